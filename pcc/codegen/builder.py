@@ -1,0 +1,97 @@
+"""A thin layer over TVM's IRBuilder in which kernels are written: loads, stores, loops and lets, scalar or vector."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from pcc.codegen.isa import Isa
+from pcc.codegen.kernel import Kernel
+
+Expr = Any
+"""A TIR expression or a Python number."""
+Buffer = Any
+"""A TIR buffer: an argument or a local array."""
+
+_UNBOUNDED = 1 << 30
+
+
+class KernelBuilder:
+    """Hands a kernel's body its arguments (``k["x"]``), its range (`work`) and the words to write it with."""
+
+    def __init__(self, isa: Isa, arguments: dict[str, Any], begin: Expr, end: Expr) -> None:
+        self.isa = isa
+        self.lanes = isa.lanes
+        self._arguments = arguments
+        self._begin, self._end = begin, end
+
+    def __getitem__(self, name: str) -> Any:
+        """The argument of that name: a buffer for a pointer, a variable for a number."""
+        return self._arguments[name]
+
+    @contextmanager
+    def work(self) -> Iterator[Expr]:
+        """The loop over this call's work items."""
+        with T.serial(self._begin, self._end) as item:
+            yield item
+
+    @contextmanager
+    def loop(self, begin: Expr, end: Expr) -> Iterator[Expr]:
+        """A serial loop over ``[begin, end)``. Bodies stay rolled; unroll in Python what should be unrolled."""
+        with T.serial(begin, end) as index:
+            yield index
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """Statements under a condition."""
+        with T.If(condition), T.Then():
+            yield
+
+    @contextmanager
+    def when_else(self, condition: Expr) -> Iterator[tuple[Any, Any]]:
+        """``with k.when_else(c) as (then, otherwise): with then: ...; with otherwise: ...``"""
+        with T.If(condition):
+            yield T.Then(), T.Else()
+
+    def let(self, value: Expr) -> Expr:
+        """Computes a value once, here."""
+        return value if isinstance(value, int | float) else T.bind(value)
+
+    def local(self, size: int, dtype: str = "float32") -> Buffer:
+        """An array on the stack (or, small and fully unrolled, in registers)."""
+        return T.alloc_buffer((size,), dtype, scope="local")
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
+        """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned)."""
+        return tirx.BufferLoad(buffer, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
+
+    def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
+        T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
+
+    def splat(self, value: Expr, lanes: int) -> Expr:
+        """A vector of ``lanes`` copies of a scalar."""
+        return T.Broadcast(T.float32(value) if isinstance(value, float | int) else value, lanes)
+
+    def lane(self, vector: Expr, lane: int, lanes: int) -> Expr:
+        """One lane of a vector copied to ``lanes`` lanes: NEON folds it into ``fmla v, v, v.s[lane]``."""
+        return T.Broadcast(T.Shuffle([vector], [lane]), lanes)
+
+
+def build_function(kernel: Kernel, isa: Isa) -> tirx.PrimFunc:
+    """The TIR of a kernel for an instruction set."""
+    with IRBuilder() as ib:
+        with T.prim_func(s_tir=True):
+            T.func_name(kernel.name)
+            T.func_attr({"tirx.noalias": True})
+            types = {"f32*": lambda: T.handle("float32"), "i32*": lambda: T.handle("int32"), "i32": T.int32, "f32": T.float32}
+            arguments: dict[str, Any] = {param.name: T.arg(param.name, types[param.kind]()) for param in kernel.params}
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            for param in kernel.params:
+                if param.is_pointer:
+                    dtype = {"f32*": "float32", "i32*": "int32"}[param.kind]
+                    arguments[param.name] = T.decl_buffer((_UNBOUNDED,), dtype, data=arguments[param.name])
+            kernel.body(KernelBuilder(isa, arguments, begin, end))
+    return ib.get().with_attr("global_symbol", kernel.name)

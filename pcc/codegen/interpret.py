@@ -1,0 +1,56 @@
+"""The program's reference interpreter: every call's numpy meaning, on one arena of floats."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pcc.codegen.kernel import READ_SLACK, Argument
+from pcc.codegen.program import ITEMSIZE, Call, Program, View
+
+_NUMPY = {"f32": np.float32, "i32": np.int32}
+
+
+class Memory:
+    """A program's buffers on numpy: one array each before memory is planned, slices of one arena after."""
+
+    def __init__(self, program: Program, poison: float = np.nan) -> None:
+        arena = np.full((program.arena_bytes + READ_SLACK) // 4, poison, np.float32)
+        self.arrays: dict[str, np.ndarray] = {}
+        for buffer in program.buffers.values():
+            slack = READ_SLACK // ITEMSIZE[buffer.dtype]
+            if buffer.role == "constant":
+                values = program.constants[buffer.name].ravel()
+                self.arrays[buffer.name] = np.concatenate([values, np.zeros(slack, values.dtype)])
+            elif buffer.offset is not None:
+                self.arrays[buffer.name] = arena[buffer.offset // 4 :].view(_NUMPY[buffer.dtype])
+            else:
+                self.arrays[buffer.name] = np.full(buffer.elements + slack, poison, np.float32)
+
+    def resolve(self, value: View | int | float) -> Argument:
+        """An argument as a kernel gets it: a flat array from the view's first element on, or the number."""
+        return self.arrays[value.buffer][value.offset :] if isinstance(value, View) else value
+
+    def arguments(self, call: Call) -> Mapping[str, Argument]:
+        return {name: self.resolve(value) for name, value in call.args.items()}
+
+
+def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:
+    """Runs the program on numpy. ``parts`` splits every call's work, as threads would."""
+
+    def run(call: Call, arguments: Mapping[str, Argument]) -> None:
+        for part in range(parts):
+            begin, end = call.work * part // parts, call.work * (part + 1) // parts
+            if begin < end:
+                call.kernel.reference(arguments, begin, end)
+
+    return execute(program, inputs, run)
+
+
+def execute(program: Program, inputs: Sequence[np.ndarray], run_call) -> list[np.ndarray]:
+    """Copies inputs in, runs each call with ``run_call(call, arguments)``, copies outputs out."""
+    memory = Memory(program)
+    for port, value in zip(program.inputs, inputs, strict=True):
+        memory.arrays[port.buffer][: value.size] = np.asarray(value, np.float32).ravel()
+    for call in program.calls:
+        run_call(call, memory.arguments(call))
+    return [memory.arrays[port.buffer][: int(np.prod(port.shape))].reshape(port.shape).copy() for port in program.outputs]

@@ -1,0 +1,39 @@
+"""What kernels need to know of an instruction set.
+
+Adding an instruction set is adding a row to ``ISAS``; kernels read ``lanes`` and ``accumulators`` and are otherwise unaware of it.
+"""
+
+from dataclasses import dataclass
+
+from pcc.errors import PccError
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set as fp32 kernels see it."""
+
+    name: str
+    lanes: int
+    """fp32 values in one vector register."""
+    accumulators: int
+    """Vector accumulators a tile may hold without LLVM spilling (measured: more than 16 spill)."""
+    multiply_by_lane: bool
+    """Whether a fused multiply-add takes one lane of a vector as its factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
+    llvm_features: tuple[str, ...] = ()
+
+
+ISAS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("avx512", lanes=16, accumulators=16, multiply_by_lane=False, llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
+        Isa("avx2", lanes=8, accumulators=12, multiply_by_lane=False, llvm_features=("+avx2", "+fma")),
+        Isa("neon", lanes=4, accumulators=16, multiply_by_lane=True, llvm_features=("+neon",)),
+    )
+}
+
+
+def isa_named(name: str) -> Isa:
+    """The instruction set of that name; `PccError` where there is none."""
+    if name not in ISAS:
+        raise PccError(f"unknown instruction set '{name}': choose one of {', '.join(ISAS)}")
+    return ISAS[name]

@@ -1,0 +1,68 @@
+"""What a kernel is: a C function over a range of work items, with a TIR body and a numpy meaning.
+
+A kernel is a frozen dataclass. Its fields are what the machine code is specialised to (tile, epilogue, taps unrolled or not); everything else
+(sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void NAME(PARAMS..., int32_t begin, int32_t end)``:
+the caller's thread pool hands out ranges of ``[0, work)``, in any order and at the same time.
+
+The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, 4 bytes in general); a kernel may *read* up to
+`READ_SLACK` bytes past the end of any tensor it is given and must *write* exactly the elements it owns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import KernelBuilder
+
+READ_SLACK = 256
+"""Bytes that may be read past the end of every buffer (arena, constants)."""
+
+Argument = np.ndarray | int | float
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a kernel: a pointer (``kind`` ends in ``*``) or a number.
+
+    ``writes`` marks pointers through which the kernel stores.
+    """
+
+    name: str
+    kind: Literal["f32*", "i32*", "i32", "f32"] = "i32"
+    writes: bool = False
+
+    @property
+    def is_pointer(self) -> bool:
+        return self.kind.endswith("*")
+
+    @property
+    def c_type(self) -> str:
+        if not self.is_pointer:
+            return {"i32": "int32_t", "f32": "float"}[self.kind]
+        element = {"f32*": "float", "i32*": "int32_t"}[self.kind]
+        return f"{element}*" if self.writes else f"const {element}*"
+
+
+class Kernel(Protocol):
+    """See the module's text. Implementations are frozen dataclasses; equal kernels are compiled once."""
+
+    @property
+    def name(self) -> str:
+        """The C symbol, made from the fields alone: ``pcc_conv_dense_m8n2_relu``."""
+        ...
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The parameters before ``begin`` and ``end``, in order."""
+        ...
+
+    def body(self, k: "KernelBuilder") -> None:
+        """Emits the TIR of the function through ``k``."""
+        ...
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        """The same function on numpy: each pointer is a flat array that starts where the pointer points (longer than what is used)."""
+        ...

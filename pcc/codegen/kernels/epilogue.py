@@ -1,0 +1,38 @@
+"""What a kernel does to a value between its accumulator and memory: bias, residual add, activation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pcc.codegen.builder import Expr, KernelBuilder
+from pcc.ir.activation import IDENTITY, Activation
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """``activation(value + bias + residual)``. The bias is always there (zeros cost nothing); the residual only if ``residual``."""
+
+    residual: bool = False
+    activation: Activation = IDENTITY
+
+    @property
+    def symbol(self) -> str:
+        """Part of a kernel's C name."""
+        return ("add_" if self.residual else "") + self.activation.symbol
+
+    def apply(self, k: KernelBuilder, value: Expr, residual: Expr | None, lanes: int) -> Expr:
+        """The value to store. ``value`` already has the bias (accumulators start from it); both are vectors of ``lanes`` (or scalars for 1)."""
+        if self.residual:
+            value = value + residual
+        return activate(k, self.activation, value, lanes)
+
+    def reference(self, value: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
+        if self.residual and residual is not None:
+            value = value + residual
+        return self.activation(torch.from_numpy(np.ascontiguousarray(value))).numpy()
+
+
+def activate(k: KernelBuilder, activation: Activation, x: Expr, lanes: int) -> Expr:
+    """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls."""
+    raise NotImplementedError

@@ -1,0 +1,114 @@
+"""Layers as the kernel families see them: views, weights and numbers, no graph. Lowering makes them from graph nodes.
+
+Activations are NCHW with any strides but a contiguous last dimension. Each family's ``emit_*(layer, builder)`` records the calls that compute ``y``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcc.codegen.program import View
+from pcc.ir.activation import IDENTITY, Activation
+from pcc.sparsity.fkw import FKW
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Where a 2-D convolution or pooling window looks. Padding is (top, left, bottom, right) and may be uneven."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        (kh, kw), (sh, sw), (top, left, bottom, right), (dh, dw) = self.kernel, self.stride, self.padding, self.dilation
+        return (height + top + bottom - dh * (kh - 1) - 1) // sh + 1, (width + left + right - dw * (kw - 1) - 1) // sw + 1
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed as FKW; ``bias`` is (O,) or None."""
+
+    name: str
+    x: View
+    y: View
+    weight: np.ndarray | FKW
+    bias: np.ndarray | None
+    geometry: ConvGeometry
+    groups: int = 1
+    residual: View | None = None
+    activation: Activation = IDENTITY
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), weight (M, K), y (N, M)."""
+
+    name: str
+    x: View
+    y: View
+    weight: np.ndarray
+    bias: np.ndarray | None
+    residual: View | None = None
+    activation: Activation = IDENTITY
+
+
+@dataclass(frozen=True)
+class Pool2d:
+    """Max or average pooling, ``mode`` is ``max`` or ``avg``. For ``avg`` the divisor counts padding only if ``count_include_pad``.
+
+    ``y`` may be larger than the geometry alone gives (ceil mode): windows are clipped to what exists.
+    """
+
+    name: str
+    x: View
+    y: View
+    mode: str
+    geometry: ConvGeometry
+    count_include_pad: bool = True
+
+
+@dataclass(frozen=True)
+class Resize2d:
+    """Nearest or bilinear resampling to ``y``'s size; ``mode`` is ``nearest`` or ``bilinear``, as PyTorch's ``interpolate`` means them.
+
+    ``scales`` are the (height, width) factors the caller gave, or None where only the size was given.
+    """
+
+    name: str
+    x: View
+    y: View
+    mode: str
+    align_corners: bool = False
+    scales: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """``y[...] = x[...]`` between views of one shape (up to 6 dimensions, any strides): concat, slice, permute, padding."""
+
+    name: str
+    x: View
+    y: View
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Softmax (or log-softmax) over one dimension of a contiguous tensor."""
+
+    name: str
+    x: View
+    y: View
+    dim: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A fused chain, e.g. ``relu(add(x0,mul(x1,c0)))``: operands ``x0..`` are views that broadcast to ``y`` (NumPy rules), numbers are literals."""
+
+    name: str
+    inputs: tuple[View, ...]
+    y: View
+    expression: str

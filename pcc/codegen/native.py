@@ -1,0 +1,51 @@
+"""Runs a program's real machine code on this computer, one kernel at a time, from Python: for tests and for tuning, not for shipping."""
+
+import ctypes
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pcc.codegen.interpret import execute
+from pcc.codegen.kernel import Argument, Kernel
+from pcc.codegen.objects import compile_kernels
+from pcc.codegen.program import Call, Program
+from pcc.target import Target
+
+
+class NativeKernels:
+    """Kernels linked into one shared library and loaded. Needs a target this computer can execute."""
+
+    def __init__(self, kernels: Sequence[Kernel], target: Target) -> None:
+        objects = [str(compiled.object) for compiled in compile_kernels(kernels, target)]
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "kernels.so"
+            subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-m", "elf_x86_64", "-shared", "-o", str(library), *objects], check=True)
+            self._library = ctypes.CDLL(str(library))
+
+    def call(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> None:
+        """Calls the kernel on ``[begin, end)``; arrays are passed by address, starting at their first element."""
+        values = []
+        for param in kernel.params:
+            value = arguments[param.name]
+            if isinstance(value, np.ndarray):
+                values.append(ctypes.c_void_p(value.ctypes.data))
+            else:
+                values.append(ctypes.c_float(value) if param.kind == "f32" else ctypes.c_int32(int(value)))
+        getattr(self._library, kernel.name)(*values, ctypes.c_int32(begin), ctypes.c_int32(end))
+
+
+def run_native(program: Program, inputs: Sequence[np.ndarray], target: Target, parts: int = 1) -> list[np.ndarray]:
+    """Runs the program's machine code here. ``parts`` splits every call's work, as threads would."""
+    kernels = NativeKernels(program.kernels, target)
+
+    def run(call: Call, arguments: Mapping[str, Argument]) -> None:
+        for part in range(parts):
+            begin, end = call.work * part // parts, call.work * (part + 1) // parts
+            if begin < end:
+                kernels.call(call.kernel, arguments, begin, end)
+
+    return execute(program, inputs, run)

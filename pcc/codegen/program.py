@@ -1,0 +1,161 @@
+"""The kernel program: calls of kernels on views of buffers, with nothing left to decide but where the buffers lie in the arena."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from pcc.codegen.kernel import Kernel
+
+ALIGNMENT = 64
+"""Bytes to which every buffer's start is aligned."""
+
+ITEMSIZE = {"f32": 4, "i32": 4}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned.
+
+    Inputs are copied into their buffers before the first call, outputs out of theirs after the last.
+    """
+
+    name: str
+    role: Literal["input", "output", "scratch", "constant"]
+    elements: int
+    dtype: Literal["f32", "i32"] = "f32"
+    offset: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor in a buffer: where its first element lies and how far apart its neighbours are, both in elements.
+
+    The last dimension of an activation is always contiguous; the others may be strided (a padded plane, a slice of a concat).
+    """
+
+    buffer: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def is_contiguous(self) -> bool:
+        return self.strides == contiguous_strides(self.shape)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel over ``work`` independent items; threads take ranges of them. Pointers are views, numbers are numbers."""
+
+    kernel: Kernel
+    args: Mapping[str, View | int | float]
+    work: int
+    layer: str
+    """The graph node this call belongs to; several calls may share one."""
+    macs: int = 0
+    """Multiply-accumulates this call does on kept weights."""
+    dense_macs: int = 0
+    """What the dense layer would need."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model as its user sees it: name, contiguous shape, fp32."""
+
+    name: str
+    buffer: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Calls in order, the buffers they use, and the constants' values."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    calls: tuple[Call, ...]
+    buffers: Mapping[str, Buffer]
+    constants: Mapping[str, np.ndarray]
+    arena_bytes: int = 0
+    """Size of the arena, 0 before plan-memory."""
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The distinct kernels, in the order of their names."""
+        found = {call.kernel.name: call.kernel for call in self.calls}
+        return tuple(found[name] for name in sorted(found))
+
+
+@dataclass
+class ProgramBuilder:
+    """What lowering writes a program with: makes buffers, names them, records calls."""
+
+    name: str
+    lanes: int
+    """fp32 lanes of the instruction set, for kernels that choose tiles by it."""
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    inputs: list[Port] = field(default_factory=list)
+    outputs: list[Port] = field(default_factory=list)
+    layer: str = ""
+    """The layer that calls now being recorded belong to."""
+
+    def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: Literal["f32", "i32"]) -> Buffer:
+        unique, count = name, 1
+        while unique in self.buffers:
+            count += 1
+            unique = f"{name}.{count}"
+        self.buffers[unique] = Buffer(unique, role, elements, dtype)
+        return self.buffers[unique]
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> View:
+        """A contiguous fp32 tensor in a new arena buffer."""
+        return View(self._add(name, "scratch", prod(shape), "f32").name, shape, contiguous_strides(shape))
+
+    def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int) -> View:
+        """A strided fp32 tensor in a new arena buffer of that many elements (a padded plane)."""
+        return View(self._add(name, "scratch", elements, "f32").name, shape, strides, offset)
+
+    def constant(self, name: str, values: np.ndarray) -> View:
+        """A constant; float arrays become fp32, integer arrays int32. Equal values under one name are stored once."""
+        values = np.ascontiguousarray(values, dtype=np.float32 if values.dtype.kind == "f" else np.int32)
+        known = self.constants.get(name)
+        if known is None or not np.array_equal(known, values) or known.dtype != values.dtype:
+            name = self._add(name, "constant", values.size, "f32" if values.dtype == np.float32 else "i32").name
+            self.constants[name] = values
+        return View(name, values.shape, contiguous_strides(values.shape))
+
+    def input(self, name: str, shape: tuple[int, ...]) -> View:
+        """A model input."""
+        buffer = self._add(name, "input", prod(shape), "f32").name
+        self.inputs.append(Port(name, buffer, shape))
+        return View(buffer, shape, contiguous_strides(shape))
+
+    def output(self, name: str, view: View) -> None:
+        """Declares a contiguous tensor as a model output."""
+        self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
+        self.outputs.append(Port(name, view.buffer, view.shape))
+
+    def call(self, kernel: Kernel, args: Mapping[str, View | int | float], work: int, macs: int = 0, dense_macs: int | None = None) -> None:
+        """Records a call. ``args`` must name exactly the kernel's parameters."""
+        expected = [param.name for param in kernel.params]
+        if sorted(expected) != sorted(args):
+            raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
+        ordered = {name: args[name] for name in expected}
+        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs))
+
+    def build(self) -> Program:
+        return Program(self.name, tuple(self.inputs), tuple(self.outputs), tuple(self.calls), dict(self.buffers), dict(self.constants))

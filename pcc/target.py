@@ -1,0 +1,73 @@
+"""What we compile for: processor, ABI and instruction set, as named presets."""
+
+from dataclasses import dataclass, replace
+
+from pcc.errors import PccError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One ABI with one instruction set. ``triple`` is LLVM's, ``zig`` the linker's name of the same thing."""
+
+    name: str
+    triple: str
+    zig: str
+    isa: str
+    cpu: str
+    """LLVM's processor name: what instructions may be used and how they are scheduled."""
+
+    @property
+    def is_android(self) -> bool:
+        return self.name.endswith("android")
+
+    @property
+    def arch(self) -> str:
+        return self.name.split("-")[0]
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("x86_64-linux", "x86_64-unknown-linux-gnu", "x86_64-linux-gnu.2.17", isa="avx2", cpu="x86-64-v3"),
+        Target("aarch64-linux", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu.2.17", isa="neon", cpu="cortex-a53"),
+        Target("aarch64-android", "aarch64-linux-android24", "aarch64-linux-musl", isa="neon", cpu="cortex-a53"),
+    )
+}
+
+X86_CPUS: dict[str, str] = {"x86-64-v3": "avx2", "haswell": "avx2", "zen3": "avx2", "x86-64-v4": "avx512", "skylake-avx512": "avx512", "znver4": "avx512"}
+ARM_CPUS: tuple[str, ...] = ("cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1")
+
+
+def host_cpu_flags() -> set[str]:
+    """Feature flags of the processor we run on, as Linux names them; empty where it does not say."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+    except OSError:
+        return set()
+
+
+def host_cpu() -> str:
+    """The best processor name we know for this x86-64 machine."""
+    flags = host_cpu_flags()
+    return "x86-64-v4" if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= flags else "x86-64-v3"
+
+
+def target_named(name: str, cpu: str | None = None) -> Target:
+    """The preset of that name, for a processor. On x86-64 ``cpu`` also picks AVX2 or AVX-512; ``native`` asks this machine.
+
+    Raises `PccError` for names that are not known.
+    """
+    if name not in TARGETS:
+        raise PccError(f"unknown target '{name}': choose one of {', '.join(TARGETS)}")
+    target = TARGETS[name]
+    if cpu is None:
+        return target
+    if target.arch == "x86_64":
+        cpu = host_cpu() if cpu == "native" else cpu
+        if cpu in X86_CPUS:
+            return replace(target, cpu=cpu, isa=X86_CPUS[cpu])
+        raise PccError(f"unknown cpu '{cpu}' for {name}: choose native or one of {', '.join(X86_CPUS)}")
+    if cpu in ARM_CPUS:
+        return replace(target, cpu=cpu)
+    raise PccError(f"unknown cpu '{cpu}' for {name}: choose one of {', '.join(ARM_CPUS)}")
