@@ -1,0 +1,79 @@
+"""plan-memory: every buffer of a program gets its place in one arena."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from pcc.codegen.kernel import READ_SLACK
+from pcc.codegen.program import ALIGNMENT, Buffer, Program, View
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """The calls during which a buffer holds something: from ``first`` (its writer; -1 for inputs) to ``last`` (its last reader; one past the end for outputs)."""
+
+    first: int
+    last: int
+
+    def overlaps(self, other: "Lifetime") -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """Places all buffers in one arena: largest first, each at the lowest offset that no buffer alive at the same time covers."""
+
+    name: ClassVar[str] = "plan-memory"
+    level: ClassVar[str] = "program"
+    exact: ClassVar[bool] = True
+
+    def __call__(self, program: Program) -> Program:
+        lifetimes = buffer_lifetimes(program)
+        placed: list[Buffer] = []
+        for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].nbytes, lifetimes[name].first, name)):
+            alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
+            placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
+        offsets = {buffer.name: buffer for buffer in placed}
+        arena = max((_start(buffer) + _room(buffer) for buffer in placed), default=0)
+        return replace(program, buffers={name: offsets.get(name, buffer) for name, buffer in program.buffers.items()}, arena_bytes=arena)
+
+
+def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
+    """The lifetime of each buffer in the arena. A buffer that no call touches and that is no port has none."""
+    uses: dict[str, list[int]] = {}
+    for index, call in enumerate(program.calls):
+        for value in call.args.values():
+            if isinstance(value, View) and program.buffers[value.buffer].role != "constant":
+                uses.setdefault(value.buffer, []).append(index)
+    for port in program.inputs:
+        uses.setdefault(port.buffer, []).append(-1)
+    for port in program.outputs:
+        uses.setdefault(port.buffer, []).append(len(program.calls))
+    return {name: Lifetime(min(calls), max(calls)) for name, calls in uses.items()}
+
+
+def memory_lower_bound(program: Program) -> int:
+    """Bytes alive at the worst moment: no arena can be smaller."""
+    lifetimes = buffer_lifetimes(program)
+    moments = range(-1, len(program.calls) + 1)
+    return max((sum(program.buffers[name].nbytes for name, life in lifetimes.items() if life.first <= moment <= life.last) for moment in moments), default=0)
+
+
+def _start(buffer: Buffer) -> int:
+    assert buffer.offset is not None
+    return buffer.offset
+
+
+def _room(buffer: Buffer) -> int:
+    """Bytes a buffer takes in the arena: itself and what may be read past its end, up to the next aligned start."""
+    return -(-(buffer.nbytes + READ_SLACK) // ALIGNMENT) * ALIGNMENT
+
+
+def _lowest_gap(alive: list[Buffer], room: int) -> int:
+    """The lowest offset at which ``room`` bytes are free between buffers sorted by offset."""
+    offset = 0
+    for other in alive:
+        if offset + room <= _start(other):
+            break
+        offset = max(offset, _start(other) + _room(other))
+    return offset
