@@ -1,12 +1,16 @@
 """What a kernel does to a value between its accumulator and memory: bias, residual add, activation."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from pcc.codegen.builder import Expr, KernelBuilder
+from pcc.codegen.kernels import math
 from pcc.ir.activation import IDENTITY, Activation
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Expr, KernelBuilder
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Epilogue:
         """Part of a kernel's C name."""
         return ("add_" if self.residual else "") + self.activation.symbol
 
-    def apply(self, k: KernelBuilder, value: Expr, residual: Expr | None, lanes: int) -> Expr:
+    def apply(self, k: "KernelBuilder", value: "Expr", residual: "Expr | None", lanes: int) -> "Expr":
         """The value to store. ``value`` already has the bias (accumulators start from it); both are vectors of ``lanes`` (or scalars for 1)."""
         if self.residual:
             value = value + residual
@@ -33,6 +37,17 @@ class Epilogue:
         return self.activation(torch.from_numpy(np.ascontiguousarray(value))).numpy()
 
 
-def activate(k: KernelBuilder, activation: Activation, x: Expr, lanes: int) -> Expr:
-    """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls."""
-    raise NotImplementedError
+def activate(k: "KernelBuilder", activation: Activation, x: "Expr", lanes: int) -> "Expr":
+    """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls; a NaN stays a NaN."""
+    match activation.kind, activation.args:
+        case "none", ():
+            return x
+        case "relu", ():
+            return math.clamp(k, x, 0.0, float("inf"), lanes)
+        case "clip", (low, high):
+            return math.clamp(k, x, low, high, lanes)
+        case "leaky_relu", (slope,):
+            x = k.let(x)
+            return math.where_negative(k, x, x * math.constant(k, slope, lanes), x, lanes)
+        case _:
+            raise NotImplementedError(activation.kind)
