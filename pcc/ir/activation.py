@@ -24,6 +24,11 @@ _REFERENCE: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
 """Name: number of arguments, meaning."""
 
 
+def number(value: float) -> str:
+    """The shortest text that reads back as the same float, without a trailing ``.0``."""
+    return repr(float(value)).removesuffix(".0")
+
+
 @dataclass(frozen=True)
 class Activation:
     """An activation function with its arguments; ``str`` gives the text that `parse` reads."""
@@ -36,12 +41,12 @@ class Activation:
             raise PccError(f"unknown activation '{self}': choose one of {', '.join(_REFERENCE)}")
 
     def __str__(self) -> str:
-        return f"{self.kind}({','.join(f'{a:g}' for a in self.args)})" if self.args else self.kind
+        return f"{self.kind}({','.join(map(number, self.args))})" if self.args else self.kind
 
     @property
     def symbol(self) -> str:
         """The activation as part of a C name: ``clip_0_6``."""
-        return re.sub(r"[^a-z0-9_]", "_", "_".join([self.kind, *(f"{a:g}".replace("-", "m").replace(".", "p") for a in self.args)]))
+        return re.sub(r"[^a-z0-9_]", "_", "_".join([self.kind, *(number(a).replace("-", "m").replace(".", "p") for a in self.args)]))
 
     @staticmethod
     def parse(text: str) -> "Activation":
@@ -56,3 +61,8 @@ class Activation:
 
 
 IDENTITY = Activation()
+
+
+def activation_arity(kind: str) -> int | None:
+    """How many arguments an activation takes besides its input; None if there is no such activation."""
+    return _REFERENCE[kind][0] if kind in _REFERENCE else None

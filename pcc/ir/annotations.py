@@ -1,0 +1,127 @@
+"""What passes know about a node: typed, frozen dataclasses on ``node.meta``, one of each type, and why passes left the node alone.
+
+Each annotation prints itself (``str``) as it shall appear in dumps. Rewrites keep annotations with `carry`.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch.fx import Node
+
+_KEY = "pcc"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Base of what is known about where a weight's non-zeros lie."""
+
+
+@dataclass(frozen=True)
+class KernelPattern(Structure):
+    """Every kernel that is kept keeps the taps of one of a few patterns (row-major positions, ascending)."""
+
+    patterns: tuple[tuple[int, ...], ...]
+    filter_group: int
+    """How many neighbouring filters share channels and patterns."""
+    kernels: int
+    """Kernels of the dense weight, O * I/groups."""
+    kept_kernels: int
+
+    def __str__(self) -> str:
+        entries = "/".join(str(n) for n in sorted({len(pattern) for pattern in self.patterns}))
+        return f"pattern({len(self.patterns)}x{entries},kept={self.kept_kernels}/{self.kernels},share={self.filter_group})"
+
+
+@dataclass(frozen=True)
+class Connectivity(Structure):
+    """Whole kernels (one filter's weights for one input channel) are zero."""
+
+    filter_group: int
+    """How many neighbouring filters share their input channels."""
+    kernels: int
+    kept_kernels: int
+
+    def __str__(self) -> str:
+        return f"connectivity(kept={self.kept_kernels}/{self.kernels},share={self.filter_group})"
+
+
+@dataclass(frozen=True)
+class FilterOrder:
+    """The node's output channel ``i`` was output channel ``permutation[i]`` of the imported model."""
+
+    permutation: tuple[int, ...]
+
+    def __str__(self) -> str:
+        moved = sum(1 for new, old in enumerate(self.permutation) if new != old)
+        return f"order(moved={moved}/{len(self.permutation)})"
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """The kernel family that runs the node, and why."""
+
+    family: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"kernel({self.family}: {self.reason})"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A pass left the node alone, and why."""
+
+    pass_name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.pass_name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class _Skips:
+    entries: tuple[Skipped, ...] = ()
+
+
+def annotate(node: Node, value: object) -> None:
+    """Puts an annotation on a node, in place of an earlier one of the same type. A `Skipped` replaces only its own pass's."""
+    if isinstance(value, Skipped):
+        value = _Skips((*(entry for entry in skips(node) if entry.pass_name != value.pass_name), value))
+    # A new dict, never an update: copies of a graph share their nodes' meta values.
+    node.meta[_KEY] = {**node.meta.get(_KEY, {}), type(value): value}
+
+
+def annotation(node: Node, kind: type[T]) -> T | None:
+    """The node's annotation of that type, or of a type derived from it; None if it has none."""
+    return next((value for value in node.meta.get(_KEY, {}).values() if isinstance(value, kind)), None)
+
+
+def annotations(node: Node) -> tuple[object, ...]:
+    """All annotations but `Skipped`, by the name of their type."""
+    return tuple(sorted((value for value in node.meta.get(_KEY, {}).values() if not isinstance(value, _Skips)), key=lambda value: type(value).__name__))
+
+
+def skips(node: Node) -> tuple[Skipped, ...]:
+    """Why passes left the node alone, in the order they ran."""
+    found = annotation(node, _Skips)
+    return found.entries if found else ()
+
+
+def forget(node: Node, kind: type) -> None:
+    """Removes annotations of that type, when a rewrite made them untrue."""
+    node.meta[_KEY] = {key: value for key, value in node.meta.get(_KEY, {}).items() if not isinstance(value, kind)}
+
+
+def carry(old: Node, new: Node) -> None:
+    """Copies to a node what is known about the node it replaces: annotations (the new node's own win), skips, and where it came from."""
+    kept = skips(old)
+    known = {**old.meta.get(_KEY, {}), **new.meta.get(_KEY, {})}
+    new.meta[_KEY] = known
+    for entry in kept:
+        if all(own.pass_name != entry.pass_name for own in skips(new)):
+            annotate(new, entry)
+    for key in ("stack_trace", "nn_module_stack"):
+        if key in old.meta and key not in new.meta:
+            new.meta[key] = old.meta[key]

@@ -1,0 +1,246 @@
+"""The operators of the graph: ``torch.ops.pcc.*`` with reference semantics in PyTorch and shape functions.
+
+Activations are NCHW fp32 of static shape. Padding is always (top, left, bottom, right). ``activation`` is the text of `pcc.ir.activation`.
+Data movement stays ATen: ``view``, ``permute``, ``slice``, ``constant_pad_nd``, ``expand``.
+
+Importing this module registers the operators; the names in capitals are what graph nodes have as their target.
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcc.errors import PccError
+from pcc.ir import expression as language
+from pcc.ir.activation import Activation
+from pcc.sparsity import fkw
+
+
+def _register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]]) -> Any:
+    """Defines ``pcc::<schema>``; ``shape`` gets the operator's arguments and gives the shape of the (contiguous) result."""
+    name = "pcc::" + schema.split("(", 1)[0]
+    torch.library.define(name, schema[schema.index("(") :])
+    torch.library.impl(name, "CompositeExplicitAutograd", reference)
+
+    def fake(*args: Any, **kwargs: Any) -> Tensor:
+        first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
+        return first.new_empty(list(shape(*args, **kwargs)))
+
+    torch.library.register_fake(name, fake)
+    return getattr(torch.ops.pcc, schema.split("(", 1)[0]).default
+
+
+# ---- convolution ----
+
+
+def window_output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], ceil_mode: bool = False
+) -> tuple[int, int]:
+    """(height, width) of what a sliding window makes of an image of ``size``; in ceil mode a last window may hang over, if it starts inside."""
+
+    def extent(axis: int) -> int:
+        before, after = padding[axis], padding[axis + 2]
+        free = size[axis] + before + after - dilation[axis] * (kernel[axis] - 1) - 1
+        if free < 0:
+            raise PccError(f"a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an image of {tuple(size)} padded by {tuple(padding)}")
+        if not ceil_mode:
+            return free // stride[axis] + 1
+        windows = ceil(free / stride[axis]) + 1
+        return windows - 1 if (windows - 1) * stride[axis] >= size[axis] + before else windows
+
+    return extent(0), extent(1)
+
+
+def _pad(x: Tensor, padding: Sequence[int], fill: float = 0.0) -> Tensor:
+    top, left, bottom, right = padding
+    return F.pad(x, (left, right, top, bottom), value=fill) if any(padding) else x
+
+
+def _finish(value: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+    """The epilogue: residual add, then activation."""
+    return Activation.parse(activation)(value if residual is None else value + residual)
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    symmetric = padding[:2] == padding[2:]
+    value = F.conv2d(x if symmetric else _pad(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups)
+    return _finish(value, residual, activation).contiguous()
+
+
+def _conv2d_shape(
+    x: Tensor, weight: Tensor, bias: Any, residual: Any, stride: list[int], padding: list[int], dilation: list[int], groups: int, activation: str
+) -> tuple[int, ...]:
+    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise PccError(f"conv2d: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)} with groups={groups}")
+    return x.shape[0], weight.shape[0], *window_output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+
+
+CONV2D = _register(
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int groups, str activation) -> Tensor",
+    _conv2d,
+    _conv2d_shape,
+)
+"""``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
+
+
+def packed_weight(
+    weight: Tensor,
+    patterns: Tensor,
+    reorder: Tensor,
+    offset: Tensor,
+    index: Tensor,
+    kernel_stride: Tensor,
+    shape: Sequence[int],
+    filter_group: int,
+    groups: int,
+) -> fkw.FKW:
+    """The packed weight that ``pcc::pattern_conv2d`` has as separate tensors."""
+    o, i, kh, kw = shape
+    arrays = (tensor.detach().cpu().numpy() for tensor in (patterns, reorder, offset, index, kernel_stride, weight))
+    return fkw.FKW((o, i, kh, kw), groups, filter_group, *arrays)
+
+
+def _pattern_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    patterns: Tensor,
+    reorder: Tensor,
+    offset: Tensor,
+    index: Tensor,
+    kernel_stride: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    shape: list[int],
+    filter_group: int,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    packed = packed_weight(weight, patterns, reorder, offset, index, kernel_stride, shape, filter_group, groups)
+    dense = torch.from_numpy(fkw.unpack(packed)).to(x)
+    return _conv2d(x, dense, bias, residual, stride, padding, dilation, groups, activation)
+
+
+def _pattern_conv2d_shape(x: Tensor, *args: Any) -> tuple[int, ...]:
+    shape, _, stride, padding, dilation, groups, _ = args[8:]
+    if x.dim() != 4 or x.shape[1] != shape[1] * groups:
+        raise PccError(f"pattern_conv2d: input {tuple(x.shape)} does not fit weight {tuple(shape)} with groups={groups}")
+    return x.shape[0], shape[0], *window_output_size(x.shape[2:], shape[2:], stride, padding, dilation)
+
+
+PATTERN_CONV2D = _register(
+    "pattern_conv2d(Tensor x, Tensor weight, Tensor patterns, Tensor reorder, Tensor offset, Tensor index, Tensor kernel_stride, Tensor? bias,"
+    " Tensor? residual, int[] shape, int filter_group, int[] stride, int[] padding, int[] dilation, int groups, str activation) -> Tensor",
+    _pattern_conv2d,
+    _pattern_conv2d_shape,
+)
+"""``conv2d`` whose weight is packed as `pcc.sparsity.fkw.FKW` (``kernel_stride`` is FKW's ``stride``); ``shape`` is the dense weight's."""
+
+
+# ---- linear, pooling, resampling ----
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    return _finish(F.linear(x, weight, bias), residual, activation)
+
+
+def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> tuple[int, ...]:
+    if x.dim() != 2 or x.shape[1] != weight.shape[1]:
+        raise PccError(f"linear: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)}")
+    return x.shape[0], weight.shape[0]
+
+
+LINEAR = _register("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape)
+"""``activation(x @ weight.T + bias + residual)``; x (N, K), weight (M, K)."""
+
+
+def _pool2d(
+    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+) -> Tensor:
+    height, width = window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    reach = [(n - 1) * stride[a] + dilation[a] * (kernel[a] - 1) + 1 for a, n in enumerate((height, width))]
+    # What the windows need beyond the declared padding in ceil mode; it never counts in an average.
+    hang = (0, 0, *(max(0, reach[a] - x.shape[2 + a] - padding[a] - padding[a + 2]) for a in (0, 1)))
+    if mode == "max":
+        padded = _pad(_pad(x, padding, -torch.inf), hang, -torch.inf)
+        return F.max_pool2d(padded, kernel, stride, 0, dilation)[:, :, :height, :width].contiguous()
+    counted = _pad(torch.ones_like(x[:1, :1]), padding, 1.0 if count_include_pad else 0.0)
+    total = F.avg_pool2d(_pad(_pad(x, padding), hang), kernel, stride, divisor_override=1)
+    count = F.avg_pool2d(_pad(counted, hang), kernel, stride, divisor_override=1)
+    return (total / count)[:, :, :height, :width].contiguous()
+
+
+def _pool2d_shape(
+    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+) -> tuple[int, ...]:
+    if mode not in ("max", "avg") or x.dim() != 4 or (mode == "avg" and any(d != 1 for d in dilation)):
+        raise PccError(f"pool2d: mode '{mode}' with dilation {list(dilation)} on {tuple(x.shape)} is not a pooling")
+    return x.shape[0], x.shape[1], *window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+
+
+POOL2D = _register(
+    "pool2d(Tensor x, str mode, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool count_include_pad) -> Tensor",
+    _pool2d,
+    _pool2d_shape,
+)
+"""``max`` or ``avg`` pooling as PyTorch means it; padding may be uneven."""
+
+
+def _resize2d(x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None) -> Tensor:
+    scale_h, scale_w = scales or (None, None)
+    if mode == "nearest":
+        return torch.ops.aten.upsample_nearest2d.default(x, size, scale_h, scale_w).contiguous()
+    return torch.ops.aten.upsample_bilinear2d.default(x, size, align_corners, scale_h, scale_w).contiguous()
+
+
+def _resize2d_shape(x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None) -> tuple[int, ...]:
+    if mode not in ("nearest", "bilinear") or x.dim() != 4:
+        raise PccError(f"resize2d: mode '{mode}' on {tuple(x.shape)}: choose nearest or bilinear on NCHW")
+    return x.shape[0], x.shape[1], *size
+
+
+RESIZE2D = _register("resize2d(Tensor x, int[] size, str mode, bool align_corners, float[]? scales) -> Tensor", _resize2d, _resize2d_shape)
+"""``nearest`` or ``bilinear`` to (height, width); ``scales`` are the factors the caller gave, where he gave factors."""
+
+
+# ---- the rest ----
+
+
+def _concat_shape(xs: list[Tensor], dim: int) -> tuple[int, ...]:
+    shape = list(xs[0].shape)
+    shape[dim] = sum(x.shape[dim] for x in xs)
+    return tuple(shape)
+
+
+CONCAT = _register("concat(Tensor[] xs, int dim) -> Tensor", lambda xs, dim: torch.cat(xs, dim).contiguous(), _concat_shape)
+"""Concatenation along one dimension."""
+
+SOFTMAX = _register(
+    "softmax(Tensor x, int dim, bool log) -> Tensor",
+    lambda x, dim, log: (F.log_softmax if log else F.softmax)(x, dim),
+    lambda x, dim, log: x.shape,
+)
+"""Softmax, or its logarithm, over one dimension."""
+
+ELEMENTWISE = _register(
+    "elementwise(Tensor[] xs, str expression) -> Tensor",
+    lambda xs, expression: language.evaluate(language.parse(expression), xs),
+    lambda xs, expression: torch.broadcast_shapes(*(x.shape for x in xs)),
+)
+"""An expression of `pcc.ir.expression` for each element; operands broadcast."""
