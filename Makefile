@@ -1,0 +1,37 @@
+# The commands of this project; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench arm64
+SHELL := /bin/bash
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.pcc-setup
+BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell command -v $(name))))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## the environment in .venv, with the pinned dependencies
+
+# An environment that already has all of it, and this checkout, is taken as it is.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	@$(PYTHON) tools/environment.py || $(PYTHON) -m pip install --quiet -c constraints.txt -e .[dev]
+	@touch $(STAMP)
+
+demo: setup ## real networks, dense and pruned, on real photos, beside ONNX Runtime
+	@$(PYTHON) -m tools.demo
+
+test: setup arm64 ## the whole test-suite, arm64 under qemu included
+	@$(PYTHON) -m pytest -n 2 --dist loadscope
+
+lint: setup ## ruff and pyright
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/pyright
+
+bench: setup ## speed against ONNX Runtime and against our own dense code
+	@$(PYTHON) -m tools.bench
+
+arm64:
+	@tools/arm64-packages

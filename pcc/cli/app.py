@@ -1,0 +1,74 @@
+"""The command group: finds commands by name, and turns every foreseen failure into one line and an exit status."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from pcc.errors import PccError
+
+COMMANDS = ("compile", "run", "bench", "passes", "targets")
+"""Each is ``command`` in the module of its name in this package."""
+
+USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return importlib.import_module(f"pcc.cli.{cmd_name}").command if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command '{args[0]}': {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="pcc", message="%(prog)s %(version)s")
+def cli() -> None:
+    """pcc compiles pruned convolutional networks to small native libraries."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Runs one command line and gives its exit status: 0, 2 for wrong use or bad input, 130 when interrupted.
+
+    What the user can put right is one line on standard error. Anything else is a bug in pcc and keeps its traceback.
+    """
+    try:
+        status = cli.main(args=list(args), prog_name="pcc", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as wanted:
+        click.echo(wanted.format_message(), err=True)
+        return USAGE_STATUS
+    except click.UsageError as error:
+        return _fail(f"{_one_line(error.format_message()).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)", USAGE_STATUS)
+    except click.ClickException as error:
+        return _fail(error.format_message(), USAGE_STATUS)
+    except PccError as error:
+        return _fail(str(error), USAGE_STATUS)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED_STATUS)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(f"pcc: error: {_one_line(message)}", err=True)
+    return status
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def main() -> None:
+    """What the ``pcc`` script calls."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""What people see while something takes long, and the tables at its end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done and for how long; nothing when that is not a terminal.
+
+    Yields the function to call with each new step.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:
+        yield lambda step: None
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step: bar.update(task, description=step)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Prints a plain aligned table: the first column to the left, numbers to the right. Never truncates."""
+    import click
+
+    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    right = [i > 0 and all(_is_number(row[i]) for row in cells[1:]) for i in range(len(headers))]
+    if title:
+        click.echo(title)
+    for number, row in enumerate(cells):
+        click.echo("  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True)).rstrip())
+        if number == 0:
+            click.echo("  ".join("-" * width for width in widths))
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell == "-" or cell[0].isdigit() or cell[0] in "-+"
+
+
+def megabytes(count: int) -> str:
+    """Bytes as a person reads them: ``12.3 MB`` (10^6)."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,24 @@
+"""``pcc targets``: what can be compiled for."""
+
+import json
+
+import click
+
+from pcc.cli.options import json_option
+
+
+@click.command("targets")
+@json_option
+def command(as_json: bool) -> None:
+    """List the targets and the processors of each."""
+    from pcc.target import ARM_CPUS, TARGETS, X86_CPUS
+
+    rows = [
+        {"target": target.name, "isa": target.isa, "default_cpu": target.cpu, "cpus": ["native", *X86_CPUS] if target.arch == "x86_64" else list(ARM_CPUS)}
+        for target in TARGETS.values()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['target']:16} {row['isa']:7} --cpu {', '.join(row['cpus'])} (default {row['default_cpu']})")
