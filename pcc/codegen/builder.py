@@ -79,6 +79,10 @@ class KernelBuilder:
         """One lane of a vector copied to ``lanes`` lanes: NEON folds it into ``fmla v, v, v.s[lane]``."""
         return T.Broadcast(T.Shuffle([vector], [lane]), lanes)
 
+    def every_second(self, low: Expr, high: Expr, lanes: int) -> Expr:
+        """The even lanes of two vectors that lie one after the other."""
+        return T.Shuffle([low, high], list(range(0, 2 * lanes, 2)))
+
 
 def build_function(kernel: Kernel, isa: Isa) -> tirx.PrimFunc:
     """The TIR of a kernel for an instruction set."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -112,6 +112,8 @@ class ProgramBuilder:
     outputs: list[Port] = field(default_factory=list)
     layer: str = ""
     """The layer that calls now being recorded belong to."""
+    shared: dict[Any, View] = field(default_factory=dict)
+    """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
     def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: Literal["f32", "i32"]) -> Buffer:
         unique, count = name, 1

@@ -1,0 +1,33 @@
+"""Runs of consecutive elements, written exactly: whole vectors, then halves, quarters, ... down to one element."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Expr, KernelBuilder
+
+
+def exact_run(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None]) -> None:
+    """Emits code that covers ``[0, count)``: ``emit(offset, lanes)`` does ``lanes`` elements from ``offset`` on, each element once."""
+    with k.loop(0, count // k.lanes) as vector:
+        emit(vector * k.lanes, k.lanes)
+    run_tail(k, count, emit)
+
+
+def run_tail(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None]) -> None:
+    """The last ``count % lanes`` elements of a run: the bits of ``count`` say which of the smaller vectors are needed."""
+    lanes = k.lanes // 2
+    while lanes:
+        with k.when(count // lanes % 2 == 1):
+            emit(count // (2 * lanes) * (2 * lanes), lanes)
+        lanes //= 2
+
+
+def copy_run(k: "KernelBuilder", source: "Expr", source_at: "Expr", target: "Expr", target_at: "Expr", count: "Expr") -> None:
+    """``target[target_at + i] = source[source_at + i]`` for ``count`` elements."""
+    exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.load(source, source_at + i, lanes), lanes))
+
+
+def fill_run(k: "KernelBuilder", value: "Expr", target: "Expr", target_at: "Expr", count: "Expr") -> None:
+    """``target[target_at + i] = value`` for ``count`` elements."""
+    exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.splat(value, lanes) if lanes > 1 else value, lanes))

@@ -1,0 +1,234 @@
+"""Staging: a padded, phase-split copy of a convolution's input, in which every tap is a constant offset.
+
+Flat positions: with row pitch P, output (oy, ox) is position ``p = oy * P + ox``, and a stride-1 tap at row ``u`` and column ``v`` of the window
+reads input element ``p + u * P + v``; a plane is one long vector loop whose columns ``ox >= OW`` are junk. Padding makes rows longer, and strides are
+taken out by splitting the padded plane into phases (space to depth): phase (u mod sh, v mod sw) holds every sh-th row and sw-th column, and the tap
+reads it at ``p + (u div sh) * P + v div sw``. Phases that no tap looks at are not stored. The padding to the right of a row is also the padding to
+the left of the next, so a 3x3 window over 7 columns needs a pitch of 8, not 9.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.runs import exact_run, fill_run
+from pcc.codegen.layers import ConvGeometry
+from pcc.codegen.program import ProgramBuilder, View
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Expr, KernelBuilder
+
+
+@dataclass(frozen=True)
+class Staged:
+    """An input on which tap ``t`` of output position ``p`` of channel ``c`` of image ``n`` lies at ``n*image + c*plane + taps[t] + p``."""
+
+    view: View
+    """Pointer to position 0 of channel 0 of image 0 (its shape means nothing)."""
+    pitch: int
+    """Positions between output rows."""
+    plane: int
+    """Elements between channels."""
+    image: int
+    """Elements between images."""
+    taps: np.ndarray
+    """int32 (kh*kw,): offset of every tap, row-major."""
+    height: int
+    """Output rows."""
+    width: int
+    """Output columns; the columns from here to the pitch are junk."""
+
+    @property
+    def positions(self) -> int:
+        """Positions to compute: up to the last output, without the junk after it."""
+        return (self.height - 1) * self.pitch + self.width
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """One phase of a staged plane: ``lead`` fill, then ``rows`` times (``columns`` copied, ``pitch - columns`` fill), then fill up to ``end``."""
+
+    start: int
+    end: int
+    lead: int
+    rows: int
+    columns: int
+    source_row: int
+    source_column: int
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of one phase: of ``length`` padded elements ``count`` exist, from the ``lead``-th on; the first of them is input element ``source``."""
+
+    length: int
+    lead: int
+    count: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a staged plane of an input of (height, width)."""
+
+    geometry: ConvGeometry
+    height: int
+    width: int
+
+    def _axis(self, axis: int, phase: int) -> _Axis:
+        size = (self.height, self.width)[axis]
+        stride, before = self.geometry.stride[axis], self.geometry.padding[axis]
+        offsets = [tap * self.geometry.dilation[axis] for tap in range(self.geometry.kernel[axis])]
+        reach = max(offset // stride for offset in offsets if offset % stride == phase)
+        length = self.geometry.output_size(self.height, self.width)[axis] + reach
+        lead = min(length, max(0, -(-(before - phase) // stride)))
+        source = lead * stride + phase - before
+        count = min(length - lead, max(0, -(-(size - source) // stride)))
+        return _Axis(length, lead, count, source)
+
+    def _phases_used(self, axis: int) -> list[int]:
+        stride, dilation = self.geometry.stride[axis], self.geometry.dilation[axis]
+        return sorted({tap * dilation % stride for tap in range(self.geometry.kernel[axis])})
+
+    @cached_property
+    def pitch(self) -> int:
+        """The shortest row in which neighbouring rows share only padding."""
+        columns = [self._axis(1, phase) for phase in self._phases_used(1)]
+        shared = max(axis.count + max(axis.lead, axis.length - axis.lead - axis.count) for axis in columns)
+        return max(shared, self.geometry.output_size(self.height, self.width)[1])
+
+    @cached_property
+    def phases(self) -> dict[tuple[int, int], _Phase]:
+        """Every phase that a tap uses, in the order they are stored."""
+        phases: dict[tuple[int, int], _Phase] = {}
+        start = 0
+        for row_phase in self._phases_used(0):
+            for column_phase in self._phases_used(1):
+                rows, columns = self._axis(0, row_phase), self._axis(1, column_phase)
+                end = start + (rows.length - 1) * self.pitch + max(columns.length, self.pitch)
+                exists = rows.count > 0 and columns.count > 0
+                lead = rows.lead * self.pitch + columns.lead if exists else end - start
+                phases[row_phase, column_phase] = _Phase(
+                    start, end, lead, rows.count if exists else 0, columns.count if exists else 0, rows.source, columns.source
+                )
+                start = end
+        return phases
+
+    @property
+    def plane(self) -> int:
+        return max(phase.end for phase in self.phases.values())
+
+    @property
+    def taps(self) -> np.ndarray:
+        """int32 (kh*kw,): the offset of every tap."""
+        (kh, kw), (sh, sw), (dh, dw) = self.geometry.kernel, self.geometry.stride, self.geometry.dilation
+        offsets = [self.phases[u % sh, v % sw].start + u // sh * self.pitch + v // sw for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)]
+        return np.array(offsets, np.int32)
+
+    @property
+    def table(self) -> np.ndarray:
+        """int32 (phases, 7): the fields of each phase, for the kernel."""
+        rows = [(p.start, p.end, p.lead, p.rows, p.columns, p.source_row, p.source_column) for p in self.phases.values()]
+        return np.array(rows, np.int32)
+
+
+def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:
+    """``x`` (N, C, H, W) as ``geometry`` reads it; records the copy if one is needed, once for equal requests. Padding reads as ``fill``."""
+    batch, channels, height, width = x.shape
+    out_height, out_width = geometry.output_size(height, width)
+    if geometry.stride == (1, 1) and not any(geometry.padding):
+        (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+        taps = np.array([u * x.strides[2] + v for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)], np.int32)
+        return Staged(x, x.strides[2], x.strides[1], x.strides[0], taps, out_height, out_width)
+    layout = Layout(geometry, height, width)
+    key = ("stage", x, geometry, fill)
+    view = b.shared.get(key)
+    if view is None:
+        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.staged", (batch, channels, layout.plane))
+        kernel = Stage(column_stride=min(geometry.stride[1], 3))
+        sizes = {"channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1], "x_row": x.strides[2] * geometry.stride[0]}
+        b.call(
+            kernel,
+            {
+                "x": x,
+                "y": view,
+                "table": b.constant(f"{view.buffer}.table", layout.table),
+                "phases": len(layout.phases),
+                "pitch": layout.pitch,
+                "plane": layout.plane,
+                "x_pitch": x.strides[2],
+                "column_stride": geometry.stride[1],
+                "fill": fill,
+                **sizes,
+            },
+            work=batch * channels,
+        )
+    return Staged(view, layout.pitch, layout.plane, channels * layout.plane, layout.taps, out_height, out_width)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Copies planes into staged planes; an item is a plane. Column strides 1 and 2 are vectorised, 3 stands for all others."""
+
+    column_stride: int
+
+    @property
+    def name(self) -> str:
+        return f"pcc_stage_s{self.column_stride if self.column_stride < 3 else 'n'}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        numbers = ("phases", "pitch", "plane", "channels", "x_image", "x_plane", "x_pitch", "x_row", "column_stride")
+        return (
+            Param("x", "f32*"),
+            Param("y", "f32*", writes=True),
+            Param("table", "i32*"),
+            *(Param(name) for name in numbers),
+            Param("fill", "f32"),
+        )
+
+    def body(self, k: "KernelBuilder") -> None:
+        with k.work() as item:
+            source = k.let(item // k["channels"] * k["x_image"] + item % k["channels"] * k["x_plane"])
+            with k.loop(0, k["phases"]) as phase:
+                start, end, lead, rows, columns, row, column = (k.let(k.load(k["table"], phase * 7 + field)) for field in range(7))
+                target = k.let(item * k["plane"] + start)
+                fill_run(k, k["fill"], k["y"], target, lead)
+                first = k.let(source + row * k["x_pitch"] + column)
+                gap = k.let(k["pitch"] - columns)
+                with k.loop(0, rows) as r:
+                    at = k.let(target + lead + r * k["pitch"])
+                    self._copy_row(k, k.let(first + r * k["x_row"]), at, columns)
+                    with k.when(r < rows - 1):
+                        fill_run(k, k["fill"], k["y"], at + columns, gap)
+                with k.when(rows > 0):
+                    done = k.let(lead + rows * k["pitch"] - gap)
+                    fill_run(k, k["fill"], k["y"], target + done, end - start - done)
+
+    def _copy_row(self, k: "KernelBuilder", source: "Expr", target: "Expr", count: "Expr") -> None:
+        if self.column_stride < 3:
+            exact_run(k, count, lambda i, lanes: k.store(k["y"], target + i, self._every(k, source + i * self.column_stride, lanes), lanes))
+        else:
+            with k.loop(0, count) as i:
+                k.store(k["y"], target + i, k.load(k["x"], source + i * k["column_stride"]))
+
+    def _every(self, k: "KernelBuilder", at: "Expr", lanes: int) -> "Expr":
+        """``lanes`` elements from ``at`` on, every first or every second."""
+        if self.column_stride == 1 or lanes == 1:
+            return k.load(k["x"], at, lanes)
+        return k.every_second(k.load(k["x"], at, lanes), k.load(k["x"], at + lanes, lanes), lanes)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, y, table = (np.asarray(args[name]) for name in ("x", "y", "table"))
+        channels, pitch, plane, step = (int(args[name]) for name in ("channels", "pitch", "plane", "column_stride"))
+        for item in range(begin, end):
+            source = item // channels * int(args["x_image"]) + item % channels * int(args["x_plane"])
+            for start, stop, lead, rows, columns, row, column in table[: int(args["phases"]) * 7].reshape(-1, 7):
+                y[item * plane + start : item * plane + stop] = args["fill"]
+                for r in range(rows):
+                    at, first = item * plane + start + lead + r * pitch, source + row * int(args["x_pitch"]) + r * int(args["x_row"]) + column
+                    y[at : at + columns] = x[first : first + columns * step : step]

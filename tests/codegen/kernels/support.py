@@ -1,0 +1,77 @@
+"""Runs one-layer programs on the interpreter and as machine code, whole and in parts, and compares them with float64 PyTorch."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from pcc.codegen.interpret import interpret
+from pcc.codegen.kernel import Kernel
+from pcc.codegen.native import run_native
+from pcc.codegen.objects import compile_kernel
+from pcc.codegen.program import Program, ProgramBuilder, View
+from pcc.target import Target, host_cpu, target_named
+
+X86_TARGETS: tuple[Target, ...] = tuple(target_named("x86_64-linux", cpu) for cpu in ("x86-64-v3", "x86-64-v4")[: 2 if host_cpu() == "x86-64-v4" else 1])
+"""The x86-64 targets whose code this machine can execute."""
+
+ALL_TARGETS: tuple[Target, ...] = (*X86_TARGETS, target_named("aarch64-linux", "cortex-a76"))
+"""Those and arm64, for tests that read assembly."""
+
+LANES = {"avx512": 16, "avx2": 8, "neon": 4}
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def padded_view(b: ProgramBuilder, name: str, shape: tuple[int, int, int, int], extra: int = 3) -> View:
+    """A tensor whose rows, planes and images have ``extra`` unused elements after them."""
+    n, c, h, w = shape
+    row = w + extra
+    plane = h * row + extra
+    image = c * plane + extra
+    return b.strided(name, shape, (image, plane, row, 1), extra, n * image + extra)
+
+
+def assembly(kernel: Kernel, target: Target) -> str:
+    """The assembly text of a kernel."""
+    return compile_kernel(kernel, target).texts["s"].read_text()
+
+
+def external_calls(text: str) -> set[str]:
+    """Functions that assembly text calls or jumps to; a kernel must need none."""
+    return set(re.findall(r"^\s+(?:callq?|bl|b|jmp)\s+([A-Za-z_]\w*)", text, re.MULTILINE))
+
+
+def check(
+    build: Callable[[ProgramBuilder], None],
+    inputs: Sequence[np.ndarray],
+    expected: Sequence[torch.Tensor],
+    *,
+    rtol: float = 1e-5,
+    targets: Sequence[Target] = X86_TARGETS,
+    parts: Sequence[int] = (1, 3),
+) -> list[Program]:
+    """Builds the program for each target and compares each output with ``expected`` (float64), relative to the largest expected value.
+
+    ``build`` declares inputs and outputs on the builder it gets. Every target runs on the interpreter and natively, each in ``parts``.
+    """
+    programs = []
+    for target in targets:
+        b = ProgramBuilder("test", LANES[target.isa])
+        build(b)
+        program = b.build()
+        programs.append(program)
+        for split in parts:
+            for how, outputs in (
+                (f"interpreter, {split} parts", interpret(program, inputs, parts=split)),
+                (f"{target.cpu}, {split} parts", run_native(program, inputs, target, parts=split)),
+            ):
+                for output, want in zip(outputs, expected, strict=True):
+                    want = want.double().numpy()
+                    assert output.shape == want.shape
+                    error = np.abs(output - want).max(initial=0.0) / max(np.abs(want).max(initial=0.0), 1e-6)
+                    assert error <= rtol, f"{how}: relative error {error:g}"
+    return programs
