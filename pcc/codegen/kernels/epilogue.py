@@ -1,5 +1,6 @@
 """What a kernel does to a value between its accumulator and memory: bias, residual add, activation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from pcc.codegen.kernels import math
+from pcc.errors import PccError
 from pcc.ir.activation import IDENTITY, Activation
 
 if TYPE_CHECKING:
@@ -39,15 +41,51 @@ class Epilogue:
 
 def activate(k: "KernelBuilder", activation: Activation, x: "Expr", lanes: int) -> "Expr":
     """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls; a NaN stays a NaN."""
-    match activation.kind, activation.args:
-        case "none", ():
-            return x
-        case "relu", ():
-            return math.clamp(k, x, 0.0, float("inf"), lanes)
-        case "clip", (low, high):
-            return math.clamp(k, x, low, high, lanes)
-        case "leaky_relu", (slope,):
-            x = k.let(x)
-            return math.where_negative(k, x, x * math.constant(k, slope, lanes), x, lanes)
-        case _:
-            raise NotImplementedError(activation.kind)
+    if activation.kind == "none":
+        return x
+    if activation.kind not in _CODE:
+        raise PccError(f"no kernel code for activation '{activation}': add it to pcc/codegen/kernels/epilogue.py")
+    return _CODE[activation.kind](k, k.let(x), lanes, *activation.args)
+
+
+def _relu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    return math.maximum(k, math.constant(k, 0.0, lanes), x)
+
+
+def _clip(k: "KernelBuilder", x: "Expr", lanes: int, low: float, high: float) -> "Expr":
+    return math.clamp(k, x, low, high, lanes)
+
+
+def _leaky_relu(k: "KernelBuilder", x: "Expr", lanes: int, slope: float) -> "Expr":
+    return math.select(k, x < math.constant(k, 0.0, lanes), x * math.constant(k, slope, lanes), x)
+
+
+def _hardsigmoid(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    return math.clamp(k, x * math.constant(k, 1 / 6, lanes) + math.constant(k, 0.5, lanes), 0.0, 1.0, lanes)
+
+
+def _hardswish(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    return x * _hardsigmoid(k, x, lanes)
+
+
+def _silu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    return x * math.sigmoid(k, x, lanes)
+
+
+def _gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    half = k.let(x * math.constant(k, 0.5, lanes))
+    return half + half * math.erf(k, x * math.constant(k, 0.5**0.5, lanes), lanes)
+
+
+_CODE: dict[str, Callable[..., "Expr"]] = {
+    "relu": _relu,
+    "clip": _clip,
+    "leaky_relu": _leaky_relu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": _hardswish,
+    "sigmoid": math.sigmoid,
+    "silu": _silu,
+    "tanh": math.tanh,
+    "gelu": _gelu,
+}
+"""Kind: its code, from a bound value, the lanes and the activation's arguments."""
