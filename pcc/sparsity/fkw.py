@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcc.errors import PccError
+from pcc.sparsity.pattern import every_tap, fit
+
 
 @dataclass(frozen=True)
 class FKW:
@@ -31,3 +34,123 @@ class FKW:
     """int32 (G, P + 1): where each pattern's kernels start and end inside a filter group, counted from ``offset``."""
     weight: np.ndarray
     """fp32 (K, E, group): the kept weights; the filters of a group lie next to each other."""
+
+
+def pack(weight: np.ndarray, groups: int = 1, patterns: np.ndarray | None = None, group: int = 1, order: np.ndarray | None = None) -> FKW:
+    """The FKW form of a weight (O, I/groups, kh, kw) whose zeros follow the patterns (P, E); without patterns: one with every tap.
+
+    ``order`` (O,) is the original filter of each place (default: as they stand); ``group`` neighbours in it share channels and patterns. A kernel is
+    stored where any filter of its group has a non-zero, under the first pattern that holds them all. Inside a group kernels are ordered by pattern,
+    then by input channel. A filter's place may change freely as long as filter groups do not mix convolution groups. Negative zeros become zeros.
+    Raises `PccError` where a kernel fits no pattern or the numbers do not divide.
+    """
+    filters, inputs, kh, kw = weight.shape
+    taps = kh * kw
+    patterns = every_tap(taps) if patterns is None else np.ascontiguousarray(patterns, dtype=np.int32)
+    order = np.arange(filters, dtype=np.int32) if order is None else np.asarray(order, dtype=np.int32)
+    if not np.array_equal(np.sort(order), np.arange(filters)):
+        raise PccError(f"the order of filters is not a permutation of 0..{filters - 1}")
+    if (filters // groups) % group:
+        raise PccError(f"{filters // groups} filters of a convolution group do not divide into filter groups of {group}")
+    conv_group = (order // (filters // groups)).reshape(-1, group)
+    if (conv_group != conv_group[:, :1]).any():
+        raise PccError("a filter group mixes filters of several convolution groups")
+
+    blocks = weight[order].reshape(filters // group, group, inputs, taps)
+    choice = fit((blocks != 0).any(axis=1).reshape(-1, inputs, kh, kw), patterns)
+    block, channel = np.nonzero(choice >= 0)
+    chosen = choice[block, channel]
+    sequence = np.lexsort((channel, chosen, block))
+    block, channel, chosen = block[sequence], channel[sequence], chosen[sequence]
+
+    per_pattern = np.bincount(block * len(patterns) + chosen, minlength=len(blocks) * len(patterns)).reshape(len(blocks), -1)
+    stride = np.concatenate([np.zeros((len(blocks), 1), dtype=np.int64), per_pattern.cumsum(axis=1)], axis=1)
+    kernels = blocks[block[:, None], :, channel[:, None], patterns[chosen]]
+    return FKW(
+        shape=(filters, inputs, kh, kw),
+        groups=groups,
+        group=group,
+        patterns=patterns,
+        reorder=order,
+        offset=np.concatenate([[0], stride[:, -1].cumsum()]).astype(np.int32),
+        index=(channel + conv_group[block, 0] * inputs).astype(np.int32),
+        stride=stride.astype(np.int32),
+        weight=np.ascontiguousarray(kernels + np.float32(0), dtype=np.float32),
+    )
+
+
+def unpack(fkw: FKW) -> np.ndarray:
+    """The dense weight (O, I/groups, kh, kw), fp32, in the original order of filters: bit for bit what was packed."""
+    filters, inputs, kh, kw = fkw.shape
+    blocks = np.zeros((filters // fkw.group, fkw.group, inputs, kh * kw), dtype=np.float32)
+    block, chosen = _places(fkw)
+    blocks[block[:, None], :, (fkw.index % inputs)[:, None], fkw.patterns[chosen]] = fkw.weight
+    weight = np.empty((filters, inputs, kh, kw), dtype=np.float32)
+    weight[fkw.reorder] = blocks.reshape(fkw.shape)
+    return weight
+
+
+def _places(fkw: FKW) -> tuple[np.ndarray, np.ndarray]:
+    """(filter group, pattern) of every kernel, each (K,)."""
+    counts = np.diff(fkw.stride, axis=1)
+    flat = np.repeat(np.arange(counts.size), counts.ravel())
+    return flat // counts.shape[1], flat % counts.shape[1]
+
+
+def validate(fkw: FKW) -> None:
+    """Raises `PccError` naming the first rule that packed arrays break: shapes, types, ranges, order, and that no kernel is stored twice."""
+    filters, inputs, kh, kw = fkw.shape
+    size = fkw.group * fkw.groups
+    divides = fkw.group in (1, 2, 4) and size > 0 and filters % size == 0
+    _require(divides, f"{filters} filters, {fkw.groups} groups and filter groups of {fkw.group} do not divide")
+    blocks, kernels = filters // fkw.group, len(fkw.index)
+    _require(fkw.patterns.ndim == 2 and fkw.patterns.size > 0, "patterns are not a non-empty (P, E) array")
+    count, entries = fkw.patterns.shape
+    shapes = {"reorder": (filters,), "offset": (blocks + 1,), "index": (kernels,), "stride": (blocks, count + 1), "weight": (kernels, entries, fkw.group)}
+    for name, shape in shapes.items():
+        array: np.ndarray = getattr(fkw, name)
+        kind = np.float32 if name == "weight" else np.int32
+        _require(array.shape == shape and array.dtype == kind, f"{name} is {array.dtype}{list(array.shape)}, not {np.dtype(kind)}{list(shape)}")
+    _require(fkw.patterns.min() >= 0 and fkw.patterns.max() < kh * kw, f"a pattern has a tap outside 0..{kh * kw - 1}")
+    _require(bool((np.diff(fkw.patterns, axis=1) > 0).all()), "the taps of a pattern do not ascend")
+    _require(np.array_equal(np.sort(fkw.reorder), np.arange(filters)), "reorder is not a permutation of the filters")
+    conv_group = (fkw.reorder // (filters // fkw.groups)).reshape(blocks, fkw.group)
+    _require(bool((conv_group == conv_group[:, :1]).all()), "a filter group mixes convolution groups")
+    _require(fkw.offset[0] == 0 and fkw.offset[-1] == kernels, f"offset does not run from 0 to {kernels}")
+    _require(bool((fkw.stride[:, 0] == 0).all() and (np.diff(fkw.stride, axis=1) >= 0).all()), "stride does not ascend from 0")
+    _require(np.array_equal(fkw.stride[:, -1], np.diff(fkw.offset)), "stride and offset disagree about the kernels of a filter group")
+    block, chosen = _places(fkw)
+    _require(np.array_equal(fkw.index // inputs, conv_group[block, 0]), "an input channel lies outside the convolution group of its filter")
+    keys = (block * count + chosen) * np.int64(inputs) + fkw.index % inputs
+    _require(bool((np.diff(keys) > 0).all()), "input channels do not ascend inside a pattern")
+    links = block * np.int64(inputs) + fkw.index % inputs
+    _require(len(np.unique(links)) == kernels, "an input channel is stored twice in one filter group")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise PccError(f"damaged FKW weight: {otherwise}")
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Sizes of one weight in bytes, with fp32 values and 32-bit indices."""
+
+    values: int
+    """FKW: the kept weights, as they ship."""
+    tables: int
+    """FKW: patterns, reorder, offset, index and stride."""
+    csr: int
+    """The same non-zeros in compressed sparse rows, one row a filter: value and column of each, and where rows start."""
+    dense: int
+
+    @property
+    def fkw(self) -> int:
+        return self.values + self.tables
+
+
+def nbytes(fkw: FKW) -> Bytes:
+    """What a packed weight takes, beside compressed sparse rows and the dense weight."""
+    tables = sum(array.nbytes for array in (fkw.patterns, fkw.reorder, fkw.offset, fkw.index, fkw.stride))
+    csr = int(np.count_nonzero(fkw.weight)) * 8 + (fkw.shape[0] + 1) * 4
+    return Bytes(fkw.weight.nbytes, tables, csr, int(np.prod(fkw.shape)) * 4)

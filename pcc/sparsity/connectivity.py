@@ -1,0 +1,111 @@
+"""Connectivity: whole kernels are removed, which cuts the link between an input channel and a filter (PCONV, PatDNN).
+
+The budget is exact: of n kernels, ``budget(n, rate)`` stay, those of largest norm, equal norms by lower index. It is spent over the whole layer, or
+in every filter alike, which balances the work of filters. Filters may share their list of kept channels in groups of 2 or 4, so that a register tile
+loads an input once for all of them. For 1x1 convolutions a kernel is one weight and this is unstructured pruning.
+"""
+
+import math
+
+import numpy as np
+
+from pcc.errors import PccError
+
+SCOPES = ("layer", "filter")
+SHARES = (1, 2, 4)
+
+
+def budget(total: int, rate: float) -> int:
+    """How many of ``total`` stay at a pruning rate of ``rate`` (3.6 keeps one in 3.6): rounded to the nearest, halves up, at least 1, at most all."""
+    if not rate >= 1 or math.isinf(rate):
+        raise PccError(f"a pruning rate of {rate:g} keeps nothing that makes sense: give the factor by which kernels become fewer, 1 or more")
+    return min(total, max(1, math.floor(total / rate + 0.5)))
+
+
+def kernel_scores(weight: np.ndarray) -> np.ndarray:
+    """Squared norm of every kernel, float64 (O, I)."""
+    outputs, inputs, kh, kw = weight.shape
+    return np.square(weight.reshape(outputs, inputs, kh * kw).astype(np.float64)).sum(axis=2)
+
+
+def select(scores: np.ndarray, rate: float, scope: str = "layer") -> np.ndarray:
+    """Which entries of (R, C) scores stay: the largest, exactly as many as the budget, ties by index; bool (R, C).
+
+    ``layer`` spends the budget over all entries (a row may lose everything), ``filter`` in each row alike.
+    """
+    if scope not in SCOPES:
+        raise PccError(f"unknown scope '{scope}' of connectivity pruning: choose one of {', '.join(SCOPES)}")
+    rows = scores.reshape(1, -1) if scope == "layer" else scores
+    kept = np.zeros(rows.shape, dtype=bool)
+    largest = np.argsort(-rows, axis=1, kind="stable")[:, : budget(rows.shape[1], rate)]
+    np.put_along_axis(kept, largest, True, axis=1)
+    return kept.reshape(scores.shape)
+
+
+def share_scores(scores: np.ndarray, share: int, order: np.ndarray | None = None) -> np.ndarray:
+    """Scores (O, ...) summed over groups of ``share`` filters that are neighbours in ``order`` (default: as they stand): (O / share, ...)."""
+    ordered = scores if order is None else scores[order]
+    return ordered.reshape(len(scores) // share, share, *scores.shape[1:]).sum(axis=1)
+
+
+def check_share(share: int, filters: int, groups: int) -> None:
+    """Raises `PccError` where groups of ``share`` filters do not fill the filters of a convolution (with ``groups`` groups) exactly."""
+    if share not in SHARES:
+        raise PccError(f"filters share channels in groups of {', '.join(map(str, SHARES))}, not {share}")
+    if (filters // groups) % share:
+        raise PccError(f"{filters // groups} filters{' in each convolution group' if groups > 1 else ''} do not divide into groups of {share}")
+
+
+def project(weight: np.ndarray, rate: float, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None) -> np.ndarray:
+    """The nearest weight with as many kernels as the budget allows, where groups of ``share`` filters keep the same channels.
+
+    ``order`` (O,) says which filters form a group, by their place in it (default: consecutive filters); it stays inside a convolution's groups.
+    """
+    check_share(share, len(weight), groups)
+    kept = select(share_scores(kernel_scores(weight), share, order), rate, scope)
+    of_filter = np.empty((len(weight), weight.shape[1]), dtype=bool)
+    of_filter[np.arange(len(weight)) if order is None else order] = np.repeat(kept, share, axis=0)
+    return np.where(of_filter[:, :, None, None], weight, np.float32(0))
+
+
+def count(weight: np.ndarray) -> int:
+    """Kernels with a weight that is not zero."""
+    return int(weight.any(axis=(2, 3)).sum())
+
+
+def detect(weight: np.ndarray) -> np.ndarray | str:
+    """The links that are there, bool (O, I), or why there is nothing to gain: no kernel is all zero, or every one is."""
+    links: np.ndarray = (weight != 0).any(axis=(2, 3))
+    if links.all():
+        return "no kernel is all zero"
+    return links if links.any() else "every weight is zero"
+
+
+def similar_order(features: np.ndarray, share: int, groups: int = 1) -> np.ndarray:
+    """An order of filters in which groups of ``share`` neighbours have like kernels, int64 (O,).
+
+    ``features`` are (O, F) non-negative scores, one row a filter. Greedy: the largest filter left (ties: lower index) takes the filters most like
+    what its group has so far, by cosine. Filters stay inside their convolution group; groups come in order of their first filter.
+    """
+    size = len(features) // groups
+    return np.concatenate([start + _similar_within(features[start : start + size], share) for start in range(0, len(features), size)])
+
+
+def _similar_within(features: np.ndarray, share: int) -> np.ndarray:
+    norms = np.linalg.norm(features, axis=1)
+    directions = features / np.maximum(norms, np.finfo(np.float64).tiny)[:, None]
+    alike = directions @ directions.T
+    left = np.ones(len(features), dtype=bool)
+    found: list[list[int]] = []
+    for first in np.argsort(-norms, kind="stable"):
+        if not left[first]:
+            continue
+        members, likeness = [int(first)], alike[first].copy()
+        left[first] = False
+        while len(members) < share:
+            best = int(np.where(left, likeness, -np.inf).argmax())
+            left[best] = False
+            members.append(best)
+            likeness += alike[best]
+        found.append(sorted(members))
+    return np.array([filter_ for members in sorted(found) for filter_ in members])
