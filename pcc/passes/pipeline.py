@@ -1,0 +1,222 @@
+"""Pipelines as text: ``fold-batchnorm,prune-connectivity{rate=3.6,layers={features.0=2,features.3=4}},reorder-kernels``.
+
+A pass's options stand in braces and are the fields of its dataclass, which also give their types:
+
+====================  ==========================================
+field                 text
+====================  ==========================================
+int, float            ``8``, ``3.6``
+bool                  ``true``, ``false``
+str, ``Literal``      ``mined``, or ``"a, b"`` when it has any of ``,={}[]"``
+``X | None``          as X, or ``none``
+tuple                 ``[1,2]``
+``Mapping[str, X]``   ``{features.0=2,features.3=4}``
+====================  ==========================================
+"""
+
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pcc.errors import PccError
+from pcc.passes.registry import pass_class, suggestion
+
+DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
+
+_TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([,={}\[\]])|([^\s,={}\[\]"]+(?:\s+[^\s,={}\[\]"]+)*))\s*')
+_MARKS = set(",={}[]")
+
+Value = str | list[Any] | dict[str, Any]
+"""What the text says before a field gives it a type: a word, a list, a mapping."""
+
+
+def parse_pipeline(text: str) -> list[Any]:
+    """The passes of a pipeline, ready to run. `PccError` in one line for a pass, option or value that does not exist."""
+    tokens = _tokenize(text)
+    passes, at = [], 0
+    while at < len(tokens):
+        if passes:
+            at = _expect(text, tokens, at, ",")
+        name, at = _word(text, tokens, at)
+        options: dict[str, Value] = {}
+        if at < len(tokens) and tokens[at] == ("mark", "{"):
+            options, at = _parse_mapping(text, tokens, at)
+        passes.append(make_pass(name, options))
+    return passes
+
+
+def print_pipeline(passes: Iterable[Any]) -> str:
+    """The text `parse_pipeline` reads as these passes; options that have their default are left out."""
+    return ",".join(_print_pass(step) for step in passes)
+
+
+def make_pass(name: str, options: Mapping[str, Value]) -> Any:
+    """A pass with options still in text form."""
+    cls = pass_class(name)
+    hints = get_type_hints(cls)
+    known = tuple(field.name for field in fields(cls) if field.init)
+    for option in options:
+        if option not in known:
+            raise PccError(f"pass {name} has no option '{option}': {suggestion(option, known)}")
+    for field in fields(cls):
+        if field.init and field.default is MISSING and field.default_factory is MISSING and field.name not in options:
+            raise PccError(f"pass {name} needs the option '{field.name}'")
+    return cls(**{option: _convert(f"{name}{{{option}=...}}", value, hints[option]) for option, value in options.items()})
+
+
+def insert_pruning(pipeline: str, prune: str) -> str:
+    """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes: ``pattern,connectivity{rate=3.6}``."""
+    steps = parse_pipeline(pipeline)
+    added = parse_pipeline(re.sub(r"(^|(?<=,))\s*(?!prune-)(?=[a-z])(?![^{]*\})", "prune-", prune))
+    places = [place for place, step in enumerate(steps) if step.name == "fold-batchnorm"]
+    if not places:
+        raise PccError("--prune puts its passes after fold-batchnorm, but the pipeline has none: name the pruning passes in the pipeline")
+    return print_pipeline([*steps[: places[-1] + 1], *added, *steps[places[-1] + 1 :]])
+
+
+def _tokenize(text: str) -> list[tuple[str, str]]:
+    tokens, position = [], 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise PccError(f"pipeline: cannot read '{text[position:]}'")
+        if match[1] is not None:
+            tokens.append(("quoted", re.sub(r"\\(.)", r"\1", match[1])))
+        else:
+            tokens.append(("mark", match[2]) if match[2] else ("word", match[3]))
+        position = match.end()
+    return tokens
+
+
+def _at(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[str, str]:
+    if at >= len(tokens):
+        raise PccError(f"pipeline '{text}' ends too early")
+    return tokens[at]
+
+
+def _expect(text: str, tokens: list[tuple[str, str]], at: int, mark: str) -> int:
+    if _at(text, tokens, at) != ("mark", mark):
+        raise PccError(f"pipeline '{text}': expected '{mark}' before '{tokens[at][1]}'")
+    return at + 1
+
+
+def _word(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[str, int]:
+    kind, word = _at(text, tokens, at)
+    if kind == "mark":
+        raise PccError(f"pipeline '{text}': expected a name before '{word}'")
+    return word, at + 1
+
+
+def _parse_value(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[Value, int]:
+    token = _at(text, tokens, at)
+    if token == ("mark", "{"):
+        return _parse_mapping(text, tokens, at)
+    if token != ("mark", "["):
+        return _word(text, tokens, at)
+    items: list[Value] = []
+    at += 1
+    while _at(text, tokens, at) != ("mark", "]"):
+        if items:
+            at = _expect(text, tokens, at, ",")
+        item, at = _parse_value(text, tokens, at)
+        items.append(item)
+    return items, at + 1
+
+
+def _parse_mapping(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[dict[str, Value], int]:
+    entries: dict[str, Value] = {}
+    at = _expect(text, tokens, at, "{")
+    while _at(text, tokens, at) != ("mark", "}"):
+        if entries:
+            at = _expect(text, tokens, at, ",")
+        key, at = _word(text, tokens, at)
+        if key in entries:
+            raise PccError(f"pipeline '{text}': '{key}' is given twice")
+        entries[key], at = _parse_value(text, tokens, _expect(text, tokens, at, "="))
+    return entries, at + 1
+
+
+def _convert(where: str, value: Value, hint: Any) -> Any:
+    """A value as the type a field has."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value == "none" and type(None) in arguments:
+            return None
+        return _convert(where, value, next(argument for argument in arguments if argument is not type(None)))
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else list(arguments)
+        if len(kinds) == len(value):
+            return tuple(_convert(where, item, kind) for item, kind in zip(value, kinds, strict=True))
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+        return {key: _convert(where, item, arguments[1]) for key, item in value.items()}
+    if origin is Literal and value in arguments:
+        return value
+    if isinstance(value, str) and (converted := _convert_word(value, hint)) is not None:
+        return converted
+    raise PccError(f"pass option {where}: {_print_value(value)} is not {_describe(hint)}")
+
+
+def _convert_word(value: str, hint: Any) -> Any:
+    if hint is str:
+        return value
+    if hint is bool:
+        return {"true": True, "false": False}.get(value)
+    try:
+        return hint(value) if hint in (int, float) else None
+    except ValueError:
+        return None
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        return f"a list like [{','.join('...' if kind is Ellipsis else kind.__name__ for kind in arguments)}]"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping like {{name={arguments[1].__name__}}}"
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a word"}.get(hint, str(hint))
+
+
+def _print_pass(step: Any) -> str:
+    options = [(field.name, getattr(step, field.name)) for field in fields(step) if field.init and not _is_default(field, getattr(step, field.name))]
+    return step.name + (f"{{{','.join(f'{name}={_print_value(value)}' for name, value in options)}}}" if options else "")
+
+
+def _is_default(field: Any, value: object) -> bool:
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    return value == default
+
+
+def _print_value(value: object) -> str:
+    match value:
+        case bool() | None:
+            return str(value).lower()
+        case Mapping():
+            return "{" + ",".join(f"{_print_value(key)}={_print_value(item)}" for key, item in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_print_value, value)) + "]"
+        case str() if not value or value != value.strip() or _MARKS & set(value) or '"' in value:
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case _:
+            return str(value)
+
+
+@dataclass(frozen=True)
+class SplitPipeline:
+    """A pipeline by what its passes work on."""
+
+    graph: Sequence[Any]
+    program: Sequence[Any]
+
+
+def split_pipeline(passes: Sequence[Any]) -> SplitPipeline:
+    """Graph passes and the program passes after them; `PccError` if a graph pass comes after a program pass."""
+    levels = [getattr(step, "level", "graph") for step in passes]
+    first = levels.index("program") if "program" in levels else len(levels)
+    for step, level in zip(passes[first:], levels[first:], strict=True):
+        if level == "graph":
+            raise PccError(f"pass {step.name} works on the graph and cannot come after {passes[first].name}, which works on the kernel program")
+    return SplitPipeline(passes[:first], passes[first:])
