@@ -23,6 +23,9 @@ _OWN = (
 )
 """In the order a pipeline usually has them. Pass ``fold-batchnorm`` is class ``FoldBatchnorm`` of module ``pcc.passes.fold_batchnorm``."""
 
+_IN_CODEGEN = ("select-kernels", "plan-memory")
+"""Passes that know kernels or kernel programs live in ``pcc.codegen``, a storey above this one."""
+
 
 @cache
 def _foreign() -> dict[str, EntryPoint]:
@@ -37,7 +40,8 @@ def pass_names() -> tuple[str, ...]:
 def pass_class(name: str) -> type:
     """The class of a pass, imported now. `PccError` for a name nobody has, with the nearest one."""
     if name in _OWN:
-        module = importlib.import_module(f"pcc.passes.{name.replace('-', '_')}")
+        package = "pcc.codegen" if name in _IN_CODEGEN else "pcc.passes"
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
         return getattr(module, "".join(word.capitalize() for word in name.split("-")))
     if name not in _foreign():
         raise PccError(f"unknown pass '{name}': {suggestion(name, pass_names())}")
