@@ -1,0 +1,121 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcc.errors import PccError
+from pcc.sparsity import connectivity
+from tests.sparsity.weights import distance, nonzero_weight, weights
+
+RATES = st.sampled_from([1.0, 1.5, 2.0, 3.6, 100.0])
+
+
+@pytest.mark.parametrize(("total", "rate", "kept"), [(100, 3.6, 28), (10, 4, 3), (9, 1, 9), (3, 100, 1), (1, 3.6, 1), (4096, 3.6, 1138), (7, 1.0001, 7)])
+def test_budget(total: int, rate: float, kept: int):
+    assert connectivity.budget(total, rate) == kept
+
+
+@pytest.mark.parametrize("rate", [0.5, 0, -1, float("nan"), float("inf")])
+def test_rates_that_make_no_sense(rate: float):
+    with pytest.raises(PccError, match="pruning rate"):
+        connectivity.budget(10, rate)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 1000),
+    filters=st.sampled_from([4, 8, 12]),
+    inputs=st.integers(1, 9),
+    rate=RATES,
+    scope=st.sampled_from(connectivity.SCOPES),
+    share=st.sampled_from([1, 2, 4]),
+)
+def test_the_budget_is_exact(seed: int, filters: int, inputs: int, rate: float, scope: str, share: int):
+    weight = nonzero_weight(seed, filters, inputs, 3, 3)
+    projected = connectivity.project(weight, rate, scope=scope, share=share)
+    blocks = filters // share
+    per_block = connectivity.budget(inputs, rate) * blocks if scope == "filter" else connectivity.budget(inputs * blocks, rate)
+    assert connectivity.count(projected) == per_block * share
+    if scope == "filter":
+        assert len(set(projected.any(axis=(2, 3)).sum(axis=1))) == 1
+    links = projected.any(axis=(2, 3)).reshape(blocks, share, inputs)
+    assert (links == links[:, :1]).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    weight=weights(st.sampled_from([2, 4]), st.integers(1, 3), (1, 2)), rate=RATES, scope=st.sampled_from(connectivity.SCOPES), share=st.sampled_from([1, 2])
+)
+def test_projection_is_nearest_and_idempotent(weight: np.ndarray, rate: float, scope: str, share: int):
+    filters, inputs = weight.shape[:2]
+    blocks = filters // share
+    projected = connectivity.project(weight, rate, scope=scope, share=share)
+    worth = np.square(weight.astype(np.float64)).sum(axis=(2, 3)).reshape(blocks, share, inputs).sum(axis=1)
+    rows = worth if scope == "filter" else worth.reshape(1, -1)
+    kept = connectivity.budget(rows.shape[1], rate)
+    best = sum(max(sum(row[list(some)]) for some in combinations(range(len(row)), kept)) for row in rows)
+    assert distance(weight, projected) == pytest.approx(worth.sum() - best, abs=1e-9)
+    assert np.array_equal(connectivity.project(projected, rate, scope=scope, share=share), projected)
+
+
+def test_ties_go_to_the_lower_index_and_never_over_budget():
+    projected = connectivity.project(np.ones((2, 4, 3, 3), dtype=np.float32), 8 / 3)
+    assert projected.any(axis=(2, 3)).tolist() == [[True, True, True, False], [False] * 4]
+    balanced = connectivity.project(np.ones((2, 4, 3, 3), dtype=np.float32), 2, scope="filter")
+    assert balanced.any(axis=(2, 3)).tolist() == [[True, True, False, False]] * 2
+
+
+def test_1x1_connectivity_is_unstructured_pruning():
+    weight = nonzero_weight(0, 8, 8, 1, 1)
+    projected = connectivity.project(weight, 4)
+    threshold = np.sort(np.abs(weight).ravel())[-16]
+    assert np.array_equal(projected, np.where(np.abs(weight) >= threshold, weight, 0))
+
+
+def test_grouped_convolutions_share_inside_their_groups():
+    weight = nonzero_weight(0, 6, 4, 3, 3)
+    with pytest.raises(PccError, match="3 filters in each convolution group do not divide into groups of 2"):
+        connectivity.project(weight, 2, share=2, groups=2)
+    order = connectivity.similar_order(connectivity.kernel_scores(nonzero_weight(1, 8, 4, 3, 3)), 2, groups=2)
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+    assert sorted(order[4:]) == [4, 5, 6, 7]
+
+
+def test_similar_order_finds_the_hidden_groups():
+    rng = np.random.default_rng(0)
+    kinds = rng.uniform(size=(5, 40)) ** 4
+    shuffled = rng.permutation(np.repeat(np.arange(5), 4))
+    features = kinds[shuffled] * rng.uniform(0.9, 1.1, (20, 40))
+    order = connectivity.similar_order(features, 4)
+    assert sorted(order) == list(range(20))
+    assert all(len(set(kinds_of_group)) == 1 for kinds_of_group in shuffled[order].reshape(5, 4))
+
+
+def test_sharing_follows_the_order():
+    weight = nonzero_weight(2, 4, 6, 3, 3)
+    order = np.array([2, 0, 3, 1])
+    links = connectivity.detect(connectivity.project(weight, 2, share=2, order=order))
+    assert isinstance(links, np.ndarray)
+    assert (links[2] == links[0]).all()
+    assert (links[3] == links[1]).all()
+    assert links.sum() == 12
+
+
+def test_wrong_scope_and_share_are_named():
+    weight = nonzero_weight(0, 4, 4, 3, 3)
+    with pytest.raises(PccError, match="unknown scope 'net'"):
+        connectivity.project(weight, 2, scope="net")
+    with pytest.raises(PccError, match="groups of 1, 2, 4, not 3"):
+        connectivity.project(weight, 2, share=3)
+
+
+def test_detection():
+    weight = nonzero_weight(0, 4, 4, 3, 3)
+    assert connectivity.detect(weight) == "no kernel is all zero"
+    assert connectivity.detect(weight * 0) == "every weight is zero"
+    weight[1, 2] = 0
+    found = connectivity.detect(weight)
+    assert isinstance(found, np.ndarray)
+    assert np.argwhere(~found).tolist() == [[1, 2]]
