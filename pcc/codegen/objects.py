@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pcc.cache import cache_root
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Kernel
 from pcc.target import Target
@@ -29,13 +30,6 @@ class CompiledKernel:
     texts: dict[str, Path]
     """``tir``, ``ll`` and ``s`` (assembly)."""
     from_cache: bool
-
-
-def cache_root() -> Path:
-    """Where downloads and compiled kernels are kept: ``$PCC_CACHE``, else ``$XDG_CACHE_HOME/pcc``, else ``~/.cache/pcc``."""
-    if root := os.environ.get("PCC_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcc"
 
 
 @cache

@@ -1,0 +1,91 @@
+"""From a photo to a network's input. A `Preprocessing` is data: it travels in a compiled package's manifest."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from pcc.errors import PccError
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Preprocessing(BaseModel):
+    """How a photo becomes the input tensor: resize and crop, channel order, then ``(pixel * scale - mean) / std`` with pixels 0..255.
+
+    * ``resize-crop`` (torchvision): the shorter side to ``resize``, then the middle ``size``.
+    * ``crop-resize`` (TensorFlow): the middle square of ``min(height, width) * size / resize``, then that to ``size``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    """Height and width of the input."""
+    resize: int
+    order: Literal["resize-crop", "crop-resize"] = "resize-crop"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Preprocessing":
+        if not 0 < self.size <= self.resize:
+            raise ValueError(f"size {self.size} must lie between 1 and resize {self.resize}")
+        if not len(self.mean) == len(self.std) == len(self.channels):
+            raise ValueError(f"mean and std need one number for each of {self.channels}")
+        if 0.0 in self.std:
+            raise ValueError("std must not be zero")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of what `apply` gives: (1, C, H, W)."""
+        return 1, len(self.channels), self.size, self.size
+
+    def apply(self, photo: str | Path | Image.Image) -> np.ndarray:
+        """A photo, or a file that Pillow reads, as float32 (1, C, H, W), turned upright as its EXIF tag says."""
+        image = ImageOps.exif_transpose(photo if isinstance(photo, Image.Image) else _open(Path(photo)))
+        image = self._resize_crop(image.convert("L" if self.channels == "L" else "RGB"))
+        pixels = np.asarray(image, np.float32).reshape(self.size, self.size, -1)
+        if self.channels == "BGR":
+            pixels = pixels[:, :, ::-1]
+        values = (pixels * np.float32(self.scale) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
+
+    def _resize_crop(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        shorter = min(width, height)
+        resample = _FILTERS[self.interpolation]
+        if self.order == "crop-resize":
+            side = max(1, int(shorter * self.size / self.resize))
+            return _center_crop(image, side).resize((self.size, self.size), resample)
+        scaled = (self.resize * width // shorter, self.resize * height // shorter)
+        return _center_crop(image.resize(scaled, resample), self.size)
+
+
+def _center_crop(image: Image.Image, side: int) -> Image.Image:
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise PccError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise PccError(f"{path} is not a photo that Pillow can read: give a JPEG or PNG file") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise PccError(f"{path} cannot be read as a photo: {error}") from None
+    return image
+
+
+TORCHVISION = Preprocessing(size=224, resize=256, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+KERAS_CAFFE = Preprocessing(size=224, resize=256, channels="BGR", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
+EFFICIENTNET_LITE = Preprocessing(size=224, resize=256, order="crop-resize", interpolation="bicubic", mean=(127.0,) * 3, std=(128.0,) * 3)
+MNIST = Preprocessing(size=28, resize=28, channels="L", scale=1 / 255, mean=(0.1307,), std=(0.3081,))
