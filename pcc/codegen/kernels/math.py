@@ -36,6 +36,13 @@ def constant(k: "KernelBuilder", value: float, lanes: int) -> "Expr":
     return k.splat(float(value), lanes) if lanes > 1 else tirx.const(value, "float32")
 
 
+def smaller(a: "Expr", b: "Expr") -> "Expr":
+    """The smaller of two integers."""
+    from tvm import tirx
+
+    return tirx.Min(a, b)
+
+
 def maximum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
     """The larger of two values in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on some."""
     from tvm import tirx
