@@ -1,0 +1,53 @@
+"""The command line as a program: what it printed and its exit status."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(sys.executable).with_name("pcc")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line on standard error that says what was wrong; asserts that it is one, and the status that of wrong use."""
+        assert self.status == 2, f"status {self.status}\n{self.out}\n{self.err}"
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("pcc: error: ")
+        return lines[0].removeprefix("pcc: error: ")
+
+
+@pytest.fixture
+def pcc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command line in this process."""
+
+    def run(*args: object) -> Outcome:
+        from pcc.cli.app import run as run_command
+
+        capfd.readouterr()
+        status = run_command([str(arg) for arg in args])
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def pcc_process() -> Callable[..., Outcome]:
+    """Runs a command line as a process of its own."""
+
+    def run(*args: object, cwd: Path | None = None) -> Outcome:
+        done = subprocess.run([SCRIPT, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run

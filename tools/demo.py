@@ -1,0 +1,103 @@
+"""`make demo`: trained networks, dense and pruned, compiled, run on photos, timed beside ONNX Runtime. Every number it prints was just measured."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import pcc
+from pcc.errors import PccError
+from pcc.models import ModelEntry, create, entry
+from pcc.models.photos import Photo, photos
+from tools.packages import STRUCTURES, compile_package
+from tools.peers import interleaved_medians, onnxruntime_runner
+from tools.table import table
+
+NETWORKS = ("mobilenet_v2", "resnet50")
+FOLDER = Path("out/demo")
+RUNS = 21
+THREADS = 1
+PEER = "ONNX Runtime"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says about the photos: one row of class scores for each."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def first(self) -> str:
+        """Label and probability of the first photo."""
+        exponentials = np.exp(self.scores[0] - self.scores[0].max())
+        return f"{self.names[int(self.scores[0].argmax())]} {exponentials.max() / exponentials.sum():.0%}"
+
+    @property
+    def correct(self) -> str:
+        return f"{int((self.scores.argmax(axis=1) == self.labels).sum())} of {len(self.labels)}"
+
+
+def main() -> int:
+    """Runs it all; 1 when no network could be had."""
+    try:
+        pictures = photos()
+    except PccError as error:
+        print(f"The photos cannot be had: {error}")
+        return 1
+    rows: list[list[str]] = []
+    for network in NETWORKS:
+        try:
+            rows += demonstrate(entry(network), pictures)
+        except PccError as error:
+            print(f"\n{network} is left out: {error}")
+    if not rows:
+        return 1
+    headers = ["network", "structure", f"{pictures[0].path.stem} is", "photos right", "library", "peak memory", "latency", f"{PEER}, dense"]
+    print(f"\n{table(headers, rows)}\n")
+    print(
+        f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: the arena; weights are in the library.\n"
+        "The pruned networks were pruned in one shot, without the training that follows pruning in practice; the labels show what that costs."
+    )
+    return 0
+
+
+def demonstrate(network: ModelEntry, pictures: tuple[Photo, ...]) -> list[list[str]]:
+    """Compiles one network in every structure, and measures all of them and the peer beside each other: the network's rows of the table."""
+    module = create(network.name)  # fetches the weights, and says so here when they cannot be had
+    packages = {structure: compile_package(FOLDER, network.name, structure) for structure in STRUCTURES}
+    models = {structure: pcc.load(package, threads=THREADS) for structure, package in packages.items()}
+    images = [network.preprocessing.apply(picture.path) for picture in pictures]
+    peer = onnxruntime_runner(module, images[0], FOLDER / f"{network.name}.onnx", THREADS)
+    runners = {**{name: lambda model=model: model(images[0]) for name, model in models.items()}, PEER: lambda: peer(images[0])}
+    seconds = interleaved_medians(runners, RUNS)
+
+    expected = np.concatenate([peer(image) for image in images])
+    labels = np.array([picture.label for picture in pictures])
+    names = network.labels() if network.labels else ()
+    rows = []
+    for structure, model in models.items():
+        answers = Answers(np.concatenate([model(image) for image in images]), labels, names)
+        if structure == "dense":
+            error = np.abs(answers.scores - expected).max() / np.abs(expected).max()
+            print(f"{network.name}, dense: scores of all photos agree with {PEER}'s within {error:.1e} of the largest")
+        library = next((packages[structure] / "lib").glob("*/lib*.so")).stat().st_size
+        rows.append(
+            [
+                network.name,
+                structure,
+                answers.first,
+                answers.correct,
+                f"{library / 1e6:.1f} MB",
+                f"{model.arena_bytes / 1e6:.1f} MB",
+                f"{seconds[structure] * 1e3:.1f} ms",
+                f"{seconds[PEER] * 1e3:.1f} ms",
+            ]
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

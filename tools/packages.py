@@ -1,0 +1,23 @@
+"""Packages made by the command line, as a user makes them."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from pcc.errors import PccError
+
+STRUCTURES: dict[str, str | None] = {"dense": None, "pattern+connectivity": "pattern,connectivity"}
+"""A name for the table, and what ``--prune`` is given."""
+
+
+def compile_package(folder: Path, network: str, structure: str, *options: str) -> Path:
+    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder; `PccError` when it fails."""
+    package = folder / f"{network}-{structure.replace('+', '-')}"
+    prune = STRUCTURES[structure]
+    arguments = ["compile", network, "-o", str(package), *options, *(["--prune", prune] if prune else [])]
+    print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
+    done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)
+    if done.returncode:
+        raise PccError(f"pcc compile ended with status {done.returncode}")
+    return package
