@@ -1,0 +1,66 @@
+"""prune-connectivity: whole kernels go, so that a filter no longer reads every input channel (PCONV, PatDNN)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
+
+from pcc.errors import PccError
+from pcc.ir.annotations import Skipped, annotate
+from pcc.ir.graph import layer_name
+from pcc.passes.pruning import Pruned, check_names, constrain, convolution_weight, convolutions, cut, first_convolutions, groups_of, largest_share, why_not
+from pcc.sparsity import connectivity
+
+
+@dataclass(frozen=True)
+class PruneConnectivity:
+    """Keeps one in ``rate`` kernels of each convolution, those of largest norm after their best pattern.
+
+    ``scope`` spends a convolution's budget over the ``layer`` or in each ``filter`` alike, which balances the work. With ``share`` 2 or 4, groups of so
+    many filters, like ones brought together, keep the same channels (and patterns); where filters do not divide, fewer share. Kernels of 1x1
+    convolutions are single weights. The first convolution is spared, as in the papers, unless ``spare_first`` is false or it has a rate of its own in
+    ``layers``, which are rates by module path. A later prune-connectivity replaces what an earlier one did.
+    """
+
+    name: ClassVar[str] = "prune-connectivity"
+    exact: ClassVar[bool] = False
+
+    rate: float = 3.6
+    scope: Literal["layer", "filter"] = "layer"
+    share: int = 1
+    spare_first: bool = True
+    layers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for where, rate in (("", self.rate), *((f" for layer {name}", rate) for name, rate in self.layers.items())):
+            if not 1 <= rate < float("inf"):
+                raise PccError(f"prune-connectivity: a rate of {rate:g}{where} is not possible: it is the factor by which kernels become fewer, 1 or more")
+        if self.scope not in connectivity.SCOPES:
+            raise PccError(f"prune-connectivity: unknown scope '{self.scope}': choose one of {', '.join(connectivity.SCOPES)}")
+        if self.share not in connectivity.SHARES:
+            raise PccError(f"prune-connectivity: filters share in groups of {', '.join(map(str, connectivity.SHARES))}, not {self.share}")
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        convs = convolutions(graph_module)
+        check_names(self.layers, convs)
+        first = first_convolutions(graph_module)
+        wanted: dict[Node, Pruned] = {}
+        for conv in convs:
+            reason = why_not(conv)
+            if reason and layer_name(conv) in self.layers:
+                raise PccError(f"layer {layer_name(conv)} cannot lose kernels: {reason}")
+            if not reason and conv in first and self.spare_first and layer_name(conv) not in self.layers:
+                reason = "the first convolution is spared (spare_first=false prunes it too)"
+            if reason:
+                annotate(conv, Skipped(self.name, reason))
+            else:
+                wanted[conv] = self._constraint(conv)
+        if wanted:
+            cut(graph_module, wanted)
+        return PassResult(graph_module, bool(wanted))
+
+    def _constraint(self, conv: Node) -> Pruned:
+        share = largest_share(self.share, len(convolution_weight(conv)), groups_of(conv))
+        return constrain(conv, rate=self.layers.get(layer_name(conv), self.rate), scope=self.scope, share=share)

@@ -1,0 +1,66 @@
+"""prune-pattern: each kernel of the 3x3 convolutions keeps the taps of one of a few patterns (PCONV, PatDNN)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
+
+from pcc.errors import PccError
+from pcc.ir.annotations import Skipped, annotate
+from pcc.ir.graph import layer_name
+from pcc.passes.pruning import check_names, constrain, convolution_weight, convolutions, cut, dense_weight, why_not
+from pcc.sparsity import pattern
+
+_FEWEST, _MOST = 4, 12
+
+
+@dataclass(frozen=True)
+class PrunePattern:
+    """Cuts each 3x3 kernel down to 4 of its 9 weights, in the nearest of a few shapes that the whole model shares.
+
+    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own kernels, 4 to 12. As in the papers, every 3x3 convolution takes
+    part, the first too, with any stride, dilation and groups; depthwise ones are left alone. ``layers`` restricts it to convolutions by module path.
+    """
+
+    name: ClassVar[str] = "prune-pattern"
+    exact: ClassVar[bool] = False
+
+    patterns: str | int = "designed"
+    layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.patterns != "designed" and not (str(self.patterns).isdecimal() and _FEWEST <= int(self.patterns) <= _MOST):
+            raise PccError(f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {_FEWEST} to {_MOST}")
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        convs = convolutions(graph_module)
+        check_names(self.layers, convs)
+        reasons = {conv: self._why_not(conv) for conv in convs}
+        for conv, reason in reasons.items():
+            if reason and layer_name(conv) in self.layers:
+                raise PccError(f"layer {layer_name(conv)} cannot take patterns: {reason}")
+            if reason:
+                annotate(conv, Skipped(self.name, reason))
+        chosen = [conv for conv, reason in reasons.items() if not reason]
+        if chosen:
+            patterns = self._pattern_set(chosen)
+            cut(graph_module, {conv: constrain(conv, patterns=patterns) for conv in chosen})
+        return PassResult(graph_module, bool(chosen))
+
+    def _why_not(self, conv: Node) -> str | None:
+        if reason := why_not(conv):
+            return reason
+        kh, kw = convolution_weight(conv).shape[2:]
+        if (kh, kw) != (3, 3):
+            return f"the patterns are for 3x3 kernels, not {kh}x{kw}"
+        if self.layers and layer_name(conv) not in self.layers:
+            return "not among the layers that were named"
+        return None
+
+    def _pattern_set(self, convs: list[Node]) -> tuple[tuple[int, ...], ...]:
+        mined_or_designed: np.ndarray = (
+            pattern.DESIGNED if self.patterns == "designed" else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns))
+        )
+        return tuple(tuple(one) for one in mined_or_designed.tolist())
