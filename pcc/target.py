@@ -35,7 +35,19 @@ TARGETS: dict[str, Target] = {
 }
 
 X86_CPUS: dict[str, str] = {"x86-64-v3": "avx2", "haswell": "avx2", "zen3": "avx2", "x86-64-v4": "avx512", "skylake-avx512": "avx512", "znver4": "avx512"}
-ARM_CPUS: tuple[str, ...] = ("cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1")
+ARM_CPUS: tuple[str, ...] = (
+    "cortex-a53",
+    "cortex-a55",
+    "cortex-a57",
+    "cortex-a72",
+    "cortex-a73",
+    "cortex-a75",
+    "cortex-a76",
+    "cortex-a77",
+    "cortex-a78",
+    "cortex-x1",
+    "neoverse-n1",
+)
 
 
 def host_cpu_flags() -> set[str]:

@@ -12,11 +12,11 @@ from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import cost_conv_dense
 from pcc.codegen.kernels.conv_sparse import cost_conv_sparse
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.lower import bound_arguments, geometry_of, shape_of
+from pcc.codegen.lower import geometry_of
 from pcc.codegen.program import View, contiguous_strides
 from pcc.ir.activation import Activation
-from pcc.ir.annotations import KernelChoice, annotate, carry
-from pcc.ir.constants import add_constant, constant_value
+from pcc.ir.annotations import KernelChoice, annotate
+from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
 from pcc.ir.ops import CONV2D, PATTERN_CONV2D
 from pcc.sparsity.detect import detect_structure
 from pcc.sparsity.fkw import FKW
@@ -41,74 +41,51 @@ class SelectKernels:
         modified = False
         for node in list(graph_module.graph.nodes):
             if node.op == "call_function" and node.target == CONV2D:
-                modified |= _select(graph_module, node, lanes)
-        graph_module.graph.eliminate_dead_code()
-        graph_module.delete_all_unused_submodules()
-        graph_module.recompile()
+                modified |= _select(node, lanes)
+        finish(graph_module)
         return PassResult(graph_module, modified)
 
 
-def _select(graph_module: GraphModule, node: Node, lanes: int) -> bool:
+def _select(node: Node, lanes: int) -> bool:
     """Annotates the choice for one convolution; True if its weight was packed."""
-    arguments = bound_arguments(node)
-    weight = constant_value(graph_module, arguments["weight"]).numpy()
-    if arguments["groups"] > 1 and weight.shape[1] == 1:
+    given = arguments(node)
+    weight = constant(given["weight"]).numpy()
+    if given["groups"] > 1 and weight.shape[1] == 1:
         annotate(node, KernelChoice("conv-depthwise", "one input channel a filter"))
         return False
-    found = detect_structure(weight, arguments["groups"])
+    found = detect_structure(weight, given["groups"])
     if isinstance(found, str):
         annotate(node, KernelChoice("conv-dense", found))
         return False
     packed = found.pack(weight)
-    dense_cost, sparse_cost = (cost(_layer(node, arguments, w), lanes) for cost, w in ((cost_conv_dense, weight), (cost_conv_sparse, packed)))
+    dense_cost, sparse_cost = (cost(_layer(node, given, w), lanes) for cost, w in ((cost_conv_dense, weight), (cost_conv_sparse, packed)))
     ratio = dense_cost / sparse_cost
     if ratio <= 1:
         annotate(node, KernelChoice("conv-dense", f"a sparse kernel would take {1 / ratio:.2f}x the time"))
         return False
-    sparse = _pack(graph_module, node, arguments, packed)
-    annotate(sparse, KernelChoice("conv-sparse", f"{ratio:.2f}x faster than dense by cost model"))
+    _pack(node, given, packed)
+    annotate(node, KernelChoice("conv-sparse", f"{ratio:.2f}x faster than dense by cost model"))
     return True
 
 
-def _layer(node: Node, arguments: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d:
+def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d:
     """The convolution as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
         return None if value is None else View(value.name, shape_of(value), contiguous_strides(shape_of(value)))
 
-    x, y = view(arguments["x"]), view(node)
+    x, y = view(given["x"]), view(node)
     assert x is not None
     assert y is not None
-    geometry = geometry_of(arguments, (weight.shape[2], weight.shape[3]))
-    return Conv2d(node.name, x, y, weight, None, geometry, arguments["groups"], view(arguments["residual"]), Activation.parse(arguments["activation"]))
+    geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
+    return Conv2d(node.name, x, y, weight, None, geometry, given["groups"], view(given["residual"]), Activation.parse(given["activation"]))
 
 
-def _pack(graph_module: GraphModule, node: Node, arguments: dict[str, Any], packed: FKW) -> Node:
-    """Replaces ``pcc::conv2d`` by ``pcc::pattern_conv2d`` with the packed arrays as constants."""
-    arrays = {
-        "weight": packed.weight,
-        "patterns": packed.patterns,
-        "reorder": packed.reorder,
-        "offset": packed.offset,
-        "index": packed.index,
-        "kernel_stride": packed.stride,
-    }
-    stem = str(arguments["weight"].target)
-    constants = {name: add_constant(graph_module, f"{stem}_{name}", torch.from_numpy(np.ascontiguousarray(array)), node) for name, array in arrays.items()}
-    settings = {name: arguments[name] for name in ("stride", "padding", "dilation", "groups", "activation")}
-    ordered = {
-        "x": arguments["x"],
-        **constants,
-        "bias": arguments["bias"],
-        "residual": arguments["residual"],
-        "shape": list(packed.shape),
-        "filter_group": packed.group,
-        **settings,
-    }
-    with graph_module.graph.inserting_before(node):
-        sparse = graph_module.graph.call_function(PATTERN_CONV2D, tuple(ordered.values()))
-    sparse.meta["val"] = node.meta["val"]
-    carry(node, sparse)
-    node.replace_all_uses_with(sparse)
-    graph_module.graph.erase_node(node)
-    return sparse
+def _pack(node: Node, given: dict[str, Any], packed: FKW) -> None:
+    """Turns ``pcc::conv2d`` into ``pcc::pattern_conv2d``, with the packed arrays as constants."""
+    stem = str(given["weight"].target)
+    arrays = (packed.weight, packed.patterns, packed.reorder, packed.offset, packed.index, packed.stride)
+    names = ("kernels", "patterns", "reorder", "offset", "index", "stride")
+    constants = [add_constant(node, f"{stem}_{name}", torch.from_numpy(array)) for name, array in zip(names, arrays, strict=True)]
+    settings = [given[name] for name in ("stride", "padding", "dilation", "groups", "activation")]
+    rewrite(node, PATTERN_CONV2D, (given["x"], *constants, given["bias"], given["residual"], list(packed.shape), packed.group, *settings))
