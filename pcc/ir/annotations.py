@@ -24,7 +24,7 @@ class KernelPattern(Structure):
 
     patterns: tuple[tuple[int, ...], ...]
     filter_group: int
-    """How many neighbouring filters share channels and patterns."""
+    """How many filters share channels and patterns; they are neighbours in the order the weight is stored in."""
     kernels: int
     """Kernels of the dense weight, O * I/groups."""
     kept_kernels: int
@@ -39,7 +39,7 @@ class Connectivity(Structure):
     """Whole kernels (one filter's weights for one input channel) are zero."""
 
     filter_group: int
-    """How many neighbouring filters share their input channels."""
+    """How many filters share their input channels; they are neighbours in the order the weight is stored in."""
     kernels: int
     kept_kernels: int
 
@@ -56,6 +56,18 @@ class FilterOrder:
     def __str__(self) -> str:
         moved = sum(1 for new, old in enumerate(self.permutation) if new != old)
         return f"order(moved={moved}/{len(self.permutation)})"
+
+
+@dataclass(frozen=True)
+class StoredOrder:
+    """A sparse weight is stored with filter ``order[i]`` in place ``i``; its output channels stay where they are, and why."""
+
+    order: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        moved = sum(1 for new, old in enumerate(self.order) if new != old)
+        return f"stored-order(moved={moved}/{len(self.order)}: {self.reason})"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pcc.sparsity.connectivity import SHARES
 from pcc.sparsity.fkw import FKW, pack
 
 _SLACK = 1 / 64
-"""Filters may share a list of kernels although that stores this part more elements: a few weights are zero by accident."""
+"""Filters may share a list of kernels although that stores this part more of them: a few are zero by accident."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,29 @@ def detect_structure(weight: np.ndarray, groups: int = 1) -> SparseKernels | str
     has_patterns = not isinstance(found, str)
     patterns = found if has_patterns else pattern.every_tap(kh * kw)
     kept = int(links.sum())
-    single = SparseKernels(patterns, 1, np.arange(filters), groups, links.size, kept, kh * kw)
-
-    most_stored = kept * patterns.shape[1] * (1 + _SLACK)
+    most_kept = int(kept * (1 + _SLACK))
+    kinds_of_links = _kinds(links, groups)
+    identity, by_links = np.arange(filters), np.argsort(kinds_of_links, kind="stable")
     for share in sorted(SHARES, reverse=True)[:-1]:
-        if (filters // groups) % share:
-            continue
-        for order in (np.arange(filters), _alike_together(pattern.fit(weight, patterns), groups)):
-            shared = used[order].reshape(filters // share, share, inputs, kh * kw).any(axis=1)
-            common = pattern.detect_shapes(shared.reshape(-1, kh * kw)) if has_patterns else patterns
-            stored = int(shared.any(axis=2).sum()) * share
-            if not isinstance(common, str) and stored * common.shape[1] <= most_stored:
+        for order in (identity, by_links) if (filters // groups) % share == 0 else ():
+            stored = int(_shared(links, order, share).sum()) * share
+            if stored > most_kept:
+                continue
+            if has_patterns and order is by_links:
+                order = np.lexsort((_kinds(pattern.fit(weight, patterns), groups), kinds_of_links))
+            common = pattern.detect_shapes(_shared(used, order, share).reshape(-1, kh * kw)) if has_patterns else patterns
+            if not isinstance(common, str) and common.shape[1] == patterns.shape[1]:
                 return SparseKernels(common, share, order, groups, links.size, stored, kh * kw)
-    return single
+    return SparseKernels(patterns, 1, identity, groups, links.size, kept, kh * kw)
 
 
-def _alike_together(choice: np.ndarray, groups: int) -> np.ndarray:
-    """An order that makes filters of one convolution group with the same links neighbours, and among them those with the same patterns; (O,).
-
-    Otherwise filters come in the order of the first of their kind.
-    """
-    conv_group = np.repeat(np.arange(groups), len(choice) // groups)
-    by_patterns = _first_alike(np.column_stack([conv_group, choice]))
-    by_links = _first_alike(np.column_stack([conv_group, choice >= 0]))
-    return np.lexsort((by_patterns, by_links))
+def _shared(used: np.ndarray, order: np.ndarray, share: int) -> np.ndarray:
+    """What any filter of a group uses: (O, ...) to (O / share, ...)."""
+    return np.logical_or.reduce(used[order].reshape(len(order) // share, share, *used.shape[1:]), axis=1)
 
 
-def _first_alike(rows: np.ndarray) -> np.ndarray:
-    """For each row the index of the first row equal to it."""
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first[inverse.ravel()]
+def _kinds(rows: np.ndarray, groups: int) -> list[int]:
+    """For each row the place of the first row of its convolution group that is equal."""
+    first: dict[tuple[int, bytes], int] = {}
+    per_group = len(rows) // groups
+    return [first.setdefault((place // per_group, row.tobytes()), place) for place, row in enumerate(rows.astype(np.int8))]
