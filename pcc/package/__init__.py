@@ -1,0 +1,7 @@
+"""What lands on disk: packages, written and read."""
+
+from pcc.package.manifest import Manifest
+from pcc.package.read import Package, open_package
+from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, new_package
+
+__all__ = ["Manifest", "Package", "PackageSpec", "SelfTest", "TargetBuild", "build_package", "new_package", "open_package"]

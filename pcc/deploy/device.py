@@ -1,0 +1,116 @@
+"""Where a package runs: one interface for this computer, for an emulated one, and for whatever is reached over a wire later."""
+
+import json
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
+
+from pcc.errors import PccError
+from pcc.package.read import Package
+
+
+class CallTime(BaseModel):
+    """A kernel call's share of a run: mean seconds over the timed runs."""
+
+    layer: str
+    kernel: str
+    macs: int
+    dense_macs: int
+    seconds: float
+
+
+class BenchResult(BaseModel):
+    """What ``pcc-run bench --json`` prints; times in seconds."""
+
+    model: str
+    target: str
+    threads: int
+    warmup: int
+    runs: int
+    median: float
+    p10: float
+    p90: float
+    min: float
+    arena_bytes: int
+    weight_bytes: int
+    calls: tuple[CallTime, ...] = ()
+    """Only if a profile was asked for."""
+
+
+class SelfTestResult(BaseModel):
+    """What ``pcc-run selftest --json`` prints."""
+
+    passed: bool
+    max_error: float
+    tolerance: float
+
+
+class Device(ABC):
+    """Runs a package's static runner. A device says which target it executes, and how a program is started on it."""
+
+    name: str
+    target: str
+
+    @abstractmethod
+    def command(self, program: Path) -> list[str]:
+        """The words that start a program there. Raises `PccError` if the device is not to be had."""
+
+    def push(self, package: Package) -> Path:
+        """Makes the package's files available to the device, checked; the folder under which it sees them."""
+        record = package.target(self.target)
+        for name in (record.library, record.runner):
+            package.file(name)
+        return package.path
+
+    def run(self, package: Package, inputs: Sequence[np.ndarray], threads: int = 1) -> list[np.ndarray]:
+        """The model's outputs for its inputs. Raises `PccError` if they do not fit the model."""
+        ports = package.manifest.inputs
+        if len(inputs) != len(ports):
+            raise PccError(f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(inputs)} were given")
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = ["run", "--threads", str(threads)]
+            for port, values in zip(ports, inputs, strict=True):
+                if values.shape != port.shape or values.dtype != np.float32:
+                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes float32 {port.shape}")
+                path = Path(folder) / f"input_{len(arguments)}.bin"
+                np.ascontiguousarray(values, "<f4").tofile(path)
+                arguments += ["--input", str(path)]
+            outputs = [Path(folder) / f"output_{index}.bin" for index in range(len(package.manifest.outputs))]
+            for path in outputs:
+                arguments += ["--output", str(path)]
+            self._runner(package, arguments)
+            return [np.fromfile(path, "<f4").reshape(port.shape) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
+
+    def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False) -> BenchResult:
+        """Times the model there on made-up input."""
+        arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
+        return BenchResult.model_validate(json.loads(self._runner(package, [*arguments, *(["--profile"] if profile else [])])))
+
+    def selftest(self, package: Package, threads: int = 1) -> SelfTestResult:
+        """Runs the package's recorded input and compares with its recorded output."""
+        test = package.manifest.selftest
+        if test is None:
+            raise PccError(f"{package.path} has no self-test: compile it with one")
+        for name in package.manifest.files:
+            if name.startswith(f"{test.folder}/"):
+                package.file(name)
+        text = self._runner(package, ["selftest", str(package.path / test.folder), "--json", "--threads", str(threads)], accepted=(0, 1))
+        return SelfTestResult.model_validate(json.loads(text))
+
+    def _runner(self, package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> str:
+        """Starts pcc-run and returns what it printed."""
+        program = self.push(package) / package.target(self.target).runner
+        command = [*self.command(program), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise PccError(f"cannot start {command[0]} on {self.name}: {error.strerror}") from None
+        if done.returncode not in accepted:
+            complaint = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+            raise PccError(f"{self.name}: {complaint[-1].removeprefix('pcc-run: ')}")
+        return done.stdout

@@ -1,0 +1,37 @@
+"""An arm64 computer emulated by QEMU's user mode: right numbers and right instructions, but no times worth reading."""
+
+import shutil
+from pathlib import Path
+
+from pcc.deploy.device import Device
+from pcc.errors import PccError
+
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+"""Where Debian puts the arm64 C library, which dynamic programs need (the runner is static)."""
+
+
+class Qemu(Device):
+    """``cpu`` is a processor that QEMU knows (``cortex-a53``, ``cortex-a76``, ``max``): code with instructions it lacks dies there as on the real one.
+
+    ``page_size`` in bytes makes the emulated kernel's pages larger than 4 KiB: a library that is not aligned for them does not load.
+    """
+
+    def __init__(self, cpu: str = "max", page_size: int | None = None, target: str = "aarch64-linux") -> None:
+        self.name = f"qemu ({cpu})"
+        self.target = target
+        self._cpu, self._page_size = cpu, page_size
+
+    def command(self, program: Path) -> list[str]:
+        missing = self.missing()
+        if missing:
+            raise PccError(missing)
+        pages = ["-p", str(self._page_size)] if self._page_size else []
+        return ["qemu-aarch64", "-cpu", self._cpu, *pages, "-L", str(SYSROOT), str(program)]
+
+    @staticmethod
+    def missing() -> str | None:
+        """What is needed and not installed, as a line for people; None if all is there."""
+        lacks = [name for name, there in (("qemu-aarch64", shutil.which("qemu-aarch64")), (str(SYSROOT), SYSROOT.is_dir())) if not there]
+        if not lacks:
+            return None
+        return f"{' and '.join(lacks)} not found: install qemu-user and libc6-arm64-cross (apt-get install qemu-user libc6-arm64-cross)"

@@ -1,0 +1,161 @@
+"""C and objects to libraries and runners: zig's clang and linker from pip for every target, the NDK's for Android where there is one.
+
+All C is compiled against musl's headers, but so that it does not matter: no type whose size differs between C libraries, no errno, no stdio
+streams in the library. So one object serves the shared library and the static runner, and a shared library is linked against a stub of the C
+library that only has its name and the symbols we use. Symbols are unversioned: any glibc, or bionic, binds its default ones.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pcc.cache import cache_root
+from pcc.errors import PccError
+from pcc.target import Target
+
+RUNTIME = Path(__file__).parents[1] / "runtime"
+SHARED_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c")
+"""In the library and in the runner."""
+LIBRARY_SOURCES = ("embedded.c",)
+RUNNER_SOURCES = ("mapped.c", "runner.c")
+LIBC_SYMBOLS = ("calloc", "clock_gettime", "free", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall", "vsnprintf")
+"""All that a library needs from outside."""
+C_FLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra")
+ANDROID_API = 24
+
+Progress = Callable[[str], None]
+
+
+def quiet(text: str) -> None:
+    """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Compiles and links for one target. ``progress`` hears of anything that takes long."""
+
+    target: Target
+    progress: Progress = quiet
+
+    def compile_model(self, source: Path, output: Path) -> None:
+        """``model.c`` to an object that both `link_library` and `link_runner` take."""
+        self._compile(self._zig_cc(), source, output)
+
+    def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
+        """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface and nothing else."""
+        compiler = self._ndk_clang() or self._zig_cc()
+        sources = (*SHARED_SOURCES, *LIBRARY_SOURCES)
+        if self.target.is_android and not self._ndk_clang():
+            sources = (*sources, "android_note.c")
+        inputs = [str(file) for file in (*self._runtime(compiler, sources), *objects)]
+        page = 65536 if self.target.name == "aarch64-linux" else 16384
+        flags = ["-shared", "-soname", f"lib{name}.so", "-z", f"max-page-size={page}", "-z", "text", "-z", "now", "-z", "relro", "--no-undefined"]
+        flags += ["--hash-style=gnu", "--build-id=sha1", "--strip-debug", "--version-script", str(self._version_script())]
+        if ndk := self._ndk_clang():
+            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags[1:]), *inputs, "-o", str(output)])
+            return
+        if self.target.arch == "aarch64":
+            flags.append("--fix-cortex-a53-843419")
+        emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]
+        run_tool([*zig(), "ld.lld", "-m", emulation, *flags, *inputs, str(self._libc_stub()), "-o", str(output)])
+
+    def link_runner(self, objects: Sequence[Path], output: Path) -> None:
+        """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
+        marker = zig_cache() / f"{self._musl}.ready"
+        if not marker.exists():
+            self.progress(f"preparing zig's C library for {self._musl} (once, about a minute)")
+        inputs = [str(file) for file in (*self._runtime(self._zig_cc(), (*SHARED_SOURCES, *RUNNER_SOURCES)), *objects)]
+        run_tool([*self._zig_cc(), "-static", "-s", "-Wl,-z,max-page-size=65536", *inputs, "-o", str(output)])
+        marker.touch()
+
+    @property
+    def _musl(self) -> str:
+        return f"{self.target.arch}-linux-musl"
+
+    def _zig_cc(self) -> list[str]:
+        return [*zig(), "cc", "-target", self._musl]
+
+    def _ndk_clang(self) -> list[str] | None:
+        """The NDK's compiler for an Android target, if ``ANDROID_NDK_HOME`` is set."""
+        home = os.environ.get("ANDROID_NDK_HOME")
+        if not home or not self.target.is_android:
+            return None
+        name = f"{self.target.arch}-linux-android{ANDROID_API}-clang"
+        found = sorted(Path(home).glob(f"toolchains/llvm/prebuilt/*/bin/{name}"))
+        if not found:
+            raise PccError(f"ANDROID_NDK_HOME={home} has no toolchains/llvm/prebuilt/*/bin/{name}: point it to an NDK, or unset it to use zig")
+        return [str(found[0])]
+
+    def _runtime(self, compiler: list[str], sources: Sequence[str]) -> list[Path]:
+        """Objects of the runtime's sources, compiled once for each compiler and version of the sources."""
+        digest = hashlib.sha256(repr((compiler[-1], version("ziglang"), C_FLAGS)).encode())
+        for file in sorted(RUNTIME.glob("*.[ch]")):
+            digest.update(file.read_bytes())
+        folder = cache_root() / "runtime" / digest.hexdigest()[:24]
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [source for source in sources if not (folder / source).with_suffix(".o").exists()]
+        if missing:
+            self.progress(f"compiling the runtime for {self.target.name} (once)")
+        for source in missing:
+            self._compile(compiler, RUNTIME / source, (folder / source).with_suffix(".o"))
+        return [(folder / source).with_suffix(".o") for source in sources]
+
+    def _version_script(self) -> Path:
+        """What the library exports: the functions of pcc.h."""
+        functions = sorted(set(re.findall(r"\b(pcc_\w+)\(", (RUNTIME / "pcc.h").read_text())))
+        text = f"{{\n  global: {'; '.join(functions)};\n  local: *;\n}};\n"
+        path = cache_root() / "runtime" / f"exports-{hashlib.sha256(text.encode()).hexdigest()[:12]}.map"
+        if not path.exists():
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_text(text)
+            partial.replace(path)
+        return path
+
+    def _libc_stub(self) -> Path:
+        """A library with the C library's name and the symbols we use: what to link against, never what is loaded."""
+        soname = "libc.so" if self.target.is_android else "libc.so.6"
+        folder = cache_root() / "runtime" / f"stub-{self.target.arch}-{hashlib.sha256(repr(LIBC_SYMBOLS).encode()).hexdigest()[:12]}"
+        if (folder / soname).exists():
+            return folder / soname
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            source, compiled, stub = (Path(made) / file for file in ("stub.c", "stub.o", soname))
+            source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
+            run_tool([*self._zig_cc(), "-w", "-fPIC", "-ffreestanding", "-fno-builtin", "-c", str(source), "-o", str(compiled)])
+            run_tool([*zig(), "ld.lld", "-shared", "-soname", soname, str(compiled), "-o", str(stub)])
+            stub.replace(folder / soname)
+        return folder / soname
+
+    def _compile(self, compiler: list[str], source: Path, output: Path) -> None:
+        arch_flags = ["-mno-outline-atomics"] if self.target.arch == "aarch64" else []
+        partial = output.with_suffix(f".{os.getpid()}.o")
+        run_tool([*compiler, *C_FLAGS, *arch_flags, f"-I{RUNTIME}", "-c", str(source), "-o", str(partial)])
+        partial.replace(output)
+
+
+def zig() -> list[str]:
+    """The command that is zig."""
+    return [sys.executable, "-m", "ziglang"]
+
+
+def zig_cache() -> Path:
+    """Where zig keeps the C libraries it builds."""
+    folder = cache_root() / "zig"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run_tool(command: list[str]) -> None:
+    """Runs a compiler or linker; `PccError` with its first complaint if it fails."""
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(zig_cache()), "ZIG_LOCAL_CACHE_DIR": str(zig_cache())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines() or [f"status {done.returncode}"]
+        raise PccError(f"{Path(command[0]).name} {' '.join(command[1:4])} failed: {complaints[0].strip()}")

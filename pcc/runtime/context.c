@@ -1,0 +1,172 @@
+/* pcc.h: contexts, and how they run the model's steps. */
+#define _GNU_SOURCE
+#include "pcc.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu.h"
+#include "model.h"
+#include "pool.h"
+#include "wait.h"
+
+enum { MAX_THREADS = 256, CHUNKS_PER_THREAD = 2 };
+
+/* How far a step is: the next item to hand out, and how many are done. */
+struct range {
+  _Atomic int32_t next;
+  _Atomic int32_t done;
+};
+
+struct pcc_context {
+  char *arena;
+  void *arena_memory; /* what to free */
+  const char *weights;
+  struct range *ranges;     /* one for each step */
+  struct pcc_word finished; /* steps of this run that are complete */
+  int64_t *clock;           /* profiling: when the run started, then when each step was complete, in nanoseconds; else NULL */
+  struct pcc_pool *pool;    /* NULL for one thread */
+  int32_t threads;
+  char error[160];
+};
+
+static int64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Takes a range of items: large ones first, single ones in the end, so that threads finish together. */
+static bool take(struct range *range, int32_t work, int32_t threads, int32_t *begin, int32_t *end) {
+  int32_t at = atomic_load_explicit(&range->next, memory_order_relaxed);
+  int32_t count;
+  do {
+    const int32_t left = work - at;
+    if (left <= 0) return false;
+    count = threads == 1 ? left : left / (CHUNKS_PER_THREAD * threads);
+    if (count < 1) count = 1;
+  } while (!atomic_compare_exchange_weak_explicit(&range->next, &at, at + count, memory_order_relaxed, memory_order_relaxed));
+  *begin = at;
+  *end = at + count;
+  return true;
+}
+
+/* What every thread of a context does in a run: each step in turn, as many of its items as it can get. The thread that completes a step
+ * lets all go on to the next. */
+static void run_steps(void *argument) {
+  pcc_context *context = argument;
+  for (int32_t i = 0; i < pcc_model.step_count; i++) {
+    const struct pcc_step *step = &pcc_model.steps[i];
+    struct range *range = &context->ranges[i];
+    int32_t begin, end;
+    while (take(range, step->work, context->threads, &begin, &end)) {
+      step->function(context->arena, context->weights, begin, end);
+      const int32_t count = end - begin;
+      if (atomic_fetch_add(&range->done, count) + count == step->work) {
+        if (context->clock) context->clock[i + 1] = now();
+        pcc_publish(&context->finished, (uint32_t)i + 1);
+      }
+    }
+    uint32_t finished = atomic_load_explicit(&context->finished.value, memory_order_acquire);
+    while (finished <= (uint32_t)i) finished = pcc_wait_change(&context->finished, finished);
+  }
+}
+
+static pcc_status fail(pcc_context *context, pcc_status status, const char *format, ...) {
+  va_list values;
+  va_start(values, format);
+  vsnprintf(context->error, sizeof context->error, format, values);
+  va_end(values);
+  return status;
+}
+
+pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
+  if (!context) return PCC_BAD_ARGUMENT;
+  context->error[0] = 0;
+  if (!inputs || !outputs) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: %s is NULL", inputs ? "outputs" : "inputs");
+  for (int32_t i = 0; i < pcc_model.input_count; i++)
+    if (!inputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: inputs[%d] ('%s') is NULL", i, pcc_model.inputs[i].name);
+  for (int32_t i = 0; i < pcc_model.output_count; i++)
+    if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, pcc_model.outputs[i].name);
+
+  for (int32_t i = 0; i < pcc_model.input_count; i++) memcpy(context->arena + pcc_model.inputs[i].offset, inputs[i], pcc_model.inputs[i].bytes);
+  for (int32_t i = 0; i < pcc_model.step_count; i++) {
+    atomic_store_explicit(&context->ranges[i].next, 0, memory_order_relaxed);
+    atomic_store_explicit(&context->ranges[i].done, 0, memory_order_relaxed);
+  }
+  atomic_store(&context->finished.value, 0);
+  if (context->clock) context->clock[0] = now();
+  if (context->pool)
+    pcc_pool_run(context->pool);
+  else
+    run_steps(context);
+  for (int32_t i = 0; i < pcc_model.output_count; i++) memcpy(outputs[i], context->arena + pcc_model.outputs[i].offset, pcc_model.outputs[i].bytes);
+  return PCC_OK;
+}
+
+const char *pcc_error(const pcc_context *context) { return context ? context->error : "the context is NULL"; }
+
+/* Fills a new context; what was made so far is left to pcc_destroy. */
+static pcc_status set_up(pcc_context *context, const pcc_options *options) {
+  const char *lacks = pcc_cpu_lacks(pcc_model.isa);
+  if (lacks) return fail(context, PCC_WRONG_CPU, "%s is compiled for %s: this processor lacks %s", pcc_model.name, pcc_model.target, lacks);
+  context->threads = options->threads ? options->threads : 1;
+  if (context->threads < 1 || context->threads > MAX_THREADS)
+    return fail(context, PCC_BAD_ARGUMENT, "options.threads is %d: use 1 to %d", context->threads, MAX_THREADS);
+
+  const size_t steps = (size_t)pcc_model.step_count;
+  context->arena_memory = calloc(1, pcc_model.arena_bytes + PCC_READ_SLACK + PCC_ALIGNMENT);
+  context->ranges = calloc(steps + 1, sizeof *context->ranges);
+  if (options->profile) context->clock = calloc(steps + 1, sizeof *context->clock);
+  if (!context->arena_memory || !context->ranges || (options->profile && !context->clock))
+    return fail(context, PCC_NO_MEMORY, "no memory for an arena of %zu bytes", pcc_model.arena_bytes);
+  context->arena = (char *)(((uintptr_t)context->arena_memory + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
+  context->weights = pcc_weight_values();
+
+  if (context->threads > 1) {
+    context->pool = pcc_pool_create(context->threads - 1, run_steps, context);
+    if (!context->pool) return fail(context, PCC_NO_THREADS, "cannot start %d threads (glibc before 2.34 needs -pthread)", context->threads);
+  }
+  return PCC_OK;
+}
+
+pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_size) {
+  pcc_options known = {0};
+  if (options) memcpy(&known, options, options->size < sizeof known ? options->size : sizeof known);
+  if (error && error_size) error[0] = 0;
+  pcc_context *context = calloc(1, sizeof *context);
+  if (context && set_up(context, &known) == PCC_OK) return context;
+  if (error && error_size) snprintf(error, error_size, "%s", context ? context->error : "no memory");
+  pcc_destroy(context);
+  return NULL;
+}
+
+void pcc_destroy(pcc_context *context) {
+  if (!context) return;
+  pcc_pool_destroy(context->pool);
+  free(context->clock);
+  free(context->ranges);
+  free(context->arena_memory);
+  free(context);
+}
+
+pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call) {
+  if (index < 0 || index >= pcc_model.step_count || !call) return PCC_BAD_ARGUMENT;
+  const struct pcc_step *step = &pcc_model.steps[index];
+  const bool timed = context && context->clock;
+  const pcc_call known = {
+      .size = call->size,
+      .layer = step->layer,
+      .kernel = step->kernel,
+      .macs = step->macs,
+      .dense_macs = step->dense_macs,
+      .seconds = timed ? (double)(context->clock[index + 1] - context->clock[index]) * 1e-9 : 0,
+  };
+  memcpy(call, &known, call->size < sizeof known ? call->size : sizeof known);
+  return PCC_OK;
+}

@@ -1,0 +1,33 @@
+/* x86-64: asks the processor (cpuid) and the system (xgetbv: does it save the wide registers?). arm64: NEON is always there. */
+#include "cpu.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t saved_registers(void) {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return ((uint64_t)high << 32) | low;
+}
+
+const char *pcc_cpu_lacks(const char *isa) {
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return "CPUID";
+  const uint32_t basic = c;
+  if (!(basic & bit_OSXSAVE) || (saved_registers() & 0x6) != 0x6) return "AVX";
+  if (!(basic & bit_FMA)) return "FMA";
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return "AVX2";
+  if (!strcmp(isa, "avx2")) return NULL;
+  const uint32_t wide = bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW;
+  if ((b & wide) != wide || (saved_registers() & 0xe6) != 0xe6) return "AVX-512 (F, VL, DQ, BW)";
+  return NULL;
+}
+#else
+const char *pcc_cpu_lacks(const char *isa) {
+  (void)isa;
+  return NULL;
+}
+#endif

@@ -1,0 +1,39 @@
+/* pcc.h: what can be asked about the model itself. */
+#include <string.h>
+
+#include "model.h"
+#include "pcc.h"
+
+uint32_t pcc_abi_version(void) { return PCC_ABI_VERSION; }
+
+const char *pcc_model_name(void) { return pcc_model.name; }
+
+const char *pcc_target_name(void) { return pcc_model.target; }
+
+int32_t pcc_input_count(void) { return pcc_model.input_count; }
+
+int32_t pcc_output_count(void) { return pcc_model.output_count; }
+
+int32_t pcc_call_count(void) { return pcc_model.step_count; }
+
+size_t pcc_arena_bytes(void) { return pcc_model.arena_bytes; }
+
+size_t pcc_weight_bytes(void) { return pcc_model.weight_bytes; }
+
+static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t index, pcc_tensor *tensor) {
+  if (index < 0 || index >= count || !tensor) return PCC_BAD_ARGUMENT;
+  const pcc_tensor known = {
+      .size = tensor->size,
+      .name = ports[index].name,
+      .dtype = PCC_FLOAT32,
+      .rank = ports[index].rank,
+      .dims = ports[index].dims,
+      .bytes = ports[index].bytes,
+  };
+  memcpy(tensor, &known, tensor->size < sizeof known ? tensor->size : sizeof known);
+  return PCC_OK;
+}
+
+pcc_status pcc_describe_input(int32_t index, pcc_tensor *tensor) { return describe(pcc_model.inputs, pcc_model.input_count, index, tensor); }
+
+pcc_status pcc_describe_output(int32_t index, pcc_tensor *tensor) { return describe(pcc_model.outputs, pcc_model.output_count, index, tensor); }

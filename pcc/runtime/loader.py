@@ -1,0 +1,219 @@
+"""Runs a package's library in this process: a callable on numpy arrays, by ctypes alone."""
+
+import ctypes
+import platform
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pcc.errors import PccError
+from pcc.package.read import open_package
+
+ABI_VERSION = 1
+"""``PCC_ABI_VERSION`` of the pcc.h that the structs below repeat."""
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("profile", ctypes.c_int32))
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_int),
+        ("rank", ctypes.c_int32),
+        ("dims", ctypes.POINTER(ctypes.c_int64)),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("layer", ctypes.c_char_p),
+        ("kernel", ctypes.c_char_p),
+        ("macs", ctypes.c_int64),
+        ("dense_macs", ctypes.c_int64),
+        ("seconds", ctypes.c_double),
+    )
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: contiguous float32, outermost dimension first."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CallProfile:
+    """One kernel call of the last run, as the runtime timed it."""
+
+    layer: str
+    kernel: str
+    macs: int
+    dense_macs: int
+    seconds: float
+
+
+class Model:
+    """A compiled model with an arena and threads of its own. Calls are serialised; make several models to run at the same time.
+
+    Made by `load`. Use as a context manager, or `close` it, to end its threads at once.
+    """
+
+    def __init__(self, library: Path, threads: int = 1) -> None:
+        try:
+            self._library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise PccError(f"cannot load {library}: {error}") from None
+        _declare(self._library)
+        if (abi := self._library.pcc_abi_version()) != ABI_VERSION:
+            raise PccError(f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again")
+        self._lock = threading.Lock()
+        self._context: int | None = None
+        self.inputs = self._describe("input")
+        self.outputs = self._describe("output")
+        options, error = _Options(ctypes.sizeof(_Options), threads, 1), ctypes.create_string_buffer(256)
+        self._context = self._library.pcc_create(ctypes.byref(options), error, len(error))
+        if not self._context:
+            raise PccError(f"{library}: {error.value.decode()}")
+
+    @property
+    def name(self) -> str:
+        return self._library.pcc_model_name().decode()
+
+    @property
+    def target(self) -> str:
+        """What the library was compiled for, with its processor: ``x86_64-linux, x86-64-v3``."""
+        return self._library.pcc_target_name().decode()
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of this model's activations."""
+        return self._library.pcc_arena_bytes()
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights, which all models of one library share."""
+        return self._library.pcc_weight_bytes()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The outputs for the inputs: an array for one output, a tuple for several.
+
+        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, float32, of exactly the model's shapes. Outputs are new numpy arrays
+        (which speak dlpack). Raises `PccError` if an input does not fit.
+        """
+        if len(inputs) != len(self.inputs):
+            names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)
+            raise PccError(f"{self.name} takes {len(self.inputs)} inputs ({names}), {len(inputs)} were given")
+        arrays = [_checked(spec, value) for spec, value in zip(self.inputs, inputs, strict=True)]
+        results = [np.empty(spec.shape, np.float32) for spec in self.outputs]
+        with self._lock:
+            status = self._library.pcc_run(self._opened(), _pointers(arrays), _pointers(results))
+            if status:
+                raise PccError(f"{self.name}: {self._library.pcc_error(self._context).decode()}")
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def profile(self) -> list[CallProfile]:
+        """The kernel calls of the last run with their times, in order; all zero before the first."""
+        calls = []
+        with self._lock:
+            context = self._opened()
+            for index in range(self._library.pcc_call_count()):
+                call = _Call(ctypes.sizeof(_Call))
+                self._library.pcc_describe_call(context, index, ctypes.byref(call))
+                calls.append(CallProfile(call.layer.decode(), call.kernel.decode(), call.macs, call.dense_macs, call.seconds))
+        return calls
+
+    def close(self) -> None:
+        """Ends the threads and frees the arena. May be called twice."""
+        with self._lock:
+            if self._context:
+                self._library.pcc_destroy(self._context)
+            self._context = None
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None):
+            self.close()
+
+    def _opened(self) -> int:
+        if not self._context:
+            raise PccError(f"{self.name} is closed: load it again")
+        return self._context
+
+    def _describe(self, kind: str) -> tuple[TensorSpec, ...]:
+        specs = []
+        for index in range(getattr(self._library, f"pcc_{kind}_count")()):
+            tensor = _Tensor(ctypes.sizeof(_Tensor))
+            getattr(self._library, f"pcc_describe_{kind}")(index, ctypes.byref(tensor))
+            specs.append(TensorSpec(tensor.name.decode(), tuple(tensor.dims[: tensor.rank])))
+        return tuple(specs)
+
+
+def load(path: str | Path, threads: int = 1, target: str | None = None) -> Model:
+    """Loads a package's library for this computer.
+
+    ``threads`` compute, the caller's included. ``target`` is needed only to insist on one. Raises `PccError` in one line if the package is
+    damaged, of a newer pcc, or has no library that this computer can execute.
+    """
+    host = host_target()
+    if target is not None and target != host:
+        raise PccError(f"this computer cannot load {target} libraries, only {host}: run the package with --device qemu, or on its device")
+    package = open_package(Path(path))
+    return Model(package.file(package.target(host).library).absolute(), threads)
+
+
+def host_target() -> str:
+    """The name of the target that this computer is."""
+    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    name = f"{machine}-{platform.system().lower()}"
+    if name not in ("x86_64-linux", "aarch64-linux"):
+        raise PccError(f"pcc makes no libraries for this computer ({name}), only for x86_64-linux and aarch64-linux")
+    return name
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Result and argument types, where they are not ``int``."""
+    context, pointers = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
+    library.pcc_model_name.restype = library.pcc_target_name.restype = library.pcc_error.restype = ctypes.c_char_p
+    library.pcc_arena_bytes.restype = library.pcc_weight_bytes.restype = ctypes.c_size_t
+    library.pcc_create.restype = context
+    library.pcc_create.argtypes = (ctypes.POINTER(_Options), ctypes.c_char_p, ctypes.c_size_t)
+    library.pcc_run.argtypes = (context, pointers, pointers)
+    library.pcc_error.argtypes = (context,)
+    library.pcc_describe_call.argtypes = (context, ctypes.c_int32, ctypes.POINTER(_Call))
+    library.pcc_destroy.argtypes = (context,)
+    library.pcc_destroy.restype = None
+
+
+def _checked(spec: TensorSpec, value: Any) -> np.ndarray:
+    """The value as a contiguous array that fits the port."""
+    if not isinstance(value, np.ndarray):
+        if not hasattr(value, "__dlpack__"):
+            raise PccError(f"input '{spec.name}' is a {type(value).__name__}: give a numpy array or something with __dlpack__")
+        try:
+            value = np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise PccError(f"input '{spec.name}' cannot be read by dlpack: {str(error).splitlines()[0]}") from None
+    if value.dtype != np.float32:
+        raise PccError(f"input '{spec.name}' is {value.dtype}, the model takes float32: convert it with .astype('float32')")
+    if value.shape != spec.shape:
+        raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {spec.shape}")
+    return np.ascontiguousarray(value)
+
+
+def _pointers(arrays: list[np.ndarray]) -> Any:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

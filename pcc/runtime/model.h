@@ -1,0 +1,59 @@
+/* What the generated model.c tells the runtime about a model. */
+#ifndef PCC_MODEL_H
+#define PCC_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PCC_READ_SLACK 256 /* bytes that kernels may read past the end of any buffer */
+#define PCC_ALIGNMENT 64
+
+/* The constants: what identifies them, then the values. */
+struct pcc_weights {
+  char magic[8]; /* "pccweigh" */
+  uint64_t bytes;
+  uint8_t digest[32]; /* SHA-256 of the values */
+  uint8_t reserved[16];
+  char values[];
+};
+
+struct pcc_port {
+  const char *name;
+  const int64_t *dims;
+  int32_t rank;
+  size_t bytes;
+  size_t offset; /* in the arena */
+};
+
+struct pcc_step {
+  const char *layer;
+  const char *kernel;
+  void (*function)(char *arena, const char *weights, int32_t begin, int32_t end);
+  int32_t work; /* items, independent of each other */
+  int64_t macs;
+  int64_t dense_macs;
+};
+
+struct pcc_model {
+  const char *name;
+  const char *target; /* for people */
+  const char *isa;    /* what pcc_cpu_lacks understands */
+  const char *library; /* file names, for the runner */
+  const char *abi;
+  size_t arena_bytes;
+  size_t weight_bytes;
+  uint8_t weight_digest[32];
+  const struct pcc_port *inputs;
+  int32_t input_count;
+  const struct pcc_port *outputs;
+  int32_t output_count;
+  const struct pcc_step *steps;
+  int32_t step_count;
+};
+
+extern const struct pcc_model pcc_model;
+
+/* The weights' values: embedded in the shared library (embedded.c), mapped from it by the runner (mapped.c). */
+const char *pcc_weight_values(void);
+
+#endif

@@ -1,0 +1,106 @@
+/* pcc.h: the whole interface of a compiled model.
+ *
+ * One shared library is one model. Its weights are in the library, read-only and shared by everything that uses it;
+ * a context is what one caller at a time runs: an arena for the activations, and threads. Contexts are independent:
+ * any number of them may run at the same time. Nothing is global, nothing is printed, nothing calls exit.
+ *
+ *     pcc_context *net = pcc_create(NULL, NULL, 0);
+ *     const void *inputs[] = {image};
+ *     void *outputs[] = {scores};
+ *     if (pcc_run(net, inputs, outputs) != PCC_OK) puts(pcc_error(net));
+ *     pcc_destroy(net);
+ *
+ * An application with several models opens each library with dlopen(path, RTLD_NOW | RTLD_LOCAL): all export these names.
+ */
+#ifndef PCC_H
+#define PCC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* Grows only when an existing program would break; compare with pcc_abi_version(). */
+#define PCC_ABI_VERSION 1
+
+/* Every struct begins with its size as the caller knows it, so that later versions can add fields at the end. */
+
+typedef enum pcc_status {
+  PCC_OK = 0,
+  PCC_BAD_ARGUMENT = 1, /* pcc_error says which */
+  PCC_NO_MEMORY = 2,
+  PCC_NO_THREADS = 3,
+  PCC_WRONG_CPU = 4, /* the library uses instructions that this processor lacks */
+} pcc_status;
+
+typedef enum pcc_dtype {
+  PCC_FLOAT32 = 1,
+} pcc_dtype;
+
+typedef struct pcc_options {
+  size_t size;     /* sizeof(pcc_options) */
+  int32_t threads; /* that compute, the caller's included; 0 means 1, and then none is made */
+  int32_t profile; /* non-zero: pcc_run notes the time of every kernel call */
+} pcc_options;
+
+typedef struct pcc_tensor {
+  size_t size; /* sizeof(pcc_tensor) */
+  const char *name;
+  pcc_dtype dtype;
+  int32_t rank;
+  const int64_t *dims; /* outermost first; elements are contiguous */
+  size_t bytes;        /* of the whole tensor */
+} pcc_tensor;
+
+typedef struct pcc_call {
+  size_t size;        /* sizeof(pcc_call) */
+  const char *layer;  /* several calls may belong to one layer */
+  const char *kernel;
+  int64_t macs;       /* multiply-accumulates done */
+  int64_t dense_macs; /* multiply-accumulates of the layer before pruning */
+  double seconds;     /* of the last run of a profiling context; 0 without one */
+} pcc_call;
+
+typedef struct pcc_context pcc_context;
+
+uint32_t pcc_abi_version(void);
+
+/* The model's name, and the target it was compiled for ("aarch64-android, cortex-a76"). */
+const char *pcc_model_name(void);
+const char *pcc_target_name(void);
+
+/* Inputs and outputs. Set tensor->size first. PCC_BAD_ARGUMENT for an index that does not exist. */
+int32_t pcc_input_count(void);
+int32_t pcc_output_count(void);
+pcc_status pcc_describe_input(int32_t index, pcc_tensor *tensor);
+pcc_status pcc_describe_output(int32_t index, pcc_tensor *tensor);
+
+/* A context, or NULL, and then why in error[error_size] (both may be absent). options may be NULL: one thread, no profile. */
+pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_size);
+
+/* Runs the model on the calling thread and the context's own: inputs[i] and outputs[i] are the tensors described above.
+ * Inputs are copied before, outputs after the computation. One call at a time for each context. */
+pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs);
+
+/* Why the last call on this context failed; "" if it did not. */
+const char *pcc_error(const pcc_context *context);
+
+/* The kernel calls of a run, in order. Set call->size first. context may be NULL: then seconds are 0. */
+int32_t pcc_call_count(void);
+pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call);
+
+/* Bytes of a context's arena and of the weights that contexts share. */
+size_t pcc_arena_bytes(void);
+size_t pcc_weight_bytes(void);
+
+/* Ends the context's threads and frees its memory. NULL is fine. */
+void pcc_destroy(pcc_context *context);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

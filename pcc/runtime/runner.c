@@ -1,0 +1,298 @@
+/* pcc-run: runs, times and checks a compiled model where there is nothing but a kernel: a static program.
+ *
+ *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian fp32, one file each, in order
+ *     pcc-run bench --threads 4 --warmup 5 --runs 50 [--profile] [--json]
+ *     pcc-run selftest DIR                            input_N.bin, output_N.bin and tolerance, as the package's selftest/ has them
+ *
+ * Exit status: 0, 1 when the self-test fails, 2 for wrong use. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "mapped.h"
+#include "model.h"
+#include "pcc.h"
+
+enum { MAX_FILES = 64 };
+
+/* pool.c refers to these weakly, which does not bring them into a static program. */
+const void *const pcc_thread_functions[] = {(const void *)pthread_create, (const void *)pthread_join};
+
+struct arguments {
+  const char *command;
+  const char *folder; /* of selftest */
+  const char *library;
+  const char *inputs[MAX_FILES], *outputs[MAX_FILES];
+  int32_t input_count, output_count;
+  int32_t threads, warmup, runs;
+  bool profile, json;
+};
+
+static _Noreturn void stop(const char *format, ...) {
+  va_list values;
+  va_start(values, format);
+  fputs("pcc-run: ", stderr);
+  vfprintf(stderr, format, values);
+  fputc('\n', stderr);
+  exit(2);
+}
+
+static void *allocate(size_t bytes) {
+  void *memory = calloc(1, bytes ? bytes : 1);
+  if (!memory) stop("no memory for %zu bytes", bytes);
+  return memory;
+}
+
+static int32_t number(const char *option, const char *text, int32_t least) {
+  char *end;
+  const long value = strtol(text, &end, 10);
+  if (!*text || *end || value < least || value > 1000000) stop("%s %s: a whole number, at least %d", option, text, least);
+  return (int32_t)value;
+}
+
+static struct arguments parse(int count, char **words) {
+  static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--profile] [--json] [--library FILE]";
+  struct arguments known = {.threads = 1, .warmup = 3, .runs = 20};
+  if (count < 2) stop("%s", usage);
+  known.command = words[1];
+  for (int i = 2; i < count; i++) {
+    const char *word = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
+    if (!strcmp(word, "--profile")) {
+      known.profile = true;
+    } else if (!strcmp(word, "--json")) {
+      known.json = true;
+    } else if (strncmp(word, "--", 2)) {
+      if (known.folder || strcmp(known.command, "selftest")) stop("unexpected '%s': %s", word, usage);
+      known.folder = word;
+    } else {
+      if (!value) stop("%s needs a value: %s", word, usage);
+      i++;
+      if (!strcmp(word, "--threads")) {
+        known.threads = number(word, value, 1);
+      } else if (!strcmp(word, "--warmup")) {
+        known.warmup = number(word, value, 0);
+      } else if (!strcmp(word, "--runs")) {
+        known.runs = number(word, value, 1);
+      } else if (!strcmp(word, "--library")) {
+        known.library = value;
+      } else if (!strcmp(word, "--input") && known.input_count < MAX_FILES) {
+        known.inputs[known.input_count++] = value;
+      } else if (!strcmp(word, "--output") && known.output_count < MAX_FILES) {
+        known.outputs[known.output_count++] = value;
+      } else {
+        stop("unknown option %s: %s", word, usage);
+      }
+    }
+  }
+  return known;
+}
+
+/* The model's tensors in memory. */
+struct tensors {
+  void **inputs, **outputs;
+};
+
+static struct tensors allocate_tensors(void) {
+  const size_t inputs = (size_t)pcc_model.input_count, outputs = (size_t)pcc_model.output_count;
+  struct tensors tensors = {allocate(inputs * sizeof(void *)), allocate(outputs * sizeof(void *))};
+  for (size_t i = 0; i < inputs; i++) tensors.inputs[i] = allocate(pcc_model.inputs[i].bytes);
+  for (size_t i = 0; i < outputs; i++) tensors.outputs[i] = allocate(pcc_model.outputs[i].bytes);
+  return tensors;
+}
+
+static void read_file(const char *path, void *data, size_t bytes) {
+  FILE *file = fopen(path, "rb");
+  if (!file) stop("cannot read %s", path);
+  const size_t got = fread(data, 1, bytes, file);
+  const bool more = fgetc(file) != EOF;
+  fclose(file);
+  if (got != bytes || more) stop("%s: %s %zu bytes of fp32 are expected", path, more ? "too long," : "too short,", bytes);
+}
+
+static void write_file(const char *path, const void *data, size_t bytes) {
+  FILE *file = fopen(path, "wb");
+  if (!file) stop("cannot write %s", path);
+  const bool written = fwrite(data, 1, bytes, file) == bytes;
+  if (fclose(file) || !written) stop("cannot write %s", path);
+}
+
+static pcc_context *create(const struct arguments *arguments) {
+  char error[4608];
+  if (pcc_map_weights(arguments->library, error, sizeof error)) stop("%s", error);
+  const pcc_options options = {sizeof options, arguments->threads, arguments->profile};
+  pcc_context *context = pcc_create(&options, error, sizeof error);
+  if (!context) stop("%s", error);
+  return context;
+}
+
+static void run(pcc_context *context, const struct tensors *tensors) {
+  if (pcc_run(context, (const void *const *)tensors->inputs, tensors->outputs) != PCC_OK) stop("%s", pcc_error(context));
+}
+
+static int command_run(const struct arguments *arguments) {
+  if (arguments->input_count != pcc_model.input_count || arguments->output_count != pcc_model.output_count)
+    stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", pcc_model.name, pcc_model.input_count,
+         pcc_model.output_count);
+  const struct tensors tensors = allocate_tensors();
+  for (int32_t i = 0; i < pcc_model.input_count; i++) read_file(arguments->inputs[i], tensors.inputs[i], pcc_model.inputs[i].bytes);
+  pcc_context *context = create(arguments);
+  run(context, &tensors);
+  for (int32_t i = 0; i < pcc_model.output_count; i++) write_file(arguments->outputs[i], tensors.outputs[i], pcc_model.outputs[i].bytes);
+  pcc_destroy(context);
+  return 0;
+}
+
+static double seconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Of sorted values, the one that a share of them does not exceed. */
+static double quantile(const double *sorted, int32_t count, double share) { return sorted[(int32_t)(share * (count - 1) + 0.5)]; }
+
+static void print_json_text(const char *text) {
+  putchar('"');
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\') putchar('\\');
+    putchar(*text);
+  }
+  putchar('"');
+}
+
+/* `times` are the runs', sorted; `calls[i]` is the sum of call i's times over all runs, or NULL. */
+static void print_json(const struct arguments *arguments, const double *times, const double *calls) {
+  const int32_t runs = arguments->runs;
+  printf("{\"model\": ");
+  print_json_text(pcc_model.name);
+  printf(", \"target\": ");
+  print_json_text(pcc_model.target);
+  printf(", \"threads\": %d, \"warmup\": %d, \"runs\": %d", arguments->threads, arguments->warmup, runs);
+  printf(", \"median\": %.9g, \"p10\": %.9g, \"p90\": %.9g, \"min\": %.9g", quantile(times, runs, 0.5), quantile(times, runs, 0.1),
+         quantile(times, runs, 0.9), times[0]);
+  printf(", \"arena_bytes\": %zu, \"weight_bytes\": %zu", pcc_arena_bytes(), pcc_weight_bytes());
+  if (calls) {
+    printf(", \"calls\": [");
+    for (int32_t i = 0; i < pcc_model.step_count; i++) {
+      const struct pcc_step *step = &pcc_model.steps[i];
+      printf("%s{\"layer\": ", i ? ", " : "");
+      print_json_text(step->layer);
+      printf(", \"kernel\": ");
+      print_json_text(step->kernel);
+      printf(", \"macs\": %lld, \"dense_macs\": %lld, \"seconds\": %.9g}", (long long)step->macs, (long long)step->dense_macs, calls[i] / runs);
+    }
+    printf("]");
+  }
+  printf("}\n");
+}
+
+static void print_table(const struct arguments *arguments, const double *times, const double *calls) {
+  const int32_t runs = arguments->runs;
+  printf("%s, %s, %d threads, %d runs: median %.3f ms, p10 %.3f, p90 %.3f, min %.3f\n", pcc_model.name, pcc_model.target, arguments->threads, runs,
+         quantile(times, runs, 0.5) * 1e3, quantile(times, runs, 0.1) * 1e3, quantile(times, runs, 0.9) * 1e3, times[0] * 1e3);
+  if (!calls) return;
+  double total = 0;
+  for (int32_t i = 0; i < pcc_model.step_count; i++) total += calls[i];
+  for (int32_t i = 0; i < pcc_model.step_count; i++)
+    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0, pcc_model.steps[i].layer, pcc_model.steps[i].kernel);
+}
+
+static int command_bench(const struct arguments *arguments) {
+  const struct tensors tensors = allocate_tensors();
+  for (int32_t i = 0; i < pcc_model.input_count; i++) { /* any values but zeros, whose products some processors do faster */
+    float *values = tensors.inputs[i];
+    for (size_t k = 0; k < pcc_model.inputs[i].bytes / sizeof *values; k++) values[k] = (float)((k * 2654435761u >> 16) & 255) / 128.0f - 1.0f;
+  }
+  pcc_context *context = create(arguments);
+  double *times = allocate((size_t)arguments->runs * sizeof *times);
+  double *calls = arguments->profile ? allocate((size_t)pcc_model.step_count * sizeof *calls) : NULL;
+  for (int32_t i = 0; i < arguments->warmup; i++) run(context, &tensors);
+  for (int32_t i = 0; i < arguments->runs; i++) {
+    const double start = seconds();
+    run(context, &tensors);
+    times[i] = seconds() - start;
+    for (int32_t k = 0; calls && k < pcc_model.step_count; k++) {
+      pcc_call call = {.size = sizeof call};
+      pcc_describe_call(context, k, &call);
+      calls[k] += call.seconds;
+    }
+  }
+  qsort(times, (size_t)arguments->runs, sizeof *times, compare);
+  (arguments->json ? print_json : print_table)(arguments, times, calls);
+  pcc_destroy(context);
+  return 0;
+}
+
+static const char *file_in(const char *folder, const char *format, int32_t index) {
+  static char path[4096], name[64];
+  snprintf(name, sizeof name, format, index);
+  if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path) stop("%s: the path is too long", folder);
+  return path;
+}
+
+static double read_tolerance(const char *folder) {
+  char text[64] = {0};
+  FILE *file = fopen(file_in(folder, "tolerance", 0), "r");
+  if (!file) stop("%s has no file 'tolerance': give the package's selftest folder", folder);
+  const bool read = fgets(text, sizeof text, file) != NULL;
+  fclose(file);
+  const double tolerance = strtod(text, NULL);
+  if (!read || !(tolerance > 0)) stop("%s/tolerance does not hold a positive number", folder);
+  return tolerance;
+}
+
+/* Largest difference between two tensors, relative to the largest expected value; NaN counts as infinite. */
+static double relative_error(const float *found, const float *expected, size_t count) {
+  double worst = 0, scale = 0;
+  for (size_t i = 0; i < count; i++) {
+    const double difference = fabs((double)found[i] - (double)expected[i]);
+    if (!(difference <= worst)) worst = isnan(difference) ? INFINITY : difference;
+    if (fabs((double)expected[i]) > scale) scale = fabs((double)expected[i]);
+  }
+  return worst == 0 ? 0 : worst / (scale > 0 ? scale : 1);
+}
+
+static int command_selftest(const struct arguments *arguments) {
+  if (!arguments->folder) stop("selftest needs a folder: the package's selftest/");
+  const double tolerance = read_tolerance(arguments->folder);
+  const struct tensors tensors = allocate_tensors();
+  for (int32_t i = 0; i < pcc_model.input_count; i++)
+    read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], pcc_model.inputs[i].bytes);
+  pcc_context *context = create(arguments);
+  run(context, &tensors);
+  double worst = 0;
+  for (int32_t i = 0; i < pcc_model.output_count; i++) {
+    const size_t bytes = pcc_model.outputs[i].bytes;
+    float *expected = allocate(bytes);
+    read_file(file_in(arguments->folder, "output_%d.bin", i), expected, bytes);
+    const double error = relative_error(tensors.outputs[i], expected, bytes / sizeof *expected);
+    if (error > worst) worst = error;
+    free(expected);
+  }
+  pcc_destroy(context);
+  const bool passed = worst <= tolerance;
+  if (arguments->json)
+    printf("{\"passed\": %s, \"max_error\": %.9g, \"tolerance\": %.9g}\n", passed ? "true" : "false", isinf(worst) ? 1e300 : worst, tolerance);
+  else
+    printf("selftest %s: max error %.3g of the largest value, tolerance %.3g\n", passed ? "passed" : "FAILED", worst, tolerance);
+  return passed ? 0 : 1;
+}
+
+int main(int count, char **words) {
+  const struct arguments arguments = parse(count, words);
+  if (!strcmp(arguments.command, "run")) return command_run(&arguments);
+  if (!strcmp(arguments.command, "bench")) return command_bench(&arguments);
+  if (!strcmp(arguments.command, "selftest")) return command_selftest(&arguments);
+  stop("unknown command '%s': run, bench or selftest", arguments.command);
+}

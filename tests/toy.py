@@ -1,0 +1,83 @@
+"""A small program whose every number can be checked by hand, with kernels of its own: what the tests of runtime, package and deploy compile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.plan_memory import PlanMemory
+from pcc.codegen.program import Program, ProgramBuilder
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import KernelBuilder
+
+
+@dataclass(frozen=True)
+class ScaleRows:
+    """``y[r, c] = scale * x[r, c] + bias[r]`` for rows of ``width`` elements; a work item is a row."""
+
+    name: str = "pcc_toy_scale_rows"
+    params: tuple[Param, ...] = (Param("x", "f32*"), Param("bias", "f32*"), Param("y", "f32*", writes=True), Param("width"), Param("scale", "f32"))
+
+    def body(self, k: "KernelBuilder") -> None:
+        width, x, y = k["width"], k["x"], k["y"]
+        with k.work() as row, k.loop(0, width) as column:
+            value = k.load(x, row * width + column) * k["scale"] + k.load(k["bias"], row)
+            k.store(y, row * width + column, value)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, bias, y, width = args["x"], args["bias"], args["y"], int(args["width"])  # type: ignore[arg-type]
+        assert isinstance(x, np.ndarray)
+        assert isinstance(bias, np.ndarray)
+        assert isinstance(y, np.ndarray)
+        for row in range(begin, end):
+            here = slice(row * width, (row + 1) * width)
+            y[here] = x[here] * np.float32(args["scale"]) + bias[row]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """``y[i] = x[index[i]] + residual[i]``; a work item is an element."""
+
+    name: str = "pcc_toy_gather"
+    params: tuple[Param, ...] = (Param("x", "f32*"), Param("index", "i32*"), Param("residual", "f32*"), Param("y", "f32*", writes=True))
+
+    def body(self, k: "KernelBuilder") -> None:
+        with k.work() as i:
+            k.store(k["y"], i, k.load(k["x"], k.load(k["index"], i)) + k.load(k["residual"], i))
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, index, residual, y = (args[name] for name in ("x", "index", "residual", "y"))
+        assert isinstance(x, np.ndarray)
+        assert isinstance(residual, np.ndarray)
+        assert isinstance(y, np.ndarray)
+        assert isinstance(index, np.ndarray)
+        y[begin:end] = x[index[begin:end]] + residual[begin:end]
+
+
+def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int = 5, seed: int = 0) -> Program:
+    """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two outputs."""
+    rng = np.random.default_rng(seed)
+    b = ProgramBuilder(name, lanes=4)
+    x, other = b.input("image", (1, rows, width)), b.input("other", (rows, width))
+    for step in range(depth):
+        b.layer = f"scale.{step}"
+        y = b.tensor(f"scaled.{step}", (rows, width))
+        bias = b.constant(f"scale.{step}.bias", rng.integers(-8, 8, rows).astype(np.float32) / 8)
+        b.call(ScaleRows(), {"x": x, "bias": bias, "y": y, "width": width, "scale": 0.5 + step / 4}, work=rows, macs=rows * width, dense_macs=2 * rows * width)
+        b.layer = f"mix.{step}"
+        x = b.tensor(f"mixed.{step}", (rows, width))
+        index = b.constant(f"mix.{step}.index", rng.permutation(rows * width))
+        b.call(Gather(), {"x": y, "index": index, "residual": other, "y": x}, work=rows * width)
+        if step == 0:
+            b.output("first", x)
+    b.output("last", x)
+    return PlanMemory()(b.build())
+
+
+def toy_inputs(program: Program, seed: int = 1) -> list[np.ndarray]:
+    """Values whose results are exact in fp32 in any order of operations for small depths."""
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(port.shape).astype(np.float32) for port in program.inputs]
