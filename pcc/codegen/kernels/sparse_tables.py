@@ -1,0 +1,100 @@
+"""FKW weights in the order in which the two sparse convolution kernels read them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcc.sparsity.fkw import FKW
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few taps at a time."""
+
+    patterns: np.ndarray
+    """int32 (P * parts, E): taps; a last part that is not full repeats its first tap, with zero weights."""
+    group: np.ndarray
+    """int64 (K,): filter group."""
+    channel: np.ndarray
+    """int64 (K,): input channel."""
+    pattern: np.ndarray
+    """int64 (K,): row of ``patterns``."""
+    weight: np.ndarray
+    """fp32 (K, E, group)."""
+
+
+def kernels_of(fkw: FKW, most_taps: int) -> Kernels:
+    """The kernels in FKW's order, a kernel of more than ``most_taps`` taps as several of about equal size."""
+    counts = np.diff(fkw.stride, axis=1)
+    place = np.repeat(np.arange(counts.size), counts.ravel())
+    group, pattern = place // counts.shape[1], place % counts.shape[1]
+    taps = fkw.patterns.shape[1]
+    parts = -(-taps // most_taps)
+    size = -(-taps // parts)
+    fill = parts * size - taps
+    split_patterns = np.concatenate([fkw.patterns, np.repeat(fkw.patterns[:, :1], fill, axis=1)], axis=1).reshape(-1, size)
+    weight = np.pad(fkw.weight, ((0, 0), (0, fill), (0, 0))).reshape(-1, size, fkw.group)
+    split_pattern = (pattern[:, None] * parts + np.arange(parts)).ravel()
+    return Kernels(split_patterns, np.repeat(group, parts), np.repeat(fkw.index.astype(np.int64), parts), split_pattern, weight)
+
+
+@dataclass(frozen=True)
+class ScatterTables:
+    """A weight as `ConvSparseScatter` reads it."""
+
+    patterns: np.ndarray
+    """int32 (P, E): taps."""
+    blocks: np.ndarray
+    """int32 (B + 1, 2): first filter and first segment of each block."""
+    segments: np.ndarray
+    """int32 (S + 1, 3): channel, pattern, first kernel."""
+    slots: np.ndarray
+    """int32 (K,): place of the kernel's filter in its block."""
+    weight: np.ndarray
+    """fp32 (K, E)."""
+
+
+def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterTables:
+    """Kernels of single filters in blocks of ``filters``, ordered for loops whose trip counts repeat.
+
+    The order: block, run of ``run`` channels (few enough that their inputs stay in L1), length of the segment, channel, pattern, filter.
+    """
+    kernels = kernels_of(fkw, most_taps)
+    place = (kernels.group[:, None] * fkw.group + np.arange(fkw.group)).ravel()
+    channel, pattern = np.repeat(kernels.channel, fkw.group), np.repeat(kernels.pattern, fkw.group)
+    weight = kernels.weight.transpose(0, 2, 1).reshape(-1, kernels.patterns.shape[1])
+    block = place // filters
+    segment = (block * (channel.max(initial=0) + 1) + channel) * len(kernels.patterns) + pattern
+    _, inverse, length = np.unique(segment, return_inverse=True, return_counts=True)
+    order = np.lexsort((place, pattern, channel, -length[inverse], channel // run, block))
+    block, channel, pattern = block[order], channel[order], pattern[order]
+    starts = np.flatnonzero(np.diff(segment[order], prepend=-1))
+    segments = np.concatenate([np.stack([channel[starts], pattern[starts], starts], axis=1), [[0, 0, len(order)]]])
+    edges = np.arange(-(-fkw.shape[0] // filters) + 1)
+    blocks = np.stack([np.minimum(edges * filters, fkw.shape[0]), np.searchsorted(block[starts], edges)], axis=1)
+    as_int32 = [array.astype(np.int32) for array in (kernels.patterns, blocks, segments, (place % filters)[order])]
+    return ScatterTables(*as_int32, weight[order])
+
+
+@dataclass(frozen=True)
+class GatherTables:
+    """A weight as `ConvSparseGather` reads it."""
+
+    patterns: np.ndarray
+    """int32 (P, E): taps."""
+    segments: np.ndarray
+    """int32 (G * P + 1,): first kernel of each (filter group, pattern)."""
+    channels: np.ndarray
+    """int32 (K,): input channel of each kernel."""
+    weight: np.ndarray
+    """fp32 (K, E, group)."""
+
+
+def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
+    """Kernels of filter groups, ordered by group, pattern and channel."""
+    kernels = kernels_of(fkw, most_taps)
+    segment = kernels.group * len(kernels.patterns) + kernels.pattern
+    order = np.lexsort((kernels.channel, segment))
+    edges = np.arange(fkw.shape[0] // fkw.group * len(kernels.patterns) + 1)
+    segments = np.searchsorted(segment[order], edges).astype(np.int32)
+    return GatherTables(kernels.patterns.astype(np.int32), segments, kernels.channel[order].astype(np.int32), kernels.weight[order])

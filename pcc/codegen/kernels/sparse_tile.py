@@ -1,0 +1,144 @@
+"""What both sparse convolution kernels share: which positions an item computes, and how finished tiles are stored.
+
+A tile is ``size`` flat positions (see `stage`). The last tile of a plane starts early so that it does not compute past the last position, and stores
+only what the tile before it has not. Junk columns are computed and not stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.stage import Staged
+from pcc.codegen.layers import Conv2d
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+INPUTS = (Param("x", "f32*"), Param("x_image"), Param("taps", "i32*"), Param("weight", "f32*"))
+POSITIONS = tuple(Param(name) for name in ("tiles", "tile_step", "blocks", "block_step", "positions", "pitch", "height", "width"))
+
+
+def output_params(epilogue: Epilogue) -> tuple[Param, ...]:
+    """Where results go: ``channels`` maps stored filters to channels of ``bias``, ``y`` and ``residual``."""
+    pointers = (Param("channels", "i32*"), Param("bias", "f32*"), Param("y", "f32*", writes=True), Param("y_image"), Param("y_plane"), Param("y_pitch"))
+    if not epilogue.residual:
+        return pointers
+    return (*pointers, Param("residual", "f32*"), Param("r_image"), Param("r_plane"), Param("r_pitch"))
+
+
+L2_BYTES = 1 << 19
+"""Inputs up to this size are taken to stay in L2 from one block of filters to the next."""
+
+
+def position_args(staged: Staged, tile: int, batch: int, blocks: int) -> tuple[dict[str, int], int]:
+    """The arguments of `POSITIONS`, and the number of items.
+
+    Items that follow each other share the weights of a block of filters while an image's input stays in L2, else they share the input of a tile.
+    """
+    tiles = -(-staged.positions // tile)
+    tile_step, block_step = (1, tiles) if staged.image * 4 <= L2_BYTES else (blocks, 1)
+    args = {"tiles": tiles, "tile_step": tile_step, "blocks": blocks, "block_step": block_step, "positions": staged.positions}
+    return {**args, "pitch": staged.pitch, "height": staged.height, "width": staged.width}, batch * tiles * blocks
+
+
+def output_strides(layer: Conv2d) -> dict[str, int]:
+    """The numbers among `output_params`."""
+    args = dict(zip(("y_image", "y_plane", "y_pitch"), layer.y.strides, strict=False))
+    if layer.residual is not None:
+        args |= dict(zip(("r_image", "r_plane", "r_pitch"), layer.residual.strides, strict=False))
+    return args
+
+
+@dataclass(frozen=True)
+class Item:
+    """A decoded work item: image, block of filters, the first position computed and the first stored."""
+
+    image: "Expr"
+    block: "Expr"
+    start: "Expr"
+    first: "Expr"
+
+
+def decode(k: "KernelBuilder", item: "Expr", size: int) -> Item:
+    """The item of that number, for tiles of ``size`` positions."""
+    from tvm import tirx
+
+    first = k.let(item // k["tile_step"] % k["tiles"] * size)
+    start = k.let(tirx.Max(tirx.Min(first, k["positions"] - size), tirx.const(0, "int32")))
+    return Item(k.let(item // (k["tiles"] * k["blocks"])), k.let(item // k["block_step"] % k["blocks"]), start, first)
+
+
+def store_tile(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buffer", at: "Expr", size: int, channel: "Expr") -> None:
+    """Stores the valid columns of one filter's tile, ``values[at:at + size]``, through the epilogue."""
+    from tvm import tirx
+
+    target = k.let(item.image * k["y_image"] + channel * k["y_plane"])
+    source = k.let(item.image * k["r_image"] + channel * k["r_plane"]) if epilogue.residual else None
+    last_row = k.let(tirx.Min(k["height"], (item.start + (size - 1)) // k["pitch"] + 1))
+    with k.loop(item.first // k["pitch"], last_row) as row:
+        begin = k.let(tirx.Max(item.first, row * k["pitch"]))
+        count = k.let(tirx.Min(item.start + size, row * k["pitch"] + k["width"]) - begin)
+        column = k.let(begin - row * k["pitch"])
+        value_at = k.let(at + begin - item.start)
+        y_at = k.let(target + row * k["y_pitch"] + column)
+
+        def store(i: "Expr", lanes: int) -> None:
+            residual = k.load(k["residual"], r_at + i, lanes) if epilogue.residual else None
+            k.store(k["y"], y_at + i, epilogue.apply(k, k.load(values, value_at + i, lanes), residual, lanes), lanes)
+
+        r_at = k.let(source + row * k["r_pitch"] + column) if epilogue.residual else None
+        with k.when(count > 0):
+            exact_run(k, count, store)
+
+
+def broadcast_weights(k: "KernelBuilder", buffer: "Expr", at: "Expr", count: int) -> list["Expr"]:
+    """``count`` consecutive weights, each in all lanes: loaded four at a time where the instruction set multiplies by a lane."""
+    if not k.isa.multiply_by_lane:
+        return [k.let(k.splat(k.load(buffer, at + i), k.lanes)) for i in range(count)]
+    loaded = [k.let(k.load(buffer, at + i, k.lanes)) for i in range(0, count, k.lanes)]
+    return [k.lane(loaded[i // k.lanes], i % k.lanes, k.lanes) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class ReferenceItem:
+    """`Item` on numpy: ``x`` starts at the tile's first position in channel 0 of its image."""
+
+    image: int
+    block: int
+    start: int
+    first: int
+    x: np.ndarray
+
+
+def reference_items(args: Mapping[str, Argument], begin: int, end: int, size: int) -> list[ReferenceItem]:
+    """The items ``[begin, end)`` as `decode` finds them."""
+    tiles, blocks, positions = (int(args[name]) for name in ("tiles", "blocks", "positions"))
+    items = []
+    for item in range(begin, end):
+        image, block = item // (tiles * blocks), item // int(args["block_step"]) % blocks
+        first = item // int(args["tile_step"]) % tiles * size
+        start = max(min(first, positions - size), 0)
+        items.append(ReferenceItem(image, block, start, first, np.asarray(args["x"])[image * int(args["x_image"]) + start :]))
+    return items
+
+
+def reference_store(args: Mapping[str, Argument], epilogue: Epilogue, item: ReferenceItem, values: np.ndarray, channel: int) -> None:
+    """`store_tile` on numpy: ``values`` is the tile of one filter, (size,)."""
+    y, pitch = np.asarray(args["y"]), int(args["pitch"])
+    stop = item.start + len(values)
+    for row in range(item.first // pitch, min(int(args["height"]), (stop - 1) // pitch + 1)):
+        begin, end = max(item.first, row * pitch), min(stop, row * pitch + int(args["width"]))
+        if begin >= end:
+            continue
+        column = begin - row * pitch
+        residual = None
+        if epilogue.residual:
+            at = item.image * int(args["r_image"]) + channel * int(args["r_plane"]) + row * int(args["r_pitch"]) + column
+            residual = np.asarray(args["residual"])[at : at + end - begin]
+        at = item.image * int(args["y_image"]) + channel * int(args["y_plane"]) + row * int(args["y_pitch"]) + column
+        y[at : at + end - begin] = epilogue.reference(values[begin - item.start : end - item.start], residual)
