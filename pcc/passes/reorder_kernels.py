@@ -1,0 +1,60 @@
+"""reorder-kernels: FKR, the filter-kernel reorder of PatDNN, for every convolution whose zeros have structure."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
+
+from pcc.ir.annotations import Connectivity, KernelPattern, Skipped, StoredOrder, Structure, annotate, forget
+from pcc.ir.graph import finish
+from pcc.passes.channel_order import reorder_channels
+from pcc.passes.pruning import convolution_weight, convolutions, groups_of, weight_node
+from pcc.sparsity.detect import SparseKernels, detect_structure
+from pcc.sparsity.fkr import filter_order
+
+
+@dataclass(frozen=True)
+class ReorderKernels:
+    """Finds the structure of sparse convolutions, whoever pruned them, and brings filters with like kernels together.
+
+    The new order of output channels is pushed into the layers that read them where that is free (`FilterOrder`). Where it is not, the graph stays as it
+    is and only the packed weight is in that order, undone when results are stored (`StoredOrder`, with the reason). Kernels inside a filter are ordered
+    when the weight is packed.
+    """
+
+    name: ClassVar[str] = "reorder-kernels"
+    exact: ClassVar[bool] = True
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        modified = False
+        for conv in convolutions(graph_module):
+            structure = self._structure(conv)
+            if isinstance(structure, str):
+                annotate(conv, Skipped(self.name, structure))
+                continue
+            forget(conv, Structure)
+            forget(conv, StoredOrder)
+            annotate(conv, described(structure))
+            order = filter_order(convolution_weight(conv), structure)
+            if not np.array_equal(order, np.arange(len(order))):
+                if reason := reorder_channels(conv, order):
+                    annotate(conv, StoredOrder(tuple(order.tolist()), reason))
+            modified = True
+        if modified:
+            finish(graph_module)
+        return PassResult(graph_module, modified)
+
+    def _structure(self, conv: Node) -> SparseKernels | str:
+        if weight_node(conv).op != "get_attr":
+            return "its weight is computed, not a constant"
+        return detect_structure(convolution_weight(conv), groups_of(conv))
+
+
+def described(structure: SparseKernels) -> Structure:
+    """The annotation for a structure that was found."""
+    if not structure.has_patterns:
+        return Connectivity(structure.group, structure.kernels, structure.kept_kernels)
+    patterns = tuple(tuple(one) for one in structure.patterns.tolist())
+    return KernelPattern(patterns, structure.group, structure.kernels, structure.kept_kernels)
