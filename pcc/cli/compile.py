@@ -1,12 +1,15 @@
 """``pcc compile``: a trained network in, a package out."""
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 import click
 
 from pcc.cli.options import Shape, chosen_targets, json_option
+from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport
@@ -48,13 +51,11 @@ def command(
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
-    pipeline = chosen_pipeline(pipeline, prune)
-    if print_ir_after:
-        check_pass(print_ir_after, pipeline)
-    with progress() as step:
+    pipeline = chosen_pipeline(pipeline, prune, print_ir_after)
+    start = perf_counter()
+    with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
         source = open_source(model, weights, input_shapes)
-        step("importing PyTorch and TVM")
         from pcc.compiler import compile_model
 
         report = compile_model(
@@ -72,3 +73,55 @@ def command(
             progress=step,
             threads=threads or os.cpu_count() or 1,
         )
+    seconds = perf_counter() - start
+    if as_json:
+        click.echo(json.dumps(_as_json(report, seconds), indent=2))
+    else:
+        _print(report, seconds, time_passes)
+
+
+def chosen_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None) -> str:
+    """The pipeline of a command line, checked: every pass exists with its options, and so does the one to print after."""
+    from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning, parse_pipeline
+    from pcc.passes.registry import suggestion
+
+    text = DEFAULT_PIPELINE if pipeline is None else pipeline
+    if prune is not None:
+        text = insert_pruning(text, prune)
+    names = tuple(step.name for step in parse_pipeline(text))
+    if print_ir_after not in (None, "all", *names):
+        raise PccError(f"--print-ir-after {print_ir_after}: the pipeline has no such pass; {suggestion(print_ir_after, ('all', *names))}")
+    return text
+
+
+def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
+    from pcc.cli.console import megabytes, print_table
+
+    click.echo(f"{report.manifest.name}: {report.package} in {seconds:.1f} s")
+    for made in report.targets:
+        memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
+        kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
+        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+    if time_passes:
+        rows = [(step, f"{time:.2f}", f"{time / seconds:.0%}") for step, time in report.seconds.items()]
+        rest = seconds - sum(report.seconds.values())
+        print_table(["step", "s", "share"], [*rows, ("loading and the rest", f"{rest:.2f}", f"{rest / seconds:.0%}"), ("total", f"{seconds:.2f}", "100%")])
+
+
+def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
+    targets = [
+        {
+            "target": made.target.name,
+            "cpu": made.target.cpu,
+            "isa": made.target.isa,
+            "library_bytes": made.library_bytes,
+            "weight_bytes": made.weight_bytes,
+            "arena_bytes": made.arena_bytes,
+            "arena_lower_bound": made.arena_lower_bound,
+            "kernels": made.kernels,
+            "kernels_from_cache": made.kernels_from_cache,
+            "calls": [call.model_dump() for call in record.calls],
+        }
+        for made, record in zip(report.targets, report.manifest.targets, strict=True)
+    ]
+    return {"name": report.manifest.name, "package": str(report.package), "seconds": seconds, "steps": report.seconds, "targets": targets}

@@ -17,7 +17,7 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
     if not enabled or not console.is_terminal:
         yield lambda step: None
         return
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
         yield lambda step: bar.update(task, description=step)
 

@@ -1,12 +1,15 @@
 """Option types that several commands share: shapes, counts, targets."""
 
-import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pcc.errors import PccError
 from pcc.target import ARM_CPUS, X86_CPUS, Target, target_named
+
+if TYPE_CHECKING:
+    from pcc.deploy import Device
 
 
 class Shape(click.ParamType):
@@ -30,14 +33,27 @@ threads_option = click.option("--threads", type=click.IntRange(min=1), default=1
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--device`` and ``--cpu``, which `chosen_device` reads."""
+    function = click.option("--cpu", metavar="CPU", help="The processor that qemu emulates: cortex-a53, cortex-a76, max (the default), ...")(function)
+    return click.option("--device", type=click.Choice(["host", "qemu"]), default="host", show_default=True, help="Where it runs.")(function)
+
+
+def chosen_device(device: str, cpu: str | None) -> "Device":
+    """The device of a command line; `PccError` for a processor on a device that has its own."""
+    from pcc.deploy import device_named
+
+    if cpu and device != "qemu":
+        raise PccError(f"--cpu is for --device qemu; the {device} has the processor it has")
+    return device_named(f"{device}:{cpu}" if cpu else device)
+
+
 def host_target() -> Target:
     """This machine, with all it can do."""
-    machine = platform.machine()
-    if machine in ("x86_64", "AMD64"):
-        return target_named("x86_64-linux", "native")
-    if machine in ("aarch64", "arm64"):
-        return target_named("aarch64-linux")
-    raise PccError(f"pcc cannot compile for this machine ({machine}): name a --target")
+    from pcc.runtime.loader import host_target
+
+    name = host_target()
+    return target_named(name, "native" if name.startswith("x86_64") else None)
 
 
 def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:

@@ -1,5 +1,6 @@
 """What a command line's MODEL and its weights mean: the module, its example input, and what belongs to it."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ class Source:
     """A network to compile."""
 
     name: str
+    """Fit for a library's name."""
     module: "torch.nn.Module"
     example_inputs: tuple["torch.Tensor", ...]
     preprocessing: "Preprocessing | None" = None
@@ -41,7 +43,7 @@ def _from_zoo(model: str, weights: str | None, input_shapes: tuple[tuple[int, ..
         raise PccError(f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W")
     module = create(found.name, weights=None if weights == "none" else weights or "imagenet")
     labels = found.labels() if found.labels else None
-    return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
+    return Source(_library_name(found.name), module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
 
 
 def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
@@ -55,7 +57,11 @@ def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, .
     module = load_factory(model).eval()
     if weights and weights != "none":
         load_weights(module, weights)
-    return Source(model.rsplit(":", 1)[1], module, _zeros(input_shapes))
+    return Source(_library_name(model.rsplit(":", 1)[1]), module, _zeros(input_shapes))
+
+
+def _library_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("_0123456789-") or "model"
 
 
 def _zeros(shapes: tuple[tuple[int, ...], ...]) -> tuple["torch.Tensor", ...]:

@@ -60,7 +60,7 @@ def test_checkpoint_of_a_factory(factory: str, tmp_path: Path) -> None:
 
 
 def test_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(PccError, match="no model 'resnet5'.*resnet50"):
+    with pytest.raises(PccError, match=r"no model 'resnet5'.*resnet50"):
         open_source("resnet5", None, ())
 
 
