@@ -1,0 +1,79 @@
+"""Whether a graph is well formed, and whether it still computes what it did."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from pcc.errors import PccError
+from pcc.ir.graph import OUTPUT_NAMES, constant, infer, outputs
+
+TOLERANCE = 1e-4
+"""Relative error that an exact pass may cause."""
+
+
+def verify_structure(graph_module: GraphModule) -> None:
+    """`PccError` naming the first node whose recorded shape or type is not what it computes, or a constant that is missing or not finite."""
+    graph_module.graph.lint()
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            _verify_constant(node)
+        elif node.op == "call_function":
+            _verify_call(node)
+    names = graph_module.meta.get(OUTPUT_NAMES)
+    if names is not None and len(names) != len(outputs(graph_module)):
+        raise PccError(f"the graph returns {len(outputs(graph_module))} values under {len(names)} names")
+
+
+def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference over all outputs, each relative to the largest absolute value of its expected output; NaN counts as infinite."""
+    worst = 0.0
+    for a, b in zip(actual, expected, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if b.numel() == 0:
+            continue
+        error = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-30))
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def run_graph(graph_module: GraphModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The graph's outputs, computed by the operators' reference semantics."""
+    with torch.no_grad():
+        result = graph_module(*inputs)
+    return tuple(result) if isinstance(result, list | tuple) else (result,)
+
+
+def _verify_constant(node: Node) -> None:
+    try:
+        value = constant(node)
+    except AttributeError as error:
+        raise PccError(f"node {node.name}: the graph has no constant '{node.target}'") from error
+    recorded = node.meta["val"]
+    if value.shape != recorded.shape or value.dtype != recorded.dtype:
+        raise PccError(f"node {node.name}: recorded as {_describe(recorded)}, the constant is {_describe(value)}")
+    if value.is_floating_point() and not value.isfinite().all():
+        raise PccError(f"node {node.name}: the constant '{node.target}' is not finite")
+
+
+def _verify_call(node: Node) -> None:
+    recorded = node.meta.get("val")
+    if recorded is None:
+        raise PccError(f"node {node.name}: no shape recorded")
+    infer(node)
+    computed, node.meta["val"] = node.meta["val"], recorded
+    for was, now in zip(_parts(recorded), _parts(computed), strict=True):
+        if was.shape != now.shape or was.dtype != now.dtype:
+            raise PccError(f"node {node.name}: recorded as {_describe(was)}, {node.target} gives {_describe(now)}")
+        if now.is_floating_point() and now.dtype != torch.float32:
+            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not fp32")
+
+
+def _parts(value: object) -> list[Tensor]:
+    return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+
+
+def _describe(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"

@@ -1,0 +1,159 @@
+"""Element by element: activations and arithmetic become ``pcc::elementwise``, with scalars as literals and broadcasting as PyTorch has it."""
+
+from collections.abc import Callable
+from math import isfinite, pi, sqrt
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from pcc.ir.expression import Call, Expr, Literal, Operand
+from pcc.ir.graph import arguments, constant, rewrite, shape_of
+from pcc.ir.ops import ELEMENTWISE
+from pcc.passes.canonical import CannotCompile, require_fp32
+from pcc.passes.canonical.moves import make_reshape
+
+_aten: Any = torch.ops.aten
+
+_ONE = Literal(1.0)
+
+
+def elementwise(formula: Callable[..., Expr]) -> Callable[[Node], None]:
+    """A rule from a formula over the operator's arguments: tensors come as operands, numbers as literals, the rest as they are."""
+
+    def rule(node: Node) -> None:
+        require_fp32(node)
+        operands: list[Node] = []
+        terms = {name.strip("_"): _term(value, operands) for name, value in arguments(node).items()}
+        expression = formula(**terms)
+        if not operands:
+            raise CannotCompile("computed from numbers alone")
+        rewrite(node, ELEMENTWISE, (operands, str(expression)))
+
+    return rule
+
+
+def _term(value: Any, operands: list[Node]) -> Any:
+    """An argument as part of a formula; tensors are collected in ``operands``."""
+    if isinstance(value, Node) and value.op == "get_attr" and shape_of(value) == ():
+        value = float(constant(value))
+    if isinstance(value, Node):
+        if value not in operands:
+            operands.append(value)
+        return Operand(operands.index(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not isfinite(value):
+        raise CannotCompile(f"the number {value} among its arguments")
+    return Literal(float(value))
+
+
+def _call(function: str, *args: Expr | float) -> Expr:
+    return Call(function, tuple(arg if isinstance(arg, Call | Operand | Literal) else Literal(float(arg)) for arg in args))
+
+
+def _unary(function: str) -> Callable[..., Expr]:
+    return lambda self: Call(function, (self,))
+
+
+def _scaled(x: Expr, alpha: Literal) -> Expr:
+    return x if alpha.value == 1 else Literal(x.value * alpha.value) if isinstance(x, Literal) else _call("mul", x, alpha)
+
+
+def _add(self: Expr, other: Expr, alpha: Literal) -> Expr:
+    return _call("add", self, _scaled(other, alpha))
+
+
+def _sub(self: Expr, other: Expr, alpha: Literal) -> Expr:
+    return _call("sub", self, _scaled(other, alpha))
+
+
+def _rsub(self: Expr, other: Expr, alpha: Literal) -> Expr:
+    return _call("sub", other, _scaled(self, alpha))
+
+
+def _mul(self: Expr, other: Expr) -> Expr:
+    return _call("mul", self, other)
+
+
+def _div(self: Expr, other: Expr, rounding_mode: str | None = None) -> Expr:
+    if rounding_mode is not None:
+        raise CannotCompile(f"division with rounding '{rounding_mode}'")
+    return _call("div", self, other)
+
+
+def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
+    if isinstance(min, Literal) and isinstance(max, Literal):
+        return Call("clip", (self, min, max))
+    if min is not None:
+        self = Call("relu", (self,)) if min == Literal(0.0) else _call("max", self, min)
+    return self if max is None else _call("min", self, max)
+
+
+def _leaky_relu(self: Expr, negative_slope: Literal) -> Expr:
+    return Call("leaky_relu", (self, negative_slope))
+
+
+def _gelu(self: Expr, approximate: str) -> Expr:
+    if approximate == "none":
+        return Call("gelu", (self,))
+    inner = _call("mul", _call("add", self, _call("mul", _call("pow", self, 3), 0.044715)), sqrt(2 / pi))
+    return _call("mul", _call("mul", self, 0.5), _call("add", _call("tanh", inner), 1))
+
+
+def _elu(self: Expr, alpha: Literal, scale: Literal, input_scale: Literal) -> Expr:
+    negative = _scaled(_call("sub", _call("exp", _scaled(_call("min", self, 0), input_scale)), 1), Literal(alpha.value * scale.value))
+    return _call("add", _scaled(_call("relu", self), scale), negative)
+
+
+def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _ONE) -> Expr:
+    """max(x, 0) + log(1 + exp(-|x|)), which never overflows; beyond the threshold the logarithm is below fp32's resolution."""
+    scaled = _scaled(self, beta)
+    value = _call("add", _call("relu", scaled), _call("log", _call("add", _call("exp", _call("neg", _call("abs", scaled))), 1)))
+    return value if beta.value == 1 else _call("div", value, beta)
+
+
+def _pow(self: Expr, exponent: Expr) -> Expr:
+    if not isinstance(exponent, Literal):
+        raise CannotCompile("a power whose exponent is a tensor")
+    return _call("mul", self, self) if exponent.value == 2 else Call("pow", (self, exponent))
+
+
+def prelu(node: Node) -> None:
+    """``max(x,0) + weight * min(x,0)`` with one weight, or one for each channel."""
+    require_fp32(node)
+    bound = arguments(node)
+    x, weight = bound["self"], bound["weight"]
+    if len(shape_of(weight)) == 1 and len(shape_of(x)) > 1:
+        weight = make_reshape(node, weight, (1, *shape_of(weight), *(1,) * (len(shape_of(x)) - 2)))
+    rewrite(node, ELEMENTWISE, ([x, weight], "add(relu(x0),mul(x1,min(x0,0)))"))
+
+
+_FORMULAS: dict[Any, Callable[..., Expr]] = {
+    **{getattr(_aten, name).default: _unary(name) for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")},
+    **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal")},
+    _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
+    _aten.hardtanh.default: lambda self, min_val, max_val: _clamp(self, min_val, max_val),
+    **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), _clamp),
+    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), _clamp),
+    _aten.leaky_relu.default: _leaky_relu,
+    _aten.gelu.default: _gelu,
+    _aten.elu.default: _elu,
+    _aten.softplus.default: _softplus,
+    _aten.log_sigmoid.default: lambda self: _call("neg", _softplus(_call("neg", self))),
+    _aten.mish.default: lambda self: _call("mul", self, _call("tanh", _softplus(self))),
+    **dict.fromkeys((_aten.add.Tensor, _aten.add.Scalar), _add),
+    **dict.fromkeys((_aten.sub.Tensor, _aten.sub.Scalar), _sub),
+    **dict.fromkeys((_aten.rsub.Tensor, _aten.rsub.Scalar), _rsub),
+    **dict.fromkeys((_aten.mul.Tensor, _aten.mul.Scalar), _mul),
+    **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar, _aten.div.Tensor_mode, _aten.div.Scalar_mode), _div),
+    **dict.fromkeys((_aten.maximum.default, _aten.max.other), lambda self, other: _call("max", self, other)),
+    **dict.fromkeys((_aten.minimum.default, _aten.min.other), lambda self, other: _call("min", self, other)),
+    **dict.fromkeys((_aten.pow.Tensor_Scalar, _aten.pow.Tensor_Tensor), _pow),
+}
+
+RULES: dict[Any, Any] = {
+    **{target: elementwise(formula) for target, formula in _FORMULAS.items()},
+    **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),
+    ELEMENTWISE: require_fp32,
+}

@@ -1,0 +1,74 @@
+"""Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch norm) stays whole."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch._decomp import get_decompositions
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+from torch.fx.passes.infra.pass_base import PassResult
+
+from pcc.ir.annotations import carry
+from pcc.ir.graph import fake_mode, finish
+
+_aten: Any = torch.ops.aten
+
+_COMPOSITES = (
+    *(_aten.addcmul, _aten.addcdiv, _aten.lerp, _aten.square, _aten.dist, _aten.true_divide, _aten.multiply, _aten.subtract, _aten.divide),
+    *(_aten.selu, _aten.celu, _aten.glu, _aten.relu6),
+    *(_aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle, _aten.native_channel_shuffle),
+    *(_aten.expand_as, _aten.broadcast_to, _aten.view_as, _aten.reshape_as, _aten.tile, _aten.hstack, _aten.vstack, _aten.dstack),
+    *(_aten.chunk, _aten.tensor_split, _aten.narrow, _aten.movedim, _aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.unflatten),
+    *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full),
+)
+"""What is taken apart. Not here: what would only turn into operators that pcc cannot compile, so that errors name what the author wrote."""
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """Takes composite operators apart (pixel_shuffle, addcmul, selu, chunk, ...)."""
+
+    name: ClassVar[str] = "decompose"
+    exact: ClassVar[bool] = True
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        packets = set(_COMPOSITES)
+        table = get_decompositions(_COMPOSITES)
+        found = [node for node in graph_module.graph.nodes if getattr(node.target, "overloadpacket", None) in packets]
+        changed = [_take_apart(node, table) for node in found]
+        finish(graph_module)
+        return PassResult(graph_module, any(changed))
+
+
+def _take_apart(node: Node, table: dict[Any, Any]) -> bool:
+    """Puts the operators that compute a node in its place; False if it is already simple."""
+    operands = node.all_input_nodes
+    mode = fake_mode(node.graph)
+
+    def compute(*values: Any) -> Any:
+        bound = dict(zip(operands, values, strict=True))
+        args, kwargs = map_arg((node.args, node.kwargs), lambda operand: bound[operand])
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    with mode:
+        traced = make_fx(compute, decomposition_table=table)(*(operand.meta["val"] for operand in operands)).graph
+    calls = [part for part in traced.nodes if part.op == "call_function"]
+    if [part.target for part in calls] == [node.target] or any(part.op == "get_attr" for part in traced.nodes):
+        return False
+    copied: dict[Node, Any] = dict(zip(traced.find_nodes(op="placeholder"), operands, strict=True))
+    with node.graph.inserting_before(node):
+        for part in calls:
+            copied[part] = node.graph.node_copy(part, lambda operand: copied[operand])
+            copied[part].meta = {"val": part.meta["val"]}
+            carry(node, copied[part])
+    results = map_arg(traced.output_node().args[0], lambda part: copied[part])
+    if isinstance(results, Node):
+        node.replace_all_uses_with(results)
+    else:
+        for user in list(node.users):  # operator.getitem of a list of results
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+            node.graph.erase_node(user)
+    node.graph.erase_node(node)
+    return True
