@@ -1,0 +1,218 @@
+"""A small network of a user's own, from the command line to the numbers, on this machine and on an emulated one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pcc.cli.source import open_source
+from tests.arm64 import arm64
+from tests.cli.conftest import SCRIPT
+
+FACTORY = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.conv2(x) + x)
+        return self.fc(x.mean((2, 3)))
+
+def make():
+    torch.manual_seed(0)
+    return Net()
+"""
+SHAPE = "2,3,13,11"
+
+
+@pytest.fixture(scope="session")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("factory") / "net.py"
+    path.write_text(FACTORY)
+    return f"{path}:make"
+
+
+@pytest.fixture(scope="session")
+def package(factory: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network for this machine and for arm64, compiled once."""
+    from pcc.cli.app import run
+
+    path = tmp_path_factory.mktemp("package") / "net"
+    targets = ["--target", "x86_64-linux", "--target", "aarch64-linux"]
+    assert run(["compile", factory, "--input-shape", SHAPE, "-o", str(path), *targets]) == 0
+    return path
+
+
+@pytest.fixture
+def arrays(factory: str, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """An input file and what PyTorch makes of it."""
+    x = torch.randn(2, 3, 13, 11, generator=torch.Generator().manual_seed(1))
+    np.save(tmp_path / "x.npy", x.numpy())
+    with torch.no_grad():
+        y = open_source(factory, None, ((2, 3, 13, 11),)).module.double()(x.double())
+    return tmp_path / "x.npy", y.numpy()
+
+
+def assert_close(path: Path, expected: np.ndarray) -> None:
+    found = np.load(path)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_run_on_this_machine(pcc, package: Path, arrays: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    outcome = pcc("run", package, "--input", arrays[0], "-o", tmp_path / "y.npy")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert_close(tmp_path / "y.npy", arrays[1])
+
+
+@arm64
+@pytest.mark.parametrize("cpu", [[], ["--cpu", "cortex-a53"]])
+def test_run_on_an_emulated_machine(pcc, package: Path, arrays: tuple[Path, np.ndarray], tmp_path: Path, cpu: list[str]) -> None:
+    outcome = pcc("run", package, "--input", arrays[0], "-o", tmp_path / "y.npy", "--device", "qemu", *cpu)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert_close(tmp_path / "y.npy", arrays[1])
+
+
+def test_run_prints_the_best_classes_on_demand(pcc, package: Path, arrays: tuple[Path, np.ndarray]) -> None:
+    outcome = pcc("run", package, "--input", arrays[0], "--top", 2, "--json")
+    classes = json.loads(outcome.out)["classes"]
+    assert [len(best) for best in classes] == [2, 2]
+    assert [best[0]["index"] for best in classes] == list(arrays[1].argmax(axis=1))
+
+
+def test_run_without_labels_describes_the_output(pcc, package: Path, arrays: tuple[Path, np.ndarray]) -> None:
+    assert "(2, 4): min" in pcc("run", package, "--input", arrays[0]).out
+
+
+def test_bench(pcc, package: Path) -> None:
+    report = json.loads(pcc("bench", package, "--threads", 2, "--warmup", 1, "--runs", 4, "--json", "--profile").out)
+    assert 0 < report["min"] <= report["p10"] <= report["median"] <= report["p90"]
+    assert report["threads"] == 2
+    assert sum(layer["share"] for layer in report["layers"]) == pytest.approx(1)
+    macs = [layer["macs"] for layer in report["layers"] if layer["macs"]]
+    assert macs == [2 * 8 * 3 * 9 * 7 * 6, 2 * 8 * 8 * 9 * 7 * 6, 2 * 8 * 4]
+
+
+def test_bench_for_people(pcc, package: Path) -> None:
+    outcome = pcc("bench", package, "--runs", 2, "--profile")
+    assert outcome.status == 0
+    assert "median" in outcome.out
+    assert "kept MMACs" in outcome.out
+
+
+def test_compile_report(pcc, factory: str, tmp_path: Path) -> None:
+    outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", "--json")
+    report = json.loads(outcome.out)
+    assert report["name"] == "make"
+    assert report["targets"][0]["arena_bytes"] >= report["targets"][0]["arena_lower_bound"] > 0
+    assert {"fold-batchnorm", "select-kernels"} <= set(report["steps"])
+
+
+def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
+    options = ["--prune", "pattern,connectivity{rate=2}", "--dump-ir", tmp_path / "ir", "--verify-each", "--time-passes", "--print-ir-after", "prune-pattern"]
+    outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", *options)
+    assert outcome.status == 0, outcome.err
+    assert "prune-pattern" in outcome.out
+    assert "conv2" in outcome.out
+    assert any(path.name.endswith("_prune-pattern.txt") for path in (tmp_path / "ir").iterdir())
+
+
+def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
+    assert pcc("compile", "lenet5", "--weights", "none", "-o", tmp_path / "lenet").status == 0
+    Image.new("RGB", (1, 1), (200, 10, 10)).save(tmp_path / "one-pixel.png")
+    outcome = pcc("run", tmp_path / "lenet", "--input", tmp_path / "one-pixel.png", "--top", 3)
+    assert outcome.status == 0, outcome.err
+    assert len(outcome.out.splitlines()) == 3
+    assert "were given" in pcc("run", tmp_path / "lenet", *["--input", tmp_path / "one-pixel.png"] * 2).error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "sparc"], "unknown target 'sparc'"),
+        (["--cpu", "z80"], "unknown cpu 'z80'"),
+        (["-p", "canonicalise"], "did you mean canonicalize?"),
+        (["--prune", "pattern{patern=8}"], "no option 'patern'"),
+        (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
+        (["--input-shape", "1,3,0,0"], "not a shape"),
+        (["--threads", "0"], "--threads"),
+        (["--weights", "missing.pt"], "missing.pt"),
+    ],
+)
+def test_wrong_use_is_one_line(pcc_process, factory: str, tmp_path: Path, options: list[str], message: str) -> None:
+    shape = [] if "--input-shape" in options else ["--input-shape", SHAPE]
+    assert message in pcc_process("compile", factory, *shape, "-o", tmp_path / "net", *options).error
+    assert not (tmp_path / "net").exists()
+
+
+def test_unknown_model_is_one_line(pcc_process, tmp_path: Path) -> None:
+    assert "mobilenet_v2" in pcc_process("compile", "mobilenetv3", "-o", tmp_path / "net").error
+
+
+def test_bad_weights_are_one_line(pcc_process, factory: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pt").write_bytes(b"")
+    state = open_source(factory, None, ((2, 3, 13, 11),)).module.state_dict()
+    torch.save({**state, "conv2.bias": state["conv2.bias"] * float("nan")}, tmp_path / "nan.pt")
+    for name, message in (("empty.pt", "empty.pt"), ("nan.pt", "conv2.bias")):
+        arguments = ["compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", "--weights", tmp_path / name]
+        assert message in pcc_process(*arguments).error
+
+
+def test_output_that_cannot_be_written(pcc, factory: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "net", "/proc/net-package"):
+        assert str(output) in pcc("compile", factory, "--input-shape", SHAPE, "-o", output).error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_inputs_that_do_not_fit(pcc, package: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "three.npy", np.zeros((3, 3, 13, 11), np.float32))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    assert "(3, 3, 13, 11)" in pcc("run", package, "--input", tmp_path / "three.npy").error
+    for name in ("objects.npy", "empty.npy", "missing.npy"):
+        assert name in pcc("run", package, "--input", tmp_path / name).error
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
+    assert "give the input as a .npy file" in pcc("run", package, "--input", tmp_path / "photo.png").error
+
+
+def test_packages_that_are_none(pcc, package: Path, arrays: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    assert "manifest.json" in pcc("bench", tmp_path).error
+    damaged = tmp_path / "damaged"
+    shutil.copytree(package, damaged)
+    for program in (*damaged.rglob("pcc-run"), *damaged.rglob("lib*.so")):
+        program.write_bytes(b"\x7fELF" + program.read_bytes()[5:])
+        program.open("ab").close()
+    (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text().replace('"size"', '"size":1,"was"'))
+    assert "damaged" in pcc("run", damaged, "--input", arrays[0]).error
+
+
+@pytest.mark.parametrize("delay", [2.0, 5.0])
+def test_interrupted_compile_leaves_nothing(factory: str, tmp_path: Path, delay: float) -> None:
+    cache = {**os.environ, "PCC_CACHE": str(tmp_path / "cache")}  # nothing to take from it: the compilation lasts
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [SCRIPT, "compile", "resnet18", "--weights", "none", "-o", out / "net"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=cache)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "pcc: error: interrupted\n"
+    assert list(out.iterdir()) == []
