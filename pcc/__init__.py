@@ -1,0 +1,67 @@
+"""pcc: the compiler that makes pruned CNNs fast on phones. This is the public API; importing it imports neither PyTorch nor TVM."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcc.errors import PccError
+from pcc.target import Target, target_named
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pcc.compiler import CompileReport
+    from pcc.passes.manager import PassManager
+    from pcc.runtime.loader import Model
+
+__all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named"]
+
+
+def compile(
+    module: "nn.Module",
+    example_inputs: "Sequence[Tensor]",
+    out: str | PathLike[str],
+    *,
+    target: str | Target | Sequence[str | Target] | None = None,
+    pipeline: str | None = None,
+    prune: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> "CompileReport":
+    """Compiles a module for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
+
+    ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine if None. ``pipeline`` is a pass
+    pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's, in small letters) names the
+    library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or written.
+    """
+    from pcc.compiler import compile_model
+    from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning
+    from pcc.runtime.loader import host_target
+
+    wanted = host_target() if target is None else target
+    several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
+    targets = [_resolve(one) for one in several]
+    text = DEFAULT_PIPELINE if pipeline is None else pipeline
+    text = text if prune is None else insert_pruning(text, prune)
+    library = name or type(module).__name__.lower()
+    return compile_model(module, example_inputs, out=Path(out), targets=targets, pipeline=text, name=library, **options)
+
+
+def load(package: str | PathLike[str], threads: int = 1) -> "Model":
+    """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on ``threads`` threads."""
+    from pcc.runtime.loader import load as load_package
+
+    return load_package(package, threads=threads)
+
+
+def _resolve(target: str | Target) -> Target:
+    return target_named(target) if isinstance(target, str) else target
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PassManager":
+        from pcc.passes.manager import PassManager
+
+        return PassManager
+    raise AttributeError(f"module 'pcc' has no attribute '{name}'")

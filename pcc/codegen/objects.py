@@ -7,9 +7,11 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from pcc.codegen.kernel import Kernel
 from pcc.target import Target
 
 TEXTS = ("tir", "ll", "s")
+
+_WORTH_A_PROCESS = 12
+"""Kernels to compile before more processes pay: each imports TVM for some seconds first."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,15 @@ def _codegen_fingerprint() -> str:
     return digest.hexdigest()
 
 
+def _folder(kernel: Kernel, target: Target) -> Path:
+    """Where the cache keeps a kernel for a target."""
+    key = hashlib.sha256(f"{_codegen_fingerprint()}|{target}|{kernel!r}".encode()).hexdigest()[:32]
+    return cache_root() / "kernels" / key[:2] / key
+
+
 def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
     """The kernel's object for the target, from the cache when it is there."""
-    key = hashlib.sha256(f"{_codegen_fingerprint()}|{target}|{kernel!r}".encode()).hexdigest()[:32]
-    folder = cache_root() / "kernels" / key[:2] / key
+    folder = _folder(kernel, target)
     compiled = CompiledKernel(kernel.name, folder / "kernel.o", {text: folder / f"kernel.{text}" for text in TEXTS}, from_cache=folder.is_dir())
     if compiled.from_cache:
         return compiled
@@ -61,8 +71,13 @@ def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
     return compiled
 
 
-def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
-    """Each kernel's object, in order."""
+def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
+    """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
+    missing = [kernel for kernel in kernels if not _folder(kernel, target).is_dir()]
+    if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            made = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}
+        return [replace(compile_kernel(kernel, target), from_cache=kernel.name not in made) for kernel in kernels]
     return [compile_kernel(kernel, target) for kernel in kernels]
 
 
@@ -104,7 +119,23 @@ def _lower(module: Any, host: Any) -> Any:
         t.StmtSimplify(),
         t.RemoveNoOp(),
         t.CommonSubexprElim(),
+        t.prim_func_pass(_truncate_divisions, opt_level=0),
         t.LowerIntrin(),
     ]
     with tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(module)
+
+
+def _truncate_divisions(function: Any, module: Any, context: Any) -> Any:
+    """Integer ``//`` and ``%`` by unknown numbers, of which kernels' operands are never negative, as the machine's division.
+
+    TVM would correct the sign of the result in nested lets and selects, on which LLVM code generation spends seconds a kernel.
+    """
+    import tvm_ffi
+    from tvm import tirx
+
+    def unless_constant(make: Any) -> Any:
+        return lambda node: node if isinstance(node.b, tirx.IntImm) else make(node.a, node.b)
+
+    rules = ((tirx.FloorDiv, unless_constant(tirx.truncdiv)), (tirx.FloorMod, unless_constant(tirx.truncmod)))
+    return tvm_ffi.structural_map(function, rules)

@@ -18,7 +18,7 @@ from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
 from pcc.ir.ops import CONV2D, PATTERN_CONV2D
-from pcc.sparsity.detect import detect_structure
+from pcc.passes.packing import packed_weight
 from pcc.sparsity.fkw import FKW
 
 
@@ -30,8 +30,8 @@ class SelectKernels:
     dense one is not chosen, and the reason is recorded.
     """
 
-    isa: str = "neon"
-    """The instruction set the costs are for."""
+    isa: str = ""
+    """The instruction set the costs are for; the driver fills in the target's."""
 
     name: ClassVar[str] = "select-kernels"
     exact: ClassVar[bool] = True
@@ -53,11 +53,10 @@ def _select(node: Node, lanes: int) -> bool:
     if given["groups"] > 1 and weight.shape[1] == 1:
         annotate(node, KernelChoice("conv-depthwise", "one input channel a filter"))
         return False
-    found = detect_structure(weight, given["groups"])
-    if isinstance(found, str):
-        annotate(node, KernelChoice("conv-dense", found))
+    packed = packed_weight(node)
+    if isinstance(packed, str):
+        annotate(node, KernelChoice("conv-dense", packed))
         return False
-    packed = found.pack(weight)
     dense_cost, sparse_cost = (cost(_layer(node, given, w), lanes) for cost, w in ((cost_conv_dense, weight), (cost_conv_sparse, packed)))
     ratio = dense_cost / sparse_cost
     if ratio <= 1:

@@ -1,0 +1,53 @@
+"""The kernel program as text: ports, calls with their arguments, and where each buffer lies. Stable, so that two of them compare with diff."""
+
+from collections.abc import Iterator
+
+from pcc.codegen.plan_memory import buffer_lifetimes, memory_lower_bound
+from pcc.codegen.program import Call, Port, Program, View
+
+
+def print_program(program: Program) -> str:
+    """The text of ``program.txt``."""
+    return "\n".join([*_header(program), "", *_calls(program), "", *_buffers(program), ""])
+
+
+def _header(program: Program) -> Iterator[str]:
+    yield f"program {program.name}"
+    weights = sum(values.nbytes for values in program.constants.values())
+    planned = f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}" if program.arena_bytes else "memory not planned"
+    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes, {planned}"
+    yield from (_port("input", port) for port in program.inputs)
+    yield from (_port("output", port) for port in program.outputs)
+
+
+def _port(kind: str, port: Port) -> str:
+    return f"{kind} {port.name}: f32{list(port.shape)} in %{port.buffer}"
+
+
+def _calls(program: Program) -> Iterator[str]:
+    for index, call in enumerate(program.calls):
+        macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
+        yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}{macs}"
+
+
+def _arguments(program: Program, call: Call) -> str:
+    writes = {param.name for param in call.kernel.params if param.writes}
+    return ", ".join(f"{name}={'&' if name in writes else ''}{_value(program, value)}" for name, value in call.args.items())
+
+
+def _value(program: Program, value: View | int | float) -> str:
+    if not isinstance(value, View):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    start = f"+{value.offset}" if value.offset else ""
+    strides = "" if value.is_contiguous else f":{list(value.strides)}"
+    return f"{'@' if program.buffers[value.buffer].role == 'constant' else '%'}{value.buffer}{start}{list(value.shape)}{strides}".replace(", ", ",")
+
+
+def _buffers(program: Program) -> Iterator[str]:
+    lifetimes = buffer_lifetimes(program)
+    for name, life in lifetimes.items():
+        buffer = program.buffers[name]
+        place = "unplaced" if buffer.offset is None else f"at {buffer.offset}"
+        yield f"%{name}: {buffer.dtype}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
+    for name, values in program.constants.items():
+        yield f"@{name}: {program.buffers[name].dtype}{list(values.shape)}, {values.nbytes} bytes"

@@ -1,0 +1,202 @@
+"""The driver: frontend, passes, lowering, kernels, package. One call compiles a module for any number of targets."""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from pcc.codegen.isa import isa_named
+from pcc.codegen.lower import lower
+from pcc.codegen.objects import CompiledKernel, compile_kernels
+from pcc.codegen.plan_memory import memory_lower_bound
+from pcc.codegen.print_program import print_program
+from pcc.codegen.program import Program
+from pcc.frontend.torch_module import import_module
+from pcc.ir.dump import dump_graph
+from pcc.ir.verify import run_graph
+from pcc.package.manifest import Manifest
+from pcc.package.toolchain import Progress, quiet
+from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, new_package
+from pcc.passes.instruments import DumpAfterEach, PrintAfter, VerifyEach
+from pcc.passes.manager import Instrument, PassManager
+from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
+from pcc.target import Target
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """What one target came to."""
+
+    target: Target
+    library_bytes: int
+    weight_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+    """Bytes alive at the worst moment: no arena could be smaller."""
+    kernels: int
+    kernels_from_cache: int
+
+
+@dataclass
+class CompileReport:
+    """What a compilation made, and where its time went."""
+
+    package: Path
+    manifest: Manifest
+    targets: list[TargetReport] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by step: ``import``, each pass by its name, ``lower``, ``kernels``, ``package``."""
+
+
+def compile_model(
+    module: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    out: Path,
+    targets: Sequence[Target],
+    name: str,
+    pipeline: str = DEFAULT_PIPELINE,
+    preprocessing: BaseModel | None = None,
+    labels: Sequence[str] | None = None,
+    dump_ir: Path | None = None,
+    print_ir_after: str | None = None,
+    verify_each: bool = False,
+    progress: Progress = quiet,
+    threads: int = 1,
+) -> CompileReport:
+    """Compiles a module for inputs of exactly these shapes, into a package at ``out`` (all of it or nothing).
+
+    ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
+    Raises `PccError` for what cannot be compiled or written.
+    """
+    steps = split_pipeline(parse_pipeline(pipeline))
+    clock = _Clock()
+    with new_package(out) as folder, tempfile.TemporaryDirectory() as made:
+        roots = [Path(made), *([dump_ir] if dump_ir else [])]
+        samples = _sample_inputs(example_inputs)
+        progress("importing the model")
+        with clock.measure("import"):
+            graph = import_module(module, tuple(example_inputs))
+        for root in roots:
+            dump_graph(root, 0, "import", graph)
+        instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
+        instruments += [PrintAfter(print_ir_after)] if print_ir_after else []
+        instruments += [VerifyEach(graph, samples)] if verify_each else []
+
+        progress("running passes")
+        shared, selecting = _split_at_target(steps.graph)
+        graph = _run_passes(shared, graph, instruments, 0, clock)
+        by_isa: dict[str, tuple[GraphModule, Program]] = {}
+        for isa in dict.fromkeys(target.isa for target in targets):
+            chosen = [replace(step, isa=step.isa or isa) if hasattr(step, "isa") else step for step in selecting]
+            selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
+            by_isa[isa] = selected, _lower(selected, name, isa, steps.program, clock)
+            if print_ir_after in ("all", *(step.name for step in steps.program)):
+                print(print_program(by_isa[isa][1]))
+
+        compiled: list[tuple[Target, list[CompiledKernel]]] = []
+        for target in targets:
+            program = by_isa[target.isa][1]
+            progress(f"compiling {len(program.kernels)} kernels for {target.name}")
+            with clock.measure("kernels"):
+                compiled.append((target, compile_kernels(program.kernels, target, threads)))
+            for root in roots:
+                _dump_program(root / target.name, program)
+            if dump_ir:
+                _dump_kernels(dump_ir / target.name / "kernels", compiled[-1][1])
+
+        with clock.measure("package"):
+            builds = [TargetBuild(target, by_isa[target.isa][1], [kernel.object for kernel in kernels]) for target, kernels in compiled]
+            selected = next(iter(by_isa.values()))[0]
+            selftest = SelfTest([sample.numpy() for sample in samples], [output.numpy() for output in run_graph(selected, samples)])
+            notes = {"pipeline": pipeline}
+            described = None if preprocessing is None else preprocessing.model_dump(mode="json")
+            manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
+    reports = [_report(out, target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
+    return CompileReport(out, manifest, reports, clock.seconds)
+
+
+class _Clock:
+    """Wall time by step; a step that runs again adds to its time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, step: str, seconds: float) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.add(step, perf_counter() - start)
+
+
+def _sample_inputs(example_inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs to verify and record with: unit normal noise from a fixed seed, of the examples' shapes."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(example.shape, generator=generator) for example in example_inputs]
+
+
+def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Passes that are the same for every target, and those from the first on that asks for the instruction set."""
+    first = next((place for place, step in enumerate(passes) if hasattr(step, "isa")), len(passes))
+    return passes[:first], passes[first:]
+
+
+def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: _Clock) -> GraphModule:
+    """Runs passes that come after ``done`` others of the pipeline."""
+
+    def numbered(instrument: Instrument) -> Instrument:
+        return lambda event: instrument(replace(event, index=event.index + done))
+
+    manager = PassManager(passes, [numbered(instrument) for instrument in instruments])
+    graph = manager(graph).graph_module
+    for step, seconds in manager.seconds.items():
+        clock.add(step, seconds)
+    return graph
+
+
+def _lower(graph: GraphModule, name: str, isa: str, passes: Sequence[Any], clock: _Clock) -> Program:
+    """The kernel program of a graph, with the program passes run."""
+    with clock.measure("lower"):
+        program = lower(graph, name, isa_named(isa).lanes)
+    for step in passes:
+        with clock.measure(step.name):
+            program = step(program)
+    return program
+
+
+def _dump_program(folder: Path, program: Program) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "program.txt").write_text(print_program(program), encoding="utf-8")
+
+
+def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for kernel in kernels:
+        for suffix, text in kernel.texts.items():
+            shutil.copyfile(text, folder / f"{kernel.name}.{suffix}")
+
+
+def _report(out: Path, target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
+    record = next(record for record in manifest.targets if record.name == target.name)
+    return TargetReport(
+        target=target,
+        library_bytes=manifest.files[record.library].size,
+        weight_bytes=record.weight_bytes,
+        arena_bytes=program.arena_bytes,
+        arena_lower_bound=memory_lower_bound(program),
+        kernels=len(kernels),
+        kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
+    )
