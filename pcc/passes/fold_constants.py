@@ -1,0 +1,79 @@
+"""fold-constants: what is known when compiling is computed then."""
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+from torch.fx.passes.infra.pass_base import PassResult
+from torch.utils import _pytree as pytree
+
+from pcc.ir.annotations import Skipped, annotate
+from pcc.ir.graph import add_constant, constant, finish
+
+LARGEST_GROWTH = 1 << 20
+"""Bytes by which a result may exceed what it is computed from: broadcasting a constant over an image is cheaper done when it is read."""
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """Computes subgraphs of constants now, drops constants nobody reads, and stores equal constants once."""
+
+    name: ClassVar[str] = "fold-constants"
+    exact: ClassVar[bool] = True
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        before = _text(graph_module)
+        self._evaluate(graph_module)
+        finish(graph_module)
+        _share(graph_module)
+        finish(graph_module)
+        return PassResult(graph_module, _text(graph_module) != before)
+
+    def _evaluate(self, graph_module: GraphModule) -> None:
+        values: dict[Node, Any] = {}
+        for node in graph_module.graph.nodes:
+            if node.op == "get_attr":
+                values[node] = constant(node)
+            elif node.op == "call_function" and all(operand in values for operand in node.all_input_nodes) and not _is_random(node):
+                with torch.no_grad():
+                    value = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
+                growth = _bytes(value) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
+                if growth > LARGEST_GROWTH:
+                    annotate(node, Skipped(self.name, f"the result would be {growth >> 20} MiB larger than what it is computed from"))
+                else:
+                    values[node] = value
+        for node, value in values.items():
+            if node.op == "call_function" and isinstance(value, Tensor) and any(user not in values for user in node.users):
+                # A copy: the value may be a view that would keep a larger tensor alive.
+                node.replace_all_uses_with(add_constant(node, node.name, value.clone()))
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _bytes(value: Any) -> int:
+    return sum(part.numel() * part.element_size() for part in pytree.tree_leaves(value) if isinstance(part, Tensor))
+
+
+def _share(graph_module: GraphModule) -> None:
+    """Readers of an attribute, or of one with the same type, shape and bytes, read the first such node."""
+    alike: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        value = constant(node)
+        alike[value.dtype, value.shape].append(node)
+    for nodes in alike.values():
+        first: dict[bytes, Node] = {}
+        for node in nodes if len(nodes) > 1 else ():
+            original = first.setdefault(hashlib.sha256(constant(node).contiguous().numpy().tobytes()).digest(), node)
+            if original is not node:
+                node.replace_all_uses_with(original)
+
+
+def _text(graph_module: GraphModule) -> tuple[str, tuple[str, ...]]:
+    return str(graph_module.graph), tuple(name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers()))
