@@ -32,6 +32,12 @@ class Commands(click.Group):
             raise click.UsageError(f"no command '{args[0]}': {hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would print an empty line before it hands this on
+            raise click.Abort from None
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="pcc", message="%(prog)s %(version)s")
