@@ -1,7 +1,12 @@
 """A small program whose every number can be checked by hand, with kernels of its own: what the tests of runtime, package and deploy compile."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +14,8 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
+from pcc.package import PackageSpec, SelfTest, TargetBuild, build_package, new_package
+from pcc.target import TARGETS
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import KernelBuilder
@@ -78,6 +85,24 @@ def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int =
 
 
 def toy_inputs(program: Program, seed: int = 1) -> list[np.ndarray]:
-    """Values whose results are exact in fp32 in any order of operations for small depths."""
+    """Normal values for the program's inputs."""
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(port.shape).astype(np.float32) for port in program.inputs]
+
+
+@cache
+def toy_package() -> Path:
+    """A package of the toy program for every target, with a self-test; made once, removed at exit. Not to be changed: copy it."""
+    from pcc.codegen.interpret import interpret
+    from pcc.codegen.objects import compile_kernels
+
+    program = toy_program()
+    inputs = toy_inputs(program)
+    builds = [TargetBuild(target, program, [made.object for made in compile_kernels(program.kernels, target)]) for target in TARGETS.values()]
+    folder = Path(tempfile.mkdtemp(prefix="pcc-toy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with new_package(folder / "toy.pcc") as staging:
+        selftest = SelfTest(inputs, interpret(program, inputs), tolerance=1e-5)
+        spec = PackageSpec("toy", builds, preprocessing={"size": 13}, labels=["cat", "dog"], selftest=selftest, notes={"pipeline": "none"})
+        build_package(spec, staging)
+    return folder / "toy.pcc"

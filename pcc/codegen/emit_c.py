@@ -45,7 +45,7 @@ def lay_out_weights(program: Program) -> Weights:
 def weight_chunks(program: Program) -> Iterator[bytes | memoryview]:
     """The block's bytes, piece by piece."""
     for values in program.constants.values():
-        yield memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         yield bytes(_aligned(values.nbytes) - values.nbytes)
     yield bytes(READ_SLACK)
 

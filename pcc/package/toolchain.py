@@ -21,10 +21,8 @@ from pcc.errors import PccError
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-SHARED_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c")
-"""In the library and in the runner."""
-LIBRARY_SOURCES = ("embedded.c",)
-RUNNER_SOURCES = ("mapped.c", "runner.c")
+LIBRARY_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
+RUNNER_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c", "mapped.c", "runner.c")
 LIBC_SYMBOLS = ("calloc", "clock_gettime", "free", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall", "vsnprintf")
 """All that a library needs from outside."""
 C_FLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra")
@@ -51,7 +49,7 @@ class Toolchain:
     def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface and nothing else."""
         compiler = self._ndk_clang() or self._zig_cc()
-        sources = (*SHARED_SOURCES, *LIBRARY_SOURCES)
+        sources = LIBRARY_SOURCES
         if self.target.is_android and not self._ndk_clang():
             sources = (*sources, "android_note.c")
         inputs = [str(file) for file in (*self._runtime(compiler, sources), *objects)]
@@ -71,8 +69,8 @@ class Toolchain:
         marker = zig_cache() / f"{self._musl}.ready"
         if not marker.exists():
             self.progress(f"preparing zig's C library for {self._musl} (once, about a minute)")
-        inputs = [str(file) for file in (*self._runtime(self._zig_cc(), (*SHARED_SOURCES, *RUNNER_SOURCES)), *objects)]
-        run_tool([*self._zig_cc(), "-static", "-s", "-Wl,-z,max-page-size=65536", *inputs, "-o", str(output)])
+        inputs = [str(file) for file in (*self._runtime(self._zig_cc(), RUNNER_SOURCES), *objects)]
+        run_tool([*self._zig_cc(), "-O2", "-static", "-s", "-Wl,-z,max-page-size=65536", *inputs, "-o", str(output)])
         marker.touch()
 
     @property
@@ -100,12 +98,13 @@ class Toolchain:
             digest.update(file.read_bytes())
         folder = cache_root() / "runtime" / digest.hexdigest()[:24]
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [source for source in sources if not (folder / source).with_suffix(".o").exists()]
-        if missing:
+        if not any(folder.iterdir()):
             self.progress(f"compiling the runtime for {self.target.name} (once)")
-        for source in missing:
-            self._compile(compiler, RUNTIME / source, (folder / source).with_suffix(".o"))
-        return [(folder / source).with_suffix(".o") for source in sources]
+        objects = [(folder / source).with_suffix(".o") for source in sources]
+        for source, compiled in zip(sources, objects, strict=True):
+            if not compiled.exists():
+                self._compile(compiler, RUNTIME / source, compiled)
+        return objects
 
     def _version_script(self) -> Path:
         """What the library exports: the functions of pcc.h."""

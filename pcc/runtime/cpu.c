@@ -14,15 +14,16 @@ static uint64_t saved_registers(void) {
 }
 
 const char *pcc_cpu_lacks(const char *isa) {
+  const int wide = !strcmp(isa, "avx512");
+  if (!wide && strcmp(isa, "avx2")) return NULL;
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return "CPUID";
   const uint32_t basic = c;
   if (!(basic & bit_OSXSAVE) || (saved_registers() & 0x6) != 0x6) return "AVX";
   if (!(basic & bit_FMA)) return "FMA";
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return "AVX2";
-  if (!strcmp(isa, "avx2")) return NULL;
-  const uint32_t wide = bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW;
-  if ((b & wide) != wide || (saved_registers() & 0xe6) != 0xe6) return "AVX-512 (F, VL, DQ, BW)";
+  const uint32_t features = bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW;
+  if (wide && ((b & features) != features || (saved_registers() & 0xe6) != 0xe6)) return "AVX-512 (F, VL, DQ, BW)";
   return NULL;
 }
 #else

@@ -27,7 +27,7 @@ static inline void pcc_pause(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
-  __asm__ volatile("yield");
+  __asm__ volatile("isb"); /* longer than `yield`, which most cores ignore */
 #endif
 }
 

@@ -1,0 +1,71 @@
+"""model.c: its text, its weights, and the numbers it cannot take."""
+
+import hashlib
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pcc.codegen.emit_c import _float, emit_model_c, lay_out_weights, weight_chunks
+from pcc.codegen.kernel import READ_SLACK
+from pcc.codegen.program import Call, Program
+from pcc.errors import PccError
+from pcc.target import target_named
+from tests.toy import toy_program
+
+TARGET = target_named("aarch64-linux", "cortex-a76")
+
+
+def test_golden(golden) -> None:
+    golden(emit_model_c(toy_program(depth=2), TARGET), "model_c")
+
+
+def test_weights_are_laid_out_as_they_are_written() -> None:
+    program = toy_program()
+    weights = lay_out_weights(program)
+    block = b"".join(bytes(chunk) for chunk in weight_chunks(program))
+    assert len(block) == weights.nbytes
+    assert hashlib.sha256(block).digest() == weights.digest
+    for name, values in program.constants.items():
+        start = weights.offsets[name]
+        assert start % 64 == 0
+        assert block[start : start + values.nbytes] == values.tobytes()
+    assert block[-READ_SLACK:] == bytes(READ_SLACK)
+
+
+def test_program_without_constants() -> None:
+    program = replace(toy_program(), constants={})
+    assert lay_out_weights(program).nbytes == READ_SLACK
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 0.1, 1 / 3, -1e-38, 1.4e-45, 3.4028234e38, 6.0, 123456789.0, 1e-5])
+def test_floats_keep_every_bit(value: float) -> None:
+    text = _float(value)
+    assert re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?f", text)
+    assert np.float32(text[:-1]).tobytes() == np.float32(value).tobytes()
+
+
+def test_floats_that_are_no_numbers() -> None:
+    assert [_float(float(value)) for value in ("inf", "-inf", "nan")] == ["__builtin_inff()", "-__builtin_inff()", '__builtin_nanf("")']
+
+
+def _with_call(program: Program, **changes) -> Program:
+    first: Call = program.calls[0]
+    return replace(program, calls=(replace(first, **changes), *program.calls[1:]))
+
+
+def test_numbers_that_do_not_fit() -> None:
+    program = toy_program()
+    with pytest.raises(PccError, match=r"layer 'scale.0': width=4294967296 of pcc_toy_scale_rows does not fit 32 bits"):
+        emit_model_c(_with_call(program, args={**program.calls[0].args, "width": 1 << 32}), TARGET)
+    for work in (0, 1 << 31):
+        with pytest.raises(PccError, match=rf"layer 'scale.0': {work} work items"):
+            emit_model_c(_with_call(program, work=work), TARGET)
+
+
+def test_memory_must_be_planned() -> None:
+    program = toy_program()
+    unplanned = {name: replace(buffer, offset=None) for name, buffer in program.buffers.items()}
+    with pytest.raises(ValueError, match="plan-memory"):
+        emit_model_c(replace(program, buffers=unplanned), TARGET)

@@ -1,0 +1,124 @@
+/* Uses the runtime as hard as an application could, under a sanitizer: contexts of 1 to 4 threads that run at the same time, wrong use, old callers. */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pcc.h"
+
+#undef NDEBUG
+enum { ITEMS = 1000, ROUNDS = 20, RUNS = 150, CONTEXTS = 4 };
+
+static void expected(const float *x, float *z) {
+  float now[ITEMS];
+  memcpy(now, x, sizeof now);
+  for (int round = 0; round < ROUNDS; round++) {
+    for (int i = 0; i < ITEMS; i++) {
+      const float y = 2 * now[ITEMS - 1 - i] + 1;
+      z[i] = y * y;
+    }
+    for (int i = 0; i < ITEMS; i++) now[i] = z[i] / 1e6f;
+  }
+}
+
+static void *use(void *argument) {
+  const int32_t threads = *(const int32_t *)argument;
+  const pcc_options options = {sizeof options, threads, threads % 2};
+  char error[200] = "?";
+  pcc_context *context = pcc_create(&options, error, sizeof error);
+  assert(context && !*error);
+  float *x = malloc(ITEMS * sizeof *x), *z = malloc(ITEMS * sizeof *z), *right = malloc(ITEMS * sizeof *right);
+  for (int run = 0; run < RUNS; run++) {
+    for (int i = 0; i < ITEMS; i++) x[i] = (float)((i * 31 + run * 7 + threads) % 97);
+    expected(x, right);
+    const void *inputs[] = {x};
+    void *outputs[] = {z};
+    assert(pcc_run(context, inputs, outputs) == PCC_OK && !*pcc_error(context));
+    for (int i = 0; i < ITEMS; i++) assert(z[i] == right[i]);
+  }
+  double total = 0;
+  for (int32_t i = 0; i < pcc_call_count(); i++) {
+    pcc_call call = {.size = sizeof call};
+    assert(pcc_describe_call(context, i, &call) == PCC_OK && call.layer && call.seconds >= 0);
+    total += call.seconds;
+  }
+  assert((total > 0) == (threads % 2 == 1));
+  free(x), free(z), free(right);
+  pcc_destroy(context);
+  return NULL;
+}
+
+static void wrong_use(void) {
+  char error[200];
+  for (int32_t threads = -1; threads < 100000; threads += 50000) {
+    const pcc_options options = {sizeof options, threads, 0};
+    if (threads < 1 || threads > 256) {
+      assert(!pcc_create(&options, error, sizeof error) && strstr(error, "options.threads"));
+      assert(!pcc_create(&options, NULL, 0));
+    }
+  }
+  char tiny[8];
+  const pcc_options bad = {sizeof bad, -5, 0};
+  assert(!pcc_create(&bad, tiny, sizeof tiny) && strlen(tiny) == 7);
+
+  pcc_context *context = pcc_create(NULL, NULL, 0);
+  const void *inputs[] = {NULL};
+  void *outputs[] = {NULL};
+  assert(pcc_run(NULL, inputs, outputs) == PCC_BAD_ARGUMENT && *pcc_error(NULL));
+  assert(pcc_run(context, NULL, outputs) == PCC_BAD_ARGUMENT && strstr(pcc_error(context), "inputs is NULL"));
+  assert(pcc_run(context, inputs, NULL) == PCC_BAD_ARGUMENT && strstr(pcc_error(context), "outputs is NULL"));
+  assert(pcc_run(context, inputs, outputs) == PCC_BAD_ARGUMENT && strstr(pcc_error(context), "inputs[0] ('x')"));
+  static float x[ITEMS];
+  inputs[0] = x;
+  assert(pcc_run(context, inputs, outputs) == PCC_BAD_ARGUMENT && strstr(pcc_error(context), "outputs[0] ('z')"));
+  outputs[0] = x; /* in place */
+  assert(pcc_run(context, inputs, outputs) == PCC_OK && !*pcc_error(context));
+  pcc_destroy(context);
+  pcc_destroy(NULL);
+
+  pcc_tensor tensor = {.size = sizeof tensor};
+  assert(pcc_describe_input(-1, &tensor) == PCC_BAD_ARGUMENT && pcc_describe_input(1, &tensor) == PCC_BAD_ARGUMENT);
+  assert(pcc_describe_output(0, NULL) == PCC_BAD_ARGUMENT);
+  assert(pcc_describe_output(0, &tensor) == PCC_OK && tensor.rank == 2 && tensor.dims[1] == 100 && tensor.bytes == ITEMS * 4 && tensor.size == sizeof tensor);
+  pcc_call call = {.size = sizeof call};
+  assert(pcc_describe_call(NULL, pcc_call_count(), &call) == PCC_BAD_ARGUMENT);
+}
+
+/* A caller that was compiled against a shorter, or a longer, version of the structs. */
+static void other_versions(void) {
+  struct {
+    size_t size;
+    const char *name;
+    char untouched[64];
+  } old;
+  memset(&old, 0x55, sizeof old);
+  old.size = offsetof(pcc_tensor, dtype);
+  assert(pcc_describe_input(0, (pcc_tensor *)&old) == PCC_OK && !strcmp(old.name, "x") && old.untouched[0] == 0x55);
+  struct {
+    pcc_options known;
+    char future[64];
+  } newer = {{sizeof newer, 2, 0}, {1}};
+  pcc_context *context = pcc_create(&newer.known, NULL, 0);
+  assert(context);
+  pcc_destroy(context);
+  const pcc_options short_options = {offsetof(pcc_options, profile), 3, 77};
+  context = pcc_create(&short_options, NULL, 0);
+  assert(context);
+  pcc_destroy(context);
+}
+
+int main(void) {
+  assert(pcc_abi_version() == PCC_ABI_VERSION && !strcmp(pcc_model_name(), "toy") && pcc_arena_bytes() == 12288);
+  wrong_use();
+  other_versions();
+  pthread_t users[CONTEXTS];
+  int32_t threads[CONTEXTS];
+  for (int i = 0; i < CONTEXTS; i++) {
+    threads[i] = i + 1;
+    assert(!pthread_create(&users[i], NULL, use, &threads[i]));
+  }
+  for (int i = 0; i < CONTEXTS; i++) pthread_join(users[i], NULL);
+  puts("fine");
+}

@@ -1,0 +1,132 @@
+"""The Python loader: numbers, tensors from elsewhere, threads, profile, and wrong use in one line."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pcc.codegen.interpret import interpret
+from pcc.errors import PccError
+from pcc.runtime.loader import load
+from tests.toy import toy_inputs, toy_package, toy_program
+
+PROGRAM = toy_program()
+INPUTS = toy_inputs(PROGRAM)
+EXPECTED = interpret(PROGRAM, INPUTS)
+
+
+def _agree(found) -> None:
+    for value, expected in zip(found, EXPECTED, strict=True):
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_agrees_with_the_interpreter(threads: int) -> None:
+    with load(toy_package(), threads=threads) as model:
+        for _ in range(50):
+            _agree(model(*INPUTS))
+
+
+def test_describes_itself() -> None:
+    with load(toy_package()) as model:
+        assert [(spec.name, spec.shape) for spec in model.inputs] == [("image", (1, 37, 13)), ("other", (37, 13))]
+        assert [(spec.name, spec.shape) for spec in model.outputs] == [("first", (37, 13)), ("last", (37, 13))]
+        assert (model.name, model.target) == ("toy", "x86_64-linux, x86-64-v3")
+        assert model.arena_bytes == PROGRAM.arena_bytes
+        assert model.weight_bytes > sum(values.nbytes for values in PROGRAM.constants.values())
+
+
+def test_tensors_by_dlpack_and_strided_arrays() -> None:
+    with load(toy_package()) as model:
+        _agree(model(torch.from_numpy(INPUTS[0]), torch.from_numpy(INPUTS[1])))
+        _agree(model(np.asfortranarray(INPUTS[0]), np.repeat(INPUTS[1], 2, axis=1)[:, ::2]))
+        _agree([torch.from_dlpack(value).numpy() for value in model(*INPUTS)])
+
+
+def test_results_are_not_overwritten_by_the_next_run() -> None:
+    with load(toy_package()) as model:
+        first = model(*INPUTS)
+        model(*(value + 1 for value in INPUTS))
+        _agree(first)
+
+
+def test_contexts_run_at_the_same_time() -> None:
+    wrong: list[BaseException] = []
+
+    def use(threads: int) -> None:
+        try:
+            with load(toy_package(), threads=threads) as model:
+                for _ in range(100):
+                    _agree(model(*INPUTS))
+        except BaseException as error:
+            wrong.append(error)
+
+    users = [threading.Thread(target=use, args=(count,)) for count in (1, 2, 3, 1)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_profile_adds_up(threads: int) -> None:
+    with load(toy_package(), threads=threads) as model:
+        assert sum(call.seconds for call in model.profile()) == 0
+        model(*INPUTS)
+        start = time.perf_counter()
+        model(*INPUTS)
+        elapsed = time.perf_counter() - start
+        calls = model.profile()
+    assert [(call.layer, call.kernel, call.macs, call.dense_macs) for call in calls] == [
+        (call.layer, call.kernel.name, call.macs, call.dense_macs) for call in PROGRAM.calls
+    ]
+    assert all(call.seconds >= 0 for call in calls)
+    assert 0 < sum(call.seconds for call in calls) < elapsed
+
+
+def test_wrong_inputs() -> None:
+    image, other = INPUTS
+    with load(toy_package()) as model:
+        for inputs, message in (
+            ((image,), r"toy takes 2 inputs \(image \(1, 37, 13\), other \(37, 13\)\), 1 were given"),
+            ((image, other.T), r"input 'other' is \(13, 37\), the model was compiled for \(37, 13\)"),
+            ((image[0], other), r"input 'image' is \(37, 13\), the model was compiled for"),
+            ((image.astype(np.float64), other), r"input 'image' is float64, the model takes float32"),
+            ((image.tolist(), other), r"input 'image' is a list: give a numpy array or something with __dlpack__"),
+            ((torch.ones(1, 37, 13, requires_grad=True), other), r"input 'image' cannot be read by dlpack"),
+        ):
+            with pytest.raises(PccError, match=message):
+                model(*inputs)
+        _agree(model(*INPUTS))
+
+
+def test_closed_and_impossible_models() -> None:
+    model = load(toy_package(), threads=2)
+    model.close()
+    model.close()
+    with pytest.raises(PccError, match="toy is closed"):
+        model(*INPUTS)
+    with pytest.raises(PccError, match=r"options.threads is -1: use 1 to 256"):
+        load(toy_package(), threads=-1)
+
+
+def test_foreign_and_damaged_packages(tmp_path: Path) -> None:
+    with pytest.raises(PccError, match="cannot load aarch64-linux libraries, only x86_64-linux"):
+        load(toy_package(), target="aarch64-linux")
+    copy = tmp_path / "copy"
+    shutil.copytree(toy_package(), copy)
+    library = copy / "lib/x86_64-linux/libtoy.so"
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2] ^= 1
+    library.write_bytes(content)
+    with pytest.raises(PccError, match=r"lib/x86_64-linux/libtoy.so is damaged"):
+        load(copy)
+    library.unlink()
+    with pytest.raises(PccError, match=r"lib/x86_64-linux/libtoy.so is missing"):
+        load(copy)

@@ -1,0 +1,26 @@
+"""The C runtime under gcc's sanitizers: memory, undefined behaviour, races."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pcc.package.toolchain import RUNTIME
+
+HERE = Path(__file__).parent
+SOURCES = [str(RUNTIME / name) for name in ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c")] + [str(HERE / "toy_model.c"), str(HERE / "stress.c")]
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_stress(sanitizer: str, tmp_path: Path) -> None:
+    program = tmp_path / "stress"
+    flags = ["-std=c11", "-g", "-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{RUNTIME}", *WARNINGS]
+    built = subprocess.run(["gcc", *flags, *SOURCES, "-o", str(program), "-pthread"], capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:
+        pytest.skip(f"not run: gcc has no {sanitizer} sanitizer here")
+    assert not built.returncode, built.stderr
+    ran = subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "fine\n"), ran.stderr[-3000:]

@@ -1,0 +1,55 @@
+/* A model written by hand, as model.c would be: y = 2 x + 1 over 1000 items, then z = y * y, in steps of very different cost. */
+#include "model.h"
+
+#include <stddef.h>
+
+enum { ITEMS = 1000, ROUNDS = 20 };
+
+static const char no_weights[PCC_READ_SLACK];
+
+const char *pcc_weight_values(void) { return no_weights; }
+
+static void scale(char *arena, const char *weights, int32_t begin, int32_t end) {
+  (void)weights;
+  const float *x = (const float *)arena;
+  float *y = (float *)(arena + 4096);
+  for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + 1;
+}
+
+static void square(char *arena, const char *weights, int32_t begin, int32_t end) {
+  (void)weights;
+  const float *y = (const float *)(arena + 4096);
+  float *z = (float *)(arena + 8192);
+  for (int32_t i = begin; i < end; i++) z[i] = y[ITEMS - 1 - i] * y[ITEMS - 1 - i];
+}
+
+static void copy_back(char *arena, const char *weights, int32_t begin, int32_t end) {
+  (void)weights;
+  const float *z = (const float *)(arena + 8192);
+  float *x = (float *)arena;
+  for (int32_t i = begin * ITEMS; i < end * ITEMS; i++) x[i] = z[i] / 1e6f;
+}
+
+#define ROUND {"scale", "scale", scale, ITEMS, ITEMS, ITEMS}, {"square", "square", square, ITEMS, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0}
+#define FIVE ROUND, ROUND, ROUND, ROUND, ROUND
+
+static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE};
+static const int64_t dims[] = {10, 100};
+static const struct pcc_port inputs[] = {{"x", dims, 2, ITEMS * 4, 0}};
+static const struct pcc_port outputs[] = {{"z", dims, 2, ITEMS * 4, 8192}};
+
+const struct pcc_model pcc_model = {
+    .name = "toy",
+    .target = "this computer",
+    .isa = "none",
+    .library = "libtoy.so",
+    .abi = "none",
+    .arena_bytes = 12288,
+    .weight_bytes = sizeof no_weights,
+    .inputs = inputs,
+    .input_count = 1,
+    .outputs = outputs,
+    .output_count = 1,
+    .steps = steps,
+    .step_count = sizeof steps / sizeof steps[0],
+};
