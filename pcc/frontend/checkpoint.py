@@ -1,5 +1,6 @@
 """Weights from files into a module: ``.pt``/``.pth`` (never running code) and ``.safetensors``, checked key by key and number by number."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are refused or damaged: the error says it
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
         if "weights_only" in text or "Unsupported" in text:
