@@ -252,15 +252,16 @@ static double read_tolerance(const char *folder) {
   return tolerance;
 }
 
-/* Largest difference between two tensors, relative to the largest expected value; NaN counts as infinite. */
+/* Largest difference between two tensors, relative to the largest expected value; infinite where only one of them is, or one is NaN. */
 static double relative_error(const float *found, const float *expected, size_t count) {
   double worst = 0, scale = 0;
   for (size_t i = 0; i < count; i++) {
-    const double difference = fabs((double)found[i] - (double)expected[i]);
-    if (!(difference <= worst)) worst = isnan(difference) ? INFINITY : difference;
-    if (fabs((double)expected[i]) > scale) scale = fabs((double)expected[i]);
+    if (found[i] == expected[i] && isinf(expected[i])) continue;
+    if (!isfinite(found[i]) || !isfinite(expected[i])) return INFINITY;
+    worst = fmax(worst, fabs((double)found[i] - (double)expected[i]));
+    scale = fmax(scale, fabs((double)expected[i]));
   }
-  return worst == 0 ? 0 : worst / (scale > 0 ? scale : 1);
+  return worst / (scale > 0 ? scale : 1);
 }
 
 static int command_selftest(const struct arguments *arguments) {

@@ -1,0 +1,141 @@
+"""Devices by name, the host as a device, and what the runner says when it is used wrongly."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pcc.codegen.interpret import interpret
+from pcc.deploy import Host, Qemu, device_named
+from pcc.errors import PccError
+from pcc.package import open_package
+from tests.toy import toy_inputs, toy_package, toy_program
+
+PROGRAM = toy_program()
+INPUTS = toy_inputs(PROGRAM)
+
+
+def _runner(*arguments: str, package: Path | None = None) -> subprocess.CompletedProcess[str]:
+    program = (package or toy_package()) / "bin/x86_64-linux/pcc-run"
+    return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_package(), tmp_path / "copy"))
+
+
+def test_names() -> None:
+    assert isinstance(device_named("host"), Host)
+    assert device_named("qemu:cortex-a53").name == "qemu (cortex-a53)"
+    for name in ("", "phone", "host:x", "Host"):
+        with pytest.raises(PccError, match=r"unknown device .*: choose host, qemu or qemu:CPU"):
+            device_named(name)
+
+
+def test_missing_qemu_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PccError, match=r"qemu-aarch64 not found: install qemu-user and libc6-arm64-cross"):
+        Qemu().run(open_package(toy_package()), INPUTS)
+
+
+def test_host_runs() -> None:
+    package = open_package(toy_package())
+    for threads in (1, 2):
+        for value, expected in zip(Host().run(package, INPUTS, threads), interpret(PROGRAM, INPUTS), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_inputs() -> None:
+    package = open_package(toy_package())
+    with pytest.raises(PccError, match=r"toy takes 2 inputs \(image, other\), 1 were given"):
+        Host().run(package, INPUTS[:1])
+    with pytest.raises(PccError, match=r"input 'other' is float32 \(13, 37\), the model takes float32 \(37, 13\)"):
+        Host().run(package, [INPUTS[0], INPUTS[1].T])
+
+
+def test_bench() -> None:
+    result = Host().bench(open_package(toy_package()), threads=2, warmup=1, runs=30, profile=True)
+    assert (result.model, result.threads, result.warmup, result.runs) == ("toy", 2, 1, 30)
+    assert 0 < result.min <= result.p10 <= result.median <= result.p90
+    assert [(call.layer, call.kernel) for call in result.calls] == [(call.layer, call.kernel.name) for call in PROGRAM.calls]
+    assert 0 < sum(call.seconds for call in result.calls)
+    assert not Host().bench(open_package(toy_package()), runs=1).calls
+
+
+def test_bench_for_people() -> None:
+    text = _runner("bench", "--runs", "3", "--profile").stdout
+    assert re.match(r"toy, x86_64-linux, x86-64-v3, 1 threads, 3 runs: median [\d.]+ ms, p10 [\d.]+, p90 [\d.]+, min [\d.]+\n", text)
+    assert len(text.splitlines()) == 1 + len(PROGRAM.calls)
+
+
+def test_selftest_passes_and_fails(copy: Path) -> None:
+    package = open_package(copy)
+    result = Host().selftest(package)
+    assert result.passed
+    assert result.max_error <= result.tolerance == 1e-5
+    output = copy / "selftest/output_1.bin"
+    values = np.fromfile(output, np.float32)
+    for wrong in (values[7] + 1e-3 * np.abs(values).max(), math.nan, math.inf):
+        changed = values.copy()
+        changed[7] = wrong
+        changed.tofile(output)
+        done = _runner("selftest", str(copy / "selftest"), "--json", package=copy)
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["passed"] is False
+        assert "FAILED" in _runner("selftest", str(copy / "selftest"), package=copy).stdout
+    with pytest.raises(PccError, match=r"selftest/output_1.bin is damaged"):
+        Host().selftest(package)
+
+
+def test_runner_is_used_wrongly(tmp_path: Path) -> None:
+    short = tmp_path / "short.bin"
+    short.write_bytes(b"abc")
+    long = tmp_path / "long.bin"
+    long.write_bytes(bytes(37 * 13 * 4 + 1))
+    out = str(tmp_path / "out.bin")
+    outputs = ("--output", out, "--output", out)
+    for arguments, message in (
+        ((), "pcc-run run --input"),
+        (("fly",), "unknown command 'fly'"),
+        (("bench", "--threads"), "--threads needs a value"),
+        (("bench", "--threads", "0"), "--threads 0: a whole number, at least 1"),
+        (("bench", "--runs", "many"), "--runs many: a whole number"),
+        (("bench", "extra"), "unexpected 'extra'"),
+        (("bench", "--faster", "1"), "unknown option --faster"),
+        (("bench", "--threads", "5000"), "options.threads is 5000"),
+        (("selftest",), "selftest needs a folder"),
+        (("selftest", str(tmp_path)), "has no file 'tolerance'"),
+        (("run", "--input", str(short)), "'toy' has 2 inputs and 2 outputs"),
+        (("run", "--input", str(short), "--input", str(short), *outputs), "short.bin: too short, 1924 bytes of fp32 are expected"),
+        (("run", "--input", str(long), "--input", str(long), *outputs), "long.bin: too long, 1924 bytes"),
+        (("run", "--input", "absent", "--input", str(long), *outputs), "cannot read absent"),
+    ):
+        done = _runner(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("pcc-run: ")
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_runner_wants_the_weights_of_its_package(copy: Path, tmp_path: Path) -> None:
+    library = copy / "lib/x86_64-linux/libtoy.so"
+    program = copy / "bin/x86_64-linux/pcc-run"
+    beside = program.with_name("libtoy.so")
+    library.rename(beside)  # as one pushes the two to a phone
+    assert _runner("bench", "--runs", "1", package=copy).returncode == 0
+    moved = beside.rename(tmp_path / "elsewhere.so")
+    assert "keep the package's folders together" in _runner("bench", package=copy).stderr
+    assert _runner("bench", "--runs", "1", "--library", str(moved), package=copy).returncode == 0
+    content = moved.read_bytes()
+    at = content.index(b"pccweigh")
+    for damaged in (b"", b"text", content[:5000], content[: at + 16] + b"?" + content[at + 17 :], content[:-200], b"\x7fELF\x02" + b"\xff" * 200):
+        moved.write_bytes(damaged)
+        done = _runner("bench", "--library", str(moved), package=copy)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert "does not hold the weights of this runner's model 'toy'" in done.stderr
