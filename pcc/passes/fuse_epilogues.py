@@ -134,7 +134,9 @@ def _with(epilogue: _Epilogue, layer: Node, own: Operand, call: Call, operands: 
         bias = -bias if call.function == "sub" else bias
         return replace(epilogue, bias=bias if epilogue.bias is None else epilogue.bias + bias)
     if call.function == "sub" or not isinstance(other, Operand):
-        return f"{call.function} of what is not a tensor of its own"
+        return (
+            f"{call.function} of what is not a constant of each channel" if call.function == "sub" else "what is added to it is computed in the same expression"
+        )
     residual = operands[other.index]
     if bound["residual"] is not None or epilogue.residual is not None:
         return "it has a residual already"
