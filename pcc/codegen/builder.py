@@ -79,6 +79,12 @@ class KernelBuilder:
         """One lane of a vector copied to ``lanes`` lanes: NEON folds it into ``fmla v, v, v.s[lane]``."""
         return T.Broadcast(T.Shuffle([vector], [lane]), lanes)
 
+    def divide(self, a: Expr, b: Expr) -> tuple[Expr, Expr]:
+        """Quotient and remainder of numbers known to be non-negative: one instruction. ``//`` and ``%`` by variables also look at signs,
+        and a few of them in nested loops take TVM half a minute to lower."""
+        quotient = self.let(tirx.truncdiv(a, b))
+        return quotient, self.let(a - quotient * b)
+
     def every_second(self, low: Expr, high: Expr, lanes: int) -> Expr:
         """The even lanes of two vectors that lie one after the other."""
         return T.Shuffle([low, high], list(range(0, 2 * lanes, 2)))

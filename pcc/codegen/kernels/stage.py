@@ -193,7 +193,8 @@ class Stage:
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as item:
-            source = k.let(item // k["channels"] * k["x_image"] + item % k["channels"] * k["x_plane"])
+            image, channel = k.divide(item, k["channels"])
+            source = k.let(image * k["x_image"] + channel * k["x_plane"])
             with k.loop(0, k["phases"]) as phase:
                 start, end, lead, rows, columns, row, column = (k.let(k.load(k["table"], phase * 7 + field)) for field in range(7))
                 target = k.let(item * k["plane"] + start)

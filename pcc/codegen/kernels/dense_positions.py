@@ -1,0 +1,116 @@
+"""Dense convolution with output positions in the lanes of vectors: a tile is some filters times a run of flat positions.
+
+Inputs are loaded as vectors, weights are broadcast (on NEON a vector of weights is multiplied by lane). Good for large planes and for
+groups with few filters. Inputs are staged (see `stage`), so that one offset a tap serves all positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, items_reference, pointer_params, stride_params, tiles_of_work
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.runs import exact_run
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+
+@dataclass(frozen=True)
+class ConvPositions:
+    """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions."""
+
+    filters: int
+    vectors: int
+    lanes: int
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        rows = (Param("positions"), Param("pitch"), Param("width"))
+        return *pointer_params(self.epilogue), *stride_params(self.epilogue), *rows, *WORK_PARAMS
+
+    @property
+    def run(self) -> int:
+        """Positions of a tile."""
+        return self.vectors * self.lanes
+
+    def body(self, k: "KernelBuilder") -> None:
+        from tvm import tirx
+
+        acc = k.local(self.filters * self.run)
+        spilled = k.local(self.filters * self.run)
+        with tiles_of_work(k, self.filters, self.epilogue.residual) as at:
+            position = k.let(at.tile * self.run)
+            self._multiply(k, acc, at, position)
+            row, column = k.divide(position, k["pitch"])
+            inside = tirx.And(column + self.run <= k["width"], (at.block + 1) * self.filters <= k["filters"])
+            with k.when_else(inside) as (then, otherwise):
+                with then:
+                    self._store_whole(k, acc, at, row, column)
+                with otherwise:
+                    for index in range(0, self.filters * self.run, self.lanes):
+                        k.store(spilled, index, k.load(acc, index, self.lanes), self.lanes)
+                    self._store_by_rows(k, spilled, at, position, row)
+
+    def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr") -> None:
+        """acc = bias + sum over depth of weights times inputs."""
+        lanes = self.lanes
+        for m in range(self.filters):
+            start = k.let(k.splat(k.load(k["bias"], at.panel * self.filters + m), lanes))
+            for v in range(self.vectors):
+                k.store(acc, (m * self.vectors + v) * lanes, start, lanes)
+        source, panel = k.let(at.x + position), k.let(at.panel * k["depth"])
+        by_lane = k.isa.multiply_by_lane and self.filters % lanes == 0
+        with k.loop(0, k["depth"]) as depth:
+            base = k.let(source + k.load(k["offsets"], depth))
+            inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
+            step = k.let((panel + depth) * self.filters)
+            quads = [k.let(k.load(k["w"], step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
+            for m in range(self.filters):
+                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(k["w"], step + m), lanes))
+                for v in range(self.vectors):
+                    index = (m * self.vectors + v) * lanes
+                    k.store(acc, index, k.load(acc, index, lanes) + weight * inputs[v], lanes)
+
+    def _store_whole(self, k: "KernelBuilder", acc: "Buffer", at: Tile, row: "Expr", column: "Expr") -> None:
+        """The tile lies within one output row: vectors go straight to memory."""
+        for m in range(self.filters):
+            target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
+            addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
+            for v in range(self.vectors):
+                value = k.load(acc, (m * self.vectors + v) * self.lanes, self.lanes)
+                self._store(k, value, target + v * self.lanes, addend + v * self.lanes, self.lanes)
+
+    def _store_by_rows(self, k: "KernelBuilder", tile: "Buffer", at: Tile, position: "Expr", first_row: "Expr") -> None:
+        """The pieces of output rows in the tile, without junk columns, for the filters that exist."""
+        from tvm import tirx
+
+        end = k.let(tirx.Min(position + self.run, k["positions"]))
+        last_row, _ = k.divide(end - 1, k["pitch"])
+        with k.loop(0, tirx.Min(k["filters"] - at.block * self.filters, self.filters)) as m, k.loop(first_row, last_row + 1) as row:
+            start = k.let(tirx.Max(row * k["pitch"], position))
+            count = k.let(tirx.Max(tirx.Min(row * k["pitch"] + k["width"], end) - start, 0))
+            column = k.let(start - row * k["pitch"])
+            held = k.let(m * self.run + start - position)
+            target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
+            addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
+            exact_run(k, count, lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), target + i, addend + i, lanes))
+
+    def _store(self, k: "KernelBuilder", value: "Expr", target: "Expr", addend: "Expr", lanes: int) -> None:
+        residual = k.load(k["residual"], addend, lanes) if self.epilogue.residual else None
+        k.store(k["y"], target, self.epilogue.apply(k, value, residual, lanes), lanes)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        positions, pitch, width = (int(args[name]) for name in ("positions", "pitch", "width"))
+        for image, group, filters, tiles in items_reference(args, begin, end, self.filters):
+            position = np.arange(tiles.start * self.run, min(tiles.stop * self.run, positions))
+            position = position[position % pitch < width]
+            conv_reference(args, self.epilogue, self.filters, (image, group, filters), position, position // pitch, position % pitch)

@@ -1,0 +1,95 @@
+"""Dense convolution against float64 PyTorch over odd shapes, and the instructions of its inner loop."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from pcc.codegen.kernels.conv_dense import TILES, cost_conv_dense, emit_conv_dense
+from pcc.codegen.kernels.dense_positions import ConvPositions
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.program import ProgramBuilder
+from pcc.ir.activation import IDENTITY, Activation
+from pcc.target import Target
+
+from .support import ALL_TARGETS, LANES, assembly, check, external_calls, padded_view, rng
+
+RELU = Activation("relu")
+
+CASES = [
+    # shape, filters, kernel, stride, padding (top, left, bottom, right), dilation, groups
+    ((1, 3, 7, 7), 8, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    ((2, 17, 13, 13), 19, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),
+    ((1, 1, 9, 1), 3, (3, 1), (1, 1), (1, 0, 1, 0), (1, 1), 1),
+    ((1, 3, 20, 23), 5, (7, 7), (2, 2), (3, 3, 3, 3), (1, 1), 1),
+    ((2, 16, 7, 7), 17, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    ((1, 6, 12, 9), 4, (1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 2),
+    ((1, 8, 13, 40), 8, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 4),
+    ((1, 3, 11, 13), 9, (3, 2), (3, 3), (0, 3, 2, 1), (1, 1), 3),
+    ((1, 4, 8, 10), 7, (2, 5), (1, 2), (1, 2, 0, 3), (1, 1), 1),
+    ((1, 3, 1, 70), 16, (1, 3), (1, 1), (0, 1, 0, 1), (1, 1), 1),
+]
+
+
+def conv(
+    shape, filters, kernel, stride, padding, dilation, groups, *, residual: bool = False, activation: Activation = IDENTITY, strided: bool = False
+) -> None:
+    random = rng()
+    geometry = ConvGeometry(kernel, stride, padding, dilation)
+    out = (shape[0], filters, *geometry.output_size(*shape[2:]))
+    x = random.standard_normal(shape, np.float32)
+    addend = random.standard_normal(out, np.float32)
+    weight = random.standard_normal((filters, shape[1] // groups, *kernel), np.float32)
+    bias = random.standard_normal(filters, np.float32) if not strided else None
+
+    def build(b: ProgramBuilder) -> None:
+        inputs = b.input("x", shape), b.input("r", out)
+        y = padded_view(b, "y", out) if strided else b.tensor("y", out)
+        layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, groups, inputs[1] if residual else None, activation)
+        assert cost_conv_dense(layer, b.lanes) > 0
+        emit_conv_dense(layer, b)
+        if strided:  # a second convolution reads the strided output where it lies
+            eye = np.eye(filters, dtype=np.float32)[:, :, None, None]
+            copied = b.tensor("z", out)
+            emit_conv_dense(Conv2d("copy", y, copied, eye, None, ConvGeometry((1, 1))), b)
+            y = copied
+        b.output("out", y)
+
+    top, left, bottom, right = padding
+    padded = torch.nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
+    want = torch.nn.functional.conv2d(
+        padded, torch.from_numpy(weight).double(), None if bias is None else torch.from_numpy(bias).double(), stride, 0, dilation, groups
+    )
+    check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_pytorch(case) -> None:
+    conv(*case)
+
+
+@pytest.mark.parametrize("case", CASES[:5], ids=str)
+def test_epilogue(case) -> None:
+    conv(*case, residual=True, activation=RELU)
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=str)
+def test_strided_output(case) -> None:
+    conv(*case, strided=True)
+
+
+@pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
+def test_inner_loop(target: Target) -> None:
+    """One multiply-add for each accumulator, none of them spilled, and no calls."""
+    lanes = LANES[target.isa]
+    for filters, vectors in TILES[lanes]:
+        text = assembly(ConvPositions(filters, vectors, lanes, Epilogue()), target)
+        assert external_calls(text) == set()
+        (loop,) = (block for block in re.split(r"^\.L\w+:", text, flags=re.MULTILINE) if re.search(r"vfmadd|fmla", block))
+        loop = loop[: re.search(r"\n\s+(j[a-z]+|b\.\w+|cbn?z)\s", loop).start()]  # ty: ignore
+        assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == filters * vectors
+        assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop)
+        if target.isa == "neon":
+            assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == filters * vectors
