@@ -108,11 +108,11 @@ def log(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
         return constant(k, value, lanes)
 
     x = k.let(x)
-    tiny = k.let(x < c(1.17549435e-38))
-    bits = k.let(_bits(select(k, tiny, x * c(8388608.0), x), lanes))
+    scaled = k.let(select(k, x < c(1.17549435e-38), x * c(8388608.0), x))  # by 2^23, so that denormals have an exponent
+    bits = k.let(_bits(scaled, lanes))
     power = k.let((bits - _integer(SQRT_HALF_BITS, lanes)) >> _integer(23, lanes))
     f = k.let(_float(bits - (power << _integer(23, lanes)), lanes) - c(1.0))
-    exponent = k.let(tirx.Cast(_type("float32", lanes), power) - select(k, tiny, c(23.0), c(0.0)))
+    exponent = k.let(tirx.Cast(_type("float32", lanes), power) - select(k, x < c(1.17549435e-38), c(23.0), c(0.0)))
     square = k.let(f * f)
     low = square * (f * _polynomial(k, LOG, f, lanes) - c(0.5)) + exponent * c(LN2_LOW)
     value = k.let(f + low + exponent * c(LN2_HIGH))
