@@ -49,5 +49,5 @@ def load_factory(spec: str) -> nn.Module:
         except Exception as error:
             raise PccError(f"model '{spec}': {name}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
-        raise PccError(f"model '{spec}': {name} gives a {type(made).__name__}, not an nn.Module")
+        raise PccError(f"model '{spec}': {name} gives '{type(made).__name__}', not an nn.Module")
     return made

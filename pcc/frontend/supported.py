@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -11,6 +11,9 @@ from pcc.errors import PccError
 from pcc.ir import ops
 from pcc.ir.annotations import skips
 from pcc.ir.graph import is_constant, layer_name
+
+if TYPE_CHECKING:
+    from pcc.passes.manager import PassEvent
 
 _aten: Any = torch.ops.aten
 
@@ -31,6 +34,12 @@ def check_supported(graph_module: GraphModule) -> None:
     left = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target not in SUPPORTED and not is_constant(node)]
     if left:
         raise PccError(f"pcc cannot compile {len(left)} operator{'s' if len(left) > 1 else ''} of this model: {'; '.join(map(_describe, left))}")
+
+
+def refuse_unsupported(event: "PassEvent") -> None:
+    """`check_supported` as an instrument of the pass manager: right after canonicalize, before later passes meet what they do not know."""
+    if event.step.name == "canonicalize":
+        check_supported(event.graph_module)
 
 
 def _describe(node: Node) -> str:

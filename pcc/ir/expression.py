@@ -173,7 +173,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while position < len(text.rstrip()):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
-            raise PccError(f"expression '{text}': cannot read '{text[position:]}'")
+            raise PccError(f"expression '{text}': cannot read '{text[position:].strip()}'")
         tokens.append((match.lastgroup, match[match.lastgroup]))
         position = match.end()
     return tokens

@@ -167,11 +167,11 @@ def reduction(node: Node) -> None:
     x = bound["self"]
     require_fp32(node)
     shape = shape_of(x)
-    chosen = bound["dim"] if bound["dim"] not in (None, []) else range(len(shape))
-    dims = sorted(d % len(shape) for d in chosen) if shape else []
+    chosen = bound.get("dim") or range(len(shape))
+    dims = sorted(d % len(shape) for d in chosen)
     mode = "max" if node.target is _aten.amax.default else "avg"
     made, count = _pool_over(node, x, dims, mode)
-    if node.target is _aten.sum.dim_IntList:
+    if node.target in (_aten.sum.default, _aten.sum.dim_IntList):
         made = insert(node, ELEMENTWISE, ([made], f"mul(x0,{count})"), node, f"{node.name}_sum")
     become(node, make_reshape(node, made, shape_of(node)))
 
@@ -260,7 +260,7 @@ RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten.max_pool2d.default, _aten.avg_pool2d.default), pool),
     **dict.fromkeys((_aten.max_pool2d_with_indices.default, _aten.adaptive_max_pool2d.default), with_indices),
     **dict.fromkeys((_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default), adaptive_average),
-    **dict.fromkeys((_aten.mean.dim, _aten.sum.dim_IntList, _aten.amax.default), reduction),
+    **dict.fromkeys((_aten.mean.default, _aten.mean.dim, _aten.sum.default, _aten.sum.dim_IntList, _aten.amax.default), reduction),
     **dict.fromkeys((_aten.upsample_nearest2d.vec, _aten.upsample_nearest2d.default), resize),
     **dict.fromkeys((_aten.upsample_bilinear2d.vec, _aten.upsample_bilinear2d.default), resize),
     **dict.fromkeys((_aten.upsample_bicubic2d.vec, _aten.upsample_bicubic2d.default), never("bicubic interpolation; pcc has nearest and bilinear")),

@@ -1,0 +1,72 @@
+"""``FILE.py:factory``."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.frontend import load_factory
+
+SOURCE = """
+from torch import nn
+from helper import width
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(width, 2)
+
+ready = nn.ReLU()
+
+def build():
+    return Net()
+
+def number():
+    return 3
+
+def broken():
+    raise RuntimeError("no such layer")
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "helper.py").write_text("width = 7\n")
+    path = tmp_path / "my_model.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Net", "build"])
+def test_functions_and_classes(file: Path, name: str) -> None:
+    module = load_factory(f"{file}:{name}")
+    assert isinstance(module.fc, nn.Linear)
+    assert module.fc.in_features == 7
+
+
+def test_a_module_that_is_there(file: Path) -> None:
+    assert isinstance(load_factory(f"{file}:ready"), nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("builder", "has no 'builder'; it defines Net, broken, build, number"),
+        ("number", "number gives 'int', not an nn.Module"),
+        ("broken", "broken.. failed: RuntimeError: no such layer"),
+    ],
+)
+def test_wrong_names(file: Path, name: str, words: str) -> None:
+    with pytest.raises(PccError, match=words):
+        load_factory(f"{file}:{name}")
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(PccError, match="running the file failed: ModuleNotFoundError"):
+        load_factory(f"{tmp_path}/bad.py:net")
+    with pytest.raises(PccError, match="there is no file"):
+        load_factory(f"{tmp_path}/gone.py:net")
+    with pytest.raises(PccError, match=r"expected FILE.py:factory"):
+        load_factory("resnet:50")

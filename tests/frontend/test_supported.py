@@ -1,0 +1,99 @@
+"""What pcc cannot compile is one error that names all of it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcc.errors import PccError
+from pcc.frontend.supported import check_supported, refuse_unsupported
+from pcc.frontend.torch_module import import_module
+from pcc.passes.canonicalize import Canonicalize
+from pcc.passes.decompose import Decompose
+from pcc.passes.manager import PassManager
+from tests.nets import NETS, make
+
+
+class Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x @ x.transpose(1, 2), -1) @ x
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = Attention()
+        self.up = nn.ConvTranspose2d(3, 3, 2)
+        self.norm = nn.GroupNorm(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.up(x))
+        return self.attend(y.flatten(2)).sum() + torch.cumsum(y, 1).mean()
+
+
+def test_every_node_is_named_with_its_place_and_reason() -> None:
+    graph_module = import_module(Mixed(), (torch.randn(1, 3, 4, 4),))
+    with pytest.raises(PccError) as caught:
+        PassManager([Decompose(), Canonicalize()], [refuse_unsupported])(graph_module)
+    text = str(caught.value)
+    assert text.startswith("pcc cannot compile 5 operators of this model: ")
+    assert "aten.conv_transpose2d.input (node up, at test_supported.py:" in text
+    assert ": transposed convolution)" in text
+    assert "aten.group_norm.default (node norm, " in text
+    assert text.count("aten.matmul.default (node attend_matmul") == 2
+    assert "matrix product whose right side is not a constant matrix" in text
+    assert "aten.cumsum.default" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_cnns_are_supported(name: str) -> None:
+    net, inputs = make(name)
+    graph_module = import_module(net, inputs)
+    PassManager([Decompose(), Canonicalize()])(graph_module)
+    check_supported(graph_module)
+
+
+def test_anything_may_be_computed_from_constants() -> None:
+    class Standardised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+            return F.conv2d(x, (self.weight - mean) / deviation) + torch.linspace(0, 1, 6)
+
+    graph_module = import_module(Standardised(), (torch.randn(1, 3, 8, 8),))
+    PassManager([Decompose(), Canonicalize()])(graph_module)
+    check_supported(graph_module)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "reason"),
+    [
+        (lambda x: F.conv1d(x, torch.ones(2, 3, 3)), (1, 3, 8), "1-d convolution"),
+        (lambda x: F.conv2d(x, x), (1, 1, 4, 4), "weight or bias is computed from the input"),
+        (lambda x: F.conv2d(x, torch.ones(2, 3, 3, 3)), (3, 8, 8), "without a batch dimension"),
+        (lambda x: F.adaptive_avg_pool2d(x, 3), (1, 2, 8, 8), "from 8x8 to 3x3"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), (1, 2, 8, 8), "divisor_override=3"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].float(), (1, 2, 8, 8), "indices of max pooling are used"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), (1, 2, 8, 8), "reflect"),
+        (lambda x: F.interpolate(x, scale_factor=2.0, mode="bicubic"), (1, 2, 8, 8), "bicubic"),
+        (lambda x: F.instance_norm(x), (1, 2, 8, 8), "norm"),
+        (lambda x: torch.div(x, 2, rounding_mode="floor"), (4,), "rounding 'floor'"),
+        (lambda x: x.double() * 2, (4,), "float64"),
+        (lambda x: torch.where(x > 0, x, 0.0), (4,), "aten.where"),
+        (lambda x: 2.0**x, (4,), "aten.pow.Scalar"),
+        (lambda x: x * float("inf"), (4,), "the number inf"),
+    ],
+)
+def test_reasons(function, shape: tuple[int, ...], reason: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    graph_module = import_module(Net(), (torch.randn(shape),))
+    PassManager([Decompose(), Canonicalize()])(graph_module)
+    with pytest.raises(PccError, match=reason):
+        check_supported(graph_module)

@@ -1,0 +1,94 @@
+"""Annotations: one of each type, shared with nobody, carried through rewrites."""
+
+import copy
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from pcc.ir.annotations import (
+    Connectivity,
+    FilterOrder,
+    KernelChoice,
+    KernelPattern,
+    Skipped,
+    Structure,
+    annotate,
+    annotation,
+    annotations,
+    carry,
+    forget,
+    skips,
+)
+
+PATTERN = KernelPattern(((0, 1, 3, 4), (1, 2, 4, 5)), 2, 24, 10)
+
+
+def two_nodes() -> tuple[Graph, Node, Node]:
+    graph = Graph()
+    x = graph.placeholder("x")
+    first, second = graph.call_function(torch.relu, (x,)), graph.call_function(torch.relu, (x,))
+    graph.output((first, second))
+    return graph, first, second
+
+
+def test_one_of_each_type_and_found_by_base_class() -> None:
+    _, node, _ = two_nodes()
+    assert annotation(node, KernelChoice) is None
+    annotate(node, KernelChoice("dense_conv", "no structure"))
+    annotate(node, KernelChoice("pattern_conv", "cost model: 2.1x"))
+    annotate(node, PATTERN)
+    assert annotation(node, KernelChoice) == KernelChoice("pattern_conv", "cost model: 2.1x")
+    assert annotation(node, Structure) == PATTERN
+    assert annotations(node) == (KernelChoice("pattern_conv", "cost model: 2.1x"), PATTERN)
+
+
+def test_skips_are_a_list_with_one_entry_a_pass() -> None:
+    _, node, _ = two_nodes()
+    annotate(node, Skipped("prune-pattern", "kernel is 1x1"))
+    annotate(node, Skipped("reorder-kernels", "depthwise"))
+    annotate(node, Skipped("prune-pattern", "first layer"))
+    assert [str(skip) for skip in skips(node)] == ["reorder-kernels: depthwise", "prune-pattern: first layer"]
+    assert annotations(node) == ()
+
+
+def test_copies_of_a_graph_do_not_share_annotations() -> None:
+    graph, node, _ = two_nodes()
+    annotate(node, PATTERN)
+    module = GraphModule(torch.nn.Module(), graph)
+    copied = copy.deepcopy(module)
+    twin = next(other for other in copied.graph.nodes if other.name == node.name)
+    annotate(twin, Connectivity(1, 8, 4))
+    forget(twin, KernelPattern)
+    assert (annotation(node, Connectivity), annotation(node, KernelPattern)) == (None, PATTERN)
+    assert (annotation(twin, Connectivity), annotation(twin, KernelPattern)) == (Connectivity(1, 8, 4), None)
+
+
+def test_carry_keeps_what_the_new_node_knows_better() -> None:
+    _, old, new = two_nodes()
+    old.meta["stack_trace"] = 'File "model.py", line 3'
+    annotate(old, PATTERN)
+    annotate(old, KernelChoice("old", ""))
+    annotate(old, Skipped("a", "old reason"))
+    annotate(old, Skipped("b", "kept"))
+    annotate(new, KernelChoice("new", ""))
+    annotate(new, Skipped("a", "new reason"))
+    carry(old, new)
+    assert annotation(new, KernelChoice) == KernelChoice("new", "")
+    assert annotation(new, KernelPattern) == PATTERN
+    assert [str(skip) for skip in skips(new)] == ["a: new reason", "b: kept"]
+    assert new.meta["stack_trace"] == 'File "model.py", line 3'
+    assert annotation(old, KernelChoice) == KernelChoice("old", "")
+
+
+def test_carry_from_an_unannotated_node_keeps_skips() -> None:
+    _, old, new = two_nodes()
+    annotate(new, Skipped("a", "reason"))
+    carry(old, new)
+    assert [str(skip) for skip in skips(new)] == ["a: reason"]
+
+
+def test_texts_for_dumps() -> None:
+    assert str(PATTERN) == "pattern(2x4,kept=10/24,share=2)"
+    assert str(Connectivity(4, 24, 6)) == "connectivity(kept=6/24,share=4)"
+    assert str(FilterOrder((0, 2, 1))) == "order(moved=2/3)"
+    assert str(KernelChoice("depthwise", "groups=32")) == "kernel(depthwise: groups=32)"
