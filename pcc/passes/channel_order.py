@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from pcc.ir.annotations import FilterOrder, annotate, annotation
-from pcc.ir.graph import add_constant, arguments, constant, shape_of
+from pcc.ir.graph import arguments, assign_attribute, constant, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, POOL2D, RESIZE2D
 
 _aten: Any = torch.ops.aten
@@ -51,8 +52,8 @@ class _Plan:
     """Nodes whose channels (dimension 1) come in another order."""
     filters: dict[Node, np.ndarray] = field(default_factory=dict)
     """Those that are convolutions, whose own parameters change for that."""
-    constants: list[tuple[Node, Node, int, np.ndarray]] = field(default_factory=list)
-    """(reader, ``get_attr``, axis, order) of parameters to permute."""
+    constants: list[tuple[Node, int, np.ndarray]] = field(default_factory=list)
+    """(``get_attr``, axis, order) of parameters to permute; nothing else reads them."""
 
     def permute_filters(self, conv: Node, order: np.ndarray) -> None:
         given = arguments(conv)
@@ -68,17 +69,25 @@ class _Plan:
             raise _NotFree(f"{operand.name}, which {reader.name} reads, is computed")
         if sum(len(node.users) for node in operand.graph.find_nodes(op="get_attr") if node.target == operand.target) > 1:
             raise _NotFree(f"{operand.name} belongs to several layers")
-        self.constants.append((reader, operand, axis, order))
+        self.constants.append((operand, axis, order))
 
     def carry_out(self) -> None:
-        for reader, operand, axis, order in self.constants:
-            permuted = constant(operand).index_select(axis, torch.from_numpy(order))
-            reader.replace_input_with(operand, add_constant(operand, str(operand.target), permuted))
-            operand.graph.erase_node(operand)
+        for operand, axis, order in self.constants:
+            module = operand.graph.owning_module
+            assert module is not None
+            assign_attribute(module, str(operand.target), _permuted(constant(operand), axis, order))
         for conv, order in self.filters.items():
             before = annotation(conv, FilterOrder)
             original = order if before is None else np.array(before.permutation)[order]
             annotate(conv, FilterOrder(tuple(original.tolist())))
+
+
+def _permuted(value: Tensor, axis: int, order: np.ndarray) -> Tensor:
+    """The value with slice ``order[i]`` of an axis as its i-th. Slices that stay neighbours move together: one copy for each run, not for each."""
+    breaks = np.flatnonzero(np.diff(order) != 1) + 1
+    run = int(np.gcd.reduce(np.append(breaks, len(order))))
+    by_runs = value.reshape(*value.shape[:axis], -1, run, *value.shape[axis + 1 :])
+    return by_runs.index_select(axis, torch.from_numpy(order[::run] // run)).reshape(value.shape)
 
 
 def _after(node: Node) -> list[Node]:

@@ -14,8 +14,9 @@ from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
 from pcc.ir.annotations import Connectivity, KernelPattern, Structure, annotate, annotation, forget
-from pcc.ir.graph import add_constant, constant, finish, layer_name
+from pcc.ir.graph import arguments, constant, finish, layer_name
 from pcc.ir.ops import CONV2D, LINEAR
+from pcc.passes.operands import set_constant
 from pcc.passes.registry import suggestion
 from pcc.sparsity import connectivity, joint
 
@@ -52,15 +53,11 @@ def convolution_weight(conv: Node) -> np.ndarray:
 
 
 def weight_node(conv: Node) -> Node:
-    weight = conv.args[1]
-    assert isinstance(weight, Node)
-    return weight
+    return arguments(conv)["weight"]
 
 
 def groups_of(conv: Node) -> int:
-    groups = conv.args[7]
-    assert isinstance(groups, int)
-    return groups
+    return arguments(conv)["groups"]
 
 
 def why_not(conv: Node) -> str | None:
@@ -90,15 +87,17 @@ def cut(graph_module: GraphModule, wanted: dict[Node, Pruned]) -> None:
 
     Convolutions that read one weight (a module called twice) read one weight afterwards.
     """
-    new_weights: dict[tuple[str, int, Pruned], Node] = {}
+    weights: dict[tuple[str, int, Pruned], Node] = {}
     for conv, pruned in wanted.items():
         old = weight_node(conv)
         patterns = np.array(pruned.patterns, dtype=np.int32) if pruned.patterns else None
         found = joint.project(pruned.dense, patterns, pruned.rate, scope=pruned.scope, share=pruned.share, groups=groups_of(conv))
         key = (str(old.target), groups_of(conv), pruned)
-        if key not in new_weights:
-            new_weights[key] = add_constant(old, str(old.target), torch.from_numpy(found.weight))
-        conv.update_arg(1, new_weights[key])
+        if key in weights:
+            conv.replace_input_with(old, weights[key])
+        else:
+            set_constant(conv, "weight", old, torch.from_numpy(found.weight), str(old.target))
+            weights[key] = weight_node(conv)
         kernels, kept = found.choice.size, int((found.choice >= 0).sum())
         structure = KernelPattern(pruned.patterns, pruned.share, kernels, kept) if pruned.patterns else Connectivity(pruned.share, kernels, kept)
         forget(conv, Structure)

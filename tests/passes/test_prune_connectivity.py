@@ -1,0 +1,150 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcc.errors import PccError
+from pcc.ir.annotations import Connectivity, KernelPattern, annotation, annotations, skips
+from pcc.ir.printer import print_graph
+from pcc.ir.verify import verify_structure
+from pcc.passes.prune_connectivity import PruneConnectivity
+from pcc.sparsity import connectivity, joint, pattern
+from tests.passes.prunable import convs, graph_of, mixed, output, run, weights
+
+CUT = ("left", "right", "grouped", "expand", "wide", "dilated")
+
+
+def kernels(weight: Tensor) -> int:
+    return connectivity.count(weight.numpy())
+
+
+@pytest.mark.parametrize("scope", connectivity.SCOPES)
+def test_every_layer_has_exactly_its_budget(scope: str):
+    graph_module, x = mixed()
+    dense = weights(graph_module)
+    run(graph_module, f"prune-connectivity{{rate=2.5,scope={scope}}}")
+    verify_structure(graph_module)
+    for name, weight in weights(graph_module).items():
+        filters, inputs = weight.shape[:2]
+        budget = filters * connectivity.budget(inputs, 2.5) if scope == "filter" else connectivity.budget(filters * inputs, 2.5)
+        assert kernels(weight) == (budget if name in CUT else filters * inputs), name
+        assert torch.equal(weight, torch.where(weight != 0, dense[name], 0))
+        found = annotation(convs(graph_module)[name], Connectivity)
+        assert (found and (found.kernels, found.kept_kernels)) == ((filters * inputs, budget) if name in CUT else None)
+    assert output(graph_module, x).isfinite().all()
+
+
+def test_what_is_left_alone_says_why():
+    graph_module, _ = mixed()
+    run(graph_module, "prune-connectivity")
+    reasons = {name: [str(skip) for skip in skips(conv) if skip.pass_name == "prune-connectivity"] for name, conv in convs(graph_module).items()}
+    assert reasons == {
+        **{name: [] for name in CUT},
+        "stem": ["prune-connectivity: the first convolution is spared (spare_first=false prunes it too)"],
+        "depthwise": ["prune-connectivity: depthwise: a filter has one kernel, and the depthwise kernels are dense"],
+    }
+
+
+def test_rates_of_single_layers_and_of_the_first():
+    graph_module, _ = mixed()
+    run(graph_module, "prune-connectivity{rate=4,layers={stem=1.5,expand=1,right=8}}")
+    kept = {name: kernels(weight) for name, weight in weights(graph_module).items()}
+    assert kept == {"stem": 32, "left": 64, "right": 32, "grouped": 48, "expand": 24 * 32, "depthwise": 64, "wide": 320, "dilated": 60}
+    graph_module, _ = mixed()
+    assert kernels(weights(run(graph_module, "prune-connectivity{rate=4,spare_first=false}"))["stem"]) == 12
+
+
+@pytest.mark.parametrize("share", [1, 2, 4])
+@pytest.mark.parametrize("scope", connectivity.SCOPES)
+@pytest.mark.parametrize("patterns", ["designed", "8"])
+def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scope: str, patterns: str):
+    dense_graph, _ = mixed()
+    dense = weights(dense_graph)
+    by_pattern, by_links = f"prune-pattern{{patterns={patterns}}}", f"prune-connectivity{{rate=3,scope={scope},share={share}}}"
+    one, other = (weights(run(mixed()[0], f"{first},{second}")) for first, second in ((by_pattern, by_links), (by_links, by_pattern)))
+    names = [name for name, weight in dense.items() if weight.shape[2:] == (3, 3) and weight.shape[1] > 1]
+    shapes = pattern.DESIGNED if patterns == "designed" else pattern.mine((dense[name].numpy() for name in names), 8)
+    for name in dense:
+        assert torch.equal(one[name], other[name]), name
+    for name in ("left", "right", "dilated"):
+        exact = joint.project(dense[name].numpy(), shapes, 3, scope=scope, share=share)
+        assert np.array_equal(one[name], exact.weight), name
+
+
+def test_fewer_filters_share_where_they_do_not_divide():
+    graph_module, _ = mixed()
+    run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern")
+    shares = {name: structure.filter_group for name, conv in convs(graph_module).items() if (structure := annotation(conv, KernelPattern))}
+    assert shares == {"stem": 1, "left": 4, "right": 4, "grouped": 4, "dilated": 4}
+    odd, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)), 1, 3, 12, 12)
+    run(odd, "prune-connectivity{share=4}")
+    assert [annotation(conv, Connectivity).filter_group for conv in list(convs(odd).values())[1:]] == [2, 1]  # type: ignore[union-attr]
+
+
+def test_a_second_run_replaces_the_rate_of_the_first():
+    twice = run(mixed()[0], "prune-pattern,prune-connectivity{rate=8},prune-connectivity{rate=2}")
+    once = run(mixed()[0], "prune-pattern,prune-connectivity{rate=2}")
+    for name, weight in weights(once).items():
+        assert torch.equal(weight, weights(twice)[name]), name
+
+
+def test_a_weight_changed_in_between_is_what_is_pruned():
+    graph_module, _ = graph_of(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12, pipeline="decompose,canonicalize"
+    )
+    run(graph_module, "prune-pattern,fold-batchnorm,prune-connectivity{rate=2}")
+    expected, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12)
+    run(expected, "prune-pattern,prune-connectivity{rate=2}")
+    # Scaling whole filters changes no kernel's best pattern, so folding before or between gives the same weights up to rounding.
+    for name, weight in weights(expected).items():
+        torch.testing.assert_close(weights(graph_module)[name], weight)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(torch.relu(self.again(self.stem(x))))
+
+
+def test_a_module_called_twice_still_has_one_weight():
+    graph_module, _ = graph_of(Twice(), 1, 3, 9, 9)
+    run(graph_module, "prune-connectivity,prune-pattern")
+    nodes = [node for node in graph_module.graph.nodes if str(node.target).startswith("again.weight")]
+    assert len({node.target for node in nodes}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 0.5}, "a rate of 0.5 is not possible: .* 1 or more"),
+        ({"rate": float("nan")}, "a rate of nan is not possible"),
+        ({"layers": {"left": 0.0}}, "a rate of 0 for layer left is not possible"),
+        ({"layers": {"leftt": 2.0}}, "no convolution is called 'leftt': did you mean left"),
+        ({"layers": {"depthwise": 2.0}}, "layer depthwise cannot lose kernels: depthwise"),
+        ({"share": 3}, "groups of 1, 2, 4, not 3"),
+        ({"scope": "model"}, "unknown scope 'model'"),
+    ],
+)
+def test_wrong_use_is_one_line(options: dict, message: str):
+    graph_module, _ = mixed()
+    with pytest.raises(PccError, match=message):
+        PruneConnectivity(**options)(graph_module)
+
+
+def test_the_annotation_says_how_much_is_left():
+    graph_module, _ = mixed()
+    run(graph_module, "prune-pattern,prune-connectivity{rate=4,share=2}")
+    texts = [str(one) for one in annotations(convs(graph_module)["left"])]
+    assert texts[0] == "pattern(4x4,kept=64/256,share=2)"
+    assert texts[1].startswith("pruned(patterns=4,rate=4,scope=layer,share=2,norm=")
+
+
+def test_golden(golden: Callable[[str, str], None]):
+    graph_module, _ = mixed()
+    golden(print_graph(run(graph_module, "prune-connectivity{rate=3.6,scope=filter,share=2}")), "prune_connectivity")
