@@ -1,5 +1,6 @@
 """Packages made by the command line, as a user makes them."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -7,13 +8,17 @@ from pathlib import Path
 
 from pcc.errors import PccError
 
-STRUCTURES: dict[str, str | None] = {"dense": None, "pattern+connectivity": "pattern,connectivity"}
+STRUCTURES: dict[str, str | None] = {
+    "dense": None,
+    "8 patterns": "pattern{patterns=8}",
+    "8 patterns, connectivity": "pattern{patterns=8},connectivity",
+}
 """A name for the table, and what ``--prune`` is given."""
 
 
 def compile_package(folder: Path, network: str, structure: str, *options: str) -> Path:
     """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder; `PccError` when it fails."""
-    package = folder / f"{network}-{structure.replace('+', '-')}"
+    package = folder / f"{network}-{re.sub('[^a-z0-9]+', '-', structure)}"
     prune = STRUCTURES[structure]
     arguments = ["compile", network, "-o", str(package), *options, *(["--prune", prune] if prune else [])]
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)

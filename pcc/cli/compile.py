@@ -47,12 +47,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Compile MODEL: a name from the zoo, or FILE.py:factory."""
+    start = perf_counter()
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
     pipeline = chosen_pipeline(pipeline, prune, print_ir_after)
-    start = perf_counter()
+
     with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
         source = open_source(model, weights, input_shapes)

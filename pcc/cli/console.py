@@ -43,4 +43,4 @@ def _is_number(cell: str) -> bool:
 
 def megabytes(count: int) -> str:
     """Bytes as a person reads them: ``12.3 MB`` (10^6)."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
