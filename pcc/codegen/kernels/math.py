@@ -43,6 +43,13 @@ def smaller(a: "Expr", b: "Expr") -> "Expr":
     return tirx.Min(a, b)
 
 
+def larger(a: "Expr", b: "Expr") -> "Expr":
+    """The larger of two integers."""
+    from tvm import tirx
+
+    return tirx.Max(a, b)
+
+
 def maximum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
     """The larger of two values in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on some."""
     from tvm import tirx

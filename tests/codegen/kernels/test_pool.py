@@ -1,0 +1,88 @@
+"""Pooling against float64 PyTorch: every geometry, ceil mode, padding that counts or not."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pcc.codegen.kernels.pool import PoolPlane, PoolWindow, emit_pool
+from pcc.codegen.layers import ConvGeometry, Pool2d
+from pcc.codegen.program import ProgramBuilder
+from pcc.target import Target
+
+from .support import ALL_TARGETS, assembly, check, external_calls, rng
+
+
+def check_pool(shape: tuple[int, ...], mode: str, geometry: ConvGeometry, expected: torch.Tensor, x: np.ndarray, include: bool = True) -> None:
+    def build(b: ProgramBuilder) -> None:
+        y = b.tensor("y", tuple(expected.shape))
+        emit_pool(Pool2d("pool", b.input("x", shape), y, mode, geometry, include), b)
+        b.output("y", y)
+
+    check(build, [x], [expected], rtol=1e-6)
+
+
+CASES = [  # kernel, stride, padding, dilation, ceil mode, height, width
+    (2, 2, 0, 1, False, 8, 70),
+    (2, 2, 0, 1, True, 7, 13),
+    (3, 2, 1, 1, False, 13, 37),
+    (3, 2, 0, 1, True, 14, 14),
+    (3, 1, 1, 1, False, 7, 7),
+    (3, 3, 1, 1, True, 11, 20),
+    ((3, 5), (2, 1), (1, 2), 1, False, 9, 7),
+    (2, 1, 1, 1, False, 3, 1),
+    (5, 4, 2, 1, True, 23, 31),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_max(case: tuple) -> None:
+    kernel, stride, padding, dilation, ceil, height, width = case
+    x = rng().standard_normal((2, 3, height, width), np.float32)
+    expected = F.max_pool2d(torch.from_numpy(x).double(), kernel, stride, padding, dilation, ceil)
+    check_pool(x.shape, "max", geometry_of(kernel, stride, padding, dilation), expected, x)
+
+
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_average(case: tuple, include: bool) -> None:
+    kernel, stride, padding, dilation, ceil, height, width = case
+    x = rng().standard_normal((2, 3, height, width), np.float32)
+    expected = F.avg_pool2d(torch.from_numpy(x).double(), kernel, stride, padding, ceil, include)
+    check_pool(x.shape, "avg", geometry_of(kernel, stride, padding, dilation), expected, x, include)
+
+
+@pytest.mark.parametrize("case", [(3, 1, 2, 2), (2, 2, 0, 3), (3, 3, (3, 1, 0, 2), 2)], ids=str)
+def test_dilated_and_uneven_maximum(case: tuple) -> None:
+    kernel, stride, padding, dilation = case
+    geometry = geometry_of(kernel, stride, padding, dilation)
+    top, left, bottom, right = geometry.padding
+    x = rng().standard_normal((1, 17, 11, 19), np.float32)
+    padded = F.pad(torch.from_numpy(x).double(), (left, right, top, bottom), value=-torch.inf)
+    check_pool(x.shape, "max", geometry, F.max_pool2d(padded, kernel, stride, 0, dilation), x)
+
+
+@pytest.mark.parametrize("mode", ["max", "avg"])
+@pytest.mark.parametrize("shape", [(2, 17, 7, 7), (1, 3, 1, 1), (1, 5, 13, 6), (3, 1, 2, 40)], ids=str)
+def test_whole_planes(shape: tuple[int, ...], mode: str) -> None:
+    x = rng().standard_normal(shape, np.float32)
+    values = torch.from_numpy(x).double()
+    expected = values.amax((2, 3), keepdim=True) if mode == "max" else values.mean((2, 3), keepdim=True)
+    check_pool(shape, mode, ConvGeometry(shape[2:]), expected, x)
+
+
+def geometry_of(kernel: int | tuple[int, int], stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int) -> ConvGeometry:
+    def pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+        return (value, value) if isinstance(value, int) else value
+
+    around = pair(padding)
+    return ConvGeometry(pair(kernel), pair(stride), around if len(around) == 4 else around * 2, pair(dilation))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
+def test_code_is_vectors_without_calls(target: Target) -> None:
+    text = assembly(PoolWindow("max", 3, 2, 1), target)
+    wide = [line for line in text.splitlines() if ("vmaxps" in line and ("%zmm" in line or "%ymm" in line)) or "fmax\tv" in line]
+    assert len(wide) >= 3
+    for kernel in (PoolWindow("max", 3, 2, 1), PoolWindow("avg", 3, 3, 1), PoolPlane("max"), PoolPlane("avg")):
+        assert external_calls(assembly(kernel, target)) == set()
