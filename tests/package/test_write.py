@@ -75,10 +75,15 @@ def test_selftest_must_fit_the_model(tmp_path: Path) -> None:
 
 def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), new_package(out) as staging:
+
+    def interrupted(error: type[BaseException]) -> None:
+        with new_package(out) as staging:
             (staging / "half").write_text("done")
             raise error
+
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            interrupted(error)
         assert list(out.parent.iterdir()) == []
 
 

@@ -1,0 +1,221 @@
+"""Every kernel family's arm64 code, emulated, against float64 PyTorch over odd shapes: one program a family, with an output for each case."""
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Linear, Pool2d, Resize2d, Softmax
+from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
+from pcc.ir.activation import Activation
+from pcc.ir.expression import evaluate, parse
+from pcc.sparsity import fkw, joint, pattern
+from tests.arm64 import arm64, run_emulated
+
+
+class Cases:
+    """A program being built, with its inputs' values and what its outputs must be."""
+
+    def __init__(self) -> None:
+        self.builder = ProgramBuilder("cases", lanes=4)
+        self.inputs: list[np.ndarray] = []
+        self.expected: list[tuple[str, torch.Tensor]] = []
+        self.rng = np.random.default_rng(0)
+
+    def values(self, *shape: int) -> np.ndarray:
+        return self.rng.standard_normal(shape).astype(np.float32)
+
+    def input(self, *shape: int) -> tuple[View, torch.Tensor]:
+        self.inputs.append(self.values(*shape))
+        return self.builder.input(f"in{len(self.inputs)}", shape), torch.from_numpy(self.inputs[-1]).double()
+
+    def output(self, case: object, expected: torch.Tensor) -> View:
+        view = self.builder.tensor(f"out{len(self.expected)}", tuple(expected.shape))
+        self.builder.output(view.buffer, view)
+        self.expected.append((str(case), expected))
+        return view
+
+    def check(self) -> Program:
+        program = self.builder.build()
+        for cpu, outputs in run_emulated(program, self.inputs).items():
+            for (case, expected), output in zip(self.expected, outputs, strict=True):
+                error = (torch.from_numpy(output).double() - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+                assert error <= 1e-5, f"{cpu}: {case}: relative error {error:g}"
+        return program
+
+
+GEOMETRIES = [
+    # kernel, stride, padding (top, left, bottom, right), dilation
+    ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1)),
+    ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)),
+    ConvGeometry((3, 3), (3, 3), (0, 2, 3, 1)),
+    ConvGeometry((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
+    ConvGeometry((1, 1)),
+    ConvGeometry((1, 1), (2, 2)),
+    ConvGeometry((5, 3), (2, 1), (3, 0, 1, 2)),
+]
+SIZES = [(1, 3, 5, 1), (2, 17, 9, 7), (1, 1, 13, 13)]
+"""Inputs (n, c, h, w); a geometry that does not fit one is left out of it."""
+
+
+def _convolve(cases: Cases, emit: Callable[[Conv2d, ProgramBuilder], None], size, geometry, weight, packed, groups=1, residual=False, activation="none"):
+    """One convolution, checked with bias and, if asked for, residual and activation."""
+    top, left, bottom, right = geometry.padding
+    padded_size = size[2] + top + bottom, size[3] + left + right
+    if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.kernel, strict=True)):
+        return
+    x, x64 = cases.input(*size)
+    bias = cases.values(len(weight))
+    y64 = F.conv2d(
+        F.pad(x64, (left, right, top, bottom)),
+        torch.from_numpy(weight).double(),
+        torch.from_numpy(bias).double(),
+        geometry.stride,
+        dilation=geometry.dilation,
+        groups=groups,
+    )
+    extra, extra64 = cases.input(*y64.shape) if residual else (None, torch.zeros(()))
+    function = Activation.parse(activation)
+    y = cases.output((size, geometry, groups), function(y64 + extra64))
+    layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function)
+    cases.builder.layer = layer.name
+    emit(layer, cases.builder)
+
+
+@arm64
+def test_conv_dense() -> None:
+    from pcc.codegen.kernels.conv_dense import emit_conv_dense
+
+    cases = Cases()
+    for size, geometry in product(SIZES, GEOMETRIES):
+        weight = cases.values(7, size[1], *geometry.kernel)
+        _convolve(cases, emit_conv_dense, size, geometry, weight, weight)
+    weight = cases.values(12, 4, 3, 3)
+    _convolve(cases, emit_conv_dense, (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
+    weight = cases.values(33, 40, 1, 1)
+    _convolve(cases, emit_conv_dense, (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)")
+    cases.check()
+
+
+@arm64
+@pytest.mark.parametrize("share", [1, 2])
+def test_conv_sparse(share: int) -> None:
+    from pcc.codegen.kernels.conv_sparse import emit_conv_sparse
+
+    cases = Cases()
+    for size, geometry in product([(1, 4, 9, 1), (2, 17, 9, 7), (1, 6, 13, 13)], GEOMETRIES[:4]):
+        cut = joint.project(cases.values(8, size[1], 3, 3), pattern.DESIGNED, 2.0, share=share)
+        packed = fkw.pack(cut.weight, 1, pattern.DESIGNED, share, cut.order)
+        _convolve(cases, emit_conv_sparse, size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
+    cases.check()
+
+
+@arm64
+def test_conv_depthwise() -> None:
+    from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
+
+    cases = Cases()
+    for size, geometry in product([(1, 3, 5, 1), (2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:4], GEOMETRIES[6]]):
+        weight = cases.values(size[1], 1, *geometry.kernel)
+        _convolve(cases, emit_conv_depthwise, size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
+    cases.check()
+
+
+@arm64
+def test_linear() -> None:
+    from pcc.codegen.kernels.linear import emit_linear
+
+    cases = Cases()
+    for n, k, m, residual, activation in ((1, 1, 1, False, "none"), (1, 37, 10, True, "relu"), (3, 64, 33, False, "silu"), (2, 130, 1000, False, "none")):
+        x, x64 = cases.input(n, k)
+        weight, bias = cases.values(m, k), cases.values(m)
+        extra, extra64 = cases.input(n, m) if residual else (None, torch.zeros(()))
+        function = Activation.parse(activation)
+        y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()) + extra64)
+        emit_linear(Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_pool() -> None:
+    from pcc.codegen.kernels.pool import emit_pool
+
+    cases = Cases()
+    for size, (kernel, stride, pad), mode in product([(1, 3, 5, 1), (2, 5, 9, 7), (1, 2, 13, 13)], [(3, 2, 1), (2, 2, 0), (3, 1, 1)], ["max", "avg"]):
+        if min(size[2:]) + 2 * pad < kernel:
+            continue
+        x, x64 = cases.input(*size)
+        y64 = F.max_pool2d(x64, kernel, stride, pad) if mode == "max" else F.avg_pool2d(x64, kernel, stride, pad, count_include_pad=False)
+        geometry = ConvGeometry((kernel, kernel), (stride, stride), (pad,) * 4)
+        emit_pool(Pool2d("pool", x, cases.output((size, kernel, stride, mode), y64), mode, geometry, count_include_pad=False), cases.builder)
+    x, x64 = cases.input(2, 17, 7, 7)
+    y = cases.output("global", x64.mean((2, 3), keepdim=True))
+    emit_pool(Pool2d("pool", x, y, "avg", ConvGeometry((7, 7))), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_resize() -> None:
+    from pcc.codegen.kernels.resize import emit_resize
+
+    cases = Cases()
+    for mode, size in product(["nearest", "bilinear"], [(1, 1), (5, 13), (14, 14)]):
+        x, x64 = cases.input(1, 3, 7, 6)
+        y64 = F.interpolate(x64, size, mode=mode)
+        emit_resize(Resize2d("resize", x, cases.output((mode, size), y64), mode), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_softmax() -> None:
+    from pcc.codegen.kernels.softmax import emit_softmax
+
+    cases = Cases()
+    for shape, dim, log in (((1, 10), 1, False), ((3, 1000), 1, True), ((2, 5, 7), 1, False), ((2, 5, 7), 2, True)):
+        x, x64 = cases.input(*shape)
+        y64 = torch.log_softmax(x64, dim) if log else torch.softmax(x64, dim)
+        emit_softmax(Softmax("softmax", x, cases.output((shape, dim, log), y64), dim, log), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_copies() -> None:
+    from pcc.codegen.kernels.copy import emit_copy
+
+    cases = Cases()
+    (a, a64), (b, b64) = cases.input(2, 3, 5, 7), cases.input(2, 4, 5, 7)
+    y = cases.output("concat", torch.cat([a64, b64], 1))
+    for x, at in ((a, 0), (b, 3)):
+        emit_copy(Copy("concat", x, View(y.buffer, x.shape, y.strides, at * 35)), cases.builder)
+    turned = View(a.buffer, (2, 5, 7, 3), tuple(contiguous_strides(a.shape)[dim] for dim in (0, 2, 3, 1)))
+    emit_copy(Copy("permute", turned, cases.output("permute", a64.permute(0, 2, 3, 1))), cases.builder)
+    cases.check()
+
+
+EXPRESSIONS = [
+    "relu(add(x0,mul(x1,0.5)))",
+    "mul(x0,sigmoid(x1))",
+    "div(sub(x0,x1),add(abs(x1),1))",
+    "hardswish(x0)",
+    "gelu(x0)",
+    "tanh(max(x0,x1))",
+    "exp(neg(abs(x0)))",
+    "sqrt(add(mul(x0,x0),1))",
+    "log(add(mul(x0,x0),1))",
+]
+
+
+@arm64
+def test_elementwise() -> None:
+    from pcc.codegen.kernels.elementwise import emit_elementwise
+
+    cases = Cases()
+    for text, (first, second) in product(EXPRESSIONS, [((2, 3, 5, 7), (2, 3, 5, 7)), ((2, 17, 3, 1), (1, 17, 1, 1))]):
+        operands = [cases.input(*shape) for shape in ((first, second) if "x1" in text else (first,))]
+        y64 = evaluate(parse(text), [value for _, value in operands])
+        views = tuple(view for view, _ in operands)
+        emit_elementwise(Elementwise("map", views, cases.output((text, first, second), y64), text), cases.builder)
+    cases.check()
