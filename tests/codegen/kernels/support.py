@@ -45,6 +45,15 @@ def external_calls(text: str) -> set[str]:
     return set(re.findall(r"^\s+(?:callq?|bl|b|jmp)\s+([A-Za-z_]\w*)", text, re.MULTILINE))
 
 
+def inner_loop(text: str) -> str:
+    """The instructions of the loop that holds most of the fused multiply-adds (debug labels and directives are left out)."""
+    lines = [line for line in text.splitlines() if not re.match(r"\s*\.[a-z]|\.L(?!BB)|\s*#|\s*//", line)]
+    blocks = re.split(r"^\.LBB\w+:.*$", "\n".join(lines), flags=re.MULTILINE)
+    block = max(blocks, key=lambda block: len(re.findall(r"vfmadd|fmla", block)))
+    end = re.search(r"\n\s+(?:j[a-z]+|b\.\w+|cbn?z)\s", block)
+    return block[: end.start()] if end else block
+
+
 def check(
     build: Callable[[ProgramBuilder], None],
     inputs: Sequence[np.ndarray],

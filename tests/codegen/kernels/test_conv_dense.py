@@ -14,7 +14,7 @@ from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, assembly, check, external_calls, padded_view, rng
+from .support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, padded_view, rng
 
 RELU = Activation("relu")
 
@@ -87,8 +87,7 @@ def test_inner_loop(target: Target) -> None:
     for filters, vectors in TILES[lanes]:
         text = assembly(ConvPositions(filters, vectors, lanes, Epilogue()), target)
         assert external_calls(text) == set()
-        (loop,) = (block for block in re.split(r"^\.L\w+:", text, flags=re.MULTILINE) if re.search(r"vfmadd|fmla", block))
-        loop = loop[: re.search(r"\n\s+(j[a-z]+|b\.\w+|cbn?z)\s", loop).start()]  # ty: ignore
+        loop = inner_loop(text)
         assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == filters * vectors
         assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop)
         if target.isa == "neon":

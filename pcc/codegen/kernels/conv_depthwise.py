@@ -1,0 +1,164 @@
+"""Depthwise convolution (one input channel a filter), any window, stride and dilation.
+
+An item is one output plane. Rows of outputs are vectors of neighbouring columns read from the staged input (see `stage`), where every tap of a
+row is a constant away; the taps of 3x3 and 5x5 windows are unrolled with their weights in registers, other windows loop over them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.dense_work import epilogue_strides
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.stage import Layout, stage
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.program import ProgramBuilder
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Expr, KernelBuilder
+
+UNROLLED = ((3, 3), (5, 5))
+"""Windows whose taps are unrolled."""
+CYCLES_PER_TAP = 1.3
+"""Of one vector: an unaligned load and a multiply-add."""
+STAGE_CYCLES_PER_VECTOR = 2.5
+
+
+def is_depthwise(layer: Conv2d) -> bool:
+    """Whether every filter reads one channel of its own group of one."""
+    return layer.groups == layer.x.shape[1] and layer.groups > 1
+
+
+def cost_conv_depthwise(layer: Conv2d, lanes: int) -> float:
+    """Modelled cycles on one core: 1.3 a tap and vector, vectors counted a row at a time with one for each smaller tail, plus the staging."""
+    batch, channels, height, width = layer.x.shape
+    out_height, out_width = layer.geometry.output_size(height, width)
+    vectors = out_width // lanes + (out_width % lanes).bit_count()
+    taps = layer.geometry.kernel[0] * layer.geometry.kernel[1]
+    staged = layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
+    copied = batch * channels * Layout(layer.geometry, height, width).plane / lanes * STAGE_CYCLES_PER_VECTOR if staged else 0.0
+    return batch * layer.y.shape[1] * out_height * vectors * (taps * CYCLES_PER_TAP + 4) + copied
+
+
+def emit_conv_depthwise(layer: Conv2d, b: ProgramBuilder) -> None:
+    """Records the convolution; ``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""
+    weight = layer.weight
+    assert isinstance(weight, np.ndarray)
+    staged = stage(b, layer.x, layer.geometry)
+    filters = weight.shape[0]
+    epilogue = Epilogue(layer.residual is not None, layer.activation)
+    geometry = layer.geometry
+    window = (*geometry.kernel, geometry.stride[1], geometry.dilation[1]) if geometry.kernel in UNROLLED else None
+    b.call(
+        ConvDepthwise(window, epilogue),
+        {
+            "x": staged.view,
+            "x_image": staged.image,
+            "x_plane": staged.plane,
+            "pitch": staged.pitch,
+            "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
+            "bias": b.constant(f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias),
+            "taps": b.constant(f"{layer.name}.taps", staged.taps),
+            "filters": filters,
+            "multiplier": filters // layer.groups,
+            "height": staged.height,
+            "width": staged.width,
+            "depth": len(staged.taps),
+            **epilogue_strides(layer.y, layer.residual),
+        },
+        work=layer.x.shape[0] * filters,
+        macs=layer.x.shape[0] * weight.size * staged.height * staged.width,
+    )
+
+
+@dataclass(frozen=True)
+class ConvDepthwise:
+    """``window`` is (kh, kw, column stride, column dilation) where the taps are unrolled, None where they are looped over."""
+
+    window: tuple[int, int, int, int] | None
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        taps = "any" if self.window is None else "{}x{}_s{}_d{}".format(*self.window)
+        return f"pcc_conv_depthwise_{taps}_{self.epilogue.symbol}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        residual = (Param("residual", "f32*"),) if self.epilogue.residual else ()
+        numbers = ("x_image", "x_plane", "pitch", "filters", "multiplier", "height", "width", "depth", "y_image", "y_plane", "y_row")
+        strides = ("r_image", "r_plane", "r_row") if self.epilogue.residual else ()
+        pointers = (Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), Param("taps", "i32*"), *residual, Param("y", "f32*", writes=True))
+        return *pointers, *(Param(name) for name in (*numbers, *strides))
+
+    def body(self, k: "KernelBuilder") -> None:
+        with k.work() as item:
+            image, filter = k.divide(item, k["filters"])
+            channel, _ = k.divide(filter, k["multiplier"])
+            plane = k.let(image * k["x_image"] + channel * k["x_plane"])
+            target = k.let(image * k["y_image"] + filter * k["y_plane"])
+            addend = k.let(image * k["r_image"] + filter * k["r_plane"]) if self.epilogue.residual else 0
+            bias = k.let(k.load(k["bias"], filter))
+            weights = [k.let(k.load(k["w"], filter * k["depth"] + tap)) for tap in range(self.window[0] * self.window[1])] if self.window else []
+            with k.loop(0, k["height"]) as row:
+                source = k.let(plane + row * k["pitch"])
+                starts = self._tap_starts(k, source)
+                y = k.let(target + row * k["y_row"])
+                r = k.let(addend + row * k["r_row"]) if self.epilogue.residual else 0
+
+                def outputs(i: "Expr", lanes: int) -> None:
+                    value = k.splat(bias, lanes) if lanes > 1 else bias
+                    if self.window:
+                        for weight, start in zip(weights, starts, strict=True):
+                            value = value + (k.splat(weight, lanes) if lanes > 1 else weight) * k.load(k["x"], start + i, lanes)
+                    else:
+                        value = self._sum_looped(k, value, filter, source + i, lanes)
+                    residual = k.load(k["residual"], r + i, lanes) if self.epilogue.residual else None
+                    k.store(k["y"], y + i, self.epilogue.apply(k, value, residual, lanes), lanes)
+
+                exact_run(k, k["width"], outputs)
+
+    def _tap_starts(self, k: "KernelBuilder", source: "Expr") -> list["Expr"]:
+        """Where each tap reads for column 0: taps of one window row and phase are constants apart, so only their first is looked up."""
+        if self.window is None:
+            return []
+        kh, kw, stride, dilation = self.window
+        starts = []
+        for u in range(kh):
+            phases: dict[int, tuple[int, Expr]] = {}
+            for v in range(kw):
+                phase, column = v * dilation % stride, v * dilation // stride
+                if phase not in phases:
+                    phases[phase] = column, k.let(source + k.load(k["taps"], u * kw + v))
+                first, start = phases[phase]
+                starts.append(start + (column - first))
+        return starts
+
+    def _sum_looped(self, k: "KernelBuilder", start: "Expr", filter: "Expr", source: "Expr", lanes: int) -> "Expr":
+        acc = k.local(lanes)
+        k.store(acc, 0, start, lanes)
+        with k.loop(0, k["depth"]) as tap:
+            weight = k.load(k["w"], filter * k["depth"] + tap)
+            inputs = k.load(k["x"], source + k.load(k["taps"], tap), lanes)
+            k.store(acc, 0, k.load(acc, 0, lanes) + (k.splat(weight, lanes) if lanes > 1 else weight) * inputs, lanes)
+        return k.load(acc, 0, lanes)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, w, bias, taps, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "taps", "y"))
+        depth, height, width, filters = (int(args[name]) for name in ("depth", "height", "width", "filters"))
+        row, column, tap = np.arange(height)[:, None, None], np.arange(width)[:, None], taps[:depth]
+        reads = row * int(args["pitch"]) + column + tap
+        for item in range(begin, end):
+            image, filter = divmod(item, filters)
+            start = image * int(args["x_image"]) + filter // int(args["multiplier"]) * int(args["x_plane"])
+            value = x[start + reads] @ w[filter * depth : (filter + 1) * depth] + bias[filter]
+
+            def at(name: str, image: int = image, filter: int = filter) -> np.ndarray:
+                plane = image * int(args[f"{name}_image"]) + filter * int(args[f"{name}_plane"])
+                return plane + row[:, :, 0] * int(args[f"{name}_row"]) + column[:, 0]
+
+            y[at("y")] = self.epilogue.reference(value, np.asarray(args["residual"])[at("r")] if self.epilogue.residual else None)

@@ -1,0 +1,150 @@
+"""Linear layers: outputs in the lanes of vectors, weights streamed once in the order they are stored, each vector used for all rows of a tile.
+
+With one row the layer is as fast as memory; more rows share what was loaded, four at a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.dense_work import pack_bias, pack_weight
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.layers import Linear
+from pcc.codegen.program import ProgramBuilder, View
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+VECTORS: dict[int, dict[int, int]] = {16: {1: 4, 4: 4}, 8: {1: 4, 4: 3}, 4: {1: 8, 4: 4}}
+"""Vectors of outputs in a tile, by lanes and rows of the tile."""
+WEIGHT_CYCLES_PER_BYTE = 0.25
+"""Weights come from memory: about 4 bytes a cycle on one core."""
+
+
+def _rows(batch: int) -> int:
+    return 1 if batch == 1 else 4
+
+
+def cost_linear(layer: Linear, lanes: int) -> float:
+    """Modelled cycles on one core: one vector multiply-add a cycle, but never faster than the weights come from memory (4 bytes a cycle)."""
+    batch, depth = layer.x.shape
+    tile_rows = _rows(batch)
+    outputs = VECTORS[lanes][tile_rows] * lanes
+    tiles = -(-layer.weight.shape[0] // outputs) * -(-batch // tile_rows)
+    return max(float(tiles * depth * tile_rows * outputs / lanes), layer.weight.size * 4 * WEIGHT_CYCLES_PER_BYTE)
+
+
+def emit_linear(layer: Linear, b: ProgramBuilder) -> None:
+    """Records the layer; rows of ``x``, ``y`` and the residual may lie apart."""
+    batch, depth = layer.x.shape
+    outputs = layer.weight.shape[0]
+    rows = _rows(batch)
+    kernel = LinearTile(rows, VECTORS[b.lanes][rows], b.lanes, Epilogue(layer.residual is not None, layer.activation))
+    blocks, row_tiles = -(-outputs // kernel.run), -(-batch // rows)
+    residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+    b.call(
+        kernel,
+        {
+            "x": layer.x,
+            "x_row": layer.x.strides[0],
+            "w": b.constant(f"{layer.name}.weight", pack_weight(layer.weight[:, :, None, None], 1, kernel.run)),
+            "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, kernel.run)),
+            "y": layer.y,
+            "y_row": layer.y.strides[0],
+            "batch": batch,
+            "outputs": outputs,
+            "depth": depth,
+            "row_tiles": row_tiles,
+            **residual,
+        },
+        work=blocks * row_tiles,
+        macs=batch * layer.weight.size,
+    )
+
+
+@dataclass(frozen=True)
+class LinearTile:
+    """Tiles of ``rows`` rows times ``vectors`` vectors of ``lanes`` outputs; items are (block of outputs, tile of rows), rows fastest."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        return f"pcc_linear_{self.rows}x{self.run}_{self.epilogue.symbol}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        residual = (Param("residual", "f32*"),) if self.epilogue.residual else ()
+        numbers = ("x_row", "y_row", *(["r_row"] if self.epilogue.residual else []), "batch", "outputs", "depth", "row_tiles")
+        pointers = (Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), *residual, Param("y", "f32*", writes=True))
+        return *pointers, *(Param(name) for name in numbers)
+
+    @property
+    def run(self) -> int:
+        """Outputs of a tile."""
+        return self.vectors * self.lanes
+
+    def body(self, k: "KernelBuilder") -> None:
+        from tvm import tirx
+
+        acc, tile = k.local(self.rows * self.run), k.local(self.rows * self.run)
+        with k.work() as item:
+            block, row_tile = k.divide(item, k["row_tiles"])
+            # Rows past the last one repeat it.
+            rows = [k.let(tirx.Min(row_tile * self.rows + r, k["batch"] - 1)) for r in range(self.rows)]
+            first = k.let(block * self.run)
+            self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
+            with k.when_else(first + self.run <= k["outputs"]) as (then, otherwise):
+                with then:
+                    for r, row in enumerate(rows):
+                        for v in range(0, self.run, self.lanes):
+                            self._store(k, k.load(acc, r * self.run + v, self.lanes), row, first + v, self.lanes)
+                with otherwise:
+                    for index in range(0, self.rows * self.run, self.lanes):
+                        k.store(tile, index, k.load(acc, index, self.lanes), self.lanes)
+                    with k.loop(0, tirx.Min(self.rows, k["batch"] - row_tile * self.rows)) as r:
+                        row = k.let(row_tile * self.rows + r)
+                        held = k.let(r * self.run)
+                        exact_run(
+                            k,
+                            k.let(k["outputs"] - first),
+                            lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), row, first + i, lanes),
+                        )
+
+    def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr") -> None:
+        """acc = bias + sum over depth of inputs times weights."""
+        lanes = self.lanes
+        for v in range(0, self.run, lanes):
+            bias = k.let(k.load(k["bias"], first + v, lanes))
+            for r in range(self.rows):
+                k.store(acc, r * self.run + v, bias, lanes)
+        start = k.let(first * k["depth"])
+        with k.loop(0, k["depth"]) as depth:
+            inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
+            for v in range(0, self.run, lanes):
+                weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))
+                for r in range(self.rows):
+                    k.store(acc, r * self.run + v, k.load(acc, r * self.run + v, lanes) + weight * inputs[r], lanes)
+
+    def _store(self, k: "KernelBuilder", value: "Expr", row: "Expr", output: "Expr", lanes: int) -> None:
+        residual = k.load(k["residual"], row * k["r_row"] + output, lanes) if self.epilogue.residual else None
+        k.store(k["y"], row * k["y_row"] + output, self.epilogue.apply(k, value, residual, lanes), lanes)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, w, bias, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "y"))
+        batch, outputs, depth, row_tiles = (int(args[name]) for name in ("batch", "outputs", "depth", "row_tiles"))
+        for item in range(begin, end):
+            block, row_tile = divmod(item, row_tiles)
+            row = np.arange(row_tile * self.rows, min((row_tile + 1) * self.rows, batch))[:, None]
+            output = np.arange(block * self.run, min((block + 1) * self.run, outputs))
+            panel = w[block * depth * self.run : (block + 1) * depth * self.run].reshape(depth, self.run)
+            value = x[row * int(args["x_row"]) + np.arange(depth)] @ panel[:, : output.size] + bias[output]
+            residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)

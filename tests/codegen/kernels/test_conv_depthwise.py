@@ -1,0 +1,69 @@
+"""Depthwise convolution against float64 PyTorch over odd shapes."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from pcc.codegen.kernels.conv_depthwise import ConvDepthwise, cost_conv_depthwise, emit_conv_depthwise
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.program import ProgramBuilder
+from pcc.ir.activation import IDENTITY, Activation
+from pcc.target import Target
+
+from .support import ALL_TARGETS, assembly, check, external_calls, rng
+
+CASES = [
+    # shape, multiplier, kernel, stride, padding (top, left, bottom, right), dilation
+    ((1, 3, 7, 7), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((2, 17, 13, 13), 1, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    ((1, 2, 30, 33), 1, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    ((2, 3, 15, 20), 1, (5, 5), (2, 2), (1, 2, 2, 1), (1, 1)),
+    ((1, 3, 12, 12), 2, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
+    ((1, 2, 14, 14), 1, (3, 3), (2, 2), (2, 2, 2, 2), (2, 2)),
+    ((1, 2, 17, 19), 1, (3, 3), (3, 3), (0, 3, 2, 1), (1, 1)),
+    ((2, 3, 9, 40), 3, (2, 7), (1, 2), (0, 3, 1, 3), (1, 1)),
+    ((1, 5, 9, 1), 1, (3, 1), (1, 1), (1, 0, 1, 0), (1, 1)),
+    ((1, 2, 9, 70), 1, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1)),
+]
+
+
+def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual: bool = False, activation: Activation = IDENTITY) -> None:
+    random = rng()
+    geometry = ConvGeometry(kernel, stride, padding, dilation)
+    channels, filters = shape[1], shape[1] * multiplier
+    out = (shape[0], filters, *geometry.output_size(*shape[2:]))
+    x, addend = random.standard_normal(shape, np.float32), random.standard_normal(out, np.float32)
+    weight, bias = random.standard_normal((filters, 1, *kernel), np.float32), random.standard_normal(filters, np.float32)
+
+    def build(b: ProgramBuilder) -> None:
+        inputs, y = (b.input("x", shape), b.input("r", out)), b.tensor("y", out)
+        layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation)
+        assert cost_conv_depthwise(layer, b.lanes) > 0
+        emit_conv_depthwise(layer, b)
+        b.output("y", y)
+
+    top, left, bottom, right = padding
+    padded = torch.nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
+    want = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), stride, 0, dilation, channels)
+    check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_pytorch(case) -> None:
+    depthwise(*case)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]], ids=str)
+def test_epilogue(case) -> None:
+    depthwise(*case, residual=True, activation=Activation("clip", (0.0, 6.0)))
+
+
+@pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
+def test_taps_are_unrolled_without_calls(target: Target) -> None:
+    for window, taps in (((3, 3, 1, 1), 9), ((3, 3, 2, 1), 9), (None, 1)):
+        text = assembly(ConvDepthwise(window, Epilogue()), target)
+        assert external_calls(text) == set()
+        assert len(re.findall(r"\b(?:vfmadd\w+|fmla|fmadd)\b", text)) >= taps
