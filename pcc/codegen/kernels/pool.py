@@ -56,6 +56,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
             "top": top,
             "left": left,
             "rows_per_item": rows_per_item,
+            "empty": IDENTITY[layer.mode],
         },
         work=batch * channels * -(-out_height // rows_per_item),
     )
@@ -82,7 +83,10 @@ def _combine(k: "KernelBuilder", mode: str, total: "Expr", value: "Expr") -> "Ex
 
 @dataclass(frozen=True)
 class PoolWindow:
-    """Pools rows of outputs with windows of a fixed row: width, stride and dilation of the columns."""
+    """Pools rows of outputs with windows of a fixed row: width, stride and dilation of the columns.
+
+    ``empty`` is what padding reads as; were it known, LLVM would make calls of ``memset``.
+    """
 
     mode: str
     kernel: int
@@ -97,14 +101,14 @@ class PoolWindow:
     def params(self) -> tuple[Param, ...]:
         numbers = ("out_height", "out_width", "kernel_height", "stride_height", "dilation_height", "top", "left", "rows_per_item")
         pointers = (Param("x", "f32*"), Param("y", "f32*", writes=True), Param("inverse_rows", "f32*"), Param("inverse_columns", "f32*"))
-        return (*pointers, *PLACES, *(Param(name) for name in numbers))
+        return (*pointers, *PLACES, *(Param(name) for name in numbers), Param("empty", "f32"))
 
     def body(self, k: "KernelBuilder") -> None:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
         inputs = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
         with k.loop(0, inputs + 2 * k.lanes) as i:  # TVM sizes the array by the parts it sees used
-            k.store(row, i, IDENTITY[self.mode])
+            k.store(row, i, k["empty"])
         blocks = k.let((k["out_height"] + k["rows_per_item"] - 1) // k["rows_per_item"])
         with k.work() as item:
             plane, first = k.let(item // blocks), k.let(item % blocks * k["rows_per_item"])
@@ -124,7 +128,7 @@ class PoolWindow:
         skipped = k.let(math.larger(0, (step - 1 - top) // step))  # rows above the image
         rows = k.let(math.smaller(k["kernel_height"], (math.larger(0, k["height"] - top) + step - 1) // step))
         begin, end = k.let(math.larger(0, -column)), k.let(math.larger(0, math.smaller(inputs, k["width"] - column)))
-        empty = k.splat(IDENTITY[self.mode], lanes)
+        empty = k.splat(k["empty"], lanes)
         source = k.let(x_at + top * k["x_row"] + column + begin)
         total = k.local(lanes)
         with k.loop(0, (math.larger(0, end - begin) + (lanes - 1)) // lanes) as vector:
@@ -134,9 +138,9 @@ class PoolWindow:
                 k.store(total, 0, _combine(k, self.mode, k.load(total, 0, lanes), value), lanes)
             k.store(row, begin + vector * lanes, k.load(total, 0, lanes), lanes)
         with k.loop(0, math.smaller(begin, inputs)) as i:
-            k.store(row, i, IDENTITY[self.mode])
+            k.store(row, i, k["empty"])
         with k.loop(end, inputs) as i:
-            k.store(row, i, IDENTITY[self.mode])
+            k.store(row, i, k["empty"])
 
     def _combine_columns(self, k: "KernelBuilder", row: "Expr", y_at: "Expr", oy: "Expr", out: "Expr", count: "Expr") -> None:
         scale = k.let(k.load(k["inverse_rows"], oy))
