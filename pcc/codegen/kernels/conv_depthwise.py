@@ -1,10 +1,11 @@
 """Depthwise convolution (one input channel a filter), any window, stride and dilation.
 
-An item is one output plane. Rows of outputs are vectors of neighbouring columns read from the staged input (see `stage`), where every tap of a
-row is a constant away; the taps of 3x3 and 5x5 windows are unrolled with their weights in registers, other windows loop over them.
+An item is one output plane. Outputs are vectors of neighbouring columns read from the staged input (see `stage`), where every tap of a row is a
+constant away; the taps of 3x3 and 5x5 windows are unrolled with their weights in registers, other windows loop over them. Small planes of short
+rows are computed flat, junk columns and all, into an array on the stack, and their rows copied from there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 UNROLLED = ((3, 3), (5, 5))
 """Windows whose taps are unrolled."""
+FLAT_POSITIONS = 1024
+"""The largest plane that is computed on the stack."""
 CYCLES_PER_TAP = 1.3
 """Of one vector: an unaligned load and a multiply-add."""
 STAGE_CYCLES_PER_VECTOR = 2.5
@@ -34,14 +37,26 @@ def is_depthwise(layer: Conv2d) -> bool:
 
 
 def cost_conv_depthwise(layer: Conv2d, lanes: int) -> float:
-    """Modelled cycles on one core: 1.3 a tap and vector, vectors counted a row at a time with one for each smaller tail, plus the staging."""
+    """Modelled cycles on one core: 1.3 a tap and vector, 4 a stored vector (smaller tails count whole), plus the staging."""
     batch, channels, height, width = layer.x.shape
     out_height, out_width = layer.geometry.output_size(height, width)
-    vectors = out_width // lanes + (out_width % lanes).bit_count()
+    layout = Layout(layer.geometry, height, width)
+    positions = (out_height - 1) * layout.pitch + out_width
+    by_rows = _vectors_by_rows(out_height, out_width, lanes)
+    vectors = -(-positions // lanes) if _is_flat(positions, by_rows, lanes) else by_rows
     taps = layer.geometry.kernel[0] * layer.geometry.kernel[1]
     staged = layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
-    copied = batch * channels * Layout(layer.geometry, height, width).plane / lanes * STAGE_CYCLES_PER_VECTOR if staged else 0.0
-    return batch * layer.y.shape[1] * out_height * vectors * (taps * CYCLES_PER_TAP + 4) + copied
+    copied = batch * channels * layout.plane / lanes * STAGE_CYCLES_PER_VECTOR if staged else 0.0
+    return batch * layer.y.shape[1] * (vectors * taps * CYCLES_PER_TAP + by_rows * 4) + copied
+
+
+def _vectors_by_rows(height: int, width: int, lanes: int) -> int:
+    return height * (width // lanes + (width % lanes).bit_count())
+
+
+def _is_flat(positions: int, by_rows: int, lanes: int) -> bool:
+    """Whether the plane fits the stack and running over its rows' ends saves half of the vectors."""
+    return positions <= FLAT_POSITIONS and 2 * -(-positions // lanes) <= by_rows
 
 
 def emit_conv_depthwise(layer: Conv2d, b: ProgramBuilder) -> None:
@@ -53,8 +68,9 @@ def emit_conv_depthwise(layer: Conv2d, b: ProgramBuilder) -> None:
     epilogue = Epilogue(layer.residual is not None, layer.activation)
     geometry = layer.geometry
     window = (*geometry.kernel, geometry.stride[1], geometry.dilation[1]) if geometry.kernel in UNROLLED else None
+    flat = _is_flat(staged.positions, _vectors_by_rows(staged.height, staged.width, b.lanes), b.lanes)
     b.call(
-        ConvDepthwise(window, epilogue),
+        ConvDepthwise(window, epilogue, flat),
         {
             "x": staged.view,
             "x_image": staged.image,
@@ -76,16 +92,29 @@ def emit_conv_depthwise(layer: Conv2d, b: ProgramBuilder) -> None:
 
 
 @dataclass(frozen=True)
+class _Window:
+    """What an item knows of its filter: which it is, its bias, its weights where they are unrolled."""
+
+    filter: "Expr"
+    bias: "Expr"
+    weights: list["Expr"]
+
+
+@dataclass(frozen=True)
 class ConvDepthwise:
-    """``window`` is (kh, kw, column stride, column dilation) where the taps are unrolled, None where they are looped over."""
+    """``window`` is (kh, kw, column stride, column dilation) where the taps are unrolled, None where they are looped over.
+
+    ``flat`` kernels take planes of up to `FLAT_POSITIONS` positions.
+    """
 
     window: tuple[int, int, int, int] | None
     epilogue: Epilogue
+    flat: bool = False
 
     @property
     def name(self) -> str:
         taps = "any" if self.window is None else "{}x{}_s{}_d{}".format(*self.window)
-        return f"pcc_conv_depthwise_{taps}_{self.epilogue.symbol}"
+        return f"pcc_conv_depthwise_{taps}_{'flat_' if self.flat else ''}{self.epilogue.symbol}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -104,23 +133,46 @@ class ConvDepthwise:
             addend = k.let(image * k["r_image"] + filter * k["r_plane"]) if self.epilogue.residual else 0
             bias = k.let(k.load(k["bias"], filter))
             weights = [k.let(k.load(k["w"], filter * k["depth"] + tap)) for tap in range(self.window[0] * self.window[1])] if self.window else []
-            with k.loop(0, k["height"]) as row:
-                source = k.let(plane + row * k["pitch"])
-                starts = self._tap_starts(k, source)
-                y = k.let(target + row * k["y_row"])
-                r = k.let(addend + row * k["r_row"]) if self.epilogue.residual else 0
+            window = _Window(filter, bias, weights)
+            if self.flat:
+                self._plane_flat(k, window, plane, target, addend)
+            else:
+                with k.loop(0, k["height"]) as row:
+                    source = k.let(plane + row * k["pitch"])
+                    starts = self._tap_starts(k, source)
+                    self._row(k, row, target, addend, lambda i, lanes: self._sum(k, window, starts, source, i, lanes))
 
-                def outputs(i: "Expr", lanes: int) -> None:
-                    value = k.splat(bias, lanes) if lanes > 1 else bias
-                    if self.window:
-                        for weight, start in zip(weights, starts, strict=True):
-                            value = value + (k.splat(weight, lanes) if lanes > 1 else weight) * k.load(k["x"], start + i, lanes)
-                    else:
-                        value = self._sum_looped(k, value, filter, source + i, lanes)
-                    residual = k.load(k["residual"], r + i, lanes) if self.epilogue.residual else None
-                    k.store(k["y"], y + i, self.epilogue.apply(k, value, residual, lanes), lanes)
+    def _plane_flat(self, k: "KernelBuilder", window: "_Window", plane: "Expr", target: "Expr", addend: "Expr") -> None:
+        """All positions of the plane to the stack, then row by row to ``y``."""
+        sums = k.local(FLAT_POSITIONS + k.lanes)
+        starts = self._tap_starts(k, plane)
+        positions = k.let((k["height"] - 1) * k["pitch"] + k["width"] + (k.lanes - 1))
+        with k.loop(0, k.divide(positions, k.lanes)[0]) as vector:
+            at = k.let(vector * k.lanes)
+            k.store(sums, at, self._sum(k, window, starts, plane, at, k.lanes), k.lanes)
+        with k.loop(0, k["height"]) as row:
+            held = k.let(row * k["pitch"])
+            self._row(k, row, target, addend, lambda i, lanes: k.load(sums, held + i, lanes))
 
-                exact_run(k, k["width"], outputs)
+    def _row(self, k: "KernelBuilder", row: "Expr", target: "Expr", addend: "Expr", value: Callable[["Expr", int], "Expr"]) -> None:
+        """One row of ``y`` from ``value(column, lanes)``, through the epilogue."""
+        y = k.let(target + row * k["y_row"])
+        r = k.let(addend + row * k["r_row"]) if self.epilogue.residual else 0
+
+        def outputs(i: "Expr", lanes: int) -> None:
+            residual = k.load(k["residual"], r + i, lanes) if self.epilogue.residual else None
+            k.store(k["y"], y + i, self.epilogue.apply(k, value(i, lanes), residual, lanes), lanes)
+
+        exact_run(k, k["width"], outputs)
+
+    def _sum(self, k: "KernelBuilder", window: "_Window", starts: list["Expr"], source: "Expr", i: "Expr", lanes: int) -> "Expr":
+        """Bias plus all taps of ``lanes`` outputs from position ``i`` on."""
+        value = k.splat(window.bias, lanes) if lanes > 1 else window.bias
+        if self.window is None:
+            return self._sum_looped(k, value, window.filter, source + i, lanes)
+        for weight, start in zip(window.weights, starts, strict=True):
+            value = value + (k.splat(weight, lanes) if lanes > 1 else weight) * k.load(k["x"], start + i, lanes)
+        return value
 
     def _tap_starts(self, k: "KernelBuilder", source: "Expr") -> list["Expr"]:
         """Where each tap reads for column 0: taps of one window row and phase are constants apart, so only their first is looked up."""

@@ -93,11 +93,11 @@ class ConvPositions:
         """The pieces of output rows in the tile, without junk columns, for the filters that exist."""
         from tvm import tirx
 
-        end = k.let(tirx.Min(position + self.run, k["positions"]))
+        end = k.let(tirx.min(position + self.run, k["positions"]))
         last_row, _ = k.divide(end - 1, k["pitch"])
-        with k.loop(0, tirx.Min(k["filters"] - at.block * self.filters, self.filters)) as m, k.loop(first_row, last_row + 1) as row:
-            start = k.let(tirx.Max(row * k["pitch"], position))
-            count = k.let(tirx.Max(tirx.Min(row * k["pitch"] + k["width"], end) - start, 0))
+        with k.loop(0, tirx.min(k["filters"] - at.block * self.filters, self.filters)) as m, k.loop(first_row, last_row + 1) as row:
+            start = k.let(tirx.max(row * k["pitch"], position))
+            count = k.let(tirx.max(tirx.min(row * k["pitch"] + k["width"], end) - start, 0))
             column = k.let(start - row * k["pitch"])
             held = k.let(m * self.run + start - position)
             target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)

@@ -109,8 +109,8 @@ def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Itera
         rest, block_chunk = k.divide(rest, k["block_chunks"])
         image, group = k.divide(rest, k["groups"])
         first_tile, first_block = k.let(tile_chunk * k["tiles_per_item"]), k.let(block_chunk * k["blocks_per_item"])
-        last_block = k.let(tirx.Min(first_block + k["blocks_per_item"], k["blocks"]))
-        last_tile = k.let(tirx.Min(first_tile + k["tiles_per_item"], k["tiles"]))
+        last_block = k.let(tirx.min(first_block + k["blocks_per_item"], k["blocks"]))
+        last_tile = k.let(tirx.min(first_tile + k["tiles_per_item"], k["tiles"]))
         x = k.let(image * k["x_image"] + group * k["x_group"])
         with k.loop(first_tile, last_tile) as tile, k.loop(first_block, last_block) as block:
             filter = k.let(group * k["filters"] + block * block_size)

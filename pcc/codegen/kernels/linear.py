@@ -98,7 +98,7 @@ class LinearTile:
         with k.work() as item:
             block, row_tile = k.divide(item, k["row_tiles"])
             # Rows past the last one repeat it.
-            rows = [k.let(tirx.Min(row_tile * self.rows + r, k["batch"] - 1)) for r in range(self.rows)]
+            rows = [k.let(tirx.min(row_tile * self.rows + r, k["batch"] - 1)) for r in range(self.rows)]
             first = k.let(block * self.run)
             self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
             with k.when_else(first + self.run <= k["outputs"]) as (then, otherwise):
@@ -109,7 +109,7 @@ class LinearTile:
                 with otherwise:
                     for index in range(0, self.rows * self.run, self.lanes):
                         k.store(tile, index, k.load(acc, index, self.lanes), self.lanes)
-                    with k.loop(0, tirx.Min(self.rows, k["batch"] - row_tile * self.rows)) as r:
+                    with k.loop(0, tirx.min(self.rows, k["batch"] - row_tile * self.rows)) as r:
                         row = k.let(row_tile * self.rows + r)
                         held = k.let(r * self.run)
                         exact_run(

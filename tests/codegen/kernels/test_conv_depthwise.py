@@ -26,6 +26,8 @@ CASES = [
     ((1, 2, 17, 19), 1, (3, 3), (3, 3), (0, 3, 2, 1), (1, 1)),
     ((2, 3, 9, 40), 3, (2, 7), (1, 2), (0, 3, 1, 3), (1, 1)),
     ((1, 5, 9, 1), 1, (3, 1), (1, 1), (1, 0, 1, 0), (1, 1)),
+    ((1, 4, 14, 14), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((1, 4, 13, 3), 2, (4, 3), (2, 1), (1, 1, 1, 1), (1, 1)),
     ((1, 2, 9, 70), 1, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1)),
 ]
 
@@ -56,7 +58,7 @@ def test_agrees_with_pytorch(case) -> None:
     depthwise(*case)
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[7]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[7], CASES[10]], ids=str)
 def test_epilogue(case) -> None:
     depthwise(*case, residual=True, activation=Activation("clip", (0.0, 6.0)))
 
