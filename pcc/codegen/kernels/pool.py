@@ -166,7 +166,7 @@ class PoolWindow:
         return tirx.BufferLoad(row, [tirx.Ramp(at, self.stride, lanes)])
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
+        n = {key: int(value) for key, value in args.items() if isinstance(value, int)}
         x, y, inverse_rows, inverse_columns = (np.asarray(args[name]) for name in ("x", "y", "inverse_rows", "inverse_columns"))
         blocks = -(-n["out_height"] // n["rows_per_item"])
         reduce = np.max if self.mode == "max" else np.sum
@@ -225,7 +225,7 @@ class PoolPlane:
                 k.store(k["y"], image * k["y_image"] + channel * k["y_plane"], total * k["scale"])
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
+        n = {key: int(value) for key, value in args.items() if isinstance(value, int)}
         x, y = np.asarray(args["x"]), np.asarray(args["y"])
         blocks = -(-n["channels"] // n["channels_per_item"])
         for item in range(begin, end):

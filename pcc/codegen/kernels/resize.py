@@ -65,8 +65,8 @@ def bilinear_sources(layer: Resize2d, axis: int) -> tuple[np.ndarray, np.ndarray
     """int32 (outputs, 2): both sources; fp32 (outputs,): the weight of the second."""
     inputs, outputs = layer.x.shape[2 + axis], layer.y.shape[2 + axis]
     at, scale = np.arange(outputs, dtype=np.float32), _scale(layer, axis)
-    half = np.float32(0.5)
-    position = at * scale if layer.align_corners else np.maximum(np.float32(0), (at + half) * scale - half)
+    fused = ((at + 0.5).astype(np.float64) * float(scale) - 0.5).astype(np.float32)  # rounded once, as a fused multiply-add
+    position = at * scale if layer.align_corners else np.maximum(np.float32(0), fused)
     low = np.minimum(position.astype(np.int32), inputs - 1)
     weight = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
     return np.stack([low, np.minimum(low + 1, inputs - 1)], 1), weight
@@ -105,7 +105,7 @@ def _rows(k: "KernelBuilder"):
 
 def _reference_rows(args: Mapping[str, Argument], begin: int, end: int):
     """The same on numbers."""
-    n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
+    n = {key: int(value) for key, value in args.items() if isinstance(value, int)}
     blocks = -(-n["out_height"] // n["rows_per_item"])
     for item in range(begin, end):
         image, channel = divmod(item // blocks, n["channels"])
