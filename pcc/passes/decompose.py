@@ -17,7 +17,7 @@ _aten: Any = torch.ops.aten
 
 _COMPOSITES = (
     *(_aten.addcmul, _aten.addcdiv, _aten.lerp, _aten.square, _aten.dist, _aten.true_divide, _aten.multiply, _aten.subtract, _aten.divide),
-    *(_aten.selu, _aten.celu, _aten.glu, _aten.relu6),
+    *(_aten.selu, _aten.glu, _aten.relu6),
     *(_aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle, _aten.native_channel_shuffle),
     *(_aten.expand_as, _aten.broadcast_to, _aten.view_as, _aten.reshape_as, _aten.tile, _aten.hstack, _aten.vstack, _aten.dstack),
     *(_aten.chunk, _aten.tensor_split, _aten.narrow, _aten.movedim, _aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.unflatten),

@@ -34,17 +34,7 @@ Value = str | list[Any] | dict[str, Any]
 
 def parse_pipeline(text: str) -> list[Any]:
     """The passes of a pipeline, ready to run. `PccError` in one line for a pass, option or value that does not exist."""
-    tokens = _tokenize(text)
-    passes, at = [], 0
-    while at < len(tokens):
-        if passes:
-            at = _expect(text, tokens, at, ",")
-        name, at = _word(text, tokens, at)
-        options: dict[str, Value] = {}
-        if at < len(tokens) and tokens[at] == ("mark", "{"):
-            options, at = _parse_mapping(text, tokens, at)
-        passes.append(make_pass(name, options))
-    return passes
+    return [make_pass(name, options) for name, options in _parse_steps(text)]
 
 
 def print_pipeline(passes: Iterable[Any]) -> str:
@@ -69,11 +59,27 @@ def make_pass(name: str, options: Mapping[str, Value]) -> Any:
 def insert_pruning(pipeline: str, prune: str) -> str:
     """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes: ``pattern,connectivity{rate=3.6}``."""
     steps = parse_pipeline(pipeline)
-    added = parse_pipeline(re.sub(r"(^|(?<=,))\s*(?!prune-)(?=[a-z])(?![^{]*\})", "prune-", prune))
+    added = [make_pass(f"prune-{name.removeprefix('prune-')}", options) for name, options in _parse_steps(prune)]
     places = [place for place, step in enumerate(steps) if step.name == "fold-batchnorm"]
     if not places:
         raise PccError("--prune puts its passes after fold-batchnorm, but the pipeline has none: name the pruning passes in the pipeline")
     return print_pipeline([*steps[: places[-1] + 1], *added, *steps[places[-1] + 1 :]])
+
+
+def _parse_steps(text: str) -> list[tuple[str, dict[str, Value]]]:
+    """Names of passes and their options, as they are written."""
+    tokens = _tokenize(text)
+    steps: list[tuple[str, dict[str, Value]]] = []
+    at = 0
+    while at < len(tokens):
+        if steps:
+            at = _expect(text, tokens, at, ",")
+        name, at = _word(text, tokens, at)
+        options: dict[str, Value] = {}
+        if at < len(tokens) and tokens[at] == ("mark", "{"):
+            options, at = _parse_mapping(text, tokens, at)
+        steps.append((name, options))
+    return steps
 
 
 def _tokenize(text: str) -> list[tuple[str, str]]:

@@ -52,15 +52,17 @@ def _conv_padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) 
 
 def fold_padding(node: Node) -> None:
     """Zeros padded around an image before a convolution, or an average that counts them, become its own padding."""
-    source: Any = node.args[0]
     averages = node.target is POOL2D and node.args[1] == "avg" and node.args[7] and not node.args[6]
-    if not (node.target is CONV2D or averages) or source.target is not PAD or source.args[2] != 0 or len(source.args[1]) > 4:
+    if node.target is not CONV2D and not averages:
         return
-    left, right, top, bottom = (*source.args[1], 0, 0)[:4]
     position = 5 if node.target is CONV2D else 4
-    own: Any = node.args[position]
-    node.update_arg(0, source.args[0])
-    node.update_arg(position, [own[0] + top, own[1] + left, own[2] + bottom, own[3] + right])
+    source: Any = node.args[0]
+    while source.target is PAD and source.args[2] == 0 and len(source.args[1]) <= 4:
+        left, right, top, bottom = (*source.args[1], 0, 0)[:4]
+        own: Any = node.args[position]
+        node.update_arg(position, [own[0] + top, own[1] + left, own[2] + bottom, own[3] + right])
+        source = source.args[0]
+    node.update_arg(0, source)
 
 
 # ---- linear ----

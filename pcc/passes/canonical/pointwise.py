@@ -139,6 +139,7 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     _aten.leaky_relu.default: _leaky_relu,
     _aten.gelu.default: _gelu,
     _aten.elu.default: _elu,
+    _aten.celu.default: lambda self, alpha: _elu(self, alpha, _ONE, Literal(1 / alpha.value)),
     _aten.softplus.default: _softplus,
     _aten.log_sigmoid.default: lambda self: _call("neg", _softplus(_call("neg", self))),
     _aten.mish.default: lambda self: _call("mul", self, _call("tanh", _softplus(self))),
