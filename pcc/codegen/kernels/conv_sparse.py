@@ -33,7 +33,7 @@ def emit_conv_sparse(layer: Conv2d, b: ProgramBuilder, plan: SparsePlan | None =
 
     batch, filters = layer.y.shape[:2]
     blocks = -(-filters // (plan.block * (fkw.group if plan.form == "gather" else 1)))
-    positions, work = tile.position_args(staged, plan.size, batch, blocks)
+    positions, work = tile.position_args(staged, layer, plan.size, blocks)
     tables |= {"channels": fkw.reorder, "bias": np.zeros(filters, np.float32) if layer.bias is None else layer.bias}
     views: dict[str, View] = {"x": staged.view, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})}
     views |= {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}

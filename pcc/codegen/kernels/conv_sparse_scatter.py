@@ -18,7 +18,7 @@ from pcc.codegen.kernels import sparse_tile as tile
 from pcc.codegen.kernels.epilogue import Epilogue
 
 if TYPE_CHECKING:
-    from pcc.codegen.builder import Expr, KernelBuilder
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class ConvSparseScatter:
 
     def body(self, k: "KernelBuilder") -> None:
         size = self.size
-        sums = k.local(self.filters * size)
+        sums, origin = tile.aligned_local(k, self.filters * size)
         with k.work() as number:
             item = tile.decode(k, number, size)
             first_filter, first_segment, end_filter, end_segment = (k.let(k.load(k["blocks_at"], item.block * 2 + field)) for field in range(4))
             with k.loop(0, end_filter - first_filter) as slot:
                 bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], first_filter + slot)), k.lanes))
                 for v in range(0, size, k.lanes):
-                    k.store(sums, slot * size + v, bias, k.lanes)
+                    k.store(sums, origin + slot * size + v, bias, k.lanes)
             x_at = k.let(item.image * k["x_image"] + item.start)
             with k.loop(first_segment, end_segment) as segment:
-                self._segment(k, segment, x_at, sums)
+                self._segment(k, segment, x_at, sums, origin)
             with k.loop(0, end_filter - first_filter) as slot:
                 channel = k.let(k.load(k["channels"], first_filter + slot))
-                tile.store_tile(k, self.epilogue, item, sums, slot * size, size, channel)
+                tile.store_tile(k, self.epilogue, item, sums, origin + slot * size, size, channel)
 
-    def _segment(self, k: "KernelBuilder", segment: "Expr", x_at: "Expr", sums: "Expr") -> None:
+    def _segment(self, k: "KernelBuilder", segment: "Expr", x_at: "Expr", sums: "Buffer", origin: "Expr") -> None:
         """Adds one (channel, pattern) to the accumulators of the filters that use it."""
         vectors = range(0, self.size, k.lanes)
         channel_at, pattern, begin, end = (k.let(k.load(k["segments"], segment * 3 + field)) for field in (0, 1, 2, 5))
@@ -65,12 +65,12 @@ class ConvSparseScatter:
             tap_at = k.let(x_at + channel_at + k.load(k["taps"], pattern + e))
             inputs.append([k.let(k.load(k["x"], tap_at + v, k.lanes)) for v in vectors])
         with k.loop(begin, end) as kernel:
-            at = k.let(k.load(k["slots"], kernel))
+            at = k.let(origin + k.load(k["slots"], kernel))
             weights = tile.broadcast_weights(k, k["weight"], kernel * self.taps, self.taps)
-            for i, v in enumerate(vectors):
-                value = k.load(sums, at + v, k.lanes)
-                for e in range(self.taps):
-                    value = value + weights[e] * inputs[e][i]
+            values = [k.load(sums, at + v, k.lanes) for v in vectors]
+            for e in range(self.taps):
+                values = [k.let(value + weights[e] * inputs[e][i]) for i, value in enumerate(values)]
+            for value, v in zip(values, vectors, strict=True):
                 k.store(sums, at + v, value, k.lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:

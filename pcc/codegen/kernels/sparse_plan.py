@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from pcc.codegen.kernels.sparse_tables import parts_of, places
+from pcc.errors import PccError
 from pcc.sparsity.fkw import FKW
 
 
@@ -15,25 +17,109 @@ class SparsePlan:
 
     form: Literal["scatter", "gather"]
     size: int
-    """Positions of a tile."""
+    """Positions of a tile, a multiple of the vector's lanes."""
     block: int
     """Filters (scatter) or filter groups (gather) of an item."""
     most_taps: int
     """Taps of a kernel that are taken at a time."""
     room: int = 0
-    """Filters whose accumulators a scatter kernel has room for; ``block`` at most."""
+    """Filters whose accumulators a scatter kernel has room for, at least ``block``."""
 
 
-def plans(fkw: FKW, positions: int, lanes: int) -> Iterator[SparsePlan]:
-    filters, taps = fkw.shape[0], fkw.patterns.shape[1]
-    most = min(taps, 9)
-    for vectors in (4, 3, 2, 1):
-        if vectors > 1 and vectors * lanes >= positions + lanes:
-            continue
-        room = {16: 24, 8: 16, 4: 16}[lanes] * 256 // (vectors * lanes) // 8 * 8
-        blocks = -(-filters // room)
-        yield SparsePlan("scatter", vectors * lanes, -(-filters // blocks), most, room)
+@dataclass(frozen=True)
+class Machine:
+    """What plans depend on. Costs are in units of one vector multiply-add at full speed.
+
+    With 16 lanes they are fitted to a Zen 4 core (best times of layers of VGG-16 and ResNet-50, 4 to 12 patterns, groups of 1, 2 and 4), with 8 lanes
+    to the same core with half vectors; with 4 lanes they count the instructions of an in-order core that loads while it multiplies.
+    """
+
+    inputs: int
+    """Registers for the inputs of a scatter kernel."""
+    sums: int
+    """Registers for the accumulators of a gather kernel."""
+    sums_bytes: int
+    """Accumulators of a scatter kernel in L1."""
+    scatter_kernel: float
+    """A kernel of one filter: its place, and the end of the loop."""
+    scatter_update: float
+    """Taking one accumulator vector from L1 and putting it back ..."""
+    scatter_multiply: float
+    """... and a multiply-add in between, with its share of weights."""
+    scatter_least: float
+    """The least that an accumulator vector takes however few the multiply-adds."""
+    chain: float
+    """What the latency of one accumulator's multiply-adds costs where only a few kernels are in flight: this much a tap, and for two taps more."""
+    segment: float
+    """A segment: its tables and the branch at its end ..."""
+    segment_load: float
+    """... and each input vector."""
+    gather_multiply: float
+    gather_load: float
+    """An input vector of a gather kernel; they cross cache lines and come from L2."""
+    gather_weight: float
+    """A weight of a gather kernel."""
+
+
+MACHINES = {
+    16: Machine(20, 16, 24 << 10, 1.3, 0.4, 1.35, 6.0, 1.0, 12.0, 0.8, gather_multiply=0.75, gather_load=2.6, gather_weight=0.7),
+    8: Machine(9, 8, 16 << 10, 4.0, 0.0, 1.45, 4.0, 2.0, 16.0, 1.0, gather_multiply=1.0, gather_load=3.0, gather_weight=1.0),
+    4: Machine(20, 16, 16 << 10, 3.0, 1.0, 1.1, 3.0, 2.0, 10.0, 1.0, gather_multiply=1.1, gather_load=1.2, gather_weight=0.3),
+}
+"""By the lanes of a vector."""
+
+MOST_GATHER_TAPS = 9
+"""Kernels of more taps are cut, so that the code of a gather kernel stays small."""
+
+GATHER_ITEM = 1 << 14
+"""Vector multiply-adds in an item of a gather kernel, about."""
+
+STORE, STORE_VECTOR = 8.0, 3.0
+"""Starting and storing a filter's tile, and each vector of it."""
 
 
 def choose_plan(fkw: FKW, positions: int, lanes: int) -> tuple[SparsePlan, float]:
-    return next(plans(fkw, positions, lanes)), 0.0
+    """The cheapest plan for planes of that many flat positions, and its cost for one image in units of `Machine`."""
+    if lanes not in MACHINES:
+        raise PccError(f"sparse convolution has no plans for vectors of {lanes} lanes: add a row to MACHINES in pcc/codegen/kernels/sparse_plan.py")
+    machine = MACHINES[lanes]
+    group, pattern = places(fkw)
+    priced = []
+    for plan in _plans(fkw, positions, lanes, machine):
+        vectors, tiles = plan.size // lanes, -(-positions // plan.size)
+        cost = _scatter_cost(plan, fkw, group, pattern, vectors, machine) if plan.form == "scatter" else _gather_cost(plan, fkw, vectors, machine)
+        priced.append((plan, tiles * (fkw.shape[0] * (STORE + STORE_VECTOR * vectors) + cost)))
+    return min(priced, key=lambda pair: pair[1])
+
+
+def _plans(fkw: FKW, positions: int, lanes: int, machine: Machine) -> Iterator[SparsePlan]:
+    filters = fkw.shape[0]
+    vectors_of_plane = -(-positions // lanes)  # wider tiles would read past the slack after a tensor
+    for vectors in range(1, min(4, vectors_of_plane) + 1):
+        room = machine.sums_bytes // (4 * vectors * lanes)
+        block = -(-filters // -(-filters // room))
+        yield SparsePlan("scatter", vectors * lanes, block, machine.inputs // vectors, room)
+    groups = filters // fkw.group
+    for vectors in (1, 2, 3, 4, 8, 12, 16):
+        if vectors * fkw.group <= machine.sums and vectors <= vectors_of_plane:
+            work = max(1.0, fkw.weight.size * vectors / groups)
+            yield SparsePlan("gather", vectors * lanes, min(groups, max(1, round(GATHER_ITEM / work))), MOST_GATHER_TAPS)
+
+
+def _scatter_cost(plan: SparsePlan, fkw: FKW, group: np.ndarray, pattern: np.ndarray, vectors: int, machine: Machine) -> float:
+    """One tile of one image, without its stores."""
+    parts, taps = parts_of(fkw.patterns.shape[1], plan.most_taps)
+    blocks, channels, patterns = -(-fkw.shape[0] // plan.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
+    used = np.zeros((blocks, channels, patterns), bool)
+    for member in range(fkw.group):  # a block may end inside a filter group
+        used[(group * fkw.group + member) // plan.block, fkw.index, pattern] = True
+    kernel = machine.scatter_kernel + vectors * max(machine.scatter_least, machine.scatter_update + machine.scatter_multiply * taps)
+    kernel = max(kernel, machine.chain * (taps + 2))
+    return parts * (int(used.sum()) * (machine.segment + machine.segment_load * taps * vectors) + len(fkw.index) * fkw.group * kernel)
+
+
+def _gather_cost(plan: SparsePlan, fkw: FKW, vectors: int, machine: Machine) -> float:
+    """One tile of one image, without its stores."""
+    parts, taps = parts_of(fkw.patterns.shape[1], plan.most_taps)
+    kernel = taps * (vectors * (machine.gather_load + machine.gather_multiply * fkw.group) + machine.gather_weight * fkw.group) + 2
+    return parts * len(fkw.index) * kernel

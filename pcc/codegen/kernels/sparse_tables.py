@@ -12,7 +12,7 @@ class Kernels:
     """The kernels of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few taps at a time."""
 
     patterns: np.ndarray
-    """int32 (P * parts, E): taps; a last part that is not full repeats its first tap, with zero weights."""
+    """int32 (P * parts, E): taps; a last part that is not full is filled up with its pattern's first tap, with zero weights."""
     group: np.ndarray
     """int64 (K,): filter group."""
     channel: np.ndarray
@@ -23,14 +23,24 @@ class Kernels:
     """fp32 (K, E, group)."""
 
 
-def kernels_of(fkw: FKW, most_taps: int) -> Kernels:
-    """The kernels in FKW's order, a kernel of more than ``most_taps`` taps as several of about equal size."""
+def places(fkw: FKW) -> tuple[np.ndarray, np.ndarray]:
+    """(filter group, pattern) of every kernel as FKW stores them, each int64 (K,)."""
     counts = np.diff(fkw.stride, axis=1)
     place = np.repeat(np.arange(counts.size), counts.ravel())
-    group, pattern = place // counts.shape[1], place % counts.shape[1]
-    taps = fkw.patterns.shape[1]
+    return place // counts.shape[1], place % counts.shape[1]
+
+
+def parts_of(taps: int, most_taps: int) -> tuple[int, int]:
+    """In how many parts a pattern is cut, and the taps of a part."""
     parts = -(-taps // most_taps)
-    size = -(-taps // parts)
+    return parts, -(-taps // parts)
+
+
+def kernels_of(fkw: FKW, most_taps: int) -> Kernels:
+    """The kernels in FKW's order, a kernel of more than ``most_taps`` taps as several of equal size."""
+    group, pattern = places(fkw)
+    taps = fkw.patterns.shape[1]
+    parts, size = parts_of(taps, most_taps)
     fill = parts * size - taps
     split_patterns = np.concatenate([fkw.patterns, np.repeat(fkw.patterns[:, :1], fill, axis=1)], axis=1).reshape(-1, size)
     weight = np.pad(fkw.weight, ((0, 0), (0, fill), (0, 0))).reshape(-1, size, fkw.group)
@@ -72,8 +82,8 @@ def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterT
     segments = np.concatenate([np.stack([channel[starts], pattern[starts], starts], axis=1), [[0, 0, len(order)]]])
     edges = np.arange(-(-fkw.shape[0] // filters) + 1)
     blocks = np.stack([np.minimum(edges * filters, fkw.shape[0]), np.searchsorted(block[starts], edges)], axis=1)
-    as_int32 = [array.astype(np.int32) for array in (kernels.patterns, blocks, segments, (place % filters)[order])]
-    return ScatterTables(*as_int32, weight[order])
+    patterns, blocks, segments, slots = (array.astype(np.int32) for array in (kernels.patterns, blocks, segments, (place % filters)[order]))
+    return ScatterTables(patterns, blocks, segments, slots, weight[order])
 
 
 @dataclass(frozen=True)

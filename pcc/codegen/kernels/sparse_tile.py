@@ -35,20 +35,23 @@ L2_BYTES = 1 << 19
 """Inputs up to this size are taken to stay in L2 from one block of filters to the next."""
 
 
-def position_args(staged: Staged, tile: int, batch: int, blocks: int) -> tuple[dict[str, int], int]:
-    """The arguments of `POSITIONS`, and the number of items.
+def position_args(staged: Staged, layer: Conv2d, size: int, blocks: int) -> tuple[dict[str, int], int]:
+    """The arguments of `POSITIONS` for tiles of ``size`` positions, and the number of items.
 
     Items that follow each other share the weights of a block of filters while an image's input stays in L2, else they share the input of a tile.
+    A plane without junk on either side is one row.
     """
-    tiles = -(-staged.positions // tile)
+    tiles = -(-staged.positions // size)
     tile_step, block_step = (1, tiles) if staged.image * 4 <= L2_BYTES else (blocks, 1)
     args = {"tiles": tiles, "tile_step": tile_step, "blocks": blocks, "block_step": block_step, "positions": staged.positions}
-    return {**args, "pitch": staged.pitch, "height": staged.height, "width": staged.width}, batch * tiles * blocks
+    pitches = {staged.pitch, layer.y.strides[2], staged.pitch if layer.residual is None else layer.residual.strides[2]}
+    height, width, pitch = (1, staged.positions, staged.positions) if pitches == {staged.width} else (staged.height, staged.width, staged.pitch)
+    return {**args, "pitch": pitch, "height": height, "width": width}, layer.y.shape[0] * tiles * blocks
 
 
 def output_strides(layer: Conv2d) -> dict[str, int]:
     """The numbers among `output_params`."""
-    args = dict(zip(("y_image", "y_plane", "y_pitch"), layer.y.strides, strict=False))
+    args: dict[str, int] = dict(zip(("y_image", "y_plane", "y_pitch"), layer.y.strides, strict=False))
     if layer.residual is not None:
         args |= dict(zip(("r_image", "r_plane", "r_pitch"), layer.residual.strides, strict=False))
     return args
@@ -94,6 +97,23 @@ def store_tile(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buff
         r_at = k.let(source + row * k["r_pitch"] + column) if epilogue.residual else None
         with k.when(count > 0):
             exact_run(k, count, store)
+
+
+def aligned_local(k: "KernelBuilder", size: int) -> tuple["Buffer", "Expr"]:
+    """An array on the stack and the index of its first element that starts a cache line; ``size`` elements follow it.
+
+    The code generator aligns the stack to 16 bytes only, and wider vectors that cross a line cost twice.
+    """
+    from tvm import tirx
+    from tvm.tirx.script import builder as T
+
+    line = 16
+    if k.lanes <= 4:
+        return k.local(size), 0
+    array = k.local(size + line)
+    address = tirx.reinterpret("int64", T.address_of(array[0]))
+    past = k.let(tirx.Cast("int32", address >> tirx.const(2, "int64")) & (line - 1))
+    return array, k.let((line - past) & (line - 1))
 
 
 def broadcast_weights(k: "KernelBuilder", buffer: "Expr", at: "Expr", count: int) -> list["Expr"]:
