@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Connectivity, KernelPattern, Structure, annotate, annotation, forget
+from pcc.ir.annotations import Connectivity, KernelPattern, StoredOrder, Structure, annotate, annotation, forget
 from pcc.ir.graph import arguments, constant, finish, layer_name
 from pcc.ir.ops import CONV2D, LINEAR
 from pcc.passes.operands import set_constant
@@ -101,6 +101,7 @@ def cut(graph_module: GraphModule, wanted: dict[Node, Pruned]) -> None:
         kernels, kept = found.choice.size, int((found.choice >= 0).sum())
         structure = KernelPattern(pruned.patterns, pruned.share, kernels, kept) if pruned.patterns else Connectivity(pruned.share, kernels, kept)
         forget(conv, Structure)
+        forget(conv, StoredOrder)
         annotate(conv, structure)
         annotate(conv, replace(pruned, kept_norm=found.kept))
     finish(graph_module)

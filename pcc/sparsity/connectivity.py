@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from pcc.errors import PccError
+from pcc.sparsity import pattern
 
 SCOPES = ("layer", "filter")
 SHARES = (1, 2, 4)
@@ -24,8 +25,7 @@ def budget(total: int, rate: float) -> int:
 
 def kernel_scores(weight: np.ndarray) -> np.ndarray:
     """Squared norm of every kernel, float64 (O, I)."""
-    outputs, inputs, kh, kw = weight.shape
-    return np.square(weight.reshape(outputs, inputs, kh * kw).astype(np.float64)).sum(axis=2)
+    return pattern.scores(weight, pattern.every_tap(weight.shape[2] * weight.shape[3]))[:, :, 0]
 
 
 def select(scores: np.ndarray, rate: float, scope: str = "layer") -> np.ndarray:

@@ -1,6 +1,6 @@
 """Finds the structure in a convolution weight's zeros, whichever tool put them there, and the order of filters that lets most of them share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,23 +53,33 @@ def detect_structure(weight: np.ndarray, groups: int = 1) -> SparseKernels | str
     found = pattern.detect_shapes(used.reshape(-1, kh * kw))
     if isinstance(found, str) and links.all():
         return f"no kernel is all zero and {found}"
-    has_patterns = not isinstance(found, str)
-    patterns = found if has_patterns else pattern.every_tap(kh * kw)
-    kept = int(links.sum())
-    most_kept = int(kept * (1 + _SLACK))
-    kinds_of_links = _kinds(links, groups)
-    identity, by_links = np.arange(filters), np.argsort(kinds_of_links, kind="stable")
-    for share in sorted(SHARES, reverse=True)[:-1]:
-        for order in (identity, by_links) if (filters // groups) % share == 0 else ():
-            stored = int(_shared(links, order, share).sum()) * share
-            if stored > most_kept:
-                continue
-            if has_patterns and order is by_links:
-                order = np.lexsort((_kinds(pattern.fit(weight, patterns), groups), kinds_of_links))
-            common = pattern.detect_shapes(_shared(used, order, share).reshape(-1, kh * kw)) if has_patterns else patterns
-            if not isinstance(common, str) and common.shape[1] == patterns.shape[1]:
-                return SparseKernels(common, share, order, groups, links.size, stored, kh * kw)
-    return SparseKernels(patterns, 1, identity, groups, links.size, kept, kh * kw)
+    patterns = pattern.every_tap(kh * kw) if isinstance(found, str) else found
+    single = SparseKernels(patterns, 1, np.arange(filters), groups, links.size, int(links.sum()), kh * kw)
+    for share in sorted(SHARES, reverse=True):
+        if share > 1 and (filters // groups) % share == 0 and (sharing := _sharing(weight, single, share)):
+            return sharing
+    return single
+
+
+def _sharing(weight: np.ndarray, single: SparseKernels, share: int) -> SparseKernels | None:
+    """The structure with filters in groups of ``share``, given the one of single filters; None if it would store more."""
+    filters, inputs, kh, kw = weight.shape
+    used = weight.reshape(filters, inputs, kh * kw) != 0
+    links = used.any(axis=2)
+    kinds_of_links = _kinds(links, single.groups)
+    by_links = np.argsort(kinds_of_links, kind="stable")
+    for order in (single.order, by_links):
+        stored = int(_shared(links, order, share).sum()) * share
+        if stored > single.kept_kernels * (1 + _SLACK):
+            continue
+        if not single.has_patterns:
+            return replace(single, group=share, order=order, kept_kernels=stored)
+        if order is by_links:
+            order = np.lexsort((_kinds(pattern.fit(weight, single.patterns), single.groups), kinds_of_links))
+        common = pattern.detect_shapes(_shared(used, order, share).reshape(-1, kh * kw))
+        if not isinstance(common, str) and common.shape[1] == single.patterns.shape[1]:
+            return replace(single, patterns=common, group=share, order=order, kept_kernels=stored)
+    return None
 
 
 def _shared(used: np.ndarray, order: np.ndarray, share: int) -> np.ndarray:

@@ -196,3 +196,17 @@ def test_zoo_models(name: str, most_stored: int, share: int):
 def test_golden(golden: Callable[[str, str], None]):
     graph_module, _ = mixed()
     golden(print_graph(run(graph_module, "prune-pattern,prune-connectivity{rate=3,share=2},reorder-kernels")), "reorder_kernels")
+
+
+def test_pruning_again_afterwards_forgets_the_stored_order():
+    graph_module, x = mixed()
+    run(graph_module, "prune-pattern,reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}")
+    assert not any(annotation(conv, StoredOrder) for conv in convs(graph_module).values())
+    for name, conv in convs(graph_module).items():
+        packed = packed_weight(conv)
+        assert isinstance(packed, str) == (name == "depthwise")
+        if isinstance(packed, FKW):
+            assert packed.group == 2
+            assert np.array_equal(unpack(packed), weights(graph_module)[name])
+    expected = output(graph_module, x)
+    assert relative_error([output(run(graph_module, "reorder-kernels"), x)], [expected]) < 1e-6
