@@ -106,7 +106,6 @@ def _lower(module: Any, host: Any) -> Any:
         s.LowerInitBlock(),
         s.PlanAndUpdateBufferAllocationLocation(),
         s.ConvertBlocksToOpaque(),
-        s.CompactBufferAllocation(),
         s.LowerMatchBuffer(),
         t.StmtSimplify(),
         s.LowerOpaqueBlock(),
