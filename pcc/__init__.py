@@ -52,7 +52,7 @@ def load(package: str | PathLike[str], threads: int = 1) -> "Model":
     """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on ``threads`` threads."""
     from pcc.runtime.loader import load as load_package
 
-    return load_package(package, threads=threads)
+    return load_package(Path(package), threads=threads)
 
 
 def _resolve(target: str | Target) -> Target:

@@ -10,7 +10,7 @@ from pcc.codegen.program import ALIGNMENT, Buffer, Program, View
 
 @dataclass(frozen=True)
 class Lifetime:
-    """The calls during which a buffer holds something: from ``first`` (its writer; -1 for inputs) to ``last`` (its last reader; one past the end for outputs)."""
+    """The calls during which a buffer holds something: from its first writer (-1 for inputs) to its last reader (one past the end for outputs)."""
 
     first: int
     last: int

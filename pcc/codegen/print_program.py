@@ -21,7 +21,7 @@ def _header(program: Program) -> Iterator[str]:
 
 
 def _port(kind: str, port: Port) -> str:
-    return f"{kind} {port.name}: f32{list(port.shape)} in %{port.buffer}"
+    return f"{kind} {port.name}: f32{_sizes(port.shape)} in %{port.buffer}"
 
 
 def _calls(program: Program) -> Iterator[str]:
@@ -39,8 +39,12 @@ def _value(program: Program, value: View | int | float) -> str:
     if not isinstance(value, View):
         return f"{value:g}" if isinstance(value, float) else str(value)
     start = f"+{value.offset}" if value.offset else ""
-    strides = "" if value.is_contiguous else f":{list(value.strides)}"
-    return f"{'@' if program.buffers[value.buffer].role == 'constant' else '%'}{value.buffer}{start}{list(value.shape)}{strides}".replace(", ", ",")
+    strides = "" if value.is_contiguous else f":{_sizes(value.strides)}"
+    return f"{'@' if program.buffers[value.buffer].role == 'constant' else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, sizes))}]"
 
 
 def _buffers(program: Program) -> Iterator[str]:
@@ -50,4 +54,4 @@ def _buffers(program: Program) -> Iterator[str]:
         place = "unplaced" if buffer.offset is None else f"at {buffer.offset}"
         yield f"%{name}: {buffer.dtype}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
-        yield f"@{name}: {program.buffers[name].dtype}{list(values.shape)}, {values.nbytes} bytes"
+        yield f"@{name}: {program.buffers[name].dtype}{_sizes(values.shape)}, {values.nbytes} bytes"

@@ -1,0 +1,75 @@
+"""Every zoo network, dense and pruned, compiled for x86-64 and arm64 in one package and compared with PyTorch: the whole path, at real sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pcc
+from pcc.deploy import Qemu
+from pcc.models import create, entry
+from pcc.package import open_package
+from pcc.target import TARGETS, host_cpu, target_named
+from tests.arm64 import arm64
+
+TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet50")
+UNTRAINED = ("lenet5", "resnet18", "vgg16")
+LONG = {"vgg16", "resnet50", "resnet18"}
+"""What takes minutes under emulation."""
+TOLERANCE = 1e-4
+
+NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)]
+EMULATED = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in (*TRAINED, *UNTRAINED)]
+
+
+def module_and_input(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    module = create(name, weights="imagenet" if name in TRAINED else None)
+    return module, torch.randn(entry(name).input_shape, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(got - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
+    module, x = module_and_input(name)
+    cpus = {"x86-64-v3", host_cpu()}
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    for cpu in sorted(cpus):
+        report = pcc.compile(module, [x], tmp_path / cpu, target=target_named("x86_64-linux", cpu), name=name, verify_each=True)
+        for threads in (1, 2):
+            with pcc.load(report.package, threads=threads) as model:
+                assert relative_error(model(x.numpy()), wanted) < TOLERANCE
+
+
+@arm64
+@pytest.mark.parametrize("name", EMULATED)
+def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
+    module, x = module_and_input(name)
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    report = pcc.compile(module, [x], tmp_path / "package", target="aarch64-linux", name=name)
+    (got,) = Qemu("cortex-a53").run(open_package(report.package), [x.numpy()], threads=2)
+    assert relative_error(got, wanted) < TOLERANCE
+
+
+@pytest.mark.parametrize("prune", ["pattern,connectivity", "pattern{share=4},connectivity{share=4,rate=2}"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_pruned_network_agrees_with_its_graph(name: str, prune: str, tmp_path: Path) -> None:
+    """The package's own self-test holds what the pruned graph gives in PyTorch."""
+    module, x = module_and_input(name)
+    targets = [target_named("x86_64-linux", "native"), TARGETS["aarch64-linux"]]
+    report = pcc.compile(module, [x], tmp_path / "package", target=targets, name=name, prune=prune, verify_each=True)
+    families = [call.kernel for call in report.manifest.targets[0].calls]
+    assert any(kernel.startswith("pcc_conv_sparse") for kernel in families)
+    package = open_package(report.package)
+    noise = np.fromfile(package.file("selftest/input_0.bin"), np.float32).reshape(x.shape)
+    wanted = np.fromfile(package.file("selftest/output_0.bin"), np.float32).reshape(report.manifest.outputs[0].shape)
+    with pcc.load(report.package) as model:
+        assert relative_error(model(noise), wanted) < TOLERANCE
+    if Qemu.missing() is None and name == "mobilenet_v2":
+        (got,) = Qemu("cortex-a76").run(package, [noise], threads=2)
+        assert relative_error(got, wanted) < TOLERANCE
