@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import EDQUOT, ENOSPC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,9 @@ def new_package(out: Path) -> Iterator[Path]:
         staging.chmod(0o755)
         _replace(staging, out)
     except OSError as error:
-        if error.errno is None or error.filename is None:
-            raise
-        raise PccError(f"cannot write {error.filename}: {error.strerror}") from error
+        if error.errno not in (ENOSPC, EDQUOT) and not str(error.filename).startswith((str(staging), str(out))):
+            raise  # not ours: something that the block reads
+        raise PccError(f"cannot write {out}: {error.strerror}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -149,7 +149,7 @@ def test_pool() -> None:
             continue
         x, x64 = cases.input(*size)
         y64 = F.max_pool2d(x64, kernel, stride, pad) if mode == "max" else F.avg_pool2d(x64, kernel, stride, pad, count_include_pad=False)
-        geometry = ConvGeometry((kernel, kernel), (stride, stride), (pad,) * 4)
+        geometry = ConvGeometry((kernel, kernel), (stride, stride), (pad, pad, pad, pad))
         emit_pool(Pool2d("pool", x, cases.output((size, kernel, stride, mode), y64), mode, geometry, count_include_pad=False), cases.builder)
     x, x64 = cases.input(2, 17, 7, 7)
     y = cases.output("global", x64.mean((2, 3), keepdim=True))

@@ -123,6 +123,15 @@ def test_runner_is_used_wrongly(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="not run: qemu-x86_64 not found")
+def test_processor_that_lacks_the_instructions() -> None:
+    program = str(toy_package() / "bin/x86_64-linux/pcc-run")
+    for cpu, status in (("Nehalem", 2), ("max", 0)):
+        done = subprocess.run(["qemu-x86_64", "-cpu", cpu, program, "bench", "--runs", "1"], capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert status == 0 or "toy is compiled for x86_64-linux, x86-64-v3: this processor lacks AVX" in done.stderr
+
+
 def test_runner_wants_the_weights_of_its_package(copy: Path, tmp_path: Path) -> None:
     library = copy / "lib/x86_64-linux/libtoy.so"
     program = copy / "bin/x86_64-linux/pcc-run"

@@ -1,5 +1,6 @@
 """Packages as written: what is in them, and that a package is there whole or not at all."""
 
+import errno
 import json
 import os
 import re
@@ -132,6 +133,19 @@ def test_unwritable_output_is_refused_before_any_work(tmp_path: Path) -> None:
             pytest.fail("the block must not run")
     with pytest.raises(PccError, match=r"cannot write /proc/out"), new_package(Path("/proc/out")):
         pytest.fail("the block must not run")
+
+
+def test_a_full_disk_is_one_line_and_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    def compile_with(error: OSError) -> None:
+        with new_package(tmp_path / "out") as staging:
+            (staging / "half").write_text("done")
+            raise error
+
+    with pytest.raises(PccError, match=r"cannot write .*/out: No space left on device"):
+        compile_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(FileNotFoundError, match=r"weights\.pt"):
+        compile_with(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "weights.pt"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_same_input_same_package(tmp_path: Path) -> None:
