@@ -21,6 +21,7 @@ from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
+from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import import_module
 from pcc.ir.dump import dump_graph
 from pcc.ir.verify import run_graph
@@ -91,6 +92,7 @@ def compile_model(
             dump_graph(root, 0, "import", graph)
         instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
         instruments += [PrintAfter(print_ir_after)] if print_ir_after else []
+        instruments.append(refuse_unsupported)
         instruments += [VerifyEach(graph, samples)] if verify_each else []
 
         progress("running passes")

@@ -251,6 +251,22 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.contiguous(spread, node.name)
 
 
+def _constant_pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    """The value everywhere, from one constant row; then the input into its place."""
+    from pcc.codegen.kernels.copy import emit_copy
+
+    x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
+    y = lowering.builder.tensor(node.name, shape)
+    row = lowering.builder.constant(f"{node.name}.fill", np.full(shape[-1], given["value"], np.float32))
+    emit_copy(layers.Copy(node.name, View(row.buffer, shape, (*(0,) * (len(shape) - 1), 1)), y), lowering.builder)
+    inside = y
+    for position, before in enumerate(given["pad"][::2]):
+        dim = len(shape) - 1 - position
+        inside = slice_view(inside, dim, before, before + x.shape[dim])
+    emit_copy(layers.Copy(node.name, x, inside), lowering.builder)
+    return y
+
+
 def slice_view(view: View, dim: int, begin: int, end: int) -> View:
     """``view[..., begin:end, ...]`` along one dimension."""
     shape = (*view.shape[:dim], end - begin, *view.shape[dim + 1 :])
@@ -271,4 +287,5 @@ _RULES: dict[str, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     "aten.permute.default": _permute,
     "aten.slice.Tensor": _slice,
     "aten.expand.default": _expand,
+    "aten.constant_pad_nd.default": _constant_pad,
 }
