@@ -8,6 +8,7 @@ tables, so that one small kernel for each (taps, tile, epilogue) serves every la
 import numpy as np
 
 from pcc.codegen.kernels import sparse_tile as tile
+from pcc.codegen.kernels.conv_dense import STAGE_CYCLES_PER_VECTOR
 from pcc.codegen.kernels.conv_sparse_gather import ConvSparseGather
 from pcc.codegen.kernels.conv_sparse_scatter import ConvSparseScatter
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -43,12 +44,14 @@ def emit_conv_sparse(layer: Conv2d, b: ProgramBuilder, plan: SparsePlan | None =
 
 
 def cost_conv_sparse(layer: Conv2d, lanes: int) -> float:
-    """Modelled cycles of one core for the layer, without staging (which a dense kernel would need as well)."""
-    _, _, height, width = layer.x.shape
+    """Modelled cost on one core, in times of a vector multiply-add at full speed as `cost_conv_dense` has it; staging is counted alike."""
+    batch, channels, height, width = layer.x.shape
     rows, columns = layer.geometry.output_size(height, width)
     copied = layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
-    pitch = Layout(layer.geometry, height, width).pitch if copied else layer.x.strides[2]
-    return layer.y.shape[0] * choose_plan(_weight_of(layer), (rows - 1) * pitch + columns, lanes)[1]
+    layout = Layout(layer.geometry, height, width)
+    pitch = layout.pitch if copied else layer.x.strides[2]
+    cost = batch * choose_plan(_weight_of(layer), (rows - 1) * pitch + columns, lanes)[1]
+    return cost + (batch * channels * layout.plane / lanes * STAGE_CYCLES_PER_VECTOR if copied else 0.0)
 
 
 def _weight_of(layer: Conv2d) -> FKW:
