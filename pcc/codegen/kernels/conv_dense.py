@@ -11,8 +11,11 @@ from pcc.codegen.kernels.stage import Layout, Staged, stage
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import ProgramBuilder
 
-TILES: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 3),), 4: ((8, 2), (4, 4))}
-"""(filters, vectors) of the tiles for each number of lanes; the first is taken unless another does the layer in clearly fewer cycles."""
+TILES: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 2), (4, 4))}
+"""(filters, vectors) of the tiles for each number of lanes; the first is taken unless another does the layer in clearly fewer cycles.
+
+AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
+"""
 CYCLES_PER_STORE = 3.0
 """A vector through the epilogue, as seen next to the accumulation it follows."""
 STAGE_CYCLES_PER_VECTOR = 2.5

@@ -80,12 +80,13 @@ def test_strided_output(case) -> None:
     conv(*case, strided=True)
 
 
+@pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
-def test_inner_loop(target: Target) -> None:
+def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
     """One multiply-add for each accumulator, none of them spilled, and no calls."""
     lanes = LANES[target.isa]
     for filters, vectors in TILES[lanes]:
-        text = assembly(ConvPositions(filters, vectors, lanes, Epilogue()), target)
+        text = assembly(ConvPositions(filters, vectors, lanes, epilogue), target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
         assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == filters * vectors
