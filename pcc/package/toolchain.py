@@ -48,21 +48,19 @@ class Toolchain:
 
     def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface and nothing else."""
-        compiler = self._ndk_clang() or self._zig_cc()
-        sources = LIBRARY_SOURCES
-        if self.target.is_android and not self._ndk_clang():
-            sources = (*sources, "android_note.c")
-        inputs = [str(file) for file in (*self._runtime(compiler, sources), *objects)]
+        ndk = self._ndk_clang()
+        sources = LIBRARY_SOURCES if ndk or not self.target.is_android else (*LIBRARY_SOURCES, "android_note.c")
+        inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
         page = 65536 if self.target.name == "aarch64-linux" else 16384
-        flags = ["-shared", "-soname", f"lib{name}.so", "-z", f"max-page-size={page}", "-z", "text", "-z", "now", "-z", "relro", "--no-undefined"]
+        flags = ["-soname", f"lib{name}.so", "-z", f"max-page-size={page}", "-z", "text", "-z", "now", "-z", "relro", "--no-undefined"]
         flags += ["--hash-style=gnu", "--build-id=sha1", "--strip-debug", "--version-script", str(self._version_script())]
-        if ndk := self._ndk_clang():
-            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags[1:]), *inputs, "-o", str(output)])
+        if ndk:
+            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, "-o", str(output)])
             return
         if self.target.arch == "aarch64":
             flags.append("--fix-cortex-a53-843419")
         emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]
-        run_tool([*zig(), "ld.lld", "-m", emulation, *flags, *inputs, str(self._libc_stub()), "-o", str(output)])
+        run_tool([*zig(), "ld.lld", "-shared", "-m", emulation, *flags, *inputs, str(self._libc_stub()), "-o", str(output)])
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
@@ -70,7 +68,8 @@ class Toolchain:
         if not marker.exists():
             self.progress(f"preparing zig's C library for {self._musl} (once, about a minute)")
         inputs = [str(file) for file in (*self._runtime(self._zig_cc(), RUNNER_SOURCES), *objects)]
-        run_tool([*self._zig_cc(), "-O2", "-static", "-s", "-Wl,-z,max-page-size=65536", *inputs, "-o", str(output)])
+        flags = ["-Wl,-z,max-page-size=65536", "-Wl,-z,stack-size=1048576"]  # of every thread: musl's own default is 128 KiB
+        run_tool([*self._zig_cc(), "-O2", "-static", "-s", *flags, *inputs, "-o", str(output)])
         marker.touch()
 
     @property
