@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pcc.errors import PccError
-
 STRUCTURES: dict[str, str | None] = {
     "dense": None,
     "8 patterns": "pattern{patterns=8}",
@@ -17,12 +15,12 @@ STRUCTURES: dict[str, str | None] = {
 
 
 def compile_package(folder: Path, network: str, structure: str, *options: str) -> Path:
-    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder; `PccError` when it fails."""
+    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
     package = folder / f"{network}-{re.sub('[^a-z0-9]+', '-', structure)}"
     prune = STRUCTURES[structure]
     arguments = ["compile", network, "-o", str(package), *options, *(["--prune", prune] if prune else [])]
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)
     if done.returncode:
-        raise PccError(f"pcc compile ended with status {done.returncode}")
+        sys.exit(done.returncode)
     return package
