@@ -22,6 +22,7 @@ from pcc.errors import PccError
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import Target, target_named
+from tests.arm64 import arm64, run_emulated
 from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, rng
 
 EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
@@ -243,6 +244,35 @@ def test_inner_loop_of_scatter(target: Target, taps: int) -> None:
         assert len(re.findall(r"vmovups\s+%[yz]mm\d+, [^%]*\(", loop)) == vectors
         assert len(re.findall(r"vbroadcastss\s+[^%]*\(", loop)) == taps
         assert len(re.findall(r"v(?:mov|fmadd)\w+ps\s+[^%]*\([^)]*\), %[yz]mm", loop)) <= vectors
+
+
+@arm64
+def test_arm64() -> None:
+    """Both forms, several geometries and structures in one program, on emulated cores."""
+    cases = [
+        ((9, 5, 3, 3), EIGHT, 1, ConvGeometry((3, 3), padding=(1, 1, 1, 1))),
+        ((8, 5, 3, 3), pattern.DESIGNED, 4, ConvGeometry((3, 3), (2, 2), (0, 1, 2, 1))),
+        ((8, 5, 1, 1), None, 2, ConvGeometry((1, 1))),
+        ((6, 5, 5, 5), None, 1, ConvGeometry((5, 5), (1, 1), (4, 4, 4, 4), (2, 2))),
+    ]
+    b, want = ProgramBuilder("arm64", LANES["neon"]), []
+    value = rng(1).standard_normal((2, 5, 9, 13)).astype(np.float32)
+    x = b.input("x", value.shape)
+    for i, (shape, patterns, share, geometry) in enumerate(cases):
+        weight, packed = sparse(shape, patterns, share=share)
+        top, left, bottom, right = geometry.padding
+        padded = F.pad(torch.from_numpy(value).double(), (left, right, top, bottom))
+        expected = F.conv2d(padded, torch.from_numpy(weight).double(), None, geometry.stride, 0, geometry.dilation).relu().numpy()
+        for plan in (SCATTER, GATHER):
+            want.append(expected)
+            y = b.tensor(f"y{i}_{plan.form}", expected.shape)
+            layer = Conv2d(f"conv{i}_{plan.form}", x, y, packed, None, geometry, activation=Activation("relu"))
+            emit_conv_sparse(layer, b, replace(plan, size=plan.size * b.lanes))
+            b.output(y.buffer, y)
+    for cpu, outputs in run_emulated(b.build(), [value]).items():
+        for output, expected in zip(outputs, want, strict=True):
+            error = np.abs(output.reshape(expected.shape) - expected).max() / np.abs(expected).max()
+            assert error <= 1e-5, f"{cpu}: relative error {error:g}"
 
 
 def test_kernel_text(golden) -> None:
