@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tvm import tirx
+import tvm
+import tvm.tirx.script.builder
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
 
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel
+
+# TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
+tirx: Any = tvm.tirx
+T: Any = tvm.tirx.script.builder
 
 Expr = Any
 """A TIR expression or a Python number."""
@@ -90,7 +94,7 @@ class KernelBuilder:
         return T.Shuffle([low, high], list(range(0, 2 * lanes, 2)))
 
 
-def build_function(kernel: Kernel, isa: Isa) -> tirx.PrimFunc:
+def build_function(kernel: Kernel, isa: Isa) -> Any:
     """The TIR of a kernel for an instruction set."""
     with IRBuilder() as ib:
         with T.prim_func(s_tir=True):
@@ -104,4 +108,5 @@ def build_function(kernel: Kernel, isa: Isa) -> tirx.PrimFunc:
                     dtype = {"f32*": "float32", "i32*": "int32"}[param.kind]
                     arguments[param.name] = T.decl_buffer((_UNBOUNDED,), dtype, data=arguments[param.name])
             kernel.body(KernelBuilder(isa, arguments, begin, end))
-    return ib.get().with_attr("global_symbol", kernel.name)
+    function: Any = ib.get()
+    return function.with_attr("global_symbol", kernel.name)

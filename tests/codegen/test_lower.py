@@ -1,6 +1,7 @@
 """Lowering: whole small networks as programs, interpreted and run as machine code, against PyTorch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from pcc.target import target_named
 GRAPH_PASSES = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues,reorder-kernels"
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int = 3, **options: int) -> nn.Sequential:
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, **options: Any) -> nn.Sequential:
     """A convolution and a batch-norm with statistics that matter."""
     norm = nn.BatchNorm2d(outputs)
     with torch.no_grad():
