@@ -62,7 +62,16 @@ class KernelBuilder:
 
     def let(self, value: Expr) -> Expr:
         """Computes a value once, here."""
-        return value if isinstance(value, int | float) else T.bind(value)
+        if isinstance(value, int | float):
+            return value
+        dtype = value.ty.dtype
+        if str(dtype) == "int32" or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
+            return T.bind(value)
+        # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again: past memory it does not, and
+        # LLVM turns the memory into registers.
+        held = self.local(dtype.lanes, str(dtype.with_lanes(1)))
+        self.store(held, 0, value, dtype.lanes)
+        return T.bind(self.load(held, 0, dtype.lanes))
 
     def local(self, size: int, dtype: str = "float32") -> Buffer:
         """An array on the stack (or, small and fully unrolled, in registers)."""

@@ -116,7 +116,6 @@ def _lower(module: Any, host: Any) -> Any:
         t.StorageRewrite(),
         t.UnrollLoop(),
         t.StmtSimplify(),
-        t.RemoveNoOp(),
         t.CommonSubexprElim(),
         t.prim_func_pass(_truncate_divisions, opt_level=0),
         t.LowerIntrin(),
