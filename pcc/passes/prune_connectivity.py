@@ -10,7 +10,19 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import layer_name
-from pcc.passes.pruning import Pruned, check_names, constrain, convolution_weight, convolutions, cut, first_convolutions, groups_of, largest_share, why_not
+from pcc.passes.pruning import (
+    SPARED,
+    Pruned,
+    check_names,
+    constrain,
+    convolution_weight,
+    convolutions,
+    cut,
+    first_convolutions,
+    groups_of,
+    largest_share,
+    why_not,
+)
 from pcc.sparsity import connectivity
 
 
@@ -52,7 +64,7 @@ class PruneConnectivity:
             if reason and layer_name(conv) in self.layers:
                 raise PccError(f"layer {layer_name(conv)} cannot lose kernels: {reason}")
             if not reason and conv in first and self.spare_first and layer_name(conv) not in self.layers:
-                reason = "the first convolution is spared (spare_first=false prunes it too)"
+                reason = SPARED
             if reason:
                 annotate(conv, Skipped(self.name, reason))
             else:

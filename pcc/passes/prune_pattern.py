@@ -10,7 +10,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import layer_name
-from pcc.passes.pruning import check_names, constrain, convolution_weight, convolutions, cut, dense_weight, why_not
+from pcc.passes.pruning import SPARED, check_names, constrain, convolution_weight, convolutions, cut, dense_weight, first_convolutions, why_not
 from pcc.sparsity import pattern
 
 _FEWEST, _MOST = 4, 12
@@ -20,14 +20,16 @@ _FEWEST, _MOST = 4, 12
 class PrunePattern:
     """Cuts each 3x3 kernel down to 4 of its 9 weights, in the nearest of a few shapes that the whole model shares.
 
-    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own kernels, 4 to 12. As in the papers, every 3x3 convolution takes
-    part, the first too, with any stride, dilation and groups; depthwise ones are left alone. ``layers`` restricts it to convolutions by module path.
+    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own kernels, 4 to 12. 3x3 convolutions of any stride, dilation and
+    groups take part; depthwise ones are left alone, and so is the first one, which has little work and much to lose, unless ``spare_first`` is false.
+    ``layers`` restricts the pass to convolutions by module path, the first too if it is named.
     """
 
     name: ClassVar[str] = "prune-pattern"
     exact: ClassVar[bool] = False
 
     patterns: str | int = "designed"
+    spare_first: bool = True
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -37,7 +39,8 @@ class PrunePattern:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         convs = convolutions(graph_module)
         check_names(self.layers, convs)
-        reasons = {conv: self._why_not(conv) for conv in convs}
+        first = first_convolutions(graph_module) if self.spare_first else set()
+        reasons = {conv: self._why_not(conv, conv in first) for conv in convs}
         for conv, reason in reasons.items():
             if reason and layer_name(conv) in self.layers:
                 raise PccError(f"layer {layer_name(conv)} cannot take patterns: {reason}")
@@ -49,7 +52,7 @@ class PrunePattern:
             cut(graph_module, {conv: constrain(conv, patterns=patterns) for conv in chosen})
         return PassResult(graph_module, bool(chosen))
 
-    def _why_not(self, conv: Node) -> str | None:
+    def _why_not(self, conv: Node, first: bool) -> str | None:
         if reason := why_not(conv):
             return reason
         kh, kw = convolution_weight(conv).shape[2:]
@@ -57,6 +60,8 @@ class PrunePattern:
             return f"the patterns are for 3x3 kernels, not {kh}x{kw}"
         if self.layers and layer_name(conv) not in self.layers:
             return "not among the layers that were named"
+        if first and not self.layers:
+            return SPARED
         return None
 
     def _pattern_set(self, convs: list[Node]) -> tuple[tuple[int, ...], ...]:

@@ -20,6 +20,9 @@ from pcc.passes.operands import set_constant
 from pcc.passes.registry import suggestion
 from pcc.sparsity import connectivity, joint
 
+SPARED = "the first convolution is spared (spare_first=false prunes it too)"
+"""Why a pruning pass left the first convolution alone."""
+
 
 @dataclass(frozen=True)
 class Pruned:

@@ -75,7 +75,7 @@ def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scop
 
 def test_fewer_filters_share_where_they_do_not_divide():
     graph_module, _ = mixed()
-    run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern")
+    run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern{spare_first=false}")
     shares = {name: structure.filter_group for name, conv in convs(graph_module).items() if (structure := annotation(conv, KernelPattern))}
     assert shares == {"stem": 1, "left": 4, "right": 4, "grouped": 4, "dilated": 4}
     odd, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)), 1, 3, 12, 12)
@@ -84,8 +84,8 @@ def test_fewer_filters_share_where_they_do_not_divide():
 
 
 def test_a_second_run_replaces_the_rate_of_the_first():
-    twice = run(mixed()[0], "prune-pattern,prune-connectivity{rate=8},prune-connectivity{rate=2}")
-    once = run(mixed()[0], "prune-pattern,prune-connectivity{rate=2}")
+    twice = run(mixed()[0], "prune-pattern{spare_first=false},prune-connectivity{rate=8},prune-connectivity{rate=2}")
+    once = run(mixed()[0], "prune-pattern{spare_first=false},prune-connectivity{rate=2}")
     for name, weight in weights(once).items():
         assert torch.equal(weight, weights(twice)[name]), name
 
@@ -94,9 +94,9 @@ def test_a_weight_changed_in_between_is_what_is_pruned():
     graph_module, _ = graph_of(
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12, pipeline="decompose,canonicalize"
     )
-    run(graph_module, "prune-pattern,fold-batchnorm,prune-connectivity{rate=2}")
+    run(graph_module, "prune-pattern{spare_first=false},fold-batchnorm,prune-connectivity{rate=2}")
     expected, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12)
-    run(expected, "prune-pattern,prune-connectivity{rate=2}")
+    run(expected, "prune-pattern{spare_first=false},prune-connectivity{rate=2}")
     # Scaling whole filters changes no kernel's best pattern, so folding before or between gives the same weights up to rounding.
     for name, weight in weights(expected).items():
         torch.testing.assert_close(weights(graph_module)[name], weight)
@@ -114,7 +114,7 @@ class Twice(nn.Module):
 
 def test_a_module_called_twice_still_has_one_weight():
     graph_module, _ = graph_of(Twice(), 1, 3, 9, 9)
-    run(graph_module, "prune-connectivity,prune-pattern")
+    run(graph_module, "prune-connectivity,prune-pattern{spare_first=false}")
     nodes = [node for node in graph_module.graph.nodes if str(node.target).startswith("again.weight")]
     assert len({node.target for node in nodes}) == 1
 
@@ -139,7 +139,7 @@ def test_wrong_use_is_one_line(options: dict, message: str):
 
 def test_the_annotation_says_how_much_is_left():
     graph_module, _ = mixed()
-    run(graph_module, "prune-pattern,prune-connectivity{rate=4,share=2}")
+    run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=4,share=2}")
     texts = [str(one) for one in annotations(convs(graph_module)["left"])]
     assert texts[0] == "pattern(4x4,kept=64/256,share=2)"
     assert texts[1].startswith("pruned(patterns=4,rate=4,scope=layer,share=2,norm=")

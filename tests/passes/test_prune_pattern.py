@@ -19,7 +19,7 @@ PATTERNED = ("stem", "left", "right", "grouped", "dilated")
 def test_every_3x3_convolution_gets_the_nearest_designed_patterns():
     graph_module, x = mixed()
     dense = weights(graph_module)
-    run(graph_module, "prune-pattern")
+    run(graph_module, "prune-pattern{spare_first=false}")
     verify_structure(graph_module)
     for name, weight in weights(graph_module).items():
         expected = pattern.project(dense[name].numpy(), pattern.DESIGNED) if name in PATTERNED else dense[name].numpy()
@@ -34,7 +34,7 @@ def test_every_3x3_convolution_gets_the_nearest_designed_patterns():
 
 def test_what_is_left_alone_says_why():
     graph_module, _ = mixed()
-    run(graph_module, "prune-pattern")
+    run(graph_module, "prune-pattern{spare_first=false}")
     reasons = {name: [str(skip) for skip in skips(conv) if skip.pass_name == "prune-pattern"] for name, conv in convs(graph_module).items()}
     assert reasons == {
         **{name: [] for name in PATTERNED},
@@ -48,7 +48,7 @@ def test_what_is_left_alone_says_why():
 def test_mined_patterns_are_those_of_the_whole_model(count: int):
     graph_module, _ = mixed()
     mined = pattern.mine([weights(graph_module)[name].numpy() for name in PATTERNED], count)
-    run(graph_module, f"prune-pattern{{patterns={count}}}")
+    run(graph_module, f"prune-pattern{{spare_first=false,patterns={count}}}")
     assert len(mined) == count
     assert {annotation(convs(graph_module)[name], KernelPattern).patterns for name in PATTERNED} == {tuple(map(tuple, mined.tolist()))}  # type: ignore[union-attr]
     for name in PATTERNED:
@@ -58,7 +58,7 @@ def test_mined_patterns_are_those_of_the_whole_model(count: int):
 def test_only_the_layers_that_are_named():
     graph_module, _ = mixed()
     dense = weights(graph_module)
-    run(graph_module, "prune-pattern{layers=[left,grouped]}")
+    run(graph_module, "prune-pattern{spare_first=false,layers=[left,grouped]}")
     changed = [name for name, weight in weights(graph_module).items() if not torch.equal(weight, dense[name])]
     assert changed == ["left", "grouped"]
     assert str(skips(convs(graph_module)["right"])[-1]) == "prune-pattern: not among the layers that were named"
@@ -83,10 +83,19 @@ def test_the_source_module_keeps_its_weights():
     graph_module, _ = mixed()
     left = constant(convs(graph_module)["left"].args[1])  # type: ignore[arg-type]
     before = left.clone()
-    run(graph_module, "prune-pattern")
+    run(graph_module, "prune-pattern{spare_first=false}")
     assert torch.equal(left, before)
 
 
 def test_golden(golden: Callable[[str, str], None]):
     graph_module, _ = mixed()
-    golden(print_graph(run(graph_module, "prune-pattern{patterns=6}")), "prune_pattern")
+    golden(print_graph(run(graph_module, "prune-pattern{spare_first=false,patterns=6}")), "prune_pattern")
+
+
+def test_first_convolution_is_spared_unless_asked_for():
+    for options, pruned in (("", False), ("{spare_first=false}", True), ("{layers=[stem]}", True)):
+        graph_module, _ = mixed()
+        run(graph_module, f"prune-pattern{options}")
+        stem = convs(graph_module)["stem"]
+        assert (annotation(stem, KernelPattern) is not None) == pruned
+        assert any("the first convolution is spared" in str(skip) for skip in skips(stem)) != pruned

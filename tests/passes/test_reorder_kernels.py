@@ -16,7 +16,11 @@ from pcc.passes.packing import packed_weight
 from pcc.sparsity.fkw import FKW, unpack, validate
 from tests.passes.prunable import FRONT, convs, graph_of, mixed, output, run, weights
 
-PRUNING = ("prune-pattern,prune-connectivity{rate=3}", "prune-connectivity{rate=3,share=4},prune-pattern{patterns=8}", "prune-connectivity{rate=2,share=2}")
+PRUNING = (
+    "prune-pattern{spare_first=false},prune-connectivity{rate=3}",
+    "prune-connectivity{rate=3,share=4},prune-pattern{spare_first=false,patterns=8}",
+    "prune-connectivity{rate=2,share=2}",
+)
 
 
 def values(graph_module: GraphModule, x: Tensor) -> dict[str, Tensor]:
@@ -59,7 +63,7 @@ def test_orders_say_where_channels_went(pruning: str):
 
 def test_free_where_it_can_be_and_a_reason_where_not():
     graph_module, _ = mixed()
-    run(graph_module, "prune-pattern,prune-connectivity{rate=3},reorder-kernels")
+    run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3},reorder-kernels")
     pushed = {name: annotation(conv, FilterOrder) is not None for name, conv in convs(graph_module).items()}
     stored = {name: found.reason for name, conv in convs(graph_module).items() if (found := annotation(conv, StoredOrder))}
     assert pushed == {"stem": False, "left": True, "right": False, "grouped": True, "expand": True, "depthwise": True, "wide": True, "dilated": True}
@@ -87,7 +91,7 @@ def test_packed_weights_are_in_the_order_that_was_found(pruning: str):
 
 def test_a_second_run_changes_nothing():
     graph_module, _ = mixed()
-    run(graph_module, "prune-pattern,prune-connectivity{rate=3},reorder-kernels")
+    run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3},reorder-kernels")
     text, before = print_graph(graph_module), weights(graph_module)
     run(graph_module, "reorder-kernels")
     assert print_graph(graph_module) == text
@@ -107,7 +111,7 @@ def test_dense_layers_are_not_touched():
 
 def test_a_model_pruned_elsewhere_is_recognised():
     graph_module, _ = mixed()
-    pruned = weights(run(graph_module, "prune-connectivity{rate=3,share=4},prune-pattern"))
+    pruned = weights(run(graph_module, "prune-connectivity{rate=3,share=4},prune-pattern{spare_first=false}"))
     module, _ = graph_of(nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 5, 1)), 1, 16, 9, 9)
     next(iter(weights(module).values())).copy_(pruned["left"])
     run(module, "reorder-kernels")
@@ -183,7 +187,7 @@ def test_readers(read: Callable[[Readers, Tensor], object], reason: str | None):
 @pytest.mark.parametrize(("name", "most_stored", "share"), [("resnet18", 11, 1), ("mobilenet_v2", 17, 4)])
 def test_zoo_models(name: str, most_stored: int, share: int):
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    graph_module = run(import_module(models.create(name, None), (x,)), f"{FRONT},prune-pattern,prune-connectivity{{share={share}}}")
+    graph_module = run(import_module(models.create(name, None), (x,)), f"{FRONT},prune-pattern{{spare_first=false}},prune-connectivity{{share={share}}}")
     expected = output(graph_module, x)
     run(graph_module, "reorder-kernels")
     assert relative_error([output(graph_module, x)], [expected]) < 1e-5
@@ -195,12 +199,12 @@ def test_zoo_models(name: str, most_stored: int, share: int):
 
 def test_golden(golden: Callable[[str, str], None]):
     graph_module, _ = mixed()
-    golden(print_graph(run(graph_module, "prune-pattern,prune-connectivity{rate=3,share=2},reorder-kernels")), "reorder_kernels")
+    golden(print_graph(run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3,share=2},reorder-kernels")), "reorder_kernels")
 
 
 def test_pruning_again_afterwards_forgets_the_stored_order():
     graph_module, x = mixed()
-    run(graph_module, "prune-pattern,reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}")
+    run(graph_module, "prune-pattern{spare_first=false},reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}")
     assert not any(annotation(conv, StoredOrder) for conv in convs(graph_module).values())
     for name, conv in convs(graph_module).items():
         packed = packed_weight(conv)
