@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,7 @@ class Model:
     """
 
     def __init__(self, library: Path, threads: int = 1) -> None:
-        try:
-            self._library = ctypes.CDLL(str(library))
-        except OSError as error:
-            raise PccError(f"cannot load {library}: {error}") from None
+        self._library = _open_library(library)
         _declare(self._library)
         if (abi := self._library.pcc_abi_version()) != ABI_VERSION:
             raise PccError(f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again")
@@ -183,6 +181,20 @@ def host_target() -> str:
     if name not in ("x86_64-linux", "aarch64-linux"):
         raise PccError(f"pcc makes no libraries for this computer ({name}), only for x86_64-linux and aarch64-linux")
     return name
+
+
+def _open_library(library: Path) -> ctypes.CDLL:
+    """The library that lies there now, by a name of its own: for a name it has loaded before, dlopen gives what lay there then.
+
+    Weights are shared all the same, because a file that is loaded already is recognised by its inode.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / library.name
+        link.symlink_to(library)
+        try:
+            return ctypes.CDLL(str(link))
+        except OSError as error:
+            raise PccError(f"cannot load {library}: {str(error).replace(str(link), library.name)}") from None
 
 
 def _declare(library: ctypes.CDLL) -> None:

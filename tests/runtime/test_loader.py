@@ -116,6 +116,18 @@ def test_closed_and_impossible_models() -> None:
         load(toy_package(), threads=-1)
 
 
+def test_a_package_compiled_again_is_read_again(tmp_path: Path) -> None:
+    shutil.copytree(toy_package(), tmp_path / "net")
+    first, again = load(tmp_path / "net"), load(tmp_path / "net")
+    assert first._library._handle == again._library._handle, "one file, so one copy of the weights"
+    shutil.rmtree(tmp_path / "net")
+    shutil.copytree(toy_package(), tmp_path / "net")
+    second = load(tmp_path / "net")
+    assert second._library._handle != first._library._handle, "dlopen gave the library that lay there before"
+    _agree(first(*INPUTS))
+    _agree(second(*INPUTS))
+
+
 def test_foreign_and_damaged_packages(tmp_path: Path) -> None:
     with pytest.raises(PccError, match="cannot load aarch64-linux libraries, only x86_64-linux"):
         load(toy_package(), target="aarch64-linux")
