@@ -130,7 +130,7 @@ class Emitter:
                 return _FUNCTIONS[function](k, *args, lanes)
 
     def _power(self, base: "Value", exponent: float) -> "Value":
-        """Whole exponents by multiplication, halves by a root, others as ``e^(exponent log base)``: relative error about |exponent log base| 2^-24."""
+        """Whole exponents by multiplication, halves by a root, others as ``e^(exponent log base)``: relative error about |exponent log base| 2^-23."""
         whole, half = divmod(abs(exponent), 1.0)
         if half not in (0.0, 0.5) or whole > 64:
             return math.exp(self.k, self.constant(exponent) * math.log(self.k, base, self.lanes), self.lanes)
@@ -153,7 +153,7 @@ def _either(operation):
         from tvm import tirx
 
         value = operation(k, a, b)
-        return value if k.isa.nan_from_either else math.select(k, tirx.NE(a, a), a, value)
+        return value if k.isa.nan_from_either else math.select(k, tirx.isnan(a), a, value)
 
     return apply
 

@@ -107,8 +107,6 @@ class PoolWindow:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
         inputs = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
-        with k.loop(0, inputs + 2 * k.lanes) as i:  # TVM sizes the array by the parts it sees used
-            k.store(row, i, k["empty"])
         blocks = k.let((k["out_height"] + k["rows_per_item"] - 1) // k["rows_per_item"])
         with k.work() as item:
             plane, first = k.let(item // blocks), k.let(item % blocks * k["rows_per_item"])

@@ -168,8 +168,6 @@ class ResizeBilinear:
     def body(self, k: "KernelBuilder") -> None:
         lanes = k.lanes
         mixed = k.local(STRETCH + lanes)
-        with k.loop(0, STRETCH + lanes) as i:  # TVM sizes the array by the parts it sees used
-            k.store(mixed, i, k.load(k["row_weights"], 0))
         with _rows(k) as (x_at, y_at, oy):
             low, high = (k.let(x_at + k.load(k["rows"], oy * 2 + which) * k["x_row"]) for which in (0, 1))
             weight = k.let(k.splat(k.load(k["row_weights"], oy), lanes))

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 def exact_run(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None]) -> None:
-    """Emits code that covers ``[0, count)``: ``emit(offset, lanes)`` does ``lanes`` elements from ``offset`` on, each element once."""
+    """Emits code that covers ``[0, count)``: ``emit(offset, lanes)`` does ``lanes`` elements from ``offset`` on, each element once.
+
+    ``count`` must not be negative: its low bits would still be obeyed.
+    """
     with k.loop(0, count // k.lanes) as vector:
         emit(vector * k.lanes, k.lanes)
     run_tail(k, count, emit)

@@ -127,6 +127,31 @@ def test_maximum_keeps_nan_from_either_side() -> None:
         np.testing.assert_array_equal(got, np.array([np.nan, np.nan, 3.0] * 9))
 
 
+def test_long_chains_stay_small() -> None:
+    """Code grows with the length of a chain, not with its depth: TVM must not copy what is bound into its uses."""
+    target = ALL_TARGETS[0]
+    once, thrice = (len(assembly(Map(text, "v"), target).splitlines()) for text in ("pow(x0,0.3)", "pow(tanh(pow(exp(pow(x0,0.3)),0.7)),0.2)"))
+    assert thrice < 6 * once
+
+
+def test_nan_stays_in_every_function() -> None:
+    from pcc.codegen.native import run_native
+
+    from .support import LANES, X86_TARGETS
+
+    chains = [f"{name}(x0)" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "relu", "tanh", "gelu")]
+    chains += ["pow(x0,0.3)", "pow(x0,2)", "min(x0,1)", "max(1,x0)", "clip(x0,-1,1)"]
+    for target in X86_TARGETS:
+        b = ProgramBuilder("test", LANES[target.isa])
+        x = b.input("x", (19,))
+        for text in chains:
+            y = b.tensor(text, (19,))
+            emit_elementwise(Elementwise("f", (x,), y, text), b)
+            b.output(text, y)
+        for text, got in zip(chains, run_native(b.build(), [np.full(19, np.nan, np.float32)], target), strict=True):
+            assert np.isnan(got).all(), text
+
+
 def test_names_are_symbols_and_differ_with_the_expression() -> None:
     kernels = [Map("relu(add(x0,x1))", "vv"), Map("relu(add(x0,x1))", "vs"), Map("relu(add(x1,x0))", "vv"), Map("add(x0,0.5)", "v"), Map("add(x0,5)", "v")]
     assert len({kernel.name for kernel in kernels}) == 5

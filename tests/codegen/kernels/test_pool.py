@@ -5,12 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.pool import PoolPlane, PoolWindow, emit_pool
-from pcc.codegen.layers import ConvGeometry, Pool2d
+from pcc.codegen.layers import ConvGeometry, Copy, Pool2d
 from pcc.codegen.program import ProgramBuilder
 from pcc.target import Target
 
-from .support import ALL_TARGETS, assembly, check, external_calls, rng
+from .support import ALL_TARGETS, assembly, check, external_calls, padded_view, rng
 
 
 def check_pool(shape: tuple[int, ...], mode: str, geometry: ConvGeometry, expected: torch.Tensor, x: np.ndarray, include: bool = True) -> None:
@@ -69,6 +70,34 @@ def test_whole_planes(shape: tuple[int, ...], mode: str) -> None:
     values = torch.from_numpy(x).double()
     expected = values.amax((2, 3), keepdim=True) if mode == "max" else values.mean((2, 3), keepdim=True)
     check_pool(shape, mode, ConvGeometry(shape[2:]), expected, x)
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_uneven_average(include: bool) -> None:
+    """Padding (top 1, left 0, bottom 2, right 1), of which every element counts or none."""
+    x = rng().standard_normal((2, 5, 9, 11), np.float32)
+    padded, ones = (F.pad(values, (0, 1, 1, 2)) for values in (torch.from_numpy(x).double(), torch.ones(1, 1, 9, 11).double()))
+    expected = F.avg_pool2d(padded, 3, 2)
+    if not include:
+        expected = expected / F.avg_pool2d(ones, 3, 2)
+    check_pool(x.shape, "avg", geometry_of(3, 2, (1, 0, 2, 1), 1), expected, x, include)
+
+
+def test_strided_views() -> None:
+    """From the middle of larger planes into the middle of larger planes, by window and whole."""
+    x = rng().standard_normal((2, 5, 7, 9), np.float32)
+    values = torch.from_numpy(x).double()
+
+    def build(b: ProgramBuilder) -> None:
+        source = padded_view(b, "source", x.shape)
+        emit_copy(Copy("in", b.input("x", x.shape), source), b)
+        for name, shape, geometry in (("window", (2, 5, 4, 5), geometry_of(3, 2, 1, 1)), ("plane", (2, 5, 1, 1), ConvGeometry((7, 9)))):
+            target, y = padded_view(b, f"{name}.strided", shape), b.tensor(name, shape)
+            emit_pool(Pool2d(name, source, target, "avg", geometry), b)
+            emit_copy(Copy("out", target, y), b)
+            b.output(name, y)
+
+    check(build, [x], [F.avg_pool2d(values, 3, 2, 1), values.mean((2, 3), keepdim=True)], rtol=1e-6)
 
 
 def geometry_of(kernel: int | tuple[int, int], stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int) -> ConvGeometry:
