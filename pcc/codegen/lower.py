@@ -252,13 +252,12 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _constant_pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    """The value everywhere, from one constant row; then the input into its place."""
-    from pcc.codegen.kernels.copy import emit_copy
+    """The value everywhere, then the input into its place."""
+    from pcc.codegen.kernels.copy import emit_copy, emit_fill
 
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     y = lowering.builder.tensor(node.name, shape)
-    row = lowering.builder.constant(f"{node.name}.fill", np.full(shape[-1], given["value"], np.float32))
-    emit_copy(layers.Copy(node.name, View(row.buffer, shape, (*(0,) * (len(shape) - 1), 1)), y), lowering.builder)
+    emit_fill(node.name, y, float(given["value"]), lowering.builder)
     inside = y
     for position, before in enumerate(given["pad"][::2]):
         dim = len(shape) - 1 - position

@@ -162,10 +162,10 @@ def test_resize() -> None:
     from pcc.codegen.kernels.resize import emit_resize
 
     cases = Cases()
-    for mode, size in product(["nearest", "bilinear"], [(1, 1), (5, 13), (14, 14)]):
+    for (mode, align), size in product([("nearest", None), ("bilinear", False), ("bilinear", True)], [(1, 1), (5, 13), (14, 14)]):
         x, x64 = cases.input(1, 3, 7, 6)
-        y64 = F.interpolate(x64, size, mode=mode)
-        emit_resize(Resize2d("resize", x, cases.output((mode, size), y64), mode), cases.builder)
+        y64 = F.interpolate(x64, size, mode=mode, align_corners=align)
+        emit_resize(Resize2d("resize", x, cases.output((mode, align, size), y64), mode, bool(align)), cases.builder)
     cases.check()
 
 
@@ -183,13 +183,14 @@ def test_softmax() -> None:
 
 @arm64
 def test_copies() -> None:
-    from pcc.codegen.kernels.copy import emit_copy
+    from pcc.codegen.kernels.copy import emit_copy, emit_fill
 
     cases = Cases()
     (a, a64), (b, b64) = cases.input(2, 3, 5, 7), cases.input(2, 4, 5, 7)
     y = cases.output("concat", torch.cat([a64, b64], 1))
     for x, at in ((a, 0), (b, 3)):
         emit_copy(Copy("concat", x, View(y.buffer, x.shape, y.strides, at * 35)), cases.builder)
+    emit_fill("fill", cases.output("fill", torch.full((3, 7), 2.5, dtype=torch.float64)), 2.5, cases.builder)
     turned = View(a.buffer, (2, 5, 7, 3), tuple(contiguous_strides(a.shape)[dim] for dim in (0, 2, 3, 1)))
     emit_copy(Copy("permute", turned, cases.output("permute", a64.permute(0, 2, 3, 1))), cases.builder)
     cases.check()
@@ -205,7 +206,32 @@ EXPRESSIONS = [
     "exp(neg(abs(x0)))",
     "sqrt(add(mul(x0,x0),1))",
     "log(add(mul(x0,x0),1))",
+    "gelu(mul(x0,pow(abs(x1),0.3)))",
+    "add(silu(x0),leaky_relu(hardsigmoid(x1),0.1))",
 ]
+
+
+ENDS = [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e-45, -3e38, 100.0, -100.0]
+"""Values at the ends of the functions."""
+
+
+@arm64
+def test_ends_of_functions() -> None:
+    """NaN and infinity come out of vectors and of single values as PyTorch has them."""
+    from pcc.codegen.kernels.elementwise import emit_elementwise
+
+    functions = ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "hardswish", "silu", "gelu"]
+    values = torch.tensor(ENDS).double()
+    b = ProgramBuilder("ends", 4)
+    x = b.input("x", values.shape)
+    for name in functions:
+        y = b.tensor(name, values.shape)
+        emit_elementwise(Elementwise(name, (x,), y, f"{name}(x0)"), b)
+        b.output(name, y)
+    for cpu, outputs in run_emulated(b.build(), [values.numpy().astype(np.float32)]).items():
+        for name, output in zip(functions, outputs, strict=True):
+            want = evaluate(parse(f"{name}(x0)"), [values]).float().numpy()
+            np.testing.assert_allclose(output, want, rtol=1e-6, atol=1e-37, err_msg=f"{name} on {cpu}")
 
 
 @arm64

@@ -155,7 +155,7 @@ class PoolWindow:
 
     def _every(self, k: "KernelBuilder", row: "Expr", at: "Expr", lanes: int) -> "Expr":
         """``lanes`` elements of the row from ``at`` on, a stride apart."""
-        from tvm import tirx
+        from pcc.codegen.builder import tirx
 
         if lanes == 1 or self.stride == 1:
             return k.load(row, at, lanes)
@@ -236,7 +236,7 @@ class PoolPlane:
 
 def fold(k: "KernelBuilder", mode: str, vector: "Expr", lanes: int) -> "Expr":
     """The sum or maximum of a vector's lanes, by halves."""
-    from tvm import tirx
+    from pcc.codegen.builder import tirx
 
     while lanes > 1:
         vector, lanes = k.let(vector), lanes // 2

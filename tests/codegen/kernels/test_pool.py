@@ -69,7 +69,7 @@ def test_whole_planes(shape: tuple[int, ...], mode: str) -> None:
     x = rng().standard_normal(shape, np.float32)
     values = torch.from_numpy(x).double()
     expected = values.amax((2, 3), keepdim=True) if mode == "max" else values.mean((2, 3), keepdim=True)
-    check_pool(shape, mode, ConvGeometry(shape[2:]), expected, x)
+    check_pool(shape, mode, ConvGeometry((shape[2], shape[3])), expected, x)
 
 
 @pytest.mark.parametrize("include", [True, False])
