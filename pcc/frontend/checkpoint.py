@@ -86,6 +86,9 @@ def _state_dict(loaded: Any, name: str) -> dict[str, Tensor]:
 
 
 def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    odd = [f"{key} ({reason})" for key, value in state.items() if (reason := _not_plain(value))]
+    if odd:
+        raise PccError(f"weights '{name}' hold tensors that are not plain real numbers: {_some(odd)}")
     own = module.state_dict()
     # Counters of batch norm that old checkpoints lack; no inference reads them.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -94,6 +97,15 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     problems = [f"{len(keys)} {word}: {_some(keys)}" for keys, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape")) if keys]
     if problems:
         raise PccError(f"weights '{name}' do not fit {type(module).__name__}: {'; '.join(problems)}")
+
+
+def _not_plain(x: Tensor) -> str | None:
+    """What keeps a tensor from being copied into a parameter as it is."""
+    if x.is_meta:
+        return "meta, without values"
+    if x.layout != torch.strided:
+        return str(x.layout).removeprefix("torch.")
+    return str(x.dtype).removeprefix("torch.") if x.is_complex() or x.is_quantized else None
 
 
 def _some(items: list[str]) -> str:

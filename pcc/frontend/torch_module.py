@@ -1,6 +1,10 @@
 """An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side effects."""
 
+import io
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -25,6 +29,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Grap
 
     Raises `PccError` if the module cannot be exported, is not fp32, or has weights that are not finite.
     """
+    _check_fp32(module)
     check_finite(module)
     for position, example in enumerate(example_inputs):
         if example.dtype != torch.float32:
@@ -42,9 +47,15 @@ def import_module(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Grap
     return graph_module
 
 
+def _check_fp32(module: nn.Module) -> None:
+    """`PccError` for parameters or buffers of another floating point type (integers may stay: counters, indices)."""
+    for name, values in (*module.named_parameters(), *module.named_buffers()):
+        if (values.is_floating_point() or values.is_complex()) and values.dtype != torch.float32:
+            raise PccError(f"'{name}' is {_dtype(values)}: pcc compiles fp32 models; call model.float() first")
+
+
 def _export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _quiet():
         try:
             exported = torch.export.export(module, example_inputs, strict=False)
             # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are written through.
@@ -52,6 +63,19 @@ def _export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPr
         except Exception as error:
             reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
             raise PccError(f"cannot export {type(module).__name__} for inputs {[tuple(x.shape) for x in example_inputs]}: {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _plain_graph(exported: ExportedProgram) -> GraphModule:
@@ -119,7 +143,7 @@ def _returned(exported: ExportedProgram) -> dict[str, str]:
         if spec.kind != OutputKind.USER_OUTPUT:
             raise PccError(f"the model changes '{spec.target or spec.arg.name}' when it runs; pcc compiles models without state")
         if not isinstance(spec.arg, TensorArgument):
-            raise PccError(f"output '{spec.arg.name}' of the model is not a tensor")
+            raise PccError("an output of the model is not a tensor: pcc compiles models that return tensors, alone or in tuples, lists and dicts")
     nodes = [spec.arg.name for spec in exported.graph_signature.output_specs]
     if not nodes:
         raise PccError("the model returns no tensor")

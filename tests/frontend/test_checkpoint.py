@@ -1,5 +1,6 @@
 """Checkpoints: every layout that people have, and each way to be wrong in one line."""
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -112,6 +113,16 @@ def test_files_that_are_not_checkpoints(tmp_path: Path, name: str, content: byte
     with pytest.raises(PccError, match=words) as caught:
         load_weights(net(), tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_tensors_that_are_not_plain_numbers(tmp_path: Path) -> None:
+    for bend, words in ((lambda x: x.to_sparse(), "sparse_coo"), (lambda x: x.to(torch.complex64), "complex64"), (lambda x: x.to("meta"), "meta")):
+        state = filled()
+        key = next(iter(state))
+        state[key] = bend(state[key])
+        torch.save(state, tmp_path / "w.pt")
+        with pytest.raises(PccError, match=rf"not plain real numbers: {re.escape(key)} \({words}"):
+            load_weights(net(), tmp_path / "w.pt")
 
 
 def test_dict_without_tensors(tmp_path: Path) -> None:
