@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcc.errors import PccError
-from pcc.target import Target, target_named
+from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,17 +31,17 @@ def compile(
 ) -> "CompileReport":
     """Compiles a module for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
 
-    ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine if None. ``pipeline`` is a pass
-    pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's, in small letters) names the
-    library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or written.
+    ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
+    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's, in
+    small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or
+    written.
     """
     from pcc.compiler import compile_model
     from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning
-    from pcc.runtime.loader import host_target
 
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
-    targets = [_resolve(one) for one in several]
+    targets = [target_named(one) if isinstance(one, str) else one for one in several]
     text = DEFAULT_PIPELINE if pipeline is None else pipeline
     text = text if prune is None else insert_pruning(text, prune)
     library = name or type(module).__name__.lower()
@@ -53,10 +53,6 @@ def load(package: str | PathLike[str], threads: int = 1) -> "Model":
     from pcc.runtime.loader import load as load_package
 
     return load_package(Path(package), threads=threads)
-
-
-def _resolve(target: str | Target) -> Target:
-    return target_named(target) if isinstance(target, str) else target
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """What we compile for: processor, ABI and instruction set, as named presets."""
 
+import platform
 from dataclasses import dataclass, replace
 
 from pcc.errors import PccError
@@ -63,6 +64,15 @@ def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
     flags = host_cpu_flags()
     return "x86-64-v4" if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= flags else "x86-64-v3"
+
+
+def host_target() -> Target:
+    """This computer as a target, with the best processor name we know for it; `PccError` where pcc makes no libraries for it."""
+    machine, aliases = platform.machine().lower(), {"arm64": "aarch64", "amd64": "x86_64"}
+    name = f"{aliases.get(machine, machine)}-{platform.system().lower()}"
+    if name not in ("x86_64-linux", "aarch64-linux"):
+        raise PccError(f"pcc makes no libraries for this computer ({name}), only for x86_64-linux and aarch64-linux")
+    return target_named(name, "native" if name == "x86_64-linux" else None)
 
 
 def target_named(name: str, cpu: str | None = None) -> Target:

@@ -22,15 +22,13 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
         yield lambda step: bar.update(task, description=step)
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a plain aligned table: the first column to the left, numbers to the right. Never truncates."""
     import click
 
     cells = [[str(cell) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     right = [i > 0 and all(_is_number(row[i]) for row in cells[1:]) for i in range(len(headers))]
-    if title:
-        click.echo(title)
     for number, row in enumerate(cells):
         click.echo("  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True)).rstrip())
         if number == 0:

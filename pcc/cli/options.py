@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pcc.errors import PccError
-from pcc.target import ARM_CPUS, X86_CPUS, Target, target_named
+from pcc.target import ARM_CPUS, X86_CPUS, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
@@ -46,14 +46,6 @@ def chosen_device(device: str, cpu: str | None) -> "Device":
     if cpu and device != "qemu":
         raise PccError(f"--cpu is for --device qemu; the {device} has the processor it has")
     return device_named(f"{device}:{cpu}" if cpu else device)
-
-
-def host_target() -> Target:
-    """This machine, with all it can do."""
-    from pcc.runtime.loader import host_target
-
-    name = host_target()
-    return target_named(name, "native" if name.startswith("x86_64") else None)
 
 
 def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:

@@ -1,10 +1,10 @@
 """The program's reference interpreter: every call's numpy meaning, on one arena of floats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pcc.codegen.kernel import READ_SLACK, Argument
+from pcc.codegen.kernel import READ_SLACK, Argument, Kernel
 from pcc.codegen.program import ITEMSIZE, Call, Program, View
 
 _NUMPY = {"f32": np.float32, "i32": np.int32}
@@ -36,21 +36,22 @@ class Memory:
 
 def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:
     """Runs the program on numpy. ``parts`` splits every call's work, as threads would."""
-
-    def run(call: Call, arguments: Mapping[str, Argument]) -> None:
-        for part in range(parts):
-            begin, end = call.work * part // parts, call.work * (part + 1) // parts
-            if begin < end:
-                call.kernel.reference(arguments, begin, end)
-
-    return execute(program, inputs, run)
+    return execute(program, inputs, lambda kernel, arguments, begin, end: kernel.reference(arguments, begin, end), parts)
 
 
-def execute(program: Program, inputs: Sequence[np.ndarray], run_call) -> list[np.ndarray]:
-    """Copies inputs in, runs each call with ``run_call(call, arguments)``, copies outputs out."""
+RunKernel = Callable[[Kernel, Mapping[str, Argument], int, int], None]
+"""Runs a kernel on its arguments for the work items ``[begin, end)``."""
+
+
+def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKernel, parts: int) -> list[np.ndarray]:
+    """Copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out."""
     memory = Memory(program)
     for port, value in zip(program.inputs, inputs, strict=True):
         memory.arrays[port.buffer][: value.size] = np.asarray(value, np.float32).ravel()
     for call in program.calls:
-        run_call(call, memory.arguments(call))
+        arguments = memory.arguments(call)
+        for part in range(parts):
+            begin, end = call.work * part // parts, call.work * (part + 1) // parts
+            if begin < end:
+                run_kernel(call.kernel, arguments, begin, end)
     return [memory.arrays[port.buffer][: int(np.prod(port.shape))].reshape(port.shape).copy() for port in program.outputs]

@@ -9,6 +9,7 @@ import numpy as np
 
 from pcc.codegen.program import View
 from pcc.ir.activation import IDENTITY, Activation
+from pcc.ir.ops import window_output_size
 from pcc.sparsity.fkw import FKW
 
 
@@ -22,8 +23,8 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        (kh, kw), (sh, sw), (top, left, bottom, right), (dh, dw) = self.kernel, self.stride, self.padding, self.dilation
-        return (height + top + bottom - dh * (kh - 1) - 1) // sh + 1, (width + left + right - dw * (kw - 1) - 1) // sw + 1
+        """(height, width) of the output of an image; `PccError` where the window does not fit it."""
+        return window_output_size((height, width), self.kernel, self.stride, self.padding, self.dilation)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,19 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
+from pcc.codegen.kernels.conv_dense import emit_conv_dense
+from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
+from pcc.codegen.kernels.conv_sparse import emit_conv_sparse
+from pcc.codegen.kernels.copy import emit_copy, emit_fill
+from pcc.codegen.kernels.elementwise import emit_elementwise
+from pcc.codegen.kernels.linear import emit_linear
+from pcc.codegen.kernels.pool import emit_pool
+from pcc.codegen.kernels.resize import emit_resize
+from pcc.codegen.kernels.softmax import emit_softmax
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
 from pcc.errors import PccError
+from pcc.ir import ops
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
@@ -43,9 +53,9 @@ class Lowering:
         elif node.op == "output":
             self._outputs(node)
         elif node.op == "call_function":
-            rule = _RULES.get(str(node.target))
+            rule = _RULES.get(node.target)
             if rule is None:
-                raise PccError(f"node {node.name}: no kernel computes {node.target}")
+                raise PccError(f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and fold-batchnorm")
             self.views[node] = rule(self, node, arguments(node))
 
     def array(self, node: Node) -> np.ndarray:
@@ -74,15 +84,11 @@ class Lowering:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""
         if view.is_contiguous:
             return view
-        from pcc.codegen.kernels.copy import emit_copy
-
         copy = self.builder.tensor(name, view.shape)
         emit_copy(layers.Copy(name, view, copy), self.builder)
         return copy
 
     def _outputs(self, node: Node) -> None:
-        from pcc.codegen.kernels.copy import emit_copy
-
         for name, value in outputs(self.graph_module).items():
             view = self.view(value)
             buffer = self.builder.buffers[view.buffer]
@@ -118,25 +124,19 @@ def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         activation=Activation.parse(given["activation"]),
     )
     choice = annotation(node, KernelChoice)
-    if choice is not None and choice.family == "conv-depthwise":
-        from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise as emit
-    else:
-        from pcc.codegen.kernels.conv_dense import emit_conv_dense as emit
+    emit = emit_conv_depthwise if choice is not None and choice.family == "conv-depthwise" else emit_conv_dense
     emit(layer, lowering.builder)
     return layer.y
 
 
 def _pattern_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.conv_sparse import emit_conv_sparse
-
     o, i, kh, kw = (int(size) for size in given["shape"])
-    arrays = {name: lowering.array(given[name]) for name in ("weight", "patterns", "reorder", "offset", "index", "kernel_stride")}
-    stride = arrays.pop("kernel_stride")
+    arrays = [lowering.array(given[name]) for name in ("patterns", "reorder", "offset", "index", "kernel_stride", "weight")]
     layer = layers.Conv2d(
         node.name,
         x=lowering.view(given["x"]),
         y=lowering.result(node),
-        weight=FKW(shape=(o, i, kh, kw), groups=given["groups"], group=given["filter_group"], stride=stride, **arrays),
+        weight=FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays),
         bias=lowering.optional_array(given["bias"]),
         geometry=geometry_of(given, (kh, kw)),
         groups=given["groups"],
@@ -148,8 +148,6 @@ def _pattern_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> Vi
 
 
 def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.linear import emit_linear
-
     residual = lowering.optional_view(given["residual"])
     layer = layers.Linear(
         node.name,
@@ -165,8 +163,6 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.pool import emit_pool
-
     geometry = geometry_of(given, _pair(given["kernel"]))
     layer = layers.Pool2d(node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"])
     emit_pool(layer, lowering.builder)
@@ -174,8 +170,6 @@ def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.resize import emit_resize
-
     scales = given["scales"]
     layer = layers.Resize2d(
         node.name,
@@ -190,8 +184,6 @@ def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.softmax import emit_softmax
-
     x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
     layer = layers.Softmax(node.name, x, lowering.result(node), given["dim"] % len(x.shape), given["log"])
     emit_softmax(layer, lowering.builder)
@@ -199,16 +191,12 @@ def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _elementwise(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.elementwise import emit_elementwise
-
     layer = layers.Elementwise(node.name, tuple(lowering.view(x) for x in given["xs"]), lowering.result(node), given["expression"])
     emit_elementwise(layer, lowering.builder)
     return layer.y
 
 
 def _concat(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    from pcc.codegen.kernels.copy import emit_copy
-
     y = lowering.result(node)
     dim = given["dim"] % len(y.shape)
     position = 0
@@ -251,10 +239,8 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.contiguous(spread, node.name)
 
 
-def _constant_pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     """The value everywhere, then the input into its place."""
-    from pcc.codegen.kernels.copy import emit_copy, emit_fill
-
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     y = lowering.builder.tensor(node.name, shape)
     emit_fill(node.name, y, float(given["value"]), lowering.builder)
@@ -272,19 +258,18 @@ def slice_view(view: View, dim: int, begin: int, end: int) -> View:
     return View(view.buffer, shape, view.strides, view.offset + begin * view.strides[dim])
 
 
-_RULES: dict[str, Callable[[Lowering, Node, dict[str, Any]], View]] = {
-    "pcc.conv2d.default": _conv2d,
-    "pcc.pattern_conv2d.default": _pattern_conv2d,
-    "pcc.linear.default": _linear,
-    "pcc.pool2d.default": _pool2d,
-    "pcc.resize2d.default": _resize2d,
-    "pcc.softmax.default": _softmax,
-    "pcc.elementwise.default": _elementwise,
-    "pcc.concat.default": _concat,
-    "aten.reshape.default": _reshape,
-    "aten.view.default": _reshape,
-    "aten.permute.default": _permute,
-    "aten.slice.Tensor": _slice,
-    "aten.expand.default": _expand,
-    "aten.constant_pad_nd.default": _constant_pad,
+_RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
+    ops.CONV2D: _conv2d,
+    ops.PATTERN_CONV2D: _pattern_conv2d,
+    ops.LINEAR: _linear,
+    ops.POOL2D: _pool2d,
+    ops.RESIZE2D: _resize2d,
+    ops.SOFTMAX: _softmax,
+    ops.ELEMENTWISE: _elementwise,
+    ops.CONCAT: _concat,
+    ops.RESHAPE: _reshape,
+    ops.PERMUTE: _permute,
+    ops.SLICE: _slice,
+    ops.EXPAND: _expand,
+    ops.PAD: _pad,
 }

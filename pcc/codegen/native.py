@@ -12,7 +12,7 @@ import numpy as np
 from pcc.codegen.interpret import execute
 from pcc.codegen.kernel import Argument, Kernel
 from pcc.codegen.objects import compile_kernels
-from pcc.codegen.program import Call, Program
+from pcc.codegen.program import Program
 from pcc.target import Target
 
 
@@ -40,12 +40,4 @@ class NativeKernels:
 
 def run_native(program: Program, inputs: Sequence[np.ndarray], target: Target, parts: int = 1) -> list[np.ndarray]:
     """Runs the program's machine code here. ``parts`` splits every call's work, as threads would."""
-    kernels = NativeKernels(program.kernels, target)
-
-    def run(call: Call, arguments: Mapping[str, Argument]) -> None:
-        for part in range(parts):
-            begin, end = call.work * part // parts, call.work * (part + 1) // parts
-            if begin < end:
-                kernels.call(call.kernel, arguments, begin, end)
-
-    return execute(program, inputs, run)
+    return execute(program, inputs, NativeKernels(program.kernels, target).call, parts)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pcc.deploy.device import Device
-from pcc.runtime.loader import host_target
+from pcc.target import host_target
 
 
 class Host(Device):
@@ -12,7 +12,7 @@ class Host(Device):
     name = "host"
 
     def __init__(self) -> None:
-        self.target = host_target()
+        self.target = host_target().name
 
     def command(self, program: Path) -> list[str]:
         return [str(program)]

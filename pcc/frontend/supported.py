@@ -2,9 +2,8 @@
 
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
@@ -15,13 +14,10 @@ from pcc.ir.graph import is_constant, layer_name
 if TYPE_CHECKING:
     from pcc.passes.manager import PassEvent
 
-_aten: Any = torch.ops.aten
-
 SUPPORTED = frozenset(
     {
         *(ops.CONV2D, ops.PATTERN_CONV2D, ops.LINEAR, ops.POOL2D, ops.RESIZE2D, ops.CONCAT, ops.SOFTMAX, ops.ELEMENTWISE),
-        *(_aten.reshape.default, _aten.permute.default, _aten.slice.Tensor, _aten.expand.default, _aten.constant_pad_nd.default),
-        _aten.batch_norm.default,  # fold-batchnorm leaves none
+        *(ops.RESHAPE, ops.PERMUTE, ops.SLICE, ops.EXPAND, ops.PAD, ops.BATCH_NORM),
     }
 )
 

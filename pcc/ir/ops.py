@@ -1,7 +1,7 @@
 """The operators of the graph: ``torch.ops.pcc.*`` with reference semantics in PyTorch and shape functions.
 
 Activations are NCHW fp32 of static shape. Padding is always (top, left, bottom, right). ``activation`` is the text of `pcc.ir.activation`.
-Data movement stays ATen: ``view``, ``permute``, ``slice``, ``constant_pad_nd``, ``expand``.
+Data movement stays ATen: ``reshape``, ``permute``, ``slice``, ``expand``, ``constant_pad_nd``.
 
 Importing this module registers the operators; the names in capitals are what graph nodes have as their target.
 """
@@ -97,7 +97,7 @@ CONV2D = _register(
 """``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
 
 
-def packed_weight(
+def fkw_of(
     weight: Tensor,
     patterns: Tensor,
     reorder: Tensor,
@@ -132,7 +132,7 @@ def _pattern_conv2d(
     groups: int,
     activation: str,
 ) -> Tensor:
-    packed = packed_weight(weight, patterns, reorder, offset, index, kernel_stride, shape, filter_group, groups)
+    packed = fkw_of(weight, patterns, reorder, offset, index, kernel_stride, shape, filter_group, groups)
     dense = torch.from_numpy(fkw.unpack(packed)).to(x)
     return _conv2d(x, dense, bias, residual, stride, padding, dilation, groups, activation)
 
@@ -244,3 +244,14 @@ ELEMENTWISE = _register(
     lambda xs, expression: torch.broadcast_shapes(*(x.shape for x in xs)),
 )
 """An expression of `pcc.ir.expression` for each element; operands broadcast."""
+
+
+# ---- what stays ATen ----
+
+_aten: Any = torch.ops.aten
+
+RESHAPE, PERMUTE, SLICE, EXPAND, PAD = _aten.reshape.default, _aten.permute.default, _aten.slice.Tensor, _aten.expand.default, _aten.constant_pad_nd.default
+"""Data movement in a canonical graph."""
+
+BATCH_NORM = _aten.batch_norm.default
+"""Batch norm in a canonical graph, with fixed statistics; fold-batchnorm leaves none."""

@@ -17,9 +17,7 @@ from torch.fx import Node
 
 from pcc.ir.annotations import FilterOrder, annotate, annotation
 from pcc.ir.graph import arguments, assign_attribute, constant, shape_of
-from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, POOL2D, RESIZE2D
-
-_aten: Any = torch.ops.aten
+from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESHAPE, RESIZE2D, SLICE
 
 
 def reorder_channels(conv: Node, order: np.ndarray) -> str | None:
@@ -183,7 +181,7 @@ _RULES: dict[Any, Callable[[Node, _Plan], None]] = {
     POOL2D: _channelwise,
     RESIZE2D: _channelwise,
     ELEMENTWISE: _elementwise,
-    _aten.reshape.default: _reshape,
-    _aten.slice.Tensor: _slice,
-    _aten.constant_pad_nd.default: _pad,
+    RESHAPE: _reshape,
+    SLICE: _slice,
+    PAD: _pad,
 }

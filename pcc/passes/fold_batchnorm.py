@@ -11,7 +11,6 @@ All in double precision; results are rounded to fp32 once.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
@@ -19,10 +18,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, replace, rewrite, shape_of
-from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR
+from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR
 from pcc.passes.operands import set_argument, set_constant
-
-BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 @dataclass(frozen=True)

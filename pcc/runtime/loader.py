@@ -1,7 +1,6 @@
 """Runs a package's library in this process: a callable on numpy arrays, by ctypes alone."""
 
 import ctypes
-import platform
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.package.read import open_package
+from pcc.target import host_target
 
 ABI_VERSION = 1
 """``PCC_ABI_VERSION`` of the pcc.h that the structs below repeat."""
@@ -161,26 +161,14 @@ class Model:
         return tuple(specs)
 
 
-def load(path: str | Path, threads: int = 1, target: str | None = None) -> Model:
+def load(path: str | Path, threads: int = 1) -> Model:
     """Loads a package's library for this computer.
 
-    ``threads`` compute, the caller's included. ``target`` is needed only to insist on one. Raises `PccError` in one line if the package is
-    damaged, of a newer pcc, or has no library that this computer can execute.
+    ``threads`` compute, the caller's included. Raises `PccError` in one line if the package is damaged, of a newer pcc, or has no library that this
+    computer can execute.
     """
-    host = host_target()
-    if target is not None and target != host:
-        raise PccError(f"this computer cannot load {target} libraries, only {host}: run the package with --device qemu, or on its device")
     package = open_package(Path(path))
-    return Model(package.file(package.target(host).library).absolute(), threads)
-
-
-def host_target() -> str:
-    """The name of the target that this computer is."""
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    name = f"{machine}-{platform.system().lower()}"
-    if name not in ("x86_64-linux", "aarch64-linux"):
-        raise PccError(f"pcc makes no libraries for this computer ({name}), only for x86_64-linux and aarch64-linux")
-    return name
+    return Model(package.file(package.target(host_target().name).library).absolute(), threads)
 
 
 def _open_library(library: Path) -> ctypes.CDLL:

@@ -83,15 +83,15 @@ def unpack(fkw: FKW) -> np.ndarray:
     """The dense weight (O, I/groups, kh, kw), fp32, in the original order of filters: bit for bit what was packed."""
     filters, inputs, kh, kw = fkw.shape
     blocks = np.zeros((filters // fkw.group, fkw.group, inputs, kh * kw), dtype=np.float32)
-    block, chosen = _places(fkw)
+    block, chosen = places(fkw)
     blocks[block[:, None], :, (fkw.index % inputs)[:, None], fkw.patterns[chosen]] = fkw.weight
     weight = np.empty((filters, inputs, kh, kw), dtype=np.float32)
     weight[fkw.reorder] = blocks.reshape(fkw.shape)
     return weight
 
 
-def _places(fkw: FKW) -> tuple[np.ndarray, np.ndarray]:
-    """(filter group, pattern) of every kernel, each (K,)."""
+def places(fkw: FKW) -> tuple[np.ndarray, np.ndarray]:
+    """(filter group, pattern) of every kernel as it is stored, each int64 (K,)."""
     counts = np.diff(fkw.stride, axis=1)
     flat = np.repeat(np.arange(counts.size), counts.ravel())
     return flat // counts.shape[1], flat % counts.shape[1]
@@ -119,7 +119,7 @@ def validate(fkw: FKW) -> None:
     _require(fkw.offset[0] == 0 and fkw.offset[-1] == kernels, f"offset does not run from 0 to {kernels}")
     _require(bool((fkw.stride[:, 0] == 0).all() and (np.diff(fkw.stride, axis=1) >= 0).all()), "stride does not ascend from 0")
     _require(np.array_equal(fkw.stride[:, -1], np.diff(fkw.offset)), "stride and offset disagree about the kernels of a filter group")
-    block, chosen = _places(fkw)
+    block, chosen = places(fkw)
     _require(np.array_equal(fkw.index // inputs, conv_group[block, 0]), "an input channel lies outside the convolution group of its filter")
     keys = (block * count + chosen) * np.int64(inputs) + fkw.index % inputs
     _require(bool((np.diff(keys) > 0).all()), "input channels do not ascend inside a pattern")

@@ -3,8 +3,9 @@
 import click
 import pytest
 
-from pcc.cli.options import Shape, chosen_targets, host_target
+from pcc.cli.options import Shape, chosen_targets
 from pcc.errors import PccError
+from pcc.target import host_target
 
 
 def test_without_names_the_host() -> None:

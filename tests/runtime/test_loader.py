@@ -128,9 +128,7 @@ def test_a_package_compiled_again_is_read_again(tmp_path: Path) -> None:
     _agree(second(*INPUTS))
 
 
-def test_foreign_and_damaged_packages(tmp_path: Path) -> None:
-    with pytest.raises(PccError, match="cannot load aarch64-linux libraries, only x86_64-linux"):
-        load(toy_package(), target="aarch64-linux")
+def test_damaged_packages(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(toy_package(), copy)
     library = copy / "lib/x86_64-linux/libtoy.so"

@@ -7,7 +7,7 @@ import numpy as np
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_weight, split_work
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.stage import Layout, Staged, stage
+from pcc.codegen.kernels.stage import Staged, cost_stage, stage, staged_pitch
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import ProgramBuilder
 
@@ -18,7 +18,6 @@ AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them 
 """
 CYCLES_PER_STORE = 3.0
 """A vector through the epilogue, as seen next to the accumulation it follows."""
-STAGE_CYCLES_PER_VECTOR = 2.5
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ def _rows(layer: Conv2d, pitch: int) -> _Rows:
     return _Rows(positions, positions, positions) if height == 1 or all(stride == pitch == width for stride in strides) else _Rows(positions, pitch, width)
 
 
-def _is_staged(layer: Conv2d) -> bool:
-    return layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
-
-
-def _pitch(layer: Conv2d) -> int:
-    return Layout(layer.geometry, *layer.x.shape[2:]).pitch if _is_staged(layer) else layer.x.strides[2]
-
-
 def _tile_cycles(depth: int, filters: int, vectors: int) -> int:
     """One fused multiply-add a cycle."""
     return int((depth + CYCLES_PER_STORE) * filters * vectors)
@@ -56,7 +47,7 @@ def _kernel_cycles(layer: Conv2d, lanes: int, tile: tuple[int, int]) -> float:
     assert isinstance(weight, np.ndarray)
     filters, vectors = tile
     blocks = -(-(weight.shape[0] // layer.groups) // filters)
-    tiles = -(-_rows(layer, _pitch(layer)).positions // (vectors * lanes))
+    tiles = -(-_rows(layer, staged_pitch(layer.x, layer.geometry)).positions // (vectors * lanes))
     return float(layer.x.shape[0] * layer.groups * blocks * tiles * _tile_cycles(weight[0].size, filters, vectors))
 
 
@@ -69,11 +60,7 @@ def _choose(layer: Conv2d, lanes: int) -> tuple[int, int]:
 def cost_conv_dense(layer: Conv2d, lanes: int) -> float:
     """Modelled cycles on one core: one vector multiply-add a cycle over whole tiles (junk columns and filled-up blocks included), 3 cycles a
     stored vector, 2.5 a staged one. Weights and inputs are assumed to arrive in time, which holds from about 10 outputs a weight on."""
-    cycles = _kernel_cycles(layer, lanes, _choose(layer, lanes))
-    if _is_staged(layer):
-        batch, channels, height, width = layer.x.shape
-        cycles += batch * channels * Layout(layer.geometry, height, width).plane / lanes * STAGE_CYCLES_PER_VECTOR
-    return cycles
+    return _kernel_cycles(layer, lanes, _choose(layer, lanes)) + cost_stage(layer.x, layer.geometry, lanes)
 
 
 def emit_conv_dense(layer: Conv2d, b: ProgramBuilder) -> None:

@@ -15,7 +15,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.stage import Layout, stage
+from pcc.codegen.kernels.stage import stage
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import ProgramBuilder
 
@@ -26,28 +26,6 @@ UNROLLED = ((3, 3), (5, 5))
 """Windows whose taps are unrolled."""
 FLAT_POSITIONS = 1024
 """The largest plane that is computed on the stack."""
-CYCLES_PER_TAP = 1.3
-"""Of one vector: an unaligned load and a multiply-add."""
-STAGE_CYCLES_PER_VECTOR = 2.5
-
-
-def is_depthwise(layer: Conv2d) -> bool:
-    """Whether every filter reads one channel of its own group of one."""
-    return layer.groups == layer.x.shape[1] and layer.groups > 1
-
-
-def cost_conv_depthwise(layer: Conv2d, lanes: int) -> float:
-    """Modelled cycles on one core: 1.3 a tap and vector, 4 a stored vector (smaller tails count whole), plus the staging."""
-    batch, channels, height, width = layer.x.shape
-    out_height, out_width = layer.geometry.output_size(height, width)
-    layout = Layout(layer.geometry, height, width)
-    positions = (out_height - 1) * layout.pitch + out_width
-    by_rows = _vectors_by_rows(out_height, out_width, lanes)
-    vectors = -(-positions // lanes) if _is_flat(positions, by_rows, lanes) else by_rows
-    taps = layer.geometry.kernel[0] * layer.geometry.kernel[1]
-    staged = layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
-    copied = batch * channels * layout.plane / lanes * STAGE_CYCLES_PER_VECTOR if staged else 0.0
-    return batch * layer.y.shape[1] * (vectors * taps * CYCLES_PER_TAP + by_rows * 4) + copied
 
 
 def _vectors_by_rows(height: int, width: int, lanes: int) -> int:

@@ -8,13 +8,12 @@ tables, so that one small kernel for each (taps, tile, epilogue) serves every la
 import numpy as np
 
 from pcc.codegen.kernels import sparse_tile as tile
-from pcc.codegen.kernels.conv_dense import STAGE_CYCLES_PER_VECTOR
 from pcc.codegen.kernels.conv_sparse_gather import ConvSparseGather
 from pcc.codegen.kernels.conv_sparse_scatter import ConvSparseScatter
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_plan import SparsePlan, choose_plan
 from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables
-from pcc.codegen.kernels.stage import Layout, Staged, stage
+from pcc.codegen.kernels.stage import Staged, cost_stage, stage, staged_pitch
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.errors import PccError
@@ -22,7 +21,6 @@ from pcc.sparsity.fkw import FKW
 
 CHANNELS_IN_L1 = 8
 """Input channels whose segments are mixed, to bring segments of like length together, while their inputs stay in L1."""
-
 
 MEASURED_TO_IDEAL = 0.8
 """The dense cost model counts multiply-adds at full speed, of which that kernel reaches 70 to 75 %; sparse costs are measured ones. Between the two,
@@ -50,13 +48,10 @@ def emit_conv_sparse(layer: Conv2d, b: ProgramBuilder, plan: SparsePlan | None =
 
 def cost_conv_sparse(layer: Conv2d, lanes: int) -> float:
     """Modelled cost on one core, in times of a vector multiply-add as `cost_conv_dense` has it; staging is counted alike."""
-    batch, channels, height, width = layer.x.shape
-    rows, columns = layer.geometry.output_size(height, width)
-    copied = layer.geometry.stride != (1, 1) or any(layer.geometry.padding)
-    layout = Layout(layer.geometry, height, width)
-    pitch = layout.pitch if copied else layer.x.strides[2]
-    cost = MEASURED_TO_IDEAL * batch * choose_plan(_weight_of(layer), (rows - 1) * pitch + columns, lanes)[1]
-    return cost + (batch * channels * layout.plane / lanes * STAGE_CYCLES_PER_VECTOR if copied else 0.0)
+    rows, columns = layer.geometry.output_size(*layer.x.shape[2:])
+    positions = (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
+    image = choose_plan(_weight_of(layer), positions, lanes)[1]
+    return MEASURED_TO_IDEAL * layer.x.shape[0] * image + cost_stage(layer.x, layer.geometry, lanes)
 
 
 def _weight_of(layer: Conv2d) -> FKW:

@@ -21,21 +21,10 @@ if TYPE_CHECKING:
 
 VECTORS: dict[int, dict[int, int]] = {16: {1: 4, 4: 4}, 8: {1: 4, 4: 3}, 4: {1: 8, 4: 4}}
 """Vectors of outputs in a tile, by lanes and rows of the tile."""
-WEIGHT_CYCLES_PER_BYTE = 0.25
-"""Weights come from memory: about 4 bytes a cycle on one core."""
 
 
 def _rows(batch: int) -> int:
     return 1 if batch == 1 else 4
-
-
-def cost_linear(layer: Linear, lanes: int) -> float:
-    """Modelled cycles on one core: one vector multiply-add a cycle, but never faster than the weights come from memory (4 bytes a cycle)."""
-    batch, depth = layer.x.shape
-    tile_rows = _rows(batch)
-    outputs = VECTORS[lanes][tile_rows] * lanes
-    tiles = -(-layer.weight.shape[0] // outputs) * -(-batch // tile_rows)
-    return max(float(tiles * depth * tile_rows * outputs / lanes), layer.weight.size * 4 * WEIGHT_CYCLES_PER_BYTE)
 
 
 def emit_linear(layer: Linear, b: ProgramBuilder) -> None:

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from pcc.codegen.kernels.sparse_tables import parts_of, places
+from pcc.codegen.kernels.sparse_tables import parts_of
 from pcc.errors import PccError
-from pcc.sparsity.fkw import FKW
+from pcc.sparsity.fkw import FKW, places
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcc.sparsity.fkw import FKW
+from pcc.sparsity.fkw import FKW, places
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,6 @@ class Kernels:
     """int64 (K,): row of ``patterns``."""
     weight: np.ndarray
     """fp32 (K, E, group)."""
-
-
-def places(fkw: FKW) -> tuple[np.ndarray, np.ndarray]:
-    """(filter group, pattern) of every kernel as FKW stores them, each int64 (K,)."""
-    counts = np.diff(fkw.stride, axis=1)
-    place = np.repeat(np.arange(counts.size), counts.ravel())
-    return place // counts.shape[1], place % counts.shape[1]
 
 
 def parts_of(taps: int, most_taps: int) -> tuple[int, int]:

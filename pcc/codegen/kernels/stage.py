@@ -136,11 +136,31 @@ class Layout:
         return np.array(rows, np.int32)
 
 
+CYCLES_PER_VECTOR = 2.5
+"""What a vector of a staged plane costs."""
+
+
+def is_staged(geometry: ConvGeometry) -> bool:
+    """Whether an input must be copied to be read flat: it is padded, or the window skips positions."""
+    return geometry.stride != (1, 1) or any(geometry.padding)
+
+
+def staged_pitch(x: View, geometry: ConvGeometry) -> int:
+    """The pitch that `stage` gives."""
+    return Layout(geometry, *x.shape[2:]).pitch if is_staged(geometry) else x.strides[2]
+
+
+def cost_stage(x: View, geometry: ConvGeometry, lanes: int) -> float:
+    """Modelled cycles of the copy, 0 where there is none."""
+    batch, channels, height, width = x.shape
+    return batch * channels * Layout(geometry, height, width).plane / lanes * CYCLES_PER_VECTOR if is_staged(geometry) else 0.0
+
+
 def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:
     """``x`` (N, C, H, W) as ``geometry`` reads it; records the copy if one is needed, once for equal requests. Padding reads as ``fill``."""
     batch, channels, height, width = x.shape
     out_height, out_width = geometry.output_size(height, width)
-    if geometry.stride == (1, 1) and not any(geometry.padding):
+    if not is_staged(geometry):
         (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
         taps = np.array([u * x.strides[2] + v for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)], np.int32)
         return Staged(x, x.strides[2], x.strides[1], x.strides[0], taps, out_height, out_width)

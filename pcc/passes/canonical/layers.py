@@ -9,12 +9,11 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import arguments, insert, is_constant, replace, rewrite, shape_of
-from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, POOL2D, RESIZE2D, SOFTMAX
+from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESIZE2D, SOFTMAX
 from pcc.passes.canonical import CannotCompile, require_fp32
-from pcc.passes.canonical.moves import PAD, become, make_permute, make_reshape
+from pcc.passes.canonical.moves import become, make_permute, make_reshape
 
 _aten: Any = torch.ops.aten
-BATCH_NORM = _aten.batch_norm.default
 
 
 # ---- convolution ----
@@ -267,6 +266,6 @@ RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten.upsample_bilinear2d.vec, _aten.upsample_bilinear2d.default), resize),
     **dict.fromkeys((_aten.upsample_bicubic2d.vec, _aten.upsample_bicubic2d.default), never("bicubic interpolation; pcc has nearest and bilinear")),
     **dict.fromkeys((_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax),
-    **dict.fromkeys((_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),
+    **dict.fromkeys((BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),
     **dict.fromkeys((CONV2D, POOL2D), fold_padding),
 }

@@ -9,11 +9,10 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import arguments, insert, replace, rewrite, shape_of
-from pcc.ir.ops import CONCAT
+from pcc.ir.ops import CONCAT, EXPAND, PAD, PERMUTE, RESHAPE, SLICE
 from pcc.passes.canonical import CannotCompile, dtype_name
 
 _aten: Any = torch.ops.aten
-RESHAPE, PERMUTE, SLICE, EXPAND, PAD = _aten.reshape.default, _aten.permute.default, _aten.slice.Tensor, _aten.expand.default, _aten.constant_pad_nd.default
 
 
 # ---- makers: canonical nodes in front of another ----

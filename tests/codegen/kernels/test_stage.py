@@ -10,6 +10,7 @@ from pcc.codegen.kernels.stage import Layout, Stage, Staged, stage
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import Program, ProgramBuilder
+from pcc.errors import PccError
 from pcc.target import Target
 
 from .support import ALL_TARGETS, X86_TARGETS, assembly, external_calls, rng
@@ -36,7 +37,11 @@ SIZES = [(7, 1), (1, 7), (7, 7), (13, 13), (33, 40), (9, 70)]
 
 
 def valid(geometry: ConvGeometry, height: int, width: int) -> bool:
-    return min(geometry.output_size(height, width)) > 0
+    try:
+        geometry.output_size(height, width)
+    except PccError:
+        return False
+    return True
 
 
 def windows(x: np.ndarray, geometry: ConvGeometry, fill: float) -> np.ndarray:
