@@ -1,13 +1,20 @@
 """Kernels to machine code: our short TVM pass list, LLVM, one object file a kernel, and a cache of them on disk.
 
 The list leaves out packed functions and TVM's runtime calls, so that an object defines one plain C function and needs nothing.
+
+The cache is ``kernels/GENERATION/KERNEL/`` under `cache_root`: a generation is what one state of the sources and of TVM makes. An entry is made beside
+its place and renamed, so that it is complete or not there, whoever else compiles; one that lost files is made again. Generations that nothing has used
+for a month are removed when a new one begins.
 """
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -21,6 +28,8 @@ from pcc.codegen.kernel import Kernel
 from pcc.target import Target
 
 TEXTS = ("tir", "ll", "s")
+
+UNUSED_SECONDS = 30 * 24 * 3600
 
 _WORTH_A_PROCESS = 12
 """Kernels to compile before more processes pay: each imports TVM for some seconds first."""
@@ -38,42 +47,63 @@ class CompiledKernel:
 
 
 @cache
-def _codegen_fingerprint() -> str:
-    """Changes whenever a source file under ``codegen/`` or TVM does: objects made by other code are never taken from the cache."""
-    digest = hashlib.sha256(version("apache-tvm").encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+def _generation() -> str:
+    """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken from the cache."""
+    digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
+    package = Path(__file__).parents[1]
+    for source in sorted([*package.glob("codegen/**/*.py"), *package.glob("ir/*.py")]):
         digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
-def _folder(kernel: Kernel, target: Target) -> Path:
-    """Where the cache keeps a kernel for a target."""
-    key = hashlib.sha256(f"{_codegen_fingerprint()}|{target}|{kernel!r}".encode()).hexdigest()[:32]
-    return cache_root() / "kernels" / key[:2] / key
+def _use_generation() -> None:
+    """Marks this generation as used; a new one takes the place of those that nothing has used for a month."""
+    folder = cache_root() / "kernels" / _generation()
+    is_new = not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    if is_new:
+        for other in folder.parent.iterdir():
+            with suppress(FileNotFoundError):  # another process removes it, too
+                if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+                    shutil.rmtree(other, ignore_errors=True)
+
+
+def _entry(kernel: Kernel, target: Target) -> CompiledKernel:
+    """A kernel where the cache keeps it for a target; ``from_cache`` says whether it is there."""
+    key = hashlib.sha256(f"{target}|{kernel!r}".encode()).hexdigest()[:32]
+    folder = cache_root() / "kernels" / _generation() / key
+    texts = {text: folder / f"kernel.{text}" for text in TEXTS}
+    files = (folder / "kernel.o", *texts.values())
+    return CompiledKernel(kernel.name, files[0], texts, from_cache=all(file.is_file() for file in files))
 
 
 def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
     """The kernel's object for the target, from the cache when it is there."""
-    folder = _folder(kernel, target)
-    compiled = CompiledKernel(kernel.name, folder / "kernel.o", {text: folder / f"kernel.{text}" for text in TEXTS}, from_cache=folder.is_dir())
+    compiled = _entry(kernel, target)
     if compiled.from_cache:
         return compiled
+    folder = compiled.object.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        _build(kernel, target, Path(made))
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new.") as made:
+        fresh = Path(made) / folder.name
+        fresh.mkdir()
+        _build(kernel, target, fresh)
+        if folder.exists() and not _entry(kernel, target).from_cache:  # it lost files
+            with suppress(FileNotFoundError):  # another process mends it, too
+                folder.rename(Path(made) / "damaged")
         try:
-            os.rename(made, folder)
+            fresh.rename(folder)
         except OSError:  # another process made the same kernel meanwhile
-            if not folder.is_dir():
+            if not _entry(kernel, target).from_cache:
                 raise
-        else:
-            os.mkdir(made)  # so that the context manager finds what it removes
     return compiled
 
 
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
-    missing = [kernel for kernel in kernels if not _folder(kernel, target).is_dir()]
+    _use_generation()
+    missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             made = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}

@@ -1,0 +1,44 @@
+"""The cache of compiled kernels: complete or not there."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pcc.codegen.kernels.copy import CopyRows
+from pcc.codegen.objects import UNUSED_SECONDS, CompiledKernel, compile_kernels
+from pcc.target import target_named
+
+
+def compile_copy() -> CompiledKernel:
+    return compile_kernels([CopyRows(unit=True)], target_named("x86_64-linux"))[0]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PCC_CACHE", str(tmp_path))
+
+
+def test_entries_are_complete_and_made_again_when_they_lost_files(tmp_path: Path) -> None:
+    first = compile_copy()
+    assert not first.from_cache
+    assert sorted(path.name for path in first.object.parent.iterdir()) == ["kernel.ll", "kernel.o", "kernel.s", "kernel.tir"]
+    code = first.object.read_bytes()
+    assert compile_copy().from_cache
+    first.object.unlink()
+    again = compile_copy()
+    assert not again.from_cache
+    assert again.object.read_bytes() == code
+    assert [path.name for path in first.object.parents[1].iterdir()] == [first.object.parent.name], "nothing half-made stays"
+
+
+def test_unused_generations_go_when_a_new_one_begins(tmp_path: Path) -> None:
+    old, recent = tmp_path / "kernels" / "old", tmp_path / "kernels" / "recent"
+    for folder in (old, recent):
+        (folder / "kernel").mkdir(parents=True)
+    month_ago = time.time() - UNUSED_SECONDS - 60
+    os.utime(old, (month_ago, month_ago))
+    compile_copy()
+    assert not old.exists()
+    assert recent.exists()
