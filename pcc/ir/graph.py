@@ -48,6 +48,11 @@ def constant(node: Node) -> Tensor:
     return value.detach()
 
 
+def is_random(node: Node) -> bool:
+    """Whether a call gives another value each time."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 def is_constant(node: object) -> bool:
     """Whether a node's value is known: an attribute of the module, or computed from nothing else."""
     if not isinstance(node, Node):
@@ -58,7 +63,7 @@ def is_constant(node: object) -> bool:
         if current in seen:
             continue
         seen.add(current)
-        if current.op == "call_function" and torch.Tag.nondeterministic_seeded not in getattr(current.target, "tags", ()):
+        if current.op == "call_function" and not is_random(current):
             pending.extend(current.all_input_nodes)
         elif current.op != "get_attr":
             return False
@@ -102,7 +107,7 @@ def insert(before: Node, target: Any, args: tuple[Any, ...], like: Node, name: s
 
 
 def rewrite(node: Node, target: Any, args: tuple[Any, ...]) -> Node:
-    """The node becomes another call; its name, its users and its annotations stay. `PccError` names the node if its shape would change."""
+    """The node becomes another call of the same shape; its name, its users and its annotations stay."""
     before = shape_of(node)
     node.target, node.args, node.kwargs = target, args, {}
     infer(node)

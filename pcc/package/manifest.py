@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 

@@ -8,9 +8,7 @@ from pydantic import ValidationError
 
 from pcc.errors import PccError
 from pcc.package.files import file_record
-from pcc.package.manifest import SCHEMA_VERSION, Manifest, TargetRecord
-
-MANIFEST = "manifest.json"
+from pcc.package.manifest import MANIFEST, SCHEMA_VERSION, Manifest, TargetRecord
 
 
 @dataclass(frozen=True)

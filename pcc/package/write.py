@@ -25,12 +25,10 @@ from pcc.codegen.program import Call, Port, Program, View
 from pcc.errors import PccError
 from pcc.package.files import file_record
 from pcc.package.header import model_header
-from pcc.package.manifest import CallRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.manifest import MANIFEST, CallRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
 from pcc.target import Target
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

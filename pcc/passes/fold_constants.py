@@ -13,7 +13,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from torch.utils import _pytree as pytree
 
 from pcc.ir.annotations import Skipped, annotate
-from pcc.ir.graph import add_constant, constant, finish
+from pcc.ir.graph import add_constant, constant, finish, is_random
 
 LARGEST_GROWTH = 1 << 20
 """Bytes by which a result may exceed what it is computed from: broadcasting a constant over an image is cheaper done when it is read."""
@@ -39,7 +39,7 @@ class FoldConstants:
         for node in graph_module.graph.nodes:
             if node.op == "get_attr":
                 values[node] = constant(node)
-            elif node.op == "call_function" and all(operand in values for operand in node.all_input_nodes) and not _is_random(node):
+            elif node.op == "call_function" and all(operand in values for operand in node.all_input_nodes) and not is_random(node):
                 with torch.no_grad():
                     value = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
                 growth = _bytes(value) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
@@ -51,10 +51,6 @@ class FoldConstants:
             if node.op == "call_function" and isinstance(value, Tensor) and any(user not in values for user in node.users):
                 # A copy: the value may be a view that would keep a larger tensor alive.
                 node.replace_all_uses_with(add_constant(node, node.name, value.clone()))
-
-
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _bytes(value: Any) -> int:

@@ -21,6 +21,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pcc.errors import PccError
+from pcc.passes.manager import pass_level
 from pcc.passes.registry import pass_class, suggestion
 
 DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
@@ -220,7 +221,7 @@ class SplitPipeline:
 
 def split_pipeline(passes: Sequence[Any]) -> SplitPipeline:
     """Graph passes and the program passes after them; `PccError` if a graph pass comes after a program pass."""
-    levels = [getattr(step, "level", "graph") for step in passes]
+    levels = [pass_level(step) for step in passes]
     first = levels.index("program") if "program" in levels else len(levels)
     for step, level in zip(passes[first:], levels[first:], strict=True):
         if level == "graph":
