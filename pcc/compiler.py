@@ -21,6 +21,7 @@ from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
+from pcc.errors import PccError
 from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import import_module
 from pcc.ir.dump import dump_graph
@@ -28,7 +29,7 @@ from pcc.ir.verify import run_graph
 from pcc.package.manifest import Manifest
 from pcc.package.toolchain import Progress, quiet
 from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, new_package
-from pcc.passes.instruments import DumpAfterEach, PrintAfter, VerifyEach
+from pcc.passes.instruments import DumpAfterEach, PrintAfter, Verified, VerifyEach
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.target import Target
@@ -57,6 +58,8 @@ class CompileReport:
     targets: list[TargetReport] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by step: ``import``, each pass by its name, ``lower``, ``kernels``, ``package``."""
+    verified: list[Verified] = field(default_factory=list)
+    """With ``verify_each``: each pass that ran on the graph, and its error."""
 
 
 def compile_model(
@@ -81,6 +84,8 @@ def compile_model(
     Raises `PccError` for what cannot be compiled or written.
     """
     steps = split_pipeline(parse_pipeline(pipeline))
+    if not any(step.name == "plan-memory" for step in steps.program):
+        raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
     clock = _Clock()
     with new_package(out) as folder, tempfile.TemporaryDirectory() as made:
         roots = [Path(made), *([dump_ir] if dump_ir else [])]
@@ -93,7 +98,8 @@ def compile_model(
         instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
         instruments += [PrintAfter(print_ir_after)] if print_ir_after else []
         instruments.append(refuse_unsupported)
-        instruments += [VerifyEach(graph, samples)] if verify_each else []
+        verifier = VerifyEach(graph, samples) if verify_each else None
+        instruments += [verifier] if verifier else []
 
         progress("running passes")
         shared, selecting = _split_at_target(steps.graph)
@@ -125,7 +131,7 @@ def compile_model(
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
     reports = [_report(out, target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
-    return CompileReport(out, manifest, reports, clock.seconds)
+    return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
 
 
 class _Clock:
@@ -180,15 +186,25 @@ def _lower(graph: GraphModule, name: str, isa: str, passes: Sequence[Any], clock
 
 
 def _dump_program(folder: Path, program: Program) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "program.txt").write_text(print_program(program), encoding="utf-8")
+    with _dumping(folder):
+        (folder / "program.txt").write_text(print_program(program), encoding="utf-8")
 
 
 def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for kernel in kernels:
-        for suffix, text in kernel.texts.items():
-            shutil.copyfile(text, folder / f"{kernel.name}.{suffix}")
+    with _dumping(folder):
+        for kernel in kernels:
+            for suffix, text in kernel.texts.items():
+                shutil.copyfile(text, folder / f"{kernel.name}.{suffix}")
+
+
+@contextmanager
+def _dumping(folder: Path) -> Iterator[None]:
+    """A folder that is there; `PccError` if it or what the block puts there cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
 def _report(out: Path, target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:

@@ -1,6 +1,7 @@
 """The command group: finds commands by name, and turns every foreseen failure into one line and an exit status."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -77,4 +78,18 @@ def _one_line(message: str) -> str:
 
 def main() -> None:
     """What the ``pcc`` script calls."""
-    sys.exit(run(sys.argv[1:]))
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell wants it ignored
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        status = run(sys.argv[1:])
+    except Exception:
+        if not interrupts:
+            raise
+        status = _fail("interrupted", INTERRUPTED_STATUS)  # an import that was cut short does not always fail with KeyboardInterrupt
+    sys.exit(status)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -103,7 +104,12 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+    if report.verified:
+        click.echo()
+        rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
+        print_table(["pass", "is", "relative error"], rows)
     if time_passes:
+        click.echo()
         rows = [(step, f"{time:.2f}", f"{time / seconds:.0%}") for step, time in report.seconds.items()]
         rest = seconds - sum(report.seconds.values())
         print_table(["step", "s", "share"], [*rows, ("loading and the rest", f"{rest:.2f}", f"{rest / seconds:.0%}"), ("total", f"{seconds:.2f}", "100%")])
@@ -125,4 +131,11 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
         }
         for made, record in zip(report.targets, report.manifest.targets, strict=True)
     ]
-    return {"name": report.manifest.name, "package": str(report.package), "seconds": seconds, "steps": report.seconds, "targets": targets}
+    return {
+        "name": report.manifest.name,
+        "package": str(report.package),
+        "seconds": seconds,
+        "steps": report.seconds,
+        "targets": targets,
+        "verified": [asdict(made) for made in report.verified],
+    }

@@ -1,11 +1,13 @@
 """The command group: help, what it imports, wrong use."""
 
+import contextlib
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from pcc.cli.app import COMMANDS
+from pcc.cli.app import COMMANDS, main
 from pcc.cli.app import run as run_command
 from pcc.errors import PccError
 
@@ -80,3 +82,20 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pcc.cli.targets.command.callback", bug)
     with pytest.raises(ZeroDivisionError):
         run_command(["targets"])
+
+
+def test_an_interrupt_that_a_library_swallowed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails_later(args: list[str]) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RecursionError("a module that is half imported")
+
+    monkeypatch.setattr("pcc.cli.app.run", fails_later)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "pcc: error: interrupted\n"

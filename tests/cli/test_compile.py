@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,8 @@ def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
     assert outcome.status == 0, outcome.err
     assert "prune-pattern" in outcome.out
     assert "conv2" in outcome.out
+    assert re.search(r"^prune-pattern +lossy +[1-9]", outcome.out, re.M), "what pruning costs"
+    assert re.search(r"^fold-batchnorm +exact +(0|\d\.\de-0[5-9])", outcome.out, re.M)
     assert any(path.name.endswith("_prune-pattern.txt") for path in (tmp_path / "ir").iterdir())
 
 
@@ -147,6 +150,7 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
     [
         (["--target", "sparc"], "unknown target 'sparc'"),
         (["--cpu", "z80"], "unknown cpu 'z80'"),
+        (["-p", "decompose,canonicalize,fold-batchnorm"], "no plan-memory"),
         (["-p", "canonicalise"], "did you mean canonicalize?"),
         (["--prune", "pattern{patern=8}"], "no option 'patern'"),
         (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
