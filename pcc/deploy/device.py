@@ -5,12 +5,14 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
 
 from pcc.errors import PccError
+from pcc.package.manifest import TensorRecord
 from pcc.package.read import Package
 
 
@@ -84,12 +86,15 @@ class Device(ABC):
             for path in outputs:
                 arguments += ["--output", str(path)]
             self._runner(package, arguments)
-            return [np.fromfile(path, "<f4").reshape(port.shape) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
+            return [_read_output(package, path, port) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
 
     def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False) -> BenchResult:
         """Times the model there on made-up input."""
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
-        return BenchResult.model_validate(json.loads(self._runner(package, [*arguments, *(["--profile"] if profile else [])])))
+        result = BenchResult.model_validate(json.loads(self._runner(package, [*arguments, *(["--profile"] if profile else [])])))
+        if profile and len(result.calls) != (recorded := len(package.target(self.target).calls)):
+            raise PccError(f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: compile it again")
+        return result
 
     def selftest(self, package: Package, threads: int = 1) -> SelfTestResult:
         """Runs the package's recorded input and compares with its recorded output."""
@@ -114,3 +119,11 @@ class Device(ABC):
             complaint = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
             raise PccError(f"{self.name}: {complaint[-1].removeprefix('pcc-run: ')}")
         return done.stdout
+
+
+def _read_output(package: Package, path: Path, port: TensorRecord) -> np.ndarray:
+    """What the runner wrote for an output."""
+    values = np.fromfile(path, "<f4")
+    if values.size != prod(port.shape):
+        raise PccError(f"{package.path}: output '{port.name}' is {port.shape} in the manifest, the library gives {values.size} numbers: compile it again")
+    return values.reshape(port.shape)

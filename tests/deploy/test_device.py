@@ -51,6 +51,18 @@ def test_host_runs() -> None:
             np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_manifest_that_is_not_the_librarys(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["outputs"][0]["shape"] = [1, 6]
+    for record in manifest["targets"]:
+        record["calls"] = record["calls"][:1]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PccError, match=r"output 'first' is \(1, 6\) in the manifest, the library gives 481 numbers"):
+        Host().run(open_package(copy), INPUTS)
+    with pytest.raises(PccError, match=r"the manifest lists 1 kernel calls, the library makes \d"):
+        Host().bench(open_package(copy), runs=1, profile=True)
+
+
 def test_wrong_inputs() -> None:
     package = open_package(toy_package())
     with pytest.raises(PccError, match=r"toy takes 2 inputs \(image, other\), 1 were given"):
