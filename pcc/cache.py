@@ -1,7 +1,11 @@
 """Where pcc keeps what can be made again: compiled kernels, downloaded weights."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pcc.errors import PccError
 
 
 def cache_root() -> Path:
@@ -9,3 +13,12 @@ def cache_root() -> Path:
     if root := os.environ.get("PCC_CACHE"):
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcc"
+
+
+@contextmanager
+def writing_cache() -> Iterator[None]:
+    """`PccError` for what keeps the block from writing in the cache."""
+    try:
+        yield
+    except OSError as error:
+        raise PccError(f"cannot write the cache {cache_root()}: {error.strerror or error}; PCC_CACHE can name another folder") from error

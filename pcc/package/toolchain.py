@@ -8,6 +8,7 @@ library that only has its name and the symbols we use. Symbols are unversioned: 
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pcc.cache import cache_root
+from pcc.cache import cache_root, writing_cache
 from pcc.errors import PccError
 from pcc.target import Target
 
@@ -146,7 +147,8 @@ def zig() -> list[str]:
 def zig_cache() -> Path:
     """Where zig keeps the C libraries it builds."""
     folder = cache_root() / "zig"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_cache():
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -154,6 +156,8 @@ def run_tool(command: list[str]) -> None:
     """Runs a compiler or linker; `PccError` with its first complaint if it fails."""
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(zig_cache()), "ZIG_LOCAL_CACHE_DIR": str(zig_cache())}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == -signal.SIGBUS:  # linkers map the file that they write
+        raise PccError(f"{Path(command[0]).name} {' '.join(command[1:4])} was stopped by a bus error: is the disk full?")
     if done.returncode:
         complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines() or [f"status {done.returncode}"]
         raise PccError(f"{Path(command[0]).name} {' '.join(command[1:4])} failed: {complaints[0].strip()}")

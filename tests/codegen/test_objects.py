@@ -8,6 +8,7 @@ import pytest
 
 from pcc.codegen.kernels.copy import CopyRows
 from pcc.codegen.objects import UNUSED_SECONDS, CompiledKernel, compile_kernels
+from pcc.errors import PccError
 from pcc.target import target_named
 
 
@@ -23,13 +24,17 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_entries_are_complete_and_made_again_when_they_lost_files(tmp_path: Path) -> None:
     first = compile_copy()
     assert not first.from_cache
-    assert sorted(path.name for path in first.object.parent.iterdir()) == ["kernel.ll", "kernel.o", "kernel.s", "kernel.tir"]
+    assert sorted(path.name for path in first.object.parent.iterdir()) == ["kernel.ll", "kernel.o", "kernel.s", "kernel.tir", "sha256"]
     code = first.object.read_bytes()
     assert compile_copy().from_cache
     first.object.unlink()
     again = compile_copy()
     assert not again.from_cache
     assert again.object.read_bytes() == code
+    os.truncate(again.object, 100)
+    assert not compile_copy().from_cache
+    assert again.object.read_bytes() == code
+    assert compile_copy().from_cache
     assert [path.name for path in first.object.parents[1].iterdir()] == [first.object.parent.name], "nothing half-made stays"
 
 
@@ -42,3 +47,14 @@ def test_unused_generations_go_when_a_new_one_begins(tmp_path: Path) -> None:
     compile_copy()
     assert not old.exists()
     assert recent.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PCC_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PccError, match=r"cannot write the cache .*file: Not a directory; PCC_CACHE can name another folder"):
+        compile_copy()
+    monkeypatch.setenv("PCC_CACHE", str(tmp_path))
+    monkeypatch.setattr("pcc.codegen.objects._ROOM", 1 << 60)
+    with pytest.raises(PccError, match="No space left on device"):
+        compile_copy()

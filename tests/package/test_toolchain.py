@@ -9,7 +9,7 @@ from elftools.elf.elffile import ELFFile
 from pcc.codegen.emit_c import lay_out_weights
 from pcc.codegen.objects import compile_kernels
 from pcc.errors import PccError
-from pcc.package.toolchain import Toolchain
+from pcc.package.toolchain import Toolchain, run_tool
 from pcc.package.weights import write_weights_object
 from pcc.target import TARGETS
 from tests.toy import toy_package, toy_program
@@ -58,6 +58,11 @@ def test_ndk_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         Toolchain(ANDROID).link_library("toy", [], tmp_path / "libtoy.so")
 
 
+def test_a_linker_on_a_full_disk() -> None:
+    with pytest.raises(PccError, match="is the disk full"):
+        run_tool([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"])
+
+
 def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A stand-in for the NDK's clang notes that it was asked, and lets zig do the work."""
     clang = tmp_path / "toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android24-clang"
@@ -65,11 +70,11 @@ def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tm
     log = tmp_path / "log"
     clang.write_text(STAND_IN.format(python=sys.executable, log=log))
     clang.chmod(0o755)
+    source = toy_package() / "ir/aarch64-android/model.c"  # made without the NDK
     monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
     program, library = toy_program(), tmp_path / "libtoy.so"
     weights = lay_out_weights(program)
     write_weights_object(program, weights, "aarch64", tmp_path / "weights.o")
-    source = toy_package() / "ir/aarch64-android/model.c"
     toolchain = Toolchain(ANDROID)
     toolchain.compile_model(source, tmp_path / "model.o")
     kernels = [made.object for made in compile_kernels(program.kernels, ANDROID)]
