@@ -85,8 +85,9 @@ class KernelBuilder:
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
 
     def splat(self, value: Expr, lanes: int) -> Expr:
-        """A vector of ``lanes`` copies of a scalar."""
-        return T.Broadcast(T.float32(value) if isinstance(value, float | int) else value, lanes)
+        """A vector of ``lanes`` copies of a scalar; the scalar for 1."""
+        scalar = T.float32(value) if isinstance(value, float | int) else value
+        return scalar if lanes == 1 else T.Broadcast(scalar, lanes)
 
     def lane(self, vector: Expr, lane: int, lanes: int) -> Expr:
         """One lane of a vector copied to ``lanes`` lanes: NEON folds it into ``fmla v, v, v.s[lane]``."""

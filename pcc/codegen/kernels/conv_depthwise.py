@@ -145,11 +145,11 @@ class ConvDepthwise:
 
     def _sum(self, k: "KernelBuilder", window: "_Window", starts: list["Expr"], source: "Expr", i: "Expr", lanes: int) -> "Expr":
         """Bias plus all taps of ``lanes`` outputs from position ``i`` on."""
-        value = k.splat(window.bias, lanes) if lanes > 1 else window.bias
+        value = k.splat(window.bias, lanes)
         if self.window is None:
             return self._sum_looped(k, value, window.filter, source + i, lanes)
         for weight, start in zip(window.weights, starts, strict=True):
-            value = value + (k.splat(weight, lanes) if lanes > 1 else weight) * k.load(k["x"], start + i, lanes)
+            value = value + k.splat(weight, lanes) * k.load(k["x"], start + i, lanes)
         return value
 
     def _tap_starts(self, k: "KernelBuilder", source: "Expr") -> list["Expr"]:
@@ -174,7 +174,7 @@ class ConvDepthwise:
         with k.loop(0, k["depth"]) as tap:
             weight = k.load(k["w"], filter * k["depth"] + tap)
             inputs = k.load(k["x"], source + k.load(k["taps"], tap), lanes)
-            k.store(acc, 0, k.load(acc, 0, lanes) + (k.splat(weight, lanes) if lanes > 1 else weight) * inputs, lanes)
+            k.store(acc, 0, k.load(acc, 0, lanes) + k.splat(weight, lanes) * inputs, lanes)
         return k.load(acc, 0, lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:

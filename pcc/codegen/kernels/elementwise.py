@@ -66,7 +66,7 @@ class Map:
             same = {index: k.let(k.load(x, at[index])) for index, x in enumerate(operands) if self.access[index] == "s"}
 
             def emit(offset: "Value", lanes: int) -> None:
-                values = [_wide(k, same[n], lanes) if n in same else k.load(x, at[n] + offset, lanes) for n, x in enumerate(operands)]
+                values = [k.splat(same[n], lanes) if n in same else k.load(x, at[n] + offset, lanes) for n, x in enumerate(operands)]
                 k.store(k["y"], y_at + offset, Emitter(k, values, lanes).emit(expression), lanes)
 
             exact_run(k, length, emit)
@@ -77,10 +77,6 @@ class Map:
             rows = [row_of(args[f"x{index}"], at[index], length, strides[index]) for index in range(count)]
             values = [torch.from_numpy(np.array(row)) for row in rows] or [torch.zeros(length)]
             row_of(args["y"], y_at, length, y_stride)[:] = evaluate(expression, values).numpy()
-
-
-def _wide(k: "KernelBuilder", value: "Value", lanes: int) -> "Value":
-    return k.splat(value, lanes) if lanes > 1 else value
 
 
 class Emitter:

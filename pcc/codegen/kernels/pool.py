@@ -13,6 +13,7 @@ import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
+from pcc.codegen.kernels.planes import output_rows, plane_strides
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import ConvGeometry, Pool2d
 from pcc.codegen.program import ProgramBuilder
@@ -31,7 +32,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
     (batch, channels, height, width), (_, _, out_height, out_width) = layer.x.shape, layer.y.shape
     (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = layer.geometry.kernel, layer.geometry.stride, layer.geometry.padding, layer.geometry.dilation
     places = {"x": layer.x, "y": layer.y, "channels": channels, "height": height, "width": width}
-    places |= {f"{name}_{part}": view.strides[dim] for name, view in (("x", layer.x), ("y", layer.y)) for dim, part in enumerate(("image", "plane", "row"))}
+    places |= plane_strides(layer.x, layer.y)
     if (kh, kw) == (height, width) and (out_height, out_width) == (1, 1) and not any(layer.geometry.padding):
         if layer.x.strides[2] == width:
             places |= {"height": 1, "width": height * width}
@@ -107,17 +108,11 @@ class PoolWindow:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
         inputs = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
-        blocks = k.let((k["out_height"] + k["rows_per_item"] - 1) // k["rows_per_item"])
-        with k.work() as item:
-            plane, first = k.let(item // blocks), k.let(item % blocks * k["rows_per_item"])
-            image, channel = k.let(plane // k["channels"]), k.let(plane % k["channels"])
-            x_at, y_at = k.let(image * k["x_image"] + channel * k["x_plane"]), k.let(image * k["y_image"] + channel * k["y_plane"])
-            with k.loop(first, math.smaller(first + k["rows_per_item"], k["out_height"])) as oy:
-                with k.loop(0, (k["out_width"] + (outputs - 1)) // outputs) as tile:
-                    column = k.let(tile * (outputs * self.stride) - k["left"])  # of the image, at the start of the row on the stack
-                    self._combine_rows(k, row, inputs, x_at, oy, column)
-                    out = k.let(tile * outputs)
-                    self._combine_columns(k, row, y_at + oy * k["y_row"], oy, out, math.smaller(k["out_width"] - out, outputs))
+        with output_rows(k) as (x_at, y_at, oy), k.loop(0, (k["out_width"] + (outputs - 1)) // outputs) as tile:
+            column = k.let(tile * (outputs * self.stride) - k["left"])  # of the image, at the start of the row on the stack
+            self._combine_rows(k, row, inputs, x_at, oy, column)
+            out = k.let(tile * outputs)
+            self._combine_columns(k, row, y_at, oy, out, math.smaller(k["out_width"] - out, outputs))
 
     def _combine_rows(self, k: "KernelBuilder", row: "Expr", inputs: int, x_at: "Expr", oy: "Expr", column: "Expr") -> None:
         """Elements ``[column, column + inputs)`` of the rows under the window, combined."""
@@ -148,7 +143,7 @@ class PoolWindow:
             for tap in range(1, self.kernel):
                 total = k.let(_combine(k, self.mode, total, self._every(k, row, offset * self.stride + tap * self.dilation, lanes)))
             if self.mode == "avg":
-                total = total * (k.splat(scale, lanes) if lanes > 1 else scale) * k.load(k["inverse_columns"], out + offset, lanes)
+                total = total * k.splat(scale, lanes) * k.load(k["inverse_columns"], out + offset, lanes)
             k.store(k["y"], y_at + out + offset, total, lanes)
 
         exact_run(k, count, emit)

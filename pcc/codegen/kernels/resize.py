@@ -4,14 +4,14 @@ Nearest copies columns through a table. Bilinear mixes two source rows into a ro
 that; output columns come in stretches whose sources fit the stack.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels import math
+from pcc.codegen.kernels.planes import output_rows, plane_strides
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Resize2d
 from pcc.codegen.program import ProgramBuilder
@@ -33,7 +33,7 @@ def emit_resize(layer: Resize2d, b: ProgramBuilder) -> None:
     (batch, channels, _, _), (_, _, out_height, out_width) = layer.x.shape, layer.y.shape
     rows_per_item = max(1, min(out_height, ITEM_OUTPUTS // out_width))
     places = {"x": layer.x, "y": layer.y, "channels": channels, "out_height": out_height, "out_width": out_width, "rows_per_item": rows_per_item}
-    places |= {f"{name}_{part}": view.strides[dim] for name, view in (("x", layer.x), ("y", layer.y)) for dim, part in enumerate(("image", "plane", "row"))}
+    places |= plane_strides(layer.x, layer.y)
     work = batch * channels * -(-out_height // rows_per_item)
     if layer.mode == "nearest":
         rows, columns = (b.constant(f"{layer.name}.{name}", nearest_sources(layer, axis)) for axis, name in enumerate(("rows", "columns")))
@@ -86,25 +86,8 @@ def stretches_of(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(stretches, np.int32), np.ascontiguousarray(relative.T)
 
 
-def _rows(k: "KernelBuilder"):
-    """The loop over this call's output rows: start of the source plane, of the output row, and the row's number."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def loop():
-        blocks = k.let((k["out_height"] + k["rows_per_item"] - 1) // k["rows_per_item"])
-        with k.work() as item:
-            plane, first = k.let(item // blocks), k.let(item % blocks * k["rows_per_item"])
-            image, channel = k.let(plane // k["channels"]), k.let(plane % k["channels"])
-            x_at, y_at = k.let(image * k["x_image"] + channel * k["x_plane"]), k.let(image * k["y_image"] + channel * k["y_plane"])
-            with k.loop(first, math.smaller(first + k["rows_per_item"], k["out_height"])) as oy:
-                yield x_at, k.let(y_at + oy * k["y_row"]), oy
-
-    return loop()
-
-
-def _reference_rows(args: Mapping[str, Argument], begin: int, end: int):
-    """The same on numbers."""
+def _reference_rows(args: Mapping[str, Argument], begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """`output_rows` on numbers."""
     n = {key: int(value) for key, value in args.items() if isinstance(value, int)}
     blocks = -(-n["out_height"] // n["rows_per_item"])
     for item in range(begin, end):
@@ -121,7 +104,7 @@ def _gather(buffer: "Expr", indices: "Expr") -> "Expr":
 
 
 def _plus(k: "KernelBuilder", scalar: "Expr", vector: "Expr", lanes: int) -> "Expr":
-    return (k.splat(scalar, lanes) if lanes > 1 else scalar) + vector
+    return k.splat(scalar, lanes) + vector
 
 
 @dataclass(frozen=True)
@@ -132,7 +115,7 @@ class ResizeNearest:
     params = (Param("x", "f32*"), Param("y", "f32*", writes=True), Param("rows", "i32*"), Param("columns", "i32*"), *PLACES)
 
     def body(self, k: "KernelBuilder") -> None:
-        with _rows(k) as (x_at, y_at, oy):
+        with output_rows(k) as (x_at, y_at, oy):
             source = k.let(x_at + k.load(k["rows"], oy) * k["x_row"])
 
             def emit(offset: "Expr", lanes: int) -> None:
@@ -168,7 +151,7 @@ class ResizeBilinear:
     def body(self, k: "KernelBuilder") -> None:
         lanes = k.lanes
         mixed = k.local(STRETCH + lanes)
-        with _rows(k) as (x_at, y_at, oy):
+        with output_rows(k) as (x_at, y_at, oy):
             low, high = (k.let(x_at + k.load(k["rows"], oy * 2 + which) * k["x_row"]) for which in (0, 1))
             weight = k.let(k.splat(k.load(k["row_weights"], oy), lanes))
             with k.loop(0, k["stretch_count"]) as stretch:

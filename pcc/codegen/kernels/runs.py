@@ -33,4 +33,4 @@ def copy_run(k: "KernelBuilder", source: "Expr", source_at: "Expr", target: "Exp
 
 def fill_run(k: "KernelBuilder", value: "Expr", target: "Expr", target_at: "Expr", count: "Expr") -> None:
     """``target[target_at + i] = value`` for ``count`` elements."""
-    exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.splat(value, lanes) if lanes > 1 else value, lanes))
+    exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.splat(value, lanes), lanes))

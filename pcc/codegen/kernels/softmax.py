@@ -78,7 +78,7 @@ class SoftmaxRows:
             k.store(total, 0, 0.0)
 
             def add(offset: "Expr", width: int) -> None:
-                shifted = k.let(k.load(k["x"], at + offset, width) - wide(k, highest, width))
+                shifted = k.let(k.load(k["x"], at + offset, width) - k.splat(highest, width))
                 power = k.let(math.exp(k, shifted, width))
                 k.store(k["y"], at + offset, shifted if self.log else power, width)
                 if width == lanes:
@@ -92,7 +92,7 @@ class SoftmaxRows:
 
             def finish(offset: "Expr", width: int) -> None:
                 value = k.load(k["y"], at + offset, width)
-                k.store(k["y"], at + offset, value - wide(k, last, width) if self.log else value * wide(k, last, width), width)
+                k.store(k["y"], at + offset, value - k.splat(last, width) if self.log else value * k.splat(last, width), width)
 
             exact_run(k, size, finish)
 
@@ -150,8 +150,3 @@ class SoftmaxColumns:
             start, column = item // blocks * size * inner, item % blocks * COLUMNS_PER_ITEM
             x, y = (np.asarray(args[name])[start : start + size * inner].reshape(size, inner)[:, column : column + COLUMNS_PER_ITEM] for name in ("x", "y"))
             y[:] = _reference(x, 0, self.log)
-
-
-def wide(k: "KernelBuilder", value: "Expr", lanes: int) -> "Expr":
-    """A scalar as a vector of ``lanes`` (itself for 1)."""
-    return k.splat(value, lanes) if lanes > 1 else value
