@@ -67,7 +67,13 @@ def run(args: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+_interrupts: list[int] = []
+"""Interrupts that came. An import that was cut short may fail later and otherwise than with KeyboardInterrupt: that is no error of the user's."""
+
+
 def _fail(message: str, status: int) -> int:
+    if _interrupts:
+        message, status = "interrupted", INTERRUPTED_STATUS
     click.echo(f"pcc: error: {_one_line(message)}", err=True)
     return status
 
@@ -78,10 +84,9 @@ def _one_line(message: str) -> str:
 
 def main() -> None:
     """What the ``pcc`` script calls."""
-    interrupts: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
-        interrupts.append(number)
+        _interrupts.append(number)
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell wants it ignored
@@ -89,7 +94,9 @@ def main() -> None:
     try:
         status = run(sys.argv[1:])
     except Exception:
-        if not interrupts:
+        if not _interrupts:
             raise
-        status = _fail("interrupted", INTERRUPTED_STATUS)  # an import that was cut short does not always fail with KeyboardInterrupt
+        status = _fail("interrupted", INTERRUPTED_STATUS)
+    finally:
+        _interrupts.clear()
     sys.exit(status)

@@ -84,13 +84,14 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         run_command(["targets"])
 
 
-def test_an_interrupt_that_a_library_swallowed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("error", [RecursionError, PccError])
+def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fails_later(args: list[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        raise RecursionError("a module that is half imported")
+        raise error("a module that is half imported")
 
-    monkeypatch.setattr("pcc.cli.app.run", fails_later)
+    monkeypatch.setattr("pcc.cli.app.cli.main", lambda **options: fails_later(options["args"]))
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit) as ended:
