@@ -130,7 +130,7 @@ def compile_model(
             notes = {"pipeline": pipeline}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
-    reports = [_report(out, target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
+    reports = [_report(target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
 
 
@@ -207,7 +207,7 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(out: Path, target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
+def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,
