@@ -130,6 +130,7 @@ def compile_model(
             notes = {"pipeline": pipeline}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
+        progress("publishing the package")
     reports = [_report(target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
 

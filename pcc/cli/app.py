@@ -1,13 +1,13 @@
 """The command group: finds commands by name, and turns every foreseen failure into one line and an exit status."""
 
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 import click
 
+from pcc.cli import interrupts
 from pcc.errors import PccError
 
 COMMANDS = ("compile", "run", "bench", "passes", "targets")
@@ -67,12 +67,8 @@ def run(args: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-_interrupts: list[int] = []
-"""Interrupts that came. An import that was cut short may fail later and otherwise than with KeyboardInterrupt: that is no error of the user's."""
-
-
 def _fail(message: str, status: int) -> int:
-    if _interrupts:
+    if interrupts.came():
         message, status = "interrupted", INTERRUPTED_STATUS
     click.echo(f"pcc: error: {_one_line(message)}", err=True)
     return status
@@ -85,18 +81,11 @@ def _one_line(message: str) -> str:
 def main() -> None:
     """What the ``pcc`` script calls."""
 
-    def interrupt(number: int, frame: object) -> None:
-        _interrupts.append(number)
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell wants it ignored
-        signal.signal(signal.SIGINT, interrupt)
+    interrupts.install()
     try:
         status = run(sys.argv[1:])
     except Exception:
-        if not _interrupts:
+        if not interrupts.came():
             raise
         status = _fail("interrupted", INTERRUPTED_STATUS)
-    finally:
-        _interrupts.clear()
     sys.exit(status)

@@ -3,23 +3,30 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pcc.cli import interrupts
+
 
 @contextmanager
 def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
     """A line on standard error that says what is being done and for how long; nothing when that is not a terminal.
 
-    Yields the function to call with each new step.
+    Yields the function to call with each new step. It raises KeyboardInterrupt if an interrupt came before and was swallowed.
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not enabled or not console.is_terminal:
-        yield lambda step: None
+        yield lambda step: interrupts.check()
         return
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
-        yield lambda step: bar.update(task, description=step)
+
+        def begin(step: str) -> None:
+            interrupts.check()
+            bar.update(task, description=step)
+
+        yield begin
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
