@@ -65,13 +65,20 @@ class KernelBuilder:
         if isinstance(value, int | float):
             return value
         dtype = value.ty.dtype
-        if str(dtype) == "int32" or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
+        if str(dtype) in ("int32", "int64") or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
             return T.bind(value)
         # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again: past memory it does not, and
         # LLVM turns the memory into registers.
         held = self.local(dtype.lanes, str(dtype.with_lanes(1)))
         self.store(held, 0, value, dtype.lanes)
         return T.bind(self.load(held, 0, dtype.lanes))
+
+    def wide(self, index: Expr) -> Expr:
+        """An index for an inner loop: int64 where loads step their pointers, which 32-bit sums, widened again each time, would prevent.
+
+        Not for loops that only copy or fill: LLVM sees through them and calls memcpy, which objects must not need.
+        """
+        return tirx.Cast("int64", index) if self.isa.post_increment else index
 
     def local(self, size: int, dtype: str = "float32") -> Buffer:
         """An array on the stack (or, small and fully unrolled, in registers)."""

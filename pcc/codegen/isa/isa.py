@@ -20,6 +20,8 @@ class Isa:
     multiply_by_lane: bool
     """Whether a fused multiply-add takes one lane of a vector as its factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
     llvm_features: tuple[str, ...] = ()
+    post_increment: bool = False
+    """Whether a load steps its pointer (NEON's ``ldp q0, q1, [x0], #32``), which takes indices of pointer width; else addresses are base plus index."""
     nan_from_either: bool = False
     """Whether the maximum (minimum) instruction gives NaN when either operand is NaN (NEON's ``fmax``); else it gives its second operand (x86's ``maxps``)."""
 
@@ -29,7 +31,7 @@ ISAS: dict[str, Isa] = {
     for isa in (
         Isa("avx512", lanes=16, accumulators=16, multiply_by_lane=False, llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
         Isa("avx2", lanes=8, accumulators=12, multiply_by_lane=False, llvm_features=("+avx2", "+fma")),
-        Isa("neon", lanes=4, accumulators=16, multiply_by_lane=True, llvm_features=("+neon",), nan_from_either=True),
+        Isa("neon", lanes=4, accumulators=16, multiply_by_lane=True, llvm_features=("+neon",), post_increment=True, nan_from_either=True),
     )
 }
 

@@ -115,6 +115,7 @@ class ConvDepthwise:
             if self.flat:
                 self._plane_flat(k, window, plane, target, addend)
             else:
+                target = k.let(k.wide(target))
                 with k.loop(0, k["height"]) as row:
                     source = k.let(plane + row * k["pitch"])
                     starts = self._tap_starts(k, source)

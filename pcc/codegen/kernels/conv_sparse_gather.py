@@ -53,26 +53,42 @@ class ConvSparseGather:
                         k.store(sums, f * size + v * k.lanes, bias, k.lanes)
                 with k.loop(0, k["patterns"]) as pattern:
                     self._segment(k, k.let(group * k["patterns"] + pattern), pattern * self.taps, x_at, sums)
-                for v in range(self.group * vectors):
-                    k.store(done, v * k.lanes, k.load(sums, v * k.lanes, k.lanes), k.lanes)
-                with k.loop(0, self.group) as f:
-                    channel = k.let(k.load(k["channels"], group * self.group + f))
-                    tile.store_tile(k, self.epilogue, item, done, f * size, size, channel)
+                with k.when_else(item.whole) as (then, otherwise):
+                    with then:
+                        for f in range(self.group):
+                            values = [k.load(sums, f * size + v * k.lanes, k.lanes) for v in range(vectors)]
+                            tile.store_whole(k, self.epilogue, item, values, k.let(k.load(k["channels"], group * self.group + f)))
+                    with otherwise:
+                        for v in range(self.group * vectors):
+                            k.store(done, v * k.lanes, k.load(sums, v * k.lanes, k.lanes), k.lanes)
+                        with k.loop(0, self.group) as f:
+                            channel = k.let(k.load(k["channels"], group * self.group + f))
+                            tile.store_rows(k, self.epilogue, item, done, f * size, size, channel)
 
     def _segment(self, k: "KernelBuilder", segment: "Expr", pattern: "Expr", x_at: "Expr", sums: "Buffer") -> None:
         """Adds the kernels of one pattern of one filter group."""
         vectors = self.size // k.lanes
         begin, end = k.let(k.load(k["segments"], segment)), k.let(k.load(k["segments"], segment + 1))
-        taps_at = [k.let(x_at + k.load(k["taps"], pattern + e)) for e in range(self.taps)]
-        with k.loop(begin, end) as kernel:
-            channel_at = k.let(k.load(k["channels_at"], kernel))
+        taps_at = [k.let(k.wide(x_at + k.load(k["taps"], pattern + e))) for e in range(self.taps)]
+        with k.loop(k.wide(begin), k.wide(end)) as kernel:
+            channel_at = k.let(k.wide(k.load(k["channels_at"], kernel)))
             weights = tile.broadcast_weights(k, k["weight"], kernel * (self.taps * self.group), self.taps * self.group)
             for e in range(self.taps):
-                inputs = [k.let(k.load(k["x"], taps_at[e] + channel_at + v * k.lanes, k.lanes)) for v in range(vectors)]
-                for f in range(self.group):
-                    for v in range(vectors):
-                        at = f * self.size + v * k.lanes
-                        k.store(sums, at, k.load(sums, at, k.lanes) + weights[e * self.group + f] * inputs[v], k.lanes)
+                tap_at = k.let(taps_at[e] + channel_at)
+                inputs = (k.let(k.load(k["x"], tap_at + v * k.lanes, k.lanes)) for v in range(vectors))
+                if k.isa.multiply_by_lane:  # weights are in few registers: inputs one at a time
+                    for v, values in enumerate(inputs):
+                        for f in range(self.group):
+                            self._add(k, sums, f, v, weights[e * self.group + f] * values)
+                else:
+                    held = list(inputs)
+                    for f in range(self.group):
+                        for v, values in enumerate(held):
+                            self._add(k, sums, f, v, weights[e * self.group + f] * values)
+
+    def _add(self, k: "KernelBuilder", sums: "Buffer", f: int, v: int, value: "Expr") -> None:
+        at = f * self.size + v * k.lanes
+        k.store(sums, at, k.load(sums, at, k.lanes) + value, k.lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         segments, channels_at, weight = (np.asarray(args[name]) for name in ("segments", "channels_at", "weight"))

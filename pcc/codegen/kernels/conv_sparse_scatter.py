@@ -53,8 +53,12 @@ class ConvSparseScatter:
             with k.loop(first_segment, end_segment) as segment:
                 self._segment(k, segment, x_at, sums, origin)
             with k.loop(0, end_filter - first_filter) as slot:
-                channel = k.let(k.load(k["channels"], first_filter + slot))
-                tile.store_tile(k, self.epilogue, item, sums, origin + slot * size, size, channel)
+                channel, at = k.let(k.load(k["channels"], first_filter + slot)), k.let(origin + slot * size)
+                with k.when_else(item.whole) as (then, otherwise):
+                    with then:
+                        tile.store_whole(k, self.epilogue, item, [k.load(sums, at + v, k.lanes) for v in range(0, size, k.lanes)], channel)
+                    with otherwise:
+                        tile.store_rows(k, self.epilogue, item, sums, at, size, channel)
 
     def _segment(self, k: "KernelBuilder", segment: "Expr", x_at: "Expr", sums: "Buffer", origin: "Expr") -> None:
         """Adds one (channel, pattern) to the accumulators of the filters that use it."""
@@ -64,8 +68,8 @@ class ConvSparseScatter:
         for e in range(self.taps):
             tap_at = k.let(x_at + channel_at + k.load(k["taps"], pattern + e))
             inputs.append([k.let(k.load(k["x"], tap_at + v, k.lanes)) for v in vectors])
-        with k.loop(begin, end) as kernel:
-            at = k.let(origin + k.load(k["slots"], kernel))
+        with k.loop(k.wide(begin), k.wide(end)) as kernel:
+            at = k.let(k.wide(origin + k.load(k["slots"], kernel)))
             weights = tile.broadcast_weights(k, k["weight"], kernel * self.taps, self.taps)
             values = [k.load(sums, at + v, k.lanes) for v in vectors]
             for e in range(self.taps):

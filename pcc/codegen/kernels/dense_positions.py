@@ -67,12 +67,12 @@ class ConvPositions:
             start = k.let(k.splat(k.load(k["bias"], at.panel * self.filters + m), lanes))
             for v in range(self.vectors):
                 k.store(acc, (m * self.vectors + v) * lanes, start, lanes)
-        source, panel = k.let(at.x + position), k.let(at.panel * k["depth"])
+        source, panel = k.let(k.wide(at.x + position)), k.let(k.wide(at.panel * k["depth"] * self.filters))
         by_lane = k.isa.multiply_by_lane and self.filters % lanes == 0
-        with k.loop(0, k["depth"]) as depth:
-            base = k.let(source + k.load(k["offsets"], depth))
+        with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
+            base = k.let(source + k.wide(k.load(k["offsets"], depth)))
             inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
-            step = k.let((panel + depth) * self.filters)
+            step = k.let(panel + depth * self.filters)
             quads = [k.let(k.load(k["w"], step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
             for m in range(self.filters):
                 weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(k["w"], step + m), lanes))

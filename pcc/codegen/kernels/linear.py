@@ -114,8 +114,8 @@ class LinearTile:
             bias = k.let(k.load(k["bias"], first + v, lanes))
             for r in range(self.rows):
                 k.store(acc, r * self.run + v, bias, lanes)
-        start = k.let(first * k["depth"])
-        with k.loop(0, k["depth"]) as depth:
+        start = k.let(k.wide(first * k["depth"]))
+        with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
             inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
             for v in range(0, self.run, lanes):
                 weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))

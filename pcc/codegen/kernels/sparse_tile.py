@@ -65,25 +65,44 @@ class Item:
     block: "Expr"
     start: "Expr"
     first: "Expr"
+    row: "Expr"
+    """The first position's row ..."""
+    column: "Expr"
+    """... and column."""
+    whole: "Expr"
+    """Whether all positions computed are outputs of one row: then the tile is stored vector by vector."""
 
 
 def decode(k: "KernelBuilder", item: "Expr", size: int) -> Item:
     """The item of that number, for tiles of ``size`` positions."""
     from tvm import tirx
 
-    first = k.let(item // k["tile_step"] % k["tiles"] * size)
+    image, _ = k.divide(item, k["tiles"] * k["blocks"])
+    _, block = k.divide(k.divide(item, k["block_step"])[0], k["blocks"])
+    _, tile = k.divide(k.divide(item, k["tile_step"])[0], k["tiles"])
+    first = k.let(tile * size)
     start = k.let(tirx.Max(tirx.Min(first, k["positions"] - size), tirx.const(0, "int32")))
-    return Item(k.let(item // (k["tiles"] * k["blocks"])), k.let(item // k["block_step"] % k["blocks"]), start, first)
+    row, column = k.divide(first, k["pitch"])
+    return Item(image, block, start, first, row, column, tirx.And(start == first, column + size <= k["width"]))
 
 
-def store_tile(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buffer", at: "Expr", size: int, channel: "Expr") -> None:
+def store_whole(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: list["Expr"], channel: "Expr") -> None:
+    """Stores one filter's tile, given as vectors, through the epilogue; for items that are ``whole``."""
+    y_at = k.let(item.image * k["y_image"] + channel * k["y_plane"] + item.row * k["y_pitch"] + item.column)
+    r_at = k.let(item.image * k["r_image"] + channel * k["r_plane"] + item.row * k["r_pitch"] + item.column) if epilogue.residual else 0
+    for i, value in enumerate(values):
+        residual = k.load(k["residual"], r_at + i * k.lanes, k.lanes) if epilogue.residual else None
+        k.store(k["y"], y_at + i * k.lanes, epilogue.apply(k, value, residual, k.lanes), k.lanes)
+
+
+def store_rows(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buffer", at: "Expr", size: int, channel: "Expr") -> None:
     """Stores the valid columns of one filter's tile, ``values[at:at + size]``, through the epilogue."""
     from tvm import tirx
 
     target = k.let(item.image * k["y_image"] + channel * k["y_plane"])
     source = k.let(item.image * k["r_image"] + channel * k["r_plane"]) if epilogue.residual else None
-    last_row = k.let(tirx.Min(k["height"], (item.start + (size - 1)) // k["pitch"] + 1))
-    with k.loop(item.first // k["pitch"], last_row) as row:
+    last_row = k.let(tirx.Min(k["height"], k.divide(item.start + (size - 1), k["pitch"])[0] + 1))
+    with k.loop(item.row, last_row) as row:
         begin = k.let(tirx.Max(item.first, row * k["pitch"]))
         count = k.let(tirx.Min(item.start + size, row * k["pitch"] + k["width"]) - begin)
         column = k.let(begin - row * k["pitch"])
@@ -148,7 +167,7 @@ def reference_items(args: Mapping[str, Argument], begin: int, end: int, size: in
 
 
 def reference_store(args: Mapping[str, Argument], epilogue: Epilogue, item: ReferenceItem, values: np.ndarray, channel: int) -> None:
-    """`store_tile` on numpy: ``values`` is the tile of one filter, (size,)."""
+    """`store_rows` on numpy: ``values`` is the tile of one filter, (size,)."""
     y, pitch = np.asarray(args["y"]), int(args["pitch"])
     stop = item.start + len(values)
     for row in range(item.first // pitch, min(int(args["height"]), (stop - 1) // pitch + 1)):

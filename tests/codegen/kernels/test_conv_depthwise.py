@@ -64,7 +64,7 @@ def test_epilogue(case) -> None:
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_taps_are_unrolled_without_calls(target: Target) -> None:
-    for window, taps in (((3, 3, 1, 1), 9), ((3, 3, 2, 1), 9), (None, 1)):
-        text = assembly(ConvDepthwise(window, Epilogue()), target)
+    for window, flat, taps in (((3, 3, 1, 1), False, 9), ((3, 3, 1, 1), True, 9), ((3, 3, 2, 1), False, 9), (None, False, 1)):
+        text = assembly(ConvDepthwise(window, Epilogue(), flat), target)
         assert external_calls(text) == set()
         assert len(re.findall(r"\b(?:vfmadd\w+|fmla|fmadd)\b", text)) >= taps
