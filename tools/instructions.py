@@ -1,0 +1,231 @@
+"""Counts the instructions that arm64 code executes under QEMU, by class: dense and sparse kernels beside each other, layer by layer.
+
+``python -m tools.instructions resnet50 --rate 3.6`` compiles each layer dense and, pruned for filter groups of 1, 2 and 4, sparse, and runs all of
+them in one package. Counts are of the layer alone, staging and stores included: `insn_plugin.c` counts between the readings of the clock by which
+``pcc-run bench --profile`` times kernel calls. They are exact and repeat; they are not times.
+"""
+
+import argparse
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.conv_dense import cost_conv_dense, emit_conv_dense
+from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
+from pcc.codegen.kernels.conv_sparse import cost_conv_sparse, emit_conv_sparse
+from pcc.codegen.kernels.sparse_plan import SparsePlan
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.objects import compile_kernels
+from pcc.codegen.plan_memory import PlanMemory
+from pcc.codegen.program import Program, ProgramBuilder
+from pcc.deploy import Qemu
+from pcc.errors import PccError
+from pcc.ir.activation import Activation
+from pcc.package import PackageSpec, TargetBuild, build_package, open_package
+from pcc.sparsity import fkw, joint, pattern
+from pcc.target import target_named
+from tools.table import table
+
+TARGET = target_named("aarch64-linux", "cortex-a76")
+LANES = isa_named(TARGET.isa).lanes
+SHARES = (1, 2, 4)
+"""Filters that share channels and patterns."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution with square windows and planes, padded so that stride 1 keeps the size."""
+
+    inputs: int
+    size: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+
+    def __str__(self) -> str:
+        kind = "depthwise " if self.groups == self.inputs else ""
+        return f"{kind}{self.inputs}->{self.outputs} {self.kernel}x{self.kernel}/{self.stride} @{self.size}"
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        pad = self.kernel // 2
+        return ConvGeometry((self.kernel, self.kernel), (self.stride, self.stride), (pad, pad, pad, pad))
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return self.outputs, self.inputs // self.groups, self.kernel, self.kernel
+
+    @property
+    def multiplies(self) -> int:
+        """Vector multiply-adds that a direct dense convolution needs, without junk columns and tile tails."""
+        rows, columns = self.geometry.output_size(self.size, self.size)
+        return int(np.prod(self.weight_shape)) * rows * columns // LANES
+
+    def layer(self, b: ProgramBuilder, name: str, weight: np.ndarray | fkw.FKW) -> Conv2d:
+        """The layer with an input and an output of its own, biased, with ReLU."""
+        rows, columns = self.geometry.output_size(self.size, self.size)
+        x, y = b.input(f"{name}_x", (1, self.inputs, self.size, self.size)), b.tensor(f"{name}_y", (1, self.outputs, rows, columns))
+        b.output(f"{name}_y", y)
+        b.layer = name
+        return Conv2d(name, x, y, weight, np.ones(self.outputs, np.float32), self.geometry, self.groups, activation=Activation("relu"))
+
+
+VGG16 = tuple(
+    Case(*sizes) for sizes in ((3, 224, 64), (64, 112, 128), (128, 112, 128), (128, 56, 256), (256, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))
+)
+RESNET50 = (Case(64, 28, 64), *(Case(64 << s, 112 >> s, 64 << s, 3, 2) for s in (1, 2, 3)), *(Case(64 << s, 56 >> s, 64 << s) for s in range(4)))
+RESNET50_1X1 = tuple(case for s in range(4) for case in (Case(64 << s, 56 >> s, 256 << s, 1), Case(256 << s, 56 >> s, 64 << s, 1)))
+MOBILENET_V2 = tuple(
+    Case(hidden, size, hidden, 3, stride, hidden)
+    for hidden, size, stride in ((32, 112, 1), (96, 112, 2), (144, 56, 1), (144, 56, 2), (192, 28, 1), (192, 28, 2), (384, 14, 1), (576, 14, 2), (960, 7, 1))
+)
+NETWORKS = {"vgg16": VGG16, "resnet50": RESNET50, "resnet50-1x1": RESNET50_1X1, "mobilenet-v2": MOBILENET_V2}
+
+
+def missing() -> str | None:
+    """What counting needs and is not there, as a line for people; None if all is there."""
+    if complaint := Qemu.missing():
+        return complaint
+    if shutil.which("gcc") is None:
+        return "gcc not found: install it (apt-get install gcc)"
+    help_text = subprocess.run(["qemu-aarch64", "-h"], capture_output=True, text=True, check=False).stdout
+    return None if "-plugin" in help_text else "this qemu-aarch64 takes no plugins: Debian's qemu-user of bookworm does (qemu-user-static does not)"
+
+
+@functools.cache
+def _plugin() -> Path:
+    """The plugin, compiled once a process."""
+    library = Path(tempfile.mkdtemp(prefix="pcc-insn-")) / "insn_plugin.so"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("insn_plugin.c")], check=True)
+    return library
+
+
+class CountingQemu(Qemu):
+    """An emulated computer that writes down what is executed between readings of the clock."""
+
+    def __init__(self, counts: Path) -> None:
+        super().__init__("cortex-a76")
+        self._counts = counts
+
+    def command(self, program: Path) -> list[str]:
+        emulator, *rest = super().command(program)
+        return [emulator, "-plugin", f"{_plugin()},out={self._counts}", *rest]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one layer executes: its kernel (not the copies before it) and instructions by class."""
+
+    kernel: str
+    instructions: Counter[str]
+
+    @property
+    def total(self) -> int:
+        return self.instructions.total()
+
+    @property
+    def vfma(self) -> int:
+        return self.instructions["vfma"]
+
+
+def count(program: Program) -> dict[str, Counted]:
+    """Executed instructions of every layer of a program for NEON (memory not planned), on one thread. Raises `PccError` where `missing` says why."""
+    if complaint := missing():
+        raise PccError(complaint)
+    planned = PlanMemory()(program)
+    objects = [kernel.object for kernel in compile_kernels(planned.kernels, TARGET)]
+    with tempfile.TemporaryDirectory() as folder:
+        package, counts = Path(folder) / "package", Path(folder) / "counts"
+        build_package(PackageSpec(planned.name, [TargetBuild(TARGET, planned, objects)]), package)
+        calls = CountingQemu(counts).bench(open_package(package), warmup=0, runs=1, profile=True).calls
+        intervals = [Counter({name: int(number) for name, number in (field.split("=") for field in line.split())}) for line in counts.read_text().splitlines()]
+    # The clock is read as the run starts, as its first call starts, after each call, and as the run ends.
+    if len(intervals) != len(calls) + 3:
+        raise PccError(f"the clock was read {len(intervals)} times for {len(calls)} calls: does this libc read it without a system call?")
+    layers: dict[str, Counted] = {}
+    for call, executed in zip(calls, intervals[2:-1], strict=True):
+        before = layers[call.layer].instructions if call.layer in layers else Counter()
+        layers[call.layer] = Counted(call.kernel, before + executed)
+    return layers
+
+
+def dense_weight(case: Case) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(case.weight_shape, np.float32) * 0.05
+
+
+def sparse_weight(case: Case, patterns: np.ndarray | None, rate: float, share: int) -> fkw.FKW:
+    """Random weights pruned as the passes prune them: 3x3 windows to the patterns, kernels to one in ``rate``, for groups of ``share`` filters."""
+    patterns = patterns if case.kernel == 3 else None
+    cut = joint.project(dense_weight(case), patterns, rate, share=share)
+    return fkw.pack(cut.weight, 1, patterns, share, cut.order)
+
+
+def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FKW, plan: SparsePlan | None = None) -> float:
+    """Adds the layer as its kernel family computes it; what its cost model says (0 for depthwise ones)."""
+    layer = case.layer(b, name, weight)
+    if isinstance(weight, fkw.FKW):
+        emit_conv_sparse(layer, b, plan)
+        return cost_conv_sparse(layer, LANES)
+    if case.groups == case.inputs:
+        emit_conv_depthwise(layer, b)
+        return 0.0
+    emit_conv_dense(layer, b)
+    return cost_conv_dense(layer, LANES)
+
+
+def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> str:
+    """The table: dense, then sparse for each of `SHARES`; ratios are sparse to dense instructions, then what the cost models say."""
+    b, costs = ProgramBuilder("instructions", LANES), {}
+    for i, case in enumerate(cases):
+        costs[i, 0] = record(b, case, f"layer{i}_0", dense_weight(case))
+        for share in SHARES if case.groups == 1 and case.inputs > 3 else ():
+            costs[i, share] = record(b, case, f"layer{i}_{share}", sparse_weight(case, patterns, rate, share))
+    counted = count(b.build())
+    rows = []
+    for i, case in enumerate(cases):
+        dense = counted[f"layer{i}_0"]
+        for share in (0, *SHARES):
+            if (i, share) in costs:
+                one = counted[f"layer{i}_{share}"]
+                form = f"sparse, groups of {share}" if share else "dense"
+                ratios = (f"{one.total / dense.total:.3f}", f"{costs[i, share] / costs[i, 0]:.3f}") if share else ("", "")
+                rows.append((str(case), form, _short(one.kernel), *_numbers(one, case), *ratios))
+    return table(("layer", "form", "kernel", *_NUMBERS, "to dense", "modelled"), rows)
+
+
+_CLASSES = ("vfma", "vload", "vstore", "int", "branch")
+_NUMBERS = ("total", *_CLASSES, "vfma/total", "vfma/needed")
+
+
+def _numbers(one: Counted, case: Case) -> list[str]:
+    """Counts in thousands, the share of multiply-adds, and those executed to those of a direct dense convolution."""
+    thousands = [f"{number / 1e3:.0f}" for number in (one.total, *(one.instructions[name] for name in _CLASSES))]
+    return [*thousands, f"{one.vfma / one.total:.2f}", f"{one.vfma / case.multiplies:.3f}"]
+
+
+def _short(kernel: str) -> str:
+    return kernel.removeprefix("pcc_conv_").removesuffix("_relu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="+", choices=NETWORKS)
+    parser.add_argument("--patterns", type=int, choices=(4, 0), default=4, help="4: the designed ones; 0: every tap")
+    parser.add_argument("--rate", type=float, default=3.6, help="connectivity: one kernel in so many is kept")
+    options = parser.parse_args()
+    for network in options.networks:
+        print(f"{network}: thousands of instructions")
+        print(compare(NETWORKS[network], pattern.DESIGNED if options.patterns else None, options.rate), flush=True)
+
+
+if __name__ == "__main__":
+    main()
