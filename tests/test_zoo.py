@@ -15,12 +15,11 @@ from tests.arm64 import arm64
 
 TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet50")
 UNTRAINED = ("lenet5", "resnet18", "vgg16")
-LONG = {"vgg16", "resnet50", "resnet18"}
-"""What takes minutes under emulation."""
 TOLERANCE = 1e-4
 
-NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)]
-EMULATED = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in (*TRAINED, *UNTRAINED)]
+NETWORKS = (*TRAINED, *UNTRAINED)
+EMULATED = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in NETWORKS]
+"""VGG-16 takes minutes under emulation."""
 
 
 def module_and_input(name: str) -> tuple[torch.nn.Module, torch.Tensor]:

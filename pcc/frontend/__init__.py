@@ -35,7 +35,7 @@ def load_factory(spec: str) -> nn.Module:
     sys.path.insert(0, str(path.parent))
     try:
         module_spec.loader.exec_module(namespace)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PccError(f"model '{spec}': running the file failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
@@ -46,7 +46,7 @@ def load_factory(spec: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         try:
             made = made()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PccError(f"model '{spec}': {name}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise PccError(f"model '{spec}': {name} gives '{type(made).__name__}', not an nn.Module")

@@ -75,7 +75,7 @@ def test_anything_may_be_computed_from_constants() -> None:
         (lambda x: F.conv1d(x, torch.ones(2, 3, 3)), (1, 3, 8), "1-d convolution"),
         (lambda x: F.conv2d(x, x), (1, 1, 4, 4), "weight or bias is computed from the input"),
         (lambda x: F.conv2d(x, torch.ones(2, 3, 3, 3)), (3, 8, 8), "without a batch dimension"),
-        (lambda x: F.adaptive_avg_pool2d(x, 3), (1, 2, 8, 8), "from 8x8 to 3x3"),
+        (lambda x: F.adaptive_avg_pool2d(x, 3), (2, 8, 8), "adaptive pooling of an input without a batch dimension"),
         (lambda x: F.avg_pool2d(x, 2, divisor_override=3), (1, 2, 8, 8), "divisor_override=3"),
         (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].float(), (1, 2, 8, 8), "indices of max pooling are used"),
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), (1, 2, 8, 8), "reflect"),

@@ -212,6 +212,14 @@ def test_adaptive_pooling_to_what_is_there_is_nothing_and_to_more_is_repetition(
     assert operators(canonical(Net(lambda m, x: F.adaptive_avg_pool2d(x, 7)), torch.randn(2, 3, 1, 1))) == ["pcc.resize2d"]
 
 
+@pytest.mark.parametrize("pool", [F.adaptive_avg_pool2d, F.adaptive_max_pool2d])
+@pytest.mark.parametrize("size", [(4, 3), (2, 7), (7, 7), (5, 1), (11, 14)])
+def test_adaptive_pooling_with_windows_of_different_sizes(pool: Callable[..., Tensor], size: tuple[int, int]) -> None:
+    x = torch.randn(IMAGE)
+    (pooled,) = run_graph(canonical(Net(lambda m, x: pool(x, size)), x), [x])
+    torch.testing.assert_close(pooled, pool(x, size))
+
+
 def test_zeros_padded_before_max_pooling_stay_zeros() -> None:
     graph_module = canonical(Net(lambda m, x: F.max_pool2d(F.pad(x - 5, (1, 1, 1, 1)), 3)), torch.randn(IMAGE))
     assert call(graph_module, "pcc.pool2d").args[4] == [0, 0, 0, 0]

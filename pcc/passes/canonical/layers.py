@@ -11,7 +11,7 @@ from torch.fx import Node
 from pcc.ir.graph import arguments, insert, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESIZE2D, SOFTMAX
 from pcc.passes.canonical import CannotCompile, require_fp32
-from pcc.passes.canonical.moves import become, make_permute, make_reshape
+from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
 _aten: Any = torch.ops.aten
 
@@ -146,20 +146,35 @@ def adaptive_average(node: Node) -> None:
 
 
 def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
-    """Adaptive pooling with windows of one size: the input's extent is a multiple of the output's, or the other way round (a repetition)."""
+    """Adaptive pooling. Along an axis whose windows are alike it is a pooling (or a repetition, where the output is larger); along one whose windows
+    differ, each window is pooled by itself and the results are joined: averages and maxima over a rectangle are taken one axis after the other.
+    """
     if len(shape_of(x)) != 4:
         raise CannotCompile("adaptive pooling of an input without a batch dimension")
     extent = shape_of(x)[2:]
     size = [extent[axis] if wanted is None else wanted for axis, wanted in enumerate(size)]
-    if any(have % want and want % have for have, want in zip(extent, size, strict=True)):
-        raise CannotCompile(f"adaptive pooling from {extent[0]}x{extent[1]} to {size[0]}x{size[1]}: its windows differ in size; choose an input that divides")
-    kernel = [max(1, have // want) for have, want in zip(extent, size, strict=True)]
     made = x
+    for axis, (have, want) in enumerate(zip(extent, size, strict=True)):
+        if have % want and want % have:
+            made = _uneven(node, made, axis, want, mode)
+    kernel = [max(1, have // want) for have, want in zip(shape_of(made)[2:], size, strict=True)]
     if kernel != [1, 1]:
-        made = insert(node, POOL2D, (x, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool")
+        made = insert(node, POOL2D, (made, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool")
     if shape_of(made) != shape_of(node):
         made = insert(node, RESIZE2D, (made, list(size), "nearest", False, None), node, f"{node.name}_repeat")
     become(node, made)
+
+
+def _uneven(node: Node, x: Node, axis: int, want: int, mode: str) -> Node:
+    """Adaptive pooling along one axis (0: height) to ``want`` windows, from floor(i * have / want) up to ceil((i + 1) * have / want)."""
+    have = shape_of(x)[2 + axis]
+    pooled = []
+    for i in range(want):
+        begin, end = i * have // want, -(-(i + 1) * have // want)
+        kernel = [end - begin, 1] if axis == 0 else [1, end - begin]
+        window = make_slice(node, x, 2 + axis, begin, end)
+        pooled.append(insert(node, POOL2D, (window, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_window"))
+    return make_concat(node, pooled, 2 + axis)
 
 
 def reduction(node: Node) -> None:
