@@ -31,7 +31,11 @@ class Machine:
     """What plans depend on. Costs are in units of one vector multiply-add at full speed.
 
     With 16 lanes they are fitted to a Zen 4 core (best times of layers of VGG-16 and ResNet-50, 4 to 12 patterns, groups of 1, 2 and 4), with 8 lanes
-    to the same core with half vectors; with 4 lanes they count the instructions of an in-order core that loads while it multiplies.
+    to the same core with half vectors. With 4 lanes (NEON) they are executed instructions, of the inner loops as compiled and fitted for the rest to
+    counts of whole layers (`tools/instructions.py`; all plans of 3x3 and 1x1 layers of 64 to 512 channels, 4 and 9 taps, groups of 1, 2 and 4): the
+    plan chosen executes at most 5 % more than the best one. A multiply-add of the dense kernel takes 1.44 of them, so a sparse kernel has to win by
+    more than it may cost in time: llvm-mca gives 0.5 cycles a multiply-add for dense and gather, 0.63 for scatter on neoverse-n1; on cortex-a55 1.7
+    for dense, 3.1 for scatter, and 4.3, 2.0 and 1.3 for gather with groups of 1, 2 and 4.
     """
 
     inputs: int
@@ -59,12 +63,16 @@ class Machine:
     """An input vector of a gather kernel; they cross cache lines and come from L2."""
     gather_weight: float
     """A weight of a gather kernel."""
+    store: float = 8.0
+    """Starting and storing a filter's tile ..."""
+    store_vector: float = 3.0
+    """... and each vector of it."""
 
 
 MACHINES = {
     16: Machine(20, 16, 24 << 10, 1.3, 0.4, 1.35, 6.0, 1.0, 12.0, 0.8, gather_multiply=0.75, gather_load=2.6, gather_weight=0.7),
     8: Machine(9, 8, 16 << 10, 4.0, 0.0, 1.45, 4.0, 2.0, 16.0, 1.0, gather_multiply=1.0, gather_load=3.0, gather_weight=1.0),
-    4: Machine(20, 16, 16 << 10, 3.0, 1.0, 1.1, 3.0, 2.0, 10.0, 1.0, gather_multiply=1.1, gather_load=1.2, gather_weight=0.3),
+    4: Machine(20, 16, 16 << 10, 5.0, 1.0, 1.05, 0.0, 1.0, 24.0, 3.5, gather_multiply=1.0, gather_load=0.5, gather_weight=0.4, store=24.0, store_vector=8.0),
 }
 """By the lanes of a vector."""
 
@@ -73,9 +81,6 @@ MOST_GATHER_TAPS = 9
 
 GATHER_ITEM = 1 << 14
 """Vector multiply-adds in an item of a gather kernel, about."""
-
-STORE, STORE_VECTOR = 8.0, 3.0
-"""Starting and storing a filter's tile, and each vector of it."""
 
 
 def choose_plan(fkw: FKW, positions: int, lanes: int) -> tuple[SparsePlan, float]:
@@ -88,7 +93,7 @@ def choose_plan(fkw: FKW, positions: int, lanes: int) -> tuple[SparsePlan, float
     for plan in _plans(fkw, positions, lanes, machine):
         vectors, tiles = plan.size // lanes, -(-positions // plan.size)
         cost = _scatter_cost(plan, fkw, group, pattern, vectors, machine) if plan.form == "scatter" else _gather_cost(plan, fkw, vectors, machine)
-        priced.append((plan, tiles * (fkw.shape[0] * (STORE + STORE_VECTOR * vectors) + cost)))
+        priced.append((plan, tiles * (fkw.shape[0] * (machine.store + machine.store_vector * vectors) + cost)))
     return min(priced, key=lambda pair: pair[1])
 
 

@@ -1,0 +1,55 @@
+"""What arm64 kernels execute, counted: dense ones nothing but their multiply-adds and little else, sparse ones far less, and never more where chosen."""
+
+import pytest
+
+from pcc.codegen.kernels.stage import staged_pitch
+from pcc.codegen.program import ProgramBuilder
+from pcc.sparsity import pattern
+from tests.arm64 import arm64
+from tools.instructions import LANES, Case, count, dense_weight, missing, record, sparse_weight
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
+
+
+def _whole_tiles(case: Case, filters: int, vectors: int) -> int:
+    """Vector multiply-adds of a dense kernel of that tile: junk columns and filled-up tiles included."""
+    layer = case.layer(ProgramBuilder("sizes", LANES), "sizes", dense_weight(case))
+    rows, columns = layer.y.shape[2:]
+    positions = (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
+    tiles, blocks = -(-positions // (vectors * LANES)), -(-case.outputs // filters)
+    return tiles * blocks * filters * vectors * dense_weight(case)[0].size
+
+
+@arm64
+def test_dense_and_sparse() -> None:
+    case = Case(32, 14, 32)
+    b = ProgramBuilder("mix", LANES)
+    record(b, case, "dense", dense_weight(case))
+    for share in (1, 2, 4):
+        record(b, case, f"sparse{share}", sparse_weight(case, pattern.DESIGNED, 3.6, share))
+    counted = count(b.build())
+    dense = counted["dense"]
+    assert dense.kernel.startswith("pcc_conv_positions_8x8")
+    assert dense.vfma == _whole_tiles(case, 8, 2)
+    assert dense.vfma > 0.6 * dense.total
+    for share in (1, 2, 4):
+        sparse = counted[f"sparse{share}"]
+        kept = sparse_weight(case, pattern.DESIGNED, 3.6, share).weight.size
+        assert sparse.vfma >= kept * case.multiplies / dense_weight(case).size  # no output is left out
+        assert sparse.total < dense.total / 2  # of 8 times fewer weights
+        assert sparse.vfma > 0.25 * sparse.total  # loops of two or three kernels
+
+
+@arm64
+def test_sparse_is_chosen_only_where_it_executes_less() -> None:
+    b, chosen = ProgramBuilder("choice", LANES), []
+    for case in (Case(32, 14, 32), Case(64, 14, 32, 1), Case(64, 7, 64, 1)):
+        dense = record(b, case, f"dense {case}", dense_weight(case))
+        for rate in (1.0, 1.5, 2.0, 3.0):
+            name = f"sparse {case} {rate}"
+            if record(b, case, name, sparse_weight(case, None, rate, 1)) < dense:
+                chosen.append((f"dense {case}", name))
+    counted = count(b.build())
+    assert len(chosen) >= 3
+    for dense, sparse in chosen:
+        assert counted[sparse].total < counted[dense].total, sparse
