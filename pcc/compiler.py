@@ -3,7 +3,8 @@
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from pcc.codegen.program import Program
 from pcc.errors import PccError
 from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import import_module
+from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.dump import dump_graph
 from pcc.ir.verify import run_graph
 from pcc.package.manifest import Manifest
@@ -47,6 +49,8 @@ class TargetReport:
     """Bytes alive at the worst moment: no arena could be smaller."""
     kernels: int
     kernels_from_cache: int
+    families: Mapping[str, int]
+    """How many convolutions each kernel family runs."""
 
 
 @dataclass
@@ -131,7 +135,7 @@ def compile_model(
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, by_isa[target.isa][1], kernels, manifest) for target, kernels in compiled]
+    reports = [_report(target, *by_isa[target.isa], kernels, manifest) for target, kernels in compiled]
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
 
 
@@ -208,7 +212,7 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
+def _report(target: Target, graph: GraphModule, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,
@@ -218,4 +222,5 @@ def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel],
         arena_lower_bound=memory_lower_bound(program),
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
+        families=Counter(choice.family for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))),
     )

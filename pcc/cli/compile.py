@@ -104,6 +104,7 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+        click.echo(f"    convolutions: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
     if report.verified:
         click.echo()
         rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
@@ -127,6 +128,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "arena_lower_bound": made.arena_lower_bound,
             "kernels": made.kernels,
             "kernels_from_cache": made.kernels_from_cache,
+            "families": dict(made.families),
             "calls": [call.model_dump() for call in record.calls],
         }
         for made, record in zip(report.targets, report.manifest.targets, strict=True)
