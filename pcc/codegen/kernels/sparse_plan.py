@@ -63,6 +63,8 @@ class Machine:
     """An input vector of a gather kernel; they cross cache lines and come from L2."""
     gather_weight: float
     """A weight of a gather kernel."""
+    gather_kernel: float = 2.0
+    """A kernel of a filter group: its channel, and the end of the loop."""
     store: float = 8.0
     """Starting and storing a filter's tile ..."""
     store_vector: float = 3.0
@@ -72,7 +74,7 @@ class Machine:
 MACHINES = {
     16: Machine(20, 16, 24 << 10, 1.3, 0.4, 1.35, 6.0, 1.0, 12.0, 0.8, gather_multiply=0.75, gather_load=2.6, gather_weight=0.7),
     8: Machine(9, 8, 16 << 10, 4.0, 0.0, 1.45, 4.0, 2.0, 16.0, 1.0, gather_multiply=1.0, gather_load=3.0, gather_weight=1.0),
-    4: Machine(20, 16, 16 << 10, 5.0, 1.0, 1.05, 0.0, 1.0, 24.0, 3.5, gather_multiply=1.0, gather_load=0.5, gather_weight=0.4, store=24.0, store_vector=8.0),
+    4: Machine(20, 16, 16 << 10, 5.0, 1.0, 1.05, 0.0, 1.0, 24.0, 3.5, 1.0, 0.5, 0.5, gather_kernel=4.0, store=24.0, store_vector=8.0),
 }
 """By the lanes of a vector."""
 
@@ -126,5 +128,5 @@ def _scatter_cost(plan: SparsePlan, fkw: FKW, group: np.ndarray, pattern: np.nda
 def _gather_cost(plan: SparsePlan, fkw: FKW, vectors: int, machine: Machine) -> float:
     """One tile of one image, without its stores."""
     parts, taps = parts_of(fkw.patterns.shape[1], plan.most_taps)
-    kernel = taps * (vectors * (machine.gather_load + machine.gather_multiply * fkw.group) + machine.gather_weight * fkw.group) + 2
+    kernel = taps * (vectors * (machine.gather_load + machine.gather_multiply * fkw.group) + machine.gather_weight * fkw.group) + machine.gather_kernel
     return parts * len(fkw.index) * kernel
