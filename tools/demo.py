@@ -10,6 +10,7 @@ import pcc
 from pcc.errors import PccError
 from pcc.models import ModelEntry, create, entry
 from pcc.models.photos import Photo, photos
+from pcc.package import open_package
 from tools.packages import STRUCTURES, compile_package
 from tools.peers import interleaved_medians, onnxruntime_runner
 from tools.table import table
@@ -55,7 +56,7 @@ def main() -> int:
             print(f"\n{network} is left out: {error}")
     if not rows:
         return 1
-    headers = ["network", "structure", f"{pictures[0].path.stem} is", "photos right", "library", "peak memory", "latency", f"{PEER}, dense"]
+    headers = ["network", "structure", "sparse layers", f"{pictures[0].path.stem} is", "photos right", "library", "peak memory", "latency", f"{PEER}, dense"]
     print(f"\n{table(headers, rows)}\n")
     print(
         f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: the arena; weights are in the library.\n"
@@ -84,10 +85,14 @@ def demonstrate(network: ModelEntry, pictures: tuple[Photo, ...]) -> list[list[s
             error = np.abs(answers.scores - expected).max() / np.abs(expected).max()
             print(f"{network.name}, dense: scores of all photos agree with {PEER}'s within {error:.1e} of the largest")
         library = next((packages[structure] / "lib").glob("*/lib*.so")).stat().st_size
+        kernels = {call.layer: call.kernel for call in open_package(packages[structure]).manifest.targets[0].calls}  # a layer's last is its own
+        convolutions = [kernel for kernel in kernels.values() if kernel.startswith("pcc_conv")]
+        sparse = sum(kernel.startswith("pcc_conv_sparse") for kernel in convolutions)
         rows.append(
             [
                 network.name,
                 structure,
+                f"{sparse} of {len(convolutions)}",
                 answers.first,
                 answers.correct,
                 f"{library / 1e6:.1f} MB",

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import pcc
 from pcc.codegen.interpret import interpret
 from pcc.deploy import Qemu
+from pcc.models import create
 from pcc.package import open_package
 from pcc.package.toolchain import RUNTIME, run_tool, zig
 from tests.arm64 import arm64
@@ -76,6 +79,22 @@ def test_library_in_an_application(application: Path, target: str, page_size: in
     done = subprocess.run([*reversed(qemu), *shims, program, str(library), "3", *paths], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     _agree([np.fromfile(path, np.float32).reshape(port.shape) for path, port in zip(paths[2:], PROGRAM.outputs, strict=True)])
+
+
+@arm64
+def test_android_library_of_a_trained_pruned_network(application: Path, tmp_path: Path) -> None:
+    module = create("mobilenet_v2")
+    report = pcc.compile(module, [torch.zeros(1, 3, 96, 96)], tmp_path / "package", target="aarch64-android", name="net", prune="connectivity{rate=2}")
+    package, output = open_package(report.package), tmp_path / "output.bin"
+    library, recorded = package.file("lib/aarch64-android/libnet.so"), package.file("selftest/output_0.bin")
+    for page_size in (4096, 16384):
+        program, *qemu = reversed(Qemu("cortex-a53", page_size=page_size).command(application / "load_library"))
+        paths = [str(package.file("selftest/input_0.bin")), str(output)]
+        shims = ["-E", f"LD_LIBRARY_PATH={application / 'shims'}"]
+        done = subprocess.run([*reversed(qemu), *shims, program, str(library), "2", *paths], capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        got, wanted = np.fromfile(output, np.float32), np.fromfile(recorded, np.float32)
+        assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
 @arm64
