@@ -80,12 +80,11 @@ def _one_line(message: str) -> str:
 
 def main() -> None:
     """What the ``pcc`` script calls."""
-
-    interrupts.install()
-    try:
-        status = run(sys.argv[1:])
-    except Exception:
-        if not interrupts.came():
-            raise
-        status = _fail("interrupted", INTERRUPTED_STATUS)
+    with interrupts.noted():
+        try:
+            status = run(sys.argv[1:])
+        except Exception:
+            if not interrupts.came():
+                raise
+            status = _fail("interrupted", INTERRUPTED_STATUS)
     sys.exit(status)

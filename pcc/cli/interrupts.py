@@ -1,20 +1,28 @@
 """Ctrl-C: raised where it comes, and again at the next step if a library swallowed it there (imports of large packages do)."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _came: list[int] = []
 
 
-def install() -> None:
-    """Notes interrupts from now on. Where the shell wants them ignored they stay ignored."""
+@contextmanager
+def noted() -> Iterator[None]:
+    """Notes the interrupts that come inside the block. Where the shell wants them ignored they stay ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         _came.append(number)
         raise KeyboardInterrupt
 
-    _came.clear()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _came.clear()
 
 
 def came() -> bool:

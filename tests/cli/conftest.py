@@ -1,8 +1,9 @@
 """The command line as a program: what it printed and its exit status."""
 
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,14 @@ class Outcome:
         assert len(lines) == 1, self.err
         assert lines[0].startswith("pcc: error: ")
         return lines[0].removeprefix("pcc: error: ")
+
+
+@pytest.fixture
+def heeded_interrupts() -> Iterator[None]:
+    """Ctrl-C has its ordinary meaning, here and in programs that are started, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

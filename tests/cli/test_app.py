@@ -85,6 +85,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [RecursionError, PccError])
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fails_later(args: list[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
@@ -92,11 +93,7 @@ def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypat
         raise error("a module that is half imported")
 
     monkeypatch.setattr("pcc.cli.app.cli.main", lambda **options: fails_later(options["args"]))
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(SystemExit) as ended:
+        main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "pcc: error: interrupted\n"

@@ -208,6 +208,7 @@ def test_packages_that_are_none(pcc, package: Path, arrays: tuple[Path, np.ndarr
 
 
 @pytest.mark.parametrize("stage", ["loading", "kernels"])
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_interrupted_compile_leaves_nothing(tmp_path: Path, stage: str) -> None:
     cache, out = tmp_path / "cache", tmp_path / "out"
     out.mkdir()
