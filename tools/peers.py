@@ -4,12 +4,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import torch
 
 Runner = Callable[[], object]
+
+PAUSE = 0.05
+"""Seconds before each run: threads of the one before may go on spinning for work for a while."""
 
 
 def onnxruntime_runner(module: torch.nn.Module, image: np.ndarray, path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -36,6 +39,7 @@ def interleaved_medians(runners: Mapping[str, Runner], runs: int, warmup: int = 
     times: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(warmup + runs):
         for name, runner in runners.items():
+            sleep(PAUSE)
             start = perf_counter()
             runner()
             if turn >= warmup:
