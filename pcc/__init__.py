@@ -37,13 +37,12 @@ def compile(
     written.
     """
     from pcc.compiler import compile_model
-    from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning
+    from pcc.passes.pipeline import chosen_pipeline
 
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(one) if isinstance(one, str) else one for one in several]
-    text = DEFAULT_PIPELINE if pipeline is None else pipeline
-    text = text if prune is None else insert_pruning(text, prune)
+    text = chosen_pipeline(pipeline, prune)
     library = name or type(module).__name__.lower()
     return compile_model(module, example_inputs, out=Path(out), targets=targets, pipeline=text, name=library, **options)
 

@@ -53,7 +53,7 @@ def command(
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
-    pipeline = chosen_pipeline(pipeline, prune, print_ir_after)
+    pipeline = checked_pipeline(pipeline, prune, print_ir_after)
 
     with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
@@ -82,14 +82,12 @@ def command(
         _print(report, seconds, time_passes)
 
 
-def chosen_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None) -> str:
+def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None) -> str:
     """The pipeline of a command line, checked: every pass exists with its options, and so does the one to print after."""
-    from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning, parse_pipeline
+    from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
     from pcc.passes.registry import suggestion
 
-    text = DEFAULT_PIPELINE if pipeline is None else pipeline
-    if prune is not None:
-        text = insert_pruning(text, prune)
+    text = chosen_pipeline(pipeline, prune)
     names = tuple(step.name for step in parse_pipeline(text))
     if print_ir_after not in (None, "all", *names):
         raise PccError(f"--print-ir-after {print_ir_after}: the pipeline has no such pass; {suggestion(print_ir_after, ('all', *names))}")

@@ -110,9 +110,9 @@ def _pair(values: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    weight = lowering.array(given["weight"])
-    layer = layers.Conv2d(
+def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> layers.Conv2d:
+    """The layer of a convolution, whatever form its weight has."""
+    return layers.Conv2d(
         node.name,
         x=lowering.view(given["x"]),
         y=lowering.result(node),
@@ -123,6 +123,10 @@ def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         residual=lowering.optional_view(given["residual"]),
         activation=Activation.parse(given["activation"]),
     )
+
+
+def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    layer = _conv_layer(lowering, node, given, lowering.array(given["weight"]))
     choice = annotation(node, KernelChoice)
     emit = emit_conv_depthwise if choice is not None and choice.family == "conv-depthwise" else emit_conv_dense
     emit(layer, lowering.builder)
@@ -132,17 +136,7 @@ def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 def _pattern_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     o, i, kh, kw = (int(size) for size in given["shape"])
     arrays = [lowering.array(given[name]) for name in ("patterns", "reorder", "offset", "index", "kernel_stride", "weight")]
-    layer = layers.Conv2d(
-        node.name,
-        x=lowering.view(given["x"]),
-        y=lowering.result(node),
-        weight=FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays),
-        bias=lowering.optional_array(given["bias"]),
-        geometry=geometry_of(given, (kh, kw)),
-        groups=given["groups"],
-        residual=lowering.optional_view(given["residual"]),
-        activation=Activation.parse(given["activation"]),
-    )
+    layer = _conv_layer(lowering, node, given, FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays))
     emit_conv_sparse(layer, lowering.builder)
     return layer.y
 

@@ -57,6 +57,12 @@ def make_pass(name: str, options: Mapping[str, Value]) -> Any:
     return cls(**{option: _convert(f"{name}{{{option}=...}}", value, hints[option]) for option, value in options.items()})
 
 
+def chosen_pipeline(pipeline: str | None, prune: str | None) -> str:
+    """The text of the pipeline that is asked for: the default one if None, with the pruning passes of ``prune`` put in."""
+    text = DEFAULT_PIPELINE if pipeline is None else pipeline
+    return text if prune is None else insert_pruning(text, prune)
+
+
 def insert_pruning(pipeline: str, prune: str) -> str:
     """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes: ``pattern,connectivity{rate=3.6}``."""
     steps = parse_pipeline(pipeline)
