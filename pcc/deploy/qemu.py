@@ -9,6 +9,10 @@ from pcc.errors import PccError
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 """Where Debian puts the arm64 C library, which dynamic programs need (the runner is static)."""
 
+RESERVED = ("-R", "0x1000000000")
+"""With pages larger than the host's, QEMU places a mapping it finds no room for at the bottom of memory, now and then; the C library's next hint then
+lies below zero, which Linux ignores and QEMU refuses ("no memory", 1 run in 100). With 64 GiB of addresses reserved it always finds room."""
+
 
 class Qemu(Device):
     """``cpu`` is a processor that QEMU knows (``cortex-a53``, ``cortex-a76``, ``max``): code with instructions it lacks dies there as on the real one.
@@ -25,7 +29,7 @@ class Qemu(Device):
         missing = self.missing()
         if missing:
             raise PccError(missing)
-        pages = ["-p", str(self._page_size)] if self._page_size else []
+        pages = ["-p", str(self._page_size), *RESERVED] if self._page_size else []
         return ["qemu-aarch64", "-cpu", self._cpu, *pages, "-L", str(SYSROOT), str(program)]
 
     @staticmethod
