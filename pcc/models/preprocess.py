@@ -89,3 +89,4 @@ TORCHVISION = Preprocessing(size=224, resize=256, scale=1 / 255, mean=(0.485, 0.
 KERAS_CAFFE = Preprocessing(size=224, resize=256, channels="BGR", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 EFFICIENTNET_LITE = Preprocessing(size=224, resize=256, order="crop-resize", interpolation="bicubic", mean=(127.0,) * 3, std=(128.0,) * 3)
 MNIST = Preprocessing(size=28, resize=28, channels="L", scale=1 / 255, mean=(0.1307,), std=(0.3081,))
+CIFAR10 = Preprocessing(size=32, resize=32, scale=1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))

@@ -1,0 +1,1 @@
+"""Compression that trains: structures, methods and recipes around one loop."""
