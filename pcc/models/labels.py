@@ -17,3 +17,8 @@ def imagenet_labels() -> tuple[str, ...]:
 def digit_labels() -> tuple[str, ...]:
     """MNIST's classes."""
     return tuple("0123456789")
+
+
+def cifar10_labels() -> tuple[str, ...]:
+    """CIFAR-10's classes."""
+    return "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"

@@ -11,12 +11,13 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.frontend.checkpoint import load_weights
 from pcc.models import weights as sources
+from pcc.models.cifar import ResNet20, vgg8, vgg16_cifar
 from pcc.models.efficientnet_lite import EfficientNetLite0
 from pcc.models.initialise import initialise
-from pcc.models.labels import digit_labels, imagenet_labels
+from pcc.models.labels import cifar10_labels, digit_labels, imagenet_labels
 from pcc.models.lenet import LeNet5
 from pcc.models.mobilenet_v2 import MobileNetV2
-from pcc.models.preprocess import EFFICIENTNET_LITE, KERAS_CAFFE, MNIST, TORCHVISION, Preprocessing
+from pcc.models.preprocess import CIFAR10, EFFICIENTNET_LITE, KERAS_CAFFE, MNIST, TORCHVISION, Preprocessing
 from pcc.models.resnet import resnet18, resnet50, resnet50_v1
 from pcc.models.vgg import VGG16, VGG16Features
 from pcc.models.weights import WeightsSource
@@ -44,6 +45,9 @@ class ModelEntry:
 
 
 _UNAVAILABLE = "no package registry carries them; give --weights FILE (torchvision's checkpoint fits), or compile with random weights (--weights none)"
+_TO_TRAIN = (
+    "it knows CIFAR-10's classes, and has to be trained first (pcc prune --recipe); give --weights FILE, or compile with random weights (--weights none)"
+)
 
 _ENTRIES = (
     ModelEntry(
@@ -53,7 +57,7 @@ _ENTRIES = (
         MNIST,
         digit_labels,
         None,
-        "it reads digits, not photos, and has to be trained first; give --weights FILE, or compile with random weights (--weights none)",
+        "it reads digits, not photos, and has to be trained first (pcc prune --recipe); give --weights FILE, or compile with random weights (--weights none)",
     ),
     ModelEntry(
         "vgg16",
@@ -86,6 +90,9 @@ _ENTRIES = (
     ),
     ModelEntry("mobilenet_v2", "MobileNetV2, width 1.0", MobileNetV2, TORCHVISION, imagenet_labels, sources.MOBILENET_V2),
     ModelEntry("efficientnet_lite0", "EfficientNet-Lite0", EfficientNetLite0, EFFICIENTNET_LITE, imagenet_labels, sources.EFFICIENTNET_LITE0),
+    ModelEntry("resnet20", "ResNet-20 for CIFAR-10, 32x32 photos", ResNet20, CIFAR10, cifar10_labels, None, _TO_TRAIN),
+    ModelEntry("vgg8", "a small VGG with batch norms for CIFAR-10, 32x32 photos", vgg8, CIFAR10, cifar10_labels, None, _TO_TRAIN),
+    ModelEntry("vgg16_cifar", "VGG-16 with batch norms and one linear layer for CIFAR-10, 32x32 photos", vgg16_cifar, CIFAR10, cifar10_labels, None, _TO_TRAIN),
 )
 _BY_NAME = {entry.name: entry for entry in _ENTRIES}
 

@@ -10,15 +10,15 @@ CONFIGURATION_D: tuple[int | None, ...] = (64, 64, None, 128, 128, None, 256, 25
 """Filters of each 3x3 convolution; None is a 2x2 max pooling."""
 
 
-def vgg_features(*, batch_norm: bool = False) -> nn.Sequential:
-    """The thirteen convolutions and five poolings: (N, 3, H, W) to (N, 512, H/32, W/32)."""
+def vgg_features(configuration: tuple[int | None, ...] = CONFIGURATION_D, *, batch_norm: bool = False, bias: bool = True) -> nn.Sequential:
+    """3x3 convolutions and poolings; the default is VGG-16's thirteen and five: (N, 3, H, W) to (N, 512, H/32, W/32)."""
     layers: list[nn.Module] = []
     channels = 3
-    for filters in CONFIGURATION_D:
+    for filters in configuration:
         if filters is None:
             layers.append(nn.MaxPool2d(2))
             continue
-        layers.append(nn.Conv2d(channels, filters, 3, padding=1))
+        layers.append(nn.Conv2d(channels, filters, 3, padding=1, bias=bias))
         if batch_norm:
             layers.append(nn.BatchNorm2d(filters))
         layers.append(nn.ReLU())

@@ -18,8 +18,11 @@ PARAMETERS = {
     "resnet50-v1.5": 25_557_032,
     "mobilenet_v2": 3_504_872,
     "efficientnet_lite0": 4_652_008,
+    "resnet20": 272_474,
+    "vgg8": 1_166_506,
+    "vgg16_cifar": 14_724_042,
 }
-"""As torchvision, Caffe and TensorFlow count them."""
+"""As torchvision, Caffe and TensorFlow count them; CIFAR-10's by hand."""
 
 KEYS = {
     "vgg16": {"features.28.weight", "classifier.6.bias"},
@@ -28,6 +31,9 @@ KEYS = {
     "resnet50": {"layer1.0.downsample.0.weight", "layer3.5.bn3.weight", "conv1.weight"},
     "mobilenet_v2": {"features.1.conv.0.0.weight", "features.17.conv.3.running_var", "features.18.1.bias", "classifier.1.weight"},
     "efficientnet_lite0": {"_conv_stem.weight", "_blocks.15._project_conv.weight", "_bn1.running_mean", "_fc.bias"},
+    "resnet20": {"conv1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "layer3.2.bn2.running_var", "fc.bias"},
+    "vgg8": {"features.0.weight", "features.4.weight", "features.22.running_mean", "fc.weight"},
+    "vgg16_cifar": {"features.40.weight", "features.41.running_var", "fc.bias"},
 }
 
 
@@ -77,7 +83,7 @@ def test_seeded_weights_are_the_same_every_time() -> None:
         assert torch.equal(value, second.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "lenet5"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "lenet5", "resnet20", "vgg8"])
 def test_seeded_activations_keep_their_size(name: str) -> None:
     model, entry = models.create(name, None), models.entry(name)
     with torch.no_grad():
