@@ -10,7 +10,7 @@ import click
 from pcc.cli import interrupts
 from pcc.errors import PccError
 
-COMMANDS = ("compile", "run", "bench", "passes", "targets")
+COMMANDS = ("compile", "prune", "run", "bench", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
 
 USAGE_STATUS = 2

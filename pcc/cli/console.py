@@ -29,6 +29,34 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
+@contextmanager
+def training_progress() -> Iterator[Callable[[str, float], None] | None]:
+    """A bar on standard error for the epoch that runs, with the time it still takes; None when that is not a terminal.
+
+    Yields the function to call with what runs and the part of it that is over, 0..1.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task, before = bar.add_task("", total=1.0), 0.0
+
+        def show(what: str, done: float) -> None:
+            nonlocal before
+            interrupts.check()
+            if done < before:
+                bar.reset(task)
+            before = done
+            bar.update(task, description=what, completed=done)
+
+        yield show
+
+
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a plain aligned table: the first column to the left, numbers to the right. Never truncates."""
     import click

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from pcc.errors import PccError
-from pcc.training.data.data import Batch, Data
-
-Augment = Literal["none", "crop-flip", "shift"]
-
+from pcc.training.data.data import Augment, Batch, Data, check_augment
 
 @dataclass(frozen=True)
 class Arrays:
@@ -28,9 +26,7 @@ class ArrayData(Data):
     """`Arrays` as training data. ``mean`` and ``std`` have one number a channel and belong to pixels scaled to 0..1."""
 
     def __init__(self, name: str, classes: int, arrays: Arrays, mean: tuple[float, ...], std: tuple[float, ...], augment: Augment = "none") -> None:
-        self.name, self.classes, self.augment = name, classes, augment
-        if augment not in AUGMENTATIONS:
-            raise PccError(f"{name}: there is no augmentation '{augment}': choose {', '.join(AUGMENTATIONS)}")
+        self.name, self.classes, self.augment = name, classes, check_augment(name, augment, AUGMENTATIONS)
         _check(name, classes, arrays)
         _, channels, height, width = arrays.train_images.shape
         self.input_shape = channels, height, width
@@ -45,6 +41,11 @@ class ArrayData(Data):
 
     def test_samples(self, indices: Tensor) -> Batch:
         return self._normalised(self._arrays.test_images[indices]), self._arrays.test_labels[indices]
+
+    def augmented(self, augment: Augment) -> Self:
+        changed = copy(self)
+        changed.augment = check_augment(self.name, augment, AUGMENTATIONS)
+        return changed
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.to(torch.float32).mul_(self._scale).add_(self._offset)
@@ -72,7 +73,7 @@ def _moved(images: Tensor, by: int, numbers: Tensor) -> Tensor:
     return windows[torch.arange(len(images)), :, down, right]
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"none": lambda images, _: images, "crop-flip": crop_flip, "shift": shift}
+AUGMENTATIONS: dict[Augment, Callable[[Tensor, Tensor], Tensor]] = {"none": lambda images, _: images, "crop-flip": crop_flip, "shift": shift}
 """Pure functions of uint8 images, (N, C, H, W), and of random numbers in [0, 1), (N, 6); the result may share no memory with the data set."""
 
 

