@@ -7,18 +7,26 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity.connectivity import budget
-from pcc.sparsity.structure import Packed, Structure
+from pcc.sparsity.places import pack_places, unpack_places
+from pcc.sparsity.structure import Packed
+from pcc.sparsity.zeros import Zeros
 
 
 def largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """bool mask of the ``count`` largest entries of an array of any shape, ties by lower index."""
-    mask = np.zeros(scores.size, dtype=bool)
-    mask[np.argsort(-scores.ravel(), kind="stable")[:count]] = True
+    """bool mask of the ``count`` largest entries of an array of any shape, ties by lower index. Linear in time: nothing is sorted."""
+    flat = scores.ravel()
+    if count >= flat.size:
+        return np.ones(scores.shape, dtype=bool)
+    if count <= 0:
+        return np.zeros(scores.shape, dtype=bool)
+    least = np.partition(flat, flat.size - count)[flat.size - count]
+    mask = flat > least
+    mask[np.flatnonzero(flat == least)[: count - int(mask.sum())]] = True
     return mask.reshape(scores.shape)
 
 
 @dataclass(frozen=True)
-class Unstructured(Structure):
+class Unstructured(Zeros):
     """One weight in ``rate`` stays, counted over the layer."""
 
     name: ClassVar[str] = "unstructured"
@@ -28,8 +36,8 @@ class Unstructured(Structure):
     def __post_init__(self) -> None:
         budget(1, self.rate)  # refuses rates below 1
 
-    def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
-        return np.where(largest(np.abs(weight), budget(weight.size, self.rate)), weight, np.float32(0))
+    def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
+        return largest(scores, budget(scores.size, self.rate))
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
@@ -42,21 +50,10 @@ class Unstructured(Structure):
         kept = weight != 0
         if int(kept.sum()) > budget(weight.size, self.rate):
             raise PccError(f"{int(kept.sum())} of {weight.size} weights are not zero: more than one in {self.rate:g}")
-        values = weight[kept].astype(np.float32)
-        return Packed(weight.shape, {"values": values}, pack_places(kept.ravel()))
+        return Packed(weight.shape, {"weight": weight[kept].astype(np.float32)}, pack_places(kept.ravel()))
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
         weight = np.zeros(int(np.prod(packed.shape)), dtype=np.float32)
-        weight[unpack_places(packed.index, weight.size)] = packed.data["values"]
+        weight[unpack_places(packed.index, weight.size)] = packed.data["weight"]
         return weight.reshape(packed.shape)
-
-
-def pack_places(kept: np.ndarray) -> dict[str, np.ndarray]:
-    """Where a flat bool mask is set, in the smaller of two forms: one bit a weight, or gaps of few bits (Deep Compression's relative index)."""
-    raise NotImplementedError
-
-
-def unpack_places(index: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """The flat mask again."""
-    raise NotImplementedError
