@@ -39,7 +39,7 @@ def prune(
         torch.set_num_threads(threads)
     module = open_module(model, weights, recipe.seed)
     with processes() as here:
-        data = open_data(data_name, recipe.augment)
+        data = open_data(data_name, augment=recipe.augment)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
