@@ -1,8 +1,8 @@
 """Which layers of a module take which structure.
 
-A choice is a mapping from selectors to structures. A selector is a layer's module path, a glob over paths (``layer2.*.conv1``), or a kind: ``@conv``,
-``@conv3x3`` (any KxK), ``@linear``, ``@all``. The first selector that fits a layer decides; None leaves the layer dense. So
-``{"features.0": None, "@conv3x3": Kernels("designed", 3.6)}`` spares the first convolution.
+A choice is a mapping from selectors to structures. A selector is a layer's module path, a glob over paths (``layer2.*.conv1``), or a kind: ``@first``
+(the first layer), ``@conv``, ``@conv3x3`` (any KxK), ``@linear``, ``@all``. The first selector that fits a layer decides; None leaves the layer dense.
+So ``{"@first": None, "@conv3x3": Kernels("designed", 3.6)}`` spares the first convolution.
 """
 
 import re
@@ -74,14 +74,15 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
     Raises `PccError` for a selector that fits no layer.
     """
     modules = prunable(model)
+    first = next(iter(modules), None)
     for selector in structures:
-        if not any(_fits(selector, name, module) for name, module in modules.items()):
+        if selector != "@first" and not any(_fits(selector, name, module) for name, module in modules.items()):
             near = get_close_matches(selector, modules, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(modules)[:8])}{', ...' if len(modules) > 8 else ''}"
             raise PccError(f"no convolution or linear layer is called '{selector}': {hint}")
     chosen: dict[str, list[str]] = {selector: [] for selector in structures}
     for name, module in modules.items():
-        selector = next((one for one in structures if _fits(one, name, module)), None)
+        selector = next((one for one in structures if (one == "@first" and name == first) or (one != "@first" and _fits(one, name, module))), None)
         if selector is not None:
             chosen[selector].append(name)
     found = {}
@@ -102,5 +103,5 @@ def _fits(selector: str, name: str, module: nn.Module) -> bool:
         return isinstance(module, nn.Conv2d) and module.kernel_size == (int(size[1]), int(size[2]))
     kinds = {"@conv": nn.Conv2d, "@linear": nn.Linear, "@all": nn.Module}
     if selector not in kinds:
-        raise PccError(f"'{selector}' is no kind of layer: choose @conv, @conv3x3 (any size), @linear or @all")
+        raise PccError(f"'{selector}' is no kind of layer: choose @first, @conv, @conv3x3 (any size), @linear or @all")
     return isinstance(module, kinds[selector])
