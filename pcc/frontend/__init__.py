@@ -13,21 +13,32 @@ if TYPE_CHECKING:
 def load_factory(spec: str) -> nn.Module:
     """The module that ``FILE.py:factory`` makes: a function of the file, called without arguments, or a module it already holds.
 
-    The file is run, with its folder importable while it loads. Raises `PccError` when there is no such file or name, when it fails, or when it
-    makes something else.
+    Raises `PccError` as `run_factory` does, and when the factory makes something else.
+    """
+    from torch import nn
+
+    made = run_factory(spec, "model", nn.Module)
+    if not isinstance(made, nn.Module):
+        raise PccError(f"model '{spec}': {spec.rpartition(':')[2]} gives '{type(made).__name__}', not an nn.Module")
+    return made
+
+
+def run_factory(spec: str, what: str, ready: type) -> object:
+    """What ``FILE.py:factory`` makes: a function of the file, called without arguments, or a value of type ``ready`` that the file already holds.
+
+    The file is run, with its folder importable while it loads. Raises `PccError`, which begins with ``what`` and ``spec``, when there is no such
+    file or name, or when it fails.
     """
     import importlib.util
     import sys
     from pathlib import Path
 
-    from torch import nn
-
     file, _, name = spec.rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
-        raise PccError(f"model '{spec}': expected FILE.py:factory")
+        raise PccError(f"{what} '{spec}': expected FILE.py:factory")
     path = Path(file)
     if not path.is_file():
-        raise PccError(f"model '{spec}': there is no file '{file}'")
+        raise PccError(f"{what} '{spec}': there is no file '{file}'")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -36,18 +47,16 @@ def load_factory(spec: str) -> nn.Module:
     try:
         module_spec.loader.exec_module(namespace)
     except (Exception, SystemExit) as error:
-        raise PccError(f"model '{spec}': running the file failed: {type(error).__name__}: {error}") from error
+        raise PccError(f"{what} '{spec}': running the file failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
     if not hasattr(namespace, name):
         found = sorted(key for key, value in vars(namespace).items() if callable(value) and getattr(value, "__module__", None) == path.stem)
-        raise PccError(f"model '{spec}': the file has no '{name}'" + (f"; it defines {', '.join(found)}" if found else ""))
+        raise PccError(f"{what} '{spec}': the file has no '{name}'" + (f"; it defines {', '.join(found)}" if found else ""))
     made = getattr(namespace, name)
-    if not isinstance(made, nn.Module):
-        try:
-            made = made()
-        except (Exception, SystemExit) as error:
-            raise PccError(f"model '{spec}': {name}() failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise PccError(f"model '{spec}': {name} gives '{type(made).__name__}', not an nn.Module")
-    return made
+    if isinstance(made, ready):
+        return made
+    try:
+        return made()
+    except (Exception, SystemExit) as error:
+        raise PccError(f"{what} '{spec}': {name}() failed: {type(error).__name__}: {error}") from error

@@ -46,10 +46,22 @@ class Preprocessing(BaseModel):
         """Of what `apply` gives: (1, C, H, W)."""
         return 1, len(self.channels), self.size, self.size
 
+    @property
+    def resample(self) -> Image.Resampling:
+        """The interpolation as Pillow calls it."""
+        return _FILTERS[self.interpolation]
+
     def apply(self, photo: str | Path | Image.Image) -> np.ndarray:
-        """A photo, or a file that Pillow reads, as float32 (1, C, H, W), turned upright as its EXIF tag says."""
+        """A photo, or a file that Pillow reads, as float32 (1, C, H, W): turned upright, resized, cropped and scaled."""
+        return self.values(self._resize_crop(self.upright(photo)))
+
+    def upright(self, photo: str | Path | Image.Image) -> Image.Image:
+        """A photo, or a file that Pillow reads, grey or RGB as ``channels`` asks, turned upright as its EXIF tag says."""
         image = ImageOps.exif_transpose(photo if isinstance(photo, Image.Image) else _open(Path(photo)))
-        image = self._resize_crop(image.convert("L" if self.channels == "L" else "RGB"))
+        return image.convert("L" if self.channels == "L" else "RGB")
+
+    def values(self, image: Image.Image) -> np.ndarray:
+        """What `upright` gave, resized to ``size`` x ``size``, as float32 (1, C, H, W)."""
         pixels = np.asarray(image, np.float32).reshape(self.size, self.size, -1)
         if self.channels == "BGR":
             pixels = pixels[:, :, ::-1]
@@ -59,12 +71,11 @@ class Preprocessing(BaseModel):
     def _resize_crop(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         shorter = min(width, height)
-        resample = _FILTERS[self.interpolation]
         if self.order == "crop-resize":
             side = max(1, int(shorter * self.size / self.resize))
-            return _center_crop(image, side).resize((self.size, self.size), resample)
+            return _center_crop(image, side).resize((self.size, self.size), self.resample)
         scaled = (self.resize * width // shorter, self.resize * height // shorter)
-        return _center_crop(image.resize(scaled, resample), self.size)
+        return _center_crop(image.resize(scaled, self.resample), self.size)
 
 
 def _center_crop(image: Image.Image, side: int) -> Image.Image:

@@ -1,8 +1,8 @@
 """Data sets that fit into memory: bytes in, augmented and normalised batches out, a whole batch at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from copy import copy
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from pcc.errors import PccError
 from pcc.training.data.data import Augment, Batch, Data, check_augment
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -26,7 +27,8 @@ class ArrayData(Data):
     """`Arrays` as training data. ``mean`` and ``std`` have one number a channel and belong to pixels scaled to 0..1."""
 
     def __init__(self, name: str, classes: int, arrays: Arrays, mean: tuple[float, ...], std: tuple[float, ...], augment: Augment = "none") -> None:
-        self.name, self.classes, self.augment = name, classes, check_augment(name, augment, AUGMENTATIONS)
+        self.name, self.classes = name, classes
+        self.augment: Augment = check_augment(name, augment, AUGMENTATIONS)
         _check(name, classes, arrays)
         _, channels, height, width = arrays.train_images.shape
         self.input_shape = channels, height, width

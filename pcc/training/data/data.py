@@ -5,8 +5,8 @@ epoch and the random numbers of every augmentation are drawn for the whole globa
 """
 
 from abc import ABC, abstractmethod
-from copy import copy
 from collections.abc import Collection, Iterator
+from copy import copy
 from typing import Literal, Self
 
 import numpy as np

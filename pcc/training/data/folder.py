@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from pcc.errors import PccError
@@ -24,30 +24,75 @@ AUGMENTATIONS: tuple[Augment, ...] = ("crop-flip", "none")
 class FolderData(Data):
     """Photos that are decoded when a batch needs them, by as many threads as there are processors. Classes are numbered by name.
 
-    Training takes a random part of a photo and mirrors every second one; tests take what ``preprocessing`` does with a photo.
+    Training takes a random part of each photo and mirrors every second one; tests take what ``preprocessing`` makes of a photo.
     """
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing, augment: Augment = "crop-flip") -> None:
-        self.name, self.preprocessing, self.augment = str(folder), preprocessing, check_augment(str(folder), augment, AUGMENTATIONS)
-        train, test = _halves(folder)
+    def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
+        self.name, self.preprocessing = str(folder), preprocessing
+        self.augment: Augment = "crop-flip"
+        train, test = _half(folder, "train"), _half(folder, "test", "val")
         self.class_names = sorted(train)
         self.classes = len(train)
         if unknown := sorted(set(test) - set(train)):
-            raise PccError(f"{folder}: the test set has photos of '{unknown[0]}', of which the training set has none")
-        self._train, self._train_labels = _listed(train, self.class_names)
-        self._test, self._test_labels = _listed(test, self.class_names)
+            raise PccError(f"{folder}: the test set has photos of '{unknown[0]}', the training set has none")
+        self._train, self._train_labels = self._numbered(train)
+        self._test, self._test_labels = self._numbered(test)
         self.train_size, self.test_size = len(self._train), len(self._test)
         _, channels, height, width = preprocessing.shape
         self.input_shape = channels, height, width
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
     def train_samples(self, indices: Tensor, numbers: Tensor) -> Batch:
-        if self.augment == "none":
-            return self._loaded(self._train, indices, self.preprocessing.apply), self._train_labels[indices]
-        drawn = iter(numbers.tolist())
-        jobs = [(self._train[index], next(drawn)) for index in indices.tolist()]
-        photos = self._threads.map(lambda job: self.preprocessing.values(crop_flip(self.preprocessing, *job)), jobs)
-        return _stacked(photos), self._train_labels[indices]
+        paths = [self._train[index] for index in indices.tolist()]
+        made = (
+            self._threads.map(self._random_part, paths, numbers.tolist()) if self.augment == "crop-flip" else self._threads.map(self.preprocessing.apply, paths)
+        )
+        return _stacked(made), self._train_labels[indices]
 
     def test_samples(self, indices: Tensor) -> Batch:
-        return self._loaded(self._test, indices, self.preprocessing.apply), self._test_labels[indices]
+        paths = [self._test[index] for index in indices.tolist()]
+        return _stacked(self._threads.map(self.preprocessing.apply, paths)), self._test_labels[indices]
+
+    def augmented(self, augment: Augment) -> Self:
+        changed = copy(self)
+        changed.augment = check_augment(self.name, augment, AUGMENTATIONS)
+        return changed
+
+    def _random_part(self, path: Path, numbers: list[float]) -> np.ndarray:
+        image = self.preprocessing.upright(path)
+        size = self.preprocessing.size
+        image = image.resize((size, size), self.preprocessing.resample, box=random_box(*image.size, numbers))
+        return self.preprocessing.values(ImageOps.mirror(image) if numbers[4] < 0.5 else image)
+
+    def _numbered(self, half: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:
+        labels = [label for label, name in enumerate(self.class_names) for _ in half.get(name, ())]
+        return [path for name in self.class_names for path in half.get(name, ())], torch.tensor(labels)
+
+
+def random_box(width: int, height: int, numbers: list[float]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a part with 8 to 100 % of the area, 3:4 to 4:3 in shape: Szegedy et al., "Going deeper with convolutions" (2015).
+
+    ``numbers``, in [0, 1), choose area, shape, left and top. Where the part is wider or higher than the photo it is cut to fit; others draw again.
+    """
+    area = width * height * (0.08 + 0.92 * numbers[0])
+    shape = math.exp(math.log(4 / 3) * (2 * numbers[1] - 1))
+    wide, high = min(width, math.sqrt(area * shape)), min(height, math.sqrt(area / shape))
+    left, top = (width - wide) * numbers[2], (height - high) * numbers[3]
+    return left, top, min(width, left + wide), min(height, top + high)
+
+
+def _half(folder: Path, *names: str) -> dict[str, list[Path]]:
+    """The photos of each class, below the first of the folders ``names`` that has class folders."""
+    for name in names:
+        # Sorted, because the order in which a file system lists files is its own.
+        classes = sorted(path for path in (folder / name).glob("*") if path.is_dir())
+        half = {path.name: sorted(photo for photo in path.rglob("*") if photo.suffix.lower() in PHOTOS) for path in classes}
+        if empty := [kind for kind, photos in half.items() if not photos]:
+            raise PccError(f"{folder / name / empty[0]} holds no photos ({', '.join(sorted(PHOTOS))})")
+        if half:
+            return half
+    raise PccError(f"{folder} has no {' or '.join(names)} folder with a folder of photos for each class: expected {folder / names[0]}/CLASS/*.jpg")
+
+
+def _stacked(inputs: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(inputs)))
