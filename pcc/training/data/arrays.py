@@ -76,7 +76,7 @@ def _moved(images: Tensor, by: int, numbers: Tensor) -> Tensor:
 
 
 AUGMENTATIONS: dict[Augment, Callable[[Tensor, Tensor], Tensor]] = {"none": lambda images, _: images, "crop-flip": crop_flip, "shift": shift}
-"""Pure functions of uint8 images, (N, C, H, W), and of random numbers in [0, 1), (N, 6); the result may share no memory with the data set."""
+"""Pure functions of uint8 images, (N, C, H, W), and of random numbers in [0, 1), (N, 6)."""
 
 
 def _check(name: str, classes: int, arrays: Arrays) -> None:

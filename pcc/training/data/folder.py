@@ -44,10 +44,9 @@ class FolderData(Data):
 
     def train_samples(self, indices: Tensor, numbers: Tensor) -> Batch:
         paths = [self._train[index] for index in indices.tolist()]
-        made = (
-            self._threads.map(self._random_part, paths, numbers.tolist()) if self.augment == "crop-flip" else self._threads.map(self.preprocessing.apply, paths)
-        )
-        return _stacked(made), self._train_labels[indices]
+        if self.augment == "none":
+            return _stacked(self._threads.map(self.preprocessing.apply, paths)), self._train_labels[indices]
+        return _stacked(self._threads.map(self._random_part, paths, numbers.tolist())), self._train_labels[indices]
 
     def test_samples(self, indices: Tensor) -> Batch:
         paths = [self._test[index] for index in indices.tolist()]
