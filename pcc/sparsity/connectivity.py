@@ -33,8 +33,7 @@ def select(scores: np.ndarray, rate: float, scope: str = "layer") -> np.ndarray:
 
     ``layer`` spends the budget over all entries (a row may lose everything), ``filter`` in each row alike.
     """
-    if scope not in SCOPES:
-        raise PccError(f"unknown scope '{scope}' of connectivity pruning: choose one of {', '.join(SCOPES)}")
+    check_scope(scope)
     rows = scores.reshape(1, -1) if scope == "layer" else scores
     kept = np.zeros(rows.shape, dtype=bool)
     largest = np.argsort(-rows, axis=1, kind="stable")[:, : budget(rows.shape[1], rate)]
@@ -46,6 +45,12 @@ def share_scores(scores: np.ndarray, share: int, order: np.ndarray | None = None
     """Scores (O, ...) summed over groups of ``share`` filters that are neighbours in ``order`` (default: as they stand): (O / share, ...)."""
     ordered = scores if order is None else scores[order]
     return ordered.reshape(len(scores) // share, share, *scores.shape[1:]).sum(axis=1)
+
+
+def check_scope(scope: str) -> None:
+    """Raises `PccError` for a scope that does not exist."""
+    if scope not in SCOPES:
+        raise PccError(f"unknown scope '{scope}' of connectivity pruning: choose one of {', '.join(SCOPES)}")
 
 
 def check_share(share: int, filters: int, groups: int) -> None:

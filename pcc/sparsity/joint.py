@@ -42,16 +42,23 @@ def project(
     filters form a group (default: the better of consecutive filters and `connectivity.similar_order`). For the grouping it reports the result is
     exact; finding the best grouping is not attempted beyond those two.
     """
-    connectivity.check_share(share, len(weight), groups)
     patterns = pattern.every_tap(weight.shape[2] * weight.shape[3]) if patterns is None else patterns
-    scores = pattern.scores(weight, patterns)
-    orders = [order] if order is not None else [np.arange(len(weight))]
-    if order is None and share > 1:
-        orders.append(connectivity.similar_order(scores.reshape(len(weight), -1), share, groups))
-    _, choice, order = max((_cut(scores, one, rate, scope, share) for one in orders), key=lambda cut: cut[0])
+    choice, order = choose(pattern.scores(weight, patterns), rate, scope=scope, share=share, groups=groups, order=order)
     projected = pattern.apply(weight, patterns, choice)
     norm = float(np.square(weight, dtype=np.float64).sum())
     return Projection(projected, choice, order, float(np.square(projected, dtype=np.float64).sum()) / norm if norm else 1.0)
+
+
+def choose(
+    scores: np.ndarray, rate: float = 1.0, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(choice, order) of `Projection` for the largest sum of scores (O, I, P), which say what a kernel is worth under each pattern; as `project` else."""
+    connectivity.check_share(share, len(scores), groups)
+    orders = [order] if order is not None else [np.arange(len(scores))]
+    if order is None and share > 1:
+        orders.append(connectivity.similar_order(scores.reshape(len(scores), -1), share, groups))
+    _, choice, order = max((_cut(scores, one, rate, scope, share) for one in orders), key=lambda cut: cut[0])
+    return choice, order
 
 
 def _cut(scores: np.ndarray, order: np.ndarray, rate: float, scope: str, share: int) -> tuple[float, np.ndarray, np.ndarray]:

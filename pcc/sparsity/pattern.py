@@ -79,16 +79,22 @@ def masks(patterns: np.ndarray, taps: int) -> np.ndarray:
 
 
 def scores(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """What each pattern would keep of each kernel: squared norms, float64 (O, I, P).
+    """What each pattern would keep of each kernel: squared norms, float64 (O, I, P)."""
+    return tally(np.square(weight, dtype=np.float64), patterns)
+
+
+def tally(values: np.ndarray, patterns: np.ndarray) -> np.ndarray:
+    """The sum of values (O, I, kh, kw) under each pattern, float64 (O, I, P).
 
     Taps are added one after the other, never by a BLAS, so a kernel scores the same whatever stands beside it and projections are idempotent.
     """
-    outputs, inputs, kh, kw = weight.shape
-    squares = np.square(weight.reshape(outputs, inputs, kh * kw).astype(np.float64))
-    total = np.zeros((outputs, inputs, len(patterns)))
-    for tap, used in enumerate(masks(patterns, kh * kw).T):
-        total[:, :, used] += squares[:, :, tap, None]
-    return total
+    outputs, inputs, kh, kw = values.shape
+    of_tap = np.ascontiguousarray(values.reshape(outputs * inputs, kh * kw).T, dtype=np.float64)
+    total = np.zeros((len(patterns), outputs * inputs))
+    for sums, taps in zip(total, patterns, strict=True):
+        for tap in taps:
+            sums += of_tap[tap]
+    return np.ascontiguousarray(total.T).reshape(outputs, inputs, len(patterns))
 
 
 def apply(weight: np.ndarray, patterns: np.ndarray, choice: np.ndarray) -> np.ndarray:

@@ -19,7 +19,9 @@ def largest(scores: np.ndarray, count: int) -> np.ndarray:
         return np.ones(scores.shape, dtype=bool)
     if count <= 0:
         return np.zeros(scores.shape, dtype=bool)
-    least = np.partition(flat, flat.size - count)[flat.size - count]
+    lowest = flat.min()
+    above = flat[flat > lowest]  # of the many zeros of a pruned weight, which would slow the partition down
+    least = np.partition(above, len(above) - count)[len(above) - count] if len(above) > count else lowest
     mask = flat > least
     mask[np.flatnonzero(flat == least)[: count - int(mask.sum())]] = True
     return mask.reshape(scores.shape)
