@@ -25,12 +25,22 @@ from pcc.training.method import Masks, Method
 class Admm(Method):
     """Pulls the weights of each layer towards its structure; zeros that are there already stay.
 
-    ``rhos`` are used for equal shares of the epochs, in their order; ``every``: epochs between two updates of Z and U.
+    ``rhos`` are used for equal shares of the epochs, in their order; ``every``: epochs between two updates of Z and U; ``exact``: whether W is
+    projected at the end. Without, it stays near S: `Quantize` takes it the rest of the way, the closest weights first.
     """
 
     name: ClassVar[str] = "admm"
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rhos: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1), every: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Structures,
+        epochs: int,
+        *,
+        rhos: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+        every: int = 1,
+        exact: bool = True,
+    ) -> None:
         super().__init__(model, structures, epochs)
         if not self.layers:
             raise PccError("admm: no layer has a structure")
@@ -38,7 +48,7 @@ class Admm(Method):
             raise PccError("admm: rhos are positive numbers, at least one")
         if not 1 <= every <= epochs:
             raise PccError(f"admm: Z and U are updated every {every} epochs of {epochs}; give 1 to epochs")
-        self.rhos, self.every = tuple(rhos), every
+        self.rhos, self.every, self.exact = tuple(rhos), every, exact
         self.masks = Masks(model)
         self.z: dict[str, torch.Tensor] = {}
         self.u: dict[str, torch.Tensor] = {}
@@ -73,8 +83,13 @@ class Admm(Method):
 
     @torch.no_grad()
     def finish(self) -> None:
-        for layer in self.layers:
-            layer.weight.copy_(layer.project(layer.weight))
+        if self.exact:
+            for layer in self.layers:
+                layer.weight.copy_(layer.project(layer.weight))
+
+    @property
+    def ends_changed(self) -> bool:
+        return self.exact
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
