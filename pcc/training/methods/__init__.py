@@ -10,6 +10,7 @@ _CLASSES = {
     "train": "train:Train",
     "one-shot": "one_shot:OneShot",
     "admm": "admm:Admm",
+    "gradual": "gradual:Gradual",
     "quantize": "quantize:Quantize",
 }
 """Name in recipes -> module and class in this package."""
