@@ -10,8 +10,13 @@ _CLASSES = {
     "train": "train:Train",
     "one-shot": "one_shot:OneShot",
     "admm": "admm:Admm",
+    "pruning-network": "pruning_network:PruningNetwork",
+    "dcp": "dcp:Dcp",
+    "synaptic-strength": "synaptic_strength:SynapticStrength",
     "gradual": "gradual:Gradual",
+    "drop-pruning": "drop_pruning:DropPruning",
     "quantize": "quantize:Quantize",
+    "cluster": "cluster:Cluster",
 }
 """Name in recipes -> module and class in this package."""
 
