@@ -12,7 +12,8 @@ It fits a loop of your own and does not take it over::
             method.after_step()
 
 Where a framework owns the backward pass, add ``method.penalty()`` to the loss (methods that draw several samples a step need `backward`), call
-``begin()`` first, ``after_step()`` after the optimizer and ``end_epoch()`` after each epoch.
+``begin()`` first, ``after_step()`` after the optimizer and ``end_epoch()`` after each epoch. A method with losses of its own on the labels (`Dcp`) is shown
+each batch by ``take(x, y)``.
 
 What one stage hands to the next is the weights: a weight that is exactly zero is pruned and stays so, unless a method says otherwise.
 """
@@ -61,6 +62,9 @@ class Method(ABC):
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer trains; a method may have its own beside the model's."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def take(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """The batch that comes next, before the model sees it: for methods with losses of their own on its labels."""
 
     def penalty(self) -> torch.Tensor | float:
         """What is added to the loss."""
