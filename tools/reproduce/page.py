@@ -1,0 +1,52 @@
+"""docs/results.md, from the results that are there."""
+
+from pathlib import Path
+
+from tools.reproduce.result import Result, load
+from tools.reproduce.rows import ROWS, Row
+from tools.table import table
+
+PAGE = Path("docs/results.md")
+
+_HEADERS = ["method and structure", "accuracy", "dense", "weights", "weight data", "stored", "MACs", "latency", "epochs", "minutes", "paper"]
+
+_TITLES = {"lenet5": "LeNet-5 (20-50-500-10, 430,500 weights) on MNIST", "vgg8": "VGG-8 on CIFAR-10", "resnet20": "ResNet-20 on CIFAR-10"}
+
+_INTRODUCTION = """# Results
+
+Made by `python -m tools.reproduce all`, or one row by `python -m tools.reproduce ROW`; a row first runs the row it starts from, if that is not there.
+Accuracy is on the whole test set, in fp32, with the weights of the last epoch: no epoch was picked by it. Rates are over the weights of all
+convolutions and linear layers, those left dense included: *weights* counts them, *weight data* counts bytes of values, *stored* bytes with indices,
+*MACs* multiply-accumulates with weights that are not zero. *Latency* is that of the compiled dense network over that of the compiled pruned one, on
+one AVX-512 core; a dash where no layer got a sparse kernel. Epochs and minutes are the row's own, minutes those of two busy cores.
+"""
+
+
+def write_page() -> None:
+    """Writes the page."""
+    parts = [_INTRODUCTION]
+    for network, title in _TITLES.items():
+        found = [(row, result) for row in ROWS.values() if row.network == network and (result := load(row.name))]
+        if found:
+            parts += [f"## {title}\n", table(_HEADERS, [_cells(row, result) for row, result in found]), "", *_commands(found)]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _cells(row: Row, result: Result) -> list[str]:
+    rates = [f"{rate:.1f}x" if rate < 100 else f"{rate:,.0f}x" for rate in (result.weight_rate, result.data_rate, result.stored_rate, result.mac_rate)]
+    gain = f"{result.speedup:.2f}x" if result.speedup else "-"
+    return [
+        row.title,
+        f"{result.accuracy:.2%}",
+        f"{result.dense_accuracy:.2%}",
+        *rates,
+        gain,
+        str(result.epochs),
+        f"{result.seconds / 60:.0f}",
+        row.claim,
+    ]
+
+
+def _commands(found: list[tuple[Row, Result]]) -> list[str]:
+    return ["```", *(f"{result.command}    # seed {result.seed}" for _, result in found), "```", ""]
