@@ -1,0 +1,244 @@
+"""Reconstruction: the moments are those of the convolution, the fit is the least one, and a compressed network stays near its dense self."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.sparsity.filters import Filter
+from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.levels import UniformLevels
+from pcc.sparsity.structure import Structure
+from pcc.sparsity.unstructured import Unstructured
+from pcc.training.layers import Layer, array, bind
+from pcc.training.reconstruct import reconstruct
+from pcc.training.reconstruction_moments import columns_at, moments, outputs_at, padded, sample_positions
+from pcc.training.reconstruction_solve import Quadratic, admm, refit
+
+
+class Residual(nn.Module):
+    """A stem, a block with a shortcut, depthwise and grouped convolutions, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.first = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16))
+        self.last = nn.Sequential(nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.classifier = nn.Linear(96, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.second(self.first(self.depthwise(x)))
+        return self.classifier(self.last(x))
+
+
+def smooth(count: int, seed: int) -> torch.Tensor:
+    """Inputs whose neighbours are alike, as in photos: least squares then has something to say."""
+    noise = torch.randn(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(noise, size=13, mode="bilinear")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Residual()
+        model(smooth(64, 5))  # statistics of the batch norms
+    return model.eval()
+
+
+def relative_error(model: nn.Module, dense: nn.Module, x: torch.Tensor) -> float:
+    with torch.no_grad():
+        wanted = dense(x)
+        return float((model(x) - wanted).square().sum() / wanted.var(dim=0, correction=0).sum() / len(x))
+
+
+def one_shot(model: nn.Module, structures: dict[str, Structure | None]) -> nn.Module:
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in bind(model, structures):
+            layer.weight.copy_(layer.project(layer.weight))
+    return model
+
+
+def column_form(layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return layer.weight.detach().flatten(1).unflatten(0, (groups, -1)).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3),
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
+        nn.Conv2d(4, 4, 3, padding="same", padding_mode="reflect", groups=4),
+        nn.Conv2d(4, 6, 1, stride=3, bias=False),
+        nn.Linear(9, 5),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}{tuple(layer.weight.shape)}",
+)
+@torch.no_grad()
+def test_columns_are_what_the_layer_multiplies(layer: nn.Conv2d | nn.Linear) -> None:
+    x = torch.randn(3, 4, 8, 9)
+    output = layer(x)
+    where = sample_positions(output, layer, 40, seed=0)
+    assert len(where) == len(where.unique())
+    products = columns_at(padded(x, layer), layer, where) @ column_form(layer)
+    flat = products.transpose(0, 1).flatten(1) + (0 if layer.bias is None else layer.bias)
+    torch.testing.assert_close(flat, outputs_at(output, layer, where), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_moments_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Conv2d(4, 6, 3, groups=2)
+    x = torch.randn(4, 4, 9, 9) + 100
+    output = layer(x)
+    where = sample_positions(output, layer, 150, seed=0)
+    wanted = outputs_at(output, layer, where)
+    columns = columns_at(x, layer, where).double()
+    centred = columns - columns.mean(dim=1, keepdim=True)
+    for values in (1 << 24, 500):
+        monkeypatch.setattr("pcc.training.reconstruction_moments.BLOCK_VALUES", values)
+        found = moments(x, layer, where, wanted, intercept=True)
+        torch.testing.assert_close(found.xx.double(), centred.transpose(1, 2) @ centred / len(where), rtol=1e-4, atol=1e-4)
+        assert (found.xx @ column_form(layer) - found.xy).abs().max() < 1e-3
+    plain = moments(x, layer, where, wanted, intercept=False)
+    torch.testing.assert_close(plain.xx.double(), columns.transpose(1, 2) @ columns / len(where), rtol=1e-5, atol=1e-3)
+
+
+@torch.no_grad()
+def test_refit_is_least_squares_on_what_stays() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    layer = nn.Linear(12, 5)
+    where = torch.arange(200)
+    found = moments(x, layer, where, torch.randn(200, 5, generator=generator), intercept=False)
+    quadratic = Quadratic.of(found, column_form(layer), torch.rand(1, 1, 5, generator=generator) + 0.5)
+    kept = torch.rand(1, 12, 5, generator=generator) < 0.5
+    fitted = refit(quadratic, torch.where(kept, torch.ones(()), torch.zeros(())))
+    for filter_ in range(5):
+        stays = kept[0, :, filter_]
+        exact = torch.linalg.solve(quadratic.a[0][stays][:, stays].double(), quadratic.b[0, stays, filter_].double())
+        torch.testing.assert_close(fitted[0, stays, filter_].double(), exact, rtol=1e-3, atol=1e-4)
+        assert not fitted[0, ~stays, filter_].any()
+
+
+@torch.no_grad()
+def test_admm_chooses_better_than_magnitude() -> None:
+    """Of two inputs that say the same, one may go whatever its size; magnitude keeps both."""
+    generator = torch.Generator().manual_seed(0)
+    twin, lone = torch.randn(2, 400, 1, generator=generator)
+    x = torch.cat([twin, twin + 0.01 * torch.randn(400, 1, generator=generator), lone], dim=1)
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.copy_(torch.tensor([[1.0, 1.1, 0.8]]))
+    found = moments(x, layer, torch.arange(400), layer(x), intercept=False)
+    dense = column_form(layer)
+    quadratic = Quadratic.of(found, dense, torch.ones(1, 1, 1))
+    structure = Layer("x", layer, Unstructured(1.5))
+    chosen = refit(quadratic, admm(quadratic, dense * quadratic.unit, lambda v: structure.project(v.transpose(1, 2)[0]).T[None]))
+    assert bool(chosen[0, 2, 0] != 0)
+    assert int((chosen != 0).sum()) == 2
+
+
+STRUCTURES: dict[str, dict[str, Structure | None]] = {
+    "patterns": {"stem.0": None, "@conv3x3": Kernels("designed")},
+    "patterns-connectivity": {"stem.0": None, "@conv3x3": Kernels("designed", 2.0), "@conv": Kernels(rate=2.0)},
+    "shared": {"stem.0": None, "@conv3x3": Kernels("designed", 1.5, share=2), "@conv": Kernels(rate=2.0, share=2)},
+    "unstructured": {"stem.0": None, "@all": Unstructured(3)},
+    "filters": {"@conv3x3": Filter(1.3)},
+    "levels": {"@all": UniformLevels(3)},
+}
+
+
+@pytest.mark.parametrize("structures", STRUCTURES.values(), ids=STRUCTURES)
+def test_nearer_to_the_dense_network_than_one_shot(model: nn.Module, structures: dict[str, Structure | None]) -> None:
+    dense, held_out = copy.deepcopy(model), smooth(100, 7)
+    once = relative_error(one_shot(model, structures), dense, held_out)
+    layers = bind(model, structures)
+    report = reconstruct(model, structures, smooth(200, 6).split(50))
+    assert relative_error(model, dense, held_out) < 0.8 * once
+    assert {done.name for done in report} == {layer.name for layer in layers}
+    for layer in layers:
+        assert torch.equal(layer.project(layer.weight), layer.weight), f"{layer.name} has not its structure"
+    assert all(done.fitted <= done.projected + 1e-4 for done in report)
+
+
+def test_a_layer_that_may_keep_everything_keeps_its_weight(model: nn.Module) -> None:
+    dense = copy.deepcopy(model)
+    report = reconstruct(model, {"@all": Unstructured(1)}, [smooth(100, 6)])
+    assert max(done.fitted for done in report) < 1e-6
+    assert relative_error(model, dense, smooth(50, 7)) < 1e-5
+
+
+def test_later_layers_make_up_for_earlier_ones(model: nn.Module) -> None:
+    """`second` gets everything it wants, and yet changes: its input is no longer what it was."""
+    held_out, dense = smooth(100, 7), copy.deepcopy(model)
+    errors = []
+    for structures in ({"first.0": Unstructured(4)}, {"first.0": Unstructured(4), "second.0": Unstructured(1)}):
+        compressed = copy.deepcopy(model)
+        reconstruct(compressed, structures, [smooth(200, 6)])
+        errors.append(relative_error(compressed, dense, held_out))
+    assert errors[1] < errors[0]
+
+
+def test_same_samples_same_weights_and_modes_stay(model: nn.Module) -> None:
+    again = copy.deepcopy(model)
+    for one in (model, again):
+        one.train()
+        one.get_submodule("stem.1").eval()
+        reconstruct(one, {"@conv": Unstructured(2)}, [smooth(60, 6)], columns=2000)
+        assert one.training
+        assert not one.get_submodule("stem.1").training
+    for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+
+
+class Twice(nn.Module):
+    """A convolution and a batch norm that run twice, a layer that never does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.Conv2d(3, 3, 1, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+        self.idle = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.other(self.norm(self.conv(input=self.norm(self.conv(x)))))
+
+
+def test_shared_batch_norms_keep_their_mean() -> None:
+    model = Twice()
+    model.norm.running_mean = torch.ones(3)
+    report = reconstruct(model, {"conv": Unstructured(2)}, [smooth(50, 6)])
+    assert [done.name for done in report] == ["conv"]
+    assert torch.equal(model.norm.running_mean, torch.ones(3))
+    assert array(model.conv.weight).any()
+
+
+def spoil(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_parameter("other.weight").fill_(float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("structures", "samples", "damage", "message"),
+    [
+        ({"idle": Unstructured(2)}, [smooth(50, 6)], None, "layer idle never runs"),
+        ({"conv": Unstructured(2)}, [], None, "there are none"),
+        ({"conv": Unstructured(2)}, [smooth(1, 6)[:, :, :5, :5]], None, "layer conv: 25 outputs are too few"),
+        ({"other": Unstructured(2)}, [smooth(50, 6)], spoil, "layer other gives numbers that are not finite"),
+        ({"nowhere": Unstructured(2)}, [smooth(50, 6)], None, "no convolution or linear layer is called 'nowhere'"),
+    ],
+)
+def test_wrong_use(structures: dict[str, Structure | None], samples: list[torch.Tensor], damage: Callable[[nn.Module], None] | None, message: str) -> None:
+    model = Twice()
+    if damage is not None:
+        damage(model)
+    with pytest.raises(PccError, match=message):
+        reconstruct(model, structures, samples)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
