@@ -22,6 +22,13 @@ _TINY = float(np.finfo(np.float32).tiny)
 """No level is smaller: below it fp32 loses bits."""
 
 
+def exact_scale(scale: float, bits: int, first: float = 1.0) -> float:
+    """A scale so near that no distance tells the difference, whose multiples below 2^bits are exact, and whose multiple ``first`` is no subnormal number."""
+    fraction, exponent = np.frexp(max(scale, _TINY / first))
+    cut = 2.0 ** (_SIGNIFICAND - bits)
+    return float(np.ldexp(np.rint(fraction * cut) / cut, exponent))
+
+
 @dataclass(frozen=True)
 class _Levels(Values):
     """Signed multiples of a scale; the two kinds differ in their multipliers."""
@@ -47,8 +54,10 @@ class _Levels(Values):
     def scale(self, weight: np.ndarray) -> np.ndarray:
         """q, fp32 (). The distance at q is the least one for all q or at most 0.2 % above it (`pcc.sparsity.scale`); 0 for a weight of zeros."""
         own = self._own_scale(weight)
-        best = own if own is not None else self._exact(best_scale(np.abs(weight[weight != 0]), self.multipliers(self.bits)))
-        return np.array(best, dtype=np.float32)
+        if own is not None:
+            return np.array(own, dtype=np.float32)
+        multipliers = self.multipliers(self.bits)
+        return np.array(exact_scale(best_scale(np.abs(weight[weight != 0]), multipliers), self.bits, multipliers[0]), dtype=np.float32)
 
     def nearest(self, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
         multipliers = self.multipliers(self.bits)
@@ -87,12 +96,6 @@ class _Levels(Values):
             return None if magnitudes is None else 0.0
         found = self.explain(magnitudes)
         return found[0] if found and found[1] <= self.bits else None
-
-    def _exact(self, scale: float) -> float:
-        """A scale so near that no distance tells the difference, with which all levels are exact and no level is subnormal."""
-        fraction, exponent = np.frexp(max(scale, _TINY / self.multipliers(self.bits)[0]))
-        cut = 2.0 ** (_SIGNIFICAND - self.bits)
-        return float(np.ldexp(np.rint(fraction * cut) / cut, exponent))
 
     def _indices(self, weight: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Which of the ascending levels each magnitude is nearest to."""

@@ -40,10 +40,11 @@ class _Errors:
 
 
 def best_scale(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
-    """The scale of least error for magnitudes (fp32, all above 0) and ascending multipliers (float64), within `TOLERANCE`."""
+    """The scale of least error for magnitudes (fp32, all above 0) and ascending multipliers (float64, the first may be 0), within `TOLERANCE`."""
     errors = _Errors(magnitudes, multipliers)
-    # With the best assignment q = sum(m a) / sum(m^2), which lies between mean(a) / m_K (large weights have large multipliers) and max(a) / m_1.
-    least, most = errors.sums[-1] / len(errors.sorted) / multipliers[-1], float(errors.sorted[-1]) / multipliers[0]
+    # With the best assignment q = sum(m a) / sum(m^2), which lies between mean(a) / m_K (large weights have large multipliers) and max(a) / m, m the
+    # smallest multiplier that is not 0.
+    least, most = errors.sums[-1] / len(errors.sorted) / multipliers[-1], float(errors.sorted[-1]) / multipliers[multipliers > 0][0]
     edges = np.geomspace(least / 2, most * 2, _FIRST_INTERVALS + 1)
     starts, ends = edges[:-1], edges[1:]
     floor = _FLOOR * np.sqrt(errors.total)
@@ -52,9 +53,10 @@ def best_scale(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
         points, place = np.unique(np.concatenate([starts, ends]), return_inverse=True)
         b, c = errors.parabolas(points)
         distance = np.sqrt(np.maximum(errors.total - 2 * b * points + c * points**2, 0))
-        bottom = np.sqrt(np.maximum(errors.total - b**2 / c, 0))
+        fitted = np.divide(b, c, out=np.zeros_like(b), where=c > 0)  # c is 0 where every weight is at level 0
+        bottom = np.sqrt(np.maximum(errors.total - b * fitted, 0))
         if bottom.min() < best_distance:
-            best, best_distance = float((b / c)[bottom.argmin()]), float(bottom.min())
+            best, best_distance = float(fitted[bottom.argmin()]), float(bottom.min())
         first, last = place[: len(starts)], place[len(starts) :]
         bound = (distance[first] + distance[last] - np.sqrt(c[first]) * (ends - starts)) / 2
         open_ = bound < best_distance / (1 + TOLERANCE) - floor

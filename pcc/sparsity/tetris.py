@@ -41,7 +41,6 @@ class Tetris(Zeros):
         budget(1, self.rate)  # refuses rates below 1
         if len(self.block) != 2 or min(self.block) < 1:
             raise PccError(f"a block of {self.block} is not (filters, channels) of 1 or more each")
-        object.__setattr__(self, "block", tuple(self.block))  # recipes give lists
 
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         """The best blocks for orders that are fixed. Where orders are searched there may be better ones; scores that have blocks keep them.
