@@ -1,4 +1,4 @@
-"""Weights from files into a module: ``.pt``/``.pth`` (never running code) and ``.safetensors``, checked key by key and number by number."""
+"""Weights from files into a module: ``.pt``/``.pth`` (never running code) and ``.safetensors``, plain or packed, checked key by key and number by number."""
 
 import re
 import warnings
@@ -54,11 +54,13 @@ def check_finite(module: nn.Module) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+
+    from pcc.frontend.packed import PackedState, open_safetensors
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        opened = open_safetensors(path)
+        return opened.unpack() if isinstance(opened, PackedState) else opened
+    except (PccError, SafetensorError, OSError, ValueError) as error:
         raise PccError(f"weights '{path.name}' cannot be read: {_first_line(error)}") from error
 
 

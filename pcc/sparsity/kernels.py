@@ -146,7 +146,9 @@ class Kernels(Zeros):
         filters, inputs, kh, kw = (*packed.shape, 1, 1)[:4]
         values = packed.data["weight"]
         tables = {name: packed.index[name] for name in _TABLES}
-        return fkw.unpack(fkw.FKW((filters, inputs, kh, kw), int(packed.index["groups"][0]), values.shape[2], weight=values, **tables)).reshape(packed.shape)
+        stored = fkw.FKW((filters, inputs, kh, kw), int(packed.index["groups"][0]), values.shape[2], weight=values, **tables)
+        fkw.validate(stored)
+        return fkw.unpack(stored).reshape(packed.shape)
 
 
 def _four_dimensional(weight: np.ndarray) -> np.ndarray:
