@@ -15,8 +15,11 @@ _CLASSES = {
     "synaptic-strength": "synaptic_strength:SynapticStrength",
     "gradual": "gradual:Gradual",
     "drop-pruning": "drop_pruning:DropPruning",
+    "hybrid": "hybrid:Hybrid",
     "quantize": "quantize:Quantize",
     "cluster": "cluster:Cluster",
+    "vrpge": "vrpge:Vrpge",
+    "probmask": "probmask:ProbMask",
 }
 """Name in recipes -> module and class in this package."""
 
@@ -32,3 +35,8 @@ def method_class(name: str) -> type[Method]:
 
 def method_names() -> tuple[str, ...]:
     return tuple(_CLASSES)
+
+
+def class_names() -> dict[str, str]:
+    """Name in recipes by the name of the class."""
+    return {place.split(":")[1]: name for name, place in _CLASSES.items()}

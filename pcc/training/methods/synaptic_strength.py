@@ -1,0 +1,161 @@
+"""Synaptic strength: which connections between feature maps carry something (Lin, Zhong, Wu, Yan, "Synaptic Strength for Convolutional Neural Network",
+NeurIPS 2018).
+
+A connection leads from an input channel to a filter; what it carries is the scale of the channel times the norm of its kernel. The steps of the paper:
+
+* the scale of each batch norm moves into the kernels that read it, and each kernel becomes a strength times a direction: W = s V / ||V||;
+* training with weight * sum |s| added to the loss;
+* the connections of least |s| are cut, by one threshold for the whole network; fine-tuning follows (a stage of its own, `Train`).
+
+Where we depart from it:
+
+* The scale is not moved but held fixed while this stage trains, and s is the product: W = s / scale * V / ||V||. That computes the same without dividing by
+  scales near zero, and each weight goes back where it came from.
+* Of maps that are added (shortcuts), scales add as those of independent variables do: the root of the sum of squares. A map that no batch norm scales has 1.
+* Linear layers take part where they are not the last: a kernel is what leads from one map to one neuron. Every layer keeps its strongest connection.
+
+Structures that a recipe gives are ignored: the threshold decides alone. Zeros that are there already stay.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize
+
+from pcc.errors import PccError
+from pcc.sparsity.connectivity import budget
+from pcc.training.layers import Structures, prunable
+from pcc.training.method import Masks, Method
+from pcc.training.methods.wiring import NORMS, Wiring, groups_of, is_sum, kernel_norms, per_link, per_weight
+
+LEAST_SCALE = 1e-4
+"""Batch norms scale by less where a map is all but dead; its kernels' strengths then are what they would be at this scale."""
+
+
+class Strength(nn.Module):
+    """A weight as strengths s (O, channels) and directions V (the weight's shape): W = s / scale * V / ||V||, each kernel alone.
+
+    ``scale`` (O, channels) is that of the feature map which a kernel reads; ``kept``: bool, the weight's shape.
+    """
+
+    def __init__(self, scale: torch.Tensor, kept: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("kept", kept)
+
+    def forward(self, strength: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        # A kernel that is all zero has strength 0 and no direction.
+        norms = kernel_norms(direction, strength.shape[1]).clamp_min(torch.finfo(torch.float32).tiny)
+        return per_weight(strength / self.scale / norms, direction) * direction * self.kept
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return kernel_norms(weight, self.scale.shape[1]) * self.scale, weight.clone()
+
+
+class SynapticStrength(Method):
+    """Trains strengths of connections under an L1 penalty and keeps the strongest.
+
+    ``rate``: connections of the network for each that stays; ``weight``: of the penalty.
+    """
+
+    name: ClassVar[str] = "synaptic-strength"
+
+    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rate: float, weight: float = 1e-4) -> None:
+        super().__init__(model, structures, epochs)
+        if weight < 0:
+            raise PccError(f"synaptic-strength: weight is {weight:g}; give 0 or more")
+        wiring = Wiring(model)
+        scales = input_scales(wiring)
+        layers = {name: module for name, module in prunable(model).items() if name in scales and not _is_last(wiring, name)}
+        if not layers:
+            raise PccError(f"synaptic-strength: {type(model).__name__} has one layer, and the last one keeps its connections")
+        self.connections = sum(len(module.weight) * len(scales[name]) // groups_of(module) for name, module in layers.items())
+        self.budget = max(budget(self.connections, rate), len(layers))
+        self.weight = weight
+        self.masks = Masks(model)
+        self.masks.kept = {name: kept for name, kept in self.masks.kept.items() if name not in layers}
+        self.norms = [module for module in model.modules() if isinstance(module, NORMS) and module.affine and module.weight.requires_grad]
+        for norm in self.norms:
+            norm.weight.requires_grad_(False)
+        self.reparameterised = layers
+        for name, module in layers.items():
+            scale = per_link(scales[name].clamp_min(LEAST_SCALE), len(module.weight), groups_of(module)).clone()
+            # unsafe: the pair (s, V) has not the shape of W.
+            parametrize.register_parametrization(module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True)
+
+    def strengths(self) -> dict[str, nn.Parameter]:
+        """s (O, channels) of every layer that takes part."""
+        return {name: module.parametrizations.weight.original0 for name, module in self.reparameterised.items()}  # type: ignore[union-attr]
+
+    def penalty(self) -> torch.Tensor:
+        return self.weight * torch.stack([strength.abs().sum() for strength in self.strengths().values()]).sum()
+
+    def after_step(self) -> None:
+        self.masks.apply()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        strengths = self.strengths()
+        for strength, kept in zip(strengths.values(), strongest([one.abs() for one in strengths.values()], self.budget), strict=True):
+            strength.mul_(kept)
+        for module in self.reparameterised.values():
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        for norm in self.norms:
+            norm.weight.requires_grad_(True)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """``cut``: the part of all strength that the threshold would take."""
+        strengths = [strength.abs() for strength in self.strengths().values()]
+        kept = strongest(strengths, self.budget)
+        total = sum(float(strength.sum()) for strength in strengths)
+        return {"cut": 1 - sum(float((strength * stays).sum()) for strength, stays in zip(strengths, kept, strict=True)) / total}
+
+
+def strongest(strengths: list[torch.Tensor], count: int) -> list[torch.Tensor]:
+    """Which connections stay, as bools of the strengths' shapes: the strongest of each layer, then the strongest of all, ``count`` together, ties by index."""
+    everything = torch.cat([strength.flatten() for strength in strengths])
+    first = 0
+    for strength in strengths:
+        everything[first + int(strength.argmax())] = torch.inf
+        first += strength.numel()
+    kept = torch.zeros_like(everything, dtype=torch.bool)
+    kept[everything.argsort(descending=True, stable=True)[:count]] = True
+    return [part.reshape(strength.shape) for part, strength in zip(kept.split([one.numel() for one in strengths]), strengths, strict=True)]
+
+
+def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
+    """The scale of each feature map that a layer reads, (channels,), by layer."""
+    scales: dict[fx.Node, torch.Tensor | None] = {}
+    found = {}
+    for node in wiring.graph.nodes:
+        module = wiring.module(node)
+        inputs = [scales[one] for one in node.all_input_nodes]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            count = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
+            read = inputs[0] if inputs[0] is not None and count % len(inputs[0]) == 0 else module.weight.new_ones(count)
+            if wiring.nodes.get(str(node.target)) is node:
+                found[str(node.target)] = read.detach()
+            scales[node] = module.weight.new_ones(len(module.weight))
+        elif isinstance(module, NORMS):
+            scales[node] = module.weight.detach().abs() if module.affine else module.running_mean.new_ones(module.num_features)  # type: ignore[union-attr]
+        elif is_sum(node):
+            known = [one for one in inputs if one is not None]
+            alike = len(known) == len(inputs) and len({one.shape for one in known}) == 1
+            scales[node] = torch.stack(known).norm(dim=0) if alike else None
+        else:
+            scales[node] = inputs[0] if wiring.keeps_zeros(node) else None
+    return found
+
+
+def _is_last(wiring: Wiring, name: str) -> bool:
+    """Whether the network's output is the layer's."""
+    node = wiring.nodes[name]
+    while len(node.users) == 1:
+        (node,) = node.users
+        if node.op == "output":
+            return True
+        if not wiring.keeps_zeros(node):
+            return False
+    return False
