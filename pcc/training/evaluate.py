@@ -1,4 +1,6 @@
-"""Accuracy and sparsity of a model."""
+"""Accuracy and sparsity of a model, and how often its layers compute."""
+
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -30,3 +32,26 @@ def sparsity(model: nn.Module) -> float:
     """Share of the weights of convolutions and linear layers that are zero, 0..1."""
     weights = [module.weight for module in prunable(model).values()]
     return 1 - sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+@torch.no_grad()
+def positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """How often one input (C, H, W) uses each weight of a convolution or linear layer, over all calls, by module path: MACs are this times the weights.
+
+    Layers that the input does not reach are left out.
+    """
+    found: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+        found[names[module]] = found.get(names[module], 0) + output.numel() // channels
+
+    training = model.training
+    model.eval()
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.callback(module.register_forward_hook(count).remove)
+        model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
+    model.train(training)
+    return found
