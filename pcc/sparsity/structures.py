@@ -12,6 +12,9 @@ from pcc.errors import PccError
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
+from pcc.sparsity.conductance import Conductance
+from pcc.sparsity.crossbar import Crossbar
+from pcc.sparsity.crossbar import Crossbar
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
@@ -28,11 +31,13 @@ _SIMPLE: tuple[type[Structure], ...] = (
     Channel,
     Column,
     Tetris,
+    Crossbar,
     UniformLevels,
     PowerOfTwo,
     Ternary,
     Binary,
     Centroids,
+    Conductance,
 )
 _BY_NAME = {one.name: one for one in _SIMPLE}
 
