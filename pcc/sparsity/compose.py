@@ -8,7 +8,7 @@ it is exactly zero already. Exact means: no weight that keeps as many weights th
 parts                                                     the projection is
 ========================================================  ==================================================================================
 unstructured, then levels, power-of-two, ternary, binary  exact, as far as the scale is (levels: 0.2 % of the distance, `pcc.sparsity.scale`): the
-                                                          value v >= 0 keeps v(2|w| - v) of a weight w, the best v keeps the more the larger |w| is, so
+or conductance                                            value v >= 0 keeps v(2|w| - v) of a weight w, the best v keeps the more the larger |w| is, so
                                                           the largest weights stay, whatever the scale
 other zeros, then values                                  not exact: zeros for the scale and the scale for the zeros, in turn, while the distance falls;
                                                           each step is exact (`Composition.nearest`), up to what the parts say of themselves
@@ -16,8 +16,8 @@ filters, channels or columns, then any of the above       not exact: the slices 
 ========================================================  ==================================================================================
 
 `Composition.nearest` is exact wherever the scale is known, for all zeros that take scores (`pcc.sparsity.zeros`): keeping a weight w is worth
-w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the nearest. Tiles of crossbars and blocks after reordering
-(`pcc.sparsity.tetris`) do not take scores: they are cut by norm, then valued.
+w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the nearest. Blocks after reordering (`pcc.sparsity.tetris`) take no
+scores: they are cut by norm, then valued.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
+from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
 from pcc.sparsity.slices import Slices
 from pcc.sparsity.structure import Packed, Structure
@@ -42,13 +43,18 @@ _ENOUGH = 1e-4
 
 @dataclass(frozen=True)
 class Composition(Structure):
-    """Two or more structures: filters, channels or columns, any number of times; then any other zeros, at most once; then values, at most once."""
+    """Two or more structures: filters, channels or columns, any number of times; then any other zeros, at most once; then values, at most once.
+
+    A composition among the parts stands for its parts.
+    """
 
     name: ClassVar[str] = "composition"
 
     parts: tuple[Structure, ...]
 
     def __post_init__(self) -> None:
+        flat = tuple(one for part in self.parts for one in (part.parts if isinstance(part, Composition) else (part,)))
+        object.__setattr__(self, "parts", flat)
         if len(self.parts) < 2:
             raise PccError(f"a composition of {len(self.parts)} structures: give two or more")
         first, rest = self.parts[0], self.rest
@@ -159,7 +165,7 @@ def _worth(weight: np.ndarray, valued: np.ndarray) -> np.ndarray:
 
 def _symmetric(values: Structure) -> bool:
     """Whether the values are the same above and below zero, and the same for all weights of a layer."""
-    return isinstance(values, UniformLevels | PowerOfTwo | Ternary) or (isinstance(values, Binary) and values.per == "layer")
+    return isinstance(values, UniformLevels | PowerOfTwo | Ternary | Conductance) or (isinstance(values, Binary) and values.per == "layer")
 
 
 def _follows(zeros: Structure, values: Structure) -> bool:

@@ -14,7 +14,6 @@ from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
 from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.crossbar import Crossbar
-from pcc.sparsity.crossbar import Crossbar
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
@@ -36,8 +35,8 @@ _SIMPLE: tuple[type[Structure], ...] = (
     PowerOfTwo,
     Ternary,
     Binary,
-    Centroids,
     Conductance,
+    Centroids,
 )
 _BY_NAME = {one.name: one for one in _SIMPLE}
 

@@ -10,7 +10,9 @@ from pcc.errors import PccError
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
+from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.connectivity import budget
+from pcc.sparsity.crossbar import Crossbar
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
@@ -21,7 +23,7 @@ from pcc.sparsity.values import Values
 from pcc.sparsity.zeros import Zeros
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
-SYMMETRIC = [UniformLevels(1), UniformLevels(2), PowerOfTwo(2), Ternary(), Binary(keep_zeros=True)]
+SYMMETRIC = [UniformLevels(1), UniformLevels(2), PowerOfTwo(2), Ternary(), Conductance(3), Binary(keep_zeros=True)]
 
 
 def masks(zeros: Zeros, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -80,6 +82,7 @@ ALL = [
     (Channel(2), PowerOfTwo(3)),
     (Column(3), UniformLevels(2)),
     (Tetris(2, (2, 2)), UniformLevels(2)),
+    (Crossbar(2, "rows", (4, 4)), Conductance(4)),
     (Filter(2), Unstructured(4)),
     (Column(2), Unstructured(4)),
     (Channel(2), Kernels("designed", 2)),

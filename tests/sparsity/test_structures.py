@@ -53,6 +53,8 @@ def test_wrong_use_is_one_clear_line(name: str, fields: dict[str, object], messa
 def test_compose():
     assert structures.compose([Unstructured(2)]) == Unstructured(2)
     assert structures.compose([Unstructured(2), UniformLevels(3)]) == Composition((Unstructured(2), UniformLevels(3)))
+    thin = structures.compose([Filter(2), Unstructured(2)])
+    assert structures.compose([thin, UniformLevels(3)]) == Composition((Filter(2), Unstructured(2), UniformLevels(3)))
 
 
 def test_detect():
