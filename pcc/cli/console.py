@@ -30,28 +30,26 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def training_progress() -> Iterator[Callable[[str, float], None] | None]:
-    """A bar on standard error for the epoch that runs, with the time it still takes; None when that is not a terminal.
+def training_progress(enabled: bool = True) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error for a whole run, with the time it still takes; nothing when that is not a terminal.
 
-    Yields the function to call with what runs and the part of it that is over, 0..1.
+    Yields the function to call with what runs and the part of the run that is over, 0..1. It raises KeyboardInterrupt if an interrupt was swallowed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
+    if not enabled or not console.is_terminal:
+        yield lambda what, done: interrupts.check()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task, before = bar.add_task("", total=1.0), 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=300) as bar:
+        task = bar.add_task("", total=None)
 
         def show(what: str, done: float) -> None:
-            nonlocal before
             interrupts.check()
-            if done < before:
-                bar.reset(task)
-            before = done
+            if bar.tasks[0].total is None:  # a resumed run begins in the middle: what is over already says nothing about speed
+                bar.reset(task, total=1.0, completed=done)  # type: ignore[arg-type]  # fractions serve as well as whole numbers
             bar.update(task, description=what, completed=done)
 
         yield show

@@ -1,37 +1,89 @@
 """``pcc prune``: a network, data and a recipe in, a pruned checkpoint out."""
 
 from pathlib import Path
-from time import perf_counter
+from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import json_option
+from pcc.cli.options import Shape, json_option
+from pcc.errors import PccError
+
+if TYPE_CHECKING:
+    from pcc.training.prune import Report
+
+EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m pcc.cli prune MODEL ... (gloo on processors, nccl on GPUs)."
 
 
-@click.command("prune")
+@click.command("prune", epilog=EPILOG)
 @click.argument("model")
 @click.option("--data", "data_name", required=True, metavar="DATA", help="mnist, cifar10, a folder with train/CLASS and test/CLASS, or FILE.py:loader.")
 @click.option("--recipe", "recipe_name", required=True, metavar="RECIPE", help="A .yaml file, or a recipe that ships with pcc, by name.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint and logs go.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
 @click.option("--weights", metavar="WHAT", help="A .pt, .pth or .safetensors file, 'imagenet', or 'none' to train from scratch (default where there is none).")
+@click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for each process. Default: torch's choice.")
 @json_option
-def command(model: str, data_name: str, recipe_name: str, output: Path, weights: str | None, resume: bool, threads: int | None, as_json: bool) -> None:
-    """Train and prune MODEL: a name from the zoo, or FILE.py:factory. Starts several processes with torchrun."""
-    start = perf_counter()
+def command(
+    model: str,
+    data_name: str,
+    recipe_name: str,
+    output: Path,
+    weights: str | None,
+    input_shape: tuple[int, ...] | None,
+    resume: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Train and prune MODEL: a name from the zoo, or FILE.py:factory."""
+    import torch
+
+    from pcc.cli.console import training_progress
+    from pcc.training.processes import OtherFailed, processes
+    from pcc.training.prune import prune
     from pcc.training.recipe import load_recipe
 
-    recipe = load_recipe(recipe_name)
-    from pcc.cli.console import training_progress
-    from pcc.training.prune import prune
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        with processes() as here, training_progress(enabled=here.first) as watch:
+            report = prune(
+                model,
+                data_name,
+                load_recipe(recipe_name),
+                output,
+                here,
+                recipe_name=recipe_name,
+                weights=weights,
+                input_shape=_one_input(input_shape),
+                resume=resume,
+                watch=watch,
+            )
+    except OtherFailed:
+        raise click.exceptions.Exit(1) from None
+    if here.first:
+        click.echo(report.model_dump_json(indent=2)) if as_json else _print(report, output)
 
-    with training_progress() as watch:
-        report = prune(model, data_name, recipe, output, weights=weights, resume=resume, threads=threads, watch=watch)
-    if report is None:  # another process reports
-        return
-    if as_json:
-        click.echo(report.model_dump_json(indent=2))
-    else:
-        click.echo(f"{report.model}: {output / 'model.safetensors'} in {perf_counter() - start:.0f} s")
-        click.echo(f"  accuracy {report.accuracy:.2%} (as it came in {report.dense_accuracy:.2%})")
+
+def _one_input(shape: tuple[int, ...] | None) -> tuple[int, int, int] | None:
+    if shape is None:
+        return None
+    if len(shape) != 4:
+        raise PccError(f"--input-shape {','.join(map(str, shape))}: give N,C,H,W, for example 1,3,224,224")
+    return shape[1], shape[2], shape[3]
+
+
+def _print(report: "Report", output: Path) -> None:
+    from pcc.cli.console import megabytes, print_table
+    from pcc.training.folder import CHECKPOINT
+
+    click.echo(f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed {report.seed}")
+    click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
+    click.echo()
+    rows = []
+    for name, structure, cost in (*((layer.name, layer.structure, layer) for layer in report.layers), ("total", "", report.total)):
+        rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.stored_rate, cost.mac_rate)]
+        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes + cost.index_bytes), *rates))
+    print_table(["layer", "structure", "weights", "kept", "stored", "rate by weights", "by data", "by bytes", "by MACs"], rows)
+    click.echo()
+    click.echo(report.compile)

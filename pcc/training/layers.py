@@ -74,17 +74,15 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
     Raises `PccError` for a selector that fits no layer.
     """
     modules = prunable(model)
-    first = next(iter(modules), None)
-    for selector in structures:
-        if selector != "@first" and not any(_fits(selector, name, module) for name, module in modules.items()):
-            near = get_close_matches(selector, modules, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(modules)[:8])}{', ...' if len(modules) > 8 else ''}"
-            raise PccError(f"no convolution or linear layer is called '{selector}': {hint}")
+    first = next(iter(modules), "")
     chosen: dict[str, list[str]] = {selector: [] for selector in structures}
     for name, module in modules.items():
-        selector = next((one for one in structures if (one == "@first" and name == first) or (one != "@first" and _fits(one, name, module))), None)
+        selector = next((one for one in structures if _fits(one, name, module, first)), None)
         if selector is not None:
             chosen[selector].append(name)
+    for selector, names in chosen.items():
+        if not names and not any(_fits(selector, name, module, first) for name, module in modules.items()):
+            raise PccError(_nothing(selector, model, list(modules)))
     found = {}
     for selector, names in chosen.items():
         structure = structures[selector]
@@ -95,9 +93,12 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
     return [found[name] for name in modules if name in found]
 
 
-def _fits(selector: str, name: str, module: nn.Module) -> bool:
+def _fits(selector: str, name: str, module: nn.Module, first: str) -> bool:
+    """Whether a selector means this layer of a model whose first layer is ``first``."""
     if not selector.startswith("@"):
         return fnmatchcase(name, selector)
+    if selector == "@first":
+        return name == first
     size = re.fullmatch(r"@conv(\d+)x(\d+)", selector)
     if size:
         return isinstance(module, nn.Conv2d) and module.kernel_size == (int(size[1]), int(size[2]))
@@ -105,3 +106,19 @@ def _fits(selector: str, name: str, module: nn.Module) -> bool:
     if selector not in kinds:
         raise PccError(f"'{selector}' is no kind of layer: choose @first, @conv, @conv3x3 (any size), @linear or @all")
     return isinstance(module, kinds[selector])
+
+
+def _nothing(selector: str, model: nn.Module, names: list[str]) -> str:
+    """Why a selector fits no layer, and what would."""
+    if selector.startswith("@"):
+        return f"the model has no {selector} layer: it has {_some(names)}"
+    others = {name: type(module).__name__ for name, module in model.named_modules() if name and fnmatchcase(name, selector) and name not in names}
+    if others:
+        name, kind = next(iter(others.items()))
+        return f"'{selector}' is no layer that can be pruned: {name} is a {'depthwise convolution' if kind == 'Conv2d' else kind}"
+    near = get_close_matches(selector, names, n=3)
+    return f"no convolution or linear layer is called '{selector}': " + (f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}")
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

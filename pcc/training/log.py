@@ -4,33 +4,38 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pcc.models.weights import write_atomically
+from pcc.training.folder import BOARD, LOG, writing
+
 Row = Mapping[str, float | str]
 
 
 class Log:
-    """``log.csv`` and ``tensorboard/`` in a folder. Rows of a run that goes on are written again, so no epoch appears twice."""
+    """``log.csv`` and ``tensorboard/`` in a folder. ``rows`` are those that a run which goes on has already logged: no epoch appears twice."""
 
     def __init__(self, folder: Path, rows: Sequence[Row] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.rows: list[Row] = []
-        self._file = folder / "log.csv"
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows))
-        for row in rows:
-            self.add(row, board=False)
+        self.rows = list(rows)
+        self._file = folder / LOG
+        with writing(folder / BOARD):
+            self._board = SummaryWriter(str(folder / BOARD), purge_step=len(self.rows))
 
-    def add(self, row: Row, board: bool = True) -> None:
+    def add(self, row: Row) -> None:
         """One epoch; columns may differ between stages."""
         self.rows.append(row)
-        columns = list(dict.fromkeys(name for one in self.rows for name in one))
-        with self._file.open("w", newline="", encoding="utf-8") as file:
+        with writing(self._file):
+            write_atomically(self._file, self._write)
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, len(self.rows) - 1)
+
+    def _write(self, path: Path) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        if board:
-            for name, value in row.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(name, value, len(self.rows) - 1)
 
     def close(self) -> None:
         self._board.close()

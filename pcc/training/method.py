@@ -11,14 +11,26 @@ It fits a loop of your own and does not take it over::
             optimizer.step()
             method.after_step()
 
-Where a framework owns the backward pass, add ``method.penalty()`` to the loss (methods that draw several samples a step need `backward`), call
-``begin()`` first, ``after_step()`` after the optimizer and ``end_epoch()`` after each epoch. A method with losses of its own on the labels (`Dcp`) is shown
-each batch by ``take(x, y)``.
+After the loop the model is pruned. A loop that is left early calls ``method.finish()`` itself.
+
+Where a framework owns the loop and the backward pass (Lightning, Hugging Face's Trainer), its hooks call the parts, and the loss gets the penalty::
+
+    on_train_start:         method.begin()
+    training_step:          return criterion(model(x), y) + method.penalty()
+    after optimizer.step(): method.after_step()
+    on_train_epoch_end:     method.end_epoch()
+    on_train_end:           method.finish()
+
+Methods that draw several samples a step need `backward`. A method with losses of its own on the labels (`Dcp`) is shown each batch by ``take(x, y)``
+before the model sees it. Parameters of its own are there once it is made, so ``method.parameters()`` is what the optimizer takes.
+
+To go on after an interruption: the method is made on the weights that it was made on the first time, then the saved states are loaded, the model's, the
+method's (``method.epoch = ...; method.load_state_dict(...)``, in place of ``begin()``) and the optimizer's. In a distributed run every process makes the
+same method on the same weights from the same seed; what a method takes from its share of the data it averages.
 
 What one stage hands to the next is the weights: a weight that is exactly zero is pruned and stays so, unless a method says otherwise.
 """
 
-from abc import ABC
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -29,7 +41,7 @@ from pcc.errors import PccError
 from pcc.training.layers import Layer, Structures, bind, prunable
 
 
-class Method(ABC):
+class Method:
     """Base of all methods. ``epochs`` may be 0 for methods that need no training."""
 
     name: ClassVar[str]

@@ -1,4 +1,8 @@
-"""One process or several: what a run under ``torchrun`` needs to know. gloo on processors, nccl on GPUs."""
+"""One process or several: what a run under ``torchrun`` needs to know. gloo on processors, nccl on GPUs.
+
+All processes compute the same decisions from the same weights, so only gradients, losses and counts travel. A failure is told once: the first process
+that fails says why, and whatever then fails in the others because of it ends them silently.
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+from pcc.errors import PccError
+
+
+class OtherFailed(Exception):
+    """Another process failed before this one did, and says why."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +34,17 @@ class Processes:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
+    def share(self, model: nn.Module) -> None:
+        """Every process takes the first one's weights and buffers."""
+        if self.ranks > 1:
+            for value in model.state_dict().values():
+                distributed.broadcast(value, src=0)
+
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module to call: gradients are averaged over the processes."""
+        """The module to call: gradients are averaged over the processes. Batch norms keep statistics of their own process until they are averaged."""
         if self.ranks == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None, forward_sync_buffers=False)
 
     def total(self, *values: float) -> list[float]:
         """Each value summed over all processes."""
@@ -37,19 +54,37 @@ class Processes:
         distributed.all_reduce(sums)
         return sums.tolist()
 
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """The first process is through the block before the others enter it: what it fetches into the cache they find there."""
+        if self.ranks > 1 and not self.first:
+            distributed.barrier()
+        yield
+        if self.ranks > 1 and self.first:
+            distributed.barrier()
+
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Joins the other processes, if ``torchrun`` started some."""
+    """Joins the other processes, if ``torchrun`` started some. Raises `OtherFailed` in place of what fails after another process failed."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     gpu = torch.cuda.is_available()
-    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
     if ranks == 1:
         yield Processes(0, 1, device)
         return
-    distributed.init_process_group("nccl" if gpu else "gloo")
     try:
-        yield Processes(distributed.get_rank(), ranks, device)
+        store, rank, ranks = next(rendezvous("env://"))
+        distributed.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks)
+    except (ValueError, RuntimeError) as error:
+        raise PccError(f"cannot join the other of {ranks} processes, does torchrun start them? {error}") from None
+    try:
+        yield Processes(rank, ranks, device)
+    except BaseException:
+        if store.add("pcc/failed", 1) > 1:
+            raise OtherFailed from None
+        raise
     finally:
         distributed.destroy_process_group()

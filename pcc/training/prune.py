@@ -1,6 +1,6 @@
 """What ``pcc prune`` does: opens model, data and recipe, runs the stages, writes the checkpoint that ``pcc compile`` takes."""
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,12 +9,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.training.data import open_data
-from pcc.training.processes import processes
+from pcc.models.preprocess import Preprocessing
+from pcc.models.weights import write_atomically
+from pcc.training.data import Data, open_data
+from pcc.training.folder import CHECKPOINT, REPORT, writing
+from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe
-from pcc.training.trainer import Watcher, train
+from pcc.training.report import Cost, LayerCost, layer_costs, total
+from pcc.training.steps import Watcher
+from pcc.training.trainer import train
 
-CHECKPOINT, REPORT = "model.safetensors", "report.json"
+Shape = tuple[int, int, int]
+"""C, H, W."""
 
 
 class Report(BaseModel):
@@ -22,66 +28,117 @@ class Report(BaseModel):
 
     model: str
     data: str
+    recipe: str
     seed: int
     epochs: int
     accuracy: float
     """On the test set, 0..1."""
     dense_accuracy: float
+    """Before the first stage that compresses, see `Outcome`."""
     seconds: float
-    """Of training."""
+    """Of training and measuring, without what was lost to interruptions."""
+    total: Cost
+    layers: list[LayerCost]
+    compile: str
+    """The command line that makes a package of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model to train."""
+
+    module: nn.Module
+    input_shape: Shape | None
+    preprocessing: Preprocessing | None
 
 
 def prune(
-    model: str, data_name: str, recipe: Recipe, folder: Path, *, weights: str | None = None, resume: bool = False, threads: int | None = None, watch: Watcher | None = None
-) -> Report | None:
-    """Runs a recipe and writes checkpoint, report and log to a folder; None in processes but the first."""
-    if threads:
-        torch.set_num_threads(threads)
-    module = open_module(model, weights, recipe.seed)
-    with processes() as here:
-        data = open_data(data_name, augment=recipe.augment)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PccError(f"cannot write to {folder}: {error.strerror}") from None
-        outcome = train(module, data, recipe, folder, here, resume=resume, watch=watch if here.first else None)
-        if not here.first:
-            return None
-        epochs = sum("loss" in row for row in outcome.rows)
-        report = Report(
-            model=model,
-            data=data_name,
-            seed=recipe.seed,
-            epochs=epochs,
-            accuracy=outcome.accuracy,
-            dense_accuracy=outcome.dense_accuracy,
-            seconds=outcome.seconds,
-        )
+    model: str,
+    data_name: str,
+    recipe: Recipe,
+    folder: Path,
+    here: Processes,
+    *,
+    recipe_name: str = "recipe",
+    weights: str | None = None,
+    input_shape: Shape | None = None,
+    resume: bool = False,
+    watch: Watcher | None = None,
+) -> Report:
+    """Runs a recipe and, in the first process, writes checkpoint, report and log to a folder."""
+    with here.first_ahead():
+        opened = open_model(model, weights, recipe.seed, input_shape)
+        data = open_data(data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment)
+    module = opened.module
+    check_outputs(module, data)
+    outcome = train(module, data, recipe, folder, here, resume=resume, watch=watch)
+    layers = layer_costs(module, recipe.stages, data.input_shape)
+    report = Report(
+        model=model,
+        data=data_name,
+        recipe=recipe_name,
+        seed=recipe.seed,
+        epochs=outcome.epochs,
+        accuracy=outcome.accuracy,
+        dense_accuracy=outcome.dense_accuracy,
+        seconds=outcome.seconds,
+        total=total(layers),
+        layers=layers,
+        compile=_compile_command(model, data.input_shape, folder),
+    )
+    if here.first:
         save_checkpoint(module, folder / CHECKPOINT)
-        (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return report
+        with writing(folder / REPORT):
+            write_atomically(folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8"))
+    return report
 
 
-def open_module(model: str, weights: str | None, seed: int) -> nn.Module:
+def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | None = None) -> Opened:
     """A zoo model or ``FILE.py:factory`` to be trained: with a checkpoint's weights, or those its constructor draws from the seed."""
     from pcc.frontend import load_factory
+    from pcc.frontend.checkpoint import load_weights
     from pcc.models import create, entry
 
     torch.manual_seed(seed)
     if ".py" in model:
+        if weights == "imagenet":
+            raise PccError(f"--weights imagenet is for zoo models; {model} takes a checkpoint file")
         module = load_factory(model)
         if weights and weights != "none":
-            from pcc.frontend.checkpoint import load_weights
-
             load_weights(module, weights)
-        return module
-    if weights is None:
-        weights = "imagenet" if entry(model).weights else "none"
-    return entry(model).factory() if weights == "none" else create(model, weights)
+        return Opened(module, input_shape, None)
+    found = entry(model)
+    if input_shape is not None:
+        raise PccError(f"--input-shape is for FILE.py:factory; {found.name} takes {_times(found.input_shape[1:])}")
+    weights = weights or ("imagenet" if found.weights else "none")
+    module = found.factory() if weights == "none" else create(model, weights)
+    return Opened(module, found.input_shape[1:], found.preprocessing)
+
+
+@torch.no_grad()
+def check_outputs(module: nn.Module, data: Data) -> None:
+    """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs through it."""
+    try:
+        scores = module.eval()(torch.zeros(1, *data.input_shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {error}") from None
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
+        given = f"an output of {_times(tuple(scores.shape))}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
+        raise PccError(f"the network gives {given} for one input: training needs one row of class scores, 1xK")
+    data.check_labels(scores.shape[1])
 
 
 def save_checkpoint(module: nn.Module, path: Path) -> None:
     """The module's state as safetensors, under its plain names."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    with writing(path):
+        write_atomically(path, lambda temporary: save_file(state, temporary))
+
+
+def _compile_command(model: str, input_shape: Shape, folder: Path) -> str:
+    shape = f" --input-shape {','.join(map(str, (1, *input_shape)))}" if ".py" in model else ""
+    return f"pcc compile {model} --weights {folder / CHECKPOINT}{shape} -o {folder / 'package'}"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

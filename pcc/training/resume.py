@@ -1,7 +1,6 @@
-"""What an interrupted run needs to go on: one file, written after each epoch to a temporary name and renamed."""
+"""What an interrupted run needs to go on: one file, replaced after each epoch."""
 
 import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,10 +9,14 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.models.weights import write_atomically
+from pcc.training.data import Data
+from pcc.training.folder import RESUME, writing
 from pcc.training.method import Method
 from pcc.training.recipe import Recipe
 
-FILE = "resume.pt"
+Identity = dict[str, str]
+"""What has to be the same for a run to go on: a digest or a text for each."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,40 @@ class Progress:
         return replace(self, stage=self.stage + 1, epoch=0, start=start, model={}, method={}, optimizer={})
 
 
-def save_progress(folder: Path, recipe: Recipe, progress: Progress) -> None:
-    temporary = folder / f".{FILE}.tmp"
-    torch.save({"recipe": _digest(recipe), **vars(progress)}, temporary)
-    os.replace(temporary, folder / FILE)
+def identity(recipe: Recipe, data: Data, model: nn.Module) -> Identity:
+    """Of a run of this recipe on these data from this model's weights."""
+    weights = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        weights.update(f"{name} {tuple(value.shape)}".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return {
+        "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
+        "data set": f"{data.name}, {data.train_size} samples of {data.input_shape}",
+        "model or other weights": weights.hexdigest(),
+    }
 
 
-def load_progress(folder: Path, recipe: Recipe) -> Progress:
-    """`PccError` where there is nothing to resume, or it was another recipe."""
-    path = folder / FILE
+def save_progress(folder: Path, run: Identity, progress: Progress) -> None:
+    path = folder / RESUME
+    try:
+        with writing(path):
+            write_atomically(path, lambda temporary: torch.save({"run": run, **vars(progress)}, temporary))
+    except RuntimeError as error:  # torch's own, as where the disk is full
+        raise PccError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+
+
+def load_progress(folder: Path, run: Identity, device: torch.device) -> Progress:
+    """`PccError` where there is nothing to resume, or it was another run."""
+    path = folder / RESUME
     if not path.is_file():
         raise PccError(f"nothing to resume: {path} does not exist; run without --resume")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        recipe_was = saved.pop("recipe")
+        saved = torch.load(path, map_location=device, weights_only=True)
+        was = saved.pop("run")
         progress = Progress(**saved)
+        changed = [what for what in run if was[what] != run[what]]
     except Exception as error:  # whatever a damaged file makes torch raise
         raise PccError(f"{path} cannot be read ({type(error).__name__}): run without --resume") from None
-    if recipe_was != _digest(recipe):
-        raise PccError(f"{path} is of another recipe: resume with the recipe it was begun with, or run without --resume")
+    if changed:
+        raise PccError(f"{path} is of another {changed[0]}: resume with what the run was begun with, or run without --resume")
     return progress
-
-
-def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()

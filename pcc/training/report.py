@@ -1,0 +1,164 @@
+"""What a compressed model costs, layer by layer: weights kept, bytes of values and of indices, multiply-accumulates.
+
+Counted are the weights of convolutions and linear layers, as papers count them; biases and batch norms, which are folded, are not. A layer is counted in
+the structures that the recipe gave it (the last one of zeros and the last one of values), or, where its weight does not have them, in the smallest that
+its weight is found to have.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import MISSING, fields
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, computed_field
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.sparsity import structures
+from pcc.sparsity.compose import Composition
+from pcc.sparsity.structure import Count, Structure
+from pcc.training.layers import array, bind
+from pcc.training.recipe import Stage, parse_structures
+
+
+class Cost(BaseModel):
+    """What a layer, or a whole model, costs. Rates are those of the dense fp32 layer over these."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: int
+    kept: int
+    """Weights that are not zero."""
+    data_bytes: int
+    index_bytes: int
+    macs: int
+    """Multiply-accumulates of the dense layer for one input."""
+    kept_macs: int
+    """Those with weights that are not zero."""
+
+    @computed_field
+    @property
+    def weight_rate(self) -> float:
+        return self.weights / max(1, self.kept)
+
+    @computed_field
+    @property
+    def data_rate(self) -> float:
+        """By bytes of values, indices not counted."""
+        return 4 * self.weights / max(1, self.data_bytes)
+
+    @computed_field
+    @property
+    def stored_rate(self) -> float:
+        """By bytes stored, indices counted."""
+        return 4 * self.weights / max(1, self.data_bytes + self.index_bytes)
+
+    @computed_field
+    @property
+    def mac_rate(self) -> float:
+        return self.macs / max(1, self.kept_macs)
+
+
+class LayerCost(Cost):
+    """Of one layer."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of the weight."""
+    structure: str
+    """As a recipe writes it; ``dense`` where there is nothing to gain."""
+
+
+def total(layers: Sequence[LayerCost]) -> Cost:
+    """Of all layers together."""
+    return Cost(**{name: sum(getattr(layer, name) for layer in layers) for name in Cost.model_fields})
+
+
+def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[int, int, int]) -> list[LayerCost]:
+    """Of every convolution and linear layer that an input (C, H, W) reaches, in order of definition."""
+    given = _given(model, stages)
+    places = _places(model, input_shape)
+    costs = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        weight, groups = array(module.weight), module.groups if isinstance(module, nn.Conv2d) else 1
+        text, count = _counted(weight, groups, given.get(name, ()))
+        macs, kept_macs = (places.get(name, 0) * number for number in (count.weights, count.kept))
+        costs.append(LayerCost(name=name, shape=weight.shape, structure=text, macs=macs, kept_macs=kept_macs, **vars(count)))
+    return costs
+
+
+def describe(structure: Structure) -> str:
+    """A structure in one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``."""
+    if isinstance(structure, Composition):
+        return " + ".join(map(describe, structure.parts))
+    own = {one.name: (getattr(structure, one.name), one.default) for one in fields(structure)}  # type: ignore[arg-type]  # every structure is a dataclass
+    changed = ", ".join(f"{name}={_short(value)}" for name, (value, default) in own.items() if default is MISSING or value != default)
+    return f"{structure.name}{{{changed}}}" if changed else structure.name
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple) and len(str(value)) > 24:
+        return f"{len(value)} of them"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structure]]:
+    """What each layer may be counted in, best first: its last zeros and its last values together, then each alone."""
+    zeros: dict[str, Structure] = {}
+    values: dict[str, Structure] = {}
+    for stage in stages:
+        for layer in bind(model, parse_structures(stage.structures)):
+            if layer.structure.values_only:
+                values[layer.name] = layer.structure
+            else:
+                zeros[layer.name] = layer.structure
+                if isinstance(layer.structure, Composition):
+                    values.pop(layer.name, None)
+    found: dict[str, list[Structure]] = {}
+    for name in {**zeros, **values}:
+        parts = [one[name] for one in (zeros, values) if name in one]
+        found[name] = parts
+        if len(parts) == 2:
+            try:
+                found[name] = [structures.compose(parts), *parts]
+            except PccError:  # two that do not go together
+                pass
+    return found
+
+
+def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tuple[str, Count]:
+    for structure in given:
+        try:
+            return describe(structure), structure.count(weight, groups)
+        except PccError:  # the weight has not, or no longer, this structure
+            continue
+    dense = Count(weight.size, int(np.count_nonzero(weight)), 4 * weight.size, 0)
+    if not given and dense.kept == dense.weights:
+        return "dense", dense
+    found = [(describe(one), one.count(weight, groups)) for one in structures.detect(weight, groups)]
+    return min([("dense", dense), *found], key=lambda one: one[1].data_bytes + one[1].index_bytes)
+
+
+@torch.no_grad()
+def _places(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """How often one input uses each weight of a layer: the positions of its output, over all calls."""
+    found: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def count(module: nn.Module, _: tuple[Any, ...], output: torch.Tensor) -> None:
+        channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+        found[names[module]] = found.get(names[module], 0) + output.numel() // channels
+
+    training = model.training
+    model.eval()
+    with ExitStack() as hooks:
+        for module in names:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                hooks.callback(module.register_forward_hook(count).remove)
+        model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
+    model.train(training)
+    return found
