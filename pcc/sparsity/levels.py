@@ -104,7 +104,7 @@ class _Levels(Values):
 
 @dataclass(frozen=True)
 class UniformLevels(_Levels):
-    """{-2^(n-1) q, ..., -q, q, ..., 2^(n-1) q}: equally spaced, as in section 3 of Ye et al., 2019."""
+    """{-2^(n-1) q, ..., -q, q, ..., 2^(n-1) q}: equally spaced, as in Ye et al., 2019."""
 
     name: ClassVar[str] = "levels"
     most_bits: ClassVar[int] = 8

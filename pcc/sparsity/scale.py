@@ -1,4 +1,4 @@
-"""The scale of quantisation levels: a search in one dimension for the least projection error (Ye et al., 2019, section 7 of the method: "1-D search").
+"""The scale of quantisation levels: a search in one dimension for the least projection error (Ye et al., 2019, who do not say how they search).
 
 Levels are multiples m_1 < ... < m_K of a scale q, with both signs. Of weights with magnitudes a sorted ascending and their prefix sums, the error
 

@@ -1,7 +1,7 @@
 """TETRIS: blocks of kernels stay or go whole, after filters and channels were put in an order that suits (Ji et al., NeurIPS 2018).
 
 The weight is a matrix of kernels, filters down and channels across, for each convolution group; a linear layer is one of 1x1 kernels. Orders are found by
-`pcc.sparsity.reorder` and cost nothing at run time once they are folded into the neighbours (`fold`), which leaves dense blocks for the kernel. The paper
+`pcc.sparsity.reorder` and cost nothing at run time once they are folded into the neighbours (`fold` there), which leaves dense blocks for the kernel. The paper
 ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that a projection is measured by.
 """
 
@@ -14,12 +14,10 @@ import numpy as np
 from pcc.errors import PccError
 from pcc.sparsity.connectivity import budget
 from pcc.sparsity.places import pack_places, unpack_places
-from pcc.sparsity.reorder import Orders, block_sums, by_likeness, by_support, classes, fold, search
+from pcc.sparsity.reorder import Orders, block_sums, by_likeness, by_support, classes, search
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.unstructured import largest
 from pcc.sparsity.zeros import Zeros
-
-__all__ = ["Tetris", "fold"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class Tetris(Zeros):
     """Of the blocks of ``block`` = (filters, channels), counted over all groups and with those at the edges that are smaller, one in ``rate`` stays.
 
     ``filters`` (O,) and ``channels`` (I,) fix the orders: which one sits in each slot, numbered over all groups and staying inside them. What is not fixed
-    is searched anew for each weight; `arranged` fixes what it finds.
+    is searched anew for each weight; `arranged` fixes what it finds. Channels of a linear layer behind a flattening are single positions: their order is no
+    order of the channels before it and cannot be folded there.
     """
 
     name: ClassVar[str] = "tetris"

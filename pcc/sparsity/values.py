@@ -1,7 +1,8 @@
 """What structures of values share: a scale that is fitted to a weight, and codes for the weights that are not zero.
 
-Levels and centroids follow pruning (ADMM-NN, Ye et al., 2018: prune first, quantise the survivors), so a weight that is exactly zero stays zero and all
-others get a value. `Values.nearest` with a scale held fixed is the step that ADMM and joint projections need; `Values.project` fits the scale first.
+Values follow pruning (Ye et al., 2018, arXiv 1811.01907: prune first, quantise the survivors), so a weight that is exactly zero stays zero, but for plain
+binary weights. Levels and centroids give every other weight a value that is not zero; where zero is a level of its own (ternary, conductances) small weights
+go there. `Values.nearest` with a scale held fixed is the step that ADMM and joint projections need; `Values.project` fits the scale first.
 """
 
 from abc import abstractmethod

@@ -9,8 +9,8 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.sparsity.connectivity import budget
-from pcc.sparsity.reorder import Orders, search
-from pcc.sparsity.tetris import Tetris, fold
+from pcc.sparsity.reorder import Orders, fold, search
+from pcc.sparsity.tetris import Tetris
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 SHAPES = [
