@@ -9,24 +9,22 @@ layer is fitted when its input arrives: nothing is computed twice, and any modul
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from pcc.errors import PccError
 from pcc.sparsity.zeros import Zeros
-from pcc.training.layers import Layer, Structures, bind
-from pcc.training.reconstruction_moments import Moments, moments, outputs_at, sample_positions
+from pcc.training.layers import Structures, bind
+from pcc.training.reconstruction_moments import Moments, moments, outputs_at
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
+from pcc.training.reconstruction_watch import Norm, Place, Wanted, observe, places
 
 COLUMNS = 16384
 """Output positions that a layer is fitted on, where the samples have so many."""
-FEWEST_COLUMNS = 32
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,6 @@ class Reconstructed:
     seconds: float
 
 
-@dataclass
-class _Wanted:
-    """What a layer gave in the dense network."""
-
-    where: torch.Tensor
-    """Positions (M,)."""
-    outputs: torch.Tensor
-    """(M, O)."""
-    norm: nn.Module | None = None
-    """The batch norm that follows it, and only it."""
-
-
 @torch.no_grad()
 def reconstruct(model: nn.Module, structures: Structures, samples: Iterable[torch.Tensor], columns: int = COLUMNS) -> list[Reconstructed]:
     """Compresses the model in place and reports on its layers in order of execution.
@@ -66,22 +52,26 @@ def reconstruct(model: nn.Module, structures: Structures, samples: Iterable[torc
     Structures of zeros are chosen in units of effect and refitted; other structures (levels, centroids) are what ADMM finds. Raises `PccError` for a layer
     that the samples never reach, outputs that are not finite, and too few samples.
     """
-    layers = {layer.name: layer for layer in bind(model, structures)}
+    layers = bind(model, structures)
     x = _one_batch(samples, model)
-    report: dict[str, Reconstructed] = {}
+    report: list[Reconstructed] = []
     with _evaluating(model):
-        wanted = _observe(model, layers, x, columns)
+        wanted = observe(model, layers, x, columns)
+        shortcuts: dict[Place, torch.Tensor] = {}
+        awaited = {one.shortcut for one in wanted.values() if one.shortcut is not None}
 
-        def fit_when_reached(layer: Layer, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            if layer.name not in report:
-                report[layer.name] = _fit(layer, wanted.pop(layer.name), arguments[0] if arguments else named["input"])
+        def see(place: Place, tensor: torch.Tensor) -> None:
+            if place in awaited:
+                shortcuts[place] = tensor
+            if place.module in wanted and place.end == "in":  # it is about to run for the first time
+                one = wanted.pop(place.module)
+                report.append(_fit(one, tensor, shortcuts.get(one.shortcut) if one.shortcut else None))
+                if not any(one.shortcut == other.shortcut for other in wanted.values()):
+                    shortcuts.pop(one.shortcut, None)  # a large tensor
 
-        with ExitStack() as hooks:
-            for layer in layers.values():
-                hook = lambda _, arguments, named, layer=layer: fit_when_reached(layer, arguments, named)  # noqa: E731
-                hooks.callback(layer.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        with places({*wanted, *(place.module for place in awaited)}, see):
             model(x)
-    return list(report.values())
+    return report
 
 
 def _one_batch(samples: Iterable[torch.Tensor], model: nn.Module) -> torch.Tensor:
@@ -103,51 +93,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _observe(model: nn.Module, layers: dict[str, Layer], x: torch.Tensor, columns: int) -> dict[str, _Wanted]:
-    """Runs the dense network, and gives what each layer made of ``x``."""
-    found: dict[str, _Wanted] = {}
-    runs: Counter[nn.Module] = Counter()
-    latest: list[Any] = [None, None]
-
-    def after(layer: Layer, output: torch.Tensor) -> None:
-        if layer.name in found:
-            return
-        where = sample_positions(output, layer.module, columns, seed=len(found))
-        if len(where) < FEWEST_COLUMNS:
-            raise PccError(f"layer {layer.name}: {len(where)} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give more samples")
-        found[layer.name] = _Wanted(where, outputs_at(output, layer.module, where))
-        if not found[layer.name].outputs.isfinite().all():
-            raise PccError(f"layer {layer.name} gives numbers that are not finite: look at the samples and at the weights")
-        latest[:] = output, layer.name
-
-    def before_norm(norm: nn.Module, arguments: tuple[Any, ...]) -> None:
-        runs[norm] += 1
-        if arguments[0] is latest[0] and norm.running_mean is not None:
-            found[latest[1]].norm = norm
-
-    with ExitStack() as hooks:
-        for layer in layers.values():
-            hooks.callback(layer.module.register_forward_hook(lambda _, __, output, layer=layer: after(layer, output)).remove)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                hooks.callback(module.register_forward_pre_hook(before_norm).remove)
-        model(x)
-    for name in layers:
-        if name not in found:
-            raise PccError(f"layer {name} never runs when the model sees the samples: leave it out of the structures")
-    for wanted in found.values():
-        if wanted.norm is not None and runs[wanted.norm] > 1:
-            wanted.norm = None  # its mean belongs to others too
-    return found
-
-
-def _fit(layer: Layer, wanted: _Wanted, x: torch.Tensor) -> Reconstructed:
-    """Gives a layer the weight, and the mean, that come nearest to the wanted outputs."""
+def _fit(wanted: Wanted, x: torch.Tensor, shortcut: torch.Tensor | None) -> Reconstructed:
+    """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is now to the wanted sum."""
     began = time.perf_counter()
-    module, norm, groups = layer.module, wanted.norm, layer.groups
+    layer, norm, groups = wanted.layer, wanted.norm, wanted.layer.groups
+    module = layer.module
     assert isinstance(module, nn.Conv2d | nn.Linear)
+    outputs = wanted.outputs
+    if shortcut is not None:
+        outputs = outputs + (wanted.shortcut_outputs - outputs_at(shortcut, module, wanted.where)) * _inverse(_gain(norm, outputs))
     intercept = module.bias is not None or norm is not None
-    found = moments(x, module, wanted.where, wanted.outputs, intercept=intercept)
+    found = moments(x, module, wanted.where, outputs, intercept=intercept)
 
     def to_columns(weight: torch.Tensor) -> torch.Tensor:
         """(O, I / groups, kh, kw) to (g, n, O / g)."""
@@ -160,7 +116,8 @@ def _fit(layer: Layer, wanted: _Wanted, x: torch.Tensor) -> Reconstructed:
         return to_columns(layer.project(to_weight(by_column)))
 
     dense = to_columns(layer.weight.float())
-    scale = _scale(norm, dense)
+    scale = _gain(norm, outputs).abs()
+    scale = scale.clamp_min(max(1e-6 * float(scale.max()), 1e-30)).reshape(groups, 1, -1)
     if isinstance(layer.structure, Zeros):
         projected = project(dense * scale) / scale
         quadratic = Quadratic.of(found, dense, scale)
@@ -176,22 +133,25 @@ def _fit(layer: Layer, wanted: _Wanted, x: torch.Tensor) -> Reconstructed:
     return Reconstructed(layer.name, len(wanted.where), *errors, time.perf_counter() - began)
 
 
-def _scale(norm: nn.Module | None, dense: torch.Tensor) -> torch.Tensor:
-    """What a unit of each output counts for the layers behind, (g, 1, O / g)."""
+def _gain(norm: Norm | None, outputs: torch.Tensor) -> torch.Tensor:
+    """By what the batch norm behind a layer multiplies each output, (O,)."""
     if norm is None:
-        return torch.ones_like(dense[:, :1])
-    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        return torch.ones_like(outputs[0])
     assert norm.running_var is not None
-    scale = (norm.running_var + norm.eps).rsqrt() * (norm.weight.abs() if norm.affine else 1)
-    return scale.clamp_min(max(1e-6 * float(scale.max()), 1e-30)).reshape(len(dense), 1, -1)
+    return (norm.running_var + norm.eps).rsqrt() * (norm.weight if norm.affine else 1)
 
 
-def _shift(module: nn.Conv2d | nn.Linear, norm: nn.Module | None, bias: torch.Tensor) -> None:
+def _inverse(gain: torch.Tensor) -> torch.Tensor:
+    """1 / gain, and 0 for outputs that next to nothing is made of."""
+    return torch.where(gain.abs() > 1e-3 * gain.abs().max(), 1 / gain, 0)
+
+
+def _shift(module: nn.Conv2d | nn.Linear, norm: Norm | None, bias: torch.Tensor) -> None:
     """Makes ``bias`` (O,) the layer's: its own, or in front of the batch norm, whatever its own was."""
     if module.bias is not None:
         module.bias.copy_(bias)
     else:
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm is not None
         assert norm.running_mean is not None
         norm.running_mean.sub_(bias)
 

@@ -17,6 +17,7 @@ from pcc.training.layers import Layer, array, bind
 from pcc.training.reconstruct import reconstruct
 from pcc.training.reconstruction_moments import columns_at, moments, outputs_at, padded, sample_positions
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
+from pcc.training.reconstruction_watch import Place, observe, places
 
 
 class Residual(nn.Module):
@@ -196,6 +197,53 @@ def test_same_samples_same_weights_and_modes_stay(model: nn.Module) -> None:
         assert not one.get_submodule("stem.1").training
     for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_the_end_of_a_branch_aims_at_the_sum(model: nn.Module) -> None:
+    """What the shortcut has lost in the stem is taken back by the branch, as far as it can."""
+    dense, x = copy.deepcopy(model), smooth(200, 6)
+    found = observe(model, bind(model, {"@conv": Unstructured(2)}), x, 1000)
+    relu = model.get_submodule("stem.2")
+    assert {wanted.layer.name: wanted.shortcut for wanted in found.values() if wanted.shortcut} == {"second.0": Place(relu, "out")}
+    assert {wanted.layer.name: wanted.norm for wanted in found.values() if wanted.norm} == {
+        name: model.get_submodule(name.replace(".0", ".1")) for name in ("stem.0", "first.0", "second.0")
+    }
+    errors = {}
+    for branch in ((), ("second.0",)):
+        compressed = copy.deepcopy(model)
+        reconstruct(compressed, {"stem.0": Unstructured(3), **dict.fromkeys(branch, Unstructured(1))}, [x])
+        sums = [sum_of_block(one, smooth(100, 7)) for one in (compressed, dense)]
+        errors[branch] = float((sums[0] - sums[1]).square().mean())
+    assert errors["second.0",] < 0.95 * errors[()]
+
+
+def sum_of_block(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), places([model.get_submodule("last")], lambda place, tensor: seen.append(tensor)):
+        model(x)
+    return seen[0]
+
+
+class Downsampling(nn.Module):
+    """A block whose shortcut is a convolution, which runs after the branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.shortcut = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.branch(x)[:, :3]
+        y = self.branch(x)
+        y += self.shortcut(x)
+        return y + 1
+
+
+def test_shortcuts_are_there_before_the_layer_runs() -> None:
+    """The branch ran before the shortcut, so the convolution in the shortcut aims at the sum."""
+    model = Downsampling()
+    found = observe(model, bind(model, {"@conv": Unstructured(2)}), smooth(50, 6), 1000)
+    assert found[model.branch].shortcut is None
+    assert found[model.shortcut].shortcut == Place(model.branch, "out", 2)
 
 
 class Twice(nn.Module):

@@ -1,0 +1,165 @@
+"""What the layers of a network made when it was dense, and what their outputs went into: found by watching it run.
+
+What a residual network passes on is a sum, so errors of one branch stay in it. The layer that ends a branch can take back what has gone wrong in the
+shortcut so far, if it aims at the dense network's *sum* (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017). So that it
+can, the shortcut has to be there before the layer runs, as the input or the output of some module.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pcc.errors import PccError
+from pcc.training.layers import Layer
+from pcc.training.reconstruction_moments import outputs_at, sample_positions
+
+FEWEST_COLUMNS = 32
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of a run: what goes in or comes out of a module when it runs for the n-th time."""
+
+    module: nn.Module
+    end: Literal["in", "out"]
+    run: int = 1
+
+
+@dataclass
+class Wanted:
+    """What a layer gave in the dense network."""
+
+    layer: Layer
+    where: torch.Tensor
+    """Positions that are looked at, (M,)."""
+    outputs: torch.Tensor
+    """(M, O)."""
+    norm: Norm | None = None
+    """The batch norm that follows it, and only it."""
+    shortcut: Place | None = None
+    """What is then added to it."""
+    shortcut_outputs: torch.Tensor | None = None
+    """(M, O)."""
+
+
+@contextmanager
+def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], None]) -> Iterator[None]:
+    """Inside, every tensor that goes in or comes out of ``modules`` is shown to ``see``."""
+    runs: Counter[nn.Module] = Counter()
+
+    def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        runs[module] += 1
+        for value in (*arguments, *named.values()):
+            if isinstance(value, torch.Tensor):
+                return see(Place(module, "in", runs[module]), value)
+
+    def after(module: nn.Module, _: object, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            see(Place(module, "out", runs[module]), output)
+
+    with ExitStack() as hooks:
+        for module in set(modules):
+            hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(after).remove)
+        yield
+
+
+class _Additions(TorchFunctionMode):
+    """Inside, the operands of every sum of two tensors of one shape are shown to ``see``."""
+
+    def __init__(self, see: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__name__", "") in _ADDITIONS and not kwargs and len(args) == 2:
+            left, right = args
+            if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and left.shape == right.shape:
+                self.see(left, right)
+        return func(*args, **(kwargs or {}))
+
+
+def observe(model: nn.Module, layers: Iterable[Layer], x: torch.Tensor, columns: int) -> dict[nn.Module, Wanted]:
+    """Runs the dense network on ``x``, and gives what each layer made of it, in order of execution."""
+    layers = list(layers)
+    watch = _Watch(layers, columns)
+    with places(model.modules(), watch.see), _Additions(watch.see_addition):
+        model(x)
+    for layer in layers:
+        if layer.module not in watch.found:
+            raise PccError(f"layer {layer.name} never runs when the model sees the samples: leave it out of the structures")
+    for wanted in watch.found.values():
+        if wanted.norm is not None and watch.norms[wanted.norm] > 1:
+            wanted.norm = wanted.shortcut = None  # its mean belongs to others too
+    return watch.found
+
+
+class _Watch:
+    def __init__(self, layers: Iterable[Layer], columns: int) -> None:
+        self.layers = {layer.module: layer for layer in layers}
+        self.columns = columns
+        self.found: dict[nn.Module, Wanted] = {}
+        self.norms: Counter[nn.Module] = Counter()
+        """How often each batch norm runs."""
+        self.origins = WeakIdKeyDictionary()
+        """Tensor -> (the place where it was first seen, when)."""
+        self.ends = WeakIdKeyDictionary()
+        """Tensor -> the layer whose output it is, perhaps through a batch norm."""
+        self.begun: dict[nn.Module, int] = {}
+        """When each layer was first reached."""
+        self.time = 0
+
+    def see(self, place: Place, tensor: torch.Tensor) -> None:
+        self.time += 1
+        if tensor not in self.origins:
+            self.origins[tensor] = place, self.time
+        module = place.module
+        if module in self.layers and place.run == 1:
+            if place.end == "in":
+                self.begun[module] = self.time
+            else:
+                self.found[module] = self._wanted(self.layers[module], tensor)
+                self.ends[tensor] = module
+        elif isinstance(module, Norm) and module.running_mean is not None:
+            if place.end == "in":
+                self.norms[module] += 1
+                if tensor in self.ends and self.found[self.ends[tensor]].norm is None:
+                    self.found[self.ends[tensor]].norm = module
+            else:
+                self._pass_on(module, tensor)
+
+    def _pass_on(self, norm: Norm, output: torch.Tensor) -> None:
+        """What comes out of a batch norm is still the output of the layer in front of it."""
+        for layer, wanted in self.found.items():
+            if wanted.norm is norm and self.norms[norm] == 1:
+                self.ends[output] = layer
+
+    def see_addition(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        """Of two layers that end in a sum the later one takes the other for its shortcut."""
+        ending = [one for one in (left, right) if one in self.ends]
+        if not ending or left is right:
+            return
+        branch = max(ending, key=lambda one: self.begun[self.ends[one]])
+        module, shortcut = self.ends[branch], right if branch is left else left
+        place, seen = self.origins.get(shortcut, (None, 0))
+        wanted = self.found[module]
+        if place is not None and seen <= self.begun[module] and wanted.shortcut is None:
+            wanted.shortcut, wanted.shortcut_outputs = place, outputs_at(shortcut, module, wanted.where)
+
+    def _wanted(self, layer: Layer, output: torch.Tensor) -> Wanted:
+        where = sample_positions(output, layer.module, self.columns, seed=len(self.found))
+        if len(where) < FEWEST_COLUMNS:
+            raise PccError(f"layer {layer.name}: {len(where)} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give more samples")
+        outputs = outputs_at(output, layer.module, where)
+        if not outputs.isfinite().all():
+            raise PccError(f"layer {layer.name} gives numbers that are not finite: look at the samples and at the weights")
+        return Wanted(layer, where, outputs)

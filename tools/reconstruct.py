@@ -1,0 +1,254 @@
+"""ImageNet networks without the ImageNet set: how much structure survives one shot, and how much with layer-wise reconstruction?
+
+``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; names of networks or parts of a
+row's title restrict it. Samples are unlabelled: crops of the photos that a package for machine vision carries, and CIFAR-10 enlarged. Measured is on the
+twenty labelled photos, and on photos and CIFAR-10 images that were held out, by how often the network says what its dense self says and by the error of
+the logits over their variance.
+"""
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from pcc.cache import cache_root
+from pcc.models import create, entry
+from pcc.models.fetch import RemotePackage, fetch_members
+from pcc.models.photos import photos
+from pcc.models.preprocess import CIFAR10
+from pcc.models.weights import write_atomically
+from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.structure import Structure
+from pcc.training.data import open_data
+from pcc.training.layers import bind
+from pcc.training.methods.one_shot import OneShot
+from pcc.training.reconstruct import reconstruct
+from tools.table import table
+
+RESULTS = Path("docs/results/imagenet.json")
+SAMPLES = 256
+HELD_OUT = 128
+SIDE = 256
+"""Samples are so large before the network's own preprocessing."""
+BATCH = 32
+
+PACKAGE = RemotePackage("pypi", "mvtb-data", "1.5", "a65d6569289b124b61a5f99e395bf080b035686f637740163b6f9608e7729fd7", "wheel")
+_PHOTO = (
+    r"mvtbdata/images/((58060|building2-3|butterfly|eiffel-1|eiffel-2|flowers\d|greenscreen|image3|lab-scene|monalisa|notre-dame|parks|road|rocks2-l|roof"
+    r"|tomato_\d+|walls-l|campus/(holdout/)?P\d+|mosaic/aerialphoto)\.png|(butterfly|church|image3)\.jpg)"
+)
+"""The colour photos among the package's images; of some there are several views, of which one is taken."""
+_HELD_OUT = (
+    "butterfly",
+    "church",
+    "eiffel",
+    "flowers2",
+    "flowers6",
+    "flowers8",
+    "greenscreen",
+    "lab-scene",
+    "monalisa",
+    "parks",
+    "tomato_54",
+    "holdout",
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a network is cut to: the kernels of its convolutions but the first, depthwise ones left out."""
+
+    network: str
+    patterns: str | int | None
+    rate: float
+    share: int = 1
+
+    def __str__(self) -> str:
+        patterns = {None: "", "designed": "4 designed patterns", 8: "8 patterns"}[self.patterns]
+        connectivity = f"connectivity {self.rate:g}x" if self.rate > 1 else ""
+        shared = f"shared by {self.share} filters" if self.share > 1 else ""
+        return ", ".join(part for part in (patterns, connectivity, shared) if part)
+
+    def structures(self) -> dict[str, Structure | None]:
+        """Patterns on 3x3 convolutions, connectivity on all."""
+        connectivity = Kernels(None, self.rate, share=self.share)
+        found: dict[str, Structure | None] = {_FIRST[self.network]: None}
+        if self.patterns is not None:
+            found["@conv3x3"] = replace(connectivity, patterns=self.patterns)
+        if self.rate > 1:
+            found["@conv"] = connectivity
+        return found
+
+
+_FIRST = {"mobilenet_v2": "features.0.0", "resnet50": "conv1"}
+SETUPS = [
+    *(Setup("mobilenet_v2", None, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
+    *(Setup("resnet50", patterns, 1) for patterns in ("designed", 8)),
+    *(Setup("resnet50", None, rate) for rate in (1.5, 2)),
+    *(Setup("resnet50", 8, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
+]
+"""MobileNetV2 has no 3x3 convolution for patterns: but for the first they are depthwise."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A network against its dense self."""
+
+    agreement: float
+    """Share of images where both name the same class."""
+    logits_error: float
+    """Squared, over the variance of the dense network's logits."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setup by one method."""
+
+    network: str
+    structure: str
+    rate: float
+    """Dense weights for each that is kept, over the layers that were cut."""
+    method: str
+    right: int
+    """Of the twenty labelled photos; `photos` is against the dense network on them."""
+    photos: Score
+    held_out: Score
+    samples: int
+    seconds: float
+    command: str
+
+
+class Images:
+    """Network inputs: ``samples`` to fit on; ``labelled`` with ``labels``, and ``held_out``, to measure on."""
+
+    def __init__(self, network: str) -> None:
+        prepare = entry(network).preprocessing.apply
+        known, unknown = _photos()
+        samples = [*_crops(known, SAMPLES // 2, 0), *_cifar("train", SAMPLES // 2)]
+        held_out = [*_crops(unknown, HELD_OUT // 2, 1), *_cifar("test", HELD_OUT // 2)]
+        self.samples, self.held_out = (torch.from_numpy(np.concatenate([prepare(image) for image in images])) for images in (samples, held_out))
+        self.labelled = torch.from_numpy(np.concatenate([prepare(photo.path) for photo in photos()]))
+        self.labels = torch.tensor([photo.label for photo in photos()])
+
+
+@cache
+def _photos() -> tuple[list[Image.Image], list[Image.Image]]:
+    """(to take samples from, held out); the first call fetches them into the cache."""
+    folder = cache_root() / "photos" / f"{PACKAGE.name}-{PACKAGE.version}"
+    done = folder / "complete"
+    if not done.is_file():
+        for name, data in fetch_members(PACKAGE, _PHOTO).items():
+            write_atomically(folder / name.removeprefix("mvtbdata/images/").replace("/", "-"), lambda path, data=data: path.write_bytes(data))
+        done.touch()
+    found: tuple[list[Image.Image], list[Image.Image]] = [], []
+    for path in sorted(folder.glob("*.*g")):
+        held_out = any(name in path.name for name in _HELD_OUT)
+        found[held_out].append(Image.open(BytesIO(path.read_bytes())).convert("RGB"))
+    return found
+
+
+def _crops(images: list[Image.Image], count: int, seed: int) -> Iterator[Image.Image]:
+    """Squares of half to all of the shorter side, some mirrored, as many from each image."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        image = images[number % len(images)]
+        side = int(min(image.size) * random.uniform(0.5, 1))
+        left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
+        crop = image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        yield crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else crop
+
+
+def _cifar(half: str, count: int) -> Iterator[Image.Image]:
+    data, indices = open_data("cifar10").augmented("none"), torch.arange(count)
+    images, _ = data.train_samples(indices, torch.zeros(count, 3)) if half == "train" else data.test_samples(indices)
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (CIFAR10.mean, CIFAR10.std))
+    for pixels in ((images * std + mean) * 255).round().byte().permute(0, 2, 3, 1).numpy():
+        yield Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([model(batch) for batch in x.split(BATCH)])
+
+
+def score(found: torch.Tensor, dense: torch.Tensor) -> Score:
+    agreement = (found.argmax(1) == dense.argmax(1)).float().mean()
+    variance = (dense - dense.mean(dim=1, keepdim=True)).square().sum()
+    return Score(round(float(agreement), 3), round(float((found - dense).square().sum() / variance), 4))
+
+
+@torch.no_grad()
+def estimate_statistics(model: nn.Module, samples: torch.Tensor) -> None:
+    """Sets the statistics of batch norms to those of the samples: what one-shot pruning is often followed by."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all batches
+        norm.train()
+    outputs(model, samples)
+    model.eval()
+
+
+def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
+    """The rows of a setup: one-shot, with statistics estimated again, reconstructed."""
+    wanted = [outputs(dense, x) for x in (images.labelled, images.held_out)]
+
+    def row(method: str, model: nn.Module, samples: int, seconds: float) -> Row:
+        layers = bind(model, setup.structures())
+        rate = sum(layer.weight.numel() for layer in layers) / sum(int(layer.weight.count_nonzero()) for layer in layers)
+        found = [outputs(model, x) for x in (images.labelled, images.held_out)]
+        right = int((found[0].argmax(1) == images.labels).sum())
+        scores = [score(*pair) for pair in zip(found, wanted, strict=True)]
+        command = f"python -m tools.reconstruct {setup.network} '{setup}'"
+        return Row(setup.network, str(setup), round(rate, 2), method, right, *scores, samples, round(seconds, 1), command)
+
+    model, began = copy.deepcopy(dense), time.perf_counter()
+    OneShot(model, setup.structures()).finish()
+    yield row("one-shot", model, 0, time.perf_counter() - began)
+    began = time.perf_counter()
+    estimate_statistics(model, images.samples)
+    yield row("batch norms estimated again", model, len(images.samples), time.perf_counter() - began)
+    model, began = copy.deepcopy(dense), time.perf_counter()
+    reconstruct(model, setup.structures(), images.samples.split(BATCH))
+    yield row("reconstructed", model, len(images.samples), time.perf_counter() - began)
+
+
+def show(rows: list[dict]) -> str:
+    """The table, in Markdown."""
+    headers = ["network", "structure", "weights", "method", "right of 20", "agree", "logits error", "held out: agree", "logits error", "seconds"]
+    return table(headers, [_cells(Row(**row | {"photos": Score(**row["photos"]), "held_out": Score(**row["held_out"])})) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    scores = [cell for score in (row.photos, row.held_out) for cell in (f"{score.agreement:.0%}", f"{score.logits_error:.3f}")]
+    return [row.network, row.structure, f"{row.rate:.2f}x", row.method, str(row.right), *scores, f"{row.seconds:.0f}"]
+
+
+def main(chosen: list[str]) -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    for network in _FIRST:
+        dense, images = None, None
+        for setup in SETUPS:
+            known = any((row["network"], row["structure"]) == (setup.network, str(setup)) for row in rows)
+            if setup.network != network or known or not all(text in (network, str(setup)) for text in chosen):
+                continue
+            dense, images = dense or create(network), images or Images(network)
+            rows += [asdict(row) for row in run(setup, dense, images)]
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+            print(f"{setup.network}: {setup}", flush=True)
+    print(show(rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
