@@ -41,7 +41,7 @@ def positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
     Layers that the input does not reach are left out.
     """
     found: dict[str, int] = {}
-    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
         channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]

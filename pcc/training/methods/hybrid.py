@@ -132,7 +132,7 @@ class Macs:
         """The layers whose MACs become fewer in proportion: itself, depthwise convolutions that follow, and its readers."""
 
     def left(self, kept: Mapping[str, torch.Tensor]) -> float:
-        left = dict(self.dense)
+        left: dict[str, float] = {**self.dense}
         for name, stays in kept.items():
             for one in self.touched[name]:
                 left[one] *= float(stays.double().mean())
