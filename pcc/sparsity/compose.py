@@ -16,8 +16,8 @@ filters, channels or columns, then any of the above       not exact: the slices 
 ========================================================  ==================================================================================
 
 `Composition.nearest` is exact wherever the scale is known, for all zeros that take scores (`pcc.sparsity.zeros`): keeping a weight w is worth
-w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the nearest. Blocks after reordering (`pcc.sparsity.tetris`) take no
-scores: they are cut by norm, then valued.
+w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the nearest (blocks after reordering, `pcc.sparsity.tetris`: for orders
+that are fixed).
 """
 
 from collections.abc import Sequence
@@ -87,10 +87,18 @@ class Composition(Structure):
             return self._in_turn(first, rest, weight, groups)
         if rest.values_only:
             return rest.project(first.project(weight, groups), groups)
-        assert isinstance(first, Slices)
-        chosen = first.choose(np.square(weight, dtype=np.float64), groups)
-        thin, left = first.thin(weight, chosen, groups)
-        return first.widen(rest.project(thin, left), chosen, weight.shape, groups)
+        cut = self._in_thin(rest, weight, groups)
+        while not np.array_equal(cut, weight):  # once more where a slice lost all its weights and another of zeros took its place, which rest may group anew
+            weight, cut = cut, self._in_thin(rest, cut, groups)
+        return cut
+
+    def _in_thin(self, rest: Structure, weight: np.ndarray, groups: int) -> np.ndarray:
+        """The slices of largest norm, and in what they leave the nearest that has the rest."""
+        slices = self.parts[0]
+        assert isinstance(slices, Slices)
+        chosen = slices.choose(np.square(weight, dtype=np.float64), groups)
+        thin, left = slices.thin(weight, chosen, groups)
+        return slices.widen(rest.project(thin, left), chosen, weight.shape, groups)
 
     def nearest(self, weight: np.ndarray, scale: np.ndarray, groups: int = 1) -> np.ndarray:
         """The nearest weight for a known scale of the values (`Values.scale`), exactly. For zeros that take scores, followed by values."""
