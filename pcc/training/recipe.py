@@ -92,7 +92,10 @@ def load_recipe(text: str | Path) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise PccError(f"no recipe {path}: the file does not exist")
-        return parse_recipe(path.read_text(encoding="utf-8"), str(path))
+        try:
+            return parse_recipe(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PccError(f"recipe {path} cannot be read: {error}") from None
     shipped = SHIPPED / f"{text}.yaml"
     if not shipped.is_file():
         raise PccError(f"no recipe is called '{text}': give a .yaml file or one of {', '.join(shipped_recipes())}")
@@ -115,7 +118,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     unknown = set(raw) - {"seed", "augment", "train", "structures", "stages"}
     if unknown:
         raise PccError(f"{source}: unknown key '{min(unknown)}': a recipe has seed, augment, train, structures and stages")
-    train, structures = raw.get("train") or {}, raw.get("structures") or {}
+    train, structures = (_mapping(raw.get(key), f"{source}: {key}") for key in ("train", "structures"))
     try:
         stages = tuple(_stage(entry, train, structures, f"{source}: stage {number}") for number, entry in enumerate(raw["stages"], start=1))
         return Recipe(**{key: raw[key] for key in ("seed", "augment") if key in raw}, stages=stages)
@@ -127,16 +130,25 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
     if not isinstance(entry, dict) or len(entry) != 1:
         raise PccError(f"{where}: write it as 'method: {{options}}'")
     ((name, given),) = entry.items()
-    options = dict(given or {})
-    own_train, own_structures = options.pop("train", None) or {}, options.pop("structures", structures) or {}
+    where = f"{where}, {name}"
+    options = _mapping(given, where)
+    own_train = _mapping(options.pop("train", None), f"{where}: train")
+    own_structures = _mapping(options.pop("structures", structures), f"{where}: structures")
     try:
         stage = Stage(method=name, options=_checked(method_class(name), options), train=Training(**{**train, **own_train}), structures=own_structures)
         parse_structures(stage.structures)
     except ValidationError as error:
-        raise PccError(f"{where}, {name}: {_first(error)}") from None
+        raise PccError(f"{where}: {_first(error)}") from None
     except PccError as error:
-        raise PccError(f"{where}, {name}: {error}") from None
+        raise PccError(f"{where}: {error}") from None
     return stage
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """A copy of what YAML gave, which is a mapping with names as keys, or nothing."""
+    if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise PccError(f"{where}: write it as a mapping, 'name: value', not {value!r}")
+    return dict(value or {})
 
 
 def _checked(method: type[Method], options: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def _structure(selector: str, value: Any) -> Structure:
             raise PccError(f"structure of '{selector}': write {{name: {{field: value}}}}, a list of those, or dense")
         ((name, fields),) = part.items()
         try:
-            made.append(structures.structure(name, **(fields or {})))
+            made.append(structures.structure(str(name), **_mapping(fields, str(name))))
         except PccError as error:
             raise PccError(f"structure of '{selector}': {error}") from None
     return made[0] if len(made) == 1 else structures.compose(made)

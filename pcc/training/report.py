@@ -6,12 +6,10 @@ its weight is found to have.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, computed_field
 from torch import nn
 
@@ -19,6 +17,7 @@ from pcc.errors import PccError
 from pcc.sparsity import structures
 from pcc.sparsity.compose import Composition
 from pcc.sparsity.structure import Count, Structure
+from pcc.training.evaluate import positions
 from pcc.training.layers import array, bind
 from pcc.training.recipe import Stage, parse_structures
 
@@ -79,7 +78,7 @@ def total(layers: Sequence[LayerCost]) -> Cost:
 def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[int, int, int]) -> list[LayerCost]:
     """Of every convolution and linear layer that an input (C, H, W) reaches, in order of definition."""
     given = _given(model, stages)
-    places = _places(model, input_shape)
+    places = positions(model, input_shape)
     costs = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
@@ -141,24 +140,3 @@ def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tup
         return "dense", dense
     found = [(describe(one), one.count(weight, groups)) for one in structures.detect(weight, groups)]
     return min([("dense", dense), *found], key=lambda one: one[1].data_bytes + one[1].index_bytes)
-
-
-@torch.no_grad()
-def _places(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """How often one input uses each weight of a layer: the positions of its output, over all calls."""
-    found: dict[str, int] = {}
-    names = {module: name for name, module in model.named_modules()}
-
-    def count(module: nn.Module, _: tuple[Any, ...], output: torch.Tensor) -> None:
-        channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
-        found[names[module]] = found.get(names[module], 0) + output.numel() // channels
-
-    training = model.training
-    model.eval()
-    with ExitStack() as hooks:
-        for module in names:
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                hooks.callback(module.register_forward_hook(count).remove)
-        model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
-    model.train(training)
-    return found

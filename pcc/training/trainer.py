@@ -93,6 +93,7 @@ class _Run:
         """Measures the model as it came in, or takes up the one of the stage that goes on."""
         if not self.progress.rows:
             self._measured(BEFORE, perf_counter())
+            self._save(self.progress)
         if self.progress.start:
             self.model.load_state_dict(self.progress.start)
 
