@@ -75,6 +75,10 @@ class Structure(ABC):
         """The structure with what it takes from all layers that share it (patterns mined from their kernels); itself where there is nothing."""
         return self
 
+    def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
+        """The structure with what it takes from one layer alone, so that training does not change it (the orders of TETRIS); itself where there is nothing."""
+        return self
+
     @abstractmethod
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
         """The nearest weight in the set by Euclidean distance, as fp32: exact budget, ties by lower index, idempotent.

@@ -89,7 +89,10 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
         if structure is None or not names:
             continue
         settled = structure.settle([array(modules[name].weight) for name in names])
-        found |= {name: Layer(name, modules[name], settled) for name in names}
+        for name in names:
+            module = modules[name]
+            groups = module.groups if isinstance(module, nn.Conv2d) else 1
+            found[name] = Layer(name, module, settled.arranged(array(module.weight), groups))
     return [found[name] for name in modules if name in found]
 
 
