@@ -70,6 +70,7 @@ _CIFAR_RECIPES = {
     "connectivity": "8 patterns, connectivity 3.6x",
     "connectivity-share2": "8 patterns, connectivity 3.6x, shared by 2 filters",
     "connectivity-share4": "8 patterns, connectivity 3.6x, shared by 4 filters",
+    "demo": "8 patterns, connectivity 4x, trained for longer",
     "unstructured": "unstructured 8.1x",
     "filter": "filter 2.85x",
     "column": "column 8.1x",
