@@ -122,6 +122,16 @@ def test_idempotent_and_packed_bit_for_bit(weight: np.ndarray, parts: tuple[Stru
     assert np.array_equal(Composition.unpack(both.pack(once)), once)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_slices_that_lose_everything_do_not_move_the_others(seed: int):
+    rng = np.random.default_rng(seed)
+    weight = (rng.integers(-3, 4, (12, 3, 3, 3)) * (rng.random((12, 3, 1, 1)) < 0.4)).astype(np.float32)
+    both = Composition((Filter(2), Channel(2), Kernels("designed", 2, share=2), UniformLevels(3)))
+    once = both.project(weight)
+    assert np.array_equal(both.project(once), once)
+    assert np.array_equal(Composition.unpack(both.pack(once)), once)
+
+
 def test_rates_multiply():
     weight = nonzero_weight(2, 20, 10, 3, 3)
     cut = Composition((Filter(2), Channel(2), Unstructured(3))).project(weight)
