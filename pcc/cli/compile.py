@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
 @click.option("--input-shape", "input_shapes", type=Shape(), multiple=True, help="Shape of the input; once for each. Zoo models know theirs.")
-@click.option("--weights", metavar="WHAT", help="'imagenet' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
+@click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
 @click.option("--verify-each", is_flag=True, help="Run the graph after each pass and compare it with the model.")

@@ -27,8 +27,9 @@ class Source:
 def open_source(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
     """A zoo name (``resnet50``) or a factory in a file (``net.py:make``), with its weights loaded.
 
-    ``weights`` is ``imagenet`` (what a zoo model has unless said otherwise), ``none`` or a checkpoint file; a factory without any keeps those it
-    made. ``input_shapes``, one for each input, default to the zoo model's. Raises `PccError` for whatever does not exist or does not fit.
+    ``weights`` is ``trained`` (what a zoo model has unless said otherwise; ``imagenet`` where it is that), ``none`` or a checkpoint file; a factory
+    without any keeps those it made. ``input_shapes``, one for each input, default to the zoo model's. Raises `PccError` for whatever does not exist
+    or does not fit.
     """
     return _from_file(model, weights, input_shapes) if ".py" in model else _from_zoo(model, weights, input_shapes)
 
@@ -41,7 +42,7 @@ def _from_zoo(model: str, weights: str | None, input_shapes: tuple[tuple[int, ..
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != found.input_shape[1]:
         given = " and ".join(_shape_text(shape) for shape in shapes)
         raise PccError(f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W")
-    module = create(found.name, weights=None if weights == "none" else weights or "imagenet")
+    module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None
     return Source(_library_name(found.name), module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
 
@@ -49,9 +50,10 @@ def _from_zoo(model: str, weights: str | None, input_shapes: tuple[tuple[int, ..
 def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
+    from pcc.models.registry import OWN_WEIGHTS
 
-    if weights == "imagenet":
-        raise PccError(f"--weights imagenet is for zoo models; {model} takes a checkpoint file")
+    if weights in OWN_WEIGHTS:
+        raise PccError(f"--weights {weights} is for zoo models; {model} takes a checkpoint file")
     if not input_shapes:
         raise PccError(f"{model}: a module does not say what it takes; give --input-shape, for example 1,3,224,224")
     module = load_factory(model).eval()

@@ -20,7 +20,10 @@ from pcc.models.mobilenet_v2 import MobileNetV2
 from pcc.models.preprocess import CIFAR10, EFFICIENTNET_LITE, KERAS_CAFFE, MNIST, TORCHVISION, Preprocessing
 from pcc.models.resnet import resnet18, resnet50, resnet50_v1
 from pcc.models.vgg import VGG16, VGG16Features
-from pcc.models.weights import WeightsSource
+from pcc.models.weights import ShippedWeights, WeightsSource
+
+OWN_WEIGHTS = ("trained", "imagenet")
+"""Words for the trained weights that belong to a zoo model; the second for networks of ImageNet only."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class ModelEntry:
     preprocessing: Preprocessing
     labels: Callable[[], tuple[str, ...]] | None
     """Gives the class names; None for models that do not classify."""
-    weights: WeightsSource | None
-    """Trained ImageNet weights, or None."""
+    weights: WeightsSource | ShippedWeights | None
+    """The trained weights that belong to it, or None."""
     no_weights: str = ""
     """Where there are none: why, and what to use."""
 
@@ -91,7 +94,23 @@ _ENTRIES = (
     ModelEntry("mobilenet_v2", "MobileNetV2, width 1.0", MobileNetV2, TORCHVISION, imagenet_labels, sources.MOBILENET_V2),
     ModelEntry("efficientnet_lite0", "EfficientNet-Lite0", EfficientNetLite0, EFFICIENTNET_LITE, imagenet_labels, sources.EFFICIENTNET_LITE0),
     ModelEntry("resnet20", "ResNet-20 for CIFAR-10, 32x32 photos", ResNet20, CIFAR10, cifar10_labels, None, _TO_TRAIN),
-    ModelEntry("vgg8", "a small VGG with batch norms for CIFAR-10, 32x32 photos", vgg8, CIFAR10, cifar10_labels, None, _TO_TRAIN),
+    ModelEntry(
+        "vgg8",
+        "a small VGG with batch norms for CIFAR-10, 32x32 photos",
+        vgg8,
+        CIFAR10,
+        cifar10_labels,
+        None,
+        _TO_TRAIN + "; vgg8-pruned has trained weights",
+    ),
+    ModelEntry(
+        "vgg8-pruned",
+        "vgg8, trained and pruned: 8 patterns, one kernel in 4; its weights come with pcc",
+        vgg8,
+        CIFAR10,
+        cifar10_labels,
+        sources.VGG8_CIFAR10,
+    ),
     ModelEntry("vgg16_cifar", "VGG-16 with batch norms and one linear layer for CIFAR-10, 32x32 photos", vgg16_cifar, CIFAR10, cifar10_labels, None, _TO_TRAIN),
 )
 _BY_NAME = {entry.name: entry for entry in _ENTRIES}
@@ -112,22 +131,29 @@ def entry(name: str) -> ModelEntry:
     raise PccError(f"no model '{name}' in the zoo: {hint} (a model of your own is FILE.py:factory)")
 
 
-def create(name: str, weights: str | Path | None = "imagenet") -> nn.Module:
+def create(name: str, weights: str | Path | None = "trained") -> nn.Module:
     """A zoo model in eval mode.
 
-    ``weights`` is ``imagenet`` (trained weights, fetched into the cache once), a checkpoint file, or None: random numbers from a fixed seed.
+    ``weights`` is ``trained`` (those that belong to the model; fetched into the cache once, where they do not come with pcc), a checkpoint file, or None:
+    random numbers from a fixed seed. ``imagenet`` is the same as ``trained`` for networks of ImageNet.
     """
     model = entry(name)
-    if weights == "imagenet" and model.weights is None:
-        raise PccError(f"{model.name} has no ImageNet weights: {model.no_weights}")
+    source = _own_weights(model, str(weights)) if weights in OWN_WEIGHTS else weights
     module = model.factory().eval()
-    if weights is None:
+    if source is None:
         initialise(module, model.input_shape)
-    elif weights == "imagenet" and model.weights is not None:
-        load_weights(module, model.weights.path())
     else:
-        load_weights(module, Path(weights))
+        load_weights(module, source)
     return module
+
+
+def _own_weights(model: ModelEntry, word: str) -> Path:
+    """The file of a model's trained weights."""
+    if model.weights is None:
+        raise PccError(f"{model.name} has no trained weights: {model.no_weights}")
+    if word == "imagenet" and model.weights.trained_on != "ImageNet":
+        raise PccError(f"{model.name} was trained on {model.weights.trained_on}, not on ImageNet: its weights are 'trained', the default")
+    return model.weights.path()
 
 
 def _plain(name: str) -> str:

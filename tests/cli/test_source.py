@@ -123,11 +123,12 @@ def test_pickles_that_execute_code_are_refused(factory: str, tmp_path: Path) -> 
     assert not (tmp_path / "executed").exists()
 
 
-def test_imagenet_weights_are_for_the_zoo(factory: str) -> None:
+@pytest.mark.parametrize("weights", ["trained", "imagenet"])
+def test_own_weights_are_for_the_zoo(factory: str, weights: str) -> None:
     with pytest.raises(PccError, match="zoo"):
-        open_source(factory, "imagenet", SHAPE)
+        open_source(factory, weights, SHAPE)
 
 
 def test_zoo_model_without_trained_weights_says_so() -> None:
-    with pytest.raises(PccError, match="resnet18 has no ImageNet weights"):
+    with pytest.raises(PccError, match="resnet18 has no trained weights"):
         open_source("resnet18", None, ())

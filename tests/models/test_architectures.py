@@ -20,6 +20,7 @@ PARAMETERS = {
     "efficientnet_lite0": 4_652_008,
     "resnet20": 272_474,
     "vgg8": 1_166_506,
+    "vgg8-pruned": 1_166_506,
     "vgg16_cifar": 14_724_042,
 }
 """As torchvision, Caffe and TensorFlow count them; CIFAR-10's by hand."""
@@ -102,9 +103,14 @@ def test_names_are_forgiving_and_errors_helpful() -> None:
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if models.entry(name).weights is None])
 def test_models_without_weights_say_so(name: str) -> None:
-    with pytest.raises(PccError, match=f"{name} has no ImageNet weights: ") as caught:
+    with pytest.raises(PccError, match=f"{name} has no trained weights: ") as caught:
         models.create(name)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_data_set_are_not_called_imagenets() -> None:
+    with pytest.raises(PccError, match=r"vgg8-pruned was trained on CIFAR-10, not on ImageNet: its weights are 'trained', the default$"):
+        models.create("vgg8-pruned", "imagenet")
 
 
 def test_a_checkpoint_file_is_loaded(tmp_path: Path) -> None:
