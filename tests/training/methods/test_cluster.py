@@ -48,7 +48,7 @@ def test_a_centroid_moves_by_the_mean_gradient_of_its_members() -> None:
 
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
-def test_members_stay_equal_and_zeros_zero(optimizer_class: type[torch.optim.Optimizer]) -> None:
+def test_members_stay_equal_and_zeros_zero(optimizer_class: type[torch.optim.SGD] | type[torch.optim.Adam]) -> None:
     model = net()
     OneShot(model, {"@all": Unstructured(3)}).finish()
     zeros = {name: module.weight == 0 for name, module in prunable(model).items()}
