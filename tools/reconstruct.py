@@ -1,17 +1,16 @@
 """ImageNet networks without the ImageNet set: how much structure survives one shot, and how much with layer-wise reconstruction?
 
-``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; names of networks or parts of a
-row's title restrict it. Samples are unlabelled: crops of the photos that a package for machine vision carries, and CIFAR-10 enlarged. Measured is on the
+``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; a network and a structure, as the
+table spells them, restrict it. Samples are unlabelled: crops of the photos that a package for machine vision carries, and CIFAR-10 enlarged. Measured is on the
 twenty labelled photos, and on photos and CIFAR-10 images that were held out, by how often the network says what its dense self says and by the error of
 the logits over their variance.
 """
 
 import copy
-import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import nn
 
 from pcc.cache import cache_root
@@ -100,32 +100,32 @@ SETUPS = [
 """MobileNetV2 has no 3x3 convolution for patterns: but for the first they are depthwise."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """A network against its dense self."""
+class Row(BaseModel):
+    """One setup by one method. Agreement is how often a network names the class that its dense self names; the error of logits is squared, over the
+    variance of the dense network's.
+    """
 
-    agreement: float
-    """Share of images where both name the same class."""
-    logits_error: float
-    """Squared, over the variance of the dense network's logits."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setup by one method."""
+    model_config = ConfigDict(extra="forbid")
 
     network: str
     structure: str
     rate: float
     """Dense weights for each that is kept, over the layers that were cut."""
     method: str
-    right: int
-    """Of the twenty labelled photos; `photos` is against the dense network on them."""
-    photos: Score
-    held_out: Score
+    photos_right_of_20: int
+    agreement_with_dense: float
+    """On the labelled photos, as..."""
+    relative_logits_error: float
+    held_out_agreement: float
+    """...and on unlabelled images that nothing was fitted to."""
+    held_out_logits_error: float
     samples: int
     seconds: float
+    """Of pruning and fitting."""
     command: str
+
+
+_ROWS = TypeAdapter(list[Row])
 
 
 class Images:
@@ -181,10 +181,11 @@ def outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(batch) for batch in x.split(BATCH)])
 
 
-def score(found: torch.Tensor, dense: torch.Tensor) -> Score:
+def compare(found: torch.Tensor, dense: torch.Tensor) -> tuple[float, float]:
+    """(agreement, error of the logits)."""
     agreement = (found.argmax(1) == dense.argmax(1)).float().mean()
     variance = (dense - dense.mean(dim=1, keepdim=True)).square().sum()
-    return Score(round(float(agreement), 3), round(float((found - dense).square().sum() / variance), 4))
+    return round(float(agreement), 3), round(float((found - dense).square().sum() / variance), 4)
 
 
 @torch.no_grad()
@@ -207,10 +208,21 @@ def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
         layers = bind(model, setup.structures())
         rate = sum(layer.weight.numel() for layer in layers) / sum(int(layer.weight.count_nonzero()) for layer in layers)
         found = [outputs(model, x) for x in (images.labelled, images.held_out)]
-        right = int((found[0].argmax(1) == images.labels).sum())
-        scores = [score(*pair) for pair in zip(found, wanted, strict=True)]
-        command = f"python -m tools.reconstruct {setup.network} '{setup}'"
-        return Row(setup.network, str(setup), round(rate, 2), method, right, *scores, samples, round(seconds, 1), command)
+        (agreement, error), (held_out_agreement, held_out_error) = (compare(*pair) for pair in zip(found, wanted, strict=True))
+        return Row(
+            network=setup.network,
+            structure=str(setup),
+            rate=round(rate, 2),
+            method=method,
+            photos_right_of_20=int((found[0].argmax(1) == images.labels).sum()),
+            agreement_with_dense=agreement,
+            relative_logits_error=error,
+            held_out_agreement=held_out_agreement,
+            held_out_logits_error=held_out_error,
+            samples=samples,
+            seconds=round(seconds, 1),
+            command=f"python -m tools.reconstruct {setup.network} '{setup}'",
+        )
 
     model, began = copy.deepcopy(dense), time.perf_counter()
     OneShot(model, setup.structures()).finish()
@@ -223,29 +235,30 @@ def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
     yield row("reconstructed", model, len(images.samples), time.perf_counter() - began)
 
 
-def show(rows: list[dict]) -> str:
+def show(rows: list[Row]) -> str:
     """The table, in Markdown."""
     headers = ["network", "structure", "weights", "method", "right of 20", "agree", "logits error", "held out: agree", "logits error", "seconds"]
-    return table(headers, [_cells(Row(**row | {"photos": Score(**row["photos"]), "held_out": Score(**row["held_out"])})) for row in rows])
+    return table(headers, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
-    scores = [cell for score in (row.photos, row.held_out) for cell in (f"{score.agreement:.0%}", f"{score.logits_error:.3f}")]
-    return [row.network, row.structure, f"{row.rate:.2f}x", row.method, str(row.right), *scores, f"{row.seconds:.0f}"]
+    on_photos = [f"{row.photos_right_of_20}", f"{row.agreement_with_dense:.0%}", f"{row.relative_logits_error:.3f}"]
+    held_out = [f"{row.held_out_agreement:.0%}", f"{row.held_out_logits_error:.3f}"]
+    return [row.network, row.structure, f"{row.rate:.2f}x", row.method, *on_photos, *held_out, f"{row.seconds:.0f}"]
 
 
 def main(chosen: list[str]) -> None:
-    rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    rows = _ROWS.validate_json(RESULTS.read_bytes()) if RESULTS.is_file() else []
     for network in _FIRST:
         dense, images = None, None
         for setup in SETUPS:
-            known = any((row["network"], row["structure"]) == (setup.network, str(setup)) for row in rows)
+            known = any((row.network, row.structure) == (setup.network, str(setup)) for row in rows)
             if setup.network != network or known or not all(text in (network, str(setup)) for text in chosen):
                 continue
             dense, images = dense or create(network), images or Images(network)
-            rows += [asdict(row) for row in run(setup, dense, images)]
+            rows += run(setup, dense, images)
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+            RESULTS.write_bytes(_ROWS.dump_json(rows, indent=2) + b"\n")
             print(f"{setup.network}: {setup}", flush=True)
     print(show(rows))
 

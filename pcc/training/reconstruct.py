@@ -41,6 +41,7 @@ class Reconstructed:
     seconds: float
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def reconstruct(model: nn.Module, structures: Structures, samples: Iterable[torch.Tensor], columns: int = COLUMNS) -> list[Reconstructed]:
     """Compresses the model in place and reports on its layers in order of execution.

@@ -54,7 +54,7 @@ class Quadratic:
 
 
 def admm(quadratic: Quadratic, start: torch.Tensor, project: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """The least point of the structure that ADMM meets on its way from ``start``; ``project`` gives the nearest point (g, n, O / g) of the structure."""
+    """The least of the points of the structure that ADMM's stages end in, from ``start``; ``project`` gives the structure's nearest point (g, n, O / g)."""
     z = best = project(start)
     least = quadratic.value(z)
     identity = torch.eye(start.shape[1], dtype=start.dtype, device=start.device)
@@ -65,9 +65,9 @@ def admm(quadratic: Quadratic, start: torch.Tensor, project: Callable[[torch.Ten
             v = torch.cholesky_solve(quadratic.b + rho * (z - dual), factor)
             z = project(v + dual)
             dual += v - z
-            value = quadratic.value(z)
-            if value < least:
-                best, least = z, value
+        value = quadratic.value(z)
+        if value < least:
+            best, least = z, value
     return best
 
 

@@ -111,29 +111,30 @@ class _Watch:
         self.norms: Counter[nn.Module] = Counter()
         """How often each batch norm runs."""
         self.origins = WeakIdKeyDictionary()
-        """Tensor -> (the place where it was first seen, when)."""
+        """Tensor -> (its version, the place where that was first seen, when). An operation in place makes a new version."""
         self.ends = WeakIdKeyDictionary()
-        """Tensor -> the layer whose output it is, perhaps through a batch norm."""
+        """Tensor -> (its version, the layer whose output that is, perhaps through a batch norm)."""
         self.begun: dict[nn.Module, int] = {}
         """When each layer was first reached."""
         self.time = 0
 
     def see(self, place: Place, tensor: torch.Tensor) -> None:
         self.time += 1
-        if tensor not in self.origins:
-            self.origins[tensor] = place, self.time
+        if self._known(self.origins, tensor) is None:
+            self.origins[tensor] = tensor._version, place, self.time
         module = place.module
         if module in self.layers and place.run == 1:
             if place.end == "in":
                 self.begun[module] = self.time
             else:
                 self.found[module] = self._wanted(self.layers[module], tensor)
-                self.ends[tensor] = module
+                self.ends[tensor] = tensor._version, module
         elif isinstance(module, Norm) and module.running_mean is not None:
             if place.end == "in":
                 self.norms[module] += 1
-                if tensor in self.ends and self.found[self.ends[tensor]].norm is None:
-                    self.found[self.ends[tensor]].norm = module
+                end = self._known(self.ends, tensor)
+                if end is not None and self.found[end[0]].norm is None:
+                    self.found[end[0]].norm = module
             else:
                 self._pass_on(module, tensor)
 
@@ -141,19 +142,25 @@ class _Watch:
         """What comes out of a batch norm is still the output of the layer in front of it."""
         for layer, wanted in self.found.items():
             if wanted.norm is norm and self.norms[norm] == 1:
-                self.ends[output] = layer
+                self.ends[output] = output._version, layer
 
     def see_addition(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """Of two layers that end in a sum the later one takes the other for its shortcut."""
-        ending = [one for one in (left, right) if one in self.ends]
-        if not ending or left is right:
+        ends = {one: end[0] for one in (left, right) if (end := self._known(self.ends, one))}
+        if not ends or left is right:
             return
-        branch = max(ending, key=lambda one: self.begun[self.ends[one]])
-        module, shortcut = self.ends[branch], right if branch is left else left
-        place, seen = self.origins.get(shortcut, (None, 0))
+        branch = max(ends, key=lambda one: self.begun[ends[one]])
+        module, shortcut = ends[branch], right if branch is left else left
+        place, seen = self._known(self.origins, shortcut) or (None, 0)
         wanted = self.found[module]
         if place is not None and seen <= self.begun[module] and wanted.shortcut is None:
             wanted.shortcut, wanted.shortcut_outputs = place, outputs_at(shortcut, module, wanted.where)
+
+    @staticmethod
+    def _known(tensors: WeakIdKeyDictionary, tensor: torch.Tensor) -> tuple[Any, ...] | None:
+        """What is known of a tensor, if it has not been changed since."""
+        version, *known = tensors.get(tensor, (None,))
+        return tuple(known) if version == tensor._version else None
 
     def _wanted(self, layer: Layer, output: torch.Tensor) -> Wanted:
         where = sample_positions(output, layer.module, self.columns, seed=len(self.found))

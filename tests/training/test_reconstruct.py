@@ -246,6 +246,26 @@ def test_shortcuts_are_there_before_the_layer_runs() -> None:
     assert found[model.shortcut].shortcut == Place(model.branch, "out", 2)
 
 
+class InPlace(nn.Module):
+    """What is added is no longer what the batch norm gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.relu(self.norm(self.conv(x)))
+
+
+@torch.inference_mode()
+def test_changes_in_place_are_seen() -> None:
+    model = InPlace().eval()
+    with torch.inference_mode(False), torch.no_grad():
+        found = observe(model, bind(model, {"conv": Unstructured(2)}), smooth(50, 6), 1000)
+    assert found[model.conv].norm is model.norm
+    assert found[model.conv].shortcut is None
+
+
 class Twice(nn.Module):
     """A convolution and a batch norm that run twice, a layer that never does."""
 
