@@ -98,11 +98,12 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
     from pcc.models import create, entry
+    from pcc.models.registry import OWN_WEIGHTS
 
     torch.manual_seed(seed)
     if ".py" in model:
-        if weights == "imagenet":
-            raise PccError(f"--weights imagenet is for zoo models; {model} takes a checkpoint file")
+        if weights in OWN_WEIGHTS:
+            raise PccError(f"--weights {weights} is for zoo models; {model} takes a checkpoint file")
         module = load_factory(model)
         if weights and weights != "none":
             load_weights(module, weights)
@@ -110,7 +111,7 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     found = entry(model)
     if input_shape is not None:
         raise PccError(f"--input-shape is for FILE.py:factory; {found.name} takes {_times(found.input_shape[1:])}")
-    weights = weights or ("imagenet" if found.weights else "none")
+    weights = weights or ("trained" if found.weights else "none")
     module = found.factory() if weights == "none" else create(model, weights)
     return Opened(module, found.input_shape[1:], found.preprocessing)
 
