@@ -80,6 +80,9 @@ class Composition(Structure):
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
         return replace(self, parts=tuple(part.settle(weights) for part in self.parts))
 
+    def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
+        return replace(self, parts=tuple(part.arranged(weight, groups) for part in self.parts))
+
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
         """The nearest weight, or a near one: see the table above. Idempotent."""
         first, rest = self.parts[0], self.rest

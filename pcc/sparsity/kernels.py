@@ -41,6 +41,8 @@ class Kernels(Zeros):
     """Filters that keep the same channels and patterns: 1, 2 or 4."""
     kernel: tuple[int, int] = (3, 3)
     """The size that patterns are for."""
+    order: tuple[int, ...] | None = None
+    """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`)."""
 
     def __post_init__(self) -> None:
         connectivity.budget(1, self.rate)  # refuses rates below 1
@@ -62,6 +64,10 @@ class Kernels(Zeros):
         mined = pattern.mine([weight for weight in weights if weight.shape[2:] == (3, 3)], self.patterns)
         return replace(self, patterns=tuple(tuple(taps) for taps in mined.tolist()))
 
+    def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
+        """With the filters that share in this weight, or would best."""
+        return self if self.share == 1 else replace(self, order=tuple(self._cut(_four_dimensional(weight), groups).order.tolist()))
+
     def fits(self, weight: np.ndarray, groups: int = 1) -> bool:
         """Whether `project` takes weights of this shape."""
         return self._misfit(_four_dimensional(weight), groups) is None
@@ -69,7 +75,8 @@ class Kernels(Zeros):
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         four = _four_dimensional(scores)
         patterns = self._patterns(four, groups)
-        choice, _ = joint.choose(pattern.tally(four, patterns), self.rate, scope=self.scope, share=self.share, groups=groups)
+        order = None if self.order is None else np.array(self.order)
+        choice, _ = joint.choose(pattern.tally(four, patterns), self.rate, scope=self.scope, share=self.share, groups=groups, order=order)
         return pattern.apply(np.ones(four.shape, dtype=np.float32), patterns, choice).reshape(scores.shape) != 0
 
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
@@ -93,6 +100,8 @@ class Kernels(Zeros):
         def project(order: np.ndarray | None) -> joint.Projection:
             return joint.project(weight, patterns, self.rate, scope=self.scope, share=self.share, groups=groups, order=order)
 
+        if self.order is not None:
+            return project(np.array(self.order))
         shown = detect_structure(weight, groups) if self.share > 1 and not weight.all() else "no grouping"
         if isinstance(shown, str) or shown.group < self.share:
             return project(None)

@@ -92,7 +92,10 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
         for name in names:
             module = modules[name]
             groups = module.groups if isinstance(module, nn.Conv2d) else 1
-            found[name] = Layer(name, module, settled.arranged(array(module.weight), groups))
+            try:
+                found[name] = Layer(name, module, settled.arranged(array(module.weight), groups))
+            except PccError as error:
+                raise PccError(f"layer {name}: {error}") from None
     return [found[name] for name in modules if name in found]
 
 

@@ -138,3 +138,17 @@ def test_weights_that_do_not_fit():
         Kernels(rate=2, share=4).project(nonzero_weight(0, 6, 4, 3, 3))
     with pytest.raises(PccError, match="project it first"):
         structure.pack(nonzero_weight(0, 4, 4, 3, 3))
+
+
+def test_arranged_keeps_the_grouping_while_weights_move():
+    random = np.random.default_rng(3)
+    weight = random.normal(size=(16, 6, 3, 3)).astype(np.float32)
+    structure = Kernels("designed", 2.0, share=4).arranged(weight)
+    assert structure.order is not None
+    assert np.array_equal(structure.project(weight), Kernels("designed", 2.0, share=4).project(weight))
+    moved = structure.project(random.normal(size=weight.shape).astype(np.float32))
+    of_group = (moved[list(structure.order)] != 0).reshape(4, 4, 6, 9)
+    assert (of_group == of_group[:, :1]).all()
+    assert np.count_nonzero(of_group[:, 0].any(axis=2)) == 12
+    assert np.array_equal(structure.project(moved), moved)
+    assert np.array_equal(Kernels.unpack(structure.pack(moved)), moved)
