@@ -174,6 +174,9 @@ def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list
 def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Processes) -> int:
     method = stage.make(model, data=data, seed=seed)
     for layer in method.layers:
+        rate, weights = getattr(layer.structure, "rate", 1), layer.weight.numel()
+        if rate > weights:
+            raise PccError(f"layer {layer.name}: a rate of {rate:g} leaves less than one of its {weights} weights; choose a lower one, or leave it dense")
         layer.project(layer.weight)
     if method.epochs:
         data.batches(0, stage.train.batch, seed=seed, rank=here.rank, ranks=here.ranks)

@@ -64,7 +64,10 @@ def test_recipes_that_ship_are_known_by_name() -> None:
         ("stages: [{admm: {epochs: 1, rhos: high}}]", "rhos: "),
         ("stages: [{train: {epochs: 1, train: {lr: -1}}}]", "lr: input should be greater than 0"),
         ("stages: [{train: {epochs: 1, train: {optimiser: sgd}}}]", "optimiser: extra inputs"),
-        ("structures: {fc: {unstructred: {rate: 2}}}\nstages: [{one-shot: }]", "structure of 'fc': unknown structure 'unstructred': did you mean unstructured?"),
+        (
+            "structures: {fc: {unstructred: {rate: 2}}}\nstages: [{one-shot: }]",
+            "structure of 'fc': unknown structure 'unstructred': did you mean unstructured?",
+        ),
         ("structures: {fc: {unstructured: {speed: 2}}}\nstages: [{one-shot: }]", "unknown field 'speed'"),
         ("structures: {fc: {unstructured: 2}}\nstages: [{one-shot: }]", "unstructured: write it as a mapping"),
         ("structures: {fc: sparse}\nstages: [{one-shot: }]", "structure of 'fc': write {name: {field: value}}"),
