@@ -1,10 +1,13 @@
-"""Packages made by the command line, as a user makes them."""
+"""Packages made by the command line, as a user makes them, and what is in them."""
 
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+from pcc.package import open_package
 
 STRUCTURES: dict[str, str | None] = {
     "dense": None,
@@ -15,12 +18,35 @@ STRUCTURES: dict[str, str | None] = {
 
 
 def compile_package(folder: Path, network: str, structure: str, *options: str) -> Path:
-    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
-    package = folder / f"{network}-{re.sub('[^a-z0-9]+', '-', structure)}"
+    """A zoo network, pruned to one of `STRUCTURES`: `run_compile` into a folder of its name."""
     prune = STRUCTURES[structure]
-    arguments = ["compile", network, "-o", str(package), *options, *(["--prune", prune] if prune else [])]
+    return run_compile(folder / f"{network}-{re.sub('[^a-z0-9]+', '-', structure)}", network, *options, *(["--prune", prune] if prune else []))
+
+
+def run_compile(package: Path, network: str, *options: str) -> Path:
+    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
+    arguments = ["compile", network, "-o", str(package), *options]
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)
     if done.returncode:
         sys.exit(done.returncode)
     return package
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a package for one target holds."""
+
+    library_bytes: int
+    convolutions: int
+    sparse: int
+    """Convolutions that a sparse kernel runs."""
+
+
+def facts(package: Path) -> Facts:
+    """Reads a package's manifest."""
+    manifest = open_package(package).manifest
+    target = manifest.targets[0]
+    kernels = {call.layer: call.kernel for call in target.calls}  # a layer's last is its own
+    convolutions = [kernel for kernel in kernels.values() if kernel.startswith("pcc_conv")]
+    return Facts(manifest.files[target.library].size, len(convolutions), sum(kernel.startswith("pcc_conv_sparse") for kernel in convolutions))
