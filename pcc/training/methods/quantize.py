@@ -9,7 +9,8 @@ ADMM leaves most weights very near a level. From there:
 The levels are those of each layer's structure, with the scale that fits the weights best when the stage begins: fixed weights stay on theirs, free ones
 choose again at each fixing. Zeros that are there already stay and are not counted in the shares. In the last part of the stage all weights are fixed, and
 biases, batch norms and layers without a structure adapt to that; the papers end with the last fixing. `Admm` with ``exact: false`` hands over weights
-that are near their levels and not yet on them.
+that are near their levels and not yet on them. Where the levels are states of memristors, free weights are clamped to the range of conductance, as in
+Yuan et al. (arXiv 1908.11691): outside it no device follows.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.unstructured import largest
 from pcc.sparsity.values import Values
 from pcc.training.layers import Layer, Structures, array
@@ -83,13 +85,15 @@ class _Settling:
     def __init__(self, layer: Layer) -> None:
         self.layer, self.values = layer, values_of(layer, Quantize.name)
         self.state: dict[str, torch.Tensor] = {}
-        """``scale`` of the levels; ``pruned``, ``fixed``: bool, ``target``: where weights that are one of these stay; all of the weight's shape."""
+        """``scale`` of the levels; ``limit``: the largest magnitude; ``pruned``, ``fixed``: bool, ``target``: where weights that are one of these stay, all of
+        the weight's shape."""
 
     def begin(self) -> None:
         weight = array(self.layer.weight)
         scale = self.values.scale(weight)
         target = self.values.nearest(weight, scale)
-        self._keep(scale=scale, pruned=(weight == 0) & (target == 0), fixed=np.zeros(weight.shape, dtype=bool), target=target)
+        limit = scale * (self.values.states - 1) if isinstance(self.values, Conductance) else np.float32(np.inf)
+        self._keep(scale=scale, limit=limit, pruned=(weight == 0) & (target == 0), fixed=np.zeros(weight.shape, dtype=bool), target=target)
 
     def fix(self, share: float) -> None:
         """Fixes this share of the weights that are not pruned, those that are fixed already first."""
@@ -103,9 +107,10 @@ class _Settling:
     @torch.no_grad()
     def hold(self) -> None:
         weight = self.layer.weight
+        weight.clamp_(-self.state["limit"], self.state["limit"])
         weight.copy_(torch.where(self.state["fixed"] | self.state["pruned"], self.state["target"], weight))
 
-    def _keep(self, **arrays: np.ndarray) -> None:
+    def _keep(self, **arrays: np.ndarray | np.floating) -> None:
         self.state |= {name: torch.from_numpy(np.array(value)).to(self.layer.weight.device) for name, value in arrays.items()}
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pcc.errors import PccError
+from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
 from pcc.sparsity.unstructured import Unstructured
 from pcc.sparsity.values import Values
@@ -29,7 +30,7 @@ def noise(model: torch.nn.Module, size: float, generator: torch.Generator) -> No
             parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("structure", [Binary(), Binary("filter"), Ternary(), UniformLevels(3), PowerOfTwo(3)])
+@pytest.mark.parametrize("structure", [Binary(), Binary("filter"), Ternary(), UniformLevels(3), PowerOfTwo(3), Conductance(5)])
 def test_every_weight_ends_on_a_level_of_the_first_scale(structure: Values) -> None:
     model, random = net(), torch.Generator().manual_seed(3)
     method = Quantize(model, {"@all": structure}, epochs=6, shares=[0.5, 0.8, 1.0])
@@ -85,6 +86,17 @@ def test_zeros_stay_and_are_not_counted_in_the_shares() -> None:
     assert all(torch.equal(module.weight == 0, zeros[name]) for name, module in prunable(model).items())
     assert len(model.fc1.weight[kept].unique()) <= 8
     assert len(model.conv2.weight.unique()) > 100
+
+
+def test_free_weights_stay_in_the_range_of_conductance() -> None:
+    model, structure = net(), Conductance(4)
+    method = Quantize(model, {"fc1": structure}, epochs=2, shares=[0.5, 1.0])
+    limit = 3 * float(structure.scale(array(model.fc1.weight)))
+    next(iter(method))
+    noise(model, 1.0, torch.Generator().manual_seed(3))
+    method.after_step()
+    assert float(model.fc1.weight.detach().abs().max()) == pytest.approx(limit)
+    assert float(model.conv2.weight.detach().abs().max()) > 2
 
 
 def test_a_binary_network_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
