@@ -41,10 +41,9 @@ def test_costs_by_layer() -> None:
 
 
 def test_zeros_and_values_of_different_stages_count_together() -> None:
-    model, stages = compressed(
-        "stages: [{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}, {one-shot: {structures: {fc1: [{unstructured: {rate: 4}}, {levels: {bits: 4}}]}}}]"
-    )
-    changed = parse_recipe("stages: [{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}, {one-shot: {structures: {fc1: {levels: {bits: 4}}}}}]").stages
+    first, both = "{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}", "[{unstructured: {rate: 4}}, {levels: {bits: 4}}]"
+    model, stages = compressed(f"stages: [{first}, {{one-shot: {{structures: {{fc1: {both}}}}}}}]")
+    changed = parse_recipe(f"stages: [{first}, {{one-shot: {{structures: {{fc1: {{levels: {{bits: 4}}}}}}}}}}]").stages
     fc1 = layer_costs(model, stages, (1, 8, 8))[2]
     assert (fc1.structure, fc1.weight_rate) == ("unstructured{rate=4} + levels{bits=4}", 4)
     assert fc1.data_rate > 24
@@ -95,7 +94,7 @@ def test_zoo_models_from_the_seed() -> None:
     first, second, different = (next(opened.module.parameters()) for opened in (one, other, third))
     assert torch.equal(first, second)
     assert not torch.equal(first, different)
-    with pytest.raises(PccError, match="--input-shape is for FILE.py:factory; vgg8 takes 3x32x32"):
+    with pytest.raises(PccError, match=r"--input-shape is for FILE\.py:factory; vgg8 takes 3x32x32"):
         open_model("vgg8", None, 0, (3, 32, 32))
 
 

@@ -1,0 +1,178 @@
+"""``pcc prune`` as people use it: a network of their own, wrong use, Ctrl-C, and the way on to ``pcc compile``."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.conftest import SCRIPT
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes=4):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.fc = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.fc(torch.relu(self.conv2(x)).mean((2, 3)))
+
+def make():
+    return Net()
+
+def three_classes():
+    return Net(3)
+
+class Samples(list):
+    classes = 4
+
+def loader():
+    generator = torch.Generator().manual_seed(7)
+    means = torch.randn(4, 3, 8, 8, generator=generator)
+    def half(count):
+        labels = torch.randint(0, 4, (count,), generator=generator)
+        return Samples(zip(means[labels] + 0.5 * torch.randn(count, 3, 8, 8, generator=generator), labels.tolist()))
+    return half(96), half(48)
+
+class Slow(Samples):
+    def __getitem__(self, index):
+        import time
+        time.sleep(0.005)
+        return super().__getitem__(index)
+
+def slow_loader():
+    train, test = loader()
+    return Slow(train), test
+"""
+
+RECIPE = """
+train: {batch: 32, lr: 0.05}
+structures: {conv1: dense, "@conv3x3": {kernels: {patterns: designed, rate: 3.6}}}
+stages:
+  - train: {epochs: 1, structures: {}}
+  - one-shot:
+  - train: {epochs: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with a network, its data and a recipe that commands run in."""
+    (tmp_path / "net.py").write_text(SOURCE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ARGS = ["--data", "net.py:loader", "--recipe", "recipe.yaml", "-o", "out"]
+
+
+def test_a_pruned_network_compiles(pcc, job: Path) -> None:
+    outcome = pcc("prune", "net.py:make", *ARGS, "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert report == json.loads((job / "out" / "report.json").read_text())
+    assert (report["model"], report["data"], report["recipe"], report["seed"], report["epochs"]) == ("net.py:make", "net.py:loader", "recipe.yaml", 0, 2)
+    conv1, conv2, fc = report["layers"]
+    assert (conv1["structure"], conv2["structure"], fc["structure"]) == ("dense", "kernels{patterns=designed, rate=3.6}", "dense")
+    assert conv2["kept"] == round(256 / 3.6) * 4
+    assert report["total"]["weight_rate"] == pytest.approx((432 + 2304 + 64) / (432 + conv2["kept"] + 64))
+    assert report["total"]["macs"] == 64 * (432 + 2304) + 64
+    assert report["compile"] == "pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package"
+
+    compiled = pcc(*report["compile"].split()[1:], "--json")
+    assert compiled.status == 0, compiled.err
+    families = json.loads(compiled.out)["targets"][0]["families"]
+    assert any("sparse" in family for family in families), families
+
+    from pcc.frontend import load_factory
+
+    module = load_factory("net.py:make").eval()
+    module.load_state_dict(load_file("out/model.safetensors"))
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    np.save("x.npy", x.numpy())
+    assert pcc("run", "out/package", "--input", "x.npy", "-o", "y.npy").status == 0
+    with torch.no_grad():
+        expected = module.double()(x.double()).numpy()
+    assert np.abs(np.load("y.npy") - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_what_people_see(pcc) -> None:
+    outcome = pcc("prune", "net.py:make", *ARGS)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert re.match(r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0\n  accuracy [\d.]+%, dense [\d.]+%\n", outcome.out)
+    assert re.search(r"^conv2 +kernels\{patterns=designed, rate=3.6\} +2,304 +284 ", outcome.out, re.M)
+    assert re.search(r"^total +2,800 +780 ", outcome.out, re.M)
+    assert outcome.out.endswith("pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "net.py:mak"}, "the file has no 'mak'"),
+        ({"model": "net.py:three_classes"}, "net.py:loader has labels 0 to 3, but the network tells 3 classes apart"),
+        ({"model": "vgg7"}, "no model 'vgg7' in the zoo: did you mean vgg8"),
+        ({"model": "vgg8"}, "net.py:loader has inputs of 3x8x8, the network takes 3x32x32"),
+        ({"--data": "minst"}, "no data 'minst'"),
+        ({"--recipe": "none.yaml"}, "no recipe none.yaml: the file does not exist"),
+        ({"--recipe": "cifar"}, "no recipe is called 'cifar'"),
+        ({"recipe": RECIPE.replace("conv3x3", "conv5x5")}, "stage 2, one-shot: the model has no @conv5x5 layer: it has conv1, conv2, fc"),
+        ({"recipe": RECIPE.replace("3.6", "0.5")}, "recipe.yaml: stage 2, one-shot: structure of '@conv3x3': a pruning rate of 0.5"),
+        ({"recipe": RECIPE.replace("3.6", "36000")}, "stage 2, one-shot: layer conv2: a rate of 36000 leaves less than one of its 2304 weights"),
+        ({"recipe": "augment: shift" + RECIPE}, "how the samples are augmented is the loader's business"),
+        ({"--weights": "none.pt"}, "none.pt"),
+        ({"--weights": "imagenet"}, "--weights imagenet is for zoo models"),
+        ({"--input-shape": "1,3,9,9"}, "net.py:loader has inputs of 3x8x8, the network takes 3x9x9"),
+        ({"--input-shape": "3,8,8"}, "--input-shape 3,8,8: give N,C,H,W"),
+        ({"--resume": None}, "nothing to resume: out/resume.pt does not exist; run without --resume"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_one_line(pcc, job: Path, changes: dict[str, str | None], message: str) -> None:
+    (job / "recipe.yaml").write_text(changes.get("recipe") or RECIPE)
+    options = dict(zip(ARGS[::2], ARGS[1::2], strict=True)) | {name: value for name, value in changes.items() if name.startswith("--")}
+    outcome = pcc("prune", changes.get("model", "net.py:make"), *(part for option in options.items() for part in option if part is not None))
+    assert message in outcome.error
+    assert not (job / "out").exists()
+
+
+def test_output_that_cannot_be_written(pcc, job: Path) -> None:
+    (job / "file").write_text("mine")
+    for output in ("file", "file/out", "/proc/out"):
+        assert pcc("prune", "net.py:make", *ARGS[:-1], output).error.startswith(f"cannot write {output}: ")
+    assert (job / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("heeded_interrupts")
+def test_interrupted_and_resumed(pcc, job: Path) -> None:
+    args = ["--data", "net.py:slow_loader", *ARGS[2:], "--threads", "1"]
+    process = subprocess.Popen([SCRIPT, "prune", "net.py:make", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = job / "out" / "log.csv"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "pcc: error: interrupted\n")
+    assert sorted(path.name for path in (job / "out").iterdir()) == ["log.csv", "resume.pt", "tensorboard"]
+    resumed = pcc("prune", "net.py:make", *args, "--resume")
+    assert resumed.status == 0, resumed.err
+    with log.open() as file:
+        assert [row["stage"] for row in csv.DictReader(file)] == ["as it came in", "train", "one-shot, done", "train"]
+    assert pcc("prune", "net.py:make", *args[:-4], "-o", "fresh", "--threads", "1").status == 0
+    fresh, again = load_file("fresh/model.safetensors"), load_file("out/model.safetensors")
+    assert all(torch.equal(fresh[name], again[name]) for name in fresh)
