@@ -9,6 +9,7 @@ from pcc.training.method import Method
 _CLASSES = {
     "train": "train:Train",
     "one-shot": "one_shot:OneShot",
+    "reconstruct": "reconstruct:Reconstruct",
     "admm": "admm:Admm",
     "pruning-network": "pruning_network:PruningNetwork",
     "dcp": "dcp:Dcp",
