@@ -5,7 +5,7 @@ metadata says of each packed weight its structure, its shape and the types of it
 the narrowest type that holds them, values in half precision where that was asked for. Reading gives plain fp32 weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,9 +77,8 @@ class PackedState:
         state = dict(self.tensors)
         for name, weight in self.contents.weights.items():
             try:
-                arrays = {key: state.pop(key).numpy().astype(dtype) for key, dtype in _types(name, weight)}
-                data, index = ({key: arrays[_key(name, part, key)] for key in types} for part, types in (("data", weight.data), ("index", weight.index)))
-                plain = kind(weight.structure).unpack(Packed(weight.shape, data, index))
+                packed = Packed(weight.shape, _taken(state, name, "data", weight.data), _taken(state, name, "index", weight.index))
+                plain = kind(weight.structure).unpack(packed)
             except (PccError, LookupError, ValueError, ArithmeticError, TypeError, MemoryError) as error:
                 raise PccError(f"the packed weight '{name}' is damaged: {error}") from error
             state[name] = torch.from_numpy(plain)
@@ -138,10 +137,12 @@ def packed_notes(path: Path) -> _Notes:
     return opened.notes
 
 
-def _types(name: str, weight: _Weight) -> Iterator[tuple[str, str]]:
-    """The tensors of a weight, and the types they are used in."""
-    for part, types in (("data", weight.data), ("index", weight.index)):
-        yield from ((_key(name, part, key), dtype) for key, dtype in types.items())
+def _taken(state: dict[str, Tensor], name: str, part: str, types: _Types) -> dict[str, np.ndarray]:
+    """The arrays of one part of a weight, out of the state, in the types they are used in."""
+    keys = {key: _key(name, part, key) for key in types}
+    if missing := [stored for stored in keys.values() if stored not in state]:
+        raise PccError(f"there is no tensor '{missing[0]}'")
+    return {key: state.pop(stored).numpy().astype(types[key]) for key, stored in keys.items()}
 
 
 def _key(name: str, part: str, key: str) -> str:

@@ -143,7 +143,7 @@ def damaged(tmp_path: Path, change: str) -> Path:
         ("text", "'pcc.packed' are damaged or of another pcc: the text: Invalid JSON"),
         ("shape", "damaged or of another pcc: weights.first.weight.shape.1: Input should be greater than 0"),
         ("structure", "'first.weight' is damaged: unknown structure 'kernel': did you mean kernels?"),
-        ("missing", "'first.weight' is damaged: 'first.weight:index.stride'"),
+        ("missing", "'first.weight' is damaged: there is no tensor 'first.weight:index.stride'"),
         ("range", "'first.weight' is damaged: damaged FKW weight: a pattern has a tap outside 0..8"),
         ("swapped", "'first.weight' is damaged: damaged FKW weight: "),
     ],
