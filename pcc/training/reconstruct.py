@@ -9,7 +9,8 @@ layer is fitted when its input arrives: nothing is computed twice, and any modul
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,17 +59,19 @@ def reconstruct(model: nn.Module, structures: Structures, samples: Iterable[torc
     report: list[Reconstructed] = []
     with _evaluating(model):
         wanted = observe(model, layers, x, columns)
-        shortcuts: dict[Place, torch.Tensor] = {}
-        awaited = {one.shortcut for one in wanted.values() if one.shortcut is not None}
+        awaited = Counter(one.shortcut.place for one in wanted.values() if one.shortcut is not None)
+        here: dict[Place, torch.Tensor] = {}
 
         def see(place: Place, tensor: torch.Tensor) -> None:
-            if place in awaited:
-                shortcuts[place] = tensor
+            if awaited[place]:
+                here[place] = tensor
             if place.module in wanted and place.end == "in":  # it is about to run for the first time
                 one = wanted.pop(place.module)
-                report.append(_fit(one, tensor, shortcuts.get(one.shortcut) if one.shortcut else None))
-                if not any(one.shortcut == other.shortcut for other in wanted.values()):
-                    shortcuts.pop(one.shortcut, None)  # a large tensor
+                report.append(_fit(one, tensor, here))
+                if one.shortcut is not None:
+                    awaited[one.shortcut.place] -= 1
+                    if not awaited[one.shortcut.place]:
+                        del here[one.shortcut.place]  # a large tensor
 
         with places({*wanted, *(place.module for place in awaited)}, see):
             model(x)
@@ -94,15 +97,16 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fit(wanted: Wanted, x: torch.Tensor, shortcut: torch.Tensor | None) -> Reconstructed:
+def _fit(wanted: Wanted, x: torch.Tensor, here: Mapping[Place, torch.Tensor]) -> Reconstructed:
     """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is now to the wanted sum."""
     began = time.perf_counter()
     layer, norm, groups = wanted.layer, wanted.norm, wanted.layer.groups
     module = layer.module
     assert isinstance(module, nn.Conv2d | nn.Linear)
     outputs = wanted.outputs
-    if shortcut is not None:
-        outputs = outputs + (wanted.shortcut_outputs - outputs_at(shortcut, module, wanted.where)) * _inverse(_gain(norm, outputs))
+    if wanted.shortcut is not None:
+        missing = wanted.shortcut.outputs - outputs_at(here[wanted.shortcut.place], module, wanted.where)
+        outputs = outputs + missing * _inverse(_gain(norm, outputs))
     intercept = module.bias is not None or norm is not None
     found = moments(x, module, wanted.where, outputs, intercept=intercept)
 

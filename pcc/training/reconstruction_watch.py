@@ -34,6 +34,14 @@ class Place:
     run: int = 1
 
 
+@dataclass(frozen=True)
+class Shortcut:
+    """A tensor that is added to the output of a layer, and what it was in the dense network at the positions that are looked at, (M, O)."""
+
+    place: Place
+    outputs: torch.Tensor
+
+
 @dataclass
 class Wanted:
     """What a layer gave in the dense network."""
@@ -45,10 +53,8 @@ class Wanted:
     """(M, O)."""
     norm: Norm | None = None
     """The batch norm that follows it, and only it."""
-    shortcut: Place | None = None
+    shortcut: Shortcut | None = None
     """What is then added to it."""
-    shortcut_outputs: torch.Tensor | None = None
-    """(M, O)."""
 
 
 @contextmanager
@@ -151,16 +157,16 @@ class _Watch:
             return
         branch = max(ends, key=lambda one: self.begun[ends[one]])
         module, shortcut = ends[branch], right if branch is left else left
-        place, seen = self._known(self.origins, shortcut) or (None, 0)
+        origin = self._known(self.origins, shortcut)
         wanted = self.found[module]
-        if place is not None and seen <= self.begun[module] and wanted.shortcut is None:
-            wanted.shortcut, wanted.shortcut_outputs = place, outputs_at(shortcut, module, wanted.where)
+        if origin is not None and origin[1] <= self.begun[module] and wanted.shortcut is None:
+            wanted.shortcut = Shortcut(origin[0], outputs_at(shortcut, module, wanted.where))
 
     @staticmethod
     def _known(tensors: WeakIdKeyDictionary, tensor: torch.Tensor) -> tuple[Any, ...] | None:
         """What is known of a tensor, if it has not been changed since."""
-        version, *known = tensors.get(tensor, (None,))
-        return tuple(known) if version == tensor._version else None
+        known = tensors.get(tensor)
+        return known[1:] if known is not None and known[0] == tensor._version else None
 
     def _wanted(self, layer: Layer, output: torch.Tensor) -> Wanted:
         where = sample_positions(output, layer.module, self.columns, seed=len(self.found))
