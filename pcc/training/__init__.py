@@ -4,8 +4,10 @@ Every method is here under its class's name, and imported when it is asked for: 
 loop of your own: `pcc.training.method`.
 """
 
+from typing import Any
 
-def __getattr__(name: str) -> object:
+
+def __getattr__(name: str) -> Any:
     from pcc.training.methods import class_names, method_class
 
     if name not in class_names():

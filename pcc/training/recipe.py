@@ -27,6 +27,7 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.sparsity.structure import Structure
+from pcc.training.data import Augment
 from pcc.training.layers import Structures
 from pcc.training.method import Method
 from pcc.training.methods import method_class
@@ -41,22 +42,22 @@ class _Strict(BaseModel):
 class Distillation(_Strict):
     """Learning from the model as it came in (Hinton et al., 2015): loss = (1 - weight) * loss + weight * T^2 * KL(teacher || student)."""
 
-    weight: float = Field(0.5, gt=0, le=1)
-    temperature: float = Field(4.0, gt=0)
+    weight: float = Field(default=0.5, gt=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
 
 
 class Training(_Strict):
     """How an epoch trains; a stage may change any of it."""
 
-    batch: int = Field(128, ge=1)
+    batch: int = Field(default=128, ge=1)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(0.05, gt=0, le=1000)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(default=0.05, gt=0, le=1000)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "cosine", "one-cycle"] = "cosine"
     """Over the stage, by step: ``one-cycle`` warms up over its first fifth, then falls to zero in a straight line."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip: float | None = Field(None, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16``: autocast; weights and their updates stay fp32."""
@@ -81,7 +82,7 @@ class Recipe(_Strict):
     """Stages in their order, and the seed of everything random."""
 
     seed: int = 0
-    augment: str | None = None
+    augment: Augment | None = None
     """How training samples are varied: the data's own way unless given (`pcc.training.data`)."""
     stages: tuple[Stage, ...]
 

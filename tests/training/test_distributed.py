@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ ONE = [sys.executable]
 TWO = [Path(sys.executable).with_name("torchrun"), "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
 
 
-def prune(launcher: list[str | Path], job: Path, factory: str, folder: str) -> subprocess.CompletedProcess[str]:
+def prune(launcher: Sequence[str | Path], job: Path, factory: str, folder: str) -> subprocess.CompletedProcess[str]:
     command = [*launcher, "-m", "pcc.cli", "prune", f"net.py:{factory}", "--data", "net.py:loader", "--recipe", "recipe.yaml", "-o", folder, "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=job, env=environment, capture_output=True, text=True, check=False, timeout=300)

@@ -54,6 +54,7 @@ def test_recipes_that_ship_are_known_by_name() -> None:
         ("stages: []", "a list of stages"),
         ("stages: [{train: {epochs: 1}}]\nsead: 1", "unknown key 'sead'"),
         ("stages: [{train: {epochs: 1}}]\nseed: often", "seed: input should be a valid integer"),
+        ("stages: [{train: {epochs: 1}}]\naugment: mirror", "augment: input should be 'none', 'crop-flip' or 'shift'"),
         ("stages: [{train: {epochs: 1}, admm: {}}]", "stage 1: write it as 'method: {options}'"),
         ("stages: [{train: [1]}]", "stage 1, train: write it as a mapping"),
         ("train: 5\nstages: [{train: {epochs: 1}}]", "train: write it as a mapping"),
