@@ -68,7 +68,7 @@ class Dcp(Method):
         epsilon: float | None = None,
         losses: int = 2,
         weight: float = 1.0,
-        rounds: int = 16,
+        rounds: int = 8,
         batches: int = 4,
         batch: int = 128,
         steps: int = 4,

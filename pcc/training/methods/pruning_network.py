@@ -45,6 +45,9 @@ class Pruner(nn.Module):
     ``last``: path of the layer that gives the network's output.
     """
 
+    mean: torch.Tensor
+    """Running mean of the logits."""
+
     def __init__(self, target: nn.Module, last: str, filters: int) -> None:
         super().__init__()
         self.body = copy.deepcopy(target)
@@ -63,7 +66,6 @@ class Pruner(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """In training the batch's logits; in evaluation their running mean."""
-        assert isinstance(self.mean, torch.Tensor)
         if not self.training:
             return self.mean
         scores = self.body(x).float()
@@ -123,7 +125,7 @@ class PruningNetwork(Method):
 
     @torch.no_grad()
     def update(self) -> None:
-        average(self._mean)
+        average(self.pruner.mean)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -140,18 +142,12 @@ class PruningNetwork(Method):
         """``filters``: the part of the filters that would stay; ``cost``: what they cost of what all do; ``beta``."""
         kept = self.kept()
         cost = sum(cost * int(stays.sum()) for cost, stays in zip(self.costs, kept, strict=True))
-        return {"beta": self.beta, "filters": sum(int(stays.sum()) for stays in kept) / len(self._mean), "cost": cost}
+        return {"beta": self.beta, "filters": sum(int(stays.sum()) for stays in kept) / len(self.pruner.mean), "cost": cost}
 
     def kept(self) -> list[torch.Tensor]:
         """The filters that would stay now, bool (filters,) of each source: those with a gate above 1/2, or the one of greatest gate."""
-        logits = self._mean.split([source.filters for source in self.sources])
+        logits = self.pruner.mean.split([source.filters for source in self.sources])
         return [(one > 0) | ((one == one.max()) & (one <= 0).all()) for one in logits]
-
-    @property
-    def _mean(self) -> torch.Tensor:
-        mean = self.pruner.mean
-        assert isinstance(mean, torch.Tensor)
-        return mean
 
     def _decide(self, model: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Before the target runs: the gates of this batch."""

@@ -39,6 +39,9 @@ class Strength(nn.Module):
     ``scale`` (O, channels) is that of the feature map which a kernel reads; ``kept``: bool, the weight's shape.
     """
 
+    scale: torch.Tensor
+    kept: torch.Tensor
+
     def __init__(self, scale: torch.Tensor, kept: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
@@ -94,13 +97,15 @@ class SynapticStrength(Method):
     def after_step(self) -> None:
         self.masks.apply()
 
-    @torch.no_grad()
     def finish(self) -> None:
         strengths = self.strengths()
-        for strength, kept in zip(strengths.values(), strongest([one.abs() for one in strengths.values()], self.budget), strict=True):
-            strength.mul_(kept)
-        for module in self.reparameterised.values():
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        with torch.no_grad():
+            for strength, kept in zip(strengths.values(), strongest([one.abs() for one in strengths.values()], self.budget), strict=True):
+                strength.mul_(kept)
+        # Without gradients the weights would come back as buffers.
+        with torch.enable_grad():
+            for module in self.reparameterised.values():
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         for norm in self.norms:
             norm.weight.requires_grad_(True)
 

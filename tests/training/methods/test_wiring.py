@@ -62,7 +62,8 @@ def test_silent_maps_are_zero_where_they_are_read_and_stay_so() -> None:
     model(x).square().sum().backward()
     for part in (model.stem, model.depthwise, model.norm):
         for values in (part.weight, part.bias):
-            assert isinstance(values, torch.Tensor) and values.grad is not None
+            assert isinstance(values, torch.Tensor)
+            assert values.grad is not None
             assert not values.grad[dead].any()
 
 
@@ -103,5 +104,5 @@ def test_a_forward_that_cannot_be_traced() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(PccError, match="cannot follow the feature maps of Asks: torch.fx"):
+    with pytest.raises(PccError, match=r"cannot follow the feature maps of Asks: torch.fx"):
         Wiring(Asks())
