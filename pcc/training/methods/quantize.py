@@ -9,8 +9,10 @@ ADMM leaves most weights very near a level. From there:
 The levels are those of each layer's structure, with the scale that fits the weights best when the stage begins: fixed weights stay on theirs, free ones
 choose again at each fixing. Zeros that are there already stay and are not counted in the shares. In the last part of the stage all weights are fixed, and
 biases, batch norms and layers without a structure adapt to that; the papers end with the last fixing. `Admm` with ``exact: false`` hands over weights
-that are near their levels and not yet on them. Where the levels are states of memristors, free weights are clamped to the range of conductance, as in
-Yuan et al. (arXiv 1908.11691): outside it no device follows.
+that are near their levels and not yet on them.
+
+Free weights are clamped to the range of the levels. Yuan et al. (arXiv 1908.11691) do so for memristors, whose conductance has a range; with binary weights
+it decides over success: without, the last free weights grow far beyond the levels to make up for all others, and fixing them undoes it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,6 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.unstructured import largest
 from pcc.sparsity.values import Values
 from pcc.training.layers import Layer, Structures, array
@@ -92,7 +93,7 @@ class _Settling:
         weight = array(self.layer.weight)
         scale = self.values.scale(weight)
         target = self.values.nearest(weight, scale)
-        limit = scale * (self.values.states - 1) if isinstance(self.values, Conductance) else np.float32(np.inf)
+        limit = self.values.nearest(np.full_like(weight, np.finfo(np.float32).max), scale)
         self._keep(scale=scale, limit=limit, pruned=(weight == 0) & (target == 0), fixed=np.zeros(weight.shape, dtype=bool), target=target)
 
     def fix(self, share: float) -> None:
@@ -110,7 +111,7 @@ class _Settling:
         weight.clamp_(-self.state["limit"], self.state["limit"])
         weight.copy_(torch.where(self.state["fixed"] | self.state["pruned"], self.state["target"], weight))
 
-    def _keep(self, **arrays: np.ndarray | np.floating) -> None:
+    def _keep(self, **arrays: np.ndarray) -> None:
         self.state |= {name: torch.from_numpy(np.array(value)).to(self.layer.weight.device) for name, value in arrays.items()}
 
 

@@ -77,9 +77,10 @@ class Vrpge(Probabilistic):
 def structure_gradient(scores: torch.Tensor, masks: torch.Tensor, losses: torch.Tensor, *, preconditioned: bool) -> torch.Tensor:
     """(N,): an unbiased estimate of d E[loss] / ds, times sqrt(s (1 - s)) if preconditioned, from masks (K, N) and their losses (K,).
 
-    A probability of 0 or 1 has no gradient: its mask does not vary.
+    The advantages sum up to 0, so masks may be compared with their mean as well as with s: where all draws agree the estimate is 0 and not what rounding
+    leaves of 0, which Adam would blow up. A probability of 0 or 1 has no gradient: its mask does not vary.
     """
     advantages = (losses - losses.mean()) / (len(losses) - 1)
     variance = scores * (1 - scores)
     scale = variance.sqrt() if preconditioned else variance
-    return torch.where(variance > 0, advantages @ (masks - scores) / scale, 0.0)
+    return torch.where(variance > 0, advantages @ (masks - masks.mean(dim=0)) / scale, 0.0)
