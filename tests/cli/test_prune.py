@@ -121,6 +121,14 @@ def test_what_people_see(pcc) -> None:
     assert outcome.out.endswith("pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package\n")
 
 
+def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    outcome = pcc("prune", "net.py:make", *ARGS, "--json")
+    assert outcome.status == 0, outcome.err
+    assert "train, epoch 1 of 1, loss" in outcome.err
+    assert json.loads(outcome.out)["epochs"] == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

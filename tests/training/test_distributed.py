@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pcc.training.methods import method_names
+
+ROOT = Path(__file__).resolve().parents[2]
+
 NET = """
 import torch
 from torch import nn
@@ -92,6 +96,14 @@ def test_two_processes_find_what_one_finds(job: Path) -> None:
     assert float(states[1]["watching.running_var"] / states[0]["watching.running_var"]) == pytest.approx(1, abs=0.01)
     assert len((job / "two" / "log.csv").read_text().splitlines()) == 1 + 1 + 3 + 1 + 2
     assert len(list((job / "two" / "tensorboard").iterdir())) == 1
+
+
+def test_every_method_decides_alike_in_all_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*TWO, "-m", "tests.training.every_method", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(method_names())
 
 
 def test_an_error_is_told_once_and_ends_all(job: Path) -> None:
