@@ -12,6 +12,9 @@ Where we depart from it:
 * The scale is not moved but held fixed while this stage trains, and s is the product: W = s / scale * V / ||V||. That computes the same without dividing by
   scales near zero, and each weight goes back where it came from.
 * Of maps that are added (shortcuts), scales add as those of independent variables do: the root of the sum of squares. A map that no batch norm scales has 1.
+* Strengths are compared, and their penalty weighed, in units of what a filter of their layer gets from all its connections at the start (the root of the
+  mean over filters of sum s^2): the batch norm that follows undoes the scale of a layer, and in a network that is trained already strengths are the smaller
+  the more of them a filter has. One threshold for bare strengths would cut the last layers off.
 * Linear layers take part where they are not the last: a kernel is what leads from one map to one neuron. Every layer keeps its strongest connection.
 
 Structures that a recipe gives are ignored: the threshold decides alone. Zeros that are there already stay.
@@ -64,7 +67,7 @@ class SynapticStrength(Method):
 
     name: ClassVar[str] = "synaptic-strength"
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rate: float, weight: float = 1e-4) -> None:
+    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rate: float, weight: float = 2e-4) -> None:
         super().__init__(model, structures, epochs)
         if weight < 0:
             raise PccError(f"synaptic-strength: weight is {weight:g}; give 0 or more")
@@ -86,21 +89,23 @@ class SynapticStrength(Method):
             scale = per_link(scales[name].clamp_min(LEAST_SCALE), len(module.weight), groups_of(module)).clone()
             # unsafe: the pair (s, V) has not the shape of W.
             parametrize.register_parametrization(module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True)
+        self.units = {name: max(float(one.detach().norm()) / len(one) ** 0.5, LEAST_SCALE) for name, one in self.strengths().items()}
+        """What strengths of a layer are measured in."""
 
     def strengths(self) -> dict[str, nn.Parameter]:
         """s (O, channels) of every layer that takes part."""
         return {name: module.parametrizations.weight.original0 for name, module in self.reparameterised.items()}  # type: ignore[union-attr]
 
     def penalty(self) -> torch.Tensor:
-        return self.weight * torch.stack([strength.abs().sum() for strength in self.strengths().values()]).sum()
+        # Times the unit, so that strengths of all layers shrink alike in their units.
+        return self.weight * torch.stack([self.units[name] * strength.abs().sum() for name, strength in self.strengths().items()]).sum()
 
     def after_step(self) -> None:
         self.masks.apply()
 
     def finish(self) -> None:
-        strengths = self.strengths()
         with torch.no_grad():
-            for strength, kept in zip(strengths.values(), strongest([one.abs() for one in strengths.values()], self.budget), strict=True):
+            for strength, kept in zip(self.strengths().values(), strongest(self._relative(), self.budget), strict=True):
                 strength.mul_(kept)
         # Without gradients the weights would come back as buffers.
         with torch.enable_grad():
@@ -112,10 +117,14 @@ class SynapticStrength(Method):
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
         """``cut``: the part of all strength that the threshold would take."""
-        strengths = [strength.abs() for strength in self.strengths().values()]
+        strengths = self._relative()
         kept = strongest(strengths, self.budget)
         total = sum(float(strength.sum()) for strength in strengths)
         return {"cut": 1 - sum(float((strength * stays).sum()) for strength, stays in zip(strengths, kept, strict=True)) / total}
+
+    def _relative(self) -> list[torch.Tensor]:
+        """|s| of every layer in its units."""
+        return [strength.detach().abs() / self.units[name] for name, strength in self.strengths().items()]
 
 
 def strongest(strengths: list[torch.Tensor], count: int) -> list[torch.Tensor]:
