@@ -70,7 +70,6 @@ _CIFAR_RECIPES = {
     "connectivity": "8 patterns, connectivity 3.6x",
     "connectivity-share2": "8 patterns, connectivity 3.6x, shared by 2 filters",
     "connectivity-share4": "8 patterns, connectivity 3.6x, shared by 4 filters",
-    "demo": "8 patterns, connectivity 4x, trained for longer",
     "unstructured": "unstructured 8.1x",
     "filter": "filter 2.85x",
     "column": "column 8.1x",
@@ -93,6 +92,7 @@ ROWS = {
     for row in [
         *_LENET,
         *_cifar("vgg8"),
+        Row("vgg8-demo", "vgg8", "cifar10", "vgg8-demo", "8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
         *_cifar("resnet20"),
     ]
 }
