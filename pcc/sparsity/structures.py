@@ -24,8 +24,8 @@ from pcc.sparsity.window import Window
 
 _SIMPLE: tuple[type[Structure], ...] = (
     Kernels,
-    Window,
     Unstructured,
+    Window,
     Filter,
     Channel,
     Column,
