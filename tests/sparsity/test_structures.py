@@ -31,7 +31,7 @@ def test_fields_as_yaml_gives_them():
     ("name", "fields", "message"),
     [
         ("unstructurd", {}, "unknown structure 'unstructurd': did you mean unstructured?"),
-        ("zzz", {}, "unknown structure 'zzz': choose one of kernels, window, unstructured,"),
+        ("zzz", {}, "unknown structure 'zzz': choose one of kernels, unstructured, window,"),
         ("composition", {}, "a composition is written as a list of structures"),
         ("unstructured", {}, "unstructured: give rate"),
         ("unstructured", {"rate": 2, "share": 2}, "unstructured: unknown field 'share': it has rate"),
