@@ -247,8 +247,13 @@ def _cells(row: Row) -> list[str]:
     return [row.network, row.structure, f"{row.rate:.2f}x", row.method, *on_photos, *held_out, f"{row.seconds:.0f}"]
 
 
+def results() -> list[Row]:
+    """The rows that are there."""
+    return _ROWS.validate_json(RESULTS.read_bytes()) if RESULTS.is_file() else []
+
+
 def main(chosen: list[str]) -> None:
-    rows = _ROWS.validate_json(RESULTS.read_bytes()) if RESULTS.is_file() else []
+    rows = results()
     for network in _FIRST:
         dense, images = None, None
         for setup in SETUPS:
