@@ -45,14 +45,16 @@ def main() -> int:
 
 def ship(checkpoint: Path, folder: Path) -> None:
     """Writes the photos and the packed network, and says what it is worth."""
+    dense = dense_accuracy(checkpoint)
+    module = entry(NETWORK).factory().eval()
+    load_weights(module, checkpoint)
+    packed, cost = pack(module)
+
     data = open_data(DATA)
     labels = torch.cat([labels for _, labels in data.test_batches(BATCH)])
     chosen = first_of_each(labels.numpy(), OF_EACH)
     write_atomically(folder / SHEET.name, lambda path: sheet(data, chosen).save(path, format="PNG", optimize=True))
 
-    module = entry(NETWORK).factory().eval()
-    load_weights(module, checkpoint)
-    packed, cost = pack(module)
     trained = answers(module, data)
     module.load_state_dict(packed.unpack())
     shipped = answers(module, data)
@@ -62,7 +64,7 @@ def ship(checkpoint: Path, folder: Path) -> None:
         "model": NETWORK,
         "data": DATA,
         "accuracy": float(right.float().mean()),
-        "dense_accuracy": dense_accuracy(checkpoint),
+        "dense_accuracy": dense,
         "photos_right": int(right[torch.from_numpy(chosen)].sum()),
     }
     written = folder / VGG8_CIFAR10.file
@@ -70,7 +72,7 @@ def ship(checkpoint: Path, folder: Path) -> None:
     print(f"{written}: {written.stat().st_size:,} bytes; {folder / SHEET.name}: {(folder / SHEET.name).stat().st_size:,} bytes")
     print(f"pruned convolutions: {cost.weights:,} weights, {cost.kept:,} kept, {cost.rate:.2f} times fewer")
     print(f"test photos right: {float((trained == labels).float().mean()):.2%} as trained, {notes['accuracy']:.2%} in half precision, ", end="")
-    print(f"{notes['dense_accuracy']:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with half precision")
+    print(f"{dense:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with half precision")
     print(f"{notes['photos_right']} of the {len(chosen)} photos right")
 
 

@@ -105,7 +105,7 @@ _ENTRIES = (
     ),
     ModelEntry(
         "vgg8-pruned",
-        "vgg8, trained and pruned: 8 patterns, one kernel in 4; its weights come with pcc",
+        "vgg8, trained and pruned: 8 patterns, connectivity, 8 times fewer weights; they come with pcc",
         vgg8,
         CIFAR10,
         cifar10_labels,
