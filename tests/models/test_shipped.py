@@ -68,7 +68,7 @@ def test_weights_are_pruned_eight_times_and_small() -> None:
 def test_pytorch_gets_right_what_was_noted(scores: np.ndarray) -> None:
     notes = packed_notes(VGG8_CIFAR10.path())
     assert int((scores.argmax(axis=1) == cifar_photos().labels).sum()) == notes["photos_right"]
-    assert float(notes["accuracy"]) >= float(notes["dense_accuracy"]) - 0.005
+    assert float(notes["accuracy"]) >= float(notes["dense_accuracy"]) - 0.005 - 1e-9
     assert float(notes["accuracy"]) > 0.85
 
 
