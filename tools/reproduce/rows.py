@@ -23,43 +23,21 @@ class Row:
 
 _LENET = [
     Row("lenet5-dense", "lenet5", "mnist", "mnist-dense", "dense"),
-    Row("lenet5-admm", "lenet5", "mnist", "lenet5-admm", "ADMM, unstructured", "lenet5-dense", "71.2x at 99.2 % (Zhang et al., ECCV 2018)"),
-    Row(
-        "lenet5-progressive-167x",
-        "lenet5",
-        "mnist",
-        "lenet5-progressive-167x",
-        "progressive ADMM, unstructured",
-        "lenet5-dense",
-        "167x at 99.0 % (Ye et al., arXiv 1810.07378)",
-    ),
-    Row(
-        "lenet5-progressive-246x",
-        "lenet5",
-        "mnist",
-        "lenet5-progressive-246x",
-        "progressive ADMM, unstructured",
-        "lenet5-progressive-167x",
-        "246x at 99.0 % (Ye et al., arXiv 1903.09769)",
-    ),
-    Row("lenet5-drop-pruning", "lenet5", "mnist", "drop-pruning-lenet5", "DropPruning", "lenet5-dense", "14.3x, no loss (Jia et al., 2018)"),
-    Row(
-        "lenet5-cluster",
-        "lenet5",
-        "mnist",
-        "cluster-lenet5",
-        "progressive ADMM, then clustering",
-        "lenet5-progressive-246x",
-        "1,910x of weight data (Ye et al., arXiv 1811.01907)",
-    ),
-    Row(
-        "lenet5-binary",
-        "lenet5",
-        "mnist",
-        "binary-lenet5",
-        "ADMM, every weight binary",
-        "lenet5-dense",
-        "fully binarised, no loss (Ye et al., arXiv 1903.09769)",
+    *(
+        Row(f"lenet5-{name}", "lenet5", "mnist", recipe, title, start, claim)
+        for name, recipe, title, start, claim in (
+            ("admm", "admm-lenet5", "ADMM, unstructured", "lenet5-dense", "71.2x at 99.2 % (Zhang 2018)"),
+            ("progressive-167x", "progressive-lenet5-167x", "progressive ADMM, unstructured", "lenet5-dense", "167x at 99.0 % (Ye 2018)"),
+            ("progressive-246x", "progressive-lenet5-246x", "progressive ADMM, unstructured", "lenet5-progressive-167x", "246x at 99.0 % (Ye 2019)"),
+            ("cluster", "cluster-lenet5", "progressive ADMM, clustering", "lenet5-progressive-246x", "1,910x of weight data (Ye 2018)"),
+            ("binary", "binary-lenet5", "ADMM, every weight binary", "lenet5-dense", "lossless (Ye 2019)"),
+            ("drop-pruning", "drop-pruning-lenet5", "DropPruning, unstructured", "lenet5-dense", "14.3x, no loss (Jia 2018)"),
+            ("hybrid", "hybrid-lenet5", "hybrid: filters, then unstructured", "lenet5-dense", ""),
+            ("synaptic-strength", "synaptic-strength-lenet5", "synaptic strength, connectivity", "lenet5-dense", ""),
+            ("pruning-network", "pruning-network-lenet5", "pruning network, filters", "lenet5-dense", ""),
+            ("vrpge", "vrpge-lenet5", "VRPGE, filters", None, ""),
+            ("probmask", "probmask-lenet5", "ProbMask, unstructured", None, ""),
+        )
     ),
 ]
 
@@ -92,7 +70,7 @@ ROWS = {
     for row in [
         *_LENET,
         *_cifar("vgg8"),
-        Row("vgg8-demo", "vgg8", "cifar10", "vgg8-demo", "8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
+        Row("vgg8-demo", "vgg8", "cifar10", "demo-vgg8", "8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
         *_cifar("resnet20"),
     ]
 }
