@@ -39,8 +39,8 @@ def checkpoint(row: Row) -> Path:
 
 
 def dense(row: Row) -> Row:
-    """The row that a row descends from in the end."""
-    return dense(ROWS[row.start]) if row.start else row
+    """The network of a row as it is without compression."""
+    return ROWS[f"{row.network}-dense"]
 
 
 def run(row: Row) -> None:
@@ -60,7 +60,7 @@ def run(row: Row) -> None:
 def measure(row: Row) -> Result:
     """The figures of a row that has run."""
     report, origin = report_of(row), dense(row)
-    gain = speedup(row.network, checkpoint(origin), checkpoint(row), FOLDER / row.name / "compiled") if row.start else None
+    gain = speedup(row.network, checkpoint(origin), checkpoint(row), FOLDER / row.name / "compiled") if row != origin else None
     return Result(
         row=row.name,
         command=f"python -m tools.reproduce {row.name}",

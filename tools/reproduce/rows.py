@@ -77,15 +77,17 @@ ROWS = {
 
 
 def rows(names: list[str]) -> list[Row]:
-    """Rows by name, ``all`` for all of them, each after the row it starts from. `PccError` for a name that is none."""
+    """Rows by name, ``all`` for all of them, each after the dense row and the row it starts from. `PccError` for a name that is none."""
     ordered: dict[str, Row] = {}
 
     def add(name: str) -> None:
         if name not in ROWS:
             raise PccError(f"no row '{name}': choose all or some of {', '.join(ROWS)}")
-        if start := ROWS[name].start:
-            add(start)
-        ordered[name] = ROWS[name]
+        row = ROWS[name]
+        for before in (f"{row.network}-dense", row.start):
+            if before and before != name:
+                add(before)
+        ordered[name] = row
 
     for name in ROWS if names == ["all"] else names:
         add(name)
