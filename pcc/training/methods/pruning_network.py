@@ -27,6 +27,7 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.training.data import Data
+from pcc.training.evaluate import positions
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method, average
 from pcc.training.methods.wiring import NORMS, Source, Wiring
@@ -168,20 +169,9 @@ class PruningNetwork(Method):
 @torch.no_grad()
 def _costs(model: nn.Module, sources: tuple[Source, ...], input_shape: tuple[int, int, int]) -> list[float]:
     """Multiplications that go with one filter of each source: its own and those of its readers with its map."""
-    positions: dict[nn.Module, int] = {}
+    places = positions(model, input_shape)
 
-    def count(module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> None:
-        positions[module] = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-
-    hooks = [module.register_forward_hook(count) for module in prunable(model).values()]
-    training = model.training
-    model.eval()
-    model(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
-
-    def macs(module: nn.Conv2d | nn.Linear) -> int:
-        return module.weight.numel() * positions[module]
+    def macs(layer: nn.Module) -> int:
+        return sum(places.get(name, 0) * module.weight.numel() for name, module in prunable(model).items() if module is layer)
 
     return [(macs(source.module) + sum(macs(reader.module) for reader in source.readers)) / source.filters for source in sources]
