@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench arm64
+.PHONY: help setup demo test lint bench reproduce arm64
 SHELL := /bin/bash
 
 VENV := .venv
@@ -32,6 +32,9 @@ lint: setup ## ruff and pyright
 
 bench: setup ## speed against ONNX Runtime and against our own dense code
 	@$(PYTHON) -m tools.bench
+
+reproduce: setup ## the table of docs/results.md, hours of training; ROWS="..." for some of its rows
+	@$(PYTHON) -m tools.reproduce $(or $(ROWS),all)
 
 arm64:
 	@tools/arm64-packages
