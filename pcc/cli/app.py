@@ -90,7 +90,7 @@ def main() -> None:
             status = _fail("interrupted", INTERRUPTED_STATUS)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # Under torchrun, PyTorch's threads abort now and then while the interpreter ends, when all is written ("terminate called without an active
-        # exception", 1 run in 20), and torchrun reports a failure. So the interpreter does not end, the process does.
+        # exception", 2 runs of 18), and torchrun reports a failure. So the interpreter does not end, the process does.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -19,7 +19,7 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("--data", "data_name", required=True, metavar="DATA", help="mnist, cifar10, a folder with train/CLASS and test/CLASS, or FILE.py:loader.")
 @click.option("--recipe", "recipe_name", required=True, metavar="RECIPE", help="A .yaml file, or a recipe that ships with pcc, by name.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
-@click.option("--weights", metavar="WHAT", help="A .pt, .pth or .safetensors file, 'imagenet', or 'none' to train from scratch (default where there is none).")
+@click.option("--weights", metavar="WHAT", help="'trained' (default where there are any), a .pt, .pth or .safetensors file, or 'none' to train from scratch.")
 @click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for each process. Default: torch's choice.")
