@@ -20,6 +20,7 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("--recipe", "recipe_name", required=True, metavar="RECIPE", help="A .yaml file, or a recipe that ships with pcc, by name.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
 @click.option("--weights", metavar="WHAT", help="'trained' (default where there are any), a .pt, .pth or .safetensors file, or 'none' to train from scratch.")
+@click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
 @click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for each process. Default: torch's choice.")
@@ -30,6 +31,7 @@ def command(
     recipe_name: str,
     output: Path,
     weights: str | None,
+    teachers: tuple[str, ...],
     input_shape: tuple[int, ...] | None,
     resume: bool,
     threads: int | None,
@@ -55,6 +57,7 @@ def command(
                 here,
                 recipe_name=recipe_name,
                 weights=weights,
+                teachers=[_teacher(text) for text in teachers],
                 input_shape=_one_input(input_shape),
                 resume=resume,
                 watch=watch,
@@ -63,6 +66,13 @@ def command(
         raise click.exceptions.Exit(1) from None
     if here.first:
         click.echo(report.model_dump_json(indent=2)) if as_json else _print(report, output)
+
+
+def _teacher(text: str) -> tuple[str, str]:
+    model, equals, weights = text.partition("=")
+    if not (model and equals and weights):
+        raise PccError(f"--teacher {text}: give a model and its weights, for example resnet20=dense/model.safetensors")
+    return model, weights
 
 
 def _one_input(shape: tuple[int, ...] | None) -> tuple[int, int, int] | None:

@@ -1,5 +1,6 @@
 """What ``pcc prune`` does: opens model, data and recipe, runs the stages, writes the checkpoint that ``pcc compile`` takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +62,22 @@ def prune(
     *,
     recipe_name: str = "recipe",
     weights: str | None = None,
+    teachers: Sequence[tuple[str, str]] = (),
     input_shape: Shape | None = None,
     resume: bool = False,
     watch: Watcher | None = None,
 ) -> Report:
-    """Runs a recipe and, in the first process, writes checkpoint, report and log to a folder."""
+    """Runs a recipe and, in the first process, writes checkpoint, report and log to a folder.
+
+    ``teachers`` are models and their weights, as `open_model` takes them.
+    """
     with here.first_ahead():
         opened = open_model(model, weights, recipe.seed, input_shape)
         data = open_data(data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment)
+        teaching = [_teacher(*teacher, recipe.seed, input_shape, data) for teacher in teachers]
     module = opened.module
     check_outputs(module, data)
-    outcome = train(module, data, recipe, folder, here, resume=resume, watch=watch)
+    outcome = train(module, data, recipe, folder, here, teachers=teaching, resume=resume, watch=watch)
     layers = layer_costs(module, recipe.stages, data.input_shape)
     report = Report(
         model=model,
@@ -114,6 +120,15 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     weights = weights or ("trained" if found.weights else "none")
     module = found.factory() if weights == "none" else create(model, weights)
     return Opened(module, found.input_shape[1:], found.preprocessing)
+
+
+def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data) -> nn.Module:
+    module = open_model(model, weights, seed, input_shape if ".py" in model else None).module
+    try:
+        check_outputs(module, data)
+    except PccError as error:
+        raise PccError(f"teacher {model}: {error}") from None
+    return module
 
 
 @torch.no_grad()

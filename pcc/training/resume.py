@@ -45,17 +45,22 @@ class Progress:
         return replace(self, stage=self.stage + 1, epoch=0, start=start, model={}, method={}, optimizer={})
 
 
-def identity(recipe: Recipe, data: Data, model: nn.Module) -> Identity:
-    """Of a run of this recipe on these data from this model's weights."""
+def identity(recipe: Recipe, data: Data, model: nn.Module, teacher: nn.Module | None) -> Identity:
+    """Of a run of this recipe on these data from these networks' weights."""
+    return {
+        "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
+        "data set": f"{data.name}, {data.train_size} samples of {data.input_shape}",
+        "model or other weights": _digest(model),
+        "teacher": _digest(teacher) if teacher else "",
+    }
+
+
+def _digest(model: nn.Module) -> str:
     weights = hashlib.sha256()
     for name, value in model.state_dict().items():
         weights.update(f"{name} {tuple(value.shape)}".encode())
         weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return {
-        "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
-        "data set": f"{data.name}, {data.train_size} samples of {data.input_shape}",
-        "model or other weights": weights.hexdigest(),
-    }
+    return weights.hexdigest()
 
 
 def save_progress(folder: Path, run: Identity, progress: Progress) -> None:

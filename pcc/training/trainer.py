@@ -5,6 +5,7 @@ would have. It is the same in all processes, so that methods draw the same masks
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +25,7 @@ from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe, Stage
 from pcc.training.resume import Identity, Progress, identity, load_progress, save_progress
 from pcc.training.steps import Steps, Watcher, make_optimizer
+from pcc.training.teacher import teacher_of
 
 BEFORE = "as it came in"
 """The stage in the log's first row."""
@@ -47,17 +49,30 @@ class Outcome:
         return sum("loss" in row for row in self.rows)
 
 
-def train(model: nn.Module, data: Data, recipe: Recipe, folder: Path, here: Processes, *, resume: bool = False, watch: Watcher | None = None) -> Outcome:
+def train(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    folder: Path,
+    here: Processes,
+    *,
+    teachers: Sequence[nn.Module] = (),
+    resume: bool = False,
+    watch: Watcher | None = None,
+) -> Outcome:
     """Runs the recipe's stages on the model, in place.
 
-    ``folder`` gets the log and, after each epoch, what a resumed run needs. Raises `PccError` for what cannot work before the first epoch begins, and for
-    a loss that is not finite; what was saved after the last epoch stays. ``watch`` is told the part of the whole run.
+    ``folder`` gets the log and, after each epoch, what a resumed run needs. Stages that distill learn from ``teachers``, see `teacher_of`. ``watch`` is
+    told the part of the whole run. Raises `PccError` for what cannot work before the first epoch begins, and for a loss that is not finite; what was saved
+    after the last epoch stays.
     """
     model.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     here.share(model)
     epochs = check(model, data, recipe, here)
-    own = identity(recipe, data, model)
-    teacher = copy.deepcopy(model).eval().requires_grad_(False) if any(stage.train.distill for stage in recipe.stages) else None
+    teacher = teacher_of(model, recipe, teachers)
+    if teacher:
+        teacher.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    own = identity(recipe, data, model, teacher)
     progress = load_progress(folder, own, here.device) if resume else Progress()
     if here.first and not resume:
         files.begin(folder)

@@ -124,6 +124,19 @@ def test_scalars_of_a_resumed_run_appear_once(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
 
 
+def test_a_teacher_belongs_to_the_run(tmp_path: Path) -> None:
+    def go(teacher: torch.nn.Module, *, resume: bool) -> Outcome:
+        recipe = parse_recipe("train: {batch: 240, distill: {weight: 1}}\nstages: [{train: {epochs: 1}}]")
+        return train(net(), data(), recipe, tmp_path, Processes(0, 1, CPU), teachers=[teacher], resume=resume)
+
+    teacher, other = shaky(), shaky()
+    other.fc2.weight.data.neg_()
+    outcome = go(teacher, resume=False)
+    assert go(teacher, resume=True) == outcome
+    with pytest.raises(PccError, match="is of another teacher"):
+        go(other, resume=True)
+
+
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     recipe = "train: {batch: 240}\nstages: [{train: {epochs: 1}}]"
     with pytest.raises(PccError, match=r"nothing to resume: .*resume.pt does not exist; run without --resume"):

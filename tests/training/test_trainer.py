@@ -16,6 +16,7 @@ from pcc.training.processes import Processes
 from pcc.training.recipe import Distillation, Training, parse_recipe
 from pcc.training.resume import identity, load_progress
 from pcc.training.steps import learning_rate, loss_of, make_optimizer
+from pcc.training.teacher import teacher_of
 from pcc.training.trainer import train
 from tests.training.methods.loop import data, net, run
 
@@ -64,23 +65,37 @@ def test_the_teachers_opinion_is_in_the_loss() -> None:
     assert float(loss_of(alone, opinion, labels, opinion)) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_student_learns_from_the_model_as_it_came_in(tmp_path: Path) -> None:
+DISTILLED = """
+train: {batch: 48, lr: 0.1, weight_decay: 0, distill: {weight: 1}}
+structures: {fc1: {unstructured: {rate: 8}}, conv2: {unstructured: {rate: 4}}}
+stages: [{one-shot: }, {train: {epochs: 8}}]
+"""
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["the model as it came in", "another"])
+def test_a_student_learns_from(tmp_path: Path, *, others: bool) -> None:
     """Labels say nothing here, the weight of the teacher is 1: what the pruned student learns to agree with is the teacher."""
     teacher, student = net(), net()
     run(teacher, RECIPE.split("  - admm")[0], tmp_path / "teacher")
-    student.load_state_dict(teacher.state_dict())
-    recipe = """
-train: {batch: 48, lr: 0.02, weight_decay: 0, distill: {weight: 1}}
-structures: {fc1: {unstructured: {rate: 8}}, conv2: {unstructured: {rate: 4}}}
-stages: [{one-shot: }, {train: {epochs: 4}}]
-"""
-    outcome = run(student, recipe, tmp_path / "student")
+    if not others:
+        student.load_state_dict(teacher.state_dict())
+    outcome = train(student, data(), parse_recipe(DISTILLED), tmp_path, Processes(0, 1, CPU), teachers=[teacher] if others else [])
     losses = [row["loss"] for row in outcome.rows if "loss" in row]
     assert losses[-1] < losses[0] / 2
     x, _ = data().test_samples(torch.arange(80))
     with torch.no_grad():
         agreed = student.eval()(x).argmax(1) == teacher.eval()(x).argmax(1)
     assert float(agreed.float().mean()) > 0.9
+
+
+def test_several_teachers_are_one() -> None:
+    members = [net(), net()]
+    teacher = teacher_of(net(), parse_recipe(DISTILLED), members)
+    assert teacher
+    assert not teacher.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    x, _ = data().test_samples(torch.arange(8))
+    torch.testing.assert_close(teacher(x), (members[0].eval()(x) + members[1].eval()(x)) / 2)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
@@ -135,7 +150,7 @@ def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run(net(), recipe, tmp_path)
     assert str(error.value).startswith(message)
     assert str(error.value).endswith("try a lower lr; what was saved after the epoch before is kept")
-    progress = load_progress(tmp_path, identity(parse_recipe(recipe), data(), net()), CPU)
+    progress = load_progress(tmp_path, identity(parse_recipe(recipe), data(), net(), None), CPU)
     assert (progress.stage, progress.epoch) == (1, 0)
     assert all(bool(value.isfinite().all()) for value in progress.start.values())
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3

@@ -11,7 +11,7 @@ from pcc.errors import PccError
 from pcc.training.prune import Report
 from tools.reproduce.latency import speedup
 from tools.reproduce.page import write_page
-from tools.reproduce.result import Result
+from tools.reproduce.result import Result, load
 from tools.reproduce.rows import ROWS, Row, rows
 
 FOLDER = Path("out/reproduce")
@@ -26,11 +26,13 @@ def main(names: tuple[str, ...], again: bool) -> None:
         wanted = rows(list(names))
     except PccError as error:
         raise click.UsageError(str(error)) from None
+    asked = {row.name for row in wanted if row.name in names or "all" in names}
     for row in wanted:
-        if (again and (row.name in names or "all" in names)) or not checkpoint(row).is_file():
+        if (again and row.name in asked) or not checkpoint(row).is_file():
             run(row)
     for row in wanted:
-        measure(row).save()
+        if row.name in asked or load(row.name) is None:
+            measure(row).save()
     write_page()
 
 
@@ -49,6 +51,8 @@ def run(row: Row) -> None:
     arguments = ["prune", row.network, "--data", row.data, "--recipe", row.recipe, "-o", str(folder)]
     if row.start:
         arguments += ["--weights", str(checkpoint(ROWS[row.start]))]
+    for teacher in (ROWS[name] for name in row.teachers):
+        arguments += ["--teacher", f"{teacher.network}={checkpoint(teacher)}"]
     if (folder / "resume.pt").is_file():
         arguments.append("--resume")
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)

@@ -19,6 +19,8 @@ class Row:
     """The row whose checkpoint it starts from; None: from scratch."""
     claim: str = ""
     """What the paper says."""
+    teachers: tuple[str, ...] = ()
+    """Rows of networks that stages with ``distill`` learn from, in place of the network as it came in."""
 
 
 _LENET = [
@@ -72,6 +74,15 @@ ROWS = {
         *_cifar("vgg8"),
         Row("vgg8-demo", "vgg8", "cifar10", "demo-vgg8", "8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
         *_cifar("resnet20"),
+        Row(
+            "vgg8-shipped",
+            "vgg8",
+            "cifar10",
+            "shipped-vgg8",
+            "the same, taught further by the dense network and ResNet-20",
+            "vgg8-demo",
+            teachers=("vgg8-dense", "resnet20-dense"),
+        ),
     ]
 }
 
@@ -84,7 +95,7 @@ def rows(names: list[str]) -> list[Row]:
         if name not in ROWS:
             raise PccError(f"no row '{name}': choose all or some of {', '.join(ROWS)}")
         row = ROWS[name]
-        for before in (f"{row.network}-dense", row.start):
+        for before in (f"{row.network}-dense", row.start, *row.teachers):
             if before and before != name:
                 add(before)
         ordered[name] = row
