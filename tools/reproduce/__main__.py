@@ -12,7 +12,7 @@ from pcc.training.prune import Report
 from tools.reproduce.latency import speedup
 from tools.reproduce.page import write_page
 from tools.reproduce.result import Result, load
-from tools.reproduce.rows import ROWS, Row, rows
+from tools.reproduce.rows import ROWS, Row, dense, rows
 
 FOLDER = Path("out/reproduce")
 
@@ -38,11 +38,6 @@ def main(names: tuple[str, ...], again: bool) -> None:
 
 def checkpoint(row: Row) -> Path:
     return FOLDER / row.name / "model.safetensors"
-
-
-def dense(row: Row) -> Row:
-    """The network of a row as it is without compression."""
-    return ROWS[f"{row.network}-dense"]
 
 
 def run(row: Row) -> None:

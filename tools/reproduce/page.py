@@ -11,7 +11,12 @@ PAGE = Path("docs/results.md")
 
 _HEADERS = ["method and structure", "accuracy", "dense", "weights", "weight data", "stored", "MACs", "latency", "epochs", "minutes", "paper"]
 
-_TITLES = {"lenet5": "LeNet-5 (20-50-500-10, 430,500 weights) on MNIST", "vgg8": "VGG-8 on CIFAR-10", "resnet20": "ResNet-20 on CIFAR-10"}
+_TITLES = {
+    "lenet5": "LeNet-5 (20-50-500-10, 430,500 weights) on MNIST",
+    "vgg8": "VGG-8 on CIFAR-10",
+    "resnet20": "ResNet-20 on CIFAR-10",
+    "vgg16_cifar": "VGG-16 on CIFAR-10",
+}
 
 _INTRODUCTION = """# Results
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from pcc.errors import PccError
 
 
@@ -67,6 +69,23 @@ def _cifar(network: str) -> list[Row]:
     return [dense, *pruned]
 
 
+_VGG16 = [
+    Row("vgg16-dense", "vgg16_cifar", "cifar10", "dense-vgg16", "dense"),
+    *(
+        Row(f"vgg16-{name}", "vgg16_cifar", "cifar10", recipe, title, "vgg16-dense", claim)
+        for name, recipe, title, claim in (
+            ("connectivity-8x", "connectivity-vgg16-8x", "8 patterns, connectivity 3.6x", "8x, no loss (PCONV, PatDNN)"),
+            ("connectivity-12x", "connectivity-vgg16-12x", "8 patterns, connectivity 5.4x", "12x (PCONV)"),
+            ("connectivity-19.7x", "connectivity-vgg16-19.7x", "8 patterns, connectivity 8.8x", "19.7x (PCONV)"),
+            ("drop-pruning", "drop-pruning-vgg16", "DropPruning, unstructured", "11.1x, no loss (Jia 2018)"),
+            ("memristor", "memristor-vgg16", "ADMM, crossbar rows and columns, 16 conductance states", "29.8x, 0.5 points lost (Yuan 2019)"),
+            ("dcp-adapt", "dcp-adapt-vgg16", "DCP-Adapt, channels", "15.6x (Zhuang 2018)"),
+        )
+    ),
+]
+"""For an accelerator: seven times the multiply-accumulates of VGG-8."""
+
+
 ROWS = {
     row.name: row
     for row in [
@@ -83,23 +102,33 @@ ROWS = {
             "vgg8-demo",
             teachers=("vgg8-dense", "resnet20-dense"),
         ),
+        *_VGG16,
     ]
 }
 
 
+def dense(row: Row) -> Row:
+    """The network of a row as it is without compression."""
+    return ROWS[f"{row.name.partition('-')[0]}-dense"]
+
+
 def rows(names: list[str]) -> list[Row]:
-    """Rows by name, ``all`` for all of them, each after the dense row and the row it starts from. `PccError` for a name that is none."""
+    """Rows by name, ``all`` for all that this machine can run, each after the dense row and the row it starts from. `PccError` for a name that is none."""
     ordered: dict[str, Row] = {}
 
     def add(name: str) -> None:
         if name not in ROWS:
             raise PccError(f"no row '{name}': choose all or some of {', '.join(ROWS)}")
         row = ROWS[name]
-        for before in (f"{row.network}-dense", row.start, *row.teachers):
+        for before in (dense(row).name, row.start, *row.teachers):
             if before and before != name:
                 add(before)
         ordered[name] = row
 
-    for name in ROWS if names == ["all"] else names:
+    for name in _able() if names == ["all"] else names:
         add(name)
     return list(ordered.values())
+
+
+def _able() -> list[str]:
+    return [name for name, row in ROWS.items() if row not in _VGG16 or torch.cuda.is_available()]
