@@ -16,6 +16,7 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.sparsity import structures
 from pcc.sparsity.compose import Composition
+from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.structure import Count, Structure
 from pcc.training.evaluate import positions
 from pcc.training.layers import array, bind
@@ -132,11 +133,21 @@ def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structur
 def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tuple[str, Count]:
     for structure in given:
         try:
-            return describe(structure), structure.count(weight, groups)
+            structure.count(weight, groups)
         except PccError:  # the weight has not, or no longer, this structure
             continue
+        structure = _with_unread_channels(structure, weight, groups)
+        return describe(structure), structure.count(weight, groups)
     dense = Count(weight.size, int(np.count_nonzero(weight)), 4 * weight.size, 0)
     if not given and dense.kept == dense.weights:
         return "dense", dense
     found = [(describe(one), one.count(weight, groups)) for one in structures.detect(weight, groups)]
     return min([("dense", dense), *found], key=lambda one: one[1].data_bytes + one[1].index_bytes)
+
+
+def _with_unread_channels(structure: Structure, weight: np.ndarray, groups: int) -> Structure:
+    """Where filters were pruned, their readers have lost channels too (`pcc.training.methods.unused_paths`)."""
+    if not isinstance(structure, Filter):
+        return structure
+    channels = Channel.detect(*structure.thin(weight, structure.choose(np.square(weight, dtype=np.float64), groups), groups))
+    return structure if isinstance(channels, str) else Composition((structure, channels))

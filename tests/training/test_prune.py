@@ -11,6 +11,7 @@ from pcc.frontend.checkpoint import load_weights
 from pcc.models.cifar import vgg8
 from pcc.sparsity.unstructured import Unstructured
 from pcc.training.methods.one_shot import OneShot
+from pcc.training.methods.unused_paths import UnusedPaths
 from pcc.training.prune import check_outputs, open_model, save_checkpoint
 from pcc.training.recipe import Stage, parse_recipe, parse_structures
 from pcc.training.report import describe, layer_costs, total
@@ -59,6 +60,17 @@ def test_what_no_recipe_names_is_detected() -> None:
     assert fc1.structure != "dense"
     given = parse_recipe("structures: {fc1: {unstructured: {rate: 64}}}\nstages: [{one-shot: }]").stages
     assert layer_costs(model, given, (1, 8, 8))[2] == fc1, "it has not the structure of the recipe"
+
+
+def test_channels_of_filters_that_are_gone_count_with_them() -> None:
+    recipe = parse_recipe("structures: {conv1: {filter: {rate: 2}}, conv2: {filter: {rate: 3}}}\nstages: [{one-shot: }, {unused-paths: }]")
+    model = net()
+    list(OneShot(model, parse_structures(recipe.stages[0].structures)))
+    list(UnusedPaths(model, {}))
+    conv1, conv2, fc1, _ = layer_costs(model, recipe.stages, (1, 8, 8))
+    assert (conv1.structure, conv1.kept) == ("filter{rate=2}", 36)
+    assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("filter{rate=3} + channel{rate=2}", 4 * 4 * 9, 4 * 4 * 4 * 9)
+    assert (fc1.structure, fc1.weight_rate) == ("channel{rate=3}", 3)
 
 
 def test_structures_in_one_line() -> None:

@@ -45,7 +45,7 @@ _LENET = [
     ),
 ]
 
-_CIFAR_RECIPES = {
+_CIFAR_ROWS = {
     "patterns-4": "4 designed patterns",
     "patterns-8": "8 mined patterns",
     "patterns-12": "12 mined patterns",
@@ -53,18 +53,28 @@ _CIFAR_RECIPES = {
     "connectivity-share2": "8 patterns, connectivity 3.6x, shared by 2 filters",
     "connectivity-share4": "8 patterns, connectivity 3.6x, shared by 4 filters",
     "unstructured": "unstructured 8.1x",
-    "filter": "filter 2.85x",
+    "filter": "filters, with the channels they feed",
     "column": "column 8.1x",
     "tetris": "TETRIS blocks 8.1x",
 }
-"""Recipes that both CIFAR-10 networks take, all at the MACs of patterns with connectivity 3.6x but for patterns alone."""
+"""Of both CIFAR-10 networks, all at the MACs of patterns with connectivity 3.6x but for patterns alone. The recipe is cifar10-NAME..."""
+_OWN_RECIPES = {("resnet20", "filter"): "filter-resnet20"}
+"""...but for these."""
 
 
 def _cifar(network: str) -> list[Row]:
     dense = Row(f"{network}-dense", network, "cifar10", "cifar10-dense", "dense")
     pruned = [
-        Row(f"{network}-{recipe}", network, "cifar10", f"cifar10-{recipe}", title, dense.name, "no loss (PCONV, PatDNN)" if "pattern" in title else "")
-        for recipe, title in _CIFAR_RECIPES.items()
+        Row(
+            f"{network}-{name}",
+            network,
+            "cifar10",
+            _OWN_RECIPES.get((network, name), f"cifar10-{name}"),
+            title,
+            dense.name,
+            "no loss (PCONV, PatDNN)" if "pattern" in title else "",
+        )
+        for name, title in _CIFAR_ROWS.items()
     ]
     return [dense, *pruned]
 

@@ -17,6 +17,7 @@ _CLASSES = {
     "gradual": "gradual:Gradual",
     "drop-pruning": "drop_pruning:DropPruning",
     "hybrid": "hybrid:Hybrid",
+    "unused-paths": "unused_paths:UnusedPaths",
     "quantize": "quantize:Quantize",
     "cluster": "cluster:Cluster",
     "vrpge": "vrpge:Vrpge",
