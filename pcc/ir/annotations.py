@@ -48,6 +48,17 @@ class Connectivity(Structure):
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """Filters and input channels that a layer had before drop-filters."""
+
+    filters: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"dropped(filters={self.filters},channels={self.channels})"
+
+
+@dataclass(frozen=True)
 class FilterOrder:
     """The node's output channel ``i`` was output channel ``permutation[i]`` of the imported model."""
 

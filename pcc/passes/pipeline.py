@@ -24,7 +24,7 @@ from pcc.errors import PccError
 from pcc.passes.manager import pass_level
 from pcc.passes.registry import pass_class, suggestion
 
-DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
+DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
 
 _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([,={}\[\]])|([^\s,={}\[\]"]+(?:\s+[^\s,={}\[\]"]+)*))\s*')
 _MARKS = set(",={}[]")

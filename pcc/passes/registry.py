@@ -16,6 +16,7 @@ _OWN = (
     "fold-batchnorm",
     "prune-pattern",
     "prune-connectivity",
+    "drop-filters",
     "fuse-epilogues",
     "reorder-kernels",
     "select-kernels",

@@ -24,6 +24,7 @@ STAGES = {
     "synaptic-strength": "{epochs: 2, rate: 4}",
     "gradual": f"{{epochs: 2, start: 0, end: 2, structures: {{{UNSTRUCTURED}}}}}",
     "drop-pruning": f"{{epochs: 4, steps: 2, every: 1, structures: {{{UNSTRUCTURED}}}}}",
+    "unused-paths": "",
     "hybrid": '{macs_rate: 1.5, samples: 60, points: 3, structures: {"@conv": {filter: {rate: 2}}}}',
     "quantize": '{epochs: 4, structures: {"@all": {levels: {bits: 4}}}}',
     "cluster": '{epochs: 2, structures: {"@all": {centroids: {clusters: 5}}}}',

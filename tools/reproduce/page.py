@@ -24,7 +24,7 @@ Made by `python -m tools.reproduce all`, or one row by `python -m tools.reproduc
 Accuracy is on the whole test set, in fp32, with the weights of the last epoch: no epoch was picked by it. Rates are over the weights of all
 convolutions and linear layers, those left dense included: *weights* counts them, *weight data* counts bytes of values, *stored* bytes with indices,
 *MACs* multiply-accumulates with weights that are not zero. *Latency* is that of the compiled dense network over that of the compiled pruned one, on
-one AVX-512 core; a dash where no layer got a sparse kernel. Epochs and minutes are the row's own, minutes those of two busy cores.
+one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores.
 """
 
 _IMAGENET = """## ImageNet networks without the ImageNet set
