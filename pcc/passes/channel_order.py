@@ -7,7 +7,6 @@ Orders are int64 (C,): new channel ``i`` is old channel ``order[i]``.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from torch.fx import Node
 from pcc.ir.annotations import FilterOrder, annotate, annotation
 from pcc.ir.graph import arguments, assign_attribute, constant, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESHAPE, RESIZE2D, SLICE
+from pcc.passes.channel_use import flattened
+from pcc.passes.operands import users_of
 
 
 def reorder_channels(conv: Node, order: np.ndarray) -> str | None:
@@ -65,7 +66,7 @@ class _Plan:
     def permute_constant(self, reader: Node, operand: Node, axis: int, order: np.ndarray) -> None:
         if operand.op != "get_attr":
             raise _NotFree(f"{operand.name}, which {reader.name} reads, is computed")
-        if sum(len(node.users) for node in operand.graph.find_nodes(op="get_attr") if node.target == operand.target) > 1:
+        if users_of(operand) > 1:
             raise _NotFree(f"{operand.name} belongs to several layers")
         self.constants.append((operand, axis, order))
 
@@ -144,12 +145,10 @@ def _elementwise(node: Node, plan: _Plan) -> None:
 
 
 def _reshape(node: Node, plan: _Plan) -> None:
-    """The channels stay a dimension, or are flattened together with all dimensions behind them."""
-    x = node.all_input_nodes[0]
-    before, after = shape_of(x), shape_of(node)
-    if len(after) < 2 or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
-        raise _NotFree(f"{node.name} reshapes it from {list(before)} to {list(after)}")
-    plan.carried[node] = _spread(plan.carried[x], after[1] // before[1])
+    x, count = node.all_input_nodes[0], flattened(node)
+    if count is None:
+        raise _NotFree(f"{node.name} reshapes it from {list(shape_of(x))} to {list(shape_of(node))}")
+    plan.carried[node] = _spread(plan.carried[x], count)
 
 
 def _slice(node: Node, plan: _Plan) -> None:

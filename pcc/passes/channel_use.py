@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from pcc.ir.activation import Activation
 from pcc.ir.graph import arguments, constant, shape_of
 from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESHAPE, RESIZE2D, SLICE
+from pcc.passes.operands import users_of
 from pcc.sparsity.detect import detect_structure
 
 
@@ -75,11 +76,15 @@ def is_constant_layer(node: Node) -> bool:
     """Whether a convolution or linear layer has constant weights of its own, that no other layer reads."""
     given = arguments(node)
     parameters = [given["weight"], *([given["bias"]] if given["bias"] is not None else [])]
-    return all(one.op == "get_attr" and _reads(one) == 1 for one in parameters)
+    return all(one.op == "get_attr" and users_of(one) == 1 for one in parameters)
 
 
-def _reads(operand: Node) -> int:
-    return sum(len(node.users) for node in operand.graph.find_nodes(op="get_attr") if node.target == operand.target)
+def flattened(reshape: Node) -> int | None:
+    """How many neighbours a reshape makes of each channel: 1 where channels stay a dimension, more where what is behind them joins them; else None."""
+    before, after = shape_of(reshape.all_input_nodes[0]), shape_of(reshape)
+    if min(len(before), len(after)) < 2 or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
+        return None
+    return after[1] // before[1]
 
 
 def _keep_whole_groups(conv: Node, needed: np.ndarray) -> None:
@@ -164,13 +169,11 @@ def _slice(node: Node, use: ChannelUse) -> None:
 
 
 def _reshape(node: Node, use: ChannelUse) -> None:
-    """The channels stay a dimension, or are flattened together with all dimensions behind them."""
-    x = node.all_input_nodes[0]
-    before, after = shape_of(x), shape_of(node)
-    if len(before) < 2 or len(after) < 2 or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
+    x, count = node.all_input_nodes[0], flattened(node)
+    if count is None:
         return _opaque(node, use)
-    source = np.repeat(np.arange(before[1]), after[1] // before[1])
-    use.tie(x, node, source, np.arange(after[1]))
+    source = np.repeat(np.arange(shape_of(x)[1]), count)
+    use.tie(x, node, source, np.arange(len(source)))
     use.zero[node] = use.zero[x][source]
     return None
 

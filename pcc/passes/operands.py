@@ -28,6 +28,11 @@ def set_constant(node: Node, name: str, old: Node | None, value: Tensor, fallbac
     set_argument(node, name, add_constant(node, str(old.target) if old is not None else fallback, value))
 
 
+def users_of(constant: Node) -> int:
+    """How many calls read a constant, through whatever ``get_attr`` node."""
+    return sum(len(node.users) for node in constant.graph.find_nodes(op="get_attr", target=constant.target))
+
+
 def _readers(constant: Node) -> int:
     """How many ``get_attr`` nodes read the same attribute."""
     return sum(1 for node in constant.graph.find_nodes(op="get_attr", target=constant.target))

@@ -215,8 +215,8 @@ def test_interrupted_compile_leaves_nothing(tmp_path: Path, stage: str) -> None:
     command = [SCRIPT, "compile", "mobilenet_v2", "--weights", "none", "--threads", "2", "-o", out / "net"]
     environment = {**os.environ, "PCC_CACHE": str(cache)}  # empty: all kernels have to be compiled
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-    time.sleep(1.0)
-    while stage == "kernels" and process.poll() is None and not any((cache / "kernels").glob("*/*")):
+    memory = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and not ("torch" in memory.read_text() if stage == "loading" else any((cache / "kernels").glob("*/*"))):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
     _, err = process.communicate(timeout=60)
