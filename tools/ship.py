@@ -1,11 +1,10 @@
-"""`python -m tools.ship CHECKPOINT`: makes what comes with pcc, ``pcc/models/shipped``, of a vgg8 that ``pcc prune`` trained and pruned.
+"""`python -m tools.ship PRUNED DENSE`: makes what comes with pcc, ``pcc/models/shipped``, of the checkpoints of a vgg8 that was trained and then pruned.
 
 The weights are packed with values in half precision, and the file notes what that network gets right, of all of CIFAR-10's test photos and of the 200 that
-are shipped with it. The accuracy of the dense network comes from the report beside the checkpoint.
+are shipped with it, and what its dense self gets right.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from pcc.models.weights import SHIPPED, VGG8_CIFAR10, write_atomically
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Count, Structure
 from pcc.training.data import Data, open_data
-from pcc.training.folder import REPORT
 
 NETWORK = "vgg8"
 DATA = "cifar10"
@@ -32,22 +30,22 @@ BATCH = 500
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("pruned", type=Path)
+    parser.add_argument("dense", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=SHIPPED, help="the folder to write to (default: %(default)s)")
     arguments = parser.parse_args()
     try:
-        ship(arguments.checkpoint, arguments.output)
+        ship(arguments.pruned, arguments.dense, arguments.output)
     except PccError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def ship(checkpoint: Path, folder: Path) -> None:
+def ship(pruned: Path, dense: Path, folder: Path) -> None:
     """Writes the photos and the packed network, and says what it is worth."""
-    dense = dense_accuracy(checkpoint)
     module = entry(NETWORK).factory().eval()
-    load_weights(module, checkpoint)
+    load_weights(module, pruned)
     packed, cost = pack(module)
 
     data = open_data(DATA)
@@ -58,13 +56,15 @@ def ship(checkpoint: Path, folder: Path) -> None:
     trained = answers(module, data)
     module.load_state_dict(packed.unpack())
     shipped = answers(module, data)
+    load_weights(module, dense)
+    dense_right = int((answers(module, data) == labels).sum())
 
     right = shipped == labels
     notes = {
         "model": NETWORK,
         "data": DATA,
         "accuracy": int(right.sum()) / len(labels),
-        "dense_accuracy": dense,
+        "dense_accuracy": dense_right / len(labels),
         "photos_right": int(right[torch.from_numpy(chosen)].sum()),
     }
     written = folder / VGG8_CIFAR10.file
@@ -72,7 +72,7 @@ def ship(checkpoint: Path, folder: Path) -> None:
     print(f"{written}: {written.stat().st_size:,} bytes; {folder / SHEET.name}: {(folder / SHEET.name).stat().st_size:,} bytes")
     print(f"pruned convolutions: {cost.weights:,} weights, {cost.kept:,} kept, {cost.rate:.2f} times fewer")
     print(f"test photos right: {float((trained == labels).float().mean()):.2%} as trained, {notes['accuracy']:.2%} in half precision, ", end="")
-    print(f"{dense:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with half precision")
+    print(f"{notes['dense_accuracy']:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with half precision")
     print(f"{notes['photos_right']} of the {len(chosen)} photos right")
 
 
@@ -114,15 +114,6 @@ def pack(module: nn.Module) -> tuple[PackedState, Count]:
 def answers(module: nn.Module, data: Data) -> torch.Tensor:
     """The class that the network gives each test photo, int64 (N,)."""
     return torch.cat([module(inputs).argmax(dim=1) for inputs, _ in data.test_batches(BATCH)])
-
-
-def dense_accuracy(checkpoint: Path) -> float:
-    """What the network got right before it was pruned."""
-    report = checkpoint.parent / REPORT
-    try:
-        return float(json.loads(report.read_text(encoding="utf-8"))["dense_accuracy"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise PccError(f"{report} does not give the accuracy of the dense network: keep the report that pcc prune wrote beside the checkpoint") from None
 
 
 if __name__ == "__main__":

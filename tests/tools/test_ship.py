@@ -47,11 +47,3 @@ def test_only_pruned_convolutions_are_packed() -> None:
     assert set(packed.contents.weights) == {"1.weight"}
     assert (cost.weights, cost.kept) == (8 * 4 * 9, 8 * 4 * 2)
     assert torch.equal(packed.unpack()["1.weight"], grouped.half().float())
-
-
-@pytest.mark.parametrize("report", [None, "{}", "[]", '{"dense_accuracy": null}', "{"])
-def test_a_checkpoint_without_its_report_is_refused(report: str | None, tmp_path: Path) -> None:
-    if report is not None:
-        (tmp_path / "report.json").write_text(report)
-    with pytest.raises(PccError, match="does not give the accuracy of the dense network"):
-        ship.dense_accuracy(tmp_path / "model.safetensors")

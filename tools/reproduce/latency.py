@@ -10,7 +10,7 @@ from pcc.models import create, entry
 from pcc.package import open_package
 from tools.peers import interleaved_medians
 
-RUNS = 401
+RUNS = 101
 
 
 def speedup(network: str, dense: Path, pruned: Path, folder: Path) -> float | None:
