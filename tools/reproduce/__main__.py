@@ -46,8 +46,6 @@ def run(row: Row) -> None:
     arguments = ["prune", row.network, "--data", row.data, "--recipe", row.recipe, "-o", str(folder)]
     if row.start:
         arguments += ["--weights", str(checkpoint(ROWS[row.start]))]
-    for teacher in (ROWS[name] for name in row.teachers):
-        arguments += ["--teacher", f"{teacher.network}={checkpoint(teacher)}"]
     if (folder / "resume.pt").is_file():
         arguments.append("--resume")
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)

@@ -21,8 +21,6 @@ class Row:
     """The row whose checkpoint it starts from; None: from scratch."""
     claim: str = ""
     """What the paper says."""
-    teachers: tuple[str, ...] = ()
-    """Rows of networks that stages with ``distill`` learn from, in place of the network as it came in."""
 
 
 _LENET = [
@@ -104,15 +102,6 @@ ROWS = {
         *_cifar("vgg8"),
         Row("vgg8-demo", "vgg8", "cifar10", "demo-vgg8", "8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
         *_cifar("resnet20"),
-        Row(
-            "vgg8-shipped",
-            "vgg8",
-            "cifar10",
-            "shipped-vgg8",
-            "the same, taught further by the dense network and ResNet-20",
-            "vgg8-demo",
-            teachers=("vgg8-dense", "resnet20-dense"),
-        ),
         *_VGG16,
     ]
 }
@@ -131,7 +120,7 @@ def rows(names: list[str]) -> list[Row]:
         if name not in ROWS:
             raise PccError(f"no row '{name}': choose all or some of {', '.join(ROWS)}")
         row = ROWS[name]
-        for before in (dense(row).name, row.start, *row.teachers):
+        for before in (dense(row).name, row.start):
             if before and before != name:
                 add(before)
         ordered[name] = row
