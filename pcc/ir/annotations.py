@@ -49,7 +49,7 @@ class Connectivity(Structure):
 
 @dataclass(frozen=True)
 class Dropped:
-    """Filters and input channels that a layer had before drop-filters."""
+    """How many filters and input channels drop-filters took from a layer."""
 
     filters: int
     channels: int

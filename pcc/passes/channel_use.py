@@ -2,7 +2,7 @@
 
 Channels are dimension 1. What works on each channel alone (depthwise convolutions, pooling, elementwise operations, additions of a shortcut) ties the
 channels of its operands and of its result together: they stay or go as one. So do the parts of a concatenation and the features that a map is flattened
-to. Readers that are not understood need all channels.
+to. Readers that are not understood need all channels, and so do constants.
 """
 
 from collections.abc import Callable
@@ -30,10 +30,9 @@ class ChannelUse:
         """Channels that have to stay."""
         self._ties: list[tuple[Node, np.ndarray, Node, np.ndarray]] = []
         for node in graph_module.graph.nodes:
-            if node.op in ("placeholder", "call_function") and len(shape_of(node)) > 1:
+            if node.op != "output" and len(shape_of(node)) > 1:
                 self.zero[node], self.needed[node] = np.zeros((2, shape_of(node)[1]), bool)
-            if node.op != "get_attr":
-                _RULES.get(node.target, _opaque)(node, self)
+            (_RULES.get(node.target, _opaque) if node in self.needed else _opaque)(node, self)
         self._settle()
 
     @property
@@ -140,7 +139,7 @@ def _elementwise(node: Node, use: ChannelUse) -> None:
     given, shape = arguments(node), shape_of(node)
     values = [operand for operand in given["xs"] if operand.op != "get_attr"]
     alike = [operand for operand in values if operand in use.zero and len(shape_of(operand)) == len(shape) and shape_of(operand)[1] == shape[1]]
-    if len(shape) < 2 or not alike:
+    if not alike:
         return _opaque(node, use)
     for operand in values:
         use.tie(operand, node) if operand in alike else use.need(operand)

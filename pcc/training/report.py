@@ -133,11 +133,12 @@ def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structur
 def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tuple[str, Count]:
     for structure in given:
         try:
-            structure.count(weight, groups)
+            count = structure.count(weight, groups)
         except PccError:  # the weight has not, or no longer, this structure
             continue
-        structure = _with_unread_channels(structure, weight, groups)
-        return describe(structure), structure.count(weight, groups)
+        if isinstance(structure, Filter) and (both := _with_unread_channels(structure, weight, groups)):
+            structure, count = both, both.count(weight, groups)
+        return describe(structure), count
     dense = Count(weight.size, int(np.count_nonzero(weight)), 4 * weight.size, 0)
     if not given and dense.kept == dense.weights:
         return "dense", dense
@@ -145,9 +146,7 @@ def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tup
     return min([("dense", dense), *found], key=lambda one: one[1].data_bytes + one[1].index_bytes)
 
 
-def _with_unread_channels(structure: Structure, weight: np.ndarray, groups: int) -> Structure:
-    """Where filters were pruned, their readers have lost channels too (`pcc.training.methods.unused_paths`)."""
-    if not isinstance(structure, Filter):
-        return structure
-    channels = Channel.detect(*structure.thin(weight, structure.choose(np.square(weight, dtype=np.float64), groups), groups))
-    return structure if isinstance(channels, str) else Composition((structure, channels))
+def _with_unread_channels(filters: Filter, weight: np.ndarray, groups: int) -> Composition | None:
+    """Where filters were pruned, their readers may have lost channels too (`pcc.training.methods.unused_paths`); None where they have not."""
+    channels = Channel.detect(*filters.thin(weight, filters.choose(np.square(weight, dtype=np.float64), groups), groups))
+    return None if isinstance(channels, str) else Composition((filters, channels))

@@ -55,10 +55,10 @@ def kill(layer: nn.Conv2d | nn.Linear, *filters: int) -> None:
         layer.bias.data[list(filters)] = 0
 
 
-def dropped(module: nn.Module, *shape: int) -> GraphModule:
+def dropped(module: nn.Module, *shape: int, pipeline: str = BEFORE) -> GraphModule:
     """The graph after the pass, which computes what it did before."""
     x = torch.randn(shape or (2, 3, 9, 7), generator=torch.Generator().manual_seed(1))
-    graph_module = run(import_module(module, (x,)), BEFORE)
+    graph_module = run(import_module(module, (x,)), pipeline)
     expected = output(graph_module, x)
     run(graph_module, "drop-filters")
     verify_structure(graph_module)
@@ -137,6 +137,25 @@ def test_constants_stay(why: str) -> None:
         "batch norm": ("stem", "1 of 8 filters are dead, but their bias or activation makes them constants"),
     }[why]
     assert reason in [skip.reason for skip in skips(convs(graph_module)[name])]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_constants_that_are_added_need_their_channels(fused: bool) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+            self.shift = nn.Parameter(torch.randn(1, 6, 5, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(torch.relu(self.first(x) + self.shift)).flatten()[3:]
+
+    torch.manual_seed(0)
+    module = Shifted().eval()
+    kill(module.first, 2, 3)
+    module.second.weight.data[:, 4:] = 0
+    graph_module = dropped(module, 1, 3, 5, 5, pipeline=BEFORE + ",fuse-epilogues" if fused else BEFORE)
+    assert sizes(graph_module) == {"first": (6, 3) if fused else (4, 3), "second": (4, 6) if fused else (4, 4)}
 
 
 def test_layers_that_share_a_weight_keep_it() -> None:
