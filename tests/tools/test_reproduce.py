@@ -25,7 +25,7 @@ def test_every_recipe_fits_its_network(row: Row) -> None:
 
 
 def test_a_row_comes_after_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [row.name for row in rows(["lenet5-cluster-246x"])] == ["lenet5-dense", "lenet5-progressive-167x", "lenet5-progressive-246x", "lenet5-cluster-246x"]
+    assert [row.name for row in rows(["lenet5-cluster"])] == ["lenet5-dense", "lenet5-gradual-246x", "lenet5-cluster"]
     with pytest.raises(PccError, match="no row 'vgg9'"):
         rows(["vgg9"])
     for accelerator in (False, True):
