@@ -69,12 +69,12 @@ class Setup:
     """What a network is cut to: the kernels of its convolutions but the first, depthwise ones left out."""
 
     network: str
-    patterns: str | int | None
+    patterns: int | None
     rate: float
     share: int = 1
 
     def __str__(self) -> str:
-        patterns = {None: "", "designed": "4 designed patterns", 8: "8 patterns"}[self.patterns]
+        patterns = f"{self.patterns} patterns" if self.patterns else ""
         connectivity = f"connectivity {self.rate:g}x" if self.rate > 1 else ""
         shared = f"shared by {self.share} filters" if self.share > 1 else ""
         return ", ".join(part for part in (patterns, connectivity, shared) if part)
@@ -93,8 +93,7 @@ class Setup:
 _FIRST = {"mobilenet_v2": "features.0.0", "resnet50": "conv1"}
 SETUPS = [
     *(Setup("mobilenet_v2", None, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
-    *(Setup("resnet50", patterns, 1) for patterns in ("designed", 8)),
-    *(Setup("resnet50", None, rate) for rate in (1.5, 2)),
+    Setup("resnet50", 8, 1),
     *(Setup("resnet50", 8, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
 ]
 """MobileNetV2 has no 3x3 convolution for patterns: but for the first they are depthwise."""
