@@ -247,8 +247,10 @@ def _cells(row: Row) -> list[str]:
 
 
 def results() -> list[Row]:
-    """The rows that are there."""
-    return _ROWS.validate_json(RESULTS.read_bytes()) if RESULTS.is_file() else []
+    """The rows that are there, in the order of the setups."""
+    rows = _ROWS.validate_json(RESULTS.read_bytes()) if RESULTS.is_file() else []
+    order = [(setup.network, str(setup)) for setup in SETUPS]
+    return sorted(rows, key=lambda row: order.index((row.network, row.structure)))
 
 
 def main(chosen: list[str]) -> None:
@@ -264,7 +266,7 @@ def main(chosen: list[str]) -> None:
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_bytes(_ROWS.dump_json(rows, indent=2) + b"\n")
             print(f"{setup.network}: {setup}", flush=True)
-    print(show(rows))
+    print(show(results()))
 
 
 if __name__ == "__main__":
