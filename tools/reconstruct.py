@@ -82,7 +82,7 @@ class Setup:
     def structures(self) -> dict[str, Structure | None]:
         """Patterns on 3x3 convolutions, connectivity on all."""
         connectivity = Kernels(None, self.rate, share=self.share)
-        found: dict[str, Structure | None] = {_FIRST[self.network]: None}
+        found: dict[str, Structure | None] = {"@first": None}
         if self.patterns is not None:
             found["@conv3x3"] = replace(connectivity, patterns=self.patterns)
         if self.rate > 1:
@@ -90,7 +90,6 @@ class Setup:
         return found
 
 
-_FIRST = {"mobilenet_v2": "features.0.0", "resnet50": "conv1"}
 SETUPS = [
     *(Setup("mobilenet_v2", None, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
     Setup("resnet50", 8, 1),
@@ -255,7 +254,7 @@ def results() -> list[Row]:
 
 def main(chosen: list[str]) -> None:
     rows = results()
-    for network in _FIRST:
+    for network in dict.fromkeys(setup.network for setup in SETUPS):
         dense, images = None, None
         for setup in SETUPS:
             known = any((row.network, row.structure) == (setup.network, str(setup)) for row in rows)
