@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
+from pcc.codegen.machine import Machine, machine_of
 from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
@@ -108,17 +108,17 @@ def compile_model(
         progress("running passes")
         shared, selecting = _split_at_target(steps.graph)
         graph = _run_passes(shared, graph, instruments, 0, clock)
-        by_isa: dict[str, tuple[GraphModule, Program]] = {}
-        for isa in dict.fromkeys(target.isa for target in targets):
-            chosen = [replace(step, isa=step.isa or isa) if hasattr(step, "isa") else step for step in selecting]
+        by_machine: dict[Machine, tuple[GraphModule, Program]] = {}
+        for machine in dict.fromkeys(map(machine_of, targets)):
+            chosen = [replace(step, processor=step.processor or machine.name) if hasattr(step, "processor") else step for step in selecting]
             selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
-            by_isa[isa] = selected, _lower(selected, name, isa, steps.program, clock)
+            by_machine[machine] = selected, _lower(selected, name, machine, steps.program, clock)
             if print_ir_after in ("all", *(step.name for step in steps.program)):
-                print(print_program(by_isa[isa][1]))
+                print(print_program(by_machine[machine][1]))
 
         compiled: list[tuple[Target, list[CompiledKernel]]] = []
         for target in targets:
-            program = by_isa[target.isa][1]
+            program = by_machine[machine_of(target)][1]
             progress(f"compiling {len(program.kernels)} kernels for {target.name}")
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
@@ -128,14 +128,14 @@ def compile_model(
                 _dump_kernels(dump_ir / target.name / "kernels", compiled[-1][1])
 
         with clock.measure("package"):
-            builds = [TargetBuild(target, by_isa[target.isa][1], [kernel.object for kernel in kernels]) for target, kernels in compiled]
-            selected = next(iter(by_isa.values()))[0]
+            builds = [TargetBuild(target, by_machine[machine_of(target)][1], [kernel.object for kernel in kernels]) for target, kernels in compiled]
+            selected = next(iter(by_machine.values()))[0]
             selftest = SelfTest([sample.numpy() for sample in samples], [output.numpy() for output in run_graph(selected, samples)])
             notes = {"pipeline": pipeline}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, *by_isa[target.isa], kernels, manifest) for target, kernels in compiled]
+    reports = [_report(target, *by_machine[machine_of(target)], kernels, manifest) for target, kernels in compiled]
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
 
 
@@ -162,8 +162,8 @@ def _sample_inputs(example_inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Passes that are the same for every target, and those from the first on that asks for the instruction set."""
-    first = next((place for place, step in enumerate(passes) if hasattr(step, "isa")), len(passes))
+    """Passes that are the same for every target, and those from the first on that asks for the processor."""
+    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), len(passes))
     return passes[:first], passes[first:]
 
 
@@ -180,10 +180,10 @@ def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence
     return graph
 
 
-def _lower(graph: GraphModule, name: str, isa: str, passes: Sequence[Any], clock: _Clock) -> Program:
+def _lower(graph: GraphModule, name: str, machine: Machine, passes: Sequence[Any], clock: _Clock) -> Program:
     """The kernel program of a graph, with the program passes run."""
     with clock.measure("lower"):
-        program = lower(graph, name, isa_named(isa).lanes)
+        program = lower(graph, name, machine.isa.lanes)
     for step in passes:
         with clock.measure(step.name):
             program = step(program)

@@ -80,6 +80,11 @@ class KernelBuilder:
         """
         return tirx.Cast("int64", index) if self.isa.post_increment else index
 
+    def pointer(self, buffer: Buffer, index: Expr) -> Buffer:
+        """The buffer from an element on. What is added to its indices becomes part of an address, where sums of 32 bits are instructions of their own."""
+        dtype = str(buffer.dtype)
+        return T.decl_buffer((_UNBOUNDED,), dtype, data=T.bind(T.address_of(buffer[index])))
+
     def local(self, size: int, dtype: str = "float32") -> Buffer:
         """An array on the stack (or, small and fully unrolled, in registers)."""
         return T.alloc_buffer((size,), dtype, scope="local")
@@ -105,6 +110,23 @@ class KernelBuilder:
         and a few of them in nested loops take TVM half a minute to lower."""
         quotient = self.let(tirx.truncdiv(a, b))
         return quotient, self.let(a - quotient * b)
+
+    def shuffle(self, vectors: list[Expr], indices: list[int]) -> Expr:
+        """Chosen lanes of vectors that lie one after the other."""
+        return T.Shuffle(vectors, indices)
+
+    def concat(self, vectors: list[Expr]) -> Expr:
+        """Vectors of one width as one vector."""
+        return vectors[0] if len(vectors) == 1 else T.Shuffle(vectors, list(range(len(vectors) * vectors[0].ty.dtype.lanes)))
+
+    def part(self, vector: Expr, first: int, lanes: int) -> Expr:
+        """``lanes`` neighbouring lanes of a vector."""
+        return vector if vector.ty.dtype.lanes == lanes else T.Shuffle([vector], list(range(first, first + lanes)))
+
+    def mask(self, vector: Expr, mask: Expr, lanes: int) -> Expr:
+        """fp32 lanes where the int32 mask is -1, zero where it is 0, whatever stands there (a NaN, too)."""
+        kept = tirx.reinterpret(f"int32x{lanes}", vector) & mask
+        return tirx.reinterpret(f"float32x{lanes}", kept)
 
     def every_second(self, low: Expr, high: Expr, lanes: int) -> Expr:
         """The even lanes of two vectors that lie one after the other."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pcc.codegen.kernel import READ_SLACK, Argument, Kernel
+from pcc.codegen.kernel import READ_LEAD, READ_SLACK, Argument, Kernel
 from pcc.codegen.program import ITEMSIZE, Call, Program, View
 
 _NUMPY = {"f32": np.float32, "i32": np.int32}
@@ -14,17 +14,17 @@ class Memory:
     """A program's buffers on numpy: one array each before memory is planned, slices of one arena after."""
 
     def __init__(self, program: Program, poison: float = np.nan) -> None:
-        arena = np.full((program.arena_bytes + READ_SLACK) // 4, poison, np.float32)
+        arena = np.full((READ_LEAD + program.arena_bytes + READ_SLACK) // 4, poison, np.float32)[READ_LEAD // 4 :]
         self.arrays: dict[str, np.ndarray] = {}
         for buffer in program.buffers.values():
-            slack = READ_SLACK // ITEMSIZE[buffer.dtype]
+            lead, slack = READ_LEAD // ITEMSIZE[buffer.dtype], READ_SLACK // ITEMSIZE[buffer.dtype]
             if buffer.role == "constant":
                 values = program.constants[buffer.name].ravel()
-                self.arrays[buffer.name] = np.concatenate([values, np.zeros(slack, values.dtype)])
+                self.arrays[buffer.name] = np.concatenate([np.zeros(lead, values.dtype), values, np.zeros(slack, values.dtype)])[lead:]
             elif buffer.offset is not None:
                 self.arrays[buffer.name] = arena[buffer.offset // 4 :].view(_NUMPY[buffer.dtype])
             else:
-                self.arrays[buffer.name] = np.full(buffer.elements + slack, poison, np.float32)
+                self.arrays[buffer.name] = np.full(lead + buffer.elements + slack, poison, np.float32)[lead:]
 
     def resolve(self, value: View | int | float) -> Argument:
         """An argument as a kernel gets it: a flat array from the view's first element on, or the number."""

@@ -5,7 +5,7 @@ A kernel is a frozen dataclass. Its fields are what the machine code is speciali
 the caller's thread pool hands out ranges of ``[0, work)``, in any order and at the same time.
 
 The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, 4 bytes in general); a kernel may *read* up to
-`READ_SLACK` bytes past the end of any tensor it is given and must *write* exactly the elements it owns.
+`READ_SLACK` bytes past the end of any tensor it is given, and up to `READ_LEAD` bytes before its start, and must *write* exactly the elements it owns.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 READ_SLACK = 256
 """Bytes that may be read past the end of every buffer (arena, constants)."""
+
+READ_LEAD = 64
+"""Bytes that may be read before the start of every buffer."""
 
 Argument = np.ndarray | int | float
 

@@ -8,12 +8,9 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
-from pcc.codegen.kernels.conv_dense import emit_conv_dense
-from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
-from pcc.codegen.kernels.conv_sparse import emit_conv_sparse
+from pcc.codegen.family import family_named
 from pcc.codegen.kernels.copy import emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
-from pcc.codegen.kernels.linear import emit_linear
 from pcc.codegen.kernels.pool import emit_pool
 from pcc.codegen.kernels.resize import emit_resize
 from pcc.codegen.kernels.softmax import emit_softmax
@@ -88,6 +85,14 @@ class Lowering:
         emit_copy(layers.Copy(name, view, copy), self.builder)
         return copy
 
+    def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
+        """Records a layer as the family does that was chosen for its node; `PccError` where none was."""
+        choice = annotation(node, KernelChoice)
+        if choice is None:
+            raise PccError(f"node {node.name}: no kernel was chosen for it: the pipeline needs select-kernels after the last pass that makes layers")
+        family_named(choice.family).emit(layer, choice.schedule, self.builder)
+        return layer.y
+
     def _outputs(self, node: Node) -> None:
         for name, value in outputs(self.graph_module).items():
             view = self.view(value)
@@ -126,19 +131,13 @@ def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: n
 
 
 def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = _conv_layer(lowering, node, given, lowering.array(given["weight"]))
-    choice = annotation(node, KernelChoice)
-    emit = emit_conv_depthwise if choice is not None and choice.family == "conv-depthwise" else emit_conv_dense
-    emit(layer, lowering.builder)
-    return layer.y
+    return lowering.emit(node, _conv_layer(lowering, node, given, lowering.array(given["weight"])))
 
 
 def _pattern_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     o, i, kh, kw = (int(size) for size in given["shape"])
     arrays = [lowering.array(given[name]) for name in ("patterns", "reorder", "offset", "index", "kernel_stride", "weight")]
-    layer = _conv_layer(lowering, node, given, FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays))
-    emit_conv_sparse(layer, lowering.builder)
-    return layer.y
+    return lowering.emit(node, _conv_layer(lowering, node, given, FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays)))
 
 
 def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -152,8 +151,7 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         residual=None if residual is None else lowering.contiguous(residual, f"{node.name}.residual"),
         activation=Activation.parse(given["activation"]),
     )
-    emit_linear(layer, lowering.builder)
-    return layer.y
+    return lowering.emit(node, layer)
 
 
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:

@@ -1,4 +1,4 @@
-"""select-kernels: each convolution gets the cheapest kernel family that can run it, and a weight packed for it."""
+"""select-kernels: each convolution and linear layer gets the cheapest schedule of any kernel family that can run it, and a weight packed for it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,67 +8,70 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.codegen.isa import isa_named
-from pcc.codegen.kernels.conv_dense import cost_conv_dense
-from pcc.codegen.kernels.conv_sparse import cost_conv_sparse
-from pcc.codegen.layers import Conv2d
+from pcc.codegen.family import cheapest, families, family_named
+from pcc.codegen.layers import Conv2d, Linear
 from pcc.codegen.lower import geometry_of
+from pcc.codegen.machine import Machine, machine_named
 from pcc.codegen.program import View, contiguous_strides
+from pcc.errors import PccError
 from pcc.ir.activation import Activation
-from pcc.ir.annotations import KernelChoice, annotate
+from pcc.ir.annotations import KernelChoice, Rejected, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
-from pcc.ir.ops import CONV2D, PATTERN_CONV2D
+from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.fkw import FKW
 
 
 @dataclass(frozen=True)
 class SelectKernels:
-    """Gives each convolution its fastest kernel family by cost model; weights of sparse kernels become FKW.
+    """Gives each layer its cheapest kernel by cost model; weights of sparse kernels become FKW.
 
     The structure is looked for in the zeros of the weight, so it does not matter which tool pruned it. A sparse kernel that would lose to the
-    dense one is not chosen, and the reason is recorded.
+    dense one is not chosen; what each family would cost, or why it cannot run the layer, is kept with the choice.
     """
 
-    isa: str = ""
-    """The instruction set the costs are for; the driver fills in the target's."""
+    processor: str = ""
+    """The profile that costs are for (`pcc.codegen.machine`); the driver fills in the target's."""
 
     name: ClassVar[str] = "select-kernels"
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        lanes = isa_named(self.isa).lanes
-        modified = False
+        machine = machine_named(self.processor)
         for node in list(graph_module.graph.nodes):
-            if node.op == "call_function" and node.target == CONV2D:
-                modified |= _select(node, lanes)
+            if node.op == "call_function" and node.target in (CONV2D, LINEAR):
+                _select(node, machine)
         finish(graph_module)
-        return PassResult(graph_module, modified)
+        return PassResult(graph_module, True)
 
 
-def _select(node: Node, lanes: int) -> bool:
-    """Annotates the choice for one convolution; True if its weight was packed."""
+def _select(node: Node, machine: Machine) -> None:
+    """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
     given = arguments(node)
+    if given["weight"].op != "get_attr":
+        raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
     weight = constant(given["weight"]).numpy()
-    if given["groups"] > 1 and weight.shape[1] == 1:
-        annotate(node, KernelChoice("conv-depthwise", "one input channel a filter"))
-        return False
-    packed = packed_weight(node)
-    if isinstance(packed, str):
-        annotate(node, KernelChoice("conv-dense", packed))
-        return False
-    dense_cost, sparse_cost = (cost(_layer(node, given, w), lanes) for cost, w in ((cost_conv_dense, weight), (cost_conv_sparse, packed)))
-    ratio = dense_cost / sparse_cost
-    if ratio <= 1:
-        annotate(node, KernelChoice("conv-dense", f"a sparse kernel would take {1 / ratio:.2f}x the time"))
-        return False
-    _pack(node, given, packed)
-    annotate(node, KernelChoice("conv-sparse", f"{ratio:.2f}x faster than dense by cost model"))
-    return True
+    weights: dict[str, np.ndarray | FKW | str] = {"dense": weight, "fkw": packed_weight(node) if node.target is CONV2D else "linear layers are not packed"}
+    priced, rejected = [], []
+    for family in families().values():
+        if family.layer is not (Conv2d if node.target is CONV2D else Linear):
+            continue
+        stored = weights[family.format]
+        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored), machine)
+        if isinstance(found, str):
+            rejected.append(Rejected(family.name, None, found))
+        else:
+            priced.append((family.name, *found))
+    best, candidate, cost = min(priced, key=lambda entry: entry[2])
+    others = [Rejected(name, price) for name, _, price in sorted(priced, key=lambda entry: entry[2]) if name != best]
+    packed = weights[family_named(best).format]
+    if isinstance(packed, FKW):
+        _pack(node, given, packed)
+    annotate(node, KernelChoice(best, candidate.schedule, cost, (*others, *rejected)))
 
 
-def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d:
-    """The convolution as cost models see it: sizes, not places."""
+def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d | Linear:
+    """The layer as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
         return None if value is None else View(value.name, shape_of(value), contiguous_strides(shape_of(value)))
@@ -76,8 +79,12 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2
     x, y = view(given["x"]), view(node)
     assert x is not None
     assert y is not None
+    residual, activation = view(given["residual"]), Activation.parse(given["activation"])
+    if node.target is LINEAR:
+        assert isinstance(weight, np.ndarray)
+        return Linear(node.name, x, y, weight, None, residual, activation)
     geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
-    return Conv2d(node.name, x, y, weight, None, geometry, given["groups"], view(given["residual"]), Activation.parse(given["activation"]))
+    return Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
 
 
 def _pack(node: Node, given: dict[str, Any], packed: FKW) -> None:

@@ -82,14 +82,27 @@ class StoredOrder:
 
 
 @dataclass(frozen=True)
-class KernelChoice:
-    """The kernel family that runs the node, and why."""
+class Rejected:
+    """A kernel family that does not run the node: what its cheapest schedule would cost, or why it cannot."""
 
     family: str
-    reason: str
+    cost: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """The kernel family that runs the node, its schedule, the modelled cost of it (cycles), and the families it was chosen from."""
+
+    family: str
+    schedule: object
+    cost: float
+    rejected: tuple[Rejected, ...] = ()
 
     def __str__(self) -> str:
-        return f"kernel({self.family}: {self.reason})"
+        others = [f"{other.family} {other.cost / self.cost:.2f}x" for other in self.rejected if other.cost is not None]
+        reasons = list(dict.fromkeys(other.reason for other in self.rejected if other.cost is None))
+        return f"kernel({'; '.join((f'{self.family}, {self.schedule}', *others, *reasons))})"
 
 
 @dataclass(frozen=True)

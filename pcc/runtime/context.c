@@ -120,12 +120,12 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
     return fail(context, PCC_BAD_ARGUMENT, "options.threads is %d: use 1 to %d", context->threads, MAX_THREADS);
 
   const size_t steps = (size_t)pcc_model.step_count;
-  context->arena_memory = calloc(1, pcc_model.arena_bytes + PCC_READ_SLACK + PCC_ALIGNMENT);
+  context->arena_memory = calloc(1, PCC_READ_LEAD + pcc_model.arena_bytes + PCC_READ_SLACK + PCC_ALIGNMENT);
   context->ranges = calloc(steps + 1, sizeof *context->ranges);
   if (options->profile) context->clock = calloc(steps + 1, sizeof *context->clock);
   if (!context->arena_memory || !context->ranges || (options->profile && !context->clock))
     return fail(context, PCC_NO_MEMORY, "no memory for an arena of %zu bytes", pcc_model.arena_bytes);
-  context->arena = (char *)(((uintptr_t)context->arena_memory + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
+  context->arena = (char *)(((uintptr_t)context->arena_memory + PCC_READ_LEAD + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
   context->weights = pcc_weight_values();
 
   if (context->threads > 1) {

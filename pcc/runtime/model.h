@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #define PCC_READ_SLACK 256 /* bytes that kernels may read past the end of any buffer */
+#define PCC_READ_LEAD 64   /* bytes that kernels may read before the start of any buffer; the header precedes the weights */
 #define PCC_ALIGNMENT 64
 
 /* The constants: what identifies them, then the values. */

@@ -1,6 +1,5 @@
 """Every kernel family's arm64 code, emulated, against float64 PyTorch over odd shapes: one program a family, with an output for each case."""
 
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -14,6 +13,7 @@ from pcc.ir.activation import Activation
 from pcc.ir.expression import evaluate, parse
 from pcc.sparsity import fkw, joint, pattern
 from tests.arm64 import arm64, run_emulated
+from tests.codegen.kernels.support import emit_by
 
 
 class Cases:
@@ -61,7 +61,7 @@ SIZES = [(1, 3, 5, 1), (2, 17, 9, 7), (1, 1, 13, 13)]
 """Inputs (n, c, h, w); a geometry that does not fit one is left out of it."""
 
 
-def _convolve(cases: Cases, emit: Callable[[Conv2d, ProgramBuilder], None], size, geometry, weight, packed, groups=1, residual=False, activation="none"):
+def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none"):
     """One convolution, checked with bias and, if asked for, residual and activation."""
     top, left, bottom, right = geometry.padding
     padded_size = size[2] + top + bottom, size[3] + left + right
@@ -82,52 +82,45 @@ def _convolve(cases: Cases, emit: Callable[[Conv2d, ProgramBuilder], None], size
     y = cases.output((size, geometry, groups), function(y64 + extra64))
     layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function)
     cases.builder.layer = layer.name
-    emit(layer, cases.builder)
+    emit_by(family, layer, cases.builder)
 
 
 @arm64
 def test_conv_dense() -> None:
-    from pcc.codegen.kernels.conv_dense import emit_conv_dense
-
     cases = Cases()
     for size, geometry in product(SIZES, GEOMETRIES):
         weight = cases.values(7, size[1], *geometry.kernel)
-        _convolve(cases, emit_conv_dense, size, geometry, weight, weight)
+        _convolve(cases, "conv-dense", size, geometry, weight, weight)
     weight = cases.values(12, 4, 3, 3)
-    _convolve(cases, emit_conv_dense, (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
+    _convolve(cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
     weight = cases.values(33, 40, 1, 1)
-    _convolve(cases, emit_conv_dense, (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)")
+    _convolve(cases, "conv-dense", (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)")
     cases.check()
 
 
 @arm64
 @pytest.mark.parametrize("share", [1, 2])
 def test_conv_sparse(share: int) -> None:
-    from pcc.codegen.kernels.conv_sparse import emit_conv_sparse
-
     cases = Cases()
     for size, geometry in product([(1, 4, 9, 1), (2, 17, 9, 7), (1, 6, 13, 13)], GEOMETRIES[:4]):
         cut = joint.project(cases.values(8, size[1], 3, 3), pattern.DESIGNED, 2.0, share=share)
         packed = fkw.pack(cut.weight, 1, pattern.DESIGNED, share, cut.order)
-        _convolve(cases, emit_conv_sparse, size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
+        for family in ("conv-sparse-scatter", "conv-sparse-gather"):
+            _convolve(cases, family, size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
     cases.check()
 
 
 @arm64
 def test_conv_depthwise() -> None:
-    from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
-
     cases = Cases()
     for size, geometry in product([(1, 3, 5, 1), (2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:4], GEOMETRIES[6]]):
         weight = cases.values(size[1], 1, *geometry.kernel)
-        _convolve(cases, emit_conv_depthwise, size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
+        _convolve(cases, "conv-depthwise", size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
     cases.check()
 
 
 @arm64
 def test_linear() -> None:
-    from pcc.codegen.kernels.linear import emit_linear
-
     cases = Cases()
     for n, k, m, residual, activation in ((1, 1, 1, False, "none"), (1, 37, 10, True, "relu"), (3, 64, 33, False, "silu"), (2, 130, 1000, False, "none")):
         x, x64 = cases.input(n, k)
@@ -135,7 +128,7 @@ def test_linear() -> None:
         extra, extra64 = cases.input(n, m) if residual else (None, torch.zeros(()))
         function = Activation.parse(activation)
         y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()) + extra64)
-        emit_linear(Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder)
+        emit_by("linear", Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder)
     cases.check()
 
 

@@ -1,6 +1,7 @@
 """What kernels need to know of an instruction set.
 
-Adding an instruction set is adding a row to ``ISAS``; kernels read ``lanes`` and ``accumulators`` and are otherwise unaware of it.
+An instruction set is a row of ``ISAS``. Kernels read what a row says of lanes, registers and instructions; a new row also takes a tile in each table that
+is kept by lanes (``TILES`` of the dense kernels), a processor profile (`pcc.codegen.machine`) and a target.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ class Isa:
     name: str
     lanes: int
     """fp32 values in one vector register."""
-    accumulators: int
-    """Vector accumulators a tile may hold without LLVM spilling (measured: more than 16 spill)."""
+    registers: int
+    """Vector registers."""
     multiply_by_lane: bool
     """Whether a fused multiply-add takes one lane of a vector as its factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
     llvm_features: tuple[str, ...] = ()
@@ -29,9 +30,9 @@ class Isa:
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512", lanes=16, accumulators=16, multiply_by_lane=False, llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
-        Isa("avx2", lanes=8, accumulators=12, multiply_by_lane=False, llvm_features=("+avx2", "+fma")),
-        Isa("neon", lanes=4, accumulators=16, multiply_by_lane=True, llvm_features=("+neon",), post_increment=True, nan_from_either=True),
+        Isa("avx512", lanes=16, registers=32, multiply_by_lane=False, llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
+        Isa("avx2", lanes=8, registers=16, multiply_by_lane=False, llvm_features=("+avx2", "+fma")),
+        Isa("neon", lanes=4, registers=32, multiply_by_lane=True, llvm_features=("+neon",), post_increment=True, nan_from_either=True),
     )
 }
 

@@ -1,23 +1,34 @@
-"""Dense 2-D convolution, any kernel, stride, padding, dilation and groups: chooses the tile and records the calls."""
+"""Dense 2-D convolution, any kernel, stride, padding, dilation and groups: the family that takes every convolution."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_weight, split_work
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.stage import Staged, cost_stage, stage, staged_pitch
+from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work
 from pcc.codegen.layers import Conv2d
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
 
 TILES: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 2), (4, 4))}
-"""(filters, vectors) of the tiles for each number of lanes; the first is taken unless another does the layer in clearly fewer cycles.
+"""(filters, vectors) of the tiles for each number of lanes.
 
 AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
 """
-CYCLES_PER_STORE = 3.0
-"""A vector through the epilogue, as seen next to the accumulation it follows."""
+
+
+@dataclass(frozen=True)
+class DenseTile:
+    """A tile of ``filters`` filters times ``vectors`` vectors of positions."""
+
+    filters: int
+    vectors: int
+
+    def __str__(self) -> str:
+        return f"tiles of {self.filters} filters x {self.vectors} vectors"
 
 
 @dataclass(frozen=True)
@@ -37,39 +48,43 @@ def _rows(layer: Conv2d, pitch: int) -> _Rows:
     return _Rows(positions, positions, positions) if height == 1 or all(stride == pitch == width for stride in strides) else _Rows(positions, pitch, width)
 
 
-def _tile_cycles(depth: int, filters: int, vectors: int) -> int:
-    """One fused multiply-add a cycle."""
-    return int((depth + CYCLES_PER_STORE) * filters * vectors)
+@dataclass(frozen=True)
+class ConvDense:
+    """Tiles of filters and flat positions, driven by a table of offsets."""
+
+    name: str = "conv-dense"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "dense"
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
+        return [Candidate(schedule, _work(layer, schedule, machine)) for schedule in (DenseTile(*tile) for tile in TILES[machine.isa.lanes])]
+
+    def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
+        _emit(layer, schedule, b)
 
 
-def _kernel_cycles(layer: Conv2d, lanes: int, tile: tuple[int, int]) -> float:
-    weight = layer.weight
+FAMILY = ConvDense()
+
+
+def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
+    """Whole tiles: junk columns and filled-up blocks included. Weights are spread over vectors, or, multiplied by lane, loaded as some."""
+    weight, lanes = layer.weight, machine.isa.lanes
     assert isinstance(weight, np.ndarray)
-    filters, vectors = tile
-    blocks = -(-(weight.shape[0] // layer.groups) // filters)
-    tiles = -(-_rows(layer, staged_pitch(layer.x, layer.geometry)).positions // (vectors * lanes))
-    return float(layer.x.shape[0] * layer.groups * blocks * tiles * _tile_cycles(weight[0].size, filters, vectors))
+    blocks = -(-(weight.shape[0] // layer.groups) // tile.filters)
+    tiles = -(-_rows(layer, staged_pitch(layer.x, layer.geometry)).positions // (tile.vectors * lanes))
+    weights = tile.filters / lanes if machine.isa.multiply_by_lane and tile.filters % lanes == 0 else tile.filters
+    outputs = tile.filters * tile.vectors
+    depth = weight[0].size
+    step = Work(fma=outputs, crossing=tile.vectors, scalars=weights + 1, branches=1)
+    item = step * depth + Work(stores=outputs, scalars=tile.filters, branches=1)
+    return item * (layer.x.shape[0] * layer.groups * blocks * tiles) + staging_work(layer.x, layer.geometry, lanes)
 
 
-def _choose(layer: Conv2d, lanes: int) -> tuple[int, int]:
-    tiles = TILES[lanes]
-    best = min(tiles, key=lambda tile: _kernel_cycles(layer, lanes, tile))
-    return best if _kernel_cycles(layer, lanes, best) < 0.9 * _kernel_cycles(layer, lanes, tiles[0]) else tiles[0]
-
-
-def cost_conv_dense(layer: Conv2d, lanes: int) -> float:
-    """Modelled cycles on one core: one vector multiply-add a cycle over whole tiles (junk columns and filled-up blocks included), 3 cycles a
-    stored vector, 2.5 a staged one. Weights and inputs are assumed to arrive in time, which holds from about 10 outputs a weight on."""
-    return _kernel_cycles(layer, lanes, _choose(layer, lanes)) + cost_stage(layer.x, layer.geometry, lanes)
-
-
-def emit_conv_dense(layer: Conv2d, b: ProgramBuilder) -> None:
-    """Records the convolution; ``layer.weight`` is a dense array."""
-    weight = layer.weight
+def _emit(layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
+    weight, filters = layer.weight, schedule.filters
     assert isinstance(weight, np.ndarray)
     staged = stage(b, layer.x, layer.geometry)
-    filters, vectors = _choose(layer, b.lanes)
-    kernel = ConvPositions(filters, vectors, b.lanes, Epilogue(layer.residual is not None, layer.activation))
+    kernel = ConvPositions(filters, schedule.vectors, b.lanes, Epilogue(layer.residual is not None, layer.activation))
     out_channels, channels = weight.shape[:2]
     rows = _rows(layer, staged.pitch)
     offsets = _offsets(staged, channels)
@@ -81,7 +96,7 @@ def emit_conv_dense(layer: Conv2d, b: ProgramBuilder) -> None:
         tiles=-(-rows.positions // kernel.run),
         depth=offsets.size,
         block=filters,
-        tile_cycles=_tile_cycles(offsets.size, filters, vectors),
+        tile_cycles=offsets.size * filters * schedule.vectors,
     )
     b.call(
         kernel,

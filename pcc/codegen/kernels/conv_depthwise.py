@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.stage import stage
+from pcc.codegen.kernels.stage import stage, staged_pitch, staging_work
 from pcc.codegen.layers import Conv2d
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
 
 if TYPE_CHECKING:
@@ -37,36 +39,70 @@ def _is_flat(positions: int, by_rows: int, lanes: int) -> bool:
     return positions <= FLAT_POSITIONS and 2 * -(-positions // lanes) <= by_rows
 
 
-def emit_conv_depthwise(layer: Conv2d, b: ProgramBuilder) -> None:
-    """Records the convolution; ``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""
-    weight = layer.weight
-    assert isinstance(weight, np.ndarray)
-    staged = stage(b, layer.x, layer.geometry)
-    filters = weight.shape[0]
-    epilogue = Epilogue(layer.residual is not None, layer.activation)
-    geometry = layer.geometry
-    window = (*geometry.kernel, geometry.stride[1], geometry.dilation[1]) if geometry.kernel in UNROLLED else None
-    flat = _is_flat(staged.positions, _vectors_by_rows(staged.height, staged.width, b.lanes), b.lanes)
-    b.call(
-        ConvDepthwise(window, epilogue, flat),
-        {
-            "x": staged.view,
-            "x_image": staged.image,
-            "x_plane": staged.plane,
-            "pitch": staged.pitch,
-            "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
-            "bias": b.constant(f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias),
-            "taps": b.constant(f"{layer.name}.taps", staged.taps),
-            "filters": filters,
-            "multiplier": filters // layer.groups,
-            "height": staged.height,
-            "width": staged.width,
-            "depth": len(staged.taps),
-            **epilogue_strides(layer.y, layer.residual),
-        },
-        work=layer.x.shape[0] * filters,
-        macs=layer.x.shape[0] * weight.size * staged.height * staged.width,
-    )
+@dataclass(frozen=True)
+class DepthwiseSchedule:
+    """Planes are computed row by row, or flat on the stack."""
+
+    flat: bool
+
+    def __str__(self) -> str:
+        return "flat planes" if self.flat else "rows"
+
+
+@dataclass(frozen=True)
+class DepthwiseFamily:
+    """Convolutions whose filters read one channel each."""
+
+    name: str = "conv-depthwise"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "dense"
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
+        weight, lanes = layer.weight, machine.isa.lanes
+        assert isinstance(weight, np.ndarray)
+        if layer.groups == 1 or weight.shape[1] != 1:
+            return "a filter reads more than one channel"
+        rows, columns = layer.geometry.output_size(*layer.x.shape[2:])
+        positions = (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
+        by_rows = _vectors_by_rows(rows, columns, lanes)
+        flat = _is_flat(positions, by_rows, lanes)
+        vectors = layer.x.shape[0] * weight.shape[0] * (-(-positions // lanes) if flat else by_rows)
+        taps = weight[0].size
+        work = Work(fma=taps, crossing=taps, stores=1 + flat, scalars=1) * vectors
+        return [Candidate(DepthwiseSchedule(flat), work + staging_work(layer.x, layer.geometry, lanes))]
+
+    def emit(self, layer: Conv2d, schedule: DepthwiseSchedule, b: ProgramBuilder) -> None:
+        """``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""
+        weight = layer.weight
+        assert isinstance(weight, np.ndarray)
+        staged = stage(b, layer.x, layer.geometry)
+        filters = weight.shape[0]
+        epilogue = Epilogue(layer.residual is not None, layer.activation)
+        geometry = layer.geometry
+        window = (*geometry.kernel, geometry.stride[1], geometry.dilation[1]) if geometry.kernel in UNROLLED else None
+        b.call(
+            ConvDepthwise(window, epilogue, schedule.flat),
+            {
+                "x": staged.view,
+                "x_image": staged.image,
+                "x_plane": staged.plane,
+                "pitch": staged.pitch,
+                "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
+                "bias": b.constant(f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias),
+                "taps": b.constant(f"{layer.name}.taps", staged.taps),
+                "filters": filters,
+                "multiplier": filters // layer.groups,
+                "height": staged.height,
+                "width": staged.width,
+                "depth": len(staged.taps),
+                **epilogue_strides(layer.y, layer.residual),
+            },
+            work=layer.x.shape[0] * filters,
+            macs=layer.x.shape[0] * weight.size * staged.height * staged.width,
+        )
+
+
+FAMILY = DepthwiseFamily()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,88 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import sparse_tile as tile
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.sparse_tables import gather_tables, parts_of
+from pcc.codegen.kernels.stage import stage, staging_work
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder
+from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+
+MOST_TAPS = 9
+"""Kernels of more taps are cut, so that the code stays small."""
+
+ITEM_MULTIPLIES = 1 << 14
+"""Vector multiply-adds in an item, about."""
+
+
+@dataclass(frozen=True)
+class GatherSchedule:
+    """Tiles of ``size`` positions (whole vectors); an item takes ``block`` filter groups."""
+
+    size: int
+    block: int
+    most_taps: int = MOST_TAPS
+    """Taps of a kernel that are taken at a time."""
+
+    def __str__(self) -> str:
+        return f"tiles of {self.size} positions"
+
+
+@dataclass(frozen=True)
+class GatherFamily:
+    """Output-stationary sparse convolution on flat positions."""
+
+    name: str = "conv-sparse-gather"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "fkw"
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
+        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes
+        groups, positions = fkw.shape[0] // fkw.group, tile.positions_of(layer)
+        vectors_of_plane = -(-positions // lanes)  # wider tiles would read past the slack after a tensor
+        staging, found = staging_work(layer.x, layer.geometry, lanes), []
+        for vectors in (1, 2, 3, 4, 8, 12, 16):
+            if vectors * fkw.group <= machine.isa.registers // 2 and vectors <= vectors_of_plane:
+                multiplies = max(1.0, fkw.weight.size * vectors / groups)
+                schedule = GatherSchedule(vectors * lanes, min(groups, max(1, round(ITEM_MULTIPLIES / multiplies))))
+                tiles = layer.x.shape[0] * -(-positions // schedule.size)
+                found.append(Candidate(schedule, _tile_work(fkw, schedule, vectors, machine) * tiles + staging))
+        return found
+
+    def emit(self, layer: Conv2d, schedule: GatherSchedule, b: ProgramBuilder) -> None:
+        fkw = tile.fkw_of(layer)
+        staged = stage(b, layer.x, layer.geometry)
+        tables = gather_tables(fkw, schedule.most_taps)
+        patterns, taps = tables.patterns.shape
+        arrays = {"weight": tables.weight, "taps": staged.taps[tables.patterns], "segments": tables.segments, "channels_at": tables.channels * staged.plane}
+        numbers = {"groups": fkw.shape[0] // fkw.group, "groups_per_item": schedule.block, "patterns": patterns}
+        kernel = ConvSparseGather(taps, schedule.size, fkw.group, Epilogue(layer.residual is not None, layer.activation))
+        blocks = -(-fkw.shape[0] // (schedule.block * fkw.group))
+        tile.record(b, layer, staged, kernel, schedule.size, blocks, tile.Parts(arrays, numbers))
+
+
+FAMILY = GatherFamily()
+
+
+def _tile_work(fkw: FKW, schedule: GatherSchedule, vectors: int, machine: Machine) -> Work:
+    """One tile of all filters of one image."""
+    parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
+    groups, sums = fkw.shape[0] // fkw.group, fkw.group * vectors
+    loads = taps * vectors
+    weights = taps * fkw.group / (machine.isa.lanes if machine.isa.multiply_by_lane else 1)
+    far = loads if fkw.shape[1] * schedule.size * 4 > machine.l1_bytes else 0
+    kernel = Work(fma=taps * max(sums, machine.fma_in_flight), crossing=loads, far=far, scalars=weights + 1, branches=1)
+    segment = Work(scalars=2 + taps, branches=2)
+    stored = Work(stores=sums, scalars=2 * fkw.group, branches=1)
+    return kernel * (len(fkw.index) * parts) + segment * (groups * len(fkw.patterns) * parts) + stored * groups
 
 
 @dataclass(frozen=True)

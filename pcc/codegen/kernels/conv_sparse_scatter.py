@@ -13,12 +13,96 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import sparse_tile as tile
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.sparse_tables import parts_of, scatter_tables
+from pcc.codegen.kernels.stage import stage, staging_work
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder
+from pcc.sparsity.fkw import FKW, places
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+
+CHANNELS_IN_L1 = 8
+"""Input channels whose segments are mixed, to bring segments of like length together, while their inputs stay in L1."""
+
+INPUT_REGISTERS = {16: 9, 32: 20}
+"""Registers for inputs, of those an instruction set has."""
+
+MOST_SUMS_BYTES = 24 << 10
+"""Accumulators of a block of filters, which lie on the stack."""
+
+
+@dataclass(frozen=True)
+class ScatterSchedule:
+    """Tiles of ``size`` positions (whole vectors) of ``block`` filters; ``room`` is for how many filters the kernel has accumulators."""
+
+    size: int
+    block: int
+    room: int
+    most_taps: int
+    """Taps of a kernel that are taken at a time."""
+
+    def __str__(self) -> str:
+        return f"tiles of {self.block} filters x {self.size} positions"
+
+
+@dataclass(frozen=True)
+class ScatterFamily:
+    """Input-stationary sparse convolution."""
+
+    name: str = "conv-sparse-scatter"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "fkw"
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
+        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes
+        filters, positions = fkw.shape[0], tile.positions_of(layer)
+        staging, found = staging_work(layer.x, layer.geometry, lanes), []
+        for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
+            room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (4 * vectors * lanes)
+            block = -(-filters // -(-filters // room))
+            schedule = ScatterSchedule(vectors * lanes, block, room, INPUT_REGISTERS[machine.isa.registers] // vectors)
+            tiles = layer.x.shape[0] * -(-positions // schedule.size)
+            found.append(Candidate(schedule, _tile_work(fkw, schedule, vectors) * tiles + staging))
+        return found
+
+    def emit(self, layer: Conv2d, schedule: ScatterSchedule, b: ProgramBuilder) -> None:
+        fkw = tile.fkw_of(layer)
+        staged = stage(b, layer.x, layer.geometry)
+        tables = scatter_tables(fkw, schedule.block, CHANNELS_IN_L1, schedule.most_taps)
+        taps = tables.patterns.shape[1]
+        arrays = {
+            "weight": tables.weight,
+            "taps": staged.taps[tables.patterns],
+            "blocks_at": tables.blocks,
+            "segments": tables.segments * np.array([staged.plane, taps, 1], np.int32),
+            "slots": tables.slots * schedule.size,
+        }
+        kernel = ConvSparseScatter(taps, schedule.size, schedule.room, Epilogue(layer.residual is not None, layer.activation))
+        tile.record(b, layer, staged, kernel, schedule.size, -(-fkw.shape[0] // schedule.block), tile.Parts(arrays, {}))
+
+
+FAMILY = ScatterFamily()
+
+
+def _tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int) -> Work:
+    """One tile of all filters of one image."""
+    group, pattern = places(fkw)
+    parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
+    blocks, channels, patterns = -(-fkw.shape[0] // schedule.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
+    used = np.zeros((blocks, channels, patterns), bool)
+    for member in range(fkw.group):  # a block may end inside a filter group
+        used[(group * fkw.group + member) // schedule.block, fkw.index, pattern] = True
+    segment = Work(crossing=taps * vectors, scalars=4 + taps, branches=4)  # trip counts change from one to the next: the branch is often mispredicted
+    kernel = Work(fma=taps * vectors, loads=vectors, stores=vectors, scalars=taps + 1, branches=1)
+    stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
+    return (segment * int(used.sum()) + kernel * (len(fkw.index) * fkw.group)) * parts + stored * fkw.shape[0]
 
 
 @dataclass(frozen=True)

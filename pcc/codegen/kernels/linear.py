@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import pack_bias, pack_weight
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
 
 if TYPE_CHECKING:
@@ -23,36 +25,60 @@ VECTORS: dict[int, dict[int, int]] = {16: {1: 4, 4: 4}, 8: {1: 4, 4: 3}, 4: {1: 
 """Vectors of outputs in a tile, by lanes and rows of the tile."""
 
 
-def _rows(batch: int) -> int:
-    return 1 if batch == 1 else 4
+@dataclass(frozen=True)
+class LinearSchedule:
+    """A tile of ``rows`` rows of the input times ``vectors`` vectors of outputs."""
+
+    rows: int
+    vectors: int
+
+    def __str__(self) -> str:
+        return f"tiles of {self.rows} rows x {self.vectors} vectors"
 
 
-def emit_linear(layer: Linear, b: ProgramBuilder) -> None:
-    """Records the layer; rows of ``x``, ``y`` and the residual may lie apart."""
-    batch, depth = layer.x.shape
-    outputs = layer.weight.shape[0]
-    rows = _rows(batch)
-    kernel = LinearTile(rows, VECTORS[b.lanes][rows], b.lanes, Epilogue(layer.residual is not None, layer.activation))
-    blocks, row_tiles = -(-outputs // kernel.run), -(-batch // rows)
-    residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
-    b.call(
-        kernel,
-        {
-            "x": layer.x,
-            "x_row": layer.x.strides[0],
-            "w": b.constant(f"{layer.name}.weight", pack_weight(layer.weight[:, :, None, None], 1, kernel.run)),
-            "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, kernel.run)),
-            "y": layer.y,
-            "y_row": layer.y.strides[0],
-            "batch": batch,
-            "outputs": outputs,
-            "depth": depth,
-            "row_tiles": row_tiles,
-            **residual,
-        },
-        work=blocks * row_tiles,
-        macs=batch * layer.weight.size,
-    )
+@dataclass(frozen=True)
+class LinearFamily:
+    """Dense linear layers; rows of ``x``, ``y`` and the residual may lie apart."""
+
+    name: str = "linear"
+    layer: type[Linear] = Linear
+    format: WeightFormat = "dense"
+
+    def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
+        batch, depth = layer.x.shape
+        rows = 1 if batch == 1 else 4
+        vectors = VECTORS[machine.isa.lanes][rows]
+        tiles = -(-layer.weight.shape[0] // (vectors * machine.isa.lanes)) * -(-batch // rows)
+        step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
+        return [Candidate(LinearSchedule(rows, vectors), (step * depth + Work(stores=rows * vectors)) * tiles)]
+
+    def emit(self, layer: Linear, schedule: LinearSchedule, b: ProgramBuilder) -> None:
+        batch, depth = layer.x.shape
+        outputs = layer.weight.shape[0]
+        kernel = LinearTile(schedule.rows, schedule.vectors, b.lanes, Epilogue(layer.residual is not None, layer.activation))
+        blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
+        residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        b.call(
+            kernel,
+            {
+                "x": layer.x,
+                "x_row": layer.x.strides[0],
+                "w": b.constant(f"{layer.name}.weight", pack_weight(layer.weight[:, :, None, None], 1, kernel.run)),
+                "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, kernel.run)),
+                "y": layer.y,
+                "y_row": layer.y.strides[0],
+                "batch": batch,
+                "outputs": outputs,
+                "depth": depth,
+                "row_tiles": row_tiles,
+                **residual,
+            },
+            work=blocks * row_tiles,
+            macs=batch * layer.weight.size,
+        )
+
+
+FAMILY = LinearFamily()
 
 
 @dataclass(frozen=True)

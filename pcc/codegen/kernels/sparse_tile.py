@@ -1,4 +1,4 @@
-"""What both sparse convolution kernels share: which positions an item computes, and how finished tiles are stored.
+"""What the two sparse convolution kernels on flat positions share: which positions an item computes, and how finished tiles are stored.
 
 A tile is ``size`` flat positions (see `stage`). The last tile of a plane starts early so that it does not compute past the last position, and stores
 only what the tile before it has not. Junk columns are computed and not stored.
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernel import Argument, Kernel, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.stage import Staged
+from pcc.codegen.kernels.stage import Staged, staged_pitch
 from pcc.codegen.layers import Conv2d
+from pcc.codegen.program import ProgramBuilder, View
+from pcc.errors import PccError
+from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -55,6 +58,40 @@ def output_strides(layer: Conv2d) -> dict[str, int]:
     if layer.residual is not None:
         args |= dict(zip(("r_image", "r_plane", "r_pitch"), layer.residual.strides, strict=False))
     return args
+
+
+def fkw_of(layer: Conv2d) -> FKW:
+    """The weight of a sparse layer; `PccError` if it is not packed."""
+    if not isinstance(layer.weight, FKW):
+        raise PccError(f"layer {layer.name}: a sparse convolution needs its weight packed as FKW")
+    return layer.weight
+
+
+def positions_of(layer: Conv2d) -> int:
+    """Flat positions of a plane of the output."""
+    rows, columns = layer.geometry.output_size(*layer.x.shape[2:])
+    return (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
+
+
+def record(b: ProgramBuilder, layer: Conv2d, staged: Staged, kernel: Kernel, size: int, blocks: int, parts: "Parts") -> None:
+    """Records the call of a kernel with tiles of ``size`` positions and ``blocks`` blocks of filters; ``parts`` are its own tables and numbers."""
+    fkw = fkw_of(layer)
+    batch, filters = layer.y.shape[:2]
+    positions, work = position_args(staged, layer, size, blocks)
+    tables = {**parts.tables, "channels": fkw.reorder, "bias": np.zeros(filters, np.float32) if layer.bias is None else layer.bias}
+    views: dict[str, View] = {"x": staged.view, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})}
+    views |= {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
+    outputs = batch * staged.height * staged.width
+    args = {**views, "x_image": staged.image, **parts.numbers, **positions, **output_strides(layer)}
+    b.call(kernel, args, work, macs=fkw.weight.size * outputs, dense_macs=int(np.prod(fkw.shape)) * outputs)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a kernel takes besides positions, input and output."""
+
+    tables: dict[str, np.ndarray]
+    numbers: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.runs import exact_run, fill_run
 from pcc.codegen.layers import ConvGeometry
+from pcc.codegen.machine import Work
 from pcc.codegen.program import ProgramBuilder, View
 
 if TYPE_CHECKING:
@@ -136,10 +137,6 @@ class Layout:
         return np.array(rows, np.int32)
 
 
-CYCLES_PER_VECTOR = 2.5
-"""What a vector of a staged plane costs."""
-
-
 def is_staged(geometry: ConvGeometry) -> bool:
     """Whether an input must be copied to be read flat: it is padded, or the window skips positions."""
     return geometry.stride != (1, 1) or any(geometry.padding)
@@ -150,10 +147,11 @@ def staged_pitch(x: View, geometry: ConvGeometry) -> int:
     return Layout(geometry, *x.shape[2:]).pitch if is_staged(geometry) else x.strides[2]
 
 
-def cost_stage(x: View, geometry: ConvGeometry, lanes: int) -> float:
-    """Modelled cycles of the copy, 0 where there is none."""
+def staging_work(x: View, geometry: ConvGeometry, lanes: int) -> Work:
+    """What the copy executes; nothing where there is none."""
     batch, channels, height, width = x.shape
-    return batch * channels * Layout(geometry, height, width).plane / lanes * CYCLES_PER_VECTOR if is_staged(geometry) else 0.0
+    vectors = batch * channels * Layout(geometry, height, width).plane / lanes if is_staged(geometry) else 0.0
+    return Work(crossing=vectors, stores=vectors)
 
 
 def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:

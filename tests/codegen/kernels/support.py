@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.interpret import interpret
 from pcc.codegen.kernel import Kernel
+from pcc.codegen.layers import Conv2d, Linear
+from pcc.codegen.machine import MACHINES, Machine
 from pcc.codegen.native import run_native
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import Program, ProgramBuilder, View
@@ -20,6 +23,18 @@ ALL_TARGETS: tuple[Target, ...] = (*X86_TARGETS, target_named("aarch64-linux", "
 """Those and arm64, for tests that read assembly."""
 
 LANES = {"avx512": 16, "avx2": 8, "neon": 4}
+
+
+def machine_of(lanes: int) -> Machine:
+    """A processor with vectors of so many lanes."""
+    return next(machine for machine in MACHINES.values() if machine.isa.lanes == lanes)
+
+
+def emit_by(family: str, layer: Conv2d | Linear, b: ProgramBuilder) -> None:
+    """Records a layer by the family's cheapest schedule."""
+    found = cheapest(family_named(family), layer, machine_of(b.lanes))
+    assert not isinstance(found, str), found
+    family_named(family).emit(layer, found[0].schedule, b)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -45,13 +60,16 @@ def external_calls(text: str) -> set[str]:
     return set(re.findall(r"^\s+(?:callq?|bl|b|jmp)\s+([A-Za-z_]\w*)", text, re.MULTILINE))
 
 
-def inner_loop(text: str) -> str:
-    """The instructions of the loop that holds most of the fused multiply-adds (debug labels and directives are left out)."""
+def loop_blocks(text: str) -> list[str]:
+    """The basic blocks of assembly text, debug labels and directives left out, each up to its first branch."""
     lines = [line for line in text.splitlines() if not re.match(r"\s*\.[a-z]|\.L(?!BB)|\s*#|\s*//", line)]
     blocks = re.split(r"^\.LBB\w+:.*$", "\n".join(lines), flags=re.MULTILINE)
-    block = max(blocks, key=lambda block: len(re.findall(r"vfmadd|fmla", block)))
-    end = re.search(r"\n\s+(?:j[a-z]+|b\.\w+|cbn?z)\s", block)
-    return block[: end.start()] if end else block
+    return [block[: end.start()] if (end := re.search(r"\n\s+(?:j[a-z]+|b\.\w+|cbn?z)\s", block)) else block for block in blocks]
+
+
+def inner_loop(text: str) -> str:
+    """The instructions of the loop that holds most of the fused multiply-adds."""
+    return max(loop_blocks(text), key=lambda block: len(re.findall(r"vfmadd|fmla", block)))
 
 
 def check(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcc.codegen.kernels.conv_dense import TILES, cost_conv_dense, emit_conv_dense
+from pcc.codegen.kernels.conv_dense import TILES
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry
@@ -48,12 +48,11 @@ def conv(
         inputs = b.input("x", shape), b.input("r", out)
         y = padded_view(b, "y", out) if strided else b.tensor("y", out)
         layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, groups, inputs[1] if residual else None, activation)
-        assert cost_conv_dense(layer, b.lanes) > 0
-        emit_conv_dense(layer, b)
+        emit_by("conv-dense", layer, b)
         if strided:  # a second convolution reads the strided output where it lies
             eye = np.eye(filters, dtype=np.float32)[:, :, None, None]
             copied = b.tensor("z", out)
-            emit_conv_dense(Conv2d("copy", y, copied, eye, None, ConvGeometry((1, 1))), b)
+            emit_by("conv-dense", Conv2d("copy", y, copied, eye, None, ConvGeometry((1, 1))), b)
             y = copied
         b.output("out", y)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcc.codegen.kernels.conv_depthwise import ConvDepthwise, emit_conv_depthwise
+from pcc.codegen.kernels.conv_depthwise import ConvDepthwise
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.program import ProgramBuilder
@@ -43,7 +43,7 @@ def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual:
     def build(b: ProgramBuilder) -> None:
         inputs, y = (b.input("x", shape), b.input("r", out)), b.tensor("y", out)
         layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation)
-        emit_conv_depthwise(layer, b)
+        emit_by("conv-depthwise", layer, b)
         b.output("y", y)
 
     top, left, bottom, right = padding

@@ -8,14 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcc.codegen.kernels.conv_dense import cost_conv_dense
-from pcc.codegen.kernels.conv_sparse import cost_conv_sparse, emit_conv_sparse
-from pcc.codegen.kernels.conv_sparse_gather import ConvSparseGather
-from pcc.codegen.kernels.conv_sparse_scatter import ConvSparseScatter
+from pcc.codegen.family import cheapest, families, family_named
+from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
+from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.sparse_plan import MACHINES, MOST_GATHER_TAPS, SparsePlan
+from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
 from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.machine import MACHINES
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.errors import PccError
@@ -23,13 +24,38 @@ from pcc.ir.activation import IDENTITY, Activation
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import Target, target_named
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, rng
+from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, loop_blocks, machine_of, rng
 
 EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
-SCATTER = SparsePlan("scatter", size=2, block=5, most_taps=9, room=8)
-GATHER = SparsePlan("gather", size=3, block=2, most_taps=4)
-"""Plans with sizes in vectors, small enough that little layers have several tiles and blocks."""
-PLANS = pytest.mark.parametrize("plan", [None, SCATTER, GATHER], ids=["chosen", "scatter", "gather"])
+SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-interleaved")
+FAMILY = pytest.mark.parametrize("family", ["chosen", *SPARSE])
+SMALL_TILE = 300
+"""Multiply-adds in the code of an interleaved kernel that tests compile: they are many."""
+
+
+def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
+    """The layer by a family, with schedules small enough that little layers have several tiles and blocks; ``chosen``: the cheapest of all."""
+    machine = machine_of(b.lanes)
+    if family == "chosen":
+        priced = {name: found for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str)}
+        family = min(priced, key=lambda name: priced[name][1])
+        schedule = priced[family][0].schedule
+    elif family == "conv-sparse-scatter":
+        schedule = ScatterSchedule(2 * b.lanes, block=5, room=8, most_taps=9)
+    elif family == "conv-sparse-gather":
+        schedule = GatherSchedule(3 * b.lanes, block=2, most_taps=4)
+    else:
+        assert isinstance(layer.weight, fkw.FKW)
+        offered = family_named(family).candidates(layer, machine)
+        if isinstance(offered, str):  # where it does not fit, the reason says why, and there is nothing to compare
+            assert "1x1" in offered or "fits" in offered
+            return emit(layer, b, "chosen")
+        size = layer.weight.patterns.size
+        small = [c.schedule for c in offered if all(rows * c.schedule.columns * size <= SMALL_TILE for rows, _ in c.schedule.heights)] or [offered[0].schedule]
+        schedule = small[len(layer.weight.index) % len(small)]
+    family_named(family).emit(layer, schedule, b)
+
+
 RELU6 = Activation("clip", (0.0, 6.0))
 
 
@@ -40,7 +66,7 @@ def sparse(shape, patterns=None, rate=2.0, share=1, groups=1) -> tuple[np.ndarra
     return cut.weight, fkw.pack(cut.weight, groups, patterns, share, cut.order)
 
 
-def conv(shape, pair, geometry, *, groups=1, bias=True, residual=False, activation=IDENTITY, plan=None, strided=False) -> None:
+def conv(shape, pair, geometry, *, groups=1, bias=True, residual=False, activation=IDENTITY, family="chosen", strided=False) -> None:
     """Checks one layer on an input of ``shape``; ``pair`` is its weight, dense and packed. ``strided``: into the middle channels of a larger tensor."""
     weight, packed = pair
     x = rng(1).standard_normal(shape).astype(np.float32)
@@ -54,7 +80,7 @@ def conv(shape, pair, geometry, *, groups=1, bias=True, residual=False, activati
 
     def layer(b: ProgramBuilder, x_view: View, y: View, r: View) -> None:
         made = Conv2d("conv", x_view, y, packed, biases, geometry, groups, r if residual else None, activation)
-        emit_conv_sparse(made, b, plan and replace(plan, size=plan.size * b.lanes))
+        emit(made, b, family)
 
     def build(b: ProgramBuilder) -> None:
         x_view, r = b.input("x", x.shape), b.input("r", added.shape)
@@ -71,14 +97,14 @@ def conv(shape, pair, geometry, *, groups=1, bias=True, residual=False, activati
     check(build, [x, added], [torch.cat([want, want], 1) if strided else want])
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize(("width", "channels"), [(1, 3), (7, 17), (13, 1), (13, 6), (30, 3)])
-def test_patterns_over_widths(plan, width, channels) -> None:
+def test_patterns_over_widths(family, width, channels) -> None:
     pair = sparse((13, channels, 3, 3), EIGHT, rate=1.5 if channels > 1 else 1.0)
-    conv((1, channels, 9, width), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), plan=plan)
+    conv((1, channels, 9, width), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), family=family)
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize(
     "geometry",
     [
@@ -90,52 +116,52 @@ def test_patterns_over_widths(plan, width, channels) -> None:
     ],
     ids=str,
 )
-def test_patterns_over_geometries(plan, geometry) -> None:
-    conv((2, 5, 11, 13), sparse((6, 5, 3, 3), pattern.DESIGNED), geometry, plan=plan)
+def test_patterns_over_geometries(family, geometry) -> None:
+    conv((2, 5, 11, 13), sparse((6, 5, 3, 3), pattern.DESIGNED), geometry, family=family)
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 3), (3, 3), (5, 5), (1, 7)], ids=str)
-def test_connectivity_over_kernel_sizes(plan, kernel) -> None:
+def test_connectivity_over_kernel_sizes(family, kernel) -> None:
     """All taps of a kernel; long kernels are cut into parts."""
-    conv((1, 6, 9, 13), sparse((9, 6, *kernel), rate=3.0), ConvGeometry(kernel, padding=(0, 1, 2, 1)), plan=plan)
+    conv((1, 6, 9, 13), sparse((9, 6, *kernel), rate=3.0), ConvGeometry(kernel, padding=(0, 1, 2, 1)), family=family)
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize("share", [1, 2, 4])
-def test_filter_groups(plan, share) -> None:
-    conv((1, 7, 8, 7), sparse((12, 7, 3, 3), EIGHT, rate=3.6, share=share), ConvGeometry((3, 3), padding=(1, 1, 1, 1)), plan=plan)
+def test_filter_groups(family, share) -> None:
+    conv((1, 7, 8, 7), sparse((12, 7, 3, 3), EIGHT, rate=3.6, share=share), ConvGeometry((3, 3), padding=(1, 1, 1, 1)), family=family)
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize(("groups", "share"), [(2, 1), (2, 2), (3, 4), (12, 1)])
-def test_grouped_convolutions(plan, groups, share) -> None:
+def test_grouped_convolutions(family, groups, share) -> None:
     pair = sparse((12, 2, 3, 3), EIGHT, rate=1.5, share=share, groups=groups)
-    conv((2, 2 * groups, 7, 7), pair, ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)), groups=groups, plan=plan)
+    conv((2, 2 * groups, 7, 7), pair, ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)), groups=groups, family=family)
 
 
-@PLANS
+@FAMILY
 @pytest.mark.parametrize("strided", [False, True], ids=["whole", "strided"])
-def test_epilogue(plan, strided) -> None:
+def test_epilogue(family, strided) -> None:
     pair = sparse((7, 4, 3, 3), pattern.DESIGNED)
-    conv((1, 4, 6, 19), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), residual=True, activation=RELU6, plan=plan, strided=strided)
+    conv((1, 4, 6, 19), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), residual=True, activation=RELU6, family=family, strided=strided)
 
 
-@PLANS
-def test_planes_without_junk(plan) -> None:
+@FAMILY
+def test_planes_without_junk(family) -> None:
     """Stride 1 and no padding: the input is read where it is and stored as one run."""
-    conv((2, 9, 5, 7), sparse((8, 9, 1, 1), rate=2.0), ConvGeometry((1, 1)), residual=True, plan=plan)
+    conv((2, 9, 5, 7), sparse((8, 9, 1, 1), rate=2.0), ConvGeometry((1, 1)), residual=True, family=family)
 
 
-@PLANS
-def test_filters_without_kernels(plan) -> None:
+@FAMILY
+def test_filters_without_kernels(family) -> None:
     """They still write their bias, through the activation; without any kernel at all as well."""
     weight, _ = sparse((6, 4, 3, 3), pattern.DESIGNED)
     weight[2:5] = 0
     for pruned in (weight, np.zeros_like(weight)):
         pair = pruned, fkw.pack(pruned, 1, pattern.DESIGNED)
-        conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), activation=Activation("relu"), plan=plan)
-        conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), bias=False, plan=plan)
+        conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), activation=Activation("relu"), family=family)
+        conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), bias=False, family=family)
 
 
 def rebuild(shape, places, channels, taps, weight, inputs) -> np.ndarray:
@@ -180,28 +206,35 @@ def layer_of(packed: fkw.FKW, size: int) -> Conv2d:
     return Conv2d("conv", x, y, packed, None, ConvGeometry((kernel, kernel), padding=(pad, pad, pad, pad)))
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-def test_cost(lanes) -> None:
-    """Fewer kernels and more sharing cost less; where (nearly) everything is kept the dense kernel wins, at 8 times fewer weights the sparse one."""
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_cost(machine) -> None:
+    """Fewer kernels and more sharing cost less; at 8 times fewer weights a sparse kernel wins, where nearly all single weights are kept the dense one."""
 
     def cost(patterns, rate, kernel=3, share=1):
-        return cost_conv_sparse(layer_of(sparse((64, 64, kernel, kernel), patterns, rate, share)[1], 28), lanes)
+        layer = layer_of(sparse((64, 64, kernel, kernel), patterns, rate, share)[1], 28)
+        return min(found[1] for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str))
 
     def dense(kernel):
         weight, packed = sparse((64, 64, kernel, kernel), None, 1.0)
-        return cost_conv_dense(replace(layer_of(packed, 28), weight=weight), lanes)
+        found = cheapest(family_named("conv-dense"), replace(layer_of(packed, 28), weight=weight), machine)
+        assert not isinstance(found, str)
+        return found[1]
 
     assert cost(EIGHT, 3.6) < cost(EIGHT, 2.0) < cost(EIGHT, 1.0)
     assert cost(EIGHT, 3.6, share=4) < cost(EIGHT, 3.6)
     assert cost(pattern.DESIGNED, 3.6) < dense(3) / 2
-    assert cost(None, 1.0) > dense(3)
     assert cost(None, 1.2, kernel=1) > dense(1)
 
 
-def test_weight_must_be_packed() -> None:
+@pytest.mark.parametrize("name", SPARSE)
+def test_weight_must_be_packed(name) -> None:
     weight, packed = sparse((4, 4, 3, 3), EIGHT)
     with pytest.raises(PccError, match=r"layer conv: .* FKW"):
-        cost_conv_sparse(replace(layer_of(packed, 5), weight=weight), 8)
+        family_named(name).candidates(replace(layer_of(packed, 5), weight=weight), machine_of(8))
+
+
+def test_every_family_is_tested() -> None:
+    assert {name for name, family in families().items() if family.format == "fkw"} == set(SPARSE)
 
 
 MULTIPLY = r"\b(?:vfmadd\w+ps|fmla)\b"
@@ -213,8 +246,8 @@ BY_LANE = r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]"
 def test_inner_loop_of_gather(target: Target, group: int) -> None:
     """In the widest tiles that plans use: one multiply-add for each accumulator and tap; nothing touches the stack; no calls."""
     lanes = LANES[target.isa]
-    vectors = MACHINES[lanes].sums // group
-    for taps in (4, MOST_GATHER_TAPS):
+    vectors = isa_named(target.isa).registers // 2 // group
+    for taps in (4, MOST_TAPS):
         text = assembly(ConvSparseGather(taps, vectors * lanes, group, Epilogue()), target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
@@ -229,7 +262,7 @@ def test_inner_loop_of_gather(target: Target, group: int) -> None:
 def test_inner_loop_of_scatter(target: Target, taps: int) -> None:
     """In the widest tiles that plans use inputs stay in registers: each accumulator is loaded and stored once, and only weights are read besides."""
     lanes = LANES[target.isa]
-    vectors = min(4, MACHINES[lanes].inputs // taps)
+    vectors = min(4, INPUT_REGISTERS[isa_named(target.isa).registers] // taps)
     text = assembly(ConvSparseScatter(taps, vectors * lanes, 64, Epilogue()), target)
     assert external_calls(text) == set()
     loop = inner_loop(text)
@@ -246,9 +279,32 @@ def test_inner_loop_of_scatter(target: Target, taps: int) -> None:
         assert len(re.findall(r"v(?:mov|fmadd)\w+ps\s+[^%]*\([^)]*\), %[yz]mm", loop)) <= vectors
 
 
+@pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
+def test_loops_of_interleaved(target: Target) -> None:
+    """The code of each pattern: a multiply-add for each accumulator and tap, no more loads than distinct lines and weights, no stack, no stores, no calls."""
+    isa = isa_named(target.isa)
+    rows, columns = {"avx512": (3, 7), "avx2": (2, 5), "neon": (4, 7)}[isa.name]
+    patterns = tuple(tuple((tap // 3, tap % 3) for tap in taps) for taps in EIGHT.tolist())
+    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes, Epilogue()), target)
+    assert external_calls(text) == set()
+    loops = [block for block in loop_blocks(text) if len(re.findall(MULTIPLY, block)) == 4 * rows * columns]
+    assert len(loops) == len(patterns)
+    for loop, taps in zip(loops, patterns, strict=True):
+        lines = len(users_of_lines(taps, rows, columns, (1, 1)))
+        if isa.name == "neon":
+            assert len(re.findall(BY_LANE, loop)) == 4 * rows * columns
+            loaded = [q for pair in re.findall(r"\bld(?:p|u?r)\s+(q\d+)(?:, (q\d+))?", loop) for q in pair if q]
+            assert len(loaded) <= lines + 1
+            assert not re.search(r"\bst(?:p|u?r)\s|\[sp", loop)
+        else:
+            assert len(re.findall(r"vmovups\s+[^%]*\(|vfmadd\w+ps\s+[^%]*\(", loop)) <= lines
+            assert len(re.findall(r"vbroadcastss", loop)) <= 4
+            assert not re.search(r"\(%r[sb]p", loop)
+
+
 @arm64
 def test_arm64() -> None:
-    """Both forms, several geometries and structures in one program, on emulated cores."""
+    """All forms, several geometries and structures in one program, on emulated cores."""
     cases = [
         ((9, 5, 3, 3), EIGHT, 1, ConvGeometry((3, 3), padding=(1, 1, 1, 1))),
         ((8, 5, 3, 3), pattern.DESIGNED, 4, ConvGeometry((3, 3), (2, 2), (0, 1, 2, 1))),
@@ -263,11 +319,10 @@ def test_arm64() -> None:
         top, left, bottom, right = geometry.padding
         padded = F.pad(torch.from_numpy(value).double(), (left, right, top, bottom))
         expected = F.conv2d(padded, torch.from_numpy(weight).double(), None, geometry.stride, 0, geometry.dilation).relu().numpy()
-        for plan in (SCATTER, GATHER):
+        for family in SPARSE:
             want.append(expected)
-            y = b.tensor(f"y{i}_{plan.form}", expected.shape)
-            layer = Conv2d(f"conv{i}_{plan.form}", x, y, packed, None, geometry, activation=Activation("relu"))
-            emit_conv_sparse(layer, b, replace(plan, size=plan.size * b.lanes))
+            y = b.tensor(f"y{i}_{family}", expected.shape)
+            emit(Conv2d(f"conv{i}_{family}", x, y, packed, None, geometry, activation=Activation("relu")), b, family)
             b.output(y.buffer, y)
     for cpu, outputs in run_emulated(b.build(), [value]).items():
         for output, expected in zip(outputs, want, strict=True):

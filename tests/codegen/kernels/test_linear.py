@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pcc.codegen.kernels.linear import emit_linear
 from pcc.codegen.layers import Linear
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.ir.activation import IDENTITY, Activation
@@ -24,7 +23,7 @@ def linear(n: int, depth: int, outputs: int, *, residual: bool = False, activati
         whole, r, y = b.input("x", x.shape), b.input("r", addend.shape), b.tensor("y", (n, outputs))
         view = View(whole.buffer, (n, depth), whole.strides, apart)
         layer = Linear("fc", view, y, weight, bias, r if residual else None, activation)
-        emit_linear(layer, b)
+        emit_by("linear", layer, b)
         b.output("y", y)
 
     want = torch.from_numpy(x[:, apart:]).double() @ torch.from_numpy(weight).double().T + torch.from_numpy(bias).double()

@@ -1,0 +1,92 @@
+"""Kernel families: ways to compute a layer. Each offers schedules with what they cost, and writes the calls of the one that is chosen.
+
+A family is an object in a file of its own; `OWN` names pcc's, the entry points of group ``pcc.kernel_families`` those of other packages. Nothing else
+knows which there are: select-kernels asks all that take the layer and its weight, lowering calls the one that was chosen.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, Protocol
+
+from pcc.codegen.layers import Conv2d, Linear
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder
+from pcc.errors import PccError
+
+ENTRY_POINT_GROUP = "pcc.kernel_families"
+
+OWN: dict[str, str] = {
+    "conv-dense": "conv_dense",
+    "conv-depthwise": "conv_depthwise",
+    "conv-sparse-scatter": "conv_sparse_scatter",
+    "conv-sparse-gather": "conv_sparse_gather",
+    "conv-sparse-interleaved": "conv_sparse_interleaved",
+    "linear": "linear",
+}
+"""pcc's families, each ``FAMILY`` of a module in `pcc.codegen.kernels`."""
+
+WeightFormat = Literal["dense", "fkw"]
+"""How a family takes its weight: an array of the layer's shape, or packed as `pcc.sparsity.fkw.FKW`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule of a family for a layer."""
+
+    schedule: Any
+    """A frozen dataclass of the family's; ``str`` describes it in a few words."""
+    work: Work
+    """What it executes, for all images of the layer."""
+
+
+class KernelFamily(Protocol):
+    """A way to compute layers of one kind."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layer(self) -> type[Conv2d] | type[Linear]:
+        """The kind of layer it computes."""
+        ...
+
+    @property
+    def format(self) -> WeightFormat: ...
+
+    def candidates(self, layer: Any, machine: Machine) -> Sequence[Candidate] | str:
+        """The schedules worth pricing, or why the family cannot compute this layer. Sizes, strides and weights of the layer count, not its places."""
+        ...
+
+    def emit(self, layer: Any, schedule: Any, b: ProgramBuilder) -> None:
+        """Records the calls that compute ``layer.y``."""
+        ...
+
+
+@cache
+def families() -> dict[str, KernelFamily]:
+    """All families by name, imported now: pcc's own, then those of other packages. `PccError` for one that cannot be loaded."""
+    found: dict[str, KernelFamily] = {name: importlib.import_module(f"pcc.codegen.kernels.{module}").FAMILY for name, module in OWN.items()}
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        try:
+            found.setdefault(point.name, point.load())
+        except Exception as error:
+            raise PccError(f"kernel family {point.name} of {point.value} cannot be loaded: {error}") from error
+    return found
+
+
+def family_named(name: str) -> KernelFamily:
+    """The family of that name; `PccError` where there is none."""
+    if name not in families():
+        raise PccError(f"unknown kernel family '{name}': choose one of {', '.join(families())}")
+    return families()[name]
+
+
+def cheapest(family: KernelFamily, layer: Any, machine: Machine) -> tuple[Candidate, float] | str:
+    """The cheapest schedule of a family and its cycles; or why it has none for the layer."""
+    offered = family.candidates(layer, machine)
+    if isinstance(offered, str):
+        return offered
+    return min(((candidate, machine.cycles(candidate.work)) for candidate in offered), key=lambda priced: priced[1])

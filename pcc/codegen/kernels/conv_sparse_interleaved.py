@@ -1,0 +1,173 @@
+"""Sparse convolution on block-interleaved lines: the form for windows whose taps share lines."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import numpy as np
+
+from pcc.codegen.family import Candidate, WeightFormat
+from pcc.codegen.kernels import sparse_tile
+from pcc.codegen.kernels.dense_work import epilogue_strides
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work, line_extent
+from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, runs_of, users_of_lines
+from pcc.codegen.kernels.sparse_tables import gather_tables
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder, View
+from pcc.sparsity.fkw import FKW, places
+
+MOST_MULTIPLIES = 1100
+"""Vector multiply-adds in the code of a kernel: each takes 3 ms to compile."""
+
+ITEMS = 16
+"""Items of a call, where the layer has as many: enough for threads to finish together."""
+
+LEAST_GROUPS = 4
+"""Filter groups of an item, so that a tile's lines are used while they are near."""
+
+
+@dataclass(frozen=True)
+class InterleavedSchedule:
+    """How a layer is cut: blocks in the lanes, tiles of ``columns`` and of these numbers of rows, one strip after the other."""
+
+    blocks: Blocks
+    columns: int
+    heights: tuple[tuple[int, int], ...]
+    """(rows of a tile, how many tiles below each other)."""
+
+    def __str__(self) -> str:
+        return f"{self.blocks}, tiles of {' and '.join(f'{rows}x{self.columns}' for rows, _ in self.heights)}"
+
+
+@dataclass(frozen=True)
+class InterleavedFamily:
+    """Output-stationary sparse convolution with code for each pattern."""
+
+    name: str = "conv-sparse-interleaved"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "fkw"
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
+        fkw = sparse_tile.fkw_of(layer)
+        if prod(layer.geometry.kernel) == 1:
+            return "the taps of a 1x1 window share nothing"
+        patterns, counts = _patterns(fkw, layer.geometry), _kernels_of_patterns(fkw)
+        found = []
+        for schedule in _schedules(layer, fkw, machine):
+            layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
+            if layout.is_possible:
+                found.append(Candidate(schedule, _work(layer, fkw, schedule, layout, patterns, counts, machine)))
+        return found or "no tiling in blocks fits the plane and the registers"
+
+    def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
+        fkw = sparse_tile.fkw_of(layer)
+        layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
+        lines, views = interleave(b, layer.x, layout), _tables(layer, fkw, layout, b)
+        patterns, epilogue = _patterns(fkw, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
+        groups, across = fkw.shape[0] // fkw.group, schedule.blocks.columns // schedule.columns
+        first, outputs = 0, layer.y.shape[0] * layer.y.shape[2] * layer.y.shape[3]
+        for rows, count in schedule.heights:
+            tiles = layer.x.shape[0] * count * across
+            chunks = max(1, min(groups // LEAST_GROUPS, -(-ITEMS // tiles)))
+            kernel = InterleavedTile(rows, schedule.columns, fkw.group, patterns, layer.geometry.stride, layout.pitch, b.lanes, epilogue)
+            numbers = {
+                "x_image": layer.x.shape[1] * layout.plane,
+                "groups": groups,
+                "groups_per_item": -(-groups // chunks),
+                "chunks": chunks,
+                "tiles_down": count,
+                "tiles_across": across,
+                "first_row": first,
+            }
+            part = outputs * rows * count / schedule.blocks.rows
+            args = {"x": lines, **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
+            b.call(kernel, args, tiles * chunks, macs=round(fkw.weight.size * part), dense_macs=round(prod(fkw.shape) * part))
+            first += rows * count
+
+
+FAMILY = InterleavedFamily()
+
+
+def _tables(layer: Conv2d, fkw: FKW, layout: Layout, b: ProgramBuilder) -> dict[str, View]:
+    tables = gather_tables(fkw, fkw.patterns.shape[1])
+    arrays = {
+        "weight": tables.weight,
+        "channels_at": tables.channels * np.int32(layout.plane),
+        "segments": tables.segments,
+        "channels": fkw.reorder,
+        "bias": np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias,
+        "y_at": layout.output_at(layer.y),
+        **({} if layer.residual is None else {"r_at": layout.output_at(layer.residual)}),
+    }
+    return {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
+
+
+def _patterns(fkw: FKW, geometry: ConvGeometry) -> tuple[Pattern, ...]:
+    """The patterns as lines from that of the first tap."""
+    (_, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    return tuple(tuple((tap // kw * dh, tap % kw * dw) for tap in pattern) for pattern in fkw.patterns.tolist())
+
+
+def _kernels_of_patterns(fkw: FKW) -> tuple[int, ...]:
+    """How many kernels, of all filter groups, have each pattern."""
+    return tuple(np.bincount(places(fkw)[1], minlength=len(fkw.patterns)).tolist())
+
+
+def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
+    """Every cut of the plane into blocks, with every tile that the registers hold."""
+    height, width = layer.geometry.output_size(*layer.x.shape[2:])
+    lanes, taps = machine.isa.lanes, fkw.patterns.shape[1]
+    weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_by_lane else taps * fkw.group
+    sums = min(machine.isa.registers - weights - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
+    for across in range(1, lanes + 1):
+        rows = _divided(height, lanes // across)
+        for columns in range(1, min(sums, width) + 1):
+            block_columns = _divided(_divided(width, across), columns) * columns
+            if rows > height or block_columns > width:
+                continue
+            for tile_rows in range(1, min(sums // columns, rows) + 1):
+                yield InterleavedSchedule(Blocks(lanes, across, rows, block_columns), columns, _heights(rows, tile_rows))
+
+
+def _divided(size: int, parts: int) -> int:
+    """The least size of which so many cover the whole."""
+    return -(-size // parts)
+
+
+def _heights(rows: int, tile_rows: int) -> tuple[tuple[int, int], ...]:
+    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height."""
+    count, left = divmod(rows, tile_rows)
+    if not left:
+        return ((tile_rows, count),)
+    if (tile_rows + left) % 2 == 0:  # two of the mean height instead of a high and a low one
+        heights = ((tile_rows, count - 1), ((tile_rows + left) // 2, 2))
+        return heights if count > 1 else heights[1:]
+    return (tile_rows, count), (left, 1)
+
+
+@cache
+def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> int:
+    return len(users_of_lines(pattern, rows, columns, stride))
+
+
+def _work(
+    layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, patterns: tuple[Pattern, ...], counts: tuple[int, ...], machine: Machine
+) -> Work:
+    lanes, taps, groups = machine.isa.lanes, fkw.patterns.shape[1], fkw.shape[0] // fkw.group
+    weights = taps * fkw.group / (lanes if machine.isa.multiply_by_lane else 1)
+    total = interleaving_work(layer.x, layout)
+    for rows, count in schedule.heights:
+        sums = rows * schedule.columns * fkw.group
+        tile_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * line_extent(schedule.columns, layer.geometry, 1) * lanes * 4
+        tile = Work()
+        for pattern, kernels in zip(patterns, counts, strict=True):
+            lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
+            far = lines if tile_bytes > machine.l1_bytes else 0
+            tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=far, scalars=weights + 1, branches=1) * kernels
+        pieces = rows * len(runs_of(schedule.columns)) * lanes * fkw.group
+        tile += Work(scalars=2 * len(patterns), branches=2 * len(patterns)) * groups + Work(lines=sums, stores=pieces, scalars=pieces, branches=1) * groups
+        total += tile * (layer.x.shape[0] * count * (schedule.blocks.columns // schedule.columns))
+    return total

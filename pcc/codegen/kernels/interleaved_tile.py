@@ -1,0 +1,158 @@
+"""The kernel of sparse convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for each pattern.
+
+The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's kernels pass by, sorted
+by pattern. The code of a pattern loads each distinct line that its taps read once, aligned, and feeds every accumulator that uses it. Nothing is looked
+up but the channel and the weights, which are one sequential stream.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.sparse_tile import broadcast_weights
+from pcc.codegen.kernels.transpose import QUARTER, split_lanes
+
+if TYPE_CHECKING:
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
+
+Pattern = tuple[tuple[int, int], ...]
+"""The taps of a pattern as (row, column) of lines, dilation included."""
+
+
+@dataclass(frozen=True)
+class InterleavedTile:
+    """An item is one tile of ``groups_per_item`` filter groups of ``group`` filters, of one image."""
+
+    rows: int
+    columns: int
+    group: int
+    patterns: tuple[Pattern, ...]
+    stride: tuple[int, int]
+    pitch: int
+    """Lines of a row."""
+    lanes: int
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        digest = hashlib.sha256(repr(self.patterns).encode()).hexdigest()[:8]
+        shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.group}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
+        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        pointers = [Param("x", "f32*"), Param("weight", "f32*"), Param("channels_at", "i32*"), Param("segments", "i32*")]
+        pointers += [Param("channels", "i32*"), Param("bias", "f32*"), Param("y_at", "i32*"), Param("y", "f32*", writes=True)]
+        numbers = ["x_image", "groups", "groups_per_item", "chunks", "tiles_down", "tiles_across", "first_row", "y_image", "y_plane", "y_row"]
+        if self.epilogue.residual:
+            pointers += [Param("residual", "f32*"), Param("r_at", "i32*")]
+            numbers += ["r_image", "r_plane", "r_row"]
+        return (*pointers, *(Param(name) for name in numbers))
+
+    def body(self, k: "KernelBuilder") -> None:
+        from tvm import tirx
+
+        lanes, tile = k.lanes, self.rows * self.columns
+        sums = k.local(self.group * tile * lanes)
+        with k.work() as item:
+            rest, chunk = k.divide(item, k["chunks"])
+            rest, across = k.divide(rest, k["tiles_across"])
+            image, down = k.divide(rest, k["tiles_down"])
+            row, column = k.let(k["first_row"] + down * self.rows), k.let(across * self.columns)
+            x_at = k.let(image * k["x_image"] + (row * (self.stride[0] * self.pitch) + column * self.stride[1]) * lanes)
+            first = k.let(chunk * k["groups_per_item"])
+            with k.loop(first, k.let(tirx.Min(first + k["groups_per_item"], k["groups"]))) as group:
+                for f in range(self.group):
+                    bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.group + f)), lanes))
+                    for i in range(tile):
+                        k.store(sums, (f * tile + i) * lanes, bias, lanes)
+                for pattern in range(len(self.patterns)):
+                    self._segment(k, pattern, group, x_at, sums)
+                for f in range(self.group):
+                    self._store(k, sums, f, k.let(k.load(k["channels"], group * self.group + f)), image, row, column)
+
+    def _segment(self, k: "KernelBuilder", pattern: int, group: "Expr", x_at: "Expr", sums: "Buffer") -> None:
+        """Adds the kernels of one pattern of a filter group."""
+        lanes, taps = k.lanes, len(self.patterns[pattern])
+        segment = k.let(group * len(self.patterns) + pattern)
+        begin, end = k.let(k.load(k["segments"], segment)), k.let(k.load(k["segments"], segment + 1))
+        with k.loop(k.wide(begin), k.wide(end)) as kernel:
+            lines = k.pointer(k["x"], x_at + k.load(k["channels_at"], kernel))
+            weights = broadcast_weights(k, k["weight"], kernel * (taps * self.group), taps * self.group)
+            for (row, column), users in users_of_lines(self.patterns[pattern], self.rows, self.columns, self.stride).items():
+                line = k.let(k.load(lines, (row * self.pitch + column) * lanes, lanes))
+                for tap, r, q in users:
+                    for f in range(self.group):
+                        place = ((f * self.rows + r) * self.columns + q) * lanes
+                        k.store(sums, place, k.load(sums, place, lanes) + weights[tap * self.group + f] * line, lanes)
+
+    def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, channel: "Expr", image: "Expr", row: "Expr", column: "Expr") -> None:
+        """One filter's tile through the epilogue to rows of ``y``."""
+        y_at = k.let(image * k["y_image"] + channel * k["y_plane"] + row * k["y_row"] + column)
+        r_at = k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
+        for r in range(self.rows):
+            y_row = k.pointer(k["y"], y_at + r * k["y_row"])
+            r_row = k.pointer(k["residual"], r_at + r * k["r_row"]) if self.epilogue.residual else None
+            lines = [k.load(sums, ((f * self.rows + r) * self.columns + q) * k.lanes, k.lanes) for q in range(self.columns)]
+            if not self.epilogue.residual:
+                lines = [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines]
+            for first, width in runs_of(self.columns):
+                neighbours = lines[first : first + width]
+                parts = split_lanes(k, neighbours, k.lanes) if width == QUARTER else [k.part(neighbours[0], lane, 1) for lane in range(k.lanes)]
+                for lane, value in enumerate(parts):
+                    if self.epilogue.residual:
+                        addend = k.load(r_row, k.load(k["r_at"], lane) + first, width)
+                        value = self.epilogue.apply(k, value, addend, width)
+                    k.store(y_row, k.load(k["y_at"], lane) + first, value, width)
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
+        channels_at, segments, channels, y_at = (np.asarray(args[name]) for name in ("channels_at", "segments", "channels", "y_at"))
+        n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
+        lanes = self.lanes
+        taps, r, q = len(self.patterns[0]), np.arange(self.rows)[:, None, None], np.arange(self.columns)[:, None]
+        weight = weight[: weight.size // (taps * self.group) * taps * self.group].reshape(-1, taps, self.group)
+        for item in range(begin, end):
+            rest, chunk = divmod(item, n["chunks"])
+            rest, across = divmod(rest, n["tiles_across"])
+            image, down = divmod(rest, n["tiles_down"])
+            row, column = n["first_row"] + down * self.rows, across * self.columns
+            first = chunk * n["groups_per_item"]
+            for group in range(first, min(first + n["groups_per_item"], n["groups"])):
+                outputs = channels[group * self.group : (group + 1) * self.group]
+                sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(self.group, self.rows, self.columns, lanes)
+                for p, pattern in enumerate(self.patterns):
+                    members = range(*segments[group * len(self.patterns) + p :][:2])
+                    for tap, (u, v) in enumerate(pattern):
+                        line = (((row + r) * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
+                        for kernel in members:
+                            sums += weight[kernel, tap][:, None, None, None] * x[image * n["x_image"] + channels_at[kernel] + line]
+                for values, channel in zip(sums, outputs, strict=True):
+
+                    def at(name: str, lane_at: np.ndarray, image: int = image, channel: int = int(channel), row: int = row, column: int = column) -> np.ndarray:
+                        return image * n[f"{name}_image"] + channel * n[f"{name}_plane"] + (row + r) * n[f"{name}_row"] + column + q + lane_at[:lanes]
+
+                    residual = np.asarray(args["residual"])[at("r", np.asarray(args["r_at"]))] if self.epilogue.residual else None
+                    y[at("y", y_at)] = self.epilogue.reference(values, residual)
+
+
+def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    """The distinct lines (row, column) that a tile reads, in order, and who uses each: (tap, row, column of the accumulator)."""
+    users: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for tap, (down, right) in enumerate(pattern):
+        for row in range(rows):
+            for column in range(columns):
+                users.setdefault((row * stride[0] + down, column * stride[1] + right), []).append((tap, row, column))
+    return {line: users[line] for line in sorted(users)}
+
+
+def runs_of(columns: int) -> list[tuple[int, int]]:
+    """How ``columns`` neighbours are stored: (first, width), in fours where there are as many; the last four may overlap those before."""
+    if columns < QUARTER:
+        return [(column, 1) for column in range(columns)]
+    return [(min(first, columns - QUARTER), QUARTER) for first in range(0, columns, QUARTER)]

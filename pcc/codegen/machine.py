@@ -1,0 +1,98 @@
+"""What a processor's time goes into: the currency in which kernel families price their schedules.
+
+A family counts what a schedule executes (`Work`); a processor's profile (`Machine`) says what each kind costs. So a new family needs no new numbers for
+every processor, and a new processor is one row. Sums of parts are a simple model: what overlaps in the machine is in the coefficients, which
+`tools/calibrate.py` fits to measured layers.
+"""
+
+from dataclasses import astuple, dataclass
+
+from pcc.codegen.isa import Isa, isa_named
+from pcc.errors import PccError
+from pcc.target import Target
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of what is executed, or what one of each costs. Vectors are of the instruction set's width."""
+
+    fma: float = 0.0
+    """Vector multiply-adds; where too few are independent, the ones that would fit in between."""
+    loads: float = 0.0
+    """Aligned vectors from the L1 cache."""
+    crossing: float = 0.0
+    """Vectors at any address: many cross a cache line."""
+    far: float = 0.0
+    """Those of either kind that come from the L2 cache, counted once more."""
+    stores: float = 0.0
+    scalars: float = 0.0
+    """Weights spread over a vector, and entries of tables."""
+    branches: float = 0.0
+    """Ends of inner loops."""
+    lines: float = 0.0
+    """Vectors transposed between rows of memory and lanes."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, count: float) -> "Work":
+        return Work(*(a * count for a in astuple(self)))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor as cost models see it."""
+
+    name: str
+    isa: Isa
+    l1_bytes: int
+    l2_bytes: int
+    fma_in_flight: int
+    """Independent multiply-adds that keep the units busy: their number times their latency."""
+    costs: Work
+    """What one of each takes, in cycles (in executed instructions where ``origin`` says so: only ratios matter)."""
+    origin: str
+    """Where the costs come from."""
+
+    def cycles(self, work: Work) -> float:
+        return sum(count * cost for count, cost in zip(astuple(work), astuple(self.costs), strict=True))
+
+
+_KIB = 1 << 10
+_COUNTED = "instructions executed under QEMU, weighed by llvm-mca's throughput for this core"
+
+MACHINES: dict[str, Machine] = {
+    machine.name: machine
+    for machine in (
+        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, Work(0.52, 0.15, 0.9, 0.15, 2.0, 0.3, 1.0, 6.0), "measured"),
+        Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, Work(1.0, 0.5, 1.6, 0.5, 2.0, 0.6, 1.5, 6.0), "measured"),
+        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, Work(0.52, 0.25, 0.6, 0.2, 1.0, 0.4, 1.0, 4.0), "measured"),
+        Machine("cortex-a53", isa_named("neon"), 32 * _KIB, 512 * _KIB, 4, Work(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 1.5), _COUNTED),
+        Machine("cortex-a55", isa_named("neon"), 32 * _KIB, 256 * _KIB, 4, Work(1.0, 0.7, 0.7, 0.7, 1.0, 1.0, 1.5, 1.5), _COUNTED),
+        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, Work(0.5, 0.3, 0.35, 0.2, 0.6, 0.5, 1.0, 1.0), _COUNTED),
+        Machine("cortex-x1", isa_named("neon"), 64 * _KIB, 1024 * _KIB, 16, Work(0.25, 0.2, 0.25, 0.15, 0.5, 0.3, 0.7, 0.7), _COUNTED),
+    )
+}
+
+_OF_CPU = {
+    **dict.fromkeys(("x86-64-v4", "skylake-avx512"), "intel-avx512"),
+    "znver4": "zen4",
+    **dict.fromkeys(("x86-64-v3", "haswell", "zen3"), "avx2"),
+    "cortex-a53": "cortex-a53",
+    "cortex-a55": "cortex-a55",
+    **dict.fromkeys(("cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "neoverse-n1"), "cortex-a76"),
+    "cortex-x1": "cortex-x1",
+}
+"""Processors (`pcc.target`) by the profile that stands for them."""
+
+
+def machine_of(target: Target) -> Machine:
+    """The profile of a target's processor."""
+    return machine_named(_OF_CPU[target.cpu])
+
+
+def machine_named(name: str) -> Machine:
+    """The profile of that name; `PccError` where there is none."""
+    if name not in MACHINES:
+        raise PccError(f"unknown processor profile '{name}': choose one of {', '.join(MACHINES)}")
+    return MACHINES[name]
