@@ -14,7 +14,7 @@ from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, padded_view, rng
+from .support import ALL_TARGETS, LANES, assembly, check, emit_by, external_calls, inner_loop, padded_view, rng
 
 RELU = Activation("relu")
 

@@ -13,7 +13,7 @@ from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, assembly, check, external_calls, rng
+from .support import ALL_TARGETS, assembly, check, emit_by, external_calls, rng
 
 CASES = [
     # shape, multiplier, kernel, stride, padding (top, left, bottom, right), dilation

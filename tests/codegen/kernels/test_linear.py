@@ -8,7 +8,7 @@ from pcc.codegen.layers import Linear
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.ir.activation import IDENTITY, Activation
 
-from .support import check, rng
+from .support import check, emit_by, rng
 
 CASES = [(1, 1, 1), (1, 17, 10), (1, 64, 128), (1, 33, 1000), (2, 7, 65), (3, 128, 64), (4, 9, 24), (5, 40, 131), (13, 5, 3)]
 """(N, K, M)."""
