@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pcc.codegen.kernels.conv_sparse import cost_conv_sparse, emit_conv_sparse
+from pcc.codegen.kernels.sparse_plan import SparsePlan
 
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import cost_conv_dense, emit_conv_dense
 from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
-from pcc.codegen.kernels.conv_sparse import cost_conv_sparse, emit_conv_sparse
-from pcc.codegen.kernels.sparse_plan import SparsePlan
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.objects import compile_kernels
 from pcc.codegen.plan_memory import PlanMemory

@@ -10,6 +10,7 @@ from pcc.ir.annotations import (
     FilterOrder,
     KernelChoice,
     KernelPattern,
+    Rejected,
     Skipped,
     Structure,
     annotate,
@@ -34,12 +35,12 @@ def two_nodes() -> tuple[Graph, Node, Node]:
 def test_one_of_each_type_and_found_by_base_class() -> None:
     _, node, _ = two_nodes()
     assert annotation(node, KernelChoice) is None
-    annotate(node, KernelChoice("dense_conv", "no structure"))
-    annotate(node, KernelChoice("pattern_conv", "cost model: 2.1x"))
+    annotate(node, KernelChoice("conv-dense", "tile", 2.0))
+    annotate(node, KernelChoice("conv-sparse-gather", "tile", 1.0))
     annotate(node, PATTERN)
-    assert annotation(node, KernelChoice) == KernelChoice("pattern_conv", "cost model: 2.1x")
+    assert annotation(node, KernelChoice) == KernelChoice("conv-sparse-gather", "tile", 1.0)
     assert annotation(node, Structure) == PATTERN
-    assert annotations(node) == (KernelChoice("pattern_conv", "cost model: 2.1x"), PATTERN)
+    assert annotations(node) == (KernelChoice("conv-sparse-gather", "tile", 1.0), PATTERN)
 
 
 def test_skips_are_a_list_with_one_entry_a_pass() -> None:
@@ -67,17 +68,17 @@ def test_carry_keeps_what_the_new_node_knows_better() -> None:
     _, old, new = two_nodes()
     old.meta["stack_trace"] = 'File "model.py", line 3'
     annotate(old, PATTERN)
-    annotate(old, KernelChoice("old", ""))
+    annotate(old, KernelChoice("old", None, 1.0))
     annotate(old, Skipped("a", "old reason"))
     annotate(old, Skipped("b", "kept"))
-    annotate(new, KernelChoice("new", ""))
+    annotate(new, KernelChoice("new", None, 1.0))
     annotate(new, Skipped("a", "new reason"))
     carry(old, new)
-    assert annotation(new, KernelChoice) == KernelChoice("new", "")
+    assert annotation(new, KernelChoice) == KernelChoice("new", None, 1.0)
     assert annotation(new, KernelPattern) == PATTERN
     assert [str(skip) for skip in skips(new)] == ["a: new reason", "b: kept"]
     assert new.meta["stack_trace"] == 'File "model.py", line 3'
-    assert annotation(old, KernelChoice) == KernelChoice("old", "")
+    assert annotation(old, KernelChoice) == KernelChoice("old", None, 1.0)
 
 
 def test_carry_from_an_unannotated_node_keeps_skips() -> None:
@@ -91,4 +92,5 @@ def test_texts_for_dumps() -> None:
     assert str(PATTERN) == "pattern(2x4,kept=10/24,share=2)"
     assert str(Connectivity(4, 24, 6)) == "connectivity(kept=6/24,share=4)"
     assert str(FilterOrder((0, 2, 1))) == "order(moved=2/3)"
-    assert str(KernelChoice("depthwise", "groups=32")) == "kernel(depthwise: groups=32)"
+    rejected = (Rejected("b", 150.0), Rejected("c", None, "groups=32"), Rejected("d", None, "groups=32"))
+    assert str(KernelChoice("a", "tiles of 3x7", 100.0, rejected)) == "kernel(a, tiles of 3x7; b 1.50x; groups=32)"
