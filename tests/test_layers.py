@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "deploy": {"package", "runtime"},
     "training": {"frontend", "ir", "models", "sparsity"},
     "compiler": {"codegen", "frontend", "ir", "package", "passes"},
-    "cli": {"compiler", "deploy", "frontend", "models", "package", "passes", "training"},
+    "cli": {"compiler", "deploy", "frontend", "ir", "models", "package", "passes", "training"},
     "__init__": {"compiler", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
