@@ -139,7 +139,7 @@ def test_registry_knows_its_own_and_others() -> None:
     assert make_pass("options", {"count": "3"}) == Options(3)
 
 
-@pytest.mark.parametrize("name", registry._OWN)
+@pytest.mark.parametrize("name", registry._PASSES)
 def test_every_pass_is_there(name: str) -> None:
     cls = registry.pass_class(name)
     assert cls.name == name
