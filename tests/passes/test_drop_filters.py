@@ -312,6 +312,18 @@ def test_any_zeros_anywhere(data: st.DataObject) -> None:
     assert print_graph(run(graph_module, "drop-filters")) == before
 
 
+def test_golden(golden: Callable[[str, str], None]) -> None:
+    """Dead filters behind a shortcut, through a depthwise convolution and into a classifier; one that is a constant stays, and says so."""
+    module = block()
+    kill(module.expand, 1, 5, 6)
+    kill(module.depthwise, *range(10, 14))
+    module.depthwise.bias.data[2:4] = 1  # type: ignore[union-attr]
+    kill(module.last, 0, 4)
+    graph_module = run(import_module(module, (torch.zeros(2, 3, 9, 7),)), BEFORE)
+    before = print_graph(graph_module)
+    golden(f"// before drop-filters\n{before}\n// after drop-filters\n{print_graph(run(graph_module, 'drop-filters'))}", "drop_filters")
+
+
 class Calls(nn.Module):
     """(2, 4, 7, 5) to (2, 3): calls of three convolutions, each in any number of places, all with the same bias; then a classifier."""
 
