@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcc.errors import PccError
+from pcc.passes.registry import contribute
 from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pcc.compiler import CompileReport
     from pcc.passes.manager import PassManager
     from pcc.runtime.loader import Model
+
+# Passes that know kernels and kernel programs. They are named here, at the top of the house: pcc.passes is below pcc.codegen and must not know it.
+contribute({"select-kernels": "pcc.codegen.select_kernels:SelectKernels", "plan-memory": "pcc.codegen.plan_memory:PlanMemory"})
 
 __all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named"]
 

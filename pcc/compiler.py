@@ -27,11 +27,12 @@ from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.dump import dump_graph
+from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
 from pcc.package.manifest import Manifest
 from pcc.package.toolchain import Progress, quiet
 from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, new_package
-from pcc.passes.instruments import DumpAfterEach, PrintAfter, Verified, VerifyEach
+from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verified, VerifyEach
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.target import Target
@@ -64,6 +65,10 @@ class CompileReport:
     """Wall time by step: ``import``, each pass by its name, ``lower``, ``kernels``, ``package``."""
     verified: list[Verified] = field(default_factory=list)
     """With ``verify_each``: each pass that ran on the graph, and its error."""
+    left_alone: list[LeftAlone] = field(default_factory=list)
+    """Layers to which a pass did nothing, convolutions that stay dense among them, and why."""
+    warnings: list[str] = field(default_factory=list)
+    """What was asked for and came to nothing, each in a line: pruning passes that pruned no layer."""
 
 
 def compile_model(
@@ -101,7 +106,8 @@ def compile_model(
             dump_graph(root, 0, "import", graph)
         instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
         instruments += [PrintAfter(print_ir_after)] if print_ir_after else []
-        instruments.append(refuse_unsupported)
+        pruning = NotePruning()
+        instruments += [refuse_unsupported, pruning]
         verifier = VerifyEach(graph, samples) if verify_each else None
         instruments += [verifier] if verifier else []
 
@@ -136,7 +142,8 @@ def compile_model(
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
     reports = [_report(target, *by_machine[machine_of(target)], kernels, manifest) for target, kernels in compiled]
-    return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [])
+    alone = dict.fromkeys(layer for graph, _ in by_machine.values() for layer in left_alone(graph))
+    return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
 
 
 class _Clock:

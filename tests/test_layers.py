@@ -1,8 +1,11 @@
 """The walls of the house: who in ``pcc/`` may import whom. Which foreign packages go where is ruff's business (banned-api in pyproject.toml)."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import pcc
 
@@ -22,8 +25,8 @@ MAY_IMPORT = {
     "deploy": {"package", "runtime"},
     "training": {"frontend", "ir", "models", "sparsity"},
     "compiler": {"codegen", "frontend", "ir", "package", "passes"},
-    "cli": {"compiler", "deploy", "frontend", "models", "package", "passes", "training"},
-    "__init__": {"compiler", "passes", "runtime"},
+    "cli": {"compiler", "deploy", "frontend", "ir", "models", "package", "passes", "training"},
+    "__init__": {"codegen", "compiler", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
     "target": set(),
@@ -31,8 +34,14 @@ MAY_IMPORT = {
 """Downward only: the structures of sparsity know no graph, the graph knows no kernels, kernels know no package."""
 
 
+_BY_NAME = re.compile(r"pcc\.(\w*)[\w.]*(?::\w*)?")
+
+
 def imports(source: Path) -> Iterator[tuple[str, bool]]:
-    """Modules that a file imports, and whether the import runs with the file (not inside a function or under TYPE_CHECKING)."""
+    """Modules that a file imports, and whether the import runs with the file (not inside a function or under TYPE_CHECKING).
+
+    A text that is the name of a module, ``"pcc.codegen.lower:lower"`` or ``f"pcc.cli.{command}"``, is an import by name.
+    """
     tree = ast.parse(source.read_text(encoding="utf-8"))
     at_once = {id(node) for node in tree.body}
     for node in ast.walk(tree):
@@ -42,6 +51,10 @@ def imports(source: Path) -> Iterator[tuple[str, bool]]:
             assert node.level == 0, f"{source}: relative import"
             names = [f"pcc.{alias.name}" for alias in node.names] if node.module == "pcc" else [str(node.module)]
             yield from ((name, id(node) in at_once) for name in names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (named := _BY_NAME.fullmatch(node.value)):
+            assert named[1], f"{source}: '{node.value}' hides which room is imported"
+            if named[1] in MAY_IMPORT:
+                yield f"pcc.{named[1]}", False
 
 
 def room(source: Path) -> str:
@@ -60,6 +73,24 @@ def test_imports_run_downward() -> None:
         if module.startswith("pcc.") and module.split(".")[1] not in {room(source), *EVERYWHERE, *MAY_IMPORT[room(source)]}
     ]
     assert not upward
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pcc.codegen.lower",
+        "from pcc import codegen",
+        "from pcc.codegen.lower import lower",
+        "importlib.import_module('pcc.codegen.lower')",
+        "importlib.import_module(f'pcc.codegen.{name}')",
+        "package = 'pcc.codegen'",
+        "PASSES = {'lower': 'pcc.codegen.lower:lower'}",
+        "def function():\n    import pcc.codegen",
+    ],
+)
+def test_every_way_to_import_is_seen(text: str, tmp_path: Path) -> None:
+    (tmp_path / "source.py").write_text(text)
+    assert [module.split(".")[:2] for module, _ in imports(tmp_path / "source.py")] == [["pcc", "codegen"]]
 
 
 def test_tvm_is_imported_late() -> None:

@@ -76,6 +76,8 @@ def command(
             threads=threads or os.cpu_count() or 1,
         )
     seconds = perf_counter() - start
+    for warning in report.warnings:
+        click.echo(f"pcc: warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(_as_json(report, seconds), indent=2))
     else:
@@ -96,6 +98,7 @@ def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: st
 
 def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
     from pcc.cli.console import megabytes, print_table
+    from pcc.ir.left_alone import by_reason
 
     click.echo(f"{report.manifest.name}: {report.package} in {seconds:.1f} s")
     for made in report.targets:
@@ -103,6 +106,10 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
         click.echo(f"    convolutions: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
+    if report.left_alone:
+        click.echo("  left alone:")
+        for line in by_reason(report.left_alone):
+            click.echo(f"    {line}")
     if report.verified:
         click.echo()
         rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
@@ -138,4 +145,6 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
         "steps": report.seconds,
         "targets": targets,
         "verified": [asdict(made) for made in report.verified],
+        "left_alone": [asdict(layer) for layer in report.left_alone],
+        "warnings": report.warnings,
     }

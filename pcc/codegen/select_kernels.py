@@ -15,7 +15,7 @@ from pcc.codegen.machine import Machine, machine_named
 from pcc.codegen.program import View, contiguous_strides
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
-from pcc.ir.annotations import KernelChoice, Rejected, annotate
+from pcc.ir.annotations import KernelChoice, Rejected, Skipped, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
 from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
 from pcc.passes.packing import packed_weight
@@ -64,10 +64,13 @@ def _select(node: Node, machine: Machine) -> None:
             priced.append((family.name, *found))
     best, candidate, cost = min(priced, key=lambda entry: entry[2])
     others = [Rejected(name, price) for name, _, price in sorted(priced, key=lambda entry: entry[2]) if name != best]
-    packed = weights[family_named(best).format]
-    if isinstance(packed, FKW):
-        _pack(node, given, packed)
     annotate(node, KernelChoice(best, candidate.schedule, cost, (*others, *rejected)))
+    packed = weights["fkw"]
+    if family_named(best).format == "fkw":
+        assert isinstance(packed, FKW)
+        _pack(node, given, packed)
+    elif node.target is CONV2D:
+        annotate(node, Skipped(SelectKernels.name, packed if isinstance(packed, str) else f"a sparse kernel would take {others[0].cost / cost:.2f}x the time"))
 
 
 def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d | Linear:

@@ -145,6 +145,12 @@ def skips(node: Node) -> tuple[Skipped, ...]:
     return found.entries if found else ()
 
 
+def forget_skips(node: Node, pass_name: str) -> None:
+    """Removes what a pass said about the node, when it runs again."""
+    if any(entry.pass_name == pass_name for entry in skips(node)):
+        node.meta[_KEY] = {**node.meta[_KEY], _Skips: _Skips(tuple(entry for entry in skips(node) if entry.pass_name != pass_name))}
+
+
 def forget(node: Node, kind: type) -> None:
     """Removes annotations of that type, when a rewrite made them untrue."""
     node.meta[_KEY] = {key: value for key, value in node.meta.get(_KEY, {}).items() if not isinstance(value, kind)}

@@ -11,7 +11,8 @@ from pcc.ir.graph import arguments, constant, shape_of
 from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
 
 _aten: Any = torch.ops.aten
-_WEIGHTED = {CONV2D, PATTERN_CONV2D, LINEAR, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, _aten.linear.default}
+_LINEAR = {LINEAR, _aten.linear.default}
+_WEIGHTED = {CONV2D, PATTERN_CONV2D, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, *_LINEAR}
 
 
 @dataclass(frozen=True)
@@ -35,42 +36,49 @@ class Counts:
 
 def count(node: Node) -> Counts:
     """What one call costs; nothing for inputs, constants and outputs."""
-    if node.op != "call_function":
-        return Counts()
-    constants = {operand: constant(operand) for operand in node.all_input_nodes if operand.op == "get_attr"}
-    stored = sum(value.nbytes for value in constants.values())
-    numbers = [value for value in constants.values() if value.is_floating_point()]
-    parameters = sum(value.numel() for value in numbers)
-    nonzeros = sum(int(value.count_nonzero()) for value in numbers)
-    macs, kept_macs = _macs(node)
-    if node.target is PATTERN_CONV2D:
-        bound = arguments(node)
-        parameters += prod(bound["shape"]) - shape_of(bound["weight"])[0] * prod(shape_of(bound["weight"])[1:])
-    value = node.meta["val"]
-    return Counts(parameters, nonzeros, macs, kept_macs, stored, sum(part.nbytes for part in (value if isinstance(value, list | tuple) else [value])))
+    return sum(_constants(node).values(), _work(node))
 
 
 def count_all(graph_module: GraphModule) -> Counts:
-    """What a graph costs; a constant that several nodes read counts once."""
-    total, seen = Counts(), set()
+    """What a graph costs; a constant that several nodes read counts once, their work each time."""
+    constants: dict[str, Counts] = {}
     for node in graph_module.graph.nodes:
-        cost = count(node)
-        shared = {operand.target for operand in node.all_input_nodes if operand.op == "get_attr"}
-        if shared & seen:
-            cost = Counts(0, 0, cost.macs, cost.kept_macs, 0, cost.output_bytes)
-        seen |= shared
-        total += cost
-    return total
+        constants |= _constants(node)
+    return sum(map(_work, graph_module.graph.nodes), sum(constants.values(), Counts()))
+
+
+def _constants(node: Node) -> dict[str, Counts]:
+    """What the constants cost that a call reads, by their names."""
+    if node.op != "call_function":
+        return {}
+    packed = arguments(node)["weight"] if node.target is PATTERN_CONV2D else None
+    costs = {}
+    for operand in node.all_input_nodes:
+        if operand.op == "get_attr":
+            value = constant(operand)
+            parameters = prod(arguments(node)["shape"]) if operand is packed else value.numel()
+            costs[str(operand.target)] = Counts(weight_bytes=value.nbytes)
+            if value.is_floating_point():
+                costs[str(operand.target)] += Counts(parameters, int(value.count_nonzero()))
+    return costs
+
+
+def _work(node: Node) -> Counts:
+    """What a call costs beside its constants."""
+    if node.op != "call_function":
+        return Counts()
+    macs, kept_macs = _macs(node)
+    value = node.meta["val"]
+    return Counts(macs=macs, kept_macs=kept_macs, output_bytes=sum(part.nbytes for part in (value if isinstance(value, list | tuple) else [value])))
 
 
 def _macs(node: Node) -> tuple[int, int]:
     """(dense, kept) multiply-accumulates: each weight is used once for each output position."""
     if node.target not in _WEIGHTED:
         return 0, 0
-    bound = arguments(node)
-    shape = shape_of(node)
+    bound, shape = arguments(node), shape_of(node)
     weight = bound["weight"]
-    positions = prod(shape) // (shape_of(weight)[0] if node.target is not PATTERN_CONV2D else bound["shape"][0])
+    positions = prod(shape[:-1]) if node.target in _LINEAR else shape[0] * prod(shape[2:])
     dense = prod(bound["shape"] if node.target is PATTERN_CONV2D else shape_of(weight))
     kept = int(constant(weight).count_nonzero()) if weight.op == "get_attr" else dense
     return positions * dense, positions * kept

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from pcc.ir.annotations import FilterOrder, annotate, annotation
-from pcc.ir.graph import arguments, assign_attribute, constant, shape_of
+from pcc.ir.graph import arguments, constant, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESHAPE, RESIZE2D, SLICE
 from pcc.passes.channel_use import flattened
-from pcc.passes.operands import users_of
+from pcc.passes.operands import change_operand
 
 
 def reorder_channels(conv: Node, order: np.ndarray) -> str | None:
@@ -51,8 +51,8 @@ class _Plan:
     """Nodes whose channels (dimension 1) come in another order."""
     filters: dict[Node, np.ndarray] = field(default_factory=dict)
     """Those that are convolutions, whose own parameters change for that."""
-    constants: list[tuple[Node, int, np.ndarray]] = field(default_factory=list)
-    """(``get_attr``, axis, order) of parameters to permute; nothing else reads them."""
+    constants: list[tuple[Node, Node, int, np.ndarray]] = field(default_factory=list)
+    """(reader, ``get_attr``, axis, order) of parameters to permute for that reader."""
 
     def permute_filters(self, conv: Node, order: np.ndarray) -> None:
         given = arguments(conv)
@@ -66,15 +66,11 @@ class _Plan:
     def permute_constant(self, reader: Node, operand: Node, axis: int, order: np.ndarray) -> None:
         if operand.op != "get_attr":
             raise _NotFree(f"{operand.name}, which {reader.name} reads, is computed")
-        if users_of(operand) > 1:
-            raise _NotFree(f"{operand.name} belongs to several layers")
-        self.constants.append((operand, axis, order))
+        self.constants.append((reader, operand, axis, order))
 
     def carry_out(self) -> None:
-        for operand, axis, order in self.constants:
-            module = operand.graph.owning_module
-            assert module is not None
-            assign_attribute(module, str(operand.target), _permuted(constant(operand), axis, order))
+        for reader, operand, axis, order in self.constants:
+            change_operand(reader, operand, _permuted(constant(operand), axis, order))
         for conv, order in self.filters.items():
             before = annotation(conv, FilterOrder)
             original = order if before is None else np.array(before.permutation)[order]

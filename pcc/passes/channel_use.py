@@ -1,5 +1,7 @@
 """Which channels of a graph's values nobody needs: those that are zero wherever they are read, and those that are read with weights of zero.
 
+A filter of zeros gives a number, its bias, which the activation behind it may make zero; so the numbers that channels are known to be are followed.
+
 Channels are dimension 1. What works on each channel alone (depthwise convolutions, pooling, elementwise operations, additions of a shortcut) ties the
 channels of its operands and of its result together: they stay or go as one. So do the parts of a concatenation and the features that a map is flattened
 to. Readers that are not understood need all channels, and so do constants.
@@ -16,7 +18,6 @@ from torch.fx import GraphModule, Node
 from pcc.ir.activation import Activation
 from pcc.ir.graph import arguments, constant, shape_of
 from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESHAPE, RESIZE2D, SLICE
-from pcc.passes.operands import users_of
 from pcc.sparsity.detect import detect_structure
 
 
@@ -24,15 +25,17 @@ class ChannelUse:
     """What is known about the channels of every value of a graph; arrays are bool (C,)."""
 
     def __init__(self, graph_module: GraphModule) -> None:
-        self.zero: dict[Node, np.ndarray] = {}
-        """Channels that are zero whatever the input is."""
+        self.number: dict[Node, np.ndarray] = {}
+        """What channels are whatever the input is, fp32; NaN where that depends on the input, or differs inside the channel."""
         self.needed: dict[Node, np.ndarray] = {}
         """Channels that have to stay."""
         self._ties: list[tuple[Node, np.ndarray, Node, np.ndarray]] = []
         for node in graph_module.graph.nodes:
             if node.op != "output" and len(shape_of(node)) > 1:
-                self.zero[node], self.needed[node] = np.zeros((2, shape_of(node)[1]), bool)
-            (_RULES.get(node.target, _opaque) if node in self.needed else _opaque)(node, self)
+                self.number[node] = np.full(shape_of(node)[1], np.nan, np.float32)
+                self.needed[node] = np.zeros(shape_of(node)[1], bool)
+            understood = node in self.needed and 0 not in shape_of(node)
+            (_RULES.get(node.target, _opaque) if understood else _opaque)(node, self)
         self._settle()
 
     @property
@@ -40,10 +43,14 @@ class ChannelUse:
         """Whether every channel is needed."""
         return all(needed.all() for needed in self.needed.values())
 
+    def zero(self, x: Node) -> np.ndarray:
+        """Channels that are zero whatever the input is."""
+        return self.number[x] == 0
+
     def read(self, x: Node, ignored: np.ndarray) -> None:
         """Something reads ``x`` but for the channels ``ignored``."""
         if x in self.needed:
-            self.needed[x] |= ~(self.zero[x] | ignored)
+            self.needed[x] |= ~(self.zero(x) | ignored)
 
     def need(self, x: Node) -> None:
         if x in self.needed:
@@ -66,22 +73,21 @@ class ChannelUse:
                     np.logical_or.at(self.needed[x], own, self.needed[node][of])
             for node, needed in self.needed.items():
                 if not needed.any():
-                    needed[0] = True
+                    needed[:1] = True
                 elif node.target is CONV2D and not needed.all():
                     _keep_whole_groups(node, needed)
 
 
 def is_constant_layer(node: Node) -> bool:
-    """Whether a convolution or linear layer has constant weights of its own, that no other layer reads."""
+    """Whether a convolution or linear layer has constant weights. Other calls may read them, too: each can have its own copy."""
     given = arguments(node)
-    parameters = [given["weight"], *([given["bias"]] if given["bias"] is not None else [])]
-    return all(one.op == "get_attr" and users_of(one) == 1 for one in parameters)
+    return all(parameter is None or parameter.op == "get_attr" for parameter in (given["weight"], given["bias"]))
 
 
 def flattened(reshape: Node) -> int | None:
     """How many neighbours a reshape makes of each channel: 1 where channels stay a dimension, more where what is behind them joins them; else None."""
     before, after = shape_of(reshape.all_input_nodes[0]), shape_of(reshape)
-    if min(len(before), len(after)) < 2 or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
+    if min(len(before), len(after)) < 2 or 0 in before or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
         return None
     return after[1] // before[1]
 
@@ -117,49 +123,74 @@ def _layer(node: Node, use: ChannelUse) -> None:
     links = constant(given["weight"]).flatten(2).any(2).numpy() if node.target is CONV2D else (constant(given["weight"]) != 0).numpy()
     if groups == 1:
         use.read(x, np.logical_not(links.any(axis=0)))
-        zero = np.logical_not((links & ~use.zero[x]).any(axis=1))
+        dead = np.logical_not((links & ~use.zero(x)).any(axis=1))
     elif links.shape[1] == 1:
         source = np.repeat(np.arange(groups), len(links) // groups)
         use.tie(x, node, source, np.arange(len(links)))
-        zero = ~links[:, 0] | use.zero[x][source]
+        dead = ~links[:, 0] | use.zero(x)[source]
     else:  # every group would have to lose as many
         use.need(x)
         use.need(node)
-        zero = np.logical_not(links.any(axis=1))
-    if given["bias"] is not None:
-        zero = zero & (constant(given["bias"]) == 0).numpy()
+        dead = np.logical_not(links.any(axis=1))
+    number = np.zeros(len(links), np.float32) if given["bias"] is None else constant(given["bias"]).numpy()
     if residual is not None:
         use.tie(residual, node)
-        zero = zero & use.zero[residual]
-    if Activation.parse(given["activation"])(torch.zeros(1)) == 0:
-        use.zero[node] = zero
+        number = number + use.number[residual]
+    emitted = Activation.parse(given["activation"])(torch.from_numpy(number)).numpy()
+    use.number[node] = np.where(dead & ~np.isnan(number), emitted, np.nan)
+    return None
 
 
 def _elementwise(node: Node, use: ChannelUse) -> None:
     given, shape = arguments(node), shape_of(node)
     values = [operand for operand in given["xs"] if operand.op != "get_attr"]
-    alike = [operand for operand in values if operand in use.zero and len(shape_of(operand)) == len(shape) and shape_of(operand)[1] == shape[1]]
+    alike = [operand for operand in values if operand in use.number and len(shape_of(operand)) == len(shape) and shape_of(operand)[1] == shape[1]]
     if not alike:
         return _opaque(node, use)
     for operand in values:
         use.tie(operand, node) if operand in alike else use.need(operand)
     if len(alike) == len(values):
-        at_zero = node.target([constant(x) if x.op == "get_attr" else torch.zeros(shape_of(x)) for x in given["xs"]], given["expression"])  # type: ignore[operator]
-        use.zero[node] = (at_zero == 0).transpose(0, 1).flatten(1).all(1).numpy() & np.all([use.zero[one] for one in values], axis=0)
+        use.number[node] = _applied(node, use)
     return None
+
+
+def _applied(node: Node, use: ChannelUse) -> np.ndarray:
+    """What an elementwise operation makes of channels whose numbers are known."""
+    given, rank = arguments(node), len(shape_of(node))
+    operands = [constant(x) if x.op == "get_attr" else torch.from_numpy(use.number[x]).reshape(1, -1, *(1,) * (rank - 2)) for x in given["xs"]]
+    everywhere = node.target(operands, given["expression"]).transpose(0, 1).flatten(1).numpy()  # type: ignore[operator]
+    known = np.all([~np.isnan(use.number[x]) for x in given["xs"] if x.op != "get_attr"], axis=0)
+    alike = (everywhere == everywhere[:, :1]).all(axis=1)
+    return np.where(known & alike, everywhere[:, 0], np.nan).astype(np.float32)
+
+
+def _pool(node: Node, use: ChannelUse) -> None:
+    """The largest of equal numbers is that number; a mean may count zeros at the border, and is rounded."""
+    _channelwise(node, use)
+    if arguments(node)["mode"] != "max":
+        _only_zeros(node, use)
+
+
+def _resize(node: Node, use: ChannelUse) -> None:
+    _channelwise(node, use)
+    _only_zeros(node, use)
+
+
+def _only_zeros(node: Node, use: ChannelUse) -> None:
+    use.number[node][~use.zero(node)] = np.nan
 
 
 def _channelwise(node: Node, use: ChannelUse) -> None:
     x = node.all_input_nodes[0]
     use.tie(x, node)
-    use.zero[node] = use.zero[x].copy()
+    use.number[node] = use.number[x].copy()
 
 
 def _pad(node: Node, use: ChannelUse) -> None:
     if shape_of(node)[1] != shape_of(node.all_input_nodes[0])[1]:
         return _opaque(node, use)
     _channelwise(node, use)
-    use.zero[node] &= arguments(node)["value"] == 0
+    use.number[node][use.number[node] != arguments(node)["value"]] = np.nan
     return None
 
 
@@ -173,28 +204,28 @@ def _reshape(node: Node, use: ChannelUse) -> None:
         return _opaque(node, use)
     source = np.repeat(np.arange(shape_of(x)[1]), count)
     use.tie(x, node, source, np.arange(len(source)))
-    use.zero[node] = use.zero[x][source]
+    use.number[node] = use.number[x][source]
     return None
 
 
 def _concat(node: Node, use: ChannelUse) -> None:
     given = arguments(node)
-    if given["dim"] % len(shape_of(node)) != 1 or any(x not in use.zero for x in given["xs"]):
+    if given["dim"] % len(shape_of(node)) != 1 or any(x not in use.number for x in given["xs"]):
         return _opaque(node, use)
     start = 0
     for x in given["xs"]:
         count = shape_of(x)[1]
         use.tie(x, node, None, np.arange(start, start + count))
         start += count
-    use.zero[node] = np.concatenate([use.zero[x] for x in given["xs"]])
+    use.number[node] = np.concatenate([use.number[x] for x in given["xs"]])
     return None
 
 
 _RULES: dict[Any, Callable[[Node, ChannelUse], None]] = {
     CONV2D: _layer,
     LINEAR: _layer,
-    POOL2D: _channelwise,
-    RESIZE2D: _channelwise,
+    POOL2D: _pool,
+    RESIZE2D: _resize,
     ELEMENTWISE: _elementwise,
     RESHAPE: _reshape,
     SLICE: _slice,

@@ -1,7 +1,8 @@
 """drop-filters: filters that contribute nothing disappear, with the channels they feed (Ma et al., 2019, call it unused path removal).
 
-A filter of zeros without a bias goes, and one that is read with weights of zero only, through shortcuts, concatenations and depthwise convolutions, until
-nothing more follows. Exact: a dead filter that emits a constant (its bias, a sigmoid's 1/2) stays, and the layer says so.
+A filter of zeros without a bias, or with one that the activation cuts to zero, goes, and so does one that is read with weights of zero only, through
+shortcuts, concatenations and depthwise convolutions, until nothing more follows. Exact: a dead filter that emits a constant (its bias, a sigmoid's 1/2)
+stays, and the layer says so.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.ir.annotations import Dropped, Skipped, Structure, annotate, annotation, forget
-from pcc.ir.graph import add_constant, arguments, constant, finish, infer_all, layer_name, shape_of
+from pcc.ir.graph import arguments, constant, finish, infer_all, layer_name, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, RESHAPE
-from pcc.passes.channel_use import ChannelUse, is_constant_layer
-from pcc.passes.operands import set_argument, set_constant
+from pcc.passes.channel_use import ChannelUse
+from pcc.passes.operands import change_operand, set_argument, set_constant, share_constants
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class DropFilters:
             if node.target in (CONV2D, LINEAR) and (reason := _why_dead_filters_stay(node, use)):
                 annotate(node, Skipped(self.name, reason))
         if modified:
+            share_constants(graph_module)
             finish(graph_module)
         return PassResult(graph_module, modified)
 
@@ -52,7 +54,7 @@ def _thin(node: Node, needed: dict[Node, np.ndarray]) -> None:
         for operand in dict.fromkeys(arguments(node)["xs"]):
             axis = 1 - (len(shape_of(node)) - len(shape_of(operand)))
             if operand.op == "get_attr" and axis >= 0 and shape_of(operand)[axis] == len(kept) > 1:
-                node.replace_input_with(operand, add_constant(node, str(operand.target), _part(constant(operand), axis, kept)))
+                change_operand(node, operand, _part(constant(operand), axis, kept))
     elif node.target is RESHAPE:
         batch, _, *rest = shape_of(node)
         set_argument(node, "shape", [batch, int(kept.sum()), *rest])
@@ -88,8 +90,12 @@ def _why_dead_filters_stay(node: Node, use: ChannelUse) -> str | None:
     if not dead.any():
         return None
     count = f"{int(dead.sum())} of {len(dead)} filters are dead"
-    if not is_constant_layer(node):
-        return f"{count}, but another layer has the same weights"
-    if not use.zero[node][dead].all():
+    if not _emits_zero(node, use)[dead].all():
         return f"{count}, but their bias or activation makes them constants"
     return f"{count}, but their channels go with others that are needed"
+
+
+def _emits_zero(layer: Node, use: ChannelUse) -> np.ndarray:
+    """Filters whose channels are zero, at once or after the elementwise operations that read them."""
+    behind = [use.zero(user) for user in layer.users if user.target is ELEMENTWISE and len(use.zero(user)) == len(use.zero(layer))]
+    return use.zero(layer) | np.all(behind, axis=0) if behind else use.zero(layer)

@@ -1,7 +1,5 @@
 """fold-constants: what is known when compiling is computed then."""
 
-import hashlib
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import add_constant, constant, finish, is_random
+from pcc.passes.operands import share_constants
 
 LARGEST_GROWTH = 1 << 20
 """Bytes by which a result may exceed what it is computed from: broadcasting a constant over an image is cheaper done when it is read."""
@@ -30,7 +29,7 @@ class FoldConstants:
         before = _text(graph_module)
         self._evaluate(graph_module)
         finish(graph_module)
-        _share(graph_module)
+        share_constants(graph_module)
         finish(graph_module)
         return PassResult(graph_module, _text(graph_module) != before)
 
@@ -55,20 +54,6 @@ class FoldConstants:
 
 def _bytes(value: Any) -> int:
     return sum(part.numel() * part.element_size() for part in pytree.tree_leaves(value) if isinstance(part, Tensor))
-
-
-def _share(graph_module: GraphModule) -> None:
-    """Readers of an attribute, or of one with the same type, shape and bytes, read the first such node."""
-    alike: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
-    for node in graph_module.graph.find_nodes(op="get_attr"):
-        value = constant(node)
-        alike[value.dtype, value.shape].append(node)
-    for nodes in alike.values():
-        first: dict[bytes, Node] = {}
-        for node in nodes if len(nodes) > 1 else ():
-            original = first.setdefault(hashlib.sha256(constant(node).contiguous().numpy().tobytes()).digest(), node)
-            if original is not node:
-                node.replace_all_uses_with(original)
 
 
 def _text(graph_module: GraphModule) -> tuple[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 
 from pcc.errors import PccError
 from pcc.ir.dump import dump_graph
+from pcc.ir.left_alone import by_reason, left_alone
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import TOLERANCE, relative_error, run_graph, verify_structure
 from pcc.passes.manager import PassEvent
@@ -75,3 +76,16 @@ class VerifyEach:
             raise PccError(f"pass {step.name} changed what the graph computes: relative error {error:.2g} where an exact pass may cause {TOLERANCE:g}")
         if not step.exact:
             self._expected = actual
+
+
+@dataclass
+class NotePruning:
+    """Notes each lossy pass that changed nothing, although someone asked for it, and why."""
+
+    warnings: list[str] = field(default_factory=list, init=False)
+
+    def __call__(self, event: PassEvent) -> None:
+        if not event.step.exact and not event.modified:
+            layers = [layer for layer in left_alone(event.graph_module) if layer.pass_name == event.step.name]
+            reasons = "; ".join(line.removeprefix(f"{event.step.name}: ") for line in by_reason(layers))
+            self.warnings.append(f"{event.step.name} changed nothing: {reasons or 'the network has no convolution'}")

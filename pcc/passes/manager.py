@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.errors import PccError
+from pcc.ir.annotations import forget_skips
 
 
 @runtime_checkable
@@ -62,6 +63,8 @@ class PassManager:
         for index, step in enumerate(self.passes, start=1):
             if pass_level(step) != "graph":
                 raise PccError(f"pass {step.name} works on the kernel program, not on the graph: it belongs at the end of the pipeline")
+            for node in graph_module.graph.nodes:
+                forget_skips(node, step.name)
             start = perf_counter()
             try:
                 result = step(graph_module)

@@ -1,11 +1,17 @@
-"""A call's arguments by name, for passes that change a layer's weights, bias or epilogue."""
+"""A call's arguments by name, for passes that change a layer's weights, bias or epilogue.
 
+Constants may be shared: a module called twice, or equal values that fold-constants stores once. Who changes a constant changes it for one call only:
+`set_constant` and `change_operand` give the call a constant of its own where others read the old one. `share_constants` makes equal ones one again.
+"""
+
+import hashlib
+from collections import defaultdict
 from typing import Any
 
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
-from pcc.ir.graph import add_constant, assign_attribute, fake_mode
+from pcc.ir.graph import add_constant, assign_attribute, constant, fake_mode
 
 
 def set_argument(node: Node, name: str, value: Any) -> None:
@@ -15,24 +21,46 @@ def set_argument(node: Node, name: str, value: Any) -> None:
 
 
 def set_constant(node: Node, name: str, old: Node | None, value: Tensor, fallback: str) -> None:
-    """Makes ``value`` (of the shape of ``old``) the argument ``name`` of a layer.
+    """Makes ``value`` the argument ``name`` of a layer, which was ``old``.
 
-    A constant that only this layer reads keeps its name; else there is a new one beside it. ``fallback`` names it where there was none.
+    A constant that only this argument reads keeps its name; else there is a new one beside it. ``fallback`` names it where there was none.
     """
-    module = node.graph.owning_module
+    if old is not None and _is_only_reader(node, old) and sum(operand is old for operand in node.args) == 1:
+        _assign(old, value)
+    else:
+        set_argument(node, name, add_constant(node, str(old.target) if old is not None else fallback, value))
+
+
+def change_operand(node: Node, operand: Node, value: Tensor) -> None:
+    """Gives a call another value wherever it reads the constant ``operand``; other readers keep the old one."""
+    if _is_only_reader(node, operand):
+        _assign(operand, value)
+    else:
+        node.replace_input_with(operand, add_constant(node, str(operand.target), value))
+
+
+def share_constants(graph_module: GraphModule) -> None:
+    """Readers of an attribute, or of one with the same type, shape and bytes, read the first such node; the others are left without readers."""
+    alike: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        value = constant(node)
+        alike[value.dtype, value.shape].append(node)
+    for nodes in alike.values():
+        first: dict[bytes, Node] = {}
+        for node in nodes if len(nodes) > 1 else ():
+            original = first.setdefault(hashlib.sha256(constant(node).contiguous().numpy().tobytes()).digest(), node)
+            if original is not node:
+                node.replace_all_uses_with(original)
+
+
+def _is_only_reader(node: Node, constant: Node) -> bool:
+    """Whether no other call reads the attribute, through whatever ``get_attr`` node."""
+    nodes = constant.graph.find_nodes(op="get_attr", target=constant.target)
+    return len(nodes) == 1 and set(constant.users) == {node}
+
+
+def _assign(constant: Node, value: Tensor) -> None:
+    module = constant.graph.owning_module
     assert module is not None
-    if old is not None and len(old.users) == 1 and _readers(old) == 1 and sum(operand is old for operand in node.args) == 1:
-        assign_attribute(module, str(old.target), value.detach().clone())
-        old.meta["val"] = fake_mode(node.graph).from_tensor(value.detach())
-        return
-    set_argument(node, name, add_constant(node, str(old.target) if old is not None else fallback, value))
-
-
-def users_of(constant: Node) -> int:
-    """How many calls read a constant, through whatever ``get_attr`` node."""
-    return sum(len(node.users) for node in constant.graph.find_nodes(op="get_attr", target=constant.target))
-
-
-def _readers(constant: Node) -> int:
-    """How many ``get_attr`` nodes read the same attribute."""
-    return sum(1 for node in constant.graph.find_nodes(op="get_attr", target=constant.target))
+    assign_attribute(module, str(constant.target), value.detach().clone())
+    constant.meta["val"] = fake_mode(constant.graph).from_tensor(value.detach())

@@ -22,12 +22,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pcc.errors import PccError
 from pcc.passes.manager import pass_level
-from pcc.passes.registry import pass_class, suggestion
+from pcc.passes.registry import pass_class, pass_names, suggestion
 
 DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
 
 _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([,={}\[\]])|([^\s,={}\[\]"]+(?:\s+[^\s,={}\[\]"]+)*))\s*')
 _MARKS = set(",={}[]")
+_PRUNE = "prune-"
 
 Value = str | list[Any] | dict[str, Any]
 """What the text says before a field gives it a type: a word, a list, a mapping."""
@@ -66,11 +67,30 @@ def chosen_pipeline(pipeline: str | None, prune: str | None) -> str:
 def insert_pruning(pipeline: str, prune: str) -> str:
     """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes: ``pattern,connectivity{rate=3.6}``."""
     steps = parse_pipeline(pipeline)
-    added = [make_pass(f"prune-{name.removeprefix('prune-')}", options) for name, options in _parse_steps(prune)]
+    added = [_pruning_pass(name, options) for name, options in _parse_steps(prune)]
+    if not added:
+        raise PccError(f"--prune is empty: it takes {_prunings()}")
+    names = [step.name for step in (*steps, *added)]
+    for step in added:
+        if names.count(step.name) > 1:
+            raise PccError(f"--prune {prune}: {step.name} would run twice; name it once, here or in the pipeline")
     places = [place for place, step in enumerate(steps) if step.name == "fold-batchnorm"]
     if not places:
         raise PccError("--prune puts its passes after fold-batchnorm, but the pipeline has none: name the pruning passes in the pipeline")
     return print_pipeline([*steps[: places[-1] + 1], *added, *steps[places[-1] + 1 :]])
+
+
+def _pruning_pass(name: str, options: Mapping[str, Value]) -> Any:
+    """A pass that prunes, whose name may be without its ``prune-``."""
+    full_name = f"{_PRUNE}{name.removeprefix(_PRUNE)}"
+    if full_name not in pass_names():
+        hint = f"; {name} is a pass that does not prune, and goes into the pipeline" if name in pass_names() else ""
+        raise PccError(f"--prune takes {_prunings()}, not '{name}'{hint}")
+    return make_pass(full_name, options)
+
+
+def _prunings() -> str:
+    return ", ".join(name.removeprefix(_PRUNE) for name in pass_names() if name.startswith(_PRUNE))
 
 
 def _parse_steps(text: str) -> list[tuple[str, dict[str, Value]]]:
@@ -90,7 +110,7 @@ def _parse_steps(text: str) -> list[tuple[str, dict[str, Value]]]:
 
 
 def _tokenize(text: str) -> list[tuple[str, str]]:
-    tokens, position = [], 0
+    tokens, position, text = [], 0, text.strip()
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import ClassVar, Literal
 
 from torch.fx import GraphModule, Node
@@ -33,7 +34,8 @@ class PruneConnectivity:
     ``scope`` spends a convolution's budget over the ``layer`` or in each ``filter`` alike, which balances the work. With ``share`` 2 or 4, groups of so
     many filters, like ones brought together, keep the same channels (and patterns); where filters do not divide, fewer share. Kernels of 1x1
     convolutions are single weights. The first convolution is spared, as in the papers, unless ``spare_first`` is false or it has a rate of its own in
-    ``layers``, which are rates by module path. A later prune-connectivity replaces what an earlier one did.
+    ``layers``, which are rates by module path; layers with fewer kernels than the rate are left alone. A later prune-connectivity replaces what an earlier
+    one did.
     """
 
     name: ClassVar[str] = "prune-connectivity"
@@ -57,22 +59,40 @@ class PruneConnectivity:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         convs = convolutions(graph_module)
         check_names(self.layers, convs)
-        first = first_convolutions(graph_module)
-        wanted: dict[Node, Pruned] = {}
-        for conv in convs:
-            reason = why_not(conv)
+        first = first_convolutions(graph_module) if self.spare_first else set()
+        reasons = {conv: self._why_not(conv, conv in first) for conv in convs}
+        for conv, reason in reasons.items():
             if reason and layer_name(conv) in self.layers:
                 raise PccError(f"layer {layer_name(conv)} cannot lose kernels: {reason}")
-            if not reason and conv in first and self.spare_first and layer_name(conv) not in self.layers:
-                reason = SPARED
             if reason:
                 annotate(conv, Skipped(self.name, reason))
-            else:
-                wanted[conv] = self._constraint(conv)
-        if wanted:
-            cut(graph_module, wanted)
-        return PassResult(graph_module, bool(wanted))
+        chosen = [conv for conv, reason in reasons.items() if not reason]
+        beyond = [conv for conv in convs if not why_not(conv) and conv not in first and self._is_beyond(conv)]
+        if beyond and not chosen:
+            largest = max(beyond, key=_kernels)
+            raise PccError(f"no layer can be pruned at a rate of {self.rate:g}: the largest, {layer_name(largest)}, has {_kernels(largest)} kernels")
+        return PassResult(graph_module, bool(chosen) and cut(graph_module, {conv: self._constraint(conv) for conv in chosen}, self.name))
+
+    def _why_not(self, conv: Node, first: bool) -> str | None:
+        if reason := why_not(conv):
+            return reason
+        if first and layer_name(conv) not in self.layers:
+            return SPARED
+        if self._is_beyond(conv):
+            return f"it has {_kernels(conv)} kernels, fewer than its rate of {self._rate(conv):g}"
+        return None
+
+    def _rate(self, conv: Node) -> float:
+        return self.layers.get(layer_name(conv), self.rate)
+
+    def _is_beyond(self, conv: Node) -> bool:
+        """Whether the rate asks for less than one kernel."""
+        return self._rate(conv) > _kernels(conv)
 
     def _constraint(self, conv: Node) -> Pruned:
         share = largest_share(self.share, len(convolution_weight(conv)), groups_of(conv))
-        return constrain(conv, rate=self.layers.get(layer_name(conv), self.rate), scope=self.scope, share=share)
+        return constrain(conv, rate=self._rate(conv), scope=self.scope, share=share)
+
+
+def _kernels(conv: Node) -> int:
+    return prod(convolution_weight(conv).shape[:2])

@@ -47,10 +47,10 @@ class PrunePattern:
             if reason:
                 annotate(conv, Skipped(self.name, reason))
         chosen = [conv for conv, reason in reasons.items() if not reason]
-        if chosen:
-            patterns = self._pattern_set(chosen)
-            cut(graph_module, {conv: constrain(conv, patterns=patterns) for conv in chosen})
-        return PassResult(graph_module, bool(chosen))
+        if not chosen:
+            return PassResult(graph_module, False)
+        patterns = self._pattern_set(chosen)
+        return PassResult(graph_module, cut(graph_module, {conv: constrain(conv, patterns=patterns) for conv in chosen}, self.name))
 
     def _why_not(self, conv: Node, first: bool) -> str | None:
         if reason := why_not(conv):

@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Connectivity, KernelPattern, StoredOrder, Structure, annotate, annotation, forget
+from pcc.ir.annotations import Connectivity, KernelPattern, Skipped, StoredOrder, Structure, annotate, annotation, forget
 from pcc.ir.graph import arguments, constant, finish, layer_name
 from pcc.ir.ops import CONV2D, LINEAR
 from pcc.passes.operands import set_constant
@@ -85,12 +85,13 @@ def constrain(conv: Node, **constraint: object) -> Pruned:
     return replace(annotation(conv, Pruned) or Pruned(np.empty(0)), dense=dense_weight(conv), **constraint)
 
 
-def cut(graph_module: GraphModule, wanted: dict[Node, Pruned]) -> None:
-    """Gives convolutions the weights nearest to their dense ones that fulfil the constraints, and annotates what they are now.
+def cut(graph_module: GraphModule, wanted: dict[Node, Pruned], pass_name: str) -> bool:
+    """Gives convolutions the weights nearest to their dense ones that fulfil the constraints, and annotates what they are now; True if any is changed.
 
     Convolutions that read one weight (a module called twice) read one weight afterwards.
     """
     weights: dict[tuple[str, int, Pruned], Node] = {}
+    before = {conv: convolution_weight(conv) for conv in wanted}
     for conv, pruned in wanted.items():
         old = weight_node(conv)
         patterns = np.array(pruned.patterns, dtype=np.int32) if pruned.patterns else None
@@ -107,7 +108,11 @@ def cut(graph_module: GraphModule, wanted: dict[Node, Pruned]) -> None:
         forget(conv, StoredOrder)
         annotate(conv, structure)
         annotate(conv, replace(pruned, kept_norm=found.kept))
+    unchanged = [conv for conv, weight in before.items() if np.array_equal(weight, convolution_weight(conv))]
+    for conv in unchanged:
+        annotate(conv, Skipped(pass_name, "its weights are as they were: nothing in them is more than the pass keeps"))
     finish(graph_module)
+    return len(unchanged) < len(wanted)
 
 
 def largest_share(share: int, filters: int, groups: int) -> int:

@@ -1,49 +1,56 @@
-"""Which passes there are: pcc's own, and those other packages add by an entry point of the group ``pcc.passes``; nothing is imported until used."""
+"""Which passes there are: those of this folder, those that the storeys above contribute, and those other packages add by an entry point of the group
+``pcc.passes``. Nothing is imported until used.
+"""
 
 import importlib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from pcc.errors import PccError
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 ENTRY_POINT_GROUP = "pcc.passes"
 
-_OWN = (
-    "decompose",
-    "canonicalize",
-    "fold-constants",
-    "fold-batchnorm",
-    "prune-pattern",
-    "prune-connectivity",
-    "drop-filters",
-    "fuse-epilogues",
-    "reorder-kernels",
-    "select-kernels",
-    "plan-memory",
-)
-"""In the order a pipeline usually has them. Pass ``fold-batchnorm`` is class ``FoldBatchnorm`` of module ``pcc.passes.fold_batchnorm``."""
+_PASSES = {
+    "decompose": "pcc.passes.decompose:Decompose",
+    "canonicalize": "pcc.passes.canonicalize:Canonicalize",
+    "fold-constants": "pcc.passes.fold_constants:FoldConstants",
+    "fold-batchnorm": "pcc.passes.fold_batchnorm:FoldBatchnorm",
+    "prune-pattern": "pcc.passes.prune_pattern:PrunePattern",
+    "prune-connectivity": "pcc.passes.prune_connectivity:PruneConnectivity",
+    "drop-filters": "pcc.passes.drop_filters:DropFilters",
+    "fuse-epilogues": "pcc.passes.fuse_epilogues:FuseEpilogues",
+    "reorder-kernels": "pcc.passes.reorder_kernels:ReorderKernels",
+}
+"""Names of passes and where their classes are, in the order a pipeline usually has them."""
 
-_IN_CODEGEN = ("select-kernels", "plan-memory")
-"""Passes that know kernels or kernel programs live in ``pcc.codegen``, a storey above this one."""
+
+def contribute(passes: Mapping[str, str]) -> None:
+    """Adds passes of a storey above this one, which knows what this one must not: names and places, ``module:Class``, in pipeline order."""
+    _PASSES.update(passes)
 
 
 @cache
-def _foreign() -> dict[str, EntryPoint]:
+def _foreign() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # 30 ms that most commands can do without
+
     return {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)}
 
 
 def pass_names() -> tuple[str, ...]:
     """All passes: pcc's own in pipeline order, then those of other packages by name."""
-    return (*_OWN, *(name for name in _foreign() if name not in _OWN))
+    return (*_PASSES, *(name for name in _foreign() if name not in _PASSES))
 
 
 def pass_class(name: str) -> type:
     """The class of a pass, imported now. `PccError` for a name nobody has, with the nearest one."""
-    if name in _OWN:
-        package = "pcc.codegen" if name in _IN_CODEGEN else "pcc.passes"
-        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
-        return getattr(module, "".join(word.capitalize() for word in name.split("-")))
+    if name in _PASSES:
+        module, _, cls = _PASSES[name].partition(":")
+        return getattr(importlib.import_module(module), cls)
     if name not in _foreign():
         raise PccError(f"unknown pass '{name}': {suggestion(name, pass_names())}")
     point = _foreign()[name]

@@ -10,6 +10,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.ir.annotations import Connectivity, KernelPattern, Skipped, StoredOrder, Structure, annotate, forget
 from pcc.ir.graph import finish
 from pcc.passes.channel_order import reorder_channels
+from pcc.passes.operands import share_constants
 from pcc.passes.pruning import convolution_weight, convolutions, groups_of, weight_node
 from pcc.sparsity.detect import SparseKernels, detect_structure
 from pcc.sparsity.fkr import filter_order
@@ -43,6 +44,7 @@ class ReorderKernels:
                     annotate(conv, StoredOrder(tuple(order.tolist()), reason))
             modified = True
         if modified:
+            share_constants(graph_module)
             finish(graph_module)
         return PassResult(graph_module, modified)
 

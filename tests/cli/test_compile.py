@@ -136,6 +136,33 @@ def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
     assert any(path.name.endswith("_prune-pattern.txt") for path in (tmp_path / "ir").iterdir())
 
 
+def test_pruning_that_prunes_nothing_says_so(pcc, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\ndef mlp(): return nn.Sequential(nn.Flatten(), nn.Linear(300, 4))\ndef one(): return nn.Sequential(nn.Conv2d(3, 8, 3))\n"
+    )
+    spared = "the first convolution is spared (spare_first=false prunes it too)"
+    for net, reason in (("mlp", "the network has no convolution"), ("one", f"1 layer (0): {spared}")):
+        outcome = pcc(
+            "compile", f"{tmp_path / 'nets.py'}:{net}", "--input-shape", "1,3,10,10", "-o", tmp_path / net, "--prune", "pattern,connectivity", "--json"
+        )
+        warnings = [f"prune-pattern changed nothing: {reason}", f"prune-connectivity changed nothing: {reason}"]
+        assert outcome.status == 0
+        assert outcome.err.splitlines() == [f"pcc: warning: {warning}" for warning in warnings]
+        report = json.loads(outcome.out)
+        assert report["warnings"] == warnings
+        found = [(layer["pass_name"], layer["layer"], layer["reason"]) for layer in report["left_alone"] if layer["pass_name"].startswith("prune-")]
+        assert found == ([] if net == "mlp" else [("prune-pattern", "0", spared), ("prune-connectivity", "0", spared)])
+
+
+def test_layers_left_alone_reach_the_summary(pcc, factory: str, tmp_path: Path) -> None:
+    outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", "--prune", "connectivity")
+    assert (outcome.status, outcome.err) == (0, "")
+    summary = outcome.out.split("left alone:\n")[1].splitlines()
+    assert "    prune-connectivity: 1 layer (conv1): the first convolution is spared (spare_first=false prunes it too)" in summary
+    assert any(line.startswith("    reorder-kernels") and "(conv1" in line and "no kernel is all zero" in line for line in summary)
+    assert any("select-kernels" in line for line in summary), "convolutions that stay dense"
+
+
 def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
     assert pcc("compile", "lenet5", "--weights", "none", "-o", tmp_path / "lenet").status == 0
     Image.new("RGB", (1, 1), (200, 10, 10)).save(tmp_path / "one-pixel.png")
@@ -153,6 +180,10 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
         (["-p", "decompose,canonicalize,fold-batchnorm"], "no plan-memory"),
         (["-p", "canonicalise"], "did you mean canonicalize?"),
         (["--prune", "pattern{patern=8}"], "no option 'patern'"),
+        (["--prune", ""], "--prune is empty: it takes pattern, connectivity"),
+        (["--prune", "drop-filters"], "--prune takes pattern, connectivity, not 'drop-filters'"),
+        (["--prune", "pattern,pattern"], "prune-pattern would run twice"),
+        (["--prune", "connectivity{rate=1e300}"], "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 kernels"),
         (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
         (["--input-shape", "1,3,0,0"], "not a shape"),
         (["--threads", "0"], "--threads"),

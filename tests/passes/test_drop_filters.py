@@ -9,8 +9,9 @@ from torch.fx import GraphModule
 
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import Dropped, annotation, skips
+from pcc.ir.counts import count_all
 from pcc.ir.graph import shape_of
-from pcc.ir.ops import LINEAR
+from pcc.ir.ops import CONV2D, LINEAR
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, verify_structure
 from pcc.sparsity.detect import detect_structure
@@ -82,9 +83,10 @@ def test_a_network_without_dead_filters_stays_as_it_is() -> None:
 def test_dead_filters_go_through_a_depthwise_convolution() -> None:
     module = block()
     kill(module.expand, 1, 5, 6)
+    module.depthwise.bias.data[2:4] = 1  # type: ignore[union-attr]
     kill(module.depthwise, *range(10, 14))  # both filters of channels 5 and 6: they have no bias now, and read nothing
     graph_module = dropped(module)
-    # Channel 1 stays: its depthwise filters, whose biases are not zero, make constants of it.
+    # Channel 1 stays: its depthwise filters, whose biases are positive, make constants of it.
     assert sizes(graph_module) == DENSE | {"expand": (10, 8), "depthwise": (20, 1), "project": (8, 20)}
     nodes = convs(graph_module)
     assert str(annotation(nodes["expand"], Dropped)) == "dropped(filters=2,channels=0)"
@@ -158,22 +160,114 @@ def test_constants_that_are_added_need_their_channels(fused: bool) -> None:
     assert sizes(graph_module) == {"first": (6, 3) if fused else (4, 3), "second": (4, 6) if fused else (4, 4)}
 
 
-def test_layers_that_share_a_weight_keep_it() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+class Twice(nn.Module):
+    """(1, 4, 6, 6) to (1, 3, 6, 6); one convolution is called in two places."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.relu(self.conv(torch.relu(self.conv(x))))
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.conv(torch.relu(self.conv(x)))))
+
+
+def shapes(graph_module: GraphModule) -> list[tuple[int, ...]]:
+    """Filters and channels of all convolutions, in order."""
+    return [shape_of(conv.args[1])[:2] for conv in graph_module.graph.find_nodes(op="call_function", target=CONV2D)]  # type: ignore[arg-type]
+
+
+def test_a_layer_that_is_called_twice_changes_in_each_place_alone() -> None:
     torch.manual_seed(0)
     module = Twice().eval()
     kill(module.conv, 1)
-    graph_module = dropped(module, 1, 4, 6, 6)
-    assert set(sizes(graph_module).values()) == {(4, 4)}
-    (reason,) = {skip.reason for conv in convs(graph_module).values() for skip in skips(conv)}
-    assert reason == "1 of 4 filters are dead, but another layer has the same weights"
+    assert shapes(dropped(module, 1, 4, 6, 6)) == [(3, 4), (3, 3), (3, 3)]
+
+
+def test_places_that_change_alike_share_their_weights_again() -> None:
+    class Heads(nn.Module):
+        """One head for two maps, as detectors have it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.last = nn.Conv2d(4, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.last(torch.relu(self.hidden(x))), self.last(torch.relu(self.hidden(x[:, :, ::2])))
+
+    torch.manual_seed(0)
+    module = Heads().eval()
+    kill(module.hidden, 2, 3, 7)
+    graph_module = dropped(module, 1, 4, 9, 6)
+    assert shapes(graph_module) == [(5, 4), (2, 5)] * 2
+    assert {name: tuple(value.shape) for name, value in graph_module.named_buffers()} == {
+        "hidden.weight": (5, 4, 3, 3),
+        "hidden.bias": (5,),
+        "last.weight": (2, 5, 1, 1),
+        "last.bias": (2,),
+    }
+
+
+def test_equal_biases_that_are_stored_once_stop_nothing() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8))
+    for layer in (module[0], module[2], module[5], module[7]):
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for place, filters in ((0, (1, 2)), (2, (0, 5, 7)), (5, (3,))):
+        kill(module[place], *filters)  # type: ignore[arg-type]
+    graph_module = dropped(module.eval(), 1, 8, 6, 5)
+    assert shapes(graph_module) == [(6, 8), (5, 6)]
+    linear = graph_module.graph.find_nodes(op="call_function", target=LINEAR)
+    assert [shape_of(node.args[1]) for node in linear] == [(7, 10), (8, 7)]
+    assert count_all(graph_module).macs == 6 * 8 * 9 * 12 + 5 * 6 * 9 * 2 + 7 * 10 + 8 * 7
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias", "goes"),
+    [
+        (nn.ReLU(), -0.5, True),
+        (nn.ReLU(), 0.0, True),
+        (nn.ReLU(), 0.5, False),
+        (nn.ReLU6(), -0.5, True),
+        (nn.Hardtanh(-1.0, 1.0), -0.5, False),
+        (nn.Hardsigmoid(), -4.0, True),
+        (nn.Hardswish(), -4.0, True),
+        (nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.ReLU()), -0.5, True),
+        (nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.ReLU()), -0.5, False),
+        (nn.Sequential(nn.ReLU(), nn.AvgPool2d(3, 1, 1)), -0.5, True),
+        (nn.Sequential(nn.ZeroPad2d(1), nn.ReLU()), -0.5, False),
+    ],
+)
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_bias_that_the_activation_cuts_to_zero_keeps_no_filter(activation: nn.Module, bias: float, goes: bool, fused: bool) -> None:
+    """What a batch norm with scale 0 leaves of a filter."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), activation, nn.Conv2d(6, 4, 3)).eval()
+    module[1].weight.data[2], module[1].bias.data[2] = 0, bias  # type: ignore[index]
+    graph_module = dropped(module, 1, 3, 9, 9, pipeline=BEFORE + ",fuse-epilogues" if fused else BEFORE)
+    assert shapes(graph_module) == ([(5, 3), (4, 5)] if goes else [(6, 3), (4, 6)])
+    if not goes:
+        reason = "1 of 6 filters are dead, but their bias or activation makes them constants"
+        assert reason in [skip.reason for skip in skips(convs(graph_module)["0"])]
+
+
+@pytest.mark.parametrize(("bias", "goes"), [(-0.5, True), (0.5, False)])
+def test_neurons_of_linear_layers_go_too(bias: float, goes: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)).eval()
+    module[1].weight.data[2], module[1].bias.data[2] = 0, bias  # type: ignore[index]
+    graph_module = dropped(module, 2, 5)
+    first, second = graph_module.graph.find_nodes(op="call_function", target=LINEAR)
+    assert [shape_of(node.args[1]) for node in (first, second)] == ([(5, 5), (4, 5)] if goes else [(6, 5), (4, 6)])
+    assert [skip.reason for skip in skips(first)] == ([] if goes else ["1 of 6 filters are dead, but their bias or activation makes them constants"])
+
+
+def test_a_constant_that_becomes_zero_but_is_added_to_something_needed_says_that() -> None:
+    module = block()
+    kill(module.expand, 1)
+    module.expand.bias.data[1] = -1  # type: ignore[union-attr]
+    module.depthwise.bias.data[2:4] = 1  # type: ignore[union-attr]
+    graph_module = dropped(module)
+    assert "1 of 12 filters are dead, but their channels go with others that are needed" in [skip.reason for skip in skips(convs(graph_module)["expand"])]
 
 
 def test_a_layer_keeps_a_filter() -> None:
@@ -211,8 +305,55 @@ def test_any_zeros_anywhere(data: st.DataObject) -> None:
             filters, channels = layer.weight.shape[:2]
             layer.weight.data[data.draw(st.lists(st.integers(0, filters - 1)))] = 0
             layer.weight.data[:, data.draw(st.lists(st.integers(0, channels - 1)))] = 0
-            if layer.bias is not None and data.draw(st.booleans()):
-                layer.bias.data[:] = 0
+            if layer.bias is not None:
+                layer.bias.data *= data.draw(st.sampled_from([1, 0, -1]))
     graph_module = dropped(module, 2, 3, 18, 22)
     before = print_graph(graph_module)
     assert print_graph(run(graph_module, "drop-filters")) == before
+
+
+def test_golden(golden: Callable[[str, str], None]) -> None:
+    """Dead filters behind a shortcut, through a depthwise convolution and into a classifier; one that is a constant stays, and says so."""
+    module = block()
+    kill(module.expand, 1, 5, 6)
+    kill(module.depthwise, *range(10, 14))
+    module.depthwise.bias.data[2:4] = 1  # type: ignore[union-attr]
+    kill(module.last, 0, 4)
+    graph_module = run(import_module(module, (torch.zeros(2, 3, 9, 7),)), BEFORE)
+    before = print_graph(graph_module)
+    golden(f"// before drop-filters\n{before}\n// after drop-filters\n{print_graph(run(graph_module, 'drop-filters'))}", "drop_filters")
+
+
+class Calls(nn.Module):
+    """(2, 4, 7, 5) to (2, 3): calls of three convolutions, each in any number of places, all with the same bias; then a classifier."""
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.order = order
+        self.convs = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)])
+        self.classifier = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place in self.order:
+            x = torch.relu(self.convs[place](x))
+        return self.classifier(x.mean((2, 3)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_any_zeros_in_layers_that_are_shared(data: st.DataObject) -> None:
+    """drop-filters, and reorder-kernels after it, change each place for itself."""
+    torch.manual_seed(0)
+    module = Calls(data.draw(st.lists(st.integers(0, 2), min_size=2, max_size=5))).eval()
+    bias = torch.tensor(data.draw(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=4, max_size=4)))
+    for conv in module.convs:
+        assert isinstance(conv, nn.Conv2d)
+        conv.weight.data[data.draw(st.lists(st.integers(0, 3), max_size=3))] = 0
+        conv.weight.data[:, data.draw(st.lists(st.integers(0, conv.weight.shape[1] - 1), max_size=2))] = 0
+        conv.bias.data[:] = bias  # type: ignore[union-attr]
+    graph_module = dropped(module, 2, 4, 7, 5)
+    x = torch.randn(2, 4, 7, 5, generator=torch.Generator().manual_seed(2))
+    expected = output(graph_module, x)
+    run(graph_module, "fuse-epilogues,drop-filters,reorder-kernels")
+    verify_structure(graph_module)
+    torch.testing.assert_close(output(graph_module, x), expected, rtol=1e-5, atol=1e-5)

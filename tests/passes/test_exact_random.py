@@ -29,6 +29,9 @@ class RandomNetwork(nn.Module):
             conv = nn.Conv2d(4, 4, choose.choice([1, 3]), padding="same", groups=choose.choice([1, 2, 4]), bias=choose.random() < 0.5)
             made_layers = {"conv": conv, "norm": nn.BatchNorm2d(4, affine=choose.random() < 0.8), "activation": choose.choice(ACTIVATIONS)()}
             self.layers.append(made_layers.get(kind, nn.Identity()))
+            earlier = [layer for layer in self.layers[:-1] if isinstance(layer, nn.Conv2d)]
+            if kind == "conv" and earlier and choose.random() < 0.3:
+                self.layers[-1] = choose.choice(earlier)
         self.constants = nn.ParameterList(step[3] for step in self.steps)
         self.extra = choose.randint(1, len(self.steps))
 

@@ -12,6 +12,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
+from pcc.ir.annotations import Skipped, annotate, skips
 from pcc.ir.graph import constant
 from pcc.passes.canonicalize import Canonicalize
 from pcc.passes.instruments import DumpAfterEach, PrintAfter, VerifyEach
@@ -88,6 +89,14 @@ def test_errors_name_the_pass(imported) -> None:
     with pytest.raises(RuntimeError, match="pass raises failed: ZeroDivisionError: oops") as caught:
         PassManager([Raises(ZeroDivisionError("oops"))])(imported[0])
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_pass_that_runs_again_takes_back_what_it_said(imported) -> None:
+    node = imported[0].graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)[0]
+    for name in ("scale", "other"):
+        annotate(node, Skipped(name, "too small"))
+    PassManager([Scale()])(imported[0])
+    assert list(skips(node)) == [Skipped("other", "too small")]
 
 
 def test_program_passes_are_refused(imported) -> None:

@@ -139,7 +139,7 @@ def test_registry_knows_its_own_and_others() -> None:
     assert make_pass("options", {"count": "3"}) == Options(3)
 
 
-@pytest.mark.parametrize("name", registry._OWN)
+@pytest.mark.parametrize("name", registry._PASSES)
 def test_every_pass_is_there(name: str) -> None:
     cls = registry.pass_class(name)
     assert cls.name == name
@@ -160,10 +160,31 @@ def test_pruning_goes_after_fold_batchnorm() -> None:
     assert insert_pruning("fold-batchnorm", "prune-pattern") == "fold-batchnorm,prune-pattern"
     with pytest.raises(PccError, match="prune-connectivity has no option 'layrs': did you mean"):
         insert_pruning(DEFAULT_PIPELINE, "pattern,connectivity{rate=2,layrs={a=1,b=2}}")
-    with pytest.raises(PccError, match="unknown pass 'prune-patern': did you mean prune-pattern"):
-        insert_pruning(DEFAULT_PIPELINE, "patern")
     with pytest.raises(PccError, match="--prune puts its passes after fold-batchnorm"):
         insert_pruning("decompose,canonicalize", "pattern")
+
+
+@pytest.mark.parametrize(
+    ("prune", "message"),
+    [
+        ("", "--prune is empty: it takes pattern, connectivity"),
+        (" ", "--prune is empty: it takes pattern, connectivity"),
+        ("patern", "--prune takes pattern, connectivity, not 'patern'"),
+        ("prune-patern", "--prune takes pattern, connectivity, not 'prune-patern'"),
+        ("drop-filters", "--prune takes pattern, connectivity, not 'drop-filters'; drop-filters is a pass that does not prune, and goes into the pipeline"),
+        ("pattern,pattern", "--prune pattern,pattern: prune-pattern would run twice; name it once, here or in the pipeline"),
+        ("pattern,connectivity{rate=2},prune-pattern", "prune-pattern would run twice"),
+    ],
+)
+def test_what_prune_does_not_take(prune: str, message: str) -> None:
+    with pytest.raises(PccError) as caught:
+        insert_pruning(DEFAULT_PIPELINE, prune)
+    assert message in str(caught.value)
+
+
+def test_pruning_that_the_pipeline_has_already() -> None:
+    with pytest.raises(PccError, match="prune-pattern would run twice"):
+        insert_pruning("fold-batchnorm,prune-pattern", "pattern")
 
 
 def test_split_by_level() -> None:

@@ -148,3 +148,34 @@ def test_the_annotation_says_how_much_is_left():
 def test_golden(golden: Callable[[str, str], None]):
     graph_module, _ = mixed()
     golden(print_graph(run(graph_module, "prune-connectivity{rate=3.6,scope=filter,share=2}")), "prune_connectivity")
+
+
+def test_layers_with_fewer_kernels_than_the_rate_are_left_alone():
+    graph_module, _ = mixed()
+    dense = weights(graph_module)
+    run(graph_module, "prune-connectivity{rate=250}")
+    pruned = weights(graph_module)
+    assert torch.equal(pruned["dilated"], dense["dilated"])
+    assert kernels(pruned["left"]) == 1
+    assert str(skips(convs(graph_module)["dilated"])[-1]) == "prune-connectivity: it has 240 kernels, fewer than its rate of 250"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("rate=1e300", r"no layer can be pruned at a rate of 1e\+300: the largest, wide, has 1280 kernels"),
+        ("layers={right=257}", "layer right cannot lose kernels: it has 256 kernels, fewer than its rate of 257"),
+    ],
+)
+def test_rates_that_no_layer_has_kernels_for(options: str, message: str):
+    with pytest.raises(PccError, match=message):
+        run(mixed()[0], f"prune-connectivity{{{options}}}")
+
+
+def test_a_layer_that_loses_nothing_says_so():
+    graph_module, _ = mixed()
+    result = PruneConnectivity(rate=1)(graph_module)
+    assert not result.modified
+    reason = "prune-connectivity: its weights are as they were: nothing in them is more than the pass keeps"
+    assert all(reason in map(str, skips(convs(graph_module)[name])) for name in CUT)
+    assert PruneConnectivity(rate=1, layers={"left": 2})(graph_module).modified

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from pcc import models
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import FilterOrder, KernelPattern, StoredOrder, annotation, skips
+from pcc.ir.ops import CONV2D
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.passes.packing import packed_weight
@@ -182,6 +183,23 @@ def test_readers(read: Callable[[Readers, Tensor], object], reason: str | None):
         assert stored is not None
         assert annotation(sparse, FilterOrder) is None
         assert re.search(reason, stored.reason), stored.reason
+
+
+def test_layers_that_share_constants_are_reordered_all_the_same() -> None:
+    """Equal biases are stored once, and one layer is called twice."""
+    torch.manual_seed(0)
+    first, shared = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    module = nn.Sequential(first, nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Conv2d(8, 8, 1)).eval()
+    for layer in (first, shared):
+        layer.bias = shared.bias
+    x = torch.randn(1, 8, 6, 5, generator=torch.Generator().manual_seed(1))
+    graph_module = run(import_module(module, (x,)), f"{FRONT},prune-connectivity{{rate=2.5,spare_first=false}}")
+    expected = output(graph_module, x)
+    run(graph_module, "reorder-kernels")
+    verify_structure(graph_module)
+    assert relative_error([output(graph_module, x)], [expected]) < 1e-6
+    nodes = graph_module.graph.find_nodes(op="call_function", target=CONV2D)
+    assert [annotation(conv, FilterOrder) is not None for conv in nodes] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("name", "most_stored", "share"), [("resnet18", 11, 1), ("mobilenet_v2", 17, 4)])
