@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import Shape, json_option
+from pcc.cli.options import MOST_THREADS, Shape, json_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
 @click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads for each process. Default: torch's choice.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads for each process. Default: torch's choice.")
 @json_option
 def command(
     model: str,
