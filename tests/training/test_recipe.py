@@ -84,7 +84,7 @@ def test_wrong_recipes_are_one_line(text: str, message: str) -> None:
 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(PccError, match="the file does not exist"):
+    with pytest.raises(PccError, match="none.yaml: no such file"):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(PccError, match="no recipe is called 'cifar10-densest'"):
         load_recipe("cifar10-densest")
