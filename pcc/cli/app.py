@@ -68,25 +68,19 @@ def run(args: Sequence[str]) -> int:
         try:
             status = _run(args)
             sys.stdout.flush()
-        except click.exceptions.NoArgsIsHelpError as wanted:
-            streams.say(wanted.format_message())
-            return USAGE_STATUS
-        except click.UsageError as error:
-            return _fail(f"{_one_line(error.format_message()).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)", USAGE_STATUS)
         except click.ClickException as error:
-            return _fail(error.format_message(), USAGE_STATUS)
+            return _wrong_use(error)
         except PccError as error:
             return _fail(str(error), USAGE_STATUS)
         except (KeyboardInterrupt, click.Abort):
             return _fail("interrupted", INTERRUPTED_STATUS)
         except streams.OutputFailed as error:
             return READER_GONE_STATUS if error.reader_gone else _fail(f"cannot write standard output: {error}", USAGE_STATUS)
-        except OSError as error:
-            return _fail(_refused(error), USAGE_STATUS)
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (OSError, MemoryError, RuntimeError) as error:
+            refused = _refused(error)
+            if refused is None:
                 raise
-            return _fail("not enough memory: a smaller input, a smaller batch or fewer threads need less", USAGE_STATUS)
+            return _fail(refused, USAGE_STATUS)
     return status
 
 
@@ -96,15 +90,25 @@ def _run(args: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _refused(error: OSError) -> str:
-    """What the system refused, and for which file."""
-    files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes | os.PathLike)]
-    return ": ".join([*files, error.strerror or str(error) or type(error).__name__])
+def _wrong_use(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        streams.say(error.format_message())
+        return USAGE_STATUS
+    message = error.format_message()
+    if isinstance(error, click.UsageError):
+        message = f"{_one_line(message).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)"
+    return _fail(message, USAGE_STATUS)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory was refused; PyTorch has no exception of its own for a processor's."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+def _refused(error: Exception) -> str | None:
+    """What the system refused, and for which file; None for an error that is a bug in pcc."""
+    if isinstance(error, OSError):
+        files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes | os.PathLike)]
+        return ": ".join([*files, error.strerror or str(error) or type(error).__name__])
+    # PyTorch has no exception of its own for the memory of a processor.
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+        return "not enough memory: a smaller input, a smaller batch or fewer threads need less"
+    return None
 
 
 def _fail(message: str, status: int) -> int:

@@ -49,10 +49,14 @@ def _check_size(text: str) -> None:
             nodes += 1
             if event.anchor:
                 sizes[event.anchor] = 1
-        if len(opened) > MOST_DEPTH:
-            raise _wrong(f"lists and mappings lie more than {MOST_DEPTH} deep", event.start_mark)
-        if nodes > MOST_NODES:
-            raise _wrong(f"it has more than {MOST_NODES:,} values, those that aliases repeat counted", event.start_mark)
+        _check_limits(len(opened), nodes, event.start_mark)
+
+
+def _check_limits(depth: int, nodes: int, mark: yaml.Mark) -> None:
+    if depth > MOST_DEPTH:
+        raise _wrong(f"lists and mappings lie more than {MOST_DEPTH} deep", mark)
+    if nodes > MOST_NODES:
+        raise _wrong(f"it has more than {MOST_NODES:,} values, those that aliases repeat counted", mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +74,7 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
 
 
 def _other(loader: _Loader, node: yaml.Node) -> Any:
-    kind = node.tag.rpartition(":")[2]
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
     raise _wrong(f"a value of kind '{kind}': a recipe has names, texts, numbers, lists and mappings", node.start_mark)
 
 

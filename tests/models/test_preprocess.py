@@ -63,7 +63,9 @@ def test_travels_as_json() -> None:
         assert Preprocessing.model_validate_json(preprocessing.model_dump_json()) == preprocessing
 
 
-@pytest.mark.parametrize("wrong", [{"size": 300}, {"mean": (1.0,)}, {"std": (1.0, 0.0, 1.0)}, {"scale": float("nan")}, {"mean": (float("inf"),) * 3}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 300}, {"mean": (1.0,)}, {"std": (1.0, 0.0, 1.0)}, {"scale": float("nan")}, {"mean": (float("inf"),) * 3}, {"unknown": 1}]
+)
 def test_inconsistent_manifests_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Preprocessing.model_validate({**TORCHVISION.model_dump(), **wrong})
@@ -80,8 +82,22 @@ def test_unreadable_photos_are_one_line_each(tmp_path: Path) -> None:
         TORCHVISION.apply(tmp_path / "page.jpg")
     picture(64, 64).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
-    with pytest.raises(PccError, match="cut.png is damaged: "):
+    with pytest.raises(PccError, match=r"cut.png is damaged: "):
         TORCHVISION.apply(tmp_path / "cut.png")
+
+
+def reads(file: Path) -> bool:
+    """Whether a photo can be read; asserts that otherwise one line says which cannot."""
+    try:
+        values = CIFAR10.apply(file)
+    except PccError as error:
+        line = str(error)
+    else:
+        assert values.shape == (1, 3, 32, 32)
+        return True
+    assert line.startswith(f"photo {file} ")
+    assert "\n" not in line
+    return False
 
 
 def test_damaged_photos(tmp_path: Path) -> None:
@@ -100,12 +116,8 @@ def test_damaged_photos(tmp_path: Path) -> None:
             content[places] = random.integers(0, 256, len(places), np.uint8)
             file = tmp_path / "photo.jpg"
             file.write_bytes(content[: None if number % 4 else random.integers(len(content))].tobytes())
-            try:
-                assert CIFAR10.apply(file).shape == (1, 3, 32, 32)
-            except PccError as error:
-                refused += 1
-                assert str(error).startswith(f"photo {file} ")
-    assert refused > 40
+            refused += not reads(file)
+    assert 40 < refused < 200
 
 
 def test_sixteen_bits_are_not_clipped(tmp_path: Path) -> None:
