@@ -40,7 +40,7 @@ def command(
     """Train and prune MODEL: a name from the zoo, or FILE.py:factory."""
     import torch
 
-    from pcc.cli.console import training_progress
+    from pcc.cli.console import prints_aside, training_progress
     from pcc.training.processes import OtherFailed, processes
     from pcc.training.prune import prune
     from pcc.training.recipe import load_recipe
@@ -48,7 +48,7 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with processes() as here, training_progress(enabled=here.first) as watch:
+        with processes() as here, training_progress(enabled=here.first) as watch, prints_aside():
             report = prune(
                 model,
                 data_name,

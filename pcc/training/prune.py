@@ -136,8 +136,8 @@ def check_outputs(module: nn.Module, data: Data) -> None:
     """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs through it."""
     try:
         scores = module.eval()(torch.zeros(1, *data.input_shape))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {error}") from None
+    except Exception as error:  # a network is the user's own code
+        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {type(error).__name__}: {error}") from error
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
         given = f"an output of {_times(tuple(scores.shape))}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
         raise PccError(f"the network gives {given} for one input: training needs one row of class scores, 1xK")
