@@ -89,11 +89,12 @@ def _print(report: "Report", output: Path) -> None:
 
     click.echo(f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed {report.seed}")
     click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
+    click.echo(f"  {megabytes(report.checkpoint_bytes)} on disk, every weight as fp32; data, index and rates below are counted from the structures")
     click.echo()
     rows = []
     for name, structure, cost in (*((layer.name, layer.structure, layer) for layer in report.layers), ("total", "", report.total)):
-        rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.stored_rate, cost.mac_rate)]
-        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes + cost.index_bytes), *rates))
-    print_table(["layer", "structure", "weights", "kept", "stored", "rate by weights", "by data", "by bytes", "by MACs"], rows)
+        rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.data_and_index_rate, cost.mac_rate)]
+        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes), megabytes(cost.index_bytes), *rates))
+    print_table(["layer", "structure", "weights", "kept", "data", "index", "rate by weights", "by data", "by data and index", "by MACs"], rows)
     click.echo()
     click.echo(report.compile)

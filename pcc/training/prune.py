@@ -38,7 +38,10 @@ class Report(BaseModel):
     """Before the first stage that compresses, see `Outcome`."""
     seconds: float
     """Of training and measuring, without what was lost to interruptions."""
+    checkpoint_bytes: int
+    """Of the checkpoint's tensors on disk: all weights as fp32, zeros too."""
     total: Cost
+    """Counted from structures, see `pcc.training.report`; no file is that small."""
     layers: list[LayerCost]
     compile: str
     """The command line that makes a package of the checkpoint."""
@@ -88,6 +91,7 @@ def prune(
         accuracy=outcome.accuracy,
         dense_accuracy=outcome.dense_accuracy,
         seconds=outcome.seconds,
+        checkpoint_bytes=sum(value.nbytes for value in module.state_dict().values()),
         total=total(layers),
         layers=layers,
         compile=_compile_command(model, data.input_shape, folder),
