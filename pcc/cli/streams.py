@@ -49,7 +49,7 @@ def guarded() -> Iterator[None]:
     sys.stdout = sys.stdout or open(1, "w", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
     before = sys.stdout
-    sys.stdout = output = _Output(before.buffer, encoding=before.encoding, errors="backslashreplace", line_buffering=before.line_buffering)
+    sys.stdout = output = _Output(before.buffer, encoding=before.encoding, errors="backslashreplace", line_buffering=bool(before.line_buffering))
     try:
         yield
     finally:

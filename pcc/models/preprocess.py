@@ -79,7 +79,7 @@ class Preprocessing(BaseModel):
         name = _name(photo)
         opened = photo if isinstance(photo, Image.Image) else _open(Path(photo))
         try:
-            turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION))
+            turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1))
             image = _eight_bits(opened, name).convert("L" if self.channels == "L" else "RGB")
             return image if turn is None else image.transpose(turn)
         except PccError:

@@ -82,7 +82,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 for _kind in ("timestamp", "binary", "set", "omap", "pairs"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _other)
-_Loader.add_constructor(None, _other)
+_Loader.add_constructor(None, _other)  # pyright: ignore[reportArgumentType]  # None stands for every other tag
 
 
 def _wrong(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:

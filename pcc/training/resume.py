@@ -70,7 +70,7 @@ def _update(digest: "hashlib._Hash", value: Any) -> None:
     """Takes in a value made of dicts, lists, tuples, tensors and what has a plain text, with their kinds and sizes."""
     if isinstance(value, torch.Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, dict | list | tuple):
         digest.update(f"{'dict' if isinstance(value, dict) else type(value).__name__} {len(value)}".encode())
         for part in chain.from_iterable(value.items()) if isinstance(value, dict) else value:

@@ -9,19 +9,8 @@ from tools.table import table
 
 PAGE = Path("docs/results.md")
 
-_HEADERS = [
-    "method and structure",
-    "accuracy",
-    "dense",
-    "weights",
-    "weight data (counted)",
-    "with index (counted)",
-    "MACs",
-    "latency",
-    "epochs",
-    "minutes",
-    "paper",
-]
+_RATES = ["weights", "weight data (counted)", "with index (counted)", "MACs"]
+_HEADERS = ["method and structure", "accuracy", "dense", *_RATES, "latency", "epochs", "minutes", "paper"]
 
 _TITLES = {
     "lenet5": "LeNet-5 (20-50-500-10, 430,500 weights) on MNIST",

@@ -1,7 +1,7 @@
 """What kernels need to know of an instruction set.
 
 A new instruction set is a row in ``ISAS``, a target or processors that have it (`pcc.target`), and its check when a library starts (``runtime/cpu.c``). Kernels
-ask for the fields of its row and never for its name; where it multiplies, loads or compares like none of those here, it needs a new field, and kernels that ask.
+ask for the fields of its row, never for its name; where it multiplies, loads or compares like none of those here, it needs a new field and kernels that ask.
 """
 
 from dataclasses import dataclass
