@@ -1,6 +1,7 @@
 """What kernels need to know of an instruction set.
 
-Adding an instruction set is adding a row to ``ISAS``; kernels read ``lanes`` and ``accumulators`` and are otherwise unaware of it.
+A new instruction set is a row in ``ISAS``, a target or processors that have it (`pcc.target`), and its check when a library starts (``runtime/cpu.c``). Kernels
+ask for the fields of its row, never for its name; where it multiplies, loads or compares like none of those here, it needs a new field and kernels that ask.
 """
 
 from dataclasses import dataclass
