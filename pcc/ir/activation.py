@@ -1,4 +1,4 @@
-"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``, ``hardswish``, ..."""
+"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``, ``hardswish``, ``softplus(1,20)``, ..."""
 
 import re
 from collections.abc import Callable
@@ -20,6 +20,7 @@ _REFERENCE: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "sigmoid": (0, torch.sigmoid),
     "tanh": (0, torch.tanh),
     "gelu": (0, F.gelu),
+    "softplus": (2, F.softplus),
 }
 """Name: number of arguments, meaning."""
 

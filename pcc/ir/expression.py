@@ -2,7 +2,7 @@
 
 Operands are ``x0``, ``x1``, ...; numbers are finite literals; everything else is a function call:
 
-* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp log sqrt rsqrt reciprocal`` of one;
+* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp expm1 log log1p sqrt rsqrt reciprocal`` of one;
 * ``pow(x,2.5)``: the exponent is a literal;
 * each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``, ``leaky_relu(x0,0.1)``.
 
@@ -74,7 +74,9 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "neg": (1, torch.neg),
     "abs": (1, torch.abs),
     "exp": (1, torch.exp),
+    "expm1": (1, torch.expm1),
     "log": (1, torch.log),
+    "log1p": (1, torch.log1p),
     "sqrt": (1, torch.sqrt),
     "rsqrt": (1, torch.rsqrt),
     "reciprocal": (1, torch.reciprocal),
