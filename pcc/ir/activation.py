@@ -25,6 +25,10 @@ _REFERENCE: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
 """Name: number of arguments, meaning."""
 
 
+LARGEST = float(torch.finfo(torch.float32).max)
+"""Beyond it a number is no fp32 number."""
+
+
 def number(value: float) -> str:
     """The shortest text that reads back as the same float, without a trailing ``.0``."""
     return repr(float(value)).removesuffix(".0")
@@ -40,6 +44,8 @@ class Activation:
     def __post_init__(self) -> None:
         if self.kind not in _REFERENCE or len(self.args) != _REFERENCE[self.kind][0]:
             raise PccError(f"unknown activation '{self}': choose one of {', '.join(_REFERENCE)}")
+        if not all(abs(arg) <= LARGEST for arg in self.args):
+            raise PccError(f"activation '{self}': its arguments must be fp32 numbers, finite ones")
 
     def __str__(self) -> str:
         return f"{self.kind}({','.join(map(number, self.args))})" if self.args else self.kind

@@ -12,12 +12,11 @@ Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 
 from pcc.errors import PccError
-from pcc.ir.activation import Activation, activation_arity, number
+from pcc.ir.activation import LARGEST, Activation, activation_arity, number
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Literal:
-    """A finite number."""
+    """A finite number of fp32's range."""
 
     value: float
 
     def __post_init__(self) -> None:
-        if not isfinite(self.value):
-            raise PccError(f"expression: the number {self.value} is not finite")
+        if not abs(self.value) <= LARGEST:
+            raise PccError(f"expression: the number {self.value} is not finite in fp32")
 
     def __str__(self) -> str:
         return number(self.value)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
-from math import isfinite, pi, sqrt
+from math import pi, sqrt
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from pcc.ir.activation import LARGEST
 from pcc.ir.expression import Call, Expr, Literal, Operand
-from pcc.ir.graph import constant, rewrite, shape_of
+from pcc.ir.graph import constant, replace, rewrite, shape_of
 from pcc.ir.ops import ELEMENTWISE
 from pcc.passes.canonical import CannotCompile, Rule, require_fp32
 from pcc.passes.canonical.moves import make_reshape
@@ -45,7 +46,7 @@ def _term(value: Any, operands: list[Node]) -> Any:
         return Operand(operands.index(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if not isfinite(value):
+    if not abs(value) <= LARGEST:
         raise CannotCompile(f"the number {value} among its arguments")
     return Literal(float(value))
 
@@ -92,6 +93,17 @@ def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr
     return self if max is None else _call("min", self, max)
 
 
+def clamp(node: Node, self: Node, min: Any = None, max: Any = None) -> None:
+    """``clamp`` in its forms; a bound that no fp32 number is beyond is none."""
+    low = None if isinstance(min, int | float) and min < -LARGEST else min
+    high = None if isinstance(max, int | float) and max > LARGEST else max
+    if low is None and high is None:
+        require_fp32(node)
+        replace(node, self)
+    else:
+        elementwise(_clamp)(node, self=self, min=low, max=high)
+
+
 def _leaky_relu(self: Expr, negative_slope: Literal) -> Expr:
     return Call("leaky_relu", (self, negative_slope))
 
@@ -132,8 +144,6 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")},
     _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
     _aten.hardtanh.default: lambda self, min_val, max_val: _clamp(self, min_val, max_val),
-    **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), _clamp),
-    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), _clamp),
     _aten.leaky_relu.default: _leaky_relu,
     _aten.gelu.default: _gelu,
     _aten.elu.default: _elu,
@@ -153,6 +163,8 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
 
 RULES: dict[Any, Rule] = {
     **{target: elementwise(formula) for target, formula in _FORMULAS.items()},
+    **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), clamp),
+    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp),
     **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),
     ELEMENTWISE: require_fp32,
 }
