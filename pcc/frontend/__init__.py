@@ -32,8 +32,8 @@ def load_factory(spec: str) -> nn.Module:
 def run_factory(spec: str, what: str, ready: type | tuple[type, ...]) -> object:
     """What ``FILE.py:factory`` makes: a function of the file, called without arguments, or a value of type ``ready`` that the file already holds.
 
-    The file is run, with its folder importable while it loads; what it prints goes to standard error. Raises `PccError`, which begins with ``what`` and ``spec``, when there is no such
-    file or name, or when it fails.
+    The file is run, with its folder importable while it loads; what it prints goes to standard error. Raises `PccError`, which begins with ``what``
+    and ``spec``, when there is no such file or name, or when it fails.
     """
     import importlib.util
     import sys

@@ -51,6 +51,9 @@ def _is_empty(node: Node) -> bool:
 def _describe(node: Node) -> str:
     reasons = [skip.reason for skip in skips(node) if skip.pass_name == "canonicalize"]
     reasons += [f"its result is empty, {'x'.join(map(str, shape_of(node)))}"] if _is_empty(node) else []
-    place = [f"node {node.name}", *([f"in {layer_name(node)}"] if layer_name(node) != node.name else []), *([f"at {line}"] if (line := line_of_node(node)) else [])]
+    place = [
+        f"node {node.name}",
+        *([f"in {layer_name(node)}"] if layer_name(node) != node.name else []),
+        *([f"at {line}"] if (line := line_of_node(node)) else []),
+    ]
     return f"{node.target} ({', '.join(place)}{': ' + reasons[0] if reasons else ''})"
-

@@ -1,5 +1,6 @@
 """An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side effects."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from pcc.frontend.inputs import as_module
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
-def import_module(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> GraphModule:
-    """The graph of a module in evaluation mode, for inputs of exactly these shapes.
+def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], example_inputs: tuple[Tensor, ...]) -> GraphModule:
+    """The graph of a module (an exported program, a function) in evaluation mode, for inputs of exactly these shapes.
 
     Inputs are named as ``forward`` names them; outputs, in ``graph_module.meta["pcc.output_names"]``, by their keys and positions (``output``
     for a single one). Parameters, buffers and constants are ``get_attr`` nodes under the names of the module's state dict. Nodes are named after

@@ -17,7 +17,7 @@ from pcc.passes.canonical.moves import make_reshape
 
 _aten: Any = torch.ops.aten
 
-_ONE = Literal(1.0)
+_ONE, _TWENTY = Literal(1.0), Literal(20.0)
 
 
 def elementwise(formula: Callable[..., Expr]) -> Rule:
@@ -121,7 +121,7 @@ def _elu(self: Expr, alpha: Literal, scale: Literal, input_scale: Literal) -> Ex
     return _call("add", _scaled(_call("relu", self), scale), negative)
 
 
-def _softplus(self: Expr, beta: Literal = Literal(1.0), threshold: Literal = Literal(20.0)) -> Expr:
+def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _TWENTY) -> Expr:
     return Call("softplus", (self, beta, threshold))
 
 

@@ -24,7 +24,21 @@ from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, external_calls, 
 if TYPE_CHECKING:
     from pcc.codegen.builder import KernelBuilder
 
-ACTIVATIONS = ["none", "relu", "clip(0,6)", "clip(-1.5,2)", "leaky_relu(0.1)", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh", "gelu", "softplus(1,20)", "softplus(2,1.5)"]
+ACTIVATIONS = [
+    "none",
+    "relu",
+    "clip(0,6)",
+    "clip(-1.5,2)",
+    "leaky_relu(0.1)",
+    "hardswish",
+    "hardsigmoid",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "softplus(1,20)",
+    "softplus(2,1.5)",
+]
 ON_X86 = pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
 FORMS = pytest.mark.parametrize("vector", [True, False], ids=["vector", "scalar"])
 

@@ -122,7 +122,7 @@ def check_units(text: str, x: np.ndarray, got: np.ndarray, meaning: Function, al
     """Every value within the allowed units, NaN where float64 has NaN (or 0 times infinity), infinity where the exact result rounds to it."""
     with np.errstate(all="ignore"):
         exact = meaning(x.astype(np.float64))
-        bound = allowed(x.astype(np.float64)) if callable(allowed) else np.full(x.shape, float(allowed))
+        bound: Any = allowed(x.astype(np.float64)) if callable(allowed) else np.full(x.shape, float(allowed))
         rounded = exact.astype(np.float32)
         unknown = np.isnan(exact)
         np.testing.assert_array_equal(np.isnan(got)[~unknown], False, text)
