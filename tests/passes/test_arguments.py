@@ -174,7 +174,7 @@ def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Te
 def outcome(operator: Any, given: dict[str, Any]) -> str | None:
     """Why the call is refused; None if it compiles to what ATen computes; ``illegal`` if ATen refuses it."""
     try:
-        graph_module, inputs, node = graph_of(operator, given)
+        graph_module, inputs, _ = graph_of(operator, given)
         expected = run_graph(graph_module, inputs)
     except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
         return "illegal"
