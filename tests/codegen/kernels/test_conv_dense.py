@@ -1,6 +1,7 @@
 """Dense convolution against float64 PyTorch over odd shapes, and the instructions of its inner loop."""
 
 import re
+from math import prod
 
 import numpy as np
 import pytest
@@ -48,7 +49,6 @@ def conv(
         inputs = b.input("x", shape), b.input("r", out)
         y = padded_view(b, "y", out) if strided else b.tensor("y", out)
         layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, groups, inputs[1] if residual else None, activation)
-        assert cost_conv_dense(layer, b.lanes) > 0
         emit_conv_dense(layer, b)
         if strided:  # a second convolution reads the strided output where it lies
             eye = np.eye(filters, dtype=np.float32)[:, :, None, None]
@@ -78,6 +78,29 @@ def test_epilogue(case) -> None:
 @pytest.mark.parametrize("case", CASES[:3], ids=str)
 def test_strided_output(case) -> None:
     conv(*case, strided=True)
+
+
+@pytest.mark.parametrize("lanes", sorted(TILES))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cost_grows_with_the_work(case, lanes: int) -> None:
+    """No less than a multiply-add for each vector of products, and more for more images, filters and channels."""
+    shape, filters, kernel, stride, padding, dilation, groups = case
+    geometry = ConvGeometry(kernel, stride, padding, dilation)
+
+    def cost(images: int, filters: int, channels: int) -> float:
+        size = (images, channels, *shape[2:])
+        b = ProgramBuilder("test", lanes)
+        weight = np.zeros((filters, channels // groups, *kernel), np.float32)
+        layer = Conv2d("conv", b.input("x", size), b.tensor("y", (images, filters, *geometry.output_size(*shape[2:]))), weight, None, geometry, groups)
+        return cost_conv_dense(layer, lanes)
+
+    images, channels = shape[:2]
+    once = cost(images, filters, channels)
+    outputs = images * filters * prod(geometry.output_size(*shape[2:]))
+    assert once >= outputs * channels // groups * prod(kernel) / lanes
+    assert cost(3 * images, filters, channels) == pytest.approx(3 * once)
+    assert cost(images, 16 * filters, channels) > 2 * once
+    assert cost(images, filters, 16 * channels) > 2 * once
 
 
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)
