@@ -1,6 +1,6 @@
 """pcc: the compiler that makes pruned CNNs fast on phones. This is the public API; importing it imports neither PyTorch nor TVM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,9 @@ from pcc.passes.registry import contribute
 from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+    from torch.export import ExportedProgram
 
     from pcc.compiler import CompileReport
     from pcc.passes.manager import PassManager
@@ -23,8 +25,8 @@ __all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named
 
 
 def compile(
-    module: "nn.Module",
-    example_inputs: "Sequence[Tensor]",
+    module: "nn.Module | ExportedProgram | Callable[..., Any]",
+    example_inputs: "Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | Mapping[str, Tensor | np.ndarray]",
     out: str | PathLike[str],
     *,
     target: str | Target | Sequence[str | Target] | None = None,
@@ -35,20 +37,24 @@ def compile(
 ) -> "CompileReport":
     """Compiles a module for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
 
+    ``module`` may also be what ``torch.export`` gives, or a function of tensors. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list
+    of them, or a dict by the names of ``forward``.
     ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
-    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's, in
-    small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or
+    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's or
+    function's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or
     written.
     """
     from pcc.compiler import compile_model
+    from pcc.frontend.inputs import as_module, example_tensors, model_name
     from pcc.passes.pipeline import chosen_pipeline
 
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(one) if isinstance(one, str) else one for one in several]
     text = chosen_pipeline(pipeline, prune)
-    library = name or type(module).__name__.lower()
-    return compile_model(module, example_inputs, out=Path(out), targets=targets, pipeline=text, name=library, **options)
+    network = as_module(module)
+    examples = example_tensors(network, example_inputs)
+    return compile_model(network, examples, out=Path(out), targets=targets, pipeline=text, name=name or model_name(module), **options)
 
 
 def load(package: str | PathLike[str], threads: int = 1) -> "Model":

@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "target"}
+EVERYWHERE = {"errors", "cache", "files", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "__init__": {"codegen", "compiler", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
+    "files": set(),
     "target": set(),
 }
 """Downward only: the structures of sparsity know no graph, the graph knows no kernels, kernels know no package."""

@@ -3,19 +3,28 @@
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 import click
 
-from pcc.cli import interrupts
-from pcc.errors import PccError
+from pcc.cli import interrupts, streams
+from pcc.errors import PccError, shortened
 
 COMMANDS = ("compile", "prune", "run", "bench", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
 
+LIBRARIES = r"(pcc|PIL|numpy|torch|tvm|yaml|pydantic)(\.|$)"
+"""Modules whose warnings are not shown; those of a user's own file are."""
+
+LONGEST_WORD = 300
+"""What an error shows of a name."""
+
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
+READER_GONE_STATUS = 141
+"""Both as a shell reports a program that the signal ended."""
 
 
 class Commands(click.Group):
@@ -48,40 +57,74 @@ def cli() -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command line and gives its exit status: 0, 2 for wrong use or bad input, 130 when interrupted.
+    """Runs one command line and gives its exit status: 0, 2 for wrong use or bad input, 130 when interrupted, 141 when nobody reads what it prints.
 
-    What the user can put right is one line on standard error. Anything else is a bug in pcc and keeps its traceback.
+    What the user can put right is one line on standard error, and so is what the system refuses: files, memory, standard output. Anything else is a bug
+    in pcc and keeps its traceback. Warnings of libraries are for programmers and are not shown.
     """
-    try:
-        status = cli.main(args=list(args), prog_name="pcc", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as wanted:
-        click.echo(wanted.format_message(), err=True)
-        return USAGE_STATUS
-    except click.UsageError as error:
-        return _fail(f"{_one_line(error.format_message()).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)", USAGE_STATUS)
-    except click.ClickException as error:
-        return _fail(error.format_message(), USAGE_STATUS)
-    except PccError as error:
-        return _fail(str(error), USAGE_STATUS)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", INTERRUPTED_STATUS)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.filterwarnings("ignore", module=LIBRARIES)
+        try:
+            status = _run(args)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            return _wrong_use(error)
+        except PccError as error:
+            return _fail(str(error), USAGE_STATUS)
+        except (KeyboardInterrupt, click.Abort):
+            return _fail("interrupted", INTERRUPTED_STATUS)
+        except streams.OutputFailed as error:
+            return READER_GONE_STATUS if error.reader_gone else _fail(f"cannot write standard output: {error}", USAGE_STATUS)
+        except (OSError, MemoryError, RuntimeError) as error:
+            refused = _refused(error)
+            if refused is None:
+                raise
+            return _fail(refused, USAGE_STATUS)
+    return status
+
+
+def _run(args: Sequence[str]) -> int:
+    """The exit status of a command line; errors as click and the commands raise them."""
+    status = cli.main(args=list(args), prog_name="pcc", standalone_mode=False)
     return status if isinstance(status, int) else 0
+
+
+def _wrong_use(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        streams.say(error.format_message())
+        return USAGE_STATUS
+    message = error.format_message()
+    if isinstance(error, click.UsageError):
+        message = f"{_one_line(message).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)"
+    return _fail(message, USAGE_STATUS)
+
+
+def _refused(error: Exception) -> str | None:
+    """What the system refused, and for which file; None for an error that is a bug in pcc."""
+    if isinstance(error, OSError):
+        files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes | os.PathLike)]
+        return ": ".join([*files, error.strerror or str(error) or type(error).__name__])
+    # PyTorch has no exception of its own for the memory of a processor.
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+        return "not enough memory: a smaller input, a smaller batch or fewer threads need less"
+    return None
 
 
 def _fail(message: str, status: int) -> int:
     if interrupts.came():
         message, status = "interrupted", INTERRUPTED_STATUS
-    click.echo(f"pcc: error: {_one_line(message)}", err=True)
+    streams.say(f"pcc: error: {_one_line(message)}")
     return status
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    return " ".join(shortened(word, LONGEST_WORD) for word in message.split())
 
 
 def main() -> None:
     """What the ``pcc`` script calls."""
-    with interrupts.noted():
+    with streams.guarded(), interrupts.noted():
         try:
             status = run(sys.argv[1:])
         except Exception:
@@ -91,7 +134,6 @@ def main() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # Under torchrun, PyTorch's threads abort now and then while the interpreter ends, when all is written ("terminate called without an active
         # exception", 2 runs of 18), and torchrun reports a failure. So the interpreter does not end, the process does.
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

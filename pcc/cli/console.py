@@ -1,7 +1,8 @@
 """What people see while something takes long, and the tables at its end."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 
 from pcc.cli import interrupts
 
@@ -53,6 +54,11 @@ def training_progress(enabled: bool = True) -> Iterator[Callable[[str, float], N
             bar.update(task, description=what, completed=done)
 
         yield show
+
+
+def prints_aside() -> AbstractContextManager[object]:
+    """What a user's own code prints inside the block goes to standard error: standard output is for the command's result."""
+    return redirect_stdout(sys.stderr)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

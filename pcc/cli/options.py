@@ -1,35 +1,45 @@
 """Option types that several commands share: shapes, counts, targets."""
 
+import re
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.errors import PccError
+from pcc.errors import PccError, shortened
 from pcc.target import ARM_CPUS, X86_CPUS, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
 
 
+MOST_ELEMENTS = 2**28
+"""Of one input: 1 GiB as fp32."""
+MOST_AXES = 8
+MOST_THREADS = 256
+"""As the runtime has it."""
+QEMU_CPUS = ("max", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1")
+"""Processors that QEMU emulates and pcc compiles for, and ``max``, which has whatever QEMU can do."""
+
+
 class Shape(click.ParamType):
-    """``1,3,224,224`` as a tuple of positive integers."""
+    """``1,3,224,224`` as a tuple of positive integers: at most `MOST_AXES` of them, with a product of at most `MOST_ELEMENTS`."""
 
     name = "N,C,H,W"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        try:
-            shape = tuple(int(part) for part in str(value).replace("x", ",").split(","))
-        except ValueError:
-            shape = ()
-        if not shape or min(shape) < 1:
-            self.fail(f"'{value}' is not a shape: give positive sizes as in 1,3,224,224", param, ctx)
-        return shape
+        sizes = str(value).replace("x", ",").split(",")
+        if len(sizes) > MOST_AXES or not all(re.fullmatch("0*[1-9][0-9]*", size) for size in sizes):
+            self.fail(f"'{shortened(str(value), 80)}' is not a shape: give up to {MOST_AXES} positive sizes as in 1,3,224,224", param, ctx)
+        if max(map(len, sizes)) > 18 or prod(map(int, sizes)) > MOST_ELEMENTS:
+            self.fail(f"'{shortened(str(value), 80)}' is too large: an input has at most {MOST_ELEMENTS:,} numbers (1 GiB)", param, ctx)
+        return tuple(map(int, sizes))
 
 
-threads_option = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads the network runs on.")
+threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
@@ -45,6 +55,8 @@ def chosen_device(device: str, cpu: str | None) -> "Device":
 
     if cpu and device != "qemu":
         raise PccError(f"--cpu is for --device qemu; the {device} has the processor it has")
+    if cpu and cpu not in QEMU_CPUS:
+        raise PccError(f"unknown cpu '{cpu}' for {device}: choose one of {', '.join(QEMU_CPUS)}")
     return device_named(f"{device}:{cpu}" if cpu else device)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import Shape, json_option
+from pcc.cli.options import MOST_THREADS, Shape, json_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
 @click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads for each process. Default: torch's choice.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads for each process. Default: torch's choice.")
 @json_option
 def command(
     model: str,
@@ -40,7 +40,7 @@ def command(
     """Train and prune MODEL: a name from the zoo, or FILE.py:factory."""
     import torch
 
-    from pcc.cli.console import training_progress
+    from pcc.cli.console import prints_aside, training_progress
     from pcc.training.processes import OtherFailed, processes
     from pcc.training.prune import prune
     from pcc.training.recipe import load_recipe
@@ -48,7 +48,7 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with processes() as here, training_progress(enabled=here.first) as watch:
+        with processes() as here, training_progress(enabled=here.first) as watch, prints_aside():
             report = prune(
                 model,
                 data_name,
@@ -89,11 +89,12 @@ def _print(report: "Report", output: Path) -> None:
 
     click.echo(f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed {report.seed}")
     click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
+    click.echo(f"  {megabytes(report.checkpoint_bytes)} on disk, every weight as fp32; data, index and rates below are counted from the structures")
     click.echo()
     rows = []
     for name, structure, cost in (*((layer.name, layer.structure, layer) for layer in report.layers), ("total", "", report.total)):
-        rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.stored_rate, cost.mac_rate)]
-        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes + cost.index_bytes), *rates))
-    print_table(["layer", "structure", "weights", "kept", "stored", "rate by weights", "by data", "by bytes", "by MACs"], rows)
+        rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.data_and_index_rate, cost.mac_rate)]
+        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes), megabytes(cost.index_bytes), *rates))
+    print_table(["layer", "structure", "weights", "kept", "data", "index", "rate by weights", "by data", "by data and index", "by MACs"], rows)
     click.echo()
     click.echo(report.compile)

@@ -1,18 +1,25 @@
 """``pcc run``: a package on a photo or on arrays."""
 
+import io
 import json
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import chosen_device, device_options, json_option, threads_option
+from pcc.cli.options import MOST_ELEMENTS, chosen_device, device_options, json_option, threads_option
 from pcc.errors import PccError
+from pcc.files import read_limited
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from pcc.models.preprocess import Preprocessing
     from pcc.package.read import Package
+
+MOST_BYTES = 8 * MOST_ELEMENTS + 2**16
+"""Of a .npy file."""
 
 
 @click.command("run")
@@ -68,51 +75,80 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
 
     ports = package.manifest.inputs
     if not any(path.suffix == ".npy" for path in paths):
-        images = [read_photo(package, path) for path in paths]
+        preprocessing = _preprocessing(package)
         batch = ports[0].shape[0]
-        if len(images) != batch:
-            raise PccError(f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(images)} were given")
-        return [np.concatenate(images)]
+        if len(paths) != batch:
+            raise PccError(f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were given")
+        return [np.concatenate([preprocessing.apply(path) for path in paths])]
     if len(paths) != len(ports):
         raise PccError(f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} files were given")
     return [read_array(path, port.name, port.shape) for path, port in zip(paths, ports, strict=True)]
 
 
-def read_photo(package: "Package", path: Path) -> "np.ndarray":
-    """A photo as the package's network wants it."""
+def _preprocessing(package: "Package") -> "Preprocessing":
+    """How a photo becomes the package's only input."""
     from pcc.models.preprocess import Preprocessing
 
-    if package.manifest.preprocessing is None:
-        raise PccError(f"{package.manifest.name} does not say how a photo becomes its input: give the input as a .npy file")
-    return Preprocessing.model_validate(package.manifest.preprocessing).apply(path)
+    manifest = package.manifest
+    if manifest.preprocessing is None:
+        raise PccError(f"{manifest.name} does not say how a photo becomes its input: give the input as a .npy file")
+    preprocessing = Preprocessing.model_validate(manifest.preprocessing)
+    takes = [port.shape for port in manifest.inputs]
+    if len(takes) != 1 or takes[0][1:] != preprocessing.shape[1:]:
+        raise PccError(f"{package.path}: a photo becomes {preprocessing.shape}, the network takes {' and '.join(map(str, takes))}: compile it again")
+    return preprocessing
 
 
 def read_array(path: Path, name: str, shape: tuple[int, ...]) -> "np.ndarray":
-    """A ``.npy`` file of numbers as float32, of exactly that shape. Never unpickles."""
+    """A ``.npy`` file of numbers as float32, of exactly that shape; NaN and infinity may be among them. Never unpickles."""
     import numpy as np
 
+    content = read_limited(path, "input", MOST_BYTES)
+    start, stored, fortran, dtype = _header(path, content)
+    if dtype.kind not in "fiu":
+        raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
+    if stored != shape:
+        raise PccError(f"{path} is {stored}, input '{name}' takes {shape}")
+    promised = prod(shape) * dtype.itemsize
+    if len(content) - start != promised:
+        raise PccError(f"{path} is damaged: by its header {promised:,} bytes of numbers follow, it has {len(content) - start:,}")
+    array = np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(array, np.float32)
+    if (lost := np.isinf(values) & np.isfinite(array)).any():
+        raise PccError(f"{path} holds {array[lost][0]:g}, which is no float32")
+    return values
+
+
+def _header(path: Path, content: bytes) -> tuple[int, tuple[int, ...], bool, "np.dtype"]:
+    """Of a ``.npy`` file: where its numbers begin, their shape, whether the first axis is the innermost, and their type."""
+    from numpy.lib import format
+
+    file = io.BytesIO(content)
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise PccError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise PccError(f"{path} is not a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise PccError(f"{path} does not hold one array of real numbers")
-    if array.shape != shape:
-        raise PccError(f"{path} is {array.shape}, input '{name}' takes {shape}")
-    return np.ascontiguousarray(array, np.float32)
+        version = format.read_magic(file)
+        # Version 3 differs in the names of fields only, which numbers have none of.
+        shape, fortran, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(file)
+    except Exception as error:  # whatever a damaged header makes NumPy raise
+        raise PccError(f"{path} is not a .npy file of numbers: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    return file.tell(), shape, fortran, dtype
 
 
 def save(path: Path, array: "np.ndarray") -> None:
-    """Writes a ``.npy`` file under exactly this name."""
+    """Writes a ``.npy`` file under exactly this name, whole or not at all; devices and pipes are written into."""
     import numpy as np
 
+    from pcc.models.weights import write_atomically
+
+    content = io.BytesIO()
+    np.save(content, array)
     try:
-        with path.open("wb") as file:
-            np.save(file, array)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content.getvalue())
+        else:
+            write_atomically(path.resolve(), lambda temporary: temporary.write_bytes(content.getvalue()))
     except OSError as error:
-        raise PccError(f"cannot write {path}: {error.strerror}") from None
+        raise PccError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> list[list[dict[str, object]]]:
@@ -121,7 +157,12 @@ def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> 
 
     if scores.ndim != 2:
         raise PccError(f"--top is for class scores, N x classes; the first output is {scores.shape}")
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    if labels is not None and len(labels) != scores.shape[1]:
+        raise PccError(f"the network gives {scores.shape[1]} scores, the package names {len(labels)} classes: compile it again")
+    best = scores.max(axis=1, keepdims=True).astype(np.float64)  # NaN where there is one
+    if unclear := np.flatnonzero(~np.isfinite(best)).tolist():
+        raise PccError(f"the scores of image {unclear[0]} have no best class: the largest is {best[unclear[0], 0]}; -o FILE.npy saves them as they are")
+    exponentials = np.exp(scores - best)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     return [

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from pcc.models.preprocess import Preprocessing
 
+MOST_LETTERS = 100
+"""Of a network's name, which names files and C identifiers."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -63,6 +66,8 @@ def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, .
 
 
 def _library_name(name: str) -> str:
+    if len(name) > MOST_LETTERS:
+        raise PccError(f"factory '{name[:20]}...' has {len(name)} letters: a network's name has at most {MOST_LETTERS}")
     return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("_0123456789-") or "model"
 
 

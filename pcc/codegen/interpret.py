@@ -36,7 +36,8 @@ class Memory:
 
 def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:
     """Runs the program on numpy. ``parts`` splits every call's work, as threads would."""
-    return execute(program, inputs, lambda kernel, arguments, begin, end: kernel.reference(arguments, begin, end), parts)
+    with np.errstate(all="ignore"):  # infinities and NaN are results like others, here as in machine code
+        return execute(program, inputs, lambda kernel, arguments, begin, end: kernel.reference(arguments, begin, end), parts)
 
 
 RunKernel = Callable[[Kernel, Mapping[str, Argument], int, int], None]

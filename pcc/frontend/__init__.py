@@ -11,26 +11,33 @@ if TYPE_CHECKING:
 
 
 def load_factory(spec: str) -> nn.Module:
-    """The module that ``FILE.py:factory`` makes: a function of the file, called without arguments, or a module it already holds.
+    """The module that ``FILE.py:factory`` makes: a function of the file, called without arguments, or a module (or exported program) it already holds.
 
-    Raises `PccError` as `run_factory` does, and when the factory makes something else.
+    Raises `PccError` as `run_factory` does, and when the factory makes something else or a module whose parameters have no values.
     """
     from torch import nn
+    from torch.export import ExportedProgram
 
-    made = run_factory(spec, "model", nn.Module)
-    if not isinstance(made, nn.Module):
+    from pcc.frontend.inputs import as_module
+
+    made = run_factory(spec, "model", (nn.Module, ExportedProgram))
+    if not isinstance(made, nn.Module | ExportedProgram):
         raise PccError(f"model '{spec}': {spec.rpartition(':')[2]} gives '{type(made).__name__}', not an nn.Module")
-    return made
+    try:
+        return as_module(made)
+    except PccError as error:
+        raise PccError(f"model '{spec}': {error}") from None
 
 
-def run_factory(spec: str, what: str, ready: type) -> object:
+def run_factory(spec: str, what: str, ready: type | tuple[type, ...]) -> object:
     """What ``FILE.py:factory`` makes: a function of the file, called without arguments, or a value of type ``ready`` that the file already holds.
 
-    The file is run, with its folder importable while it loads. Raises `PccError`, which begins with ``what`` and ``spec``, when there is no such
-    file or name, or when it fails.
+    The file is run, with its folder importable while it loads; what it prints goes to standard error. Raises `PccError`, which begins with ``what``
+    and ``spec``, when there is no such file or name, or when it fails.
     """
     import importlib.util
     import sys
+    from contextlib import redirect_stdout
     from pathlib import Path
 
     file, _, name = spec.rpartition(":")
@@ -45,7 +52,8 @@ def run_factory(spec: str, what: str, ready: type) -> object:
     namespace = importlib.util.module_from_spec(module_spec)
     sys.path.insert(0, str(path.parent))
     try:
-        module_spec.loader.exec_module(namespace)
+        with redirect_stdout(sys.stderr):
+            module_spec.loader.exec_module(namespace)
     except (Exception, SystemExit) as error:
         raise PccError(f"{what} '{spec}': running the file failed: {type(error).__name__}: {error}") from error
     finally:
@@ -57,6 +65,7 @@ def run_factory(spec: str, what: str, ready: type) -> object:
     if isinstance(made, ready):
         return made
     try:
-        return made()
+        with redirect_stdout(sys.stderr):
+            return made()
     except (Exception, SystemExit) as error:
         raise PccError(f"{what} '{spec}': {name}() failed: {type(error).__name__}: {error}") from error

@@ -1,15 +1,16 @@
 """What pcc compiles: after canonicalize nothing else may be left. What is left is one error that names all of it."""
 
-import re
-from pathlib import PurePath
+import operator
+from math import prod
 from typing import TYPE_CHECKING
 
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
+from pcc.frontend.source_lines import line_of_node
 from pcc.ir import ops
 from pcc.ir.annotations import skips
-from pcc.ir.graph import is_constant, layer_name
+from pcc.ir.graph import is_constant, layer_name, shape_of
 
 if TYPE_CHECKING:
     from pcc.passes.manager import PassEvent
@@ -27,7 +28,7 @@ def check_supported(graph_module: GraphModule) -> None:
 
     Nodes computed from constants alone are fine, whatever they are: fold-constants evaluates them.
     """
-    left = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target not in SUPPORTED and not is_constant(node)]
+    left = [node for node in graph_module.graph.nodes if node.op == "call_function" and (_is_foreign(node) or _is_empty(node))]
     if left:
         raise PccError(f"pcc cannot compile {len(left)} operator{'s' if len(left) > 1 else ''} of this model: {'; '.join(map(_describe, left))}")
 
@@ -38,14 +39,21 @@ def refuse_unsupported(event: "PassEvent") -> None:
         check_supported(event.graph_module)
 
 
+def _is_foreign(node: Node) -> bool:
+    """Neither known nor constant. The getitems of an operator with several results are left to that operator."""
+    return node.target not in SUPPORTED and node.target is not operator.getitem and not is_constant(node)
+
+
+def _is_empty(node: Node) -> bool:
+    return node.target in SUPPORTED and not prod(shape_of(node))
+
+
 def _describe(node: Node) -> str:
     reasons = [skip.reason for skip in skips(node) if skip.pass_name == "canonicalize"]
-    place = [f"node {node.name}", *([f"in {layer_name(node)}"] if layer_name(node) != node.name else []), *([f"at {line}"] if (line := _source(node)) else [])]
+    reasons += [f"its result is empty, {'x'.join(map(str, shape_of(node)))}"] if _is_empty(node) else []
+    place = [
+        f"node {node.name}",
+        *([f"in {layer_name(node)}"] if layer_name(node) != node.name else []),
+        *([f"at {line}"] if (line := line_of_node(node)) else []),
+    ]
     return f"{node.target} ({', '.join(place)}{': ' + reasons[0] if reasons else ''})"
-
-
-def _source(node: Node) -> str:
-    """``model.py:41``, the innermost line of the model's own code."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [f"{PurePath(file).name}:{line}" for file, line in frames if "torch" not in PurePath(file).parts]
-    return own[-1] if own else ""

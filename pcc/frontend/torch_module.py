@@ -1,10 +1,6 @@
 """An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side effects."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,27 +13,32 @@ from torch.utils import _pytree as pytree
 
 from pcc.errors import PccError
 from pcc.frontend.checkpoint import check_finite
+from pcc.frontend.export import export
+from pcc.frontend.inputs import as_module
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
-def import_module(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> GraphModule:
-    """The graph of a module in evaluation mode, for inputs of exactly these shapes.
+def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], example_inputs: tuple[Tensor, ...]) -> GraphModule:
+    """The graph of a module (an exported program, a function) in evaluation mode, for inputs of exactly these shapes.
 
     Inputs are named as ``forward`` names them; outputs, in ``graph_module.meta["pcc.output_names"]``, by their keys and positions (``output``
     for a single one). Parameters, buffers and constants are ``get_attr`` nodes under the names of the module's state dict. Nodes are named after
     the module they come from (``features_0_0``), and ``node.meta["val"]`` has their shape.
 
-    Raises `PccError` if the module cannot be exported, is not fp32, or has weights that are not finite.
+    Raises `PccError` if the module cannot be exported, is not fp32, or has weights that are lazy, without values or not finite.
     """
+    module = as_module(module)
     _check_fp32(module)
     check_finite(module)
     for position, example in enumerate(example_inputs):
         if example.dtype != torch.float32:
             raise PccError(f"input {position} is {_dtype(example)}: pcc compiles fp32 models with fp32 inputs")
+        if not example.numel():
+            raise PccError(f"input {position} is empty: {'x'.join(map(str, example.shape))}")
     was_training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        exported = _export(module, example_inputs)
+        exported = export(module, example_inputs)
     finally:
         for part in was_training:
             part.training = True
@@ -52,30 +53,6 @@ def _check_fp32(module: nn.Module) -> None:
     for name, values in (*module.named_parameters(), *module.named_buffers()):
         if (values.is_floating_point() or values.is_complex()) and values.dtype != torch.float32:
             raise PccError(f"'{name}' is {_dtype(values)}: pcc compiles fp32 models; call model.float() first")
-
-
-def _export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    with torch.no_grad(), _quiet():
-        try:
-            exported = torch.export.export(module, example_inputs, strict=False)
-            # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are written through.
-            return exported.run_decompositions({})
-        except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
-            raise PccError(f"cannot export {type(module).__name__} for inputs {[tuple(x.shape) for x in example_inputs]}: {reason}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _plain_graph(exported: ExportedProgram) -> GraphModule:

@@ -1,4 +1,4 @@
-"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``, ``hardswish``, ..."""
+"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``, ``hardswish``, ``softplus(1,20)``, ..."""
 
 import re
 from collections.abc import Callable
@@ -20,8 +20,13 @@ _REFERENCE: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "sigmoid": (0, torch.sigmoid),
     "tanh": (0, torch.tanh),
     "gelu": (0, F.gelu),
+    "softplus": (2, F.softplus),
 }
 """Name: number of arguments, meaning."""
+
+
+LARGEST = float(torch.finfo(torch.float32).max)
+"""Beyond it a number is no fp32 number."""
 
 
 def number(value: float) -> str:
@@ -39,6 +44,8 @@ class Activation:
     def __post_init__(self) -> None:
         if self.kind not in _REFERENCE or len(self.args) != _REFERENCE[self.kind][0]:
             raise PccError(f"unknown activation '{self}': choose one of {', '.join(_REFERENCE)}")
+        if not all(abs(arg) <= LARGEST for arg in self.args):
+            raise PccError(f"activation '{self}': its arguments must be fp32 numbers, finite ones")
 
     def __str__(self) -> str:
         return f"{self.kind}({','.join(map(number, self.args))})" if self.args else self.kind

@@ -2,7 +2,7 @@
 
 Operands are ``x0``, ``x1``, ...; numbers are finite literals; everything else is a function call:
 
-* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp log sqrt rsqrt reciprocal`` of one;
+* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp expm1 log log1p sqrt rsqrt reciprocal`` of one;
 * ``pow(x,2.5)``: the exponent is a literal;
 * each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``, ``leaky_relu(x0,0.1)``.
 
@@ -12,12 +12,11 @@ Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 
 from pcc.errors import PccError
-from pcc.ir.activation import Activation, activation_arity, number
+from pcc.ir.activation import LARGEST, Activation, activation_arity, number
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Literal:
-    """A finite number."""
+    """A finite number of fp32's range."""
 
     value: float
 
     def __post_init__(self) -> None:
-        if not isfinite(self.value):
-            raise PccError(f"expression: the number {self.value} is not finite")
+        if not abs(self.value) <= LARGEST:
+            raise PccError(f"expression: the number {self.value} is not finite in fp32")
 
     def __str__(self) -> str:
         return number(self.value)
@@ -74,7 +73,9 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "neg": (1, torch.neg),
     "abs": (1, torch.abs),
     "exp": (1, torch.exp),
+    "expm1": (1, torch.expm1),
     "log": (1, torch.log),
+    "log1p": (1, torch.log1p),
     "sqrt": (1, torch.sqrt),
     "rsqrt": (1, torch.rsqrt),
     "reciprocal": (1, torch.reciprocal),

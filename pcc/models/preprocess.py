@@ -1,15 +1,34 @@
 """From a photo to a network's input. A `Preprocessing` is data: it travels in a compiled package's manifest."""
 
+import io
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from pcc.errors import PccError
+from pcc.files import read_limited
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Pixels and nothing else: Pillow would start Ghostscript for others."""
+MOST_BYTES = 2**28
+MOST_PIXELS = 2**27
+"""Of a photo, as it is and as it is resized."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a photo upright, by its EXIF tag."""
 
 
 class Preprocessing(BaseModel):
@@ -19,7 +38,7 @@ class Preprocessing(BaseModel):
     * ``crop-resize`` (TensorFlow): the middle square of ``min(height, width) * size / resize``, then that to ``size``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int
     """Height and width of the input."""
@@ -53,12 +72,20 @@ class Preprocessing(BaseModel):
 
     def apply(self, photo: str | Path | Image.Image) -> np.ndarray:
         """A photo, or a file that Pillow reads, as float32 (1, C, H, W): turned upright, resized, cropped and scaled."""
-        return self.values(self._resize_crop(self.upright(photo)))
+        return self.values(self._resize_crop(self.upright(photo), _name(photo)))
 
     def upright(self, photo: str | Path | Image.Image) -> Image.Image:
-        """A photo, or a file that Pillow reads, grey or RGB as ``channels`` asks, turned upright as its EXIF tag says."""
-        image = ImageOps.exif_transpose(photo if isinstance(photo, Image.Image) else _open(Path(photo)))
-        return image.convert("L" if self.channels == "L" else "RGB")
+        """A photo, or a file that Pillow reads, grey or RGB as ``channels`` asks, turned upright as its EXIF tag says. `PccError` if it is damaged."""
+        name = _name(photo)
+        opened = photo if isinstance(photo, Image.Image) else _open(Path(photo))
+        try:
+            turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1))
+            image = _eight_bits(opened, name).convert("L" if self.channels == "L" else "RGB")
+            return image if turn is None else image.transpose(turn)
+        except PccError:
+            raise
+        except Exception as error:  # whatever damaged data make Pillow raise
+            raise _damaged(name, error) from None
 
     def values(self, image: Image.Image) -> np.ndarray:
         """What `upright` gave, resized to ``size`` x ``size``, as float32 (1, C, H, W)."""
@@ -68,13 +95,15 @@ class Preprocessing(BaseModel):
         values = (pixels * np.float32(self.scale) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
 
-    def _resize_crop(self, image: Image.Image) -> Image.Image:
+    def _resize_crop(self, image: Image.Image, name: str) -> Image.Image:
         width, height = image.size
         shorter = min(width, height)
         if self.order == "crop-resize":
             side = max(1, int(shorter * self.size / self.resize))
             return _center_crop(image, side).resize((self.size, self.size), self.resample)
         scaled = (self.resize * width // shorter, self.resize * height // shorter)
+        if scaled[0] * scaled[1] > MOST_PIXELS:
+            raise PccError(f"{name} has {width} x {height} pixels, which is too narrow: its shorter side at {self.resize} makes it {scaled[0]} x {scaled[1]}")
         return _center_crop(image.resize(scaled, self.resample), self.size)
 
 
@@ -84,15 +113,35 @@ def _center_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
+    content = read_limited(path, "photo", MOST_BYTES)
     try:
-        image = Image.open(path)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise PccError(f"photo {path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}: make it smaller")
         image.load()
-    except FileNotFoundError:
-        raise PccError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise PccError(f"{path} is not a photo that Pillow can read: give a JPEG or PNG file") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise PccError(f"{path} cannot be read as a photo: {error}") from None
+        raise PccError(f"photo {path} is not one that Pillow can read: give a JPEG or PNG file") from None
+    except PccError:
+        raise
+    except Exception as error:  # whatever a damaged file makes Pillow raise
+        raise _damaged(f"photo {path}", error) from None
+    return image
+
+
+def _name(photo: str | Path | Image.Image) -> str:
+    return "the photo" if isinstance(photo, Image.Image) else f"photo {photo}"
+
+
+def _damaged(name: str, error: Exception) -> PccError:
+    return PccError(f"{name} is damaged: {str(error) or type(error).__name__}")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """A photo with 16 bits for a pixel, which Pillow's `convert` would clip, with the upper 8; others as they are."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise PccError(f"{name} has 32-bit pixels, and nothing says which is white: save it with 8 or 16 bits")
     return image
 
 

@@ -35,11 +35,21 @@ class Decompose:
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         packets = set(_COMPOSITES)
-        table = get_decompositions(_COMPOSITES)
+        table = {**get_decompositions(_COMPOSITES), _aten.full_like.default: _full_like, _aten.lerp.Scalar: _lerp}
         found = [node for node in graph_module.graph.nodes if getattr(node.target, "overloadpacket", None) in packets]
         changed = [_take_apart(node, table) for node in found]
         finish(graph_module)
         return PassResult(graph_module, any(changed))
+
+
+def _full_like(x: torch.Tensor, fill_value: float, *, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
+    """Of static shape it is a constant; PyTorch's decomposition ends here."""
+    return torch.full(x.shape, fill_value, dtype=dtype or x.dtype)
+
+
+def _lerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor:
+    """As PyTorch computes it, from the nearer end; PyTorch's decomposition asks for the nearer end in the graph."""
+    return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
 
 
 def _take_apart(node: Node, table: dict[Any, Any]) -> bool:

@@ -150,6 +150,9 @@ def _set_parameters(layer: Node, weight: Tensor, bias: Tensor) -> bool:
 def _stand_alone(norm: Node, affine: _Affine) -> None:
     x = arguments(norm)["input"]
     shape = (1, -1, *(1,) * (len(shape_of(x)) - 2))
-    scale = add_constant(norm, f"{layer_name(norm)}.scale", affine.scale.float().reshape(shape))
-    shift = add_constant(norm, f"{layer_name(norm)}.shift", affine.shift.float().reshape(shape))
+    scale, shift = affine.scale.float().reshape(shape), affine.shift.float().reshape(shape)
+    if not (scale.isfinite().all() and shift.isfinite().all()):
+        raise PccError(f"batch norm {layer_name(norm)}: its scale or shift is beyond fp32 in some channel")
+    scale = add_constant(norm, f"{layer_name(norm)}.scale", scale)
+    shift = add_constant(norm, f"{layer_name(norm)}.shift", shift)
     rewrite(norm, ELEMENTWISE, ([x, scale, shift], "add(mul(x0,x1),x2)"))

@@ -137,7 +137,7 @@ class Bytes:
     """Sizes of one weight in bytes, with fp32 values and 32-bit indices."""
 
     values: int
-    """FKW: the kept weights, as they ship."""
+    """FKW: the kept weights."""
     tables: int
     """FKW: patterns, reorder, offset, index and stride."""
     csr: int

@@ -141,7 +141,7 @@ class Kernels(Zeros):
         return cls(patterns, rate, "filter" if rate > 1 and _balanced(four, found) else "layer", found.group, (four.shape[2], four.shape[3]))
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """The arrays of FKW (`pcc.sparsity.fkw`), as the compiler ships them."""
+        """The arrays of FKW (`pcc.sparsity.fkw`)."""
         four = _four_dimensional(weight)
         cut = self._cut(four, groups)
         if not np.array_equal(cut.weight, four):

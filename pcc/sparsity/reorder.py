@@ -127,6 +127,7 @@ def _same(used: np.ndarray, size: int) -> np.ndarray:
 
 def _alike(profiles: np.ndarray, size: int) -> np.ndarray:
     """Rows in groups of ``size``; empty rows fill up the group of what is left over."""
+    size = min(size, len(profiles))  # a block may be larger than the layer
     order = similar_order(np.pad(profiles, ((0, -len(profiles) % size), (0, 0))), size)
     return order[order < len(profiles)]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Packed:
-    """The arrays that ship for one weight, and how many bits of them count as what."""
+    """The arrays that one weight comes down to, as a packed checkpoint holds them (`pcc.frontend.packed`), and how many bytes of them count as what."""
 
     shape: tuple[int, ...]
     """Of the weight."""
@@ -57,8 +57,8 @@ class Count:
         return 4 * self.weights / max(1, self.data_bytes)
 
     @property
-    def stored_rate(self) -> float:
-        """Bytes of dense fp32 weights for each byte stored, indices counted."""
+    def data_and_index_rate(self) -> float:
+        """Bytes of dense fp32 weights for each byte of values and of indices."""
         return 4 * self.weights / max(1, self.data_bytes + self.index_bytes)
 
 
@@ -93,7 +93,7 @@ class Structure(ABC):
 
     @abstractmethod
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """The arrays that ship for a weight that has the structure; `PccError` if it has not."""
+        """The arrays of a weight that has the structure; `PccError` if it has not."""
 
     @staticmethod
     @abstractmethod

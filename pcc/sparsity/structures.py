@@ -57,7 +57,7 @@ def kind(name: str) -> type[Structure]:
     return _BY_NAME[name]
 
 
-def structure(name: str, **values: Any) -> Structure:
+def structure(name: str, /, **values: Any) -> Structure:
     """A structure by its name and fields, as YAML gives them: lists stand for tuples.
 
     Raises `PccError` for a name or field that does not exist, a field that is missing, and a value of the wrong type or range.

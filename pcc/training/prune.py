@@ -38,7 +38,10 @@ class Report(BaseModel):
     """Before the first stage that compresses, see `Outcome`."""
     seconds: float
     """Of training and measuring, without what was lost to interruptions."""
+    checkpoint_bytes: int
+    """Of the checkpoint's tensors on disk: all weights as fp32, zeros too."""
     total: Cost
+    """Counted from structures, see `pcc.training.report`; no file is that small."""
     layers: list[LayerCost]
     compile: str
     """The command line that makes a package of the checkpoint."""
@@ -88,6 +91,7 @@ def prune(
         accuracy=outcome.accuracy,
         dense_accuracy=outcome.dense_accuracy,
         seconds=outcome.seconds,
+        checkpoint_bytes=sum(value.nbytes for value in module.state_dict().values()),
         total=total(layers),
         layers=layers,
         compile=_compile_command(model, data.input_shape, folder),
@@ -136,8 +140,8 @@ def check_outputs(module: nn.Module, data: Data) -> None:
     """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs through it."""
     try:
         scores = module.eval()(torch.zeros(1, *data.input_shape))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {error}") from None
+    except Exception as error:  # a network is the user's own code
+        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {type(error).__name__}: {error}") from error
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
         given = f"an output of {_times(tuple(scores.shape))}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
         raise PccError(f"the network gives {given} for one input: training needs one row of class scores, 1xK")

@@ -21,22 +21,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from torch import nn
 
-from pcc.errors import PccError
+from pcc.errors import PccError, shortened
+from pcc.files import read_limited
 from pcc.sparsity.structure import Structure
 from pcc.training.data import Augment
 from pcc.training.layers import Structures
 from pcc.training.method import Method
 from pcc.training.methods import method_class
+from pcc.training.recipe_text import read_yaml
 
 SHIPPED = resources.files("pcc.training") / "recipes"
+MOST_BYTES = 2**20
+MOST_SEED = 2**32 - 1
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Distillation(_Strict):
@@ -81,7 +84,7 @@ class Stage(_Strict):
 class Recipe(_Strict):
     """Stages in their order, and the seed of everything random."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
     augment: Augment | None = None
     """How training samples are varied: the data's own way unless given (`pcc.training.data`)."""
     stages: tuple[Stage, ...]
@@ -91,16 +94,14 @@ def load_recipe(text: str | Path) -> Recipe:
     """A recipe file, or a shipped recipe by name. `PccError` in one line for whatever does not exist or does not fit."""
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise PccError(f"no recipe {path}: the file does not exist")
+        content = read_limited(path, "recipe", MOST_BYTES)
         try:
-            return parse_recipe(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PccError(f"recipe {path} cannot be read: {error}") from None
-    shipped = SHIPPED / f"{text}.yaml"
-    if not shipped.is_file():
+            return parse_recipe(content.decode(), str(path))
+        except UnicodeDecodeError as error:
+            raise PccError(f"recipe {path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}") from None
+    if str(text) not in shipped_recipes():
         raise PccError(f"no recipe is called '{text}': give a .yaml file or one of {', '.join(shipped_recipes())}")
-    return parse_recipe(shipped.read_text(encoding="utf-8"), str(text))
+    return parse_recipe((SHIPPED / f"{text}.yaml").read_text(encoding="utf-8"), str(text))
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -110,13 +111,10 @@ def shipped_recipes() -> tuple[str, ...]:
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     """A recipe from its YAML text; ``source`` is named in errors."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PccError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(text, source)
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), list) or not raw["stages"]:
         raise PccError(f"{source}: a recipe is a mapping with a list of stages")
-    unknown = set(raw) - {"seed", "augment", "train", "structures", "stages"}
+    unknown = {str(key) for key in raw} - {"seed", "augment", "train", "structures", "stages"}
     if unknown:
         raise PccError(f"{source}: unknown key '{min(unknown)}': a recipe has seed, augment, train, structures and stages")
     train, structures = (_mapping(raw.get(key), f"{source}: {key}") for key in ("train", "structures"))
@@ -148,7 +146,7 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     """A copy of what YAML gave, which is a mapping with names as keys, or nothing."""
     if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
-        raise PccError(f"{where}: write it as a mapping, 'name: value', not {value!r}")
+        raise PccError(f"{where}: write it as a mapping, 'name: value', not {shortened(repr(value), 80)}")
     return dict(value or {})
 
 
@@ -160,7 +158,7 @@ def _checked(method: type[Method], options: dict[str, Any]) -> dict[str, Any]:
         for name, parameter in inspect.signature(method.__init__).parameters.items()
         if name not in own
     }
-    checked = create_model(method.__name__, __config__=ConfigDict(extra="forbid"), **fields)(**options)
+    checked = create_model(method.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)(**options)
     return {name: getattr(checked, name) for name in options}
 
 

@@ -1,5 +1,8 @@
 """What a compressed model costs, layer by layer: weights kept, bytes of values and of indices, multiply-accumulates.
 
+Bytes are counted, not found on disk: what the arrays of a layer's structure take (`Structure.pack`). The checkpoint holds every weight as fp32, and a
+package what its kernels read.
+
 Counted are the weights of convolutions and linear layers, as papers count them; biases and batch norms, which are folded, are not. A layer is counted in
 the structures that the recipe gave it (the last one of zeros and the last one of values), or, where its weight does not have them, in the smallest that
 its weight is found to have.
@@ -24,7 +27,7 @@ from pcc.training.recipe import Stage, parse_structures
 
 
 class Cost(BaseModel):
-    """What a layer, or a whole model, costs. Rates are those of the dense fp32 layer over these."""
+    """What a layer, or a whole model, costs, by count. Rates are those of the dense fp32 layer over these."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +35,9 @@ class Cost(BaseModel):
     kept: int
     """Weights that are not zero."""
     data_bytes: int
+    """Of the structure's values: weights, code books, codes."""
     index_bytes: int
+    """Of what says where they belong."""
     macs: int
     """Multiply-accumulates of the dense layer for one input."""
     kept_macs: int
@@ -46,13 +51,13 @@ class Cost(BaseModel):
     @computed_field
     @property
     def data_rate(self) -> float:
-        """By bytes of values, indices not counted."""
+        """By `data_bytes`: the literature's weight data reduction."""
         return 4 * self.weights / max(1, self.data_bytes)
 
     @computed_field
     @property
-    def stored_rate(self) -> float:
-        """By bytes stored, indices counted."""
+    def data_and_index_rate(self) -> float:
+        """By `data_bytes` and `index_bytes`."""
         return 4 * self.weights / max(1, self.data_bytes + self.index_bytes)
 
     @computed_field

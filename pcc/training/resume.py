@@ -1,7 +1,12 @@
-"""What an interrupted run needs to go on: one file, replaced after each epoch."""
+"""What an interrupted run needs to go on: one file, replaced after each epoch.
+
+The file carries a digest of all that is in it: what was damaged or changed is told from what a run wrote, and what a run wrote fits the run, whose
+recipe, data and weights the file names. So nothing that is read has to be looked at again.
+"""
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,33 +62,55 @@ def identity(recipe: Recipe, data: Data, model: nn.Module, teacher: nn.Module | 
 
 def _digest(model: nn.Module) -> str:
     weights = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        weights.update(f"{name} {tuple(value.shape)}".encode())
-        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    _update(weights, model.state_dict())
     return weights.hexdigest()
+
+
+def _update(digest: "hashlib._Hash", value: Any) -> None:
+    """Takes in a value made of dicts, lists, tuples, tensors and what has a plain text, with their kinds and sizes."""
+    if isinstance(value, torch.Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, dict | list | tuple):
+        digest.update(f"{'dict' if isinstance(value, dict) else type(value).__name__} {len(value)}".encode())
+        for part in chain.from_iterable(value.items()) if isinstance(value, dict) else value:
+            _update(digest, part)
+    else:
+        text = repr(value)
+        digest.update(f"{type(value).__name__} {len(text)} {text}".encode())
+
+
+def _sealed(run: Identity, progress: Progress) -> dict[str, Any]:
+    content = {"run": run, **vars(progress)}
+    seal = hashlib.sha256()
+    _update(seal, content)
+    return {**content, "seal": seal.hexdigest()}
 
 
 def save_progress(folder: Path, run: Identity, progress: Progress) -> None:
     path = folder / RESUME
     try:
         with writing(path):
-            write_atomically(path, lambda temporary: torch.save({"run": run, **vars(progress)}, temporary))
+            write_atomically(path, lambda temporary: torch.save(_sealed(run, progress), temporary))
     except RuntimeError as error:  # torch's own, as where the disk is full
         raise PccError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
 
 
 def load_progress(folder: Path, run: Identity, device: torch.device) -> Progress:
-    """`PccError` where there is nothing to resume, or it was another run."""
+    """`PccError` where there is nothing to resume, it was another run, or the file is not as a run wrote it."""
     path = folder / RESUME
     if not path.is_file():
         raise PccError(f"nothing to resume: {path} does not exist; run without --resume")
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
-        was = saved.pop("run")
+        was, seal = saved.pop("run"), saved.pop("seal")
         progress = Progress(**saved)
+        whole = _sealed(was, progress)["seal"] == seal
         changed = [what for what in run if was[what] != run[what]]
     except Exception as error:  # whatever a damaged file makes torch raise
         raise PccError(f"{path} cannot be read ({type(error).__name__}): run without --resume") from None
+    if not whole:
+        raise PccError(f"{path} is damaged: it is not what a run of this pcc wrote; run without --resume")
     if changed:
         raise PccError(f"{path} is of another {changed[0]}: resume with what the run was begun with, or run without --resume")
     return progress

@@ -183,7 +183,18 @@ def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list
             epochs.append(_dry_run(copy.deepcopy(model), data, stage, recipe.seed, here))
         except PccError as error:
             raise PccError(f"stage {number}, {stage.method}: {error}") from None
+    for batch in sorted({stage.train.batch // here.ranks for stage, count in zip(recipe.stages, epochs, strict=True) if count}):
+        _check_training(copy.deepcopy(model), data, batch, here)
     return epochs
+
+
+def _check_training(model: nn.Module, data: Data, batch: int, here: Processes) -> None:
+    """Runs the network, which is the user's own code, as in training. Two samples show what a batch of many would, and one what is special about it."""
+    count = min(batch, 2)
+    try:
+        model.train()(torch.zeros(count, *data.input_shape, device=here.device))
+    except Exception as error:
+        raise PccError(f"the network cannot be trained with {batch} samples at once in each process: {type(error).__name__}: {error}") from error
 
 
 def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Processes) -> int:

@@ -1,15 +1,19 @@
 """The command group: help, what it imports, wrong use."""
 
 import contextlib
+import errno
 import signal
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
 from pcc.cli.app import COMMANDS, main
 from pcc.cli.app import run as run_command
 from pcc.errors import PccError
+from tests.cli.conftest import SCRIPT
 
 
 @pytest.mark.parametrize("args", [["--help"], *([name, "--help"] for name in COMMANDS)])
@@ -97,3 +101,70 @@ def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypat
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "pcc: error: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "line"),
+    [
+        ("{pcc} passes > /dev/full", 2, "pcc: error: cannot write standard output: No space left on device"),
+        ("{pcc} targets --json > /dev/full", 2, "pcc: error: cannot write standard output: No space left on device"),
+        ("{pcc} run --help > /dev/full", 2, "pcc: error: cannot write standard output: No space left on device"),
+        ("{pcc} targets >&-", 2, "pcc: error: cannot write standard output: Bad file descriptor"),
+        ("{pcc} targets <&- >&-", 2, "pcc: error: cannot write standard output: Bad file descriptor"),
+        ("{pcc} targets <&- >&- 2>&-", 2, ""),
+        ("{pcc} targets --jsn 2>&-", 2, ""),
+        ("{pcc} targets --jsn 2> /dev/full", 2, ""),
+        ("{pcc} targets <&- > /dev/null", 0, ""),
+        ("(sleep 0.1; {pcc} targets) | true", 141, ""),
+        ("(sleep 0.1; {pcc} --help) | true", 141, ""),
+    ],
+)
+def test_standard_streams_that_take_nothing(command: str, status: int, line: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command.replace("{pcc}", f"{SCRIPT}") + "; exit ${PIPESTATUS[0]}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr.strip()) == (status, line)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), f"{'x' * 150}...{'x' * 149}: File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "a", None, "b"), "a: b: Permission denied"),
+        (MemoryError(), "not enough memory: a smaller input, a smaller batch or fewer threads need less"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), "not enough memory: a smaller input"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, pcc, error: Exception, message: str) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pcc.cli.targets.command.callback", refuse)
+    assert pcc("targets").error.startswith(message)
+
+
+def test_names_that_are_too_long(pcc, tmp_path: Path) -> None:
+    name = "n" * 300
+    (tmp_path / "net.py").write_text(f"import torch\ndef {name}(): return torch.nn.Conv2d(3, 4, 3)\n")
+    for args in (
+        ("run", name, "-i", "x.png"),
+        ("compile", f"{name}.py:make", "--input-shape", "1,3,8,8", "-o", tmp_path / "x"),
+        ("prune", "lenet5", "--data", name, "--recipe", "mnist-dense", "-o", tmp_path / "x"),
+        ("prune", "lenet5", "--data", "mnist", "--recipe", f"{name}.yaml", "-o", tmp_path / "x"),
+        ("prune", "lenet5", "--data", "mnist", "--recipe", "mnist-dense", "--weights", f"{name}.pt", "-o", tmp_path / "x"),
+    ):
+        assert "File name too long" in pcc(*args).error
+    assert "a network's name has at most 100" in pcc("compile", f"{tmp_path}/net.py:{name}", "--input-shape", "1,3,8,8", "-o", tmp_path / "x").error
+    assert "no recipe is called" in pcc("prune", "lenet5", "--data", "mnist", "--recipe", name, "-o", tmp_path / "x").error
+    assert not (tmp_path / "x").exists()
+
+
+def test_warnings_of_libraries_are_not_shown(monkeypatch: pytest.MonkeyPatch, pcc) -> None:
+    def warn(**_: object) -> None:
+        for module in ("PIL.Image", "pcc.sparsity.scale", "net"):
+            warnings.warn_explicit(f"from {module}", UserWarning, "file.py", 1, module)
+
+    monkeypatch.setattr("pcc.cli.targets.command.callback", warn)
+    with warnings.catch_warnings(record=True) as shown:
+        assert pcc("targets").status == 0
+    assert [str(warning.message) for warning in shown] == ["from net"]

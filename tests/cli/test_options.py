@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from pcc.cli.options import Shape, chosen_targets
+from pcc.cli.options import Shape, chosen_device, chosen_targets
 from pcc.errors import PccError
 from pcc.target import host_target
 
@@ -45,7 +45,30 @@ def test_shapes() -> None:
     assert Shape().convert("2x1x28x28", None, None) == (2, 1, 28, 28)
 
 
-@pytest.mark.parametrize("text", ["", "1,3,0,5", "1,-3,2,2", "a,b", "1.5,3,3,3"])
-def test_shapes_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "is not a shape") for text in ("", ",", "1,3,0,5", "1,-3,2,2", "a,b", "1.5,3,3,3", "1_000", "+1,3", " 1,3", "１,3,8,8", "٣", "1,3,", "1e3")),
+        (",".join(["1"] * 9), "is not a shape: give up to 8 positive sizes"),
+        ("1,3,99999999999,99999999999", "is too large: an input has at most 268,435,456 numbers"),
+        (f"1,3,{2**63},1", "is too large"),
+        ("1,3,16384,16384", "is too large"),
+        ("9" * 5000, "9\\.\\.\\.9"),
+    ],
+)
+def test_shapes_refused(text: str, message: str) -> None:
+    with pytest.raises(click.BadParameter, match=message) as refused:
         Shape().convert(text, None, None)
+    assert len(refused.value.message) < 200
+
+
+def test_the_largest_shape() -> None:
+    assert Shape().convert("1,1,16384,16384", None, None) == (1, 1, 16384, 16384)
+    assert Shape().convert("01,3,8,8", None, None) == (1, 3, 8, 8)
+
+
+def test_a_processor_that_qemu_does_not_emulate() -> None:
+    with pytest.raises(PccError, match=r"unknown cpu 'cortex-b1' for qemu: choose one of max, .*cortex-a53"):
+        chosen_device("qemu", "cortex-b1")
+    with pytest.raises(PccError, match="--cpu is for --device qemu"):
+        chosen_device("host", "cortex-a53")

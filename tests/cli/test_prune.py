@@ -137,7 +137,7 @@ def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"model": "vgg7"}, "no model 'vgg7' in the zoo: did you mean vgg8"),
         ({"model": "vgg8"}, "net.py:loader has inputs of 3x8x8, the network takes 3x32x32"),
         ({"--data": "minst"}, "no data 'minst'"),
-        ({"--recipe": "none.yaml"}, "no recipe none.yaml: the file does not exist"),
+        ({"--recipe": "none.yaml"}, "recipe none.yaml: no such file"),
         ({"--recipe": "cifar"}, "no recipe is called 'cifar'"),
         ({"recipe": RECIPE.replace("conv3x3", "conv5x5")}, "stage 2, one-shot: the model has no @conv5x5 layer: it has conv1, conv2, fc"),
         ({"recipe": RECIPE.replace("3.6", "0.5")}, "recipe.yaml: stage 2, one-shot: structure of '@conv3x3': a pruning rate of 0.5"),
@@ -187,3 +187,61 @@ def test_interrupted_and_resumed(pcc, job: Path) -> None:
     assert pcc("prune", "net.py:make", *args[:-4], "-o", "fresh", "--threads", "1").status == 0
     fresh, again = load_file("fresh/model.safetensors"), load_file("out/model.safetensors")
     assert all(torch.equal(fresh[name], again[name]) for name in fresh)
+
+
+LOUD = """
+import torch
+from torch import nn
+
+class Samples:
+    classes = 2
+    def __len__(self): return 8
+    def __getitem__(self, index):
+        print("read")
+        return torch.full((1, 8, 8), index % 2.0), index % 2
+
+def loader():
+    print("loaded")
+    return Samples(), Samples()
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 2)
+    def forward(self, x):
+        print("run")
+        return self.fc(self.bn(self.conv(x).mean((2, 3))))
+
+class Untrained(Net):
+    def forward(self, x):
+        if self.training:
+            raise KeyError("not for training")
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> tuple[Path, list[object]]:
+    """A file of networks and data that print, and a command line that trains on the data, all but the network and the batch."""
+    (tmp_path / "loud.py").write_text(LOUD)
+    return tmp_path, ["--data", f"{tmp_path}/loud.py:loader", "--recipe", tmp_path / "recipe.yaml", "-o", tmp_path / "out"]
+
+
+def test_what_a_network_prints_is_no_part_of_the_result(loud: tuple[Path, list[object]], pcc) -> None:
+    folder, args = loud
+    (folder / "recipe.yaml").write_text("stages: [{train: {epochs: 1, train: {batch: 4}}}]")
+    outcome = pcc("prune", f"{folder}/loud.py:Net", *args, "--json")
+    assert json.loads(outcome.out)["epochs"] == 1
+    assert {"loaded", "read", "run"} <= set(outcome.err.splitlines())
+
+
+@pytest.mark.parametrize(("network", "batch", "why"), [("Net", 1, "ValueError: Expected more than 1 value"), ("Untrained", 4, "KeyError: 'not for training'")])
+def test_networks_that_cannot_be_trained(loud: tuple[Path, list[object]], pcc, network: str, batch: int, why: str) -> None:
+    folder, args = loud
+    (folder / "recipe.yaml").write_text(f"stages: [{{train: {{epochs: 1, train: {{batch: {batch}}}}}}}]")
+    outcome = pcc("prune", f"{folder}/loud.py:{network}", *args)
+    assert outcome.status == 2
+    *printed, line = outcome.err.splitlines()
+    assert set(printed) <= {"loaded", "read", "run"}
+    assert line.startswith(f"pcc: error: the network cannot be trained with {batch} samples at once in each process: {why}")
+    assert not (folder / "out").exists()

@@ -74,8 +74,8 @@ def test_a_very_sparse_layer_gets_a_sparse_kernel_and_a_packed_weight(processor:
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_a_sparse_kernel_that_would_lose_is_not_chosen(processor: str) -> None:
-    """One kernel in 1024 is missing: there is structure, and nothing to gain from it."""
-    layer = conv(32, 32, 3, padding=1)
+    """One weight in 1024 is missing: there is structure, and nothing to gain from it."""
+    layer = conv(32, 32, 1)
     layer.weight.data[3, 5] = 0
     _, node, choice = selected(layer, processor)
     assert (choice.family, node.target) == ("conv-dense", CONV2D)

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from pcc.errors import PccError
 from pcc.frontend import load_factory
 
 SOURCE = """
+import torch
 from torch import nn
 from helper import width
+
+print("reading", width)
 
 class Net(nn.Module):
     def __init__(self):
@@ -21,6 +25,18 @@ ready = nn.ReLU()
 
 def build():
     return Net()
+
+def talks():
+    print("making")
+    return Net()
+
+program = torch.export.export(nn.ReLU(), (torch.ones(2),))
+
+def exported():
+    return program.module()
+
+def lazy():
+    return nn.LazyLinear(3)
 
 def number():
     return 3
@@ -49,10 +65,21 @@ def test_a_module_that_is_there(file: Path) -> None:
     assert isinstance(load_factory(f"{file}:ready"), nn.ReLU)
 
 
+def test_what_a_file_prints_goes_to_standard_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_factory(f"{file}:talks")
+    assert capsys.readouterr() == ("", "reading 7\nmaking\n")
+
+
+@pytest.mark.parametrize("name", ["program", "exported"])
+def test_what_torch_export_made(file: Path, name: str) -> None:
+    assert load_factory(f"{file}:{name}").eval()(torch.tensor([-1.0, 2.0])).tolist() == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("builder", "has no 'builder'; it defines Net, broken, build, number"),
+        ("lazy", "'weight' has no shape yet"),
+        ("builder", "has no 'builder'; it defines Net, broken, build, exported, lazy, number, talks"),
         ("number", "number gives 'int', not an nn.Module"),
         ("broken", "broken.. failed: RuntimeError: no such layer"),
     ],

@@ -86,6 +86,9 @@ def test_anything_may_be_computed_from_constants() -> None:
         (lambda x: torch.where(x > 0, x, 0.0), (4,), "aten.where"),
         (lambda x: 2.0**x, (4,), "aten.pow.Scalar"),
         (lambda x: x * float("inf"), (4,), "the number inf"),
+        (lambda x: x * 1e39, (4,), "the number 1e\\+39"),
+        (lambda x: (x * 2, x[:, 8:]), (1, 8, 4, 4), r"aten.slice.Tensor \(node slice_1, at test_supported.py:.*: its result is empty, 1x0x4x4\)"),
+        (lambda x: torch.topk(x, 2).values, (1, 8), r"1 operator of this model: aten.topk.default"),
     ],
 )
 def test_reasons(function, shape: tuple[int, ...], reason: str) -> None:

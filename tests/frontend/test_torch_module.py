@@ -108,11 +108,6 @@ class Counter(nn.Module):
         return x + self.seen
 
 
-class Branches(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 2 if x.sum() > 0 else x
-
-
 class Constant(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, int]:
         return x, 3
@@ -122,7 +117,6 @@ class Constant(nn.Module):
     ("net", "inputs", "words"),
     [
         (Counter(), (torch.ones(1),), "the model changes 'seen' when it runs"),
-        (Branches(), (torch.ones(2),), r"cannot export Branches for inputs \[\(2,\)\]"),
         (Constant(), (torch.ones(2),), "is not a tensor"),
         (nn.Linear(3, 3).double(), (torch.ones(2, 3),), r"'weight' is float64: pcc compiles fp32 models"),
         (nn.Conv2d(3, 3, 1).bfloat16(), (torch.ones(1, 3, 2, 2),), r"'weight' is bfloat16: pcc compiles fp32 models; call model.float\(\)"),

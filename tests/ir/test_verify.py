@@ -78,6 +78,11 @@ def test_relative_error() -> None:
     assert relative_error([a, a * 2], [a, a]) == pytest.approx(1)
     assert relative_error([torch.tensor([torch.nan, 0])], [a]) == float("inf")
     assert relative_error([a[:1]], [a]) == float("inf")
+    beyond = torch.tensor([torch.inf, -torch.inf, torch.nan, 2.0])
+    assert relative_error([beyond], [beyond]) == 0
+    assert relative_error([beyond + torch.tensor([0, 0, 0, 0.5])], [beyond]) == pytest.approx(0.25)
+    assert relative_error([-beyond], [beyond]) == float("inf")
+    assert relative_error([a], [torch.tensor([1.0, torch.nan])]) == float("inf")
 
 
 def test_run_graph_gives_all_outputs() -> None:

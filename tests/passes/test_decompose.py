@@ -6,9 +6,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcc.frontend.torch_module import import_module
+from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.passes.decompose import Decompose
 from tests.passes.find import operators
+
+
+class Composites(nn.Module):
+    """An operator of each kind that comes apart, and some that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.selu(F.relu6(self.conv(x)))
+        first, second = y.chunk(2, 1)
+        mixed = torch.addcmul(first, first, second, value=0.5)
+        filled = torch.cat([mixed, torch.zeros_like(mixed[:, :2]), mixed.new_full((1, 2, 4, 6), 0.5)], 1)
+        return self.shuffle(F.glu(torch.lerp(filled, filled.square(), 0.25), 1)), F.gelu(y.movedim(1, -1)).softmax(-1)
+
+
+def test_golden(golden) -> None:
+    net, x = Composites(), torch.zeros(1, 3, 4, 6)
+    graph_module = import_module(net, (x,))
+    Decompose()(graph_module)
+    verify_structure(graph_module)
+    golden(print_graph(graph_module), "decompose")
 
 
 class Net(nn.Module):
@@ -35,6 +60,9 @@ class Net(nn.Module):
         (lambda x: torch.cat([part * 2 for part in torch.tensor_split(x, 3, dim=1)]) if x.shape[1] % 3 == 0 else torch.cat(list(x.chunk(3, 1)), 1), "chunk"),
         (lambda x: x.movedim(1, -1), "movedim"),
         (lambda x: x + torch.zeros_like(x), "zeros_like"),
+        (lambda x: torch.cat([x, torch.ones_like(x[:, :2])], 1), "_like"),
+        (lambda x: x * torch.full_like(x, 0.5), "full_like"),
+        (lambda x: torch.cat([x, x.new_zeros(2, 1, 4, 6), x.new_ones(x.shape), x.new_full((2, 1, 4, 6), 2.5)], 1), "new_"),
         (lambda x: x.tile(1, 2, 1, 1), "tile"),
     ],
 )

@@ -1,5 +1,8 @@
 """The result table's rows."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +12,8 @@ from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.processes import Processes
 from pcc.training.recipe import load_recipe
 from pcc.training.trainer import check
+from tools.reproduce.latency import normal_input
+from tools.reproduce.page import PAGE, page
 from tools.reproduce.rows import ROWS, Row, dense, rows
 
 
@@ -33,3 +38,26 @@ def test_a_row_comes_after_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> Non
         every = rows(["all"])
         assert any(row.network == "vgg16_cifar" for row in every) == accelerator
         assert all(every.index(dense(row)) <= every.index(row) for row in every)
+
+
+def test_the_page_is_what_the_results_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_counted_bytes_are_not_said_to_be_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is as small as the rates of weight data say."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    for text in (page(), Path("README.md").read_text(encoding="utf-8")):
+        headers = [line for line in text.splitlines() if line.startswith("|") and "method and structure" in line]
+        assert headers
+        assert all("weight data (counted)" in header for header in headers)
+        assert "stored as FKW" not in text
+        assert "every weight as fp32" in text
+
+
+def test_latency_is_measured_on_real_values() -> None:
+    image = normal_input((1, 3, 32, 32))
+    assert (image.shape, image.dtype) == ((1, 3, 32, 32), np.float32)
+    assert 0.9 < image.std() < 1.1
+    np.testing.assert_array_equal(image, normal_input((1, 3, 32, 32)))

@@ -29,12 +29,12 @@ def test_costs_by_layer() -> None:
     model, stages = compressed("structures: {conv2: {kernels: {patterns: 4, rate: 2}}, fc1: {unstructured: {rate: 4}}}\nstages: [{one-shot: }]")
     conv1, conv2, fc1, fc2 = layers = layer_costs(model, stages, (1, 8, 8))
     assert [(layer.name, layer.shape) for layer in layers] == [("conv1", (8, 1, 3, 3)), ("conv2", (12, 8, 3, 3)), ("fc1", (16, 48)), ("fc2", (4, 16))]
-    assert (conv1.structure, conv1.kept, conv1.data_bytes, conv1.index_bytes, conv1.stored_rate) == ("dense", 72, 288, 0, 1)
+    assert (conv1.structure, conv1.kept, conv1.data_bytes, conv1.index_bytes, conv1.data_and_index_rate) == ("dense", 72, 288, 0, 1)
     assert (conv1.macs, conv1.kept_macs) == (72 * 64, 72 * 64)
     assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("kernels{patterns=4 of them, rate=2}", 48 * 4, 48 * 4 * 4)
     assert (conv2.macs, conv2.kept_macs, conv2.mac_rate) == (864 * 16, 192 * 16, 4.5)
     assert (fc1.structure, fc1.weight_rate, fc1.data_rate) == ("unstructured{rate=4}", 4, 4)
-    assert 1 < fc1.stored_rate < 4
+    assert 1 < fc1.data_and_index_rate < 4
     assert (fc2.macs, fc2.kept_macs) == (64, 64)
     everything = total(layers)
     assert (everything.weights, everything.kept, everything.macs) == (1768, 72 + 192 + 192 + 64, 72 * 64 + 864 * 16 + 768 + 64)

@@ -1,6 +1,7 @@
 """A run that is stopped anywhere and goes on gives the weights of one that was not, bit for bit."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pcc.errors import PccError
 from pcc.training.methods.admm import Admm
 from pcc.training.processes import Processes
 from pcc.training.recipe import parse_recipe
+from pcc.training.resume import load_progress
 from pcc.training.trainer import Outcome, train
 from tests.training.methods.loop import Interrupted, Net, data, net, run, same
 
@@ -151,3 +153,65 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "resume.pt").write_bytes(b"PK")
     with pytest.raises(PccError, match=r"resume.pt cannot be read \(\w+\): run without --resume"):
         run(net(), recipe, tmp_path, resume=True)
+
+
+def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
+    """Whatever is other in it than what a run wrote: cut off, bytes, keys, kinds, shapes, numbers."""
+    recipe = "train: {batch: 240, optimizer: adam}\nstages: [{admm: {epochs: 2, structures: {fc1: {unstructured: {rate: 2}}}}}]"
+    with pytest.raises(Interrupted):
+        train(net(), data(), parse_recipe(recipe), tmp_path, Processes(0, 1, CPU), watch=_stop_after(2))
+    file = tmp_path / "resume.pt"
+    whole, saved = file.read_bytes(), torch.load(file, weights_only=True)
+
+    def refused() -> str:
+        with pytest.raises(PccError) as error:
+            load_progress(tmp_path, saved["run"], CPU)
+        assert str(error.value).startswith(str(file))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    for length in range(0, len(whole), len(whole) // 10):
+        file.write_bytes(whole[:length])
+        refused()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(whole), (100,), generator=generator).tolist():
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+        try:
+            assert load_progress(tmp_path, saved["run"], CPU).epoch == 1  # zip archives have bytes that nobody reads
+        except PccError as error:
+            assert str(error).startswith(str(file))  # noqa: PT017
+    file.write_bytes(whole)
+    other = torch.nn.Linear(3, 2).state_dict()
+    changes = {
+        "stage": (1, -1, 7, "0", None, 10**30),
+        "epoch": (0, 2, 10**9, 1.5, "x"),
+        "model": ({}, other, [], None, {name: value[..., :1] if value.dim() else value for name, value in saved["model"].items()}),
+        "start": (other, {"x": 1}, 3),
+        "method": ({}, {"duals": 1}, [1, 2]),
+        "optimizer": ({}, {"state": {}, "param_groups": []}, "adam"),
+        "rows": ((), ({},), 5, saved["rows"][:1]),
+        "run": ({}, None, {**saved["run"], "recipe": "x"}),
+        "seal": ("", 5),
+    }
+    for key, values in changes.items():
+        for value in values:
+            torch.save({**saved, key: value}, file)
+            refused()
+        if saved[key]:  # else leaving it out says the same
+            torch.save({name: value for name, value in saved.items() if name != key}, file)
+            refused()
+    for nothing in ([], None, 3, "text", other):
+        torch.save(nothing, file)
+        refused()
+
+
+def _stop_after(steps: int) -> Callable[[str, float], None]:
+    left = steps
+
+    def watch(what: str, part: float) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Interrupted
+
+    return watch

@@ -68,7 +68,7 @@ def measure(row: Row) -> Result:
         accuracy=report.accuracy,
         weight_rate=report.total.weight_rate,
         data_rate=report.total.data_rate,
-        stored_rate=report.total.stored_rate,
+        data_and_index_rate=report.total.data_and_index_rate,
         mac_rate=report.total.mac_rate,
         speedup=gain,
     )

@@ -9,7 +9,8 @@ from tools.table import table
 
 PAGE = Path("docs/results.md")
 
-_HEADERS = ["method and structure", "accuracy", "dense", "weights", "weight data", "stored", "MACs", "latency", "epochs", "minutes", "paper"]
+_RATES = ["weights", "weight data (counted)", "with index (counted)", "MACs"]
+_HEADERS = ["method and structure", "accuracy", "dense", *_RATES, "latency", "epochs", "minutes", "paper"]
 
 _TITLES = {
     "lenet5": "LeNet-5 (20-50-500-10, 430,500 weights) on MNIST",
@@ -22,9 +23,11 @@ _INTRODUCTION = """# Results
 
 Made by `python -m tools.reproduce all`, or one row by `python -m tools.reproduce ROW`; a row first runs the row it starts from, if that is not there.
 Accuracy is on the whole test set, in fp32, with the weights of the last epoch: no epoch was picked by it. Rates are over the weights of all
-convolutions and linear layers, those left dense included: *weights* counts them, *weight data* counts bytes of values, *stored* bytes with indices,
-*MACs* multiply-accumulates with weights that are not zero. *Latency* is that of the compiled dense network over that of the compiled pruned one, on
-one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores.
+convolutions and linear layers, those left dense included: *weights* counts those that are not zero, *weight data* the bytes that the structure's values take
+(weights, codes of a few bits, code books), *with index* also those that say where they belong, *MACs* multiply-accumulates with weights that are not zero.
+These bytes are counted, as papers count them, and no file has so few: the checkpoint of a row (`model.safetensors`) holds every weight as fp32, zeros too, and
+a compiled package the fp32 weights and the tables that its kernels read. *Latency* is that of the compiled dense network over that of the compiled pruned
+one, on one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores.
 """
 
 _IMAGENET = """## ImageNet networks without the ImageNet set
@@ -38,18 +41,23 @@ were held out. The error of the logits is squared, over the variance of the dens
 
 def write_page() -> None:
     """Writes the page."""
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The page's text."""
     parts = [_INTRODUCTION]
     for network, title in _TITLES.items():
         found = [(row, result) for row in ROWS.values() if row.network == network and (result := load(row.name))]
         if found:
             parts += [f"## {title}\n", table(_HEADERS, [_cells(row, result) for row, result in found]), "", *_commands(found)]
     parts += [_IMAGENET, show(results()), ""]
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    return "\n".join(parts)
 
 
 def _cells(row: Row, result: Result) -> list[str]:
-    rates = [f"{rate:.1f}x" if rate < 100 else f"{rate:,.0f}x" for rate in (result.weight_rate, result.data_rate, result.stored_rate, result.mac_rate)]
+    rates = [f"{rate:.1f}x" if rate < 100 else f"{rate:,.0f}x" for rate in (result.weight_rate, result.data_rate, result.data_and_index_rate, result.mac_rate)]
     gain = f"{result.speedup:.2f}x" if result.speedup else "-"
     return [
         row.title,

@@ -26,9 +26,9 @@ class Result(BaseModel):
     weight_rate: float
     """Dense weights for each kept one, over the convolutions and linear layers of the whole network."""
     data_rate: float
-    """Dense bytes for each byte of values, indices not counted."""
-    stored_rate: float
-    """Dense bytes for each byte stored."""
+    """Dense bytes for each byte of values, counted from the structures, without indices."""
+    data_and_index_rate: float
+    """The same with indices. No file is that small: checkpoints hold fp32."""
     mac_rate: float
     speedup: float | None = None
     """Latency of the dense network over that of the pruned one, both compiled by pcc, one thread; None: no kernel for the structure."""

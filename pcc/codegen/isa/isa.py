@@ -1,7 +1,8 @@
 """What kernels need to know of an instruction set.
 
-An instruction set is a row of ``ISAS``. Kernels read what a row says of lanes, registers and instructions; a new row also takes a tile in each table that
-is kept by lanes (``TILES`` of the dense kernels), a processor profile (`pcc.codegen.machine`) and a target.
+A new instruction set is a row in ``ISAS``, a target or processors that have it (`pcc.target`), a profile of what they cost (`pcc.codegen.machine`), a tile in
+each table that is kept by lanes (``TILES`` of the dense kernels), and its check when a library starts (``runtime/cpu.c``). Kernels ask for the fields of its
+row, never for its name; where it multiplies, loads or compares like none of those here, it needs a new field and kernels that ask.
 """
 
 from dataclasses import dataclass

@@ -129,7 +129,9 @@ class Emitter:
         """Whole exponents by multiplication, halves by a root, others as ``e^(exponent log base)``: relative error about |exponent log base| 2^-23."""
         whole, half = divmod(abs(exponent), 1.0)
         if half not in (0.0, 0.5) or whole > 64:
-            return math.exp(self.k, self.constant(exponent) * math.log(self.k, base, self.lanes), self.lanes)
+            size = base if half else math.absolute(self.k, base, self.lanes)
+            value = math.exp(self.k, self.constant(exponent) * math.log(self.k, size, self.lanes), self.lanes)
+            return value if half or whole % 2 == 0 else math.copy_sign(self.k, value, base, self.lanes)
         value = math.sqrt(self.k, base, self.lanes) if half else None
         square, count = base, int(whole)
         while count:
@@ -142,25 +144,15 @@ class Emitter:
         return self.constant(1.0) / value if exponent < 0 else value
 
 
-def _either(operation):
-    """A maximum or minimum that is NaN if either operand is."""
-
-    def apply(k: "KernelBuilder", a: "Value", b: "Value", lanes: int) -> "Value":
-        from tvm import tirx
-
-        value = operation(k, a, b)
-        return value if k.isa.nan_from_either else math.select(k, tirx.isnan(a), a, value)
-
-    return apply
-
-
 _FUNCTIONS = {
-    "max": _either(math.maximum),
-    "min": _either(math.minimum),
+    "max": lambda k, a, b, lanes: math.maximum(k, a, b),
+    "min": lambda k, a, b, lanes: math.minimum(k, a, b),
     "neg": lambda k, a, lanes: a * math.constant(k, -1.0, lanes),
     "abs": math.absolute,
     "exp": math.exp,
+    "expm1": math.expm1,
     "log": math.log,
+    "log1p": math.log1p,
     "sqrt": math.sqrt,
     "rsqrt": lambda k, a, lanes: math.constant(k, 1.0, lanes) / math.sqrt(k, a, lanes),
     "reciprocal": lambda k, a, lanes: math.constant(k, 1.0, lanes) / a,

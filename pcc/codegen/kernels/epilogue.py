@@ -49,7 +49,7 @@ def activate(k: "KernelBuilder", activation: Activation, x: "Expr", lanes: int) 
 
 
 def _relu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    return math.maximum(k, math.constant(k, 0.0, lanes), x)
+    return math.clamp(k, x, 0.0, float("inf"), lanes)
 
 
 def _clip(k: "KernelBuilder", x: "Expr", lanes: int, low: float, high: float) -> "Expr":
@@ -61,7 +61,7 @@ def _leaky_relu(k: "KernelBuilder", x: "Expr", lanes: int, slope: float) -> "Exp
 
 
 def _hardsigmoid(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    return math.clamp(k, x * math.constant(k, 1 / 6, lanes) + math.constant(k, 0.5, lanes), 0.0, 1.0, lanes)
+    return math.clamp(k, x + math.constant(k, 3.0, lanes), 0.0, 6.0, lanes) * math.constant(k, 1 / 6, lanes)
 
 
 def _hardswish(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -70,11 +70,6 @@ def _hardswish(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 
 def _silu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     return x * math.sigmoid(k, x, lanes)
-
-
-def _gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    half = k.let(x * math.constant(k, 0.5, lanes))
-    return half + half * math.erf(k, x * math.constant(k, 0.5**0.5, lanes), lanes)
 
 
 _CODE: dict[str, Callable[..., "Expr"]] = {
@@ -86,6 +81,7 @@ _CODE: dict[str, Callable[..., "Expr"]] = {
     "sigmoid": math.sigmoid,
     "silu": _silu,
     "tanh": math.tanh,
-    "gelu": _gelu,
+    "gelu": math.gelu,
+    "softplus": math.softplus,
 }
 """Kind: its code, from a bound value, the lanes and the activation's arguments."""

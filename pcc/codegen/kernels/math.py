@@ -23,10 +23,11 @@ LOG = (-0.0763450291, 0.127615789, -0.131601805, 0.142017574, -0.166233575, 0.20
 """``(log(1+f) - f + f^2/2) / f^3`` on sqrt(1/2) <= 1+f <= sqrt(2)."""
 TANH = (-0.00570498949, 0.0206390895, -0.0537397158, 0.133314422, -0.333332819)
 """``(tanh(x) - x) / x^3`` in x^2 on |x| <= 0.625."""
-ERF = (8.31641154e-05, -0.000812990959, 0.00519989541, -0.0268589356, 0.11283687, -0.376126332, 0.128379167)
-"""``(erf(x) - x) / x`` in x^2 on |x| <= 0.93."""
-LOG_ERFC = (-1.04330226e-05, 0.000314857256, -0.00361033872, 0.0236945596, -0.106159042, -0.635198038, -1.12863707)
-"""``log(1 - erf(a)) / a`` on 0.9 <= a <= 4, beyond which erf is 1 in fp32."""
+NORMAL_TAIL = (
+    *(0.0168932285, -0.0645416379, 0.0558899716, 0.0225969162, 0.0177463256),
+    *(0.0838450044, 0.0730149522, 0.0952873975, 0.0995215103, 0.0997463241),
+)
+"""``P(Z > z) e^(z^2 / 2) / t`` in ``t = 1 / (1 + z / 4)`` on 0 <= z <= 14.5, beyond which the tail is 0 in fp32."""
 
 
 def constant(k: "KernelBuilder", value: float, lanes: int) -> "Expr":
@@ -51,24 +52,42 @@ def larger(a: "Expr", b: "Expr") -> "Expr":
 
 
 def maximum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
-    """The larger of two values in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on some."""
+    """The larger of two values, NaN if either is: one instruction, on x86 three (the maximum, a comparison, a blend)."""
+    return _nan_of_first(k, a, _larger_unless_first_nan(k, a, b))
+
+
+def minimum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
+    """The smaller of two values, as `maximum`."""
+    return _nan_of_first(k, a, _smaller_unless_first_nan(k, a, b))
+
+
+def clamp(k: "KernelBuilder", x: "Expr", low: float, high: float, lanes: int) -> "Expr":
+    """``min(high, max(low, x))``, an instruction a bound; infinite bounds cost nothing."""
+    if low != float("-inf"):
+        x = _larger_unless_first_nan(k, constant(k, low, lanes), x)
+    return _smaller_unless_first_nan(k, constant(k, high, lanes), x) if high != float("inf") else x
+
+
+def _nan_of_first(k: "KernelBuilder", a: "Expr", value: "Expr") -> "Expr":
+    """``value``, NaN where ``a`` is. A constant NaN: were it ``a``, LLVM would merge the selects and lose the maximum instruction."""
+    from tvm import tirx
+
+    if k.isa.nan_from_either:
+        return value
+    return select(k, tirx.isnan(a), constant(k, float("nan"), a.ty.dtype.lanes), value)
+
+
+def _larger_unless_first_nan(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
+    """The maximum in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on some."""
     from tvm import tirx
 
     return tirx.call_llvm_pure_intrin(b.ty, "llvm.maximum", a, b) if k.isa.nan_from_either else tirx.Max(a, b)
 
 
-def minimum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
-    """The smaller of two values, as `maximum`."""
+def _smaller_unless_first_nan(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
     from tvm import tirx
 
     return tirx.call_llvm_pure_intrin(b.ty, "llvm.minimum", a, b) if k.isa.nan_from_either else tirx.Min(a, b)
-
-
-def clamp(k: "KernelBuilder", x: "Expr", low: float, high: float, lanes: int) -> "Expr":
-    """``min(high, max(low, x))``; infinite bounds cost nothing."""
-    if low != float("-inf"):
-        x = maximum(k, constant(k, low, lanes), x)
-    return minimum(k, constant(k, high, lanes), x) if high != float("inf") else x
 
 
 def select(k: "KernelBuilder", condition: "Expr", then: "Expr", otherwise: "Expr") -> "Expr":
@@ -96,15 +115,49 @@ def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 
 def exp(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``e^x`` down to denormal results: 0 far below, infinity above 88.73."""
-    mantissa, power = _exp_parts(k, k.let(clamp(k, x, -104.0, 89.0, lanes)), lanes)
+    q, power = _exp_parts(k, k.let(clamp(k, x, -104.0, 89.0, lanes)), lanes)
     half = k.let(power >> _integer(1, lanes))  # 2^power itself need not be a normal number; its two halves are
-    return mantissa * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
+    return (q + constant(k, 1.0, lanes)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
 def exp_bounded(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``e^x``, cheaper: stops at 1.2e-38 below and is infinity already above 88.376."""
-    mantissa, power = _exp_parts(k, k.let(clamp(k, x, -87.33654, 88.5, lanes)), lanes)
-    return mantissa * _power_of_two(power, lanes)
+    q, power = _exp_parts(k, k.let(clamp(k, x, -87.33654, 88.5, lanes)), lanes)
+    return (q + constant(k, 1.0, lanes)) * _power_of_two(power, lanes)
+
+
+def expm1(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    """``e^x - 1``, accurate near 0: with e^x = 2^n (1 + q) it is 2^n (q + (1 - 2^-n)). The zero of -0 is positive."""
+
+    def c(value: float) -> "Expr":
+        return constant(k, value, lanes)
+
+    q, power = _exp_parts(k, k.let(clamp(k, x, -20.0, 89.0, lanes)), lanes)
+    inverse = _power_of_two(_integer(0, lanes) - smaller(power, _integer(64, lanes)), lanes)  # below 2^-64 it is nothing beside 1
+    half = k.let(power >> _integer(1, lanes))
+    return (q + (c(1.0) - inverse)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
+
+
+def log1p(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    """``log(1 + x)``, accurate near 0: the logarithm of the rounded sum, and what the rounding lost. The zero of -0 is positive."""
+    x = k.let(x)
+    one = constant(k, 1.0, lanes)
+    total = k.let(one + x)
+    lost = k.let(x - (_float(_bits(total, lanes), lanes) - one))  # through the bits, or TVM's simplifier makes it 0
+    value = k.let(log(k, total, lanes))
+    return select(k, absolute(k, lost, lanes) > constant(k, 0.0, lanes), value + lost / total, value)  # 0 or NaN at -1 and infinity
+
+
+def softplus(k: "KernelBuilder", x: "Expr", lanes: int, beta: float, threshold: float) -> "Expr":
+    """``log(1 + e^(beta x)) / beta`` as ``max(y, 0) + log1p(e^-|y|)``, which neither overflows nor cancels; x itself where ``beta x > threshold``."""
+
+    def c(value: float) -> "Expr":
+        return constant(k, value, lanes)
+
+    x = k.let(x)
+    y = k.let(x * c(beta)) if beta != 1 else x
+    smooth = clamp(k, y, 0.0, float("inf"), lanes) + log1p(k, exp(k, c(0.0) - absolute(k, y, lanes), lanes), lanes)
+    return select(k, y > c(threshold), x, smooth / c(beta) if beta != 1 else smooth)
 
 
 def log(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -145,19 +198,30 @@ def tanh(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     return copy_sign(k, select(k, size < constant(k, 0.625, lanes), near, far), x, lanes)
 
 
-def erf(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    """The error function: a polynomial near 0, elsewhere ``1 - e^p(|x|)``."""
+def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    """x times the normal distribution's P(Z < x), within 7 units in the last place.
+
+    Only the smaller tail is computed, as a polynomial times e^(-z^2 / 2): 1 + erf(x) would cancel on the left. The exponent is what the square was
+    rounded to; what it lost is a factor of its own.
+    """
+    from tvm import tirx
+
+    def c(value: float) -> "Expr":
+        return constant(k, value, lanes)
+
     x = k.let(x)
-    size = k.let(absolute(k, x, lanes))
-    square = k.let(x * x)
-    near = k.let(x + x * _polynomial(k, ERF, square, lanes))
-    bounded = k.let(clamp(k, size, float("-inf"), 4.0, lanes))
-    far = k.let(constant(k, 1.0, lanes) - exp_bounded(k, bounded * _polynomial(k, LOG_ERFC, bounded, lanes), lanes))
-    return select(k, size < constant(k, 0.92, lanes), near, copy_sign(k, far, x, lanes))
+    z = k.let(clamp(k, absolute(k, x, lanes), float("-inf"), 14.5, lanes))
+    square = k.let(z * z)
+    lost = k.let(tirx.call_llvm_pure_intrin(_type("float32", lanes), "llvm.fma", z, z, c(0.0) - square))
+    t = k.let(c(1.0) / (c(1.0) + z * c(0.25)))
+    decay = k.let(exp(k, square * c(-0.5), lanes))
+    decay = k.let(decay - decay * (lost * c(0.5)))
+    tail = k.let(t * _polynomial(k, NORMAL_TAIL, t, lanes))
+    return select(k, x > c(0.0), x - z * tail * decay, x * tail * decay)  # in this order nothing is denormal before the result is
 
 
 def _exp_parts(k: "KernelBuilder", x: "Expr", lanes: int) -> tuple["Expr", "Expr"]:
-    """``e^r`` and the integer n of ``x = n ln 2 + r``."""
+    """``e^r - 1`` and the integer n of ``x = n ln 2 + r``."""
 
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)
@@ -165,8 +229,8 @@ def _exp_parts(k: "KernelBuilder", x: "Expr", lanes: int) -> tuple["Expr", "Expr
     bits = k.let(_bits(x * c(LOG2_E) + c(ROUNDER), lanes))
     n = k.let(_float(bits, lanes) - c(ROUNDER))  # through the bits, or TVM's simplifier takes the two ROUNDERs away
     r = k.let(x - n * c(LN2_HIGH) - n * c(LN2_LOW))
-    mantissa = k.let(r * r * _polynomial(k, EXP, r, lanes) + r + c(1.0))
-    return mantissa, k.let(bits - _integer(0x4B400000, lanes))  # the bits of ROUNDER
+    q = k.let(r * r * _polynomial(k, EXP, r, lanes) + r)
+    return q, k.let(bits - _integer(0x4B400000, lanes))  # the bits of ROUNDER
 
 
 def _power_of_two(exponent: "Expr", lanes: int) -> "Expr":

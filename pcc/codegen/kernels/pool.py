@@ -2,7 +2,7 @@
 
 The rows a window covers are combined into one row on the stack, whole vectors at a time; the window's columns are then combined from there, with the
 padding filled in. Windows are clipped to the rows that exist, so that no padded copy of the image is made. A window that is the whole image is a
-reduction of its own. On x86 the maximum of a NaN and a number may be the number.
+reduction of its own. A maximum over a NaN is NaN.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,54 @@
-"""The rules of canonicalize, a family a file. A rule makes a node canonical, in place, or raises `CannotCompile`."""
+"""The rules of canonicalize, a family a file.
+
+A rule is called with a node and, by keyword, those arguments of its operator that it names; it makes the node canonical, in place, or raises
+`CannotCompile`. An argument that a rule does not name must have the schema's default, or the node is refused: nothing is read and ignored.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 from torch.fx import Node
+
+from pcc.ir.graph import arguments
+
+Rule = Callable[..., None]
+"""``rule(node, *, name=value, ...)``. A rule that takes ``**_`` finds all that its arguments say in the node's own value."""
+
+_STORAGE = frozenset({"memory_format", "layout", "device", "pin_memory", "non_blocking", "copy", "implicit", "cudnn_enabled", "dtype"})
+"""Arguments that say how a value is stored or computed, not what it is. ``dtype`` is in the node's value, where `require_fp32` looks."""
 
 
 class CannotCompile(Exception):
     """Why pcc has no form for a node, as a phrase: ``transposed convolution``."""
 
 
-def require_fp32(node: Node) -> None:
+def apply_rule(rule: Rule, node: Node) -> None:
+    """Makes a node canonical; `CannotCompile` if the rule refuses it or would not read one of its arguments."""
+    names, takes_all = _named(rule)
+    values = arguments(node)
+    if not takes_all:
+        for argument in node.target._schema.arguments:  # type: ignore[union-attr]
+            name, value = argument.name, values[argument.name]
+            if name not in names and name not in _STORAGE and not (argument.has_default_value() and _same(value, argument.default_value)):
+                raise CannotCompile(f"argument {name}={value}")
+    rule(node, **{name: value for name, value in values.items() if takes_all or name in names})
+
+
+@cache
+def _named(rule: Rule) -> tuple[frozenset[str], bool]:
+    """The arguments that a rule names, and whether it takes all there are."""
+    parameters = inspect.signature(rule).parameters
+    return frozenset(parameters), any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _same(value: Any, default: Any) -> bool:
+    return not isinstance(value, Node) and type(value) is type(default) and value == default
+
+
+def require_fp32(node: Node, **_: Any) -> None:
     """Refuses a node that reads or computes anything but fp32."""
     for part in (node, *node.all_input_nodes):
         value = part.meta["val"]

@@ -1,16 +1,16 @@
 """Convolutions, linear layers, pooling, resampling, softmax and batch norm become ``pcc::`` operators (batch norm one ``aten.batch_norm``)."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from pcc.ir.graph import arguments, insert, is_constant, replace, rewrite, shape_of
+from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESIZE2D, SOFTMAX
-from pcc.passes.canonical import CannotCompile, require_fp32
+from pcc.passes.canonical import CannotCompile, Rule, apply_rule, require_fp32
 from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
 _aten: Any = torch.ops.aten
@@ -19,22 +19,31 @@ _aten: Any = torch.ops.aten
 # ---- convolution ----
 
 
-def convolution(node: Node) -> None:
+def convolution(
+    node: Node,
+    input: Node,
+    weight: Node,
+    bias: Node | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    transposed: bool = False,
+    output_padding: Sequence[int] = (),
+) -> None:
     """``conv2d`` in its forms, also ``padding='same'``, whose padding may be uneven."""
-    bound = arguments(node)
-    x, weight = bound["input"], bound["weight"]
     rank = len(shape_of(weight)) - 2
-    if bound.get("transposed"):
+    if transposed or any(output_padding):
         raise CannotCompile("transposed convolution")
     if rank != 2:
         raise CannotCompile(f"{rank}-d convolution; pcc compiles 2-d ones")
-    if len(shape_of(x)) != 4:
+    if len(shape_of(input)) != 4:
         raise CannotCompile("convolution of an input without a batch dimension")
-    if not is_constant(weight) or not (bound["bias"] is None or is_constant(bound["bias"])):
+    if not is_constant(weight) or not (bias is None or is_constant(bias)):
         raise CannotCompile("convolution whose weight or bias is computed from the input")
-    stride, dilation = _pair(bound["stride"]), _pair(bound["dilation"])
-    padding = _conv_padding(bound["padding"], shape_of(weight)[2:], dilation)
-    args = (x, weight, bound["bias"], None, stride, padding, dilation, bound["groups"], "none")
+    stride, dilation = _pair(stride), _pair(dilation)
+    padding = _conv_padding(padding, shape_of(weight)[2:], dilation)
+    args = (input, weight, bias, None, stride, padding, dilation, groups, "none")
     require_fp32(node)
     rewrite(node, CONV2D, args)
     fold_padding(node)
@@ -49,7 +58,7 @@ def _conv_padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) 
     return _pair(padding) * 2
 
 
-def fold_padding(node: Node) -> None:
+def fold_padding(node: Node, **_: Any) -> None:
     """Zeros padded around an image before a convolution, or an average that counts them, become its own padding."""
     averages = node.target is POOL2D and node.args[1] == "avg" and node.args[7] and not node.args[6]
     if node.target is not CONV2D and not averages:
@@ -67,27 +76,26 @@ def fold_padding(node: Node) -> None:
 # ---- linear ----
 
 
-def linear(node: Node) -> None:
-    bound = arguments(node)
-    _become_linear(node, bound["input"], bound["weight"], bound["bias"])
+def linear(node: Node, input: Node, weight: Node, bias: Node | None) -> None:
+    _become_linear(node, input, weight, bias)
 
 
-def matmul(node: Node) -> None:
+def matmul(node: Node, self: Node, other: Node | None = None, mat2: Node | None = None) -> None:
     """A product with a constant matrix on the right."""
-    x, weight = node.all_input_nodes if len(node.all_input_nodes) == 2 else node.all_input_nodes * 2
+    weight = other or mat2
+    assert weight is not None
     if not is_constant(weight) or len(shape_of(weight)) != 2:
         raise CannotCompile("matrix product whose right side is not a constant matrix")
-    _become_linear(node, x, make_permute(node, weight, (1, 0)), None)
+    _become_linear(node, self, make_permute(node, weight, (1, 0)), None)
 
 
-def addmm(node: Node) -> None:
-    bound = arguments(node)
-    bias, weight = bound["self"], bound["mat2"]
-    if bound["alpha"] != 1 or bound["beta"] != 1 or not is_constant(weight) or not is_constant(bias) or shape_of(bias)[-1:] != shape_of(weight)[1:]:
+def addmm(node: Node, self: Node, mat1: Node, mat2: Node, beta: float, alpha: float) -> None:
+    """``beta * self + alpha * mat1 @ mat2`` that is a linear layer with the bias ``self``."""
+    if alpha != 1 or beta != 1 or not is_constant(mat2) or not is_constant(self) or shape_of(self)[-1:] != shape_of(mat2)[1:]:
         raise CannotCompile("addmm that is not a linear layer with constant weight and bias")
-    if prod(shape_of(bias)) != shape_of(weight)[1]:
+    if prod(shape_of(self)) != shape_of(mat2)[1]:
         raise CannotCompile("addmm whose bias differs from row to row")
-    _become_linear(node, bound["mat1"], make_permute(node, weight, (1, 0)), make_reshape(node, bias, shape_of(weight)[1:]))
+    _become_linear(node, mat1, make_permute(node, mat2, (1, 0)), make_reshape(node, self, shape_of(mat2)[1:]))
 
 
 def _become_linear(node: Node, x: Node, weight: Node, bias: Node | None) -> None:
@@ -107,42 +115,53 @@ def _become_linear(node: Node, x: Node, weight: Node, bias: Node | None) -> None
 # ---- pooling ----
 
 
-def pool(node: Node) -> None:
-    """``max_pool2d``, ``avg_pool2d``."""
-    bound = arguments(node)
-    x = bound["self"]
+def max_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
+    kernel = _pair(kernel_size)
+    _become_pool(node, self, "max", kernel, _pair(stride or kernel), _pair(padding), _pair(dilation), ceil_mode, True)
+
+
+def average_pool(
+    node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
+) -> None:
+    kernel = _pair(kernel_size)
+    if divisor_override not in (None, prod(kernel)) or (divisor_override and (any(_pair(padding)) or ceil_mode)):
+        raise CannotCompile(f"average pooling with divisor_override={divisor_override}")
+    _become_pool(node, self, "avg", kernel, _pair(stride or kernel), _pair(padding), [1, 1], ceil_mode, count_include_pad)
+
+
+def _become_pool(
+    node: Node, x: Node, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, include: bool
+) -> None:
     if len(shape_of(x)) != 4:
         raise CannotCompile("pooling of an input without a batch dimension")
-    kernel = _pair(bound["kernel_size"])
-    mode = "avg" if "count_include_pad" in bound else "max"
-    divisor = bound.get("divisor_override")
-    if divisor not in (None, prod(kernel)) or (divisor and (any(_pair(bound["padding"])) or bound["ceil_mode"])):
-        raise CannotCompile(f"average pooling with divisor_override={divisor}")
-    stride, padding = _pair(bound["stride"] or kernel), _pair(bound["padding"]) * 2
-    args = (x, mode, kernel, stride, padding, _pair(bound.get("dilation", 1)), bound["ceil_mode"], bound.get("count_include_pad", True))
     require_fp32(node)
-    rewrite(node, POOL2D, args)
+    rewrite(node, POOL2D, (x, mode, kernel, stride, padding * 2, dilation, ceil_mode, include))
     fold_padding(node)
 
 
-def with_indices(node: Node) -> None:
-    """Poolings that also give the positions of the maxima: only if nobody asks for them."""
+def max_pool_with_indices(node: Node, self: Node, **_: Any) -> None:
+    """Max pooling that also gives the positions of the maxima."""
+    for user in _users_of_maxima(node, self):
+        user.target, user.args, user.kwargs = _aten.max_pool2d.default, node.args, node.kwargs
+        apply_rule(max_pool, user)
+
+
+def adaptive_maximum(node: Node, self: Node, output_size: Sequence[int]) -> None:
+    for user in _users_of_maxima(node, self):
+        adaptive(user, self, output_size, "max")
+
+
+def _users_of_maxima(node: Node, x: Node) -> list[Node]:
+    """The getitems of a pooling's maxima; refuses the node if anybody asks for their positions."""
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
         raise CannotCompile("the indices of max pooling are used")
-    require_fp32(node.all_input_nodes[0])
-    for user in list(node.users):
-        if node.target is _aten.adaptive_max_pool2d.default:
-            bound = arguments(node)
-            adaptive(user, bound["self"], bound["output_size"], "max")
-        else:
-            user.target, user.args = _aten.max_pool2d.default, node.args
-            pool(user)
+    require_fp32(x)
+    return list(node.users)
 
 
-def adaptive_average(node: Node) -> None:
-    bound = arguments(node)
+def adaptive_average(node: Node, self: Node, output_size: Sequence[int]) -> None:
     require_fp32(node)
-    adaptive(node, bound["self"], bound["output_size"], "avg")
+    adaptive(node, self, output_size, "avg")
 
 
 def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
@@ -177,19 +196,18 @@ def _uneven(node: Node, x: Node, axis: int, want: int, mode: str) -> Node:
     return make_concat(node, pooled, 2 + axis)
 
 
-def reduction(node: Node) -> None:
+def reduction(node: Node, self: Node, dim: Sequence[int] | int | None = None, keepdim: bool = False) -> None:
     """``mean``, ``sum`` and ``amax`` over any dimensions: a pooling whose window is all of them."""
-    bound = arguments(node)
-    x = bound["self"]
     require_fp32(node)
-    shape = shape_of(x)
-    chosen = bound.get("dim") or range(len(shape))
-    dims = sorted(d % len(shape) for d in chosen)
+    rank = len(shape_of(self))
+    chosen = [dim] if isinstance(dim, int) else dim or range(rank)
+    dims = sorted(d % rank for d in chosen) if rank else []
     mode = "max" if node.target is _aten.amax.default else "avg"
-    made, count = _pool_over(node, x, dims, mode)
+    made, count = _pool_over(node, self, dims, mode)
+    shape = [1 if d in dims else size for d, size in enumerate(shape_of(self)) if keepdim or d not in dims]
     if node.target in (_aten.sum.default, _aten.sum.dim_IntList):
         made = insert(node, ELEMENTWISE, ([made], f"mul(x0,{count})"), node, f"{node.name}_sum")
-    become(node, make_reshape(node, made, shape_of(node)))
+    become(node, make_reshape(node, made, shape))
 
 
 def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, int]:
@@ -209,39 +227,60 @@ def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, i
 # ---- resampling, softmax, batch norm ----
 
 
-def resize(node: Node) -> None:
-    """Nearest and bilinear interpolation, by size or by factors."""
-    bound = arguments(node)
-    x = node.all_input_nodes[0]
+def resize_by_factors(node: Node, input: Node, output_size: Any, scale_factors: Sequence[float] | None, align_corners: bool = False) -> None:
+    """Interpolation as ``F.interpolate`` calls it: to a size, or by factors that also place the samples."""
+    _become_resize(node, input, None if output_size is not None or scale_factors is None else list(scale_factors), align_corners)
+
+
+def resize(
+    node: Node, self: Node, output_size: Sequence[int], align_corners: bool = False, scales_h: float | None = None, scales_w: float | None = None
+) -> None:
+    """Interpolation to a size; ``scales`` place the samples where the size was rounded."""
+    if (scales_h is None) != (scales_w is None):
+        raise CannotCompile("interpolation with a factor for one axis alone")
+    if tuple(output_size) != shape_of(node)[2:]:
+        raise AssertionError(f"{node.name}: output_size {output_size} of {shape_of(node)}")
+    _become_resize(node, self, None if scales_h is None or scales_w is None else [scales_h, scales_w], align_corners)
+
+
+def _become_resize(node: Node, x: Node, scales: list[float] | None, align_corners: bool) -> None:
     require_fp32(node)
     mode = "nearest" if "nearest" in str(node.target) else "bilinear"
-    given = bound.get("scale_factors") or [bound.get("scales_h"), bound.get("scales_w")]
-    scales = None if None in given else [float(scale) for scale in given if scale is not None]
     size = list(shape_of(node)[2:])
     if tuple(size) == shape_of(x)[2:] and scales in (None, [1.0, 1.0]):
         replace(node, x)
     else:
-        rewrite(node, RESIZE2D, (x, size, mode, bound.get("align_corners", False), scales))
+        rewrite(node, RESIZE2D, (x, size, mode, align_corners, scales))
 
 
-def softmax(node: Node) -> None:
-    bound = arguments(node)
+def softmax(node: Node, self: Node, dim: int, half_to_float: bool = False) -> None:
     require_fp32(node)
     rank = len(shape_of(node))
     if rank == 0:
         raise CannotCompile("softmax of a single number")
-    rewrite(node, SOFTMAX, (bound["self"], bound["dim"] % rank, "log_softmax" in str(node.target)))
+    if half_to_float:
+        raise CannotCompile("softmax of half precision")
+    rewrite(node, SOFTMAX, (self, dim % rank, "log_softmax" in str(node.target)))
 
 
-def batch_norm(node: Node) -> None:
+def batch_norm(
+    node: Node,
+    input: Node,
+    weight: Node | None,
+    bias: Node | None,
+    running_mean: Node | None,
+    running_var: Node | None,
+    momentum: float,
+    eps: float,
+    training: bool = False,
+) -> None:
     """``batch_norm`` with fixed statistics, as one node with one result."""
-    bound = arguments(node)
     require_fp32(node)
-    if bound.get("training"):
+    if training:
         raise CannotCompile("batch norm that computes the statistics of its input: call eval() on the model")
-    if bound["running_mean"] is None:
+    if running_mean is None or running_var is None:
         raise CannotCompile("batch norm without running statistics")
-    args = (bound["input"], bound["weight"], bound["bias"], bound["running_mean"], bound["running_var"], False, bound["momentum"], bound["eps"], False)
+    args = (input, weight, bias, running_mean, running_var, False, momentum, eps, False)
     if node.target is BATCH_NORM:
         rewrite(node, BATCH_NORM, args)
         return
@@ -256,16 +295,16 @@ def _pair(value: Any) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def never(reason: str) -> Callable[[Node], None]:
+def never(reason: str) -> Rule:
     """The rule of an operator that pcc knows and cannot compile."""
 
-    def rule(node: Node) -> None:
+    def rule(node: Node, **_: Any) -> None:
         raise CannotCompile(reason)
 
     return rule
 
 
-RULES: dict[Any, Any] = {
+RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default), convolution),
     **dict.fromkeys((_aten.conv1d.default, _aten.conv1d.padding), never("1-d convolution; pcc compiles 2-d ones")),
     **dict.fromkeys((_aten.conv3d.default, _aten.conv3d.padding), never("3-d convolution; pcc compiles 2-d ones")),
@@ -273,12 +312,14 @@ RULES: dict[Any, Any] = {
     _aten.linear.default: linear,
     **dict.fromkeys((_aten.mm.default, _aten.matmul.default), matmul),
     _aten.addmm.default: addmm,
-    **dict.fromkeys((_aten.max_pool2d.default, _aten.avg_pool2d.default), pool),
-    **dict.fromkeys((_aten.max_pool2d_with_indices.default, _aten.adaptive_max_pool2d.default), with_indices),
+    _aten.max_pool2d.default: max_pool,
+    _aten.avg_pool2d.default: average_pool,
+    _aten.max_pool2d_with_indices.default: max_pool_with_indices,
+    _aten.adaptive_max_pool2d.default: adaptive_maximum,
     **dict.fromkeys((_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default), adaptive_average),
     **dict.fromkeys((_aten.mean.default, _aten.mean.dim, _aten.sum.default, _aten.sum.dim_IntList, _aten.amax.default), reduction),
-    **dict.fromkeys((_aten.upsample_nearest2d.vec, _aten.upsample_nearest2d.default), resize),
-    **dict.fromkeys((_aten.upsample_bilinear2d.vec, _aten.upsample_bilinear2d.default), resize),
+    **dict.fromkeys((_aten.upsample_nearest2d.vec, _aten.upsample_bilinear2d.vec), resize_by_factors),
+    **dict.fromkeys((_aten.upsample_nearest2d.default, _aten.upsample_bilinear2d.default), resize),
     **dict.fromkeys((_aten.upsample_bicubic2d.vec, _aten.upsample_bicubic2d.default), never("bicubic interpolation; pcc has nearest and bilinear")),
     **dict.fromkeys((_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax),
     **dict.fromkeys((BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),

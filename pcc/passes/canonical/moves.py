@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from pcc.ir.graph import arguments, insert, replace, rewrite, shape_of
+from pcc.ir.graph import insert, replace, rewrite, shape_of
 from pcc.ir.ops import CONCAT, EXPAND, PAD, PERMUTE, RESHAPE, SLICE
-from pcc.passes.canonical import CannotCompile, dtype_name
+from pcc.passes.canonical import CannotCompile, Rule, dtype_name
 
 _aten: Any = torch.ops.aten
 
@@ -77,92 +77,81 @@ def _keeps_memory_order(x: Node, order: Sequence[int]) -> bool:
 # ---- rules ----
 
 
-def identity(node: Node) -> None:
+def identity(node: Node, self: Node, **_: Any) -> None:
     """Copies, detaches and conversions to the type a value already has."""
-    x: Any = node.args[0]
-    if node.meta["val"].dtype != x.meta["val"].dtype:
-        raise CannotCompile(f"converts {dtype_name(x.meta['val'])} to {dtype_name(node.meta['val'])}")
-    replace(node, x)
+    if node.meta["val"].dtype != self.meta["val"].dtype:
+        raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
+    replace(node, self)
 
 
-def dropout(node: Node) -> None:
-    if arguments(node).get("train"):
+def dropout(node: Node, input: Node, p: float, train: bool) -> None:
+    if train and p:
         raise CannotCompile("dropout in training mode")
-    identity(node)
+    identity(node, input)
 
 
-def reshape(node: Node) -> None:
-    become(node, make_reshape(node, node.args[0], shape_of(node)))  # type: ignore[arg-type]
+def reshape(node: Node, self: Node, **_: Any) -> None:
+    """Whatever only names a shape."""
+    become(node, make_reshape(node, self, shape_of(node)))
 
 
-def permute(node: Node) -> None:
-    rank = len(shape_of(node))
-    become(node, make_permute(node, node.args[0], [d % rank for d in node.args[1]]))  # type: ignore[arg-type, union-attr]
+def permute(node: Node, self: Node, dims: Sequence[int]) -> None:
+    become(node, make_permute(node, self, [d % len(dims) for d in dims]))
 
 
-def transpose(node: Node) -> None:
+def transpose(node: Node, self: Node, dim0: int = -2, dim1: int = -1) -> None:
     """``transpose(x, a, b)``, ``x.t()``, ``x.mT``."""
-    bound, rank = arguments(node), len(shape_of(node))
+    rank = len(shape_of(node))
     order = list(range(rank))
     if rank > 1:
-        first, second = bound.get("dim0", -2) % rank, bound.get("dim1", -1) % rank
+        first, second = dim0 % rank, dim1 % rank
         order[first], order[second] = second, first
-    become(node, make_permute(node, bound["self"], order))
+    become(node, make_permute(node, self, order))
 
 
-def slice_(node: Node) -> None:
-    bound = arguments(node)
-    x = bound["self"]
-    dim = bound["dim"] % len(shape_of(x))
-    size = shape_of(x)[dim]
-    start, end, step = slice(bound["start"], bound["end"], bound["step"]).indices(size)
-    become(node, make_slice(node, x, dim, start, max(start, end), step))
+def slice_(node: Node, self: Node, dim: int, start: int | None, end: int | None, step: int) -> None:
+    dim = dim % len(shape_of(self))
+    first, last, step = slice(start, end, step).indices(shape_of(self)[dim])
+    become(node, make_slice(node, self, dim, first, max(first, last), step))
 
 
-def select(node: Node) -> None:
-    bound = arguments(node)
-    x = bound["self"]
-    dim = bound["dim"] % len(shape_of(x))
-    index = bound["index"] % shape_of(x)[dim]
-    become(node, make_reshape(node, make_slice(node, x, dim, index, index + 1), shape_of(node)))
+def select(node: Node, self: Node, dim: int, index: int) -> None:
+    dim = dim % len(shape_of(self))
+    index = index % shape_of(self)[dim]
+    become(node, make_reshape(node, make_slice(node, self, dim, index, index + 1), shape_of(node)))
 
 
-def split(node: Node) -> None:
-    """``split`` in equal or listed parts: its getitems become slices."""
-    bound = arguments(node)
-    x = bound["self"]
-    dim = bound["dim"] % len(shape_of(x))
+def split(node: Node, self: Node, dim: int, **_: Any) -> None:
+    """``split`` in equal or listed parts, whose sizes the node's values have: its getitems become slices."""
+    dim = dim % len(shape_of(self))
     sizes = [part.shape[dim] for part in node.meta["val"]]
     for user in list(node.users):
         index: Any = user.args[1]
         start = sum(sizes[: index % len(sizes)])
-        become(user, make_slice(user, x, dim, start, start + sizes[index]))
+        become(user, make_slice(user, self, dim, start, start + sizes[index]))
 
 
-def unbind(node: Node) -> None:
-    bound = arguments(node)
-    x = bound["self"]
-    dim = bound["dim"] % len(shape_of(x))
+def unbind(node: Node, self: Node, dim: int) -> None:
+    dim = dim % len(shape_of(self))
     for user in list(node.users):
         index: Any = user.args[1]
-        become(user, make_reshape(user, make_slice(user, x, dim, index, index + 1), shape_of(user)))
+        index = index % shape_of(self)[dim]
+        become(user, make_reshape(user, make_slice(user, self, dim, index, index + 1), shape_of(user)))
 
 
-def expand(node: Node) -> None:
-    x: Any = node.args[0]
+def expand(node: Node, self: Node, **_: Any) -> None:
+    """To the shape that the node's value has."""
     shape = shape_of(node)
-    if shape == shape_of(x):
-        replace(node, x)
+    if shape == shape_of(self):
+        replace(node, self)
     else:
-        x = make_reshape(node, x, (1,) * (len(shape) - len(shape_of(x))) + shape_of(x))
+        x = make_reshape(node, self, (1,) * (len(shape) - len(shape_of(self))) + shape_of(self))
         rewrite(node, EXPAND, (x, list(shape)))
 
 
-def repeat(node: Node) -> None:
+def repeat(node: Node, self: Node, repeats: Sequence[int]) -> None:
     """Repetition: of dimensions of size 1 an expand, of others a concat of copies."""
-    bound = arguments(node)
-    x, repeats = bound["self"], bound["repeats"]
-    made = make_reshape(node, x, (1,) * (len(repeats) - len(shape_of(x))) + shape_of(x))
+    made = make_reshape(node, self, (1,) * (len(repeats) - len(shape_of(self))) + shape_of(self))
     for dim, count in enumerate(repeats):
         if count == 0:
             raise CannotCompile("repeats nothing: the result is empty")
@@ -173,13 +162,12 @@ def repeat(node: Node) -> None:
     become(node, made)
 
 
-def roll(node: Node) -> None:
+def roll(node: Node, self: Node, shifts: Sequence[int], dims: Sequence[int]) -> None:
     """Each rolled dimension: its end, then its beginning."""
-    bound = arguments(node)
-    x, dims = bound["self"], bound["dims"]
     if not dims:
         raise CannotCompile("roll of the flattened tensor")
-    for dim, shift in zip(dims, bound["shifts"], strict=True):
+    x = self
+    for dim, shift in zip(dims, shifts, strict=True):
         size = shape_of(x)[dim]
         if shift % size:
             dim, cut = dim % len(shape_of(x)), size - shift % size
@@ -187,28 +175,26 @@ def roll(node: Node) -> None:
     become(node, x)
 
 
-def concat(node: Node) -> None:
-    bound = arguments(node)
+def concat(node: Node, dim: int, tensors: Sequence[Node] = (), xs: Sequence[Node] = ()) -> None:
     # torch.cat lets empty vectors pass, for old programs' sake.
-    xs = [x for x in bound["xs" if node.target is CONCAT else "tensors"] if prod(shape_of(x))]
-    become(node, make_concat(node, xs, bound["dim"] % len(shape_of(node))))
+    parts = [x for x in (*tensors, *xs) if prod(shape_of(x))]
+    if not parts:
+        raise CannotCompile("concatenates nothing: the result is empty")
+    become(node, make_concat(node, parts, dim % len(shape_of(node))))
 
 
-def stack(node: Node) -> None:
-    bound = arguments(node)
+def stack(node: Node, tensors: Sequence[Node], dim: int) -> None:
     shape = shape_of(node)
-    dim = bound["dim"] % len(shape)
+    dim = dim % len(shape)
     part = (*shape[:dim], 1, *shape[dim + 1 :])
-    become(node, make_concat(node, [make_reshape(node, x, part) for x in bound["tensors"]], dim))
+    become(node, make_concat(node, [make_reshape(node, x, part) for x in tensors], dim))
 
 
-def pad(node: Node) -> None:
+def pad(node: Node, self: Node, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> None:
     """``aten.pad`` and ``constant_pad_nd``: cropping (negative padding) becomes slices; then only what is really added is padded."""
-    bound = arguments(node)
-    x, amounts, mode, value = bound["self"], list(bound["pad"]), bound.get("mode", "constant"), bound.get("value") or 0.0
     if mode != "constant":
         raise CannotCompile(f"padding mode '{mode}': pcc pads with constants")
-    rank = len(shape_of(x))
+    x, amounts, rank = self, list(pad), len(shape_of(self))
     for position in range(0, len(amounts), 2):
         dim, size = rank - 1 - position // 2, shape_of(x)[rank - 1 - position // 2]
         x = make_slice(node, x, dim, max(0, -amounts[position]), size - max(0, -amounts[position + 1]))
@@ -216,12 +202,12 @@ def pad(node: Node) -> None:
     while amounts and not any(amounts[-2:]):
         amounts = amounts[:-2]
     if amounts:
-        rewrite(node, PAD, (x, amounts, float(value)))
+        rewrite(node, PAD, (x, amounts, float(value or 0.0)))
     else:
         become(node, x)
 
 
-RULES: dict[Any, Any] = {
+RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.clone.default, _aten.contiguous.default, _aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default), identity),
     **dict.fromkeys((_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default, _aten.positive.default), identity),
     **dict.fromkeys((_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default, _aten.feature_alpha_dropout.default), dropout),

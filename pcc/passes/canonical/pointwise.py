@@ -1,30 +1,33 @@
 """Element by element: activations and arithmetic become ``pcc::elementwise``, with scalars as literals and broadcasting as PyTorch has it."""
 
 from collections.abc import Callable
-from math import isfinite, pi, sqrt
+from functools import wraps
+from math import pi, sqrt
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from pcc.ir.activation import LARGEST
 from pcc.ir.expression import Call, Expr, Literal, Operand
-from pcc.ir.graph import arguments, constant, rewrite, shape_of
+from pcc.ir.graph import constant, replace, rewrite, shape_of
 from pcc.ir.ops import ELEMENTWISE
-from pcc.passes.canonical import CannotCompile, require_fp32
+from pcc.passes.canonical import CannotCompile, Rule, require_fp32
 from pcc.passes.canonical.moves import make_reshape
 
 _aten: Any = torch.ops.aten
 
-_ONE = Literal(1.0)
+_ONE, _TWENTY = Literal(1.0), Literal(20.0)
 
 
-def elementwise(formula: Callable[..., Expr]) -> Callable[[Node], None]:
+def elementwise(formula: Callable[..., Expr]) -> Rule:
     """A rule from a formula over the operator's arguments: tensors come as operands, numbers as literals, the rest as they are."""
 
-    def rule(node: Node) -> None:
+    @wraps(formula)  # the rule names the arguments that the formula names
+    def rule(node: Node, **values: Any) -> None:
         require_fp32(node)
         operands: list[Node] = []
-        terms = {name.strip("_"): _term(value, operands) for name, value in arguments(node).items()}
+        terms = {name: _term(value, operands) for name, value in values.items()}
         expression = formula(**terms)
         if not operands:
             raise CannotCompile("computed from numbers alone")
@@ -43,7 +46,7 @@ def _term(value: Any, operands: list[Node]) -> Any:
         return Operand(operands.index(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if not isfinite(value):
+    if not abs(value) <= LARGEST:
         raise CannotCompile(f"the number {value} among its arguments")
     return Literal(float(value))
 
@@ -90,27 +93,36 @@ def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr
     return self if max is None else _call("min", self, max)
 
 
+def clamp(node: Node, self: Node, min: Any = None, max: Any = None) -> None:
+    """``clamp`` in its forms; a bound that no fp32 number is beyond is none."""
+    low = None if isinstance(min, int | float) and min < -LARGEST else min
+    high = None if isinstance(max, int | float) and max > LARGEST else max
+    if low is None and high is None:
+        require_fp32(node)
+        replace(node, self)
+    else:
+        elementwise(_clamp)(node, self=self, min=low, max=high)
+
+
 def _leaky_relu(self: Expr, negative_slope: Literal) -> Expr:
     return Call("leaky_relu", (self, negative_slope))
 
 
 def _gelu(self: Expr, approximate: str) -> Expr:
+    """The tanh form as ``x * sigmoid(2u)``, which is ``x * (1 + tanh(u)) / 2`` without the cancelling sum."""
     if approximate == "none":
         return Call("gelu", (self,))
-    inner = _call("mul", _call("add", self, _call("mul", _call("pow", self, 3), 0.044715)), sqrt(2 / pi))
-    return _call("mul", _call("mul", self, 0.5), _call("add", _call("tanh", inner), 1))
+    twice = _call("mul", _call("mul", self, _call("add", _call("mul", _call("mul", self, self), 0.044715), 1)), 2 * sqrt(2 / pi))
+    return _call("mul", self, _call("sigmoid", twice))
 
 
 def _elu(self: Expr, alpha: Literal, scale: Literal, input_scale: Literal) -> Expr:
-    negative = _scaled(_call("sub", _call("exp", _scaled(_call("min", self, 0), input_scale)), 1), Literal(alpha.value * scale.value))
+    negative = _scaled(_call("expm1", _scaled(_call("min", self, 0), input_scale)), Literal(alpha.value * scale.value))
     return _call("add", _scaled(_call("relu", self), scale), negative)
 
 
-def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _ONE) -> Expr:
-    """max(x, 0) + log(1 + exp(-|x|)), which never overflows; beyond the threshold the logarithm is below fp32's resolution."""
-    scaled = _scaled(self, beta)
-    value = _call("add", _call("relu", scaled), _call("log", _call("add", _call("exp", _call("neg", _call("abs", scaled))), 1)))
-    return value if beta.value == 1 else _call("div", value, beta)
+def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _TWENTY) -> Expr:
+    return Call("softplus", (self, beta, threshold))
 
 
 def _pow(self: Expr, exponent: Expr) -> Expr:
@@ -119,23 +131,19 @@ def _pow(self: Expr, exponent: Expr) -> Expr:
     return _call("mul", self, self) if exponent.value == 2 else Call("pow", (self, exponent))
 
 
-def prelu(node: Node) -> None:
+def prelu(node: Node, self: Node, weight: Node) -> None:
     """``max(x,0) + weight * min(x,0)`` with one weight, or one for each channel."""
     require_fp32(node)
-    bound = arguments(node)
-    x, weight = bound["self"], bound["weight"]
-    if len(shape_of(weight)) == 1 and len(shape_of(x)) > 1:
-        weight = make_reshape(node, weight, (1, *shape_of(weight), *(1,) * (len(shape_of(x)) - 2)))
-    rewrite(node, ELEMENTWISE, ([x, weight], "add(relu(x0),mul(x1,min(x0,0)))"))
+    if len(shape_of(weight)) == 1 and len(shape_of(self)) > 1:
+        weight = make_reshape(node, weight, (1, *shape_of(weight), *(1,) * (len(shape_of(self)) - 2)))
+    rewrite(node, ELEMENTWISE, ([self, weight], "add(relu(x0),mul(x1,min(x0,0)))"))
 
 
 _FORMULAS: dict[Any, Callable[..., Expr]] = {
     **{getattr(_aten, name).default: _unary(name) for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")},
-    **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal")},
+    **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")},
     _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
     _aten.hardtanh.default: lambda self, min_val, max_val: _clamp(self, min_val, max_val),
-    **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), _clamp),
-    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), _clamp),
     _aten.leaky_relu.default: _leaky_relu,
     _aten.gelu.default: _gelu,
     _aten.elu.default: _elu,
@@ -153,8 +161,10 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     **dict.fromkeys((_aten.pow.Tensor_Scalar, _aten.pow.Tensor_Tensor), _pow),
 }
 
-RULES: dict[Any, Any] = {
+RULES: dict[Any, Rule] = {
     **{target: elementwise(formula) for target, formula in _FORMULAS.items()},
+    **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), clamp),
+    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp),
     **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),
     ELEMENTWISE: require_fp32,
 }

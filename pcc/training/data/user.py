@@ -86,15 +86,22 @@ class UserData(Data):
     def _length(self, half: str, dataset: Any) -> int:
         if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
             raise PccError(f"data '{self.name}': the {half} set is '{type(dataset).__name__}', which has no length or cannot be indexed")
-        if not len(dataset):
+        try:
+            length = len(dataset)
+        except Exception as error:
+            raise PccError(f"data '{self.name}': the length of the {half} set: {type(error).__name__}: {error}") from error
+        if not length:
             raise PccError(f"data '{self.name}': the {half} set is empty")
-        return len(dataset)
+        return length
 
     def _classes(self) -> int:
         told = getattr(self._train, "classes", None)
-        if told is not None:
-            return len(told) if isinstance(told, Sized) else int(told)
-        return 1 + max(self._sample("training", self._train, index)[1] for index in range(self.train_size))
+        if told is None:
+            return 1 + max(self._sample("training", self._train, index)[1] for index in range(self.train_size))
+        try:
+            return len(told) if isinstance(told, Sized) else operator.index(told)
+        except TypeError:
+            raise PccError(f"data '{self.name}': classes of the training set is {told!r}; give their number or a list of their names") from None
 
 
 @contextmanager

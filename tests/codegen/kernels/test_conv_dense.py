@@ -1,11 +1,13 @@
 """Dense convolution against float64 PyTorch over odd shapes, and the instructions of its inner loop."""
 
 import re
+from math import prod
 
 import numpy as np
 import pytest
 import torch
 
+from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.kernels.conv_dense import TILES
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -14,7 +16,7 @@ from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, assembly, check, emit_by, external_calls, inner_loop, padded_view, rng
+from .support import ALL_TARGETS, LANES, assembly, check, emit_by, external_calls, inner_loop, machine_of, padded_view, rng
 
 RELU = Activation("relu")
 
@@ -77,6 +79,32 @@ def test_epilogue(case) -> None:
 @pytest.mark.parametrize("case", CASES[:3], ids=str)
 def test_strided_output(case) -> None:
     conv(*case, strided=True)
+
+
+@pytest.mark.parametrize("lanes", sorted(TILES))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cost_grows_with_the_work(case, lanes: int) -> None:
+    """No less than a multiply-add for each vector of products, and more for more images, filters and channels."""
+    shape, filters, kernel, stride, padding, dilation, groups = case
+    geometry = ConvGeometry(kernel, stride, padding, dilation)
+
+    def cost(images: int, filters: int, channels: int) -> float:
+        size = (images, channels, *shape[2:])
+        outputs = images * filters * prod(geometry.output_size(*shape[2:]))
+        b = ProgramBuilder("test", lanes)
+        weight = np.zeros((filters, channels // groups, *kernel), np.float32)
+        layer = Conv2d("conv", b.input("x", size), b.tensor("y", (images, filters, *geometry.output_size(*shape[2:]))), weight, None, geometry, groups)
+        found = cheapest(family_named("conv-dense"), layer, machine_of(lanes))
+        assert not isinstance(found, str)
+        multiplies = found[0].work.fma
+        assert multiplies >= outputs * channels // groups * prod(kernel) / lanes
+        return found[1]
+
+    images, channels = shape[:2]
+    once = cost(images, filters, channels)
+    assert cost(3 * images, filters, channels) == pytest.approx(3 * once)
+    assert cost(images, 16 * filters, channels) > 2 * once
+    assert cost(images, filters, 16 * channels) > 2 * once
 
 
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)

@@ -1,17 +1,21 @@
 """Pooling against float64 PyTorch: every geometry, ceil mode, padding that counts or not."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pcc.codegen.interpret import interpret
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.pool import PoolPlane, PoolWindow, emit_pool
 from pcc.codegen.layers import ConvGeometry, Copy, Pool2d
+from pcc.codegen.native import run_native
 from pcc.codegen.program import ProgramBuilder
 from pcc.target import Target
 
-from .support import ALL_TARGETS, assembly, check, external_calls, padded_view, rng
+from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, external_calls, padded_view, rng
 
 
 def check_pool(shape: tuple[int, ...], mode: str, geometry: ConvGeometry, expected: torch.Tensor, x: np.ndarray, include: bool = True) -> None:
@@ -115,3 +119,32 @@ def test_code_is_vectors_without_calls(target: Target) -> None:
     assert len(wide) >= 3
     for kernel in (PoolWindow("max", 3, 2, 1), PoolWindow("avg", 3, 3, 1), PoolPlane("max"), PoolPlane("avg")):
         assert external_calls(assembly(kernel, target)) == set()
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("nan")])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (3, 1), (13, 1), (4, 4)])
+def test_a_maximum_keeps_nan_wherever_it_is_as_pytorch_does(kernel: int, stride: int, value: float) -> None:
+    """In machine code and in the reference, for windows and whole planes, before and after numbers and infinities."""
+    x = rng().standard_normal((1, 40, 13, 13), np.float32)
+    for place, plane in enumerate(x[0]):
+        plane[:2] = np.inf if place % 3 else -np.inf
+        plane.flat[place * 4 :: 50] = value
+    expected = F.max_pool2d(torch.from_numpy(x), kernel, stride).numpy()
+    assert np.isnan(expected).any()
+    for target in X86_TARGETS:
+        b = ProgramBuilder("test", LANES[target.isa])
+        y = b.tensor("y", expected.shape)
+        emit_pool(Pool2d("pool", b.input("x", x.shape), y, "max", geometry_of(kernel, stride, 0, 1)), b)
+        b.output("y", y)
+        program = b.build()
+        for (got,) in (run_native(program, [x], target), interpret(program, [x])):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
+def test_keeping_nan_is_a_comparison_and_a_blend_on_x86_and_free_on_arm(target: Target) -> None:
+    text = assembly(PoolPlane("max"), target)
+    if target.isa == "neon":
+        assert "fcm" not in text
+    else:
+        assert len(re.findall(r"vcmpunordps", text)) == len(re.findall(r"vmaxps", text)) > 0

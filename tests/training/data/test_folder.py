@@ -94,5 +94,5 @@ def test_wrong_folders_are_one_line(photos: Path) -> None:
 def test_a_damaged_photo_is_named(photos: Path) -> None:
     (photos / "train/dog/a.png").write_bytes(b"no photo")
     data = open_data(str(photos), preprocessing=SMALL)
-    with pytest.raises(PccError, match=r"train/dog/a.png is not a photo that Pillow can read"):
+    with pytest.raises(PccError, match=r"train/dog/a.png is not one that Pillow can read"):
         list(data.batches(0, 5, seed=0))

@@ -85,6 +85,8 @@ def test_random_transformations_follow_from_seed_and_epoch(tmp_path: Path) -> No
         ("pass", "test = iter(test)", "the test set is 'iterator', which has no length or cannot be indexed"),
         ("pass", "return train", "it gives 'TensorDataset', not a pair of data sets"),
         ("pass", "train = [(torch.zeros(1, 2, 2), 0), None]", "reading training sample 1 failed: TypeError"),
+        ("pass", "train.classes = 2.5", "classes of the training set is 2.5; give their number or a list of their names"),
+        ("pass", "train = type('Set', (), {'__len__': lambda self: 1 // 0, '__getitem__': None})()", "the length of the training set: ZeroDivisionError"),
         ("raise ValueError('no disk')", "pass", r"loader\(\) failed: ValueError: no disk"),
     ],
 )

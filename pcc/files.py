@@ -1,0 +1,33 @@
+"""Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong with it."""
+
+import os
+import stat
+from pathlib import Path
+
+from pcc.errors import PccError
+
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def read_limited(path: Path, what: str, limit: int) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes. ``what`` names it in errors: ``recipe``, ``photo``.
+
+    Never waits: pipes, devices and folders are refused, whatever is or is not in them. Raises `PccError` in one line that begins with ``what`` and the path.
+    """
+    try:
+        # Without O_NONBLOCK opening a pipe would wait for who writes into it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+            if kind != stat.S_IFREG:
+                raise PccError(f"{what} {path} is {_KINDS.get(kind, 'no regular file')}: give a file")
+            # One byte more than is allowed: a file may grow, and those of /proc do not know their size.
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise PccError(f"{what} {path}: no such file") from None
+    except OSError as error:
+        raise PccError(f"{what} {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise PccError(f"{what} {str(path)!r} cannot be read: {error}") from None
+    if len(content) > limit:
+        raise PccError(f"{what} {path} is larger than {limit:,} bytes")
+    return content

@@ -1,0 +1,44 @@
+"""Files that users name."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from pcc.errors import PccError
+from pcc.files import read_limited
+
+
+def test_a_file_of_the_largest_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_limited(tmp_path / "file", "photo", 5) == b"12345"
+    with pytest.raises(PccError, match=r"photo .*file is larger than 4 bytes"):
+        read_limited(tmp_path / "file", "photo", 4)
+
+
+def test_a_size_that_a_file_does_not_say() -> None:
+    assert read_limited(Path("/proc/self/status"), "status", 100_000)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe that nobody writes into would wait, and the device that is all zeros would never end."""
+    os.mkfifo(tmp_path / "pipe")
+    socket.socket(socket.AF_UNIX).bind(str(tmp_path / "socket"))
+    (tmp_path / "dangling").symlink_to("nothing")
+    for path, message in (
+        (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "pipe", "is a pipe: give a file"),
+        (tmp_path / "socket", "cannot be read: No such device or address"),
+        (Path("/dev/zero"), "is a device: give a file"),
+        (tmp_path / "dangling", "no such file"),
+        (tmp_path / "file" / "file", "no such file"),
+        (tmp_path / ("n" * 300), "cannot be read: File name too long"),
+        (tmp_path / "zero\0byte", "cannot be read: embedded null byte"),
+    ):
+        with pytest.raises(PccError) as error:
+            read_limited(path, "photo", 100)
+        assert str(error.value).startswith("photo ")
+        assert str(error.value).endswith(message)
+        assert "\n" not in str(error.value)
+        assert "\0" not in str(error.value)
