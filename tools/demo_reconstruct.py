@@ -17,8 +17,8 @@ from pcc.training.reconstruct import reconstruct
 from tools.reconstruct import crops, other_photos
 
 NETWORK = "resnet50"
-STRUCTURE = "8 patterns, connectivity 3.6x in 13 layers"
-STRUCTURES: Structures = {"@first": None, "layer4.*": None, "@conv3x3": Kernels(8, 3.6)}
+STRUCTURE = "8 patterns, connectivity 2x in 13 layers"
+STRUCTURES: Structures = {"@first": None, "layer4.*": None, "@conv3x3": Kernels(8, 2.0)}
 SAMPLES = 32
 COLUMNS = 4096
 """Output positions that a layer is fitted on."""
