@@ -66,9 +66,9 @@ def main() -> None:
     print(f"\n{table(headers, rows)}\n")
     print(
         f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: the arena; weights are in the library.\n"
-        f"The pruned network was cut at once and then fitted to the dense one, layer by layer, on {SAMPLES} crops of other photos without labels; it has not\n"
-        f"seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: it has no 3x3 kernels for patterns (but for the first they are depthwise), and\n"
-        "what it bears without training, half of the kernels of its 1x1 layers removed, makes these no faster."
+        f"The pruned network was cut at once and then fitted to the dense one, layer by layer, on {SAMPLES} crops of other photos without labels: it has\n"
+        f"not seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: its 3x3 kernels, which patterns are for, are depthwise, and what it\n"
+        "bears without training, half of the kernels of its 1x1 layers removed, makes these no faster."
     )
 
 

@@ -66,10 +66,8 @@ def _build(arch: str, archive: Path) -> None:
     musl = library / "libc" / "musl"
     includes = [f"-I{musl / folder}" for folder in (f"arch/{arch}", "arch/generic", "src/include", "src/internal", "include")]
     sources = [musl / "crt/crt1.c", *(_source(musl / "src" / folder, name, arch) for folder, names in MUSL_FILES.items() for name in names.split())]
-    run_tool(
-        [*zig(), "build-lib", "--name", "c", "-target", f"{arch}-linux-musl", *ZIG_FLAGS, f"-femit-bin={archive}", str(library / "c.zig")]
-        + ["-cflags", *MUSL_FLAGS, *includes, "--", *map(str, sources)]
-    )
+    options = ["--name", "c", "-target", f"{arch}-linux-musl", *ZIG_FLAGS, f"-femit-bin={archive}", str(library / "c.zig")]
+    run_tool([*zig(), "build-lib", *options, "-cflags", *MUSL_FLAGS, *includes, "--", *map(str, sources)])
 
 
 def _source(folder: Path, name: str, arch: str) -> Path:

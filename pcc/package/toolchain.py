@@ -130,4 +130,3 @@ class Toolchain:
         partial = output.with_suffix(f".{os.getpid()}.o")
         run_tool([*compiler, *C_FLAGS, *arch_flags, f"-I{RUNTIME}", "-c", str(source), "-o", str(partial)])
         partial.replace(output)
-

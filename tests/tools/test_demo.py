@@ -73,7 +73,7 @@ def test_the_checkpoint_is_fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     kept = found.layer1.weight.count_nonzero(dim=(2, 3))
     assert set(kept.unique().tolist()) == {0, 4}
     assert torch.equal(found.conv1.weight, dense.conv1.weight)
-    assert torch.equal(found.layer4["conv"].weight, dense.layer4["conv"].weight)
+    assert torch.equal(found.get_parameter("layer4.conv.weight"), dense.get_parameter("layer4.conv.weight"))
     x = torch.from_numpy(np.concatenate([entry("resnet50").preprocessing.apply(image) for image in images]))
     with torch.no_grad():
         wanted = dense(x)
