@@ -8,7 +8,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "target"}
+EVERYWHERE = {"errors", "cache", "preprocessing", "scratch", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "__init__": {"compiler", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
+    "preprocessing": set(),
+    "scratch": set(),
     "target": set(),
 }
 """Downward only: the structures of sparsity know no graph, the graph knows no kernels, kernels know no package."""

@@ -16,7 +16,7 @@ from pcc.package import PackageSpec, SelfTest, TargetBuild, build_package, new_p
 from pcc.package.header import model_header
 from pcc.package.toolchain import run_tool, zig
 from pcc.target import TARGETS
-from tests.toy import toy_inputs, toy_package, toy_program
+from tests.toy import PREPROCESSING, toy_inputs, toy_package, toy_program
 
 
 def test_every_file_is_listed() -> None:
@@ -31,7 +31,7 @@ def test_every_file_is_listed() -> None:
 
 def test_manifest() -> None:
     manifest = open_package(toy_package()).manifest
-    assert (manifest.name, manifest.preprocessing, manifest.notes) == ("toy", {"size": 13}, {"pipeline": "none"})
+    assert (manifest.name, manifest.preprocessing, manifest.notes) == ("toy", PREPROCESSING, {"pipeline": "none"})
     assert [(port.name, port.shape, port.dtype) for port in manifest.inputs] == [("image", (1, 37, 13), "float32"), ("other", (37, 13), "float32")]
     assert open_package(toy_package()).labels() == ["cat", "dog"]
     program = toy_program()
