@@ -11,8 +11,6 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 
-
-
 def _inside(path: str) -> str:
     """A path that cannot lead out of the package."""
     parts = PurePosixPath(path).parts

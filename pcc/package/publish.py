@@ -75,6 +75,8 @@ class _Contents:
 
 
 def _refuse_place(out: Path) -> None:
+    with suppress(FileNotFoundError):
+        out.lstat()  # OSError for a path through a file, or too long
     if out.is_symlink():
         raise PccError(f"{out} is a symbolic link to {os.path.realpath(out)}: name that folder itself")
     if Path.cwd().is_relative_to(os.path.realpath(out)):

@@ -1,5 +1,6 @@
 """Opens a package and checks it: one clear line for whatever is wrong with it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,9 +26,9 @@ class Package:
         path, record = self.path / name, self.manifest.files.get(name)
         if record is None:
             raise PccError(f"{self.path}: the manifest lists no file {name}: the package is damaged, compile it again")
-        if not path.exists():
+        if not os.path.lexists(path):
             raise PccError(f"{self.path}: {name} is missing: copy the whole package, or compile it again")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise PccError(f"{self.path}: {name} is not an ordinary file: copy the package again, or compile it again")
         if path.stat().st_size != record.size or file_record(path) != record:
             raise PccError(f"{self.path}: {name} is damaged (its checksum is not the manifest's): copy the package again, or compile it again")
