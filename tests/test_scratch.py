@@ -39,15 +39,18 @@ def maker(parent: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_goes_with_its_block(tmp_path: Path) -> None:
-    for error in (None, RuntimeError, KeyboardInterrupt):
-        try:
-            with scratch_folder(tmp_path) as folder:
-                assert not list(folder.iterdir())
-                (folder / "file").write_text("")
-                if error:
-                    raise error
-        except (RuntimeError, KeyboardInterrupt) as caught:
-            assert type(caught) is error
+    def use(error: type[BaseException] | None) -> None:
+        with scratch_folder(tmp_path) as folder:
+            assert not list(folder.iterdir())
+            (folder / "file").write_text("")
+            if error:
+                raise error
+
+    use(None)
+    assert not list(tmp_path.iterdir())
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            use(error)
         assert not list(tmp_path.iterdir())
 
 

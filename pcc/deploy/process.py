@@ -1,9 +1,11 @@
 """Runs a program that may do anything: crash, print what nobody can read, or never stop printing."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -41,13 +43,13 @@ def _signal(number: int) -> str:
 def run_program(command: Sequence[str]) -> Ended:
     """Runs a command to its end. `PccError` if it prints more than `OUTPUT_BYTES`; OSError if it cannot be started."""
     with (
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as process,
         ThreadPoolExecutor(2) as threads,
     ):
         try:
             output, errors = threads.map(partial(_read, process), (process.stdout, process.stderr))
         except BaseException:
-            process.kill()
+            _stop(process)
             raise
     if max(len(output), len(errors)) > OUTPUT_BYTES:
         raise PccError(f"{command[0]} printed more than {OUTPUT_BYTES >> 20} MiB and was stopped")
@@ -57,5 +59,11 @@ def run_program(command: Sequence[str]) -> Ended:
 def _read(process: subprocess.Popen[bytes], stream: IO[bytes]) -> bytes:
     content = stream.read(OUTPUT_BYTES + 1)
     if len(content) > OUTPUT_BYTES:
-        process.kill()
+        _stop(process)
     return content
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program and what it started, which may hold its output open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

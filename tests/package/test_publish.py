@@ -147,13 +147,16 @@ def test_anything_of_the_users_stays_or_is_refused(tmp_path_factory: pytest.Temp
     package = {"manifest.json", *OLD, "ir", "ir/x", "lib", "lib/x"}
     mine = {name: text for name, text in tree(out).items() if name not in package}
     before = tree(out)
+    refusal = None
     try:
         publish(out, NEW)
     except PccError as error:
-        assert "needs its place: move it away" in str(error)
-        assert tree(out) == before
+        refusal = str(error)
+    after = tree(out)
+    if refusal:
+        assert refusal.endswith("needs its place: move it away")
+        assert after == before
     else:
-        after = tree(out)
         assert {name: after[name] for name in mine} == mine
         assert {name for name, text in after.items() if text != "folder"} == {"manifest.json", *NEW, *(name for name, text in mine.items() if text != "folder")}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
@@ -198,10 +201,14 @@ def test_a_folder_of_the_package_that_became_a_link_is_not_followed(out: Path, t
 
 
 def test_a_file_that_comes_in_the_way_meanwhile(out: Path) -> None:
-    with pytest.raises(PccError, match=r"cannot keep .*include/net.h beside the new package \(File exists\)"), new_package(out, list(NEW)) as staging:
-        fill(staging, NEW)
-        (out / "include").mkdir()
-        (out / "include/net.h").write_text("mine")
+    def compile_slowly() -> None:
+        with new_package(out, list(NEW)) as staging:
+            fill(staging, NEW)
+            (out / "include").mkdir()
+            (out / "include/net.h").write_text("mine")
+
+    with pytest.raises(PccError, match=r"cannot keep .*include/net.h beside the new package \(File exists\)"):
+        compile_slowly()
     assert (tree(out)["include/net.h"], tree(out)["labels.txt"]) == ("mine", "old")
     assert list(out.parent.iterdir()) == [out]
 
@@ -240,13 +247,14 @@ def test_places_that_are_refused(tmp_path: Path, out: Path, monkeypatch: pytest.
     refused(tmp_path / "file", "file exists and is not a pcc package")
     refused(tmp_path / "full", "full exists and is not a pcc package")
     refused(tmp_path / "pipe", "pipe exists and is not a pcc package")
+    (tmp_path / "pipe").unlink()
     refused(tmp_path / "link", rf"link is a symbolic link to {out}: name that folder itself")
     refused(tmp_path / "nowhere", "nowhere is a symbolic link to")
     refused(tmp_path / "file/out", r"cannot write .*/file/out: Not a directory")
     refused(Path("/proc/out"), r"cannot write /proc/out: ")
     refused(tmp_path / ("x" * 300), "File name too long")
     refused(tmp_path / "a\0b", "null byte|null character")
-    with pytest.raises(PccError, match="^/ is the folder you are in, or one above it"), new_package(Path("/")):
+    with pytest.raises(PccError, match=r"^/ is the folder you are in, or one above it"), new_package(Path("/")):
         pytest.fail("the block must not run")
     monkeypatch.chdir(out)
     refused(Path("."), "is the folder you are in")

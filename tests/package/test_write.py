@@ -2,9 +2,9 @@
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
