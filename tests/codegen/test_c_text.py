@@ -46,7 +46,7 @@ int main(void) {{
 }}
 """
     (tmp_path / "text.c").write_text(source, encoding="ascii")
-    command = [*zig(), "cc", "-target", "x86_64-linux-musl", "-Wall", "-Wextra", "-Werror", "-std=c11", flag]
+    command = [*zig(), "cc", "-target", "x86_64-linux-musl", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-std=c11", flag]
     run_tool([*command, str(tmp_path / "text.c"), "-o", str(tmp_path / "text")])
     printed = subprocess.run([tmp_path / "text"], capture_output=True, check=True).stdout
     assert printed.decode().split("\0") == [*TEXTS, ""]
