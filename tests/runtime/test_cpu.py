@@ -23,7 +23,22 @@ int main(int count, char **names) {
 def _lacks(folder: Path, arch: str, names: list[str], start: list[str]) -> list[str]:
     (folder / "ask.c").write_text(SOURCE)
     program = folder / f"ask-{arch}"
-    run_tool([*zig(), "cc", "-target", f"{arch}-linux-musl", "-O2", "-static", "-s", f"-I{RUNTIME}", str(RUNTIME / "cpu.c"), str(folder / "ask.c"), "-o", str(program)])
+    run_tool(
+        [
+            *zig(),
+            "cc",
+            "-target",
+            f"{arch}-linux-musl",
+            "-O2",
+            "-static",
+            "-s",
+            f"-I{RUNTIME}",
+            str(RUNTIME / "cpu.c"),
+            str(folder / "ask.c"),
+            "-o",
+            str(program),
+        ]
+    )
     return subprocess.run([*start, str(program), *names], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
