@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,11 +29,13 @@ from pcc.ir.dump import dump_graph
 from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
 from pcc.package.manifest import Manifest
+from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
-from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, new_package
+from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
 from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verified, VerifyEach
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
+from pcc.scratch import temporary_folder
 from pcc.target import Target
 
 
@@ -95,9 +96,11 @@ def compile_model(
     steps = split_pipeline(parse_pipeline(pipeline))
     if not any(step.name == "plan-memory" for step in steps.program):
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
+    if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
+        raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
     clock = _Clock()
-    with new_package(out) as folder, tempfile.TemporaryDirectory() as made:
-        roots = [Path(made), *([dump_ir] if dump_ir else [])]
+    with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
+        roots = [dumps, *([dump_ir] if dump_ir else [])]
         samples = _sample_inputs(example_inputs)
         progress("importing the model")
         with clock.measure("import"):

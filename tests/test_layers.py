@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "files", "target"}
+EVERYWHERE = {"errors", "cache", "files", "preprocessing", "scratch", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -26,10 +26,12 @@ MAY_IMPORT = {
     "training": {"frontend", "ir", "models", "sparsity"},
     "compiler": {"codegen", "frontend", "ir", "package", "passes"},
     "cli": {"compiler", "deploy", "frontend", "ir", "models", "package", "passes", "training"},
-    "__init__": {"codegen", "compiler", "passes", "runtime"},
+    "__init__": {"codegen", "compiler", "frontend", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
     "files": set(),
+    "preprocessing": set(),
+    "scratch": set(),
     "target": set(),
 }
 """Downward only: the structures of sparsity know no graph, the graph knows no kernels, kernels know no package."""

@@ -90,6 +90,9 @@ def toy_inputs(program: Program, seed: int = 1) -> list[np.ndarray]:
     return [rng.standard_normal(port.shape).astype(np.float32) for port in program.inputs]
 
 
+PREPROCESSING = {"size": 13, "resize": 13, "channels": "L", "mean": [0.5], "std": [0.25]}
+
+
 @cache
 def toy_package() -> Path:
     """A package of the toy program for every target, with a self-test; made once, removed at exit. Not to be changed: copy it."""
@@ -103,6 +106,6 @@ def toy_package() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with new_package(folder / "toy.pcc") as staging:
         selftest = SelfTest(inputs, interpret(program, inputs), tolerance=1e-5)
-        spec = PackageSpec("toy", builds, preprocessing={"size": 13}, labels=["cat", "dog"], selftest=selftest, notes={"pipeline": "none"})
+        spec = PackageSpec("toy", builds, preprocessing=PREPROCESSING, labels=["cat", "dog"], selftest=selftest, notes={"pipeline": "none"})
         build_package(spec, staging)
     return folder / "toy.pcc"

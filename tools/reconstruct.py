@@ -131,31 +131,39 @@ class Images:
 
     def __init__(self, network: str) -> None:
         prepare = entry(network).preprocessing.apply
-        known, unknown = _photos()
-        samples = [*_crops(known, SAMPLES // 2, 0), *_cifar("train", SAMPLES // 2)]
-        held_out = [*_crops(unknown, HELD_OUT // 2, 1), *_cifar("test", HELD_OUT // 2)]
+        found = other_photos()
+        samples = [*crops(found.to_fit, SAMPLES // 2, 0), *_cifar("train", SAMPLES // 2)]
+        held_out = [*crops(found.held_out, HELD_OUT // 2, 1), *_cifar("test", HELD_OUT // 2)]
         self.samples, self.held_out = (torch.from_numpy(np.concatenate([prepare(image) for image in images])) for images in (samples, held_out))
         self.labelled = torch.from_numpy(np.concatenate([prepare(photo.path) for photo in photos()]))
         self.labels = torch.tensor([photo.label for photo in photos()])
 
 
+@dataclass(frozen=True)
+class OtherPhotos:
+    """Unlabelled photos, none of them among the twenty labelled ones: to take samples from, and held out."""
+
+    to_fit: list[Image.Image]
+    held_out: list[Image.Image]
+
+
 @cache
-def _photos() -> tuple[list[Image.Image], list[Image.Image]]:
-    """(to take samples from, held out); the first call fetches them into the cache."""
+def other_photos() -> OtherPhotos:
+    """The photos of the package for machine vision; the first call fetches them into the cache."""
     folder = cache_root() / "photos" / f"{PACKAGE.name}-{PACKAGE.version}"
     done = folder / "complete"
     if not done.is_file():
         for name, data in fetch_members(PACKAGE, _PHOTO).items():
             write_atomically(folder / name.removeprefix("mvtbdata/images/").replace("/", "-"), lambda path, data=data: path.write_bytes(data))
         done.touch()
-    found: tuple[list[Image.Image], list[Image.Image]] = [], []
+    found = OtherPhotos([], [])
     for path in sorted(folder.glob("*.*g")):
-        held_out = any(name in path.name for name in _HELD_OUT)
-        found[held_out].append(Image.open(BytesIO(path.read_bytes())).convert("RGB"))
+        half = found.held_out if any(name in path.name for name in _HELD_OUT) else found.to_fit
+        half.append(Image.open(BytesIO(path.read_bytes())).convert("RGB"))
     return found
 
 
-def _crops(images: list[Image.Image], count: int, seed: int) -> Iterator[Image.Image]:
+def crops(images: list[Image.Image], count: int, seed: int) -> Iterator[Image.Image]:
     """Squares of half to all of the shorter side, some mirrored, as many from each image."""
     random = np.random.default_rng(seed)
     for number in range(count):

@@ -1,5 +1,6 @@
 """``pcc compile``: a trained network in, a package out."""
 
+import gc
 import json
 import os
 from dataclasses import asdict
@@ -49,6 +50,7 @@ def command(
 ) -> None:
     """Compile MODEL: a name from the zoo, or FILE.py:factory."""
     start = perf_counter()
+    gc.set_threshold(50_000, 20, 100)  # importing PyTorch's exporter makes a million objects that stay; to look through them again and again takes a second
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 

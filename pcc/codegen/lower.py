@@ -45,6 +45,9 @@ class Lowering:
 
     def visit(self, node: Node) -> None:
         self.builder.layer = layer_name(node)
+        if node.op in ("placeholder", "call_function") and 0 in shape_of(node):
+            what = "the input" if node.op == "placeholder" else f"the result of {node.target}"
+            raise PccError(f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of 0 cannot be compiled")
         if node.op == "placeholder":
             self.views[node] = self.builder.input(node.name, shape_of(node))
         elif node.op == "output":

@@ -3,9 +3,7 @@
 import ctypes
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from pcc.codegen.interpret import execute
 from pcc.codegen.kernel import Argument, Kernel
 from pcc.codegen.objects import compile_kernels
 from pcc.codegen.program import Program
+from pcc.scratch import temporary_folder
 from pcc.target import Target
 
 
@@ -21,8 +20,8 @@ class NativeKernels:
 
     def __init__(self, kernels: Sequence[Kernel], target: Target) -> None:
         objects = [str(compiled.object) for compiled in compile_kernels(kernels, target)]
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / "kernels.so"
+        with temporary_folder() as folder:
+            library = folder / "kernels.so"
             subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-m", "elf_x86_64", "-shared", "-o", str(library), *objects], check=True)
             self._library = ctypes.CDLL(str(library))
 

@@ -10,7 +10,6 @@ has used for a month are removed when a new one begins.
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from typing import Any
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Kernel
+from pcc.scratch import scratch_folder
 from pcc.target import Target
 
 TEXTS = ("tir", "ll", "s")
@@ -107,8 +107,8 @@ def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
 
 def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new.") as made:
-        fresh = Path(made) / folder.name
+    with scratch_folder(folder.parent) as scratch:
+        fresh = scratch / folder.name
         fresh.mkdir()
         if shutil.disk_usage(fresh).free < _ROOM:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
@@ -116,7 +116,7 @@ def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
         (fresh / _SEAL).write_text(_checksum(fresh))
         if folder.exists() and not _is_intact(folder):  # it is damaged
             with suppress(FileNotFoundError):  # another process mends it, too
-                folder.rename(Path(made) / "damaged")
+                folder.rename(scratch / "damaged")
         try:
             fresh.rename(folder)
         except OSError:  # another process made the same kernel meanwhile

@@ -93,8 +93,11 @@ class Program:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """The distinct kernels, in the order of their names."""
-        found = {call.kernel.name: call.kernel for call in self.calls}
+        """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only one of them would be linked."""
+        found: dict[str, Kernel] = {}
+        for call in self.calls:
+            if found.setdefault(call.kernel.name, call.kernel) != call.kernel:
+                raise ValueError(f"two different kernels are named {call.kernel.name}: {found[call.kernel.name]!r} and {call.kernel!r}")
         return tuple(found[name] for name in sorted(found))
 
 

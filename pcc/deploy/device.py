@@ -1,19 +1,21 @@
 """Where a package runs: one interface for this computer, for an emulated one, and for whatever is reached over a wire later."""
 
-import json
-import subprocess
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from pcc.deploy.process import run_program
 from pcc.errors import PccError
 from pcc.package.manifest import TensorRecord
-from pcc.package.read import Package
+from pcc.package.read import Package, Record, parse_record
+from pcc.scratch import temporary_folder
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class CallTime(BaseModel):
@@ -23,7 +25,7 @@ class CallTime(BaseModel):
     kernel: str
     macs: int
     dense_macs: int
-    seconds: float
+    seconds: Seconds
 
 
 class BenchResult(BaseModel):
@@ -34,10 +36,10 @@ class BenchResult(BaseModel):
     threads: int
     warmup: int
     runs: int
-    median: float
-    p10: float
-    p90: float
-    min: float
+    median: Seconds
+    p10: Seconds
+    p90: Seconds
+    min: Seconds
     arena_bytes: int
     weight_bytes: int
     calls: tuple[CallTime, ...] = ()
@@ -74,15 +76,15 @@ class Device(ABC):
         ports = package.manifest.inputs
         if len(inputs) != len(ports):
             raise PccError(f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(inputs)} were given")
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             arguments = ["run", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
                 if values.shape != port.shape or values.dtype != np.float32:
                     raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes float32 {port.shape}")
-                path = Path(folder) / f"input_{len(arguments)}.bin"
+                path = folder / f"input_{len(arguments)}.bin"
                 np.ascontiguousarray(values, "<f4").tofile(path)
                 arguments += ["--input", str(path)]
-            outputs = [Path(folder) / f"output_{index}.bin" for index in range(len(package.manifest.outputs))]
+            outputs = [folder / f"output_{index}.bin" for index in range(len(package.manifest.outputs))]
             for path in outputs:
                 arguments += ["--output", str(path)]
             self._runner(package, arguments)
@@ -91,7 +93,7 @@ class Device(ABC):
     def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False) -> BenchResult:
         """Times the model there on made-up input."""
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
-        result = BenchResult.model_validate(json.loads(self._runner(package, [*arguments, *(["--profile"] if profile else [])])))
+        result = self._answer(BenchResult, package, [*arguments, *(["--profile"] if profile else [])])
         if profile and len(result.calls) != (recorded := len(package.target(self.target).calls)):
             raise PccError(f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: compile it again")
         return result
@@ -104,26 +106,34 @@ class Device(ABC):
         for name in package.manifest.files:
             if name.startswith(f"{test.folder}/"):
                 package.file(name)
-        text = self._runner(package, ["selftest", str(package.path / test.folder), "--json", "--threads", str(threads)], accepted=(0, 1))
-        return SelfTestResult.model_validate(json.loads(text))
+        return self._answer(SelfTestResult, package, ["selftest", str(package.path / test.folder), "--json", "--threads", str(threads)], accepted=(0, 1))
 
-    def _runner(self, package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> str:
+    def _answer(self, answer: type[Record], package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> Record:
+        """What pcc-run prints with ``--json``."""
+        printed = self._runner(package, arguments, accepted)
+        try:
+            return parse_record(answer, printed)
+        except ValueError as error:
+            raise PccError(f"{package.path}: its runner did not print what this pcc reads ({error}): compile the package again") from None
+
+    def _runner(self, package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> bytes:
         """Starts pcc-run and returns what it printed."""
         program = self.push(package) / package.target(self.target).runner
         command = [*self.command(program), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            ended = run_program(command)
         except OSError as error:
             raise PccError(f"cannot start {command[0]} on {self.name}: {error.strerror}") from None
-        if done.returncode not in accepted:
-            complaint = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-            raise PccError(f"{self.name}: {complaint[-1].removeprefix('pcc-run: ')}")
-        return done.stdout
+        if ended.status not in accepted:
+            raise PccError(f"{self.name}: {ended.complaint.removeprefix('pcc-run: ')}")
+        return ended.output
 
 
 def _read_output(package: Package, path: Path, port: TensorRecord) -> np.ndarray:
     """What the runner wrote for an output."""
-    values = np.fromfile(path, "<f4")
-    if values.size != prod(port.shape):
-        raise PccError(f"{package.path}: output '{port.name}' is {port.shape} in the manifest, the library gives {values.size} numbers: compile it again")
-    return values.reshape(port.shape)
+    if not path.is_file():
+        raise PccError(f"{package.path}: its runner wrote no output '{port.name}': compile it again")
+    count = path.stat().st_size // 4
+    if count != prod(port.shape):
+        raise PccError(f"{package.path}: output '{port.name}' is {port.shape} in the manifest, the library gives {count} numbers: compile it again")
+    return np.fromfile(path, "<f4", count).reshape(port.shape)

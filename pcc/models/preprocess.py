@@ -2,14 +2,13 @@
 
 import io
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, model_validator
 
 from pcc.errors import PccError
 from pcc.files import read_limited
+from pcc.preprocessing import PreprocessingData
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pixels and nothing else: Pillow would start Ghostscript for others."""
@@ -31,34 +30,8 @@ _UPRIGHT = {
 """What turns a photo upright, by its EXIF tag."""
 
 
-class Preprocessing(BaseModel):
-    """How a photo becomes the input tensor: resize and crop, channel order, then ``(pixel * scale - mean) / std`` with pixels 0..255.
-
-    * ``resize-crop`` (torchvision): the shorter side to ``resize``, then the middle ``size``.
-    * ``crop-resize`` (TensorFlow): the middle square of ``min(height, width) * size / resize``, then that to ``size``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    size: int
-    """Height and width of the input."""
-    resize: int
-    order: Literal["resize-crop", "crop-resize"] = "resize-crop"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Preprocessing":
-        if not 0 < self.size <= self.resize:
-            raise ValueError(f"size {self.size} must lie between 1 and resize {self.resize}")
-        if not len(self.mean) == len(self.std) == len(self.channels):
-            raise ValueError(f"mean and std need one number for each of {self.channels}")
-        if 0.0 in self.std:
-            raise ValueError("std must not be zero")
-        return self
+class Preprocessing(PreprocessingData):
+    """How a photo becomes the input tensor. The fields, which travel in a manifest, are in `pcc.preprocessing`."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,11 +1,30 @@
 """``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new package."""
 
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from pcc.preprocessing import PreprocessingData
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+
+
+def _inside(path: str) -> str:
+    """A path that cannot lead out of the package."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in path or path != "/".join(parts):
+        raise ValueError(f"'{path[:100]}' is not the path of a file in the package")
+    return path
+
+
+def _valid_preprocessing(content: dict[str, Any]) -> dict[str, Any]:
+    PreprocessingData.model_validate(content)
+    return content
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class _Record(BaseModel):
@@ -16,7 +35,7 @@ class TensorRecord(_Record):
     """An input or output: contiguous, outermost dimension first."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[PositiveInt, ...]
     dtype: Literal["float32"] = "float32"
 
 
@@ -36,8 +55,8 @@ class TargetRecord(_Record):
     name: str
     cpu: str
     isa: str
-    library: str
-    runner: str
+    library: Inside
+    runner: Inside
     arena_bytes: int
     weight_bytes: int
     calls: tuple[CallRecord, ...]
@@ -46,13 +65,13 @@ class TargetRecord(_Record):
 class SelfTestRecord(_Record):
     """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian fp32, and the relative error allowed."""
 
-    folder: str
-    tolerance: float
+    folder: Inside
+    tolerance: Annotated[float, Field(gt=0)]
 
 
 class FileRecord(_Record):
     sha256: str
-    size: int
+    size: NonNegativeInt
 
 
 class Manifest(_Record):
@@ -64,12 +83,12 @@ class Manifest(_Record):
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
     targets: tuple[TargetRecord, ...]
-    preprocessing: dict[str, Any] | None = None
-    """How a photo becomes the input, as pcc.models wrote it."""
-    labels: str | None = None
+    preprocessing: Annotated[dict[str, Any], AfterValidator(_valid_preprocessing)] | None = None
+    """How a photo becomes the input: a `PreprocessingData`."""
+    labels: Inside | None = None
     """The file with one class name a line."""
     selftest: SelfTestRecord | None = None
     notes: dict[str, Any] = {}
     """Anything else worth keeping: pipeline, options, source of the weights."""
-    files: dict[str, FileRecord]
+    files: dict[Inside, FileRecord]
     """Every file but the manifest."""

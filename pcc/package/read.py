@@ -1,14 +1,17 @@
 """Opens a package and checks it: one clear line for whatever is wrong with it."""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pcc.errors import PccError
-from pcc.package.files import file_record
+from pcc.package.files import file_record, read_text
 from pcc.package.manifest import MANIFEST, SCHEMA_VERSION, Manifest, TargetRecord
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class Package:
         path, record = self.path / name, self.manifest.files.get(name)
         if record is None:
             raise PccError(f"{self.path}: the manifest lists no file {name}: the package is damaged, compile it again")
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise PccError(f"{self.path}: {name} is missing: copy the whole package, or compile it again")
+        if not os.path.isfile(path):
+            raise PccError(f"{self.path}: {name} is not an ordinary file: copy the package again, or compile it again")
         if path.stat().st_size != record.size or file_record(path) != record:
             raise PccError(f"{self.path}: {name} is damaged (its checksum is not the manifest's): copy the package again, or compile it again")
         return path
@@ -46,26 +51,44 @@ class Package:
         """The class names, if the package has them."""
         if self.manifest.labels is None:
             return None
-        return self.file(self.manifest.labels).read_text(encoding="utf-8").splitlines()
+        return read_text(self.file(self.manifest.labels)).split("\n")[:-1]
+
+
+class _Schema(BaseModel):
+    """The one field that every version of the manifest has."""
+
+    schema_version: int = SCHEMA_VERSION
 
 
 def open_package(path: Path) -> Package:
     """Reads a package's manifest. Raises `PccError` if there is none, if it is damaged, or of a newer pcc."""
     path = Path(path)
-    try:
-        content = json.loads((path / MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise PccError(f"{path} is not a pcc package: it has no {MANIFEST}") from None
-    except OSError as error:
-        raise PccError(f"cannot read {path / MANIFEST}: {error.strerror}") from None
-    except ValueError:
-        raise PccError(f"{path / MANIFEST} is damaged: it is not JSON") from None
-    schema = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+    if not os.path.lexists(path / MANIFEST):
+        raise PccError(f"{path} is not a pcc package: it has no {MANIFEST}")
+    text = read_text(path / MANIFEST)
+    schema = _parse(_Schema, text, path / MANIFEST).schema_version
+    if schema > SCHEMA_VERSION:
         raise PccError(f"{path} was written by a newer pcc (schema {schema}, this one reads up to {SCHEMA_VERSION}): update pcc")
+    return Package(path, _parse(Manifest, text, path / MANIFEST))
+
+
+def parse_record(record: type[Record], text: str | bytes) -> Record:
+    """A record from JSON, however deep or strange that is: ValueError whose text is one line with the first thing that is wrong."""
     try:
-        manifest = Manifest.model_validate(content)
+        return record.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise PccError(f"{path / MANIFEST} is damaged: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
-    return Package(path, manifest)
+        raise ValueError(first_problem(error)) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong and where, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return " ".join(f"{f'{place}: ' if place else ''}{first['msg']}".split())
+
+
+def _parse(record: type[Record], text: str, path: Path) -> Record:
+    try:
+        return parse_record(record, text)
+    except ValueError as error:
+        raise PccError(f"{path} is damaged: {error}") from None

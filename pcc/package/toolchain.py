@@ -8,17 +8,16 @@ library that only has its name and the symbols we use. Symbols are unversioned: 
 import hashlib
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pcc.cache import cache_root, writing_cache
+from pcc.cache import cache_root
 from pcc.errors import PccError
+from pcc.package.libc import libc_archive
+from pcc.package.zig import run_tool, zig
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
@@ -58,27 +57,21 @@ class Toolchain:
         if ndk:
             run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, "-o", str(output)])
             return
-        if self.target.arch == "aarch64":
-            flags.append("--fix-cortex-a53-843419")
-        emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]
-        run_tool([*zig(), "ld.lld", "-shared", "-m", emulation, *flags, *inputs, str(self._libc_stub()), "-o", str(output)])
+        self._lld("-shared", *flags, *inputs, str(self._libc_stub()), "-o", str(output))
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
-        marker = zig_cache() / f"{self._musl}.ready"
-        if not marker.exists():
-            self.progress(f"preparing zig's C library for {self._musl} (once, about a minute)")
-        inputs = [str(file) for file in (*self._runtime(self._zig_cc(), RUNNER_SOURCES), *objects)]
-        flags = ["-Wl,-z,max-page-size=65536", "-Wl,-z,stack-size=1048576"]  # of every thread: musl's own default is 128 KiB
-        run_tool([*self._zig_cc(), "-O2", "-static", "-s", *flags, *inputs, "-o", str(output)])
-        marker.touch()
+        inputs = [*self._runtime(self._zig_cc(), RUNNER_SOURCES), *objects, libc_archive(self.target.arch, self.progress)]
+        flags = ["-z", "max-page-size=65536", "-z", "stack-size=1048576"]  # of every thread: musl's own default is 128 KiB
+        self._lld("-static", *flags, "--gc-sections", "--strip-all", *map(str, inputs), "-o", str(output))
 
-    @property
-    def _musl(self) -> str:
-        return f"{self.target.arch}-linux-musl"
+    def _lld(self, *arguments: str) -> None:
+        emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]
+        errata = ["--fix-cortex-a53-843419"] if self.target.arch == "aarch64" else []
+        run_tool([*zig(), "ld.lld", "-m", emulation, *errata, *arguments])
 
     def _zig_cc(self) -> list[str]:
-        return [*zig(), "cc", "-target", self._musl]
+        return [*zig(), "cc", "-target", f"{self.target.arch}-linux-musl"]
 
     def _ndk_clang(self) -> list[str] | None:
         """The NDK's compiler for an Android target, if ``ANDROID_NDK_HOME`` is set."""
@@ -128,7 +121,7 @@ class Toolchain:
             source, compiled, stub = (Path(made) / file for file in ("stub.c", "stub.o", soname))
             source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
             run_tool([*self._zig_cc(), "-w", "-fPIC", "-ffreestanding", "-fno-builtin", "-c", str(source), "-o", str(compiled)])
-            run_tool([*zig(), "ld.lld", "-shared", "-soname", soname, str(compiled), "-o", str(stub)])
+            self._lld("-shared", "-soname", soname, str(compiled), "-o", str(stub))
             stub.replace(folder / soname)
         return folder / soname
 
@@ -137,27 +130,3 @@ class Toolchain:
         partial = output.with_suffix(f".{os.getpid()}.o")
         run_tool([*compiler, *C_FLAGS, *arch_flags, f"-I{RUNTIME}", "-c", str(source), "-o", str(partial)])
         partial.replace(output)
-
-
-def zig() -> list[str]:
-    """The command that is zig."""
-    return [sys.executable, "-m", "ziglang"]
-
-
-def zig_cache() -> Path:
-    """Where zig keeps the C libraries it builds."""
-    folder = cache_root() / "zig"
-    with writing_cache():
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def run_tool(command: list[str]) -> None:
-    """Runs a compiler or linker; `PccError` with its first complaint if it fails."""
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(zig_cache()), "ZIG_LOCAL_CACHE_DIR": str(zig_cache())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode == -signal.SIGBUS:  # linkers map the file that they write
-        raise PccError(f"{Path(command[0]).name} {' '.join(command[1:4])} was stopped by a bus error: is the disk full?")
-    if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines() or [f"status {done.returncode}"]
-        raise PccError(f"{Path(command[0]).name} {' '.join(command[1:4])} failed: {complaints[0].strip()}")

@@ -1,24 +1,15 @@
-"""Writes a package folder: all of it, or nothing.
+"""Writes all that is in a package, into a folder of `pcc.package.publish`."""
 
-with new_package(out) as staging:      # refuses a path that cannot be written, before any work
-    ...compile...
-    build_package(spec, staging)
-                                       # here the finished folder takes its name
-"""
-
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from errno import EDQUOT, ENOSPC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
 from pcc.codegen.program import Call, Port, Program, View
@@ -26,8 +17,11 @@ from pcc.errors import PccError
 from pcc.package.files import file_record
 from pcc.package.header import model_header
 from pcc.package.manifest import MANIFEST, CallRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.read import first_problem
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
+from pcc.preprocessing import PreprocessingData
+from pcc.scratch import scratch_folder
 from pcc.target import Target
 
 
@@ -64,46 +58,22 @@ class PackageSpec:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@contextmanager
-def new_package(out: Path) -> Iterator[Path]:
-    """A folder to build a package in, beside ``out``; it becomes ``out`` if the block ends well and vanishes if it does not.
-
-    An older package at ``out`` is replaced. Raises `PccError` at once if ``out`` cannot be written or is something else than a package.
-    """
-    out = Path(os.path.abspath(out))
-    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise PccError(f"{out} exists and is not a pcc package: choose another output folder, or remove it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise PccError(f"cannot write {out}: {error.strerror or error}") from None
-    try:
-        yield staging
-        staging.chmod(0o755)
-        _replace(staging, out)
-    except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT) and not str(error.filename).startswith((str(staging), str(out))):
-            raise  # not ours: something that the block reads
-        raise PccError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def package_files(name: str, targets: Sequence[Target]) -> list[str]:
+    """The paths of a package's files, for `new_package`. `PccError` if the name cannot be a library's."""
+    _check_name(name)
+    files = [MANIFEST, "labels.txt", "include/pcc.h", f"include/{name}.h", "ir/[0-9][0-9][0-9]_*.txt"]
+    files += ["selftest/tolerance", "selftest/input_[0-9]*.bin", "selftest/output_[0-9]*.bin"]
+    for target in targets:
+        files += [_library(name, target), _runner(target), f"ir/{target.name}/model.c", f"ir/{target.name}/program.txt"]
+    return files
 
 
-def _replace(staging: Path, out: Path) -> None:
-    """Gives the finished folder its name; the one that had it goes last."""
-    if not out.exists():
-        staging.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(old / "package")
-    try:
-        staging.rename(out)
-    except BaseException:
-        (old / "package").rename(out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+def _library(name: str, target: Target) -> str:
+    return f"lib/{target.name}/lib{name}.so"
+
+
+def _runner(target: Target) -> str:
+    return f"bin/{target.name}/pcc-run"
 
 
 def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -> Manifest:
@@ -136,24 +106,38 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
 
 
 def _check(spec: PackageSpec) -> None:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", spec.name):
-        raise PccError(f"'{spec.name}' cannot name a library: use letters, digits, '_' and '-', a letter first")
+    _check_name(spec.name)
+    if spec.preprocessing is not None:
+        try:
+            PreprocessingData.model_validate(dict(spec.preprocessing))
+        except ValidationError as error:
+            raise PccError(f"the preprocessing is not one that a package can hold: {first_problem(error)}") from None
+    for number, label in enumerate(spec.labels or ()):
+        if "\n" in label:
+            raise PccError(f"label {number} has a line break: labels are kept one a line")
     for build in spec.builds:
         if build.program.name != spec.name:
             raise ValueError(f"the program for {build.target.name} is named {build.program.name}, the package {spec.name}")
 
 
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise PccError(f"'{name}' cannot name a library: use letters, digits, '_' and '-', a letter first")
+    if name.lower() == "pcc":
+        raise PccError(f"'{name}' cannot name a library: its header would take the place of the runtime's own, pcc.h")
+
+
 def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progress) -> TargetRecord:
     target, program = build.target, build.program
-    library, runner = f"lib/{target.name}/lib{name}.so", f"bin/{target.name}/pcc-run"
+    library, runner = _library(name, target), _runner(target)
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
     weights = lay_out_weights(program)
-    source.write_text(emit_model_c(program, target, weights))
+    source.write_text(emit_model_c(program, target, weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".objects.") as made:
-        model, constants = Path(made) / "model.o", Path(made) / "weights.o"
+    with scratch_folder(folder) as scratch:
+        model, constants = scratch / "model.o", scratch / "weights.o"
         toolchain.compile_model(source, model)
         write_weights_object(program, weights, target.arch, constants)
         toolchain.link_library(name, [model, *build.objects, constants], folder / library)
@@ -184,7 +168,7 @@ def _write_headers(spec: PackageSpec, folder: Path) -> None:
     include = folder / "include"
     include.mkdir()
     shutil.copyfile(RUNTIME / "pcc.h", include / "pcc.h")
-    (include / f"{spec.name}.h").write_text(model_header(spec.builds[0].program))
+    (include / f"{spec.name}.h").write_text(model_header(spec.builds[0].program), encoding="ascii")
 
 
 def _write_selftest(test: SelfTest, program: Program, folder: Path) -> SelfTestRecord:

@@ -15,7 +15,7 @@ static uint64_t saved_registers(void) {
 
 const char *pcc_cpu_lacks(const char *isa) {
   const int wide = !strcmp(isa, "avx512");
-  if (!wide && strcmp(isa, "avx2")) return NULL;
+  if (!wide && strcmp(isa, "avx2")) return isa; /* nothing is known about it, so nothing may run */
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return "CPUID";
   const uint32_t basic = c;
@@ -27,8 +27,5 @@ const char *pcc_cpu_lacks(const char *isa) {
   return NULL;
 }
 #else
-const char *pcc_cpu_lacks(const char *isa) {
-  (void)isa;
-  return NULL;
-}
+const char *pcc_cpu_lacks(const char *isa) { return strcmp(isa, "neon") ? isa : NULL; }
 #endif

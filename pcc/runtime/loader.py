@@ -1,7 +1,6 @@
 """Runs a package's library in this process: a callable on numpy arrays, by ctypes alone."""
 
 import ctypes
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.package.read import open_package
+from pcc.scratch import temporary_folder
 from pcc.target import host_target
 
 ABI_VERSION = 1
@@ -176,8 +176,8 @@ def _open_library(library: Path) -> ctypes.CDLL:
 
     Weights are shared all the same, because a file that is loaded already is recognised by its inode.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / library.name
+    with temporary_folder() as folder:
+        link = folder / library.name
         link.symlink_to(library)
         try:
             return ctypes.CDLL(str(link))

@@ -52,7 +52,7 @@ static void *allocate(size_t bytes) {
 static int32_t number(const char *option, const char *text, int32_t least) {
   char *end;
   const long value = strtol(text, &end, 10);
-  if (!*text || *end || value < least || value > 1000000) stop("%s %s: a whole number, at least %d", option, text, least);
+  if (!*text || *end || value < least || value > 1000000) stop("%s %s: a whole number, at least %d and at most 1000000", option, text, least);
   return (int32_t)value;
 }
 
@@ -166,7 +166,10 @@ static void print_json_text(const char *text) {
   putchar('"');
   for (; *text; text++) {
     if (*text == '"' || *text == '\\') putchar('\\');
-    putchar(*text);
+    if ((unsigned char)*text < ' ')
+      printf("\\u%04x", (unsigned)*text);
+    else
+      putchar(*text);
   }
   putchar('"');
 }

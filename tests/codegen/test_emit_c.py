@@ -69,3 +69,11 @@ def test_memory_must_be_planned() -> None:
     unplanned = {name: replace(buffer, offset=None) for name, buffer in program.buffers.items()}
     with pytest.raises(ValueError, match="plan-memory"):
         emit_model_c(replace(program, buffers=unplanned), TARGET)
+
+
+def test_different_kernels_of_one_name_are_not_merged() -> None:
+    program = toy_program()
+    kernel = replace(program.calls[0].kernel, params=())  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="two different kernels are named pcc_toy_scale_rows"):
+        _ = _with_call(program, kernel=kernel).kernels
+    assert [kernel.name for kernel in program.kernels] == ["pcc_toy_gather", "pcc_toy_scale_rows"]

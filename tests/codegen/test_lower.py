@@ -16,6 +16,7 @@ from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.codegen.select_kernels import SelectKernels
+from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline
@@ -144,3 +145,25 @@ def test_a_model_that_returns_its_input_gets_a_copy() -> None:
     whole, part = interpret(program, [x.numpy()])
     np.testing.assert_array_equal(whole, x.numpy())
     np.testing.assert_array_equal(part, x[:, 1:].numpy())
+
+
+class TakesNothing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 3:] + 1
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "message"),
+    [
+        (
+            nn.Conv2d(3, 4, 3),
+            (0, 3, 8, 8),
+            r"node \w+: the input has the shape \(0, 3, 8, 8\), which holds no elements: what has a size of 0 cannot be compiled",
+        ),
+        (TakesNothing(), (1, 3, 4, 4), r"node \w+: the result of \S+ has the shape \(1, 0, 4, 4\), which holds no elements"),
+    ],
+)
+def test_what_holds_no_elements_is_refused(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    graph = PassManager(parse_pipeline("decompose,canonicalize"))(import_module(module, (torch.zeros(shape),))).graph_module
+    with pytest.raises(PccError, match=message):
+        lower(graph, "net", 8)

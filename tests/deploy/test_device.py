@@ -5,15 +5,20 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pcc.codegen.interpret import interpret
+from pcc.codegen.objects import compile_kernels
 from pcc.deploy import Host, Qemu, device_named
 from pcc.errors import PccError
-from pcc.package import open_package
+from pcc.package import PackageSpec, TargetBuild, build_package, new_package, open_package
+from pcc.package.files import file_record
+from pcc.runtime.loader import load
+from pcc.target import TARGETS
 from tests.toy import toy_inputs, toy_package, toy_program
 
 PROGRAM = toy_program()
@@ -71,6 +76,50 @@ def test_wrong_inputs() -> None:
         Host().run(package, [INPUTS[0], INPUTS[1].T])
 
 
+def _with_runner(package: Path, script: str) -> Path:
+    """The package with another program as its runner."""
+    runner = package / "bin/x86_64-linux/pcc-run"
+    runner.write_text(f"#!/bin/sh\n{script}\n")
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["files"]["bin/x86_64-linux/pcc-run"] = json.loads(file_record(runner).model_dump_json())
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    return package
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("head -c 100000 /dev/urandom", "its runner did not print what this pcc reads .*: compile the package again"),
+        ("", "its runner did not print what this pcc reads"),
+        ("echo '{\"median\": NaN}'", "its runner did not print what this pcc reads"),
+        ("head -c 100000 /dev/zero | tr '\\0' '['", "its runner did not print what this pcc reads"),
+        ("cat /dev/zero", "pcc-run printed more than 1 MiB and was stopped"),
+        ("cat /dev/zero >&2", "pcc-run printed more than 1 MiB and was stopped"),
+        ("kill -SEGV $$", r"host: the program was stopped by SIGSEGV \(Segmentation fault\)"),
+        ("kill -ILL $$", "host: the program was stopped by SIGILL"),
+        ("exit 3", "host: the program ended with status 3 and said nothing"),
+        ("echo one >&2; printf 'two \\033[31m \\377 three\\n' >&2; exit 2", "host: two \\[31m \N{REPLACEMENT CHARACTER} three$"),
+        ("head -c 100000 /dev/urandom >&2; exit 2", "host: "),
+    ],
+)
+def test_runner_that_may_do_anything(copy: Path, script: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcc.deploy.process.OUTPUT_BYTES", 1 << 20)
+    package = open_package(_with_runner(copy, script))
+    for use in (Host().bench, Host().selftest):
+        with pytest.raises(PccError, match=message) as caught:
+            use(package)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
+
+
+def test_runner_that_writes_no_outputs(copy: Path) -> None:
+    with pytest.raises(PccError, match="its runner wrote no output 'first': compile it again"):
+        Host().run(open_package(_with_runner(copy, "exit 0")), INPUTS)
+    (copy / "bin/x86_64-linux/pcc-run").chmod(0o644)
+    with pytest.raises(PccError, match=r"cannot start .*pcc-run on host: Permission denied"):
+        Host().run(open_package(copy), INPUTS)
+
+
 def test_bench() -> None:
     result = Host().bench(open_package(toy_package()), threads=2, warmup=1, runs=30, profile=True)
     assert (result.model, result.threads, result.warmup, result.runs) == ("toy", 2, 1, 30)
@@ -78,6 +127,22 @@ def test_bench() -> None:
     assert [(call.layer, call.kernel) for call in result.calls] == [(call.layer, call.kernel.name) for call in PROGRAM.calls]
     assert 0 < sum(call.seconds for call in result.calls)
     assert not Host().bench(open_package(toy_package()), runs=1).calls
+
+
+def test_names_of_any_kind_reach_the_reports(tmp_path: Path) -> None:
+    names = ["*/ ??/", "a\nb\t\x01", 'a"b\\', "größe 图", "%s%n", "???"]
+    program = toy_program(depth=3)
+    program = replace(program, calls=tuple(replace(call, layer=name) for call, name in zip(program.calls, names, strict=True)))
+    program = replace(program, outputs=tuple(replace(port, name=name) for port, name in zip(program.outputs, names, strict=False)))
+    target = TARGETS["x86_64-linux"]
+    objects = [compiled.object for compiled in compile_kernels(program.kernels, target)]
+    with new_package(tmp_path / "out") as staging:
+        build_package(PackageSpec("toy", [TargetBuild(target, program, objects)]), staging)
+    result = Host().bench(open_package(tmp_path / "out"), runs=1, profile=True)
+    assert [call.layer for call in result.calls] == names
+    with load(tmp_path / "out") as model:
+        assert [call.layer for call in model.profile()] == names
+        assert [port.name for port in model.outputs] == names[:2]
 
 
 def test_bench_for_people() -> None:

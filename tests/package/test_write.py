@@ -1,22 +1,22 @@
 """Packages as written: what is in them, and that a package is there whole or not at all."""
 
-import errno
-import json
-import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pcc.codegen.program import Program
 from pcc.errors import PccError
-from pcc.package import PackageSpec, SelfTest, TargetBuild, build_package, new_package, open_package
+from pcc.package import PackageSpec, SelfTest, TargetBuild, build_package, new_package, open_package, package_files
 from pcc.package.header import model_header
-from pcc.package.toolchain import run_tool, zig
+from pcc.package.toolchain import RUNTIME, run_tool, zig
 from pcc.target import TARGETS
-from tests.toy import toy_inputs, toy_package, toy_program
+from tests.toy import PREPROCESSING, toy_inputs, toy_package, toy_program
 
 
 def test_every_file_is_listed() -> None:
@@ -31,7 +31,7 @@ def test_every_file_is_listed() -> None:
 
 def test_manifest() -> None:
     manifest = open_package(toy_package()).manifest
-    assert (manifest.name, manifest.preprocessing, manifest.notes) == ("toy", {"size": 13}, {"pipeline": "none"})
+    assert (manifest.name, manifest.preprocessing, manifest.notes) == ("toy", PREPROCESSING, {"pipeline": "none"})
     assert [(port.name, port.shape, port.dtype) for port in manifest.inputs] == [("image", (1, 37, 13), "float32"), ("other", (37, 13), "float32")]
     assert open_package(toy_package()).labels() == ["cat", "dog"]
     program = toy_program()
@@ -55,15 +55,61 @@ def test_headers_are_c_and_cxx(tmp_path: Path) -> None:
         run_tool([*command, "-c", str(tmp_path / name), "-o", str(tmp_path / "use.o")])
 
 
+NAMES = ["*/ int x", "??/", "a\nb", "\x07\x1b[31m", "größe 图", '"', "\\", "a\\", "/*", "%s", "*", "?", "\u202e", "\ud800", "\0", "??/\n*/"]
+"""Outputs' names that would break C if they were written as they are."""
+
+
+def _with_output_names(names: Sequence[str]) -> Program:
+    program = toy_program()
+    return replace(program, outputs=tuple(replace(program.outputs[0], name=name) for name in names))
+
+
+def test_names_do_not_break_the_header(tmp_path: Path) -> None:
+    (tmp_path / "toy.h").write_text(model_header(_with_output_names(NAMES)), encoding="ascii")
+    lines = [f'_Static_assert(TOY_OUTPUT_{index}_ELEMENTS == 481, "");' for index in range(len(NAMES))]
+    (tmp_path / "use.c").write_text("\n".join(['#include "toy.h"', "int last = TOY_OUTPUTS;", *lines, ""]))
+    for flags in (["-trigraphs"], ["-fno-trigraphs"]):
+        command = [*zig(), "cc", "-target", "x86_64-linux-musl", "-Wall", "-Wextra", "-Werror", "-std=c11", *flags, f"-I{RUNTIME}"]
+        run_tool([*command, "-c", str(tmp_path / "use.c"), "-o", str(tmp_path / "use.o")])
+
+
+def test_two_models_of_one_c_name_are_told(tmp_path: Path) -> None:
+    for name in ("toy-net", "Toy_net", "toy-nets"):
+        (tmp_path / f"{name}.h").write_text(model_header(toy_program(name)))
+    command = [*zig(), "cc", "-target", "x86_64-linux-musl", f"-I{RUNTIME}", "-c", str(tmp_path / "use.c"), "-o", str(tmp_path / "use.o")]
+    (tmp_path / "use.c").write_text('#include "toy-net.h"\n#include "toy-nets.h"\n#include "toy-net.h"\n')
+    run_tool(command)
+    (tmp_path / "use.c").write_text('#include "toy-net.h"\n#include "Toy_net.h"\n')
+    with pytest.raises(PccError, match="two models are both TOY_NET_ in C"):
+        run_tool(command)
+
+
 def _spec(name: str = "toy") -> PackageSpec:
     return PackageSpec(name, [TargetBuild(TARGETS["x86_64-linux"], toy_program(name), [])])
 
 
-@pytest.mark.parametrize("name", ["", "1net", "a/b", "a b", "../x", "é"])
+@pytest.mark.parametrize("name", ["", "1net", "a/b", "a b", "../x", "é", "pcc", "PCC"])
 def test_names_that_cannot_be_a_library(name: str, tmp_path: Path) -> None:
     with pytest.raises(PccError, match="cannot name a library"):
         build_package(replace(_spec(), name=name), tmp_path)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(PccError, match="cannot name a library"):
+        package_files(name, [])
+
+
+def test_what_a_package_cannot_hold(tmp_path: Path) -> None:
+    for spec, message in (
+        (replace(_spec(), labels=["cat", "two\nlines"]), "label 1 has a line break"),
+        (replace(_spec(), preprocessing={"size": 13}), "the preprocessing is not one that a package can hold: resize: Field required"),
+    ):
+        with pytest.raises(PccError, match=message):
+            build_package(spec, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_are_known_before_any_work() -> None:
+    planned = package_files("toy", list(TARGETS.values()))
+    assert not [file for file in open_package(toy_package()).manifest.files if not any(fnmatchcase(file, form) for form in planned)]
 
 
 def test_selftest_must_fit_the_model(tmp_path: Path) -> None:
@@ -74,77 +120,10 @@ def test_selftest_must_fit_the_model(tmp_path: Path) -> None:
         _write_selftest(SelfTest([toy_inputs(program)[0], np.zeros((13, 37))], []), program, tmp_path)
 
 
-def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-
-    def interrupted(error: type[BaseException]) -> None:
-        with new_package(out) as staging:
-            (staging / "half").write_text("done")
-            raise error
-
-    for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error):
-            interrupted(error)
-        assert list(out.parent.iterdir()) == []
-
-
 def test_kernels_that_do_not_link_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(PccError, match=r"undefined symbol: pcc_toy_") as caught, new_package(tmp_path / "out") as staging:
         build_package(_spec(), staging)
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_replaces_an_older_package_only_when_done(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for content in ("old", "new"):
-        with new_package(out) as staging:
-            (staging / "manifest.json").write_text(json.dumps(content))
-            assert not out.exists() or json.loads((out / "manifest.json").read_text()) == "old"
-        assert json.loads((out / "manifest.json").read_text()) == content
-    with pytest.raises(RuntimeError), new_package(out):
-        raise RuntimeError
-    assert json.loads((out / "manifest.json").read_text()) == "new"
-    assert list(tmp_path.iterdir()) == [out]
-    assert out.stat().st_mode & 0o777 == 0o755
-
-
-def test_an_empty_folder_may_become_a_package(tmp_path: Path) -> None:
-    with new_package(tmp_path) as staging:
-        (staging / "manifest.json").write_text("{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
-
-
-def test_never_replaces_what_is_no_package(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("data")
-    for out in (tmp_path, tmp_path / "precious"):
-        with pytest.raises(PccError, match="exists and is not a pcc package"), new_package(out):
-            pytest.fail("the block must not run")
-    assert (tmp_path / "precious").read_text() == "data"
-
-
-def test_unwritable_output_is_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PccError, match=r"cannot write .*/file/out: "), new_package(tmp_path / "file" / "out"):
-        pytest.fail("the block must not run")
-    if os.geteuid():
-        tmp_path.chmod(0o555)
-        with pytest.raises(PccError, match="Permission denied"), new_package(tmp_path / "out"):
-            pytest.fail("the block must not run")
-    with pytest.raises(PccError, match=r"cannot write /proc/out"), new_package(Path("/proc/out")):
-        pytest.fail("the block must not run")
-
-
-def test_a_full_disk_is_one_line_and_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    def compile_with(error: OSError) -> None:
-        with new_package(tmp_path / "out") as staging:
-            (staging / "half").write_text("done")
-            raise error
-
-    with pytest.raises(PccError, match=r"cannot write .*/out: No space left on device"):
-        compile_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    with pytest.raises(FileNotFoundError, match=r"weights\.pt"):
-        compile_with(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "weights.pt"))
     assert list(tmp_path.iterdir()) == []
 
 

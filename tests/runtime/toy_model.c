@@ -41,7 +41,11 @@ static const struct pcc_port outputs[] = {{"z", dims, 2, ITEMS * 4, 8192}};
 const struct pcc_model pcc_model = {
     .name = "toy",
     .target = "this computer",
-    .isa = "none",
+#ifdef __x86_64__
+    .isa = "avx2",
+#else
+    .isa = "neon",
+#endif
     .library = "libtoy.so",
     .abi = "none",
     .arena_bytes = 12288,
