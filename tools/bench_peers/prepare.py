@@ -1,0 +1,95 @@
+"""A network's files: the same weights as an ONNX file, as PyTorch's exported program, and as pcc's package; an input, and the output in float64."""
+
+import copy
+import hashlib
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+import pcc
+from tools.bench_peers.adapters.adapter import EXPORTED, ONNX, PACKAGE
+from tools.bench_peers.networks import Network, macs
+
+OPSET = 13
+"""Of the ONNX file: the newest that DeepSparse reads."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready to run, in a folder."""
+
+    network: Network
+    folder: Path
+    dense_macs: int
+    kept_macs: int
+
+    def reference(self) -> np.ndarray:
+        """The output in float64."""
+        return np.load(self.folder / "reference.npy")
+
+
+def prepare(network: Network, root: Path, compiled: bool) -> Prepared:
+    """Writes the files below ``root``. Files of the same weights that are there, with what engines converted them to, are kept.
+
+    pcc's package, where it is wanted (``compiled``), is made anew: pcc is what changes.
+    """
+    folder, module = root / network.name.replace(":", "-"), network.module()
+    image = torch.randn(network.input_shape, generator=torch.Generator().manual_seed(0))
+    stamp, weights = folder / "weights.txt", _digest(module)
+    if not (stamp.is_file() and stamp.read_text() == weights):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        np.save(folder / "input.npy", image.numpy())
+        with torch.inference_mode():
+            np.save(folder / "reference.npy", copy.deepcopy(module).double()(image.double()).numpy())
+        export_onnx(module, image, folder / ONNX)
+        torch.export.save(torch.export.export(module, (image,)), folder / EXPORTED)
+        stamp.write_text(weights)
+    if compiled:
+        shutil.rmtree(folder / PACKAGE, ignore_errors=True)
+        pcc.compile(module, (image,), folder / PACKAGE)
+    return Prepared(network, folder, *macs(module, network.input_shape))
+
+
+def export_onnx(module: nn.Module, image: torch.Tensor, path: Path) -> None:
+    """By PyTorch's TorchScript exporter, which folds batch norms. Convolutions and linear layers get the names of their modules.
+
+    The exporter keeps the order of the calls, so the n-th layer of the file is the n-th that runs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET, input_names=["input"], output_names=["output"])
+    model, names = onnx.load(path), _calls(module, image)
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    for node, name in zip(layers, names, strict=True):
+        node.name = name
+    onnx.save(model, path)
+
+
+def _calls(module: nn.Module, image: torch.Tensor) -> list[str]:
+    """Paths of the convolutions and linear layers in the order in which they run."""
+    called: list[str] = []
+    hooks = [
+        part.register_forward_hook(lambda *_, path=path: called.append(path))
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    with torch.inference_mode():
+        module(image)
+    for hook in hooks:
+        hook.remove()
+    return called
+
+
+def _digest(module: nn.Module) -> str:
+    """Changes when weights do, or PyTorch, whose exported programs the engines read."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name, value in module.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
