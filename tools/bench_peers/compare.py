@@ -1,7 +1,7 @@
 """Measures one network in all engines: agreement, rounds in which they take turns, then the best peers against pcc in pairs."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,7 @@ class Comparison:
                 found[name] = dict(seconds)
         return found
 
-    def _turn(self, name: str, seconds: float) -> Sequence[float]:
+    def _turn(self, name: str, seconds: float) -> list[float]:
         """Times of one turn; none, from now on, for an engine that fails."""
         if name not in self.workers:
             return []

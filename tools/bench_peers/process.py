@@ -34,17 +34,19 @@ class WorkerProcess:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The worker's answer. `EngineFailed` if it is an error, or none comes."""
-        assert self._process.stdin and self._process.stdout
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert answers is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
         except BrokenPipeError:
             raise EngineFailed(self._end()) from None
-        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([answers], [], [], PATIENCE)
         if not ready:
             self.close()
             raise EngineFailed(f"no answer to '{request['do']}' in {PATIENCE:.0f} seconds")
-        line = self._process.stdout.readline()
+        line = answers.readline()
         if not line:
             raise EngineFailed(self._end())
         answer = json.loads(line)

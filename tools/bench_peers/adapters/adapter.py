@@ -18,7 +18,7 @@ class Adapter(ABC):
         self.converted = converted
         """Where `convert` has put what it made."""
 
-    def convert(self, into: Path) -> None:
+    def convert(self, into: Path) -> None:  # noqa: B027
         """Makes the engine's own files of the network's; called once, without a clock. Nothing where the engine reads them as they are."""
 
     @abstractmethod
