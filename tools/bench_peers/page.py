@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.networks import NETWORKS
+from tools.bench_peers.onnx_file import attribute
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
 from tools.table import table
 
@@ -72,18 +73,13 @@ def timings(result: Result) -> str:
 def layers(result: Result) -> str:
     """The table of pcc's layers beside the same ones elsewhere, by the engines' own profilers; the slowest of pcc's first."""
     ours = result.layers.get("pcc", {})
-    others = [name for name in result.layers if name != "pcc"]
-    rows = []
-    for layer, seconds in sorted(ours.items(), key=lambda item: -item[1]):
-        found = [layer_seconds(result.layers[name], layer) for name in others]
-        if any(found):
-            rows.append([layer, _ms(seconds), *(_ms(other) if other else "" for other in found)])
+    others = {name: attribute(seconds, list(ours)) for name, seconds in result.layers.items() if name != "pcc"}
+    rows = [
+        [layer, _ms(seconds), *(_ms(found[layer]) if layer in found else "-" for found in others.values())]
+        for layer, seconds in sorted(ours.items(), key=lambda item: -item[1])
+        if any(layer in found for found in others.values())
+    ]
     return table(["layer", "pcc", *(ENGINES[name].title for name in others)], rows)
-
-
-def layer_seconds(layers: dict[str, float], path: str) -> float:
-    """The time of a module's layer among an engine's names: the path itself, or the path and what the engine appends after a slash."""
-    return sum(seconds for name, seconds in layers.items() if name == path or name.startswith(f"{path}/"))
 
 
 def _cell(result: Result, engine: str) -> str:

@@ -3,21 +3,17 @@
 import copy
 import hashlib
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import nn
 
 import pcc
 from tools.bench_peers.adapters.adapter import EXPORTED, ONNX, PACKAGE
 from tools.bench_peers.networks import Network, macs
-
-OPSET = 13
-"""Of the ONNX file: the newest that DeepSparse reads."""
+from tools.bench_peers.onnx_file import export_onnx
 
 
 @dataclass(frozen=True)
@@ -55,36 +51,6 @@ def prepare(network: Network, root: Path, compiled: bool) -> Prepared:
         shutil.rmtree(folder / PACKAGE, ignore_errors=True)
         pcc.compile(module, (image,), folder / PACKAGE)
     return Prepared(network, folder, *macs(module, network.input_shape))
-
-
-def export_onnx(module: nn.Module, image: torch.Tensor, path: Path) -> None:
-    """By PyTorch's TorchScript exporter, which folds batch norms. Convolutions and linear layers get the names of their modules.
-
-    The exporter keeps the order of the calls, so the n-th layer of the file is the n-th that runs.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET, input_names=["input"], output_names=["output"])
-    model, names = onnx.load(path), _calls(module, image)
-    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    for node, name in zip(layers, names, strict=True):
-        node.name = name
-    onnx.save(model, path)
-
-
-def _calls(module: nn.Module, image: torch.Tensor) -> list[str]:
-    """Paths of the convolutions and linear layers in the order in which they run."""
-    called: list[str] = []
-    hooks = [
-        part.register_forward_hook(lambda *_, path=path: called.append(path))
-        for path, part in module.named_modules()
-        if isinstance(part, nn.Conv2d | nn.Linear)
-    ]
-    with torch.inference_mode():
-        module(image)
-    for hook in hooks:
-        hook.remove()
-    return called
 
 
 def _digest(module: nn.Module) -> str:

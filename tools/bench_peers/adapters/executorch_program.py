@@ -21,8 +21,11 @@ class Adapter(adapter.Adapter):
         (into / "model.pte").write_bytes(program.buffer)
 
     def load(self) -> None:
+        """On one thread: left alone it takes one for each core of the machine, those that its process may not use included."""
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
+        _unsafe_reset_threadpool(1)
         self.program = Runtime.get().load_program(self.converted / "model.pte")
         self.method = self.program.load_method("forward")
 

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,10 +20,10 @@ class Adapter(adapter.Adapter):
     def feed(self, image: np.ndarray) -> None:
         self.inputs = {self.session.get_inputs()[0].name: image}
 
-    def run(self) -> list[np.ndarray]:
+    def run(self) -> Any:
         return self.session.run(None, self.inputs)
 
-    def output(self, result: list[np.ndarray]) -> np.ndarray:
+    def output(self, result: Any) -> np.ndarray:
         return result[0]
 
     def version(self) -> str:
