@@ -64,8 +64,7 @@ class Comparison:
         try:
             interpreter = engine.environment.make() if engine.environment else Path(sys.executable)
             log = prepared.folder / "logs" / f"{engine.name}.txt"
-            command = [interpreter, "-m", "tools.bench_peers.worker", engine.adapter, prepared.folder, str(self.machine.pinned)]
-            worker = self._stack.enter_context(WorkerProcess(command, log, engine.variables))
+            worker = self._stack.enter_context(start(interpreter, engine, prepared.folder, self.machine.pinned, log))
             about = worker.ask(do="load")
             error = disagreement(worker, prepared, engine.name)
         except (Unavailable, EngineFailed) as reason:
@@ -124,6 +123,12 @@ class Comparison:
         self.workers.pop(name).close()
         del self.timings[name]
         self.not_run[name] = str(reason)
+        print(f"  {name}: stopped: {reason}", file=sys.stderr, flush=True)
+
+
+def start(interpreter: Path, engine: Engine, folder: Path, core: int, log: Path) -> WorkerProcess:
+    """The worker of an engine, with a network's folder."""
+    return WorkerProcess([interpreter, "-m", "tools.bench_peers.worker", engine.adapter, folder, str(core)], log, engine.variables)
 
 
 def disagreement(worker: WorkerProcess, prepared: Prepared, name: str) -> float:

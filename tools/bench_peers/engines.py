@@ -13,7 +13,7 @@ class Engine:
     name: str
     title: str
     adapter: str
-    """Module of `tools.bench_peers.adapters` with a class ``Adapter``."""
+    """Module with a class ``Adapter``."""
     environment: Environment | None = None
     """None: this program's own."""
     uses_zeros: bool = False
@@ -22,28 +22,29 @@ class Engine:
     """Environment variables of its process."""
 
 
+_ADAPTERS = "tools.bench_peers.adapters"
 _TORCH = "torch==2.13.0"
 _NUMPY = "numpy==2.4.6"
 _MNN = Environment("mnn", ("MNN==3.6.1", _NUMPY))
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _ENGINES = (
-    Engine("pcc", "pcc", "pcc_package", uses_zeros=True),
-    Engine("onnxruntime", "ONNX Runtime", "onnx_runtime", Environment("onnxruntime", ("onnxruntime==1.31.1", _NUMPY))),
-    Engine("openvino", "OpenVINO", "open_vino", Environment("openvino", ("openvino==2026.4.1", _NUMPY))),
-    Engine("mnn", "MNN", "mnn_module", _MNN),
-    Engine("mnn-sparse", "MNN, sparse", "mnn_sparse", _MNN, uses_zeros=True),
-    Engine("ncnn", "ncnn", "ncnn_net", Environment("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", _NUMPY)), variables=_ONE_THREAD),
-    Engine("executorch", "ExecuTorch", "executorch_program", Environment("executorch", (_TORCH, "executorch==1.5.1"))),
-    Engine("litert", "LiteRT", "litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))),
+    Engine("pcc", "pcc", f"{_ADAPTERS}.pcc_package", uses_zeros=True),
+    Engine("onnxruntime", "ONNX Runtime", f"{_ADAPTERS}.onnx_runtime", Environment("onnxruntime", ("onnxruntime==1.31.1", _NUMPY))),
+    Engine("openvino", "OpenVINO", f"{_ADAPTERS}.open_vino", Environment("openvino", ("openvino==2026.4.1", _NUMPY))),
+    Engine("mnn", "MNN", f"{_ADAPTERS}.mnn_module", _MNN),
+    Engine("mnn-sparse", "MNN, sparse", f"{_ADAPTERS}.mnn_sparse", _MNN, uses_zeros=True),
+    Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", Environment("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", _NUMPY)), variables=_ONE_THREAD),
+    Engine("executorch", "ExecuTorch", f"{_ADAPTERS}.executorch_program", Environment("executorch", (_TORCH, "executorch==1.5.1"))),
+    Engine("litert", "LiteRT", f"{_ADAPTERS}.litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))),
     Engine(
         "deepsparse",
         "DeepSparse",
-        "deepsparse_engine",
+        f"{_ADAPTERS}.deepsparse_engine",
         Environment("deepsparse", ("deepsparse==1.8.0", "protobuf<5"), python="3.10"),
         uses_zeros=True,
     ),
-    Engine("inductor", "torch inductor", "torch_inductor", Environment("inductor", (_TORCH, _NUMPY)), variables=_ONE_THREAD),
+    Engine("inductor", "torch inductor", f"{_ADAPTERS}.torch_inductor", Environment("inductor", (_TORCH, _NUMPY)), variables=_ONE_THREAD),
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
 """By name, in the order of the table's columns; pcc is the first."""

@@ -1,7 +1,7 @@
 """The worker process: one engine with one network. It runs in the engine's own environment, needs the standard library and NumPy, and Python 3.10.
 
-``python -m tools.bench_peers.worker ADAPTER FOLDER CORE`` reads requests from standard input and writes answers to standard output, a JSON object a line.
-What engines print goes to standard error.
+``python -m tools.bench_peers.worker MODULE FOLDER CORE`` takes the module's class ``Adapter``, reads requests from standard input and writes answers to
+standard output, a JSON object a line. What engines print goes to standard error.
 
     {"do": "load"}                               converts (once) and loads the network, and feeds it: {"version": ..., "evidence": {...}}
     {"do": "time", "warmup": 2, "seconds": 0.5}  runs it for so long: {"seconds": [...], "processor": ...}
@@ -93,8 +93,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # engines print, some when they are imported: not among the answers
     os.sched_setaffinity(0, {core})  # before the engine counts processors
-    module = importlib.import_module(f"tools.bench_peers.adapters.{name}")
-    worker = Worker(module.Adapter(folder, folder / "converted" / name), np.load(folder / "input.npy"))
+    module = importlib.import_module(name)
+    worker = Worker(module.Adapter(folder, folder / "converted" / name.rpartition(".")[2]), np.load(folder / "input.npy"))
     serve(worker, sys.stdin, answers)
 
 
