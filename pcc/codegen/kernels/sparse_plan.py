@@ -32,7 +32,7 @@ class Machine:
 
     With 16 lanes they are fitted to a Zen 4 core (best times of layers of VGG-16 and ResNet-50, 4 to 12 patterns, groups of 1, 2 and 4), with 8 lanes
     to the same core with half vectors. With 4 lanes (NEON) they are executed instructions, of the inner loops as compiled and fitted for the rest to
-    counts of whole layers (`tools/instructions.py`; all plans of 3x3 and 1x1 layers of 64 to 512 channels, 4 and 9 taps, groups of 1, 2 and 4): the
+    counts of whole layers (`tools/count_arm64/forms.py`; all plans of 3x3 and 1x1 layers of 64 to 512 channels, 4 and 9 taps, groups of 1, 2 and 4): the
     plan chosen executes at most 5 % more than the best one. A multiply-add of the dense kernel takes 1.44 of them, so a sparse kernel has to win by
     more than it may cost in time: llvm-mca gives 0.5 cycles a multiply-add for dense and gather, 0.63 for scatter on neoverse-n1; on cortex-a55 1.7
     for dense, 3.1 for scatter, and 4.3, 2.0 and 1.3 for gather with groups of 1, 2 and 4.

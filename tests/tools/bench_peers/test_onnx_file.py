@@ -35,7 +35,7 @@ def test_layers_have_their_modules_names(tmp_path: Path) -> None:
     assert named["second"] == "second/Conv"
     assert [node.output[0] for node in model.graph.node if node.op_type in ("Relu", "Add")] == ["first.0/Relu", "second+project/Add", "second+project/Relu"]
     (output,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, {"input": image.numpy()})
-    assert np.allclose(output, module(image).detach().numpy(), atol=1e-5)
+    assert np.allclose(np.asarray(output), module(image).detach().numpy(), atol=1e-5)
 
 
 def test_times_go_to_layers() -> None:
