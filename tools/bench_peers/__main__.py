@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -12,12 +11,11 @@ from tools.bench_peers.compare import Comparison, Entrant
 from tools.bench_peers.engines import ENGINES, Engine
 from tools.bench_peers.machine import Machine, this_machine
 from tools.bench_peers.networks import NETWORKS, Network, dense, network_named
-from tools.bench_peers.page import timings, write_page
+from tools.bench_peers.page import timings
 from tools.bench_peers.prepare import Prepared, prepare
-from tools.bench_peers.result import Result, load_results
+from tools.bench_peers.result import Result
+from tools.performance import NETWORK_FILES, RESULTS, write_page
 
-FOLDER = Path("out/bench_peers")
-RESULTS = FOLDER / "results"
 ON_DENSE = "deepsparse"
 """Runs a pruned network with dense weights, too: an engine that gains from zeros, and may be the fastest dense one."""
 
@@ -45,7 +43,7 @@ def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bo
         options = [*(["--engines", engines] if engines else []), "--rounds", str(rounds)]
         command = f"python -m tools.bench_peers {shlex.join([network.name, *options])}"
         measure(network, chosen, rounds, machine, command).save(RESULTS)
-    write_page(load_results(RESULTS))
+    write_page()
 
 
 def choose(names: str | None) -> list[Engine]:
@@ -60,7 +58,7 @@ def choose(names: str | None) -> list[Engine]:
 def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: Machine, command: str) -> Result:
     """Runs one network in all the engines, says what was found, and returns it."""
     print(f"{network.name}: preparing", file=sys.stderr, flush=True)
-    prepared = prepare(network, FOLDER / "networks", compiled=True)
+    prepared = prepare(network, NETWORK_FILES, compiled=True)
     with Comparison(machine) as comparison:
         for name, title, entrant in entrants(prepared, engines):
             comparison.enter(name, title, entrant)
@@ -97,7 +95,7 @@ def entrants(prepared: Prepared, engines: Sequence[Engine]) -> list[tuple[str, s
                 (
                     f"{engine.name} dense",
                     f"{engine.title}, dense weights",
-                    Entrant(engine, prepare(dense(prepared.network), FOLDER / "networks", compiled=False)),
+                    Entrant(engine, prepare(dense(prepared.network), NETWORK_FILES, compiled=False)),
                 )
             )
     return found

@@ -1,7 +1,7 @@
 """Measures one network in all engines: agreement, rounds in which they take turns, then the best peers against pcc in pairs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +64,7 @@ class Comparison:
         try:
             interpreter = engine.environment.make() if engine.environment else Path(sys.executable)
             log = prepared.folder / "logs" / f"{engine.name}.txt"
-            worker = self._stack.enter_context(start(interpreter, engine, prepared.folder, self.machine.pinned, log))
+            worker = self._stack.enter_context(start([interpreter], engine, prepared.folder, self.machine.pinned, log))
             about = worker.ask(do="load")
             error = disagreement(worker, prepared, engine.name)
         except (Unavailable, EngineFailed) as reason:
@@ -126,17 +126,22 @@ class Comparison:
         print(f"  {name}: stopped: {reason}", file=sys.stderr, flush=True)
 
 
-def start(interpreter: Path, engine: Engine, folder: Path, core: int, log: Path) -> WorkerProcess:
-    """The worker of an engine, with a network's folder."""
-    return WorkerProcess([interpreter, "-m", "tools.bench_peers.worker", engine.adapter, folder, str(core)], log, engine.variables)
+def start(python: Sequence[str | Path], engine: Engine, folder: Path, core: int, log: Path) -> WorkerProcess:
+    """The worker of an engine with a network's folder; ``python`` are the words that start its Python."""
+    return WorkerProcess([*python, "-m", "tools.bench_peers.worker", engine.adapter, folder, str(core)], log, engine.variables)
 
 
 def disagreement(worker: WorkerProcess, prepared: Prepared, name: str) -> float:
-    """Largest difference of an engine's output from PyTorch's in float64, to the largest value there; infinite where the sizes differ."""
+    """The `difference` of an engine's output from PyTorch's in float64."""
     path = prepared.folder / f"output-{name}.npy"
     worker.ask(do="output", path=str(path))
-    output, expected = np.load(path), prepared.reference()
+    output = np.load(path)
     path.unlink()
+    return difference(output, prepared.reference())
+
+
+def difference(output: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, to the largest expected value; infinite where the sizes differ."""
     if output.size != expected.size:
         return float("inf")
     return float(np.abs(output.reshape(expected.shape) - expected).max() / np.abs(expected).max())

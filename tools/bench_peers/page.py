@@ -1,7 +1,6 @@
-"""docs/performance.md, written from the results that lie on this machine."""
+"""The part of docs/performance.md about times."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.networks import NETWORKS
@@ -9,7 +8,6 @@ from tools.bench_peers.onnx_file import attribute
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
 from tools.table import table
 
-PAGE = Path("docs/performance.md")
 QUIET = 0.05
 """Part of the time that other work may take before a table says so."""
 
@@ -25,10 +23,6 @@ fastest peer that gains nothing from zeros, DeepSparse with dense weights among 
 
 Written by `python -m tools.bench_peers --page` from the results of the commands that stand beside the tables.
 """
-
-
-def write_page(results: Sequence[Result], path: Path = PAGE) -> None:
-    path.write_text(page(results), encoding="utf-8")
 
 
 def page(results: Sequence[Result]) -> str:

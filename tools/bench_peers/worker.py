@@ -5,6 +5,7 @@ standard output, a JSON object a line. What engines print goes to standard error
 
     {"do": "load"}                               converts (once) and loads the network, and feeds it: {"version": ..., "evidence": {...}}
     {"do": "time", "warmup": 2, "seconds": 0.5}  runs it for so long: {"seconds": [...], "processor": ...}
+    {"do": "mark"}                               runs it once between two readings of the thread's clock, for who watches system calls: {}
     {"do": "output", "path": ...}                runs it and saves the output as .npy: {}
     {"do": "layers", "runs": 5}                  times its layers: {"layers": {name: seconds}, or null where the engine does not say}
 
@@ -18,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any, TextIO
 
 import numpy as np
@@ -59,6 +60,12 @@ class Worker:
             self.adapter.run()
             times.append(perf_counter() - start)
         return {"seconds": times, "processor": (process_time() - processor) / (perf_counter() - begin)}
+
+    def do_mark(self) -> dict[str, Any]:
+        thread_time()
+        self.adapter.run()
+        thread_time()
+        return {}
 
     def do_output(self, path: str) -> dict[str, Any]:
         np.save(path, self.adapter.output(self.adapter.run()))

@@ -16,7 +16,7 @@ TOY = Engine("toy", "Toy", "tests.tools.bench_peers.toy_engine")
 
 def _worker(folder: Path, image: np.ndarray) -> WorkerProcess:
     np.save(folder / "input.npy", image)
-    return start(Path(sys.executable), TOY, folder, max(os.sched_getaffinity(0)), folder / "log.txt")
+    return start([sys.executable], TOY, folder, max(os.sched_getaffinity(0)), folder / "log.txt")
 
 
 def test_a_worker_answers(tmp_path: Path) -> None:
