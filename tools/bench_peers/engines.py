@@ -34,7 +34,7 @@ _ENGINES = (
     Engine("openvino", "OpenVINO", f"{_ADAPTERS}.open_vino", Environment("openvino", ("openvino==2026.4.1", _NUMPY))),
     Engine("mnn", "MNN", f"{_ADAPTERS}.mnn_module", _MNN),
     Engine("mnn-sparse", "MNN, sparse", f"{_ADAPTERS}.mnn_sparse", _MNN, uses_zeros=True),
-    Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", Environment("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", _NUMPY)), variables=_ONE_THREAD),
+    Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", Environment("ncnn", ("ncnn==1.0.20261020", _NUMPY), alone=("pnnx==20261020",)), variables=_ONE_THREAD),
     Engine("executorch", "ExecuTorch", f"{_ADAPTERS}.executorch_program", Environment("executorch", (_TORCH, "executorch==1.5.1"))),
     Engine("litert", "LiteRT", f"{_ADAPTERS}.litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))),
     Engine(

@@ -21,6 +21,8 @@ class Environment:
 
     name: str
     requirements: tuple[str, ...]
+    alone: tuple[str, ...] = ()
+    """Pinned packages of which only a program is wanted, installed without what else they ask for."""
     python: str = ""
     """``3.10`` where a package needs it; empty: the Python that runs this program."""
 
@@ -34,16 +36,19 @@ class Environment:
 
     def make(self) -> Path:
         """The interpreter with the packages installed; a finished environment is taken as it is. `Unavailable` where it cannot be made."""
-        pins = "\n".join((self.python or _version(Path(sys.executable)), *self.requirements))
+        pins = "\n".join((self.python or _version(Path(sys.executable)), *self.requirements, *self.alone))
         stamp = self.folder / "pins.txt"
         if stamp.is_file() and stamp.read_text() == pins and self.interpreter.exists():
             return self.interpreter
         base = find_python(self.python)
-        print(f"installing {' '.join(self.requirements)}", file=sys.stderr, flush=True)
+        print(f"installing {' '.join((*self.requirements, *self.alone))}", file=sys.stderr, flush=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         _run([base, "-m", "venv", self.folder])
-        _run([self.interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.requirements])
+        pip = [self.interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, *self.requirements])
+        if self.alone:
+            _run([*pip, "--no-deps", *self.alone])
         stamp.write_text(pins)
         return self.interpreter
 

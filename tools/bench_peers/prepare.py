@@ -12,6 +12,7 @@ from torch import nn
 
 import pcc
 from tools.bench_peers.adapters.adapter import EXPORTED, ONNX, PACKAGE
+from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.networks import Network, macs
 from tools.bench_peers.onnx_file import export_onnx
 
@@ -54,8 +55,9 @@ def prepare(network: Network, root: Path, compiled: bool) -> Prepared:
 
 
 def _digest(module: nn.Module) -> str:
-    """Changes when weights do, or PyTorch, whose exported programs the engines read."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    """Changes when weights do, or a release: PyTorch's, whose exported programs the engines read, or that of an engine, which converts."""
+    pins = [engine.environment.requirements + engine.environment.alone for engine in ENGINES.values() if engine.environment]
+    digest = hashlib.sha256(f"{torch.__version__} {pins}".encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
