@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench reproduce arm64
+.PHONY: help setup demo test lint bench measure reproduce arm64
 SHELL := /bin/bash
 
 VENV := .venv
@@ -32,6 +32,10 @@ lint: setup ## ruff and pyright
 
 bench: setup ## speed against ONNX Runtime and against our own dense code
 	@$(PYTHON) -m tools.bench
+
+measure: setup arm64 ## docs/performance.md: times beside nine other engines, arm64 instructions; hours on a machine with nothing else to do
+	@$(PYTHON) -m tools.bench_peers all
+	@$(PYTHON) -m tools.count_arm64 all --memory
 
 reproduce: setup ## the table of docs/results.md, hours of training; ROWS="..." for some of its rows
 	@$(PYTHON) -m tools.reproduce $(or $(ROWS),all)

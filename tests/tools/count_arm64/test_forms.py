@@ -6,7 +6,8 @@ from pcc.codegen.kernels.stage import staged_pitch
 from pcc.codegen.program import ProgramBuilder
 from pcc.sparsity import pattern
 from tests.arm64 import arm64
-from tools.instructions import LANES, Case, count, dense_weight, missing, record, sparse_weight
+from tools.count_arm64.forms import LANES, Case, count, dense_weight, record, sparse_weight
+from tools.count_arm64.qemu import missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
 

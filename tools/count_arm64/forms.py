@@ -1,41 +1,33 @@
-"""Counts the instructions that arm64 code executes under QEMU, by class: dense and sparse kernels beside each other, layer by layer.
+"""Dense and sparse kernels beside each other, layer by layer: what each form of a layer executes on arm64.
 
-``python -m tools.instructions resnet50 --rate 3.6`` compiles each layer dense and, pruned for filter groups of 1, 2 and 4, sparse, and runs all of
-them in one package. Counts are of the layer alone, staging and stores included: `insn_plugin.c` counts between the readings of the clock by which
-``pcc-run bench --profile`` times kernel calls. They are exact and repeat; they are not times.
+``python -m tools.count_arm64.forms resnet50 --rate 3.6`` compiles each layer dense and, pruned for filter groups of 1, 2 and 4, sparse, and runs all of
+them in one package. Counts are of the layer alone, staging and stores included. They are exact and repeat; they are not times.
 """
 
 import argparse
-import functools
-import shutil
-import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pcc.codegen.kernels.conv_sparse import cost_conv_sparse, emit_conv_sparse
-from pcc.codegen.kernels.sparse_plan import SparsePlan
 
-from pcc.codegen.isa import isa_named
-from pcc.codegen.kernels.conv_dense import cost_conv_dense, emit_conv_dense
-from pcc.codegen.kernels.conv_depthwise import emit_conv_depthwise
+from pcc.codegen.family import cheapest, families
 from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.machine import machine_of
 from pcc.codegen.objects import compile_kernels
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
-from pcc.deploy import Qemu
-from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import target_named
+from tools.count_arm64.qemu import CPU, Counted, count_package
 from tools.table import table
 
-TARGET = target_named("aarch64-linux", "cortex-a76")
-LANES = isa_named(TARGET.isa).lanes
+TARGET = target_named("aarch64-linux", CPU)
+MACHINE = machine_of(TARGET)
+LANES = MACHINE.isa.lanes
 SHARES = (1, 2, 4)
 """Filters that share channels and patterns."""
 
@@ -92,71 +84,13 @@ MOBILENET_V2 = tuple(
 NETWORKS = {"vgg16": VGG16, "resnet50": RESNET50, "resnet50-1x1": RESNET50_1X1, "mobilenet-v2": MOBILENET_V2}
 
 
-def missing() -> str | None:
-    """What counting needs and is not there, as a line for people; None if all is there."""
-    if complaint := Qemu.missing():
-        return complaint
-    if shutil.which("gcc") is None:
-        return "gcc not found: install it (apt-get install gcc)"
-    help_text = subprocess.run(["qemu-aarch64", "-h"], capture_output=True, text=True, check=False).stdout
-    return None if "-plugin" in help_text else "this qemu-aarch64 takes no plugins: Debian's qemu-user of bookworm does (qemu-user-static does not)"
-
-
-@functools.cache
-def _plugin() -> Path:
-    """The plugin, compiled once a process."""
-    library = Path(tempfile.mkdtemp(prefix="pcc-insn-")) / "insn_plugin.so"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("insn_plugin.c")], check=True)
-    return library
-
-
-class CountingQemu(Qemu):
-    """An emulated computer that writes down what is executed between readings of the clock."""
-
-    def __init__(self, counts: Path) -> None:
-        super().__init__("cortex-a76")
-        self._counts = counts
-
-    def command(self, program: Path) -> list[str]:
-        emulator, *rest = super().command(program)
-        return [emulator, "-plugin", f"{_plugin()},out={self._counts}", *rest]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What one layer executes: its kernel (not the copies before it) and instructions by class."""
-
-    kernel: str
-    instructions: Counter[str]
-
-    @property
-    def total(self) -> int:
-        return self.instructions.total()
-
-    @property
-    def vfma(self) -> int:
-        return self.instructions["vfma"]
-
-
 def count(program: Program) -> dict[str, Counted]:
     """Executed instructions of every layer of a program for NEON (memory not planned), on one thread. Raises `PccError` where `missing` says why."""
-    if complaint := missing():
-        raise PccError(complaint)
     planned = PlanMemory()(program)
     objects = [kernel.object for kernel in compile_kernels(planned.kernels, TARGET)]
     with tempfile.TemporaryDirectory() as folder:
-        package, counts = Path(folder) / "package", Path(folder) / "counts"
-        build_package(PackageSpec(planned.name, [TargetBuild(TARGET, planned, objects)]), package)
-        calls = CountingQemu(counts).bench(open_package(package), warmup=0, runs=1, profile=True).calls
-        intervals = [Counter({name: int(number) for name, number in (field.split("=") for field in line.split())}) for line in counts.read_text().splitlines()]
-    # The clock is read as the run starts, as its first call starts, after each call, and as the run ends.
-    if len(intervals) != len(calls) + 3:
-        raise PccError(f"the clock was read {len(intervals)} times for {len(calls)} calls: does this libc read it without a system call?")
-    layers: dict[str, Counted] = {}
-    for call, executed in zip(calls, intervals[2:-1], strict=True):
-        before = layers[call.layer].instructions if call.layer in layers else Counter()
-        layers[call.layer] = Counted(call.kernel, before + executed)
-    return layers
+        build_package(PackageSpec(planned.name, [TargetBuild(TARGET, planned, objects)]), Path(folder) / "package")
+        return count_package(open_package(Path(folder) / "package"))
 
 
 def dense_weight(case: Case) -> np.ndarray:
@@ -170,17 +104,15 @@ def sparse_weight(case: Case, patterns: np.ndarray | None, rate: float, share: i
     return fkw.pack(cut.weight, 1, patterns, share, cut.order)
 
 
-def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FKW, plan: SparsePlan | None = None) -> float:
-    """Adds the layer as its kernel family computes it; what its cost model says (0 for depthwise ones)."""
+def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FKW, family: str | None = None) -> float:
+    """Adds the layer as the cheapest family for its weight computes it, or the one that is named; what the cost model says."""
     layer = case.layer(b, name, weight)
-    if isinstance(weight, fkw.FKW):
-        emit_conv_sparse(layer, b, plan)
-        return cost_conv_sparse(layer, LANES)
-    if case.groups == case.inputs:
-        emit_conv_depthwise(layer, b)
-        return 0.0
-    emit_conv_dense(layer, b)
-    return cost_conv_dense(layer, LANES)
+    wanted = "fkw" if isinstance(weight, fkw.FKW) else "dense"
+    asked = [each for each in families().values() if each.layer is Conv2d and each.format == wanted and family in (None, each.name)]
+    priced = [(each, found) for each in asked if not isinstance(found := cheapest(each, layer, MACHINE), str)]
+    chosen, (candidate, cost) = min(priced, key=lambda pair: pair[1][1])
+    chosen.emit(layer, candidate.schedule, b)
+    return cost
 
 
 def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> str:
@@ -209,7 +141,7 @@ _NUMBERS = ("total", *_CLASSES, "vfma/total", "vfma/needed")
 
 def _numbers(one: Counted, case: Case) -> list[str]:
     """Counts in thousands, the share of multiply-adds, and those executed to those of a direct dense convolution."""
-    thousands = [f"{number / 1e3:.0f}" for number in (one.total, *(one.instructions[name] for name in _CLASSES))]
+    thousands = [f"{number / 1e3:.0f}" for number in (one.total, *(one.counts.instructions[name] for name in _CLASSES))]
     return [*thousands, f"{one.vfma / one.total:.2f}", f"{one.vfma / case.multiplies:.3f}"]
 
 

@@ -1,0 +1,37 @@
+"""Networks of the table, and layers by description."""
+
+import pytest
+import torch
+from torch import nn
+
+from pcc.errors import PccError
+from tools.bench_peers.networks import NETWORKS, dense, macs, network_named, prune
+
+
+def test_pruning_keeps_norms_and_spares_depthwise() -> None:
+    torch.manual_seed(0)
+    three, one, depthwise = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, groups=16)
+    before = [float(layer.weight.detach().norm()) for layer in (three, one)]
+    prune([three, one, depthwise], {3: 4.0, 1: 2.0})
+    assert int(three.weight.count_nonzero()) == 16 * 16 * 4 // 4
+    assert int(one.weight.count_nonzero()) == 16 * 16 // 2
+    assert depthwise.weight.count_nonzero() == depthwise.weight.numel()
+    assert [float(layer.weight.detach().norm()) for layer in (three, one)] == pytest.approx(before)
+
+
+def test_a_layer_is_a_network() -> None:
+    network = network_named("conv:8,16,3,7,2@2")
+    module = network.module()
+    assert module(torch.zeros(network.input_shape)).shape == (1, 16, 4, 4)
+    every, kept = macs(module, network.input_shape)
+    assert every == 16 * 8 * 9 * 16
+    assert kept == 16 * 8 * 4 // 2 * 16
+    assert dense(network).name == "conv:8,16,3,7,2"
+    with pytest.raises(PccError, match="no network 'conv:8'"):
+        network_named("conv:8")
+
+
+def test_pruned_networks_come_from_dense_ones() -> None:
+    for network in NETWORKS.values():
+        assert dense(network).rates == {}
+        assert dense(network).input_shape == network.input_shape

@@ -1,0 +1,142 @@
+"""What is compared: zoo networks and single convolutions, dense or pruned in one shot by pcc's own structures. Weights are random."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from pcc.errors import PccError
+from pcc.models import create, entry
+from pcc.models.initialise import initialise
+from pcc.sparsity.kernels import Kernels
+
+PATTERNS = 8
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and how it is pruned."""
+
+    name: str
+    """On the command line, in file names and in tables."""
+    base: str
+    """A zoo name, or a convolution: ``conv:IN,OUT,KERNEL,SIZE[,STRIDE]``."""
+    summary: str
+    rates: Mapping[int, float] = field(default_factory=dict)
+    """Of the convolutions with square kernels of this size, one kernel in ``rate`` is kept; of 3x3 ones 4 taps of each by the patterns, too."""
+
+    @property
+    def pruned(self) -> bool:
+        return bool(self.rates)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """NCHW."""
+        if layer := _layer(self.base):
+            return 1, layer.inputs, layer.size, layer.size
+        return entry(self.base).input_shape
+
+    def module(self) -> nn.Module:
+        """The network in eval mode, the same on every call."""
+        if layer := _layer(self.base):
+            module = layer.module()
+            initialise(module, self.input_shape)
+        else:
+            module = create(self.base, weights=None)
+        convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+        prune(convolutions[1:] or convolutions, self.rates)  # a network's first is spared, as in the papers
+        return module
+
+
+def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
+    """Cuts weights to the nearest that have the structure, and scales each layer's so that it keeps its norm: activations keep their size.
+
+    Depthwise convolutions are left alone, as the passes leave them.
+    """
+    for size, rate in rates.items():
+        layers = [layer for layer in convolutions if layer.kernel_size == (size, size) and layer.groups < layer.in_channels]
+        structure = Kernels(PATTERNS if size == 3 else None, rate).settle([layer.weight.detach().numpy() for layer in layers])
+        for layer in layers:
+            weight = layer.weight.detach().numpy()
+            cut = structure.project(weight, layer.groups)
+            layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
+
+
+def macs(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-accumulates of the convolutions and linear layers for an input (N, C, H, W): all, and those whose weight is not zero."""
+    every = kept = 0
+
+    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal every, kept
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        uses = output.numel() // len(layer.weight)  # of each weight: output positions
+        every += layer.weight.numel() * uses
+        kept += int(layer.weight.count_nonzero()) * uses
+
+    hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    with torch.inference_mode():
+        module(torch.zeros(shape))
+    for hook in hooks:
+        hook.remove()
+    return every, kept
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution with square kernels and planes, padded so that stride 1 keeps the size."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    size: int
+    stride: int = 1
+
+    def module(self) -> nn.Module:
+        convolution = nn.Conv2d(self.inputs, self.outputs, self.kernel, self.stride, self.kernel // 2)
+        return nn.Sequential(OrderedDict(conv=convolution, relu=nn.ReLU())).eval()
+
+
+def _layer(text: str) -> _Layer | None:
+    return _Layer(*map(int, text.removeprefix("conv:").split(","))) if text.startswith("conv:") else None
+
+
+_PATTERNS = f"{PATTERNS} patterns in 3x3, one 3x3 kernel in"
+_NETWORKS = (
+    Network("vgg16-features", "vgg16-features", "VGG-16's 13 convolutions, dense"),
+    Network("vgg16-features-7.8x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 3.6", {3: 3.6}),
+    Network("vgg16-features-12x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 5.69", {3: 5.69}),
+    Network("vgg16-features-19.7x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 9.79", {3: 9.79}),
+    Network("resnet50", "resnet50", "ResNet-50, dense"),
+    Network("resnet50-4.4x", "resnet50", f"ResNet-50: {_PATTERNS} 3.6, one weight in 3.6 of 1x1", {3: 3.6, 1: 3.6}),
+    Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),
+    Network("mobilenet_v2-80", "mobilenet_v2", "MobileNetV2: 80 % zeros in 1x1", {1: 5.0}),
+    Network("mobilenet_v2-90", "mobilenet_v2", "MobileNetV2: 90 % zeros in 1x1", {1: 10.0}),
+)
+NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
+"""By name, in the order of the table."""
+
+LAYER = re.compile(r"(conv:\d+,\d+,\d+,\d+(?:,\d+)?)(?:@(\d+(?:\.\d+)?))?")
+
+
+def network_named(name: str) -> Network:
+    """One of `NETWORKS`, or a layer: ``conv:64,64,3,28`` (inputs, outputs, kernel, size, stride), pruned where ``@RATE`` follows.
+
+    Raises `PccError` for what is neither.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    match = LAYER.fullmatch(name)
+    if not match:
+        raise PccError(f"no network '{name}': choose of {', '.join(NETWORKS)}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
+    base, rate = match[1], match[2]
+    kernel = int(base.split(",")[2])
+    return Network(name, base, f"{base}, {f'one kernel in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
+
+
+def dense(network: Network) -> Network:
+    """The network that a pruned one was made from."""
+    return Network(network.base, network.base, "dense") if _layer(network.base) else NETWORKS[network.base]

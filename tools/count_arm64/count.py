@@ -1,0 +1,82 @@
+"""Counts one network in one engine."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import pcc
+from pcc.deploy import Qemu
+from pcc.package import open_package
+from pcc.target import target_named
+from tools.bench_peers.compare import difference, disagreement, start
+from tools.bench_peers.engines import Engine
+from tools.bench_peers.prepare import Prepared
+from tools.bench_peers.process import ROOT, EngineFailed
+from tools.count_arm64.python import arm64_python, command
+from tools.count_arm64.qemu import CPU, Counted, Counts, Interval, count_package, parse
+
+THREAD_CLOCK = 3
+"""Linux's CLOCK_THREAD_CPUTIME_ID, which the worker reads before and after the run that counts."""
+
+
+@dataclass(frozen=True)
+class PccCount:
+    """pcc's network for a Cortex-A76."""
+
+    layers: dict[str, Counted]
+    error: float
+    """As `tools.bench_peers.compare.difference` has it."""
+    assembly: list[tuple[str, Path]]
+    """Name and assembly of each kernel."""
+
+
+def count_pcc(prepared: Prepared, folder: Path, memory: bool) -> PccCount:
+    """Compiles the network into ``folder``, runs it, and counts."""
+    target = target_named("aarch64-linux", CPU)
+    image = np.load(prepared.folder / "input.npy")
+    pcc.compile(prepared.network.module(), (torch.from_numpy(image),), folder / "package", target=target, dump_ir=folder / "ir")
+    package = open_package(folder / "package")
+    (output,) = Qemu(CPU).run(package, [image])
+    kernels = sorted((folder / "ir" / target.name / "kernels").glob("*.s"))
+    return PccCount(count_package(package, memory), difference(output, prepared.reference()), [(path.stem, path) for path in kernels])
+
+
+@dataclass(frozen=True)
+class PeerCount:
+    """A peer's arm64 wheel."""
+
+    version: str
+    error: float
+    counts: Counts
+
+
+def count_peer(engine: Engine, prepared: Prepared, memory: bool) -> PeerCount:
+    """Runs a peer's arm64 wheel in an emulated Python; its second run counts, since the first one may pack weights.
+
+    The files are converted by the x86-64 wheel of the same release. `EngineFailed` or `Unavailable` where it does not run.
+    """
+    assert engine.environment is not None
+    core, logs = max(os.sched_getaffinity(0)), prepared.folder / "logs"
+    with start([engine.environment.make()], engine, prepared.folder, core, logs / f"{engine.name}.txt") as worker:
+        worker.ask(do="load")
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "counts"
+        python = command(arm64_python(), written, memory, [ROOT])
+        with start(python, engine, prepared.folder, core, logs / f"{engine.name}-arm64.txt") as worker:
+            about = worker.ask(do="load")
+            error = disagreement(worker, prepared, engine.name)
+            worker.ask(do="mark")
+            return PeerCount(about["version"], error, marked(parse(written.read_text())))
+
+
+def marked(intervals: Sequence[Interval]) -> Counts:
+    """The counts between the last two readings of the thread's clock; the engine may read others meanwhile."""
+    readings = [place for place, interval in enumerate(intervals) if interval.clock == THREAD_CLOCK]
+    if len(readings) < 2:
+        raise EngineFailed("the thread's clock was not read twice: does this C library read it without a system call?")
+    return sum((interval.counts for interval in intervals[readings[-2] + 1 : readings[-1] + 1]), Counts())

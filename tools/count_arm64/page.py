@@ -1,0 +1,103 @@
+"""The part of docs/performance.md about arm64."""
+
+from collections.abc import Iterable, Sequence
+
+from tools.bench_peers.networks import NETWORKS
+from tools.count_arm64.mca import CORES, Loop
+from tools.count_arm64.result import CountResult, Executed
+from tools.table import table
+
+HEAVIEST = 10
+"""Layers and loops in the tables."""
+CLASSES = ("vfma", "vdot", "vload", "vstore", "vother", "load", "store", "int", "branch")
+MEGABYTE = 1 << 20
+
+_HEAD = """## arm64, counted
+
+Executed instructions of one run on one thread, by class, under QEMU as a Cortex-A76, in millions: exact, and no times. Peers are the arm64 wheels of the
+releases above, on the same weights; the second run counts. *Loaded* and *stored* are megabytes; *L1* and *L2 misses*, in thousands, are those of modelled
+caches of 64 and 512 KiB without prefetching. Cycles of inner loops are llvm-mca's, with all data in the first cache.
+"""
+
+
+def arm64_section(results: Sequence[CountResult]) -> str:
+    """All networks in one table, then each by itself; empty where there are none."""
+    if not results:
+        return ""
+    ordered = sorted(results, key=_place)
+    return "\n".join([_HEAD, overview(ordered) + "\n", *(section(result) for result in ordered)])
+
+
+def overview(results: Sequence[CountResult]) -> str:
+    """Millions of instructions of each engine on each network."""
+    titles = list(dict.fromkeys(engine.title for result in results for engine in result.engines))
+    rows = []
+    for result in results:
+        totals = {engine.title: engine.executed.total for engine in result.engines}
+        rows.append(
+            [result.network, f"{result.dense_macs / result.kept_macs:.1f}x", *(_millions(totals[title]) if title in totals else "" for title in titles)]
+        )
+    return table(["network", "fewer MACs", *titles], rows)
+
+
+def section(result: CountResult) -> str:
+    """One network: the engines by class, pcc's heaviest layers, its inner loops."""
+    lines = [f"### {result.network}, arm64\n", f"{result.summary}.\n", f"```\n{result.command}\n```\n", engines(result) + "\n"]
+    lines += [f"* {name} was not run: {reason}." for name, reason in result.not_run.items()] + [""] * bool(result.not_run)
+    lines += [layers(result) + "\n"] if len(result.layers) > 1 else []
+    lines += [loops(result.loops) + "\n"] if result.loops else []
+    return "\n".join(lines)
+
+
+def engines(result: CountResult) -> str:
+    """The table of engines, fewest instructions first."""
+    counted = sorted(result.engines, key=lambda engine: engine.executed.total)
+    headers, cells = _columns([engine.executed for engine in counted])
+    rows = [[engine.title, engine.version, *row, f"{engine.error:.0e}"] for engine, row in zip(counted, cells, strict=True)]
+    return table(["engine", "release", *headers, "error"], rows)
+
+
+def layers(result: CountResult) -> str:
+    """The table of pcc's layers that execute most."""
+    heaviest = sorted(result.layers, key=lambda layer: -layer.executed.total)[:HEAVIEST]
+    headers, cells = _columns([layer.executed for layer in heaviest])
+    rows = [[layer.layer, layer.kernel.removeprefix("pcc_"), *row] for layer, row in zip(heaviest, cells, strict=True)]
+    return table(["layer of pcc", "kernel", *headers], rows)
+
+
+def loops(found: Iterable[Loop]) -> str:
+    """The table of inner loops, those with most multiply-adds of each kernel first."""
+    largest: dict[str, Loop] = {}
+    for loop in found:
+        if loop.kernel not in largest or loop.fmas > largest[loop.kernel].fmas:
+            largest[loop.kernel] = loop
+    rows = [
+        [loop.kernel.removeprefix("pcc_"), str(loop.instructions), str(loop.fmas), str(loop.loads), *(f"{loop.cycles[core] / loop.fmas:.2f}" for core in CORES)]
+        for loop in sorted(largest.values(), key=lambda loop: loop.kernel)
+    ]
+    return table(["largest inner loop of", "instructions", "FMLA", "loads", *(f"cycles per FMLA, {core}" for core in CORES)], rows)
+
+
+def _columns(executed: Sequence[Executed]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of counts: classes that occur, and memory where it was counted."""
+    present = [name for name in CLASSES if any(one.instructions.get(name) for one in executed)]
+    with_memory = any(one.memory for one in executed)
+    headers = ["total", *present, *(["loaded", "stored", "L1 misses", "L2 misses"] if with_memory else [])]
+    return headers, [_cells(one, present, with_memory) for one in executed]
+
+
+def _cells(one: Executed, present: Sequence[str], with_memory: bool) -> list[str]:
+    cells = [_millions(one.total), *(_millions(one.instructions.get(name, 0)) for name in present)]
+    if with_memory:
+        cells += [f"{one.memory.get(name, 0) / MEGABYTE:.1f}" for name in ("load_bytes", "store_bytes")]
+        cells += [f"{one.memory.get(name, 0) / 1e3:.0f}" for name in ("l1_misses", "l2_misses")]
+    return cells
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.0f}" if number >= 1e9 else f"{number / 1e6:.2f}" if number >= 1e6 else f"{number / 1e6:.3f}"
+
+
+def _place(result: CountResult) -> tuple[int, str]:
+    names = list(NETWORKS)
+    return (names.index(result.network) if result.network in names else len(names)), result.network

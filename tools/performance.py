@@ -1,0 +1,19 @@
+"""docs/performance.md: written from what the measuring tools have left on this machine."""
+
+from pathlib import Path
+
+from tools.bench_peers.page import page
+from tools.bench_peers.result import load_results
+from tools.count_arm64.page import arm64_section
+from tools.count_arm64.result import load_counts
+
+PAGE = Path("docs/performance.md")
+NETWORK_FILES = Path("out/bench_peers/networks")
+"""Networks' files, which both tools use."""
+RESULTS = Path("out/bench_peers/results")
+COUNTS = Path("out/count_arm64")
+
+
+def write_page() -> None:
+    """Times, then counts."""
+    PAGE.write_text(page(load_results(RESULTS)) + "\n" + arm64_section(load_counts(COUNTS)), encoding="utf-8")
