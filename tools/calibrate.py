@@ -1,16 +1,18 @@
-"""Fits the costs of a processor profile (`pcc.codegen.machine`) to kernels timed on this computer, and says how well families and schedules are ranked.
+"""Fits the costs of a processor profile (`pcc.codegen.machine`) to measured kernels, and says how well families and schedules are ranked by them.
 
-``taskset -c 1 python -m tools.calibrate`` runs layers of VGG-16, ResNet-50 and MobileNetV2, dense and at several densities, by several schedules of every
-family, on one thread, all in turn; each takes its best time. What a schedule executes (`Work`) times the costs is to be that time: the costs are the
-non-negative least squares of relative errors. Keep the other core idle: it may be a hyperthread of this one.
+Layers of VGG-16, ResNet-50 and MobileNetV2, dense and at several densities, are run by several schedules of every family, on one thread. What a schedule
+executes (`Work`) times the costs is to be what was measured: the costs are the non-negative least squares of relative errors.
+
+``taskset -c 1 python -m tools.calibrate`` times them on this computer, all in turn, and takes the best time of each, in cycles of a clock of 3 GHz: only
+ratios matter. Keep the other core idle: it may be a hyperthread of this one. ``--cpu cortex-a76`` counts the instructions that arm64 code executes under QEMU.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields
+from math import prod
 from statistics import geometric_mean
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -23,12 +25,13 @@ from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import Activation
 from pcc.sparsity import fkw, joint, pattern
-from pcc.target import Target, target_named
+from pcc.target import ARM_CPUS, Target, target_named
+from tools.count_arm64.forms import count
 from tools.table import table
 
-CLOCK_GHZ = 3.0
-"""Costs are printed in cycles of this clock; only their ratios matter."""
+CYCLES_PER_SECOND = 3e9
 
+MOST_COUNTED_SIZE = 28
 MOST_SCHEDULES = 3
 """Schedules of a family that are timed for each layer: the cheapest by the present costs, and some across the rest."""
 
@@ -82,18 +85,24 @@ CASES: tuple[Case, ...] = (
 
 
 @dataclass
-class Timed:
-    """A schedule of a layer as machine code in this process, and the best time it took."""
+class Trial:
+    """A schedule of a layer, and what it takes: cycles, or executed instructions."""
 
     case: Case
     family: str
     candidate: Candidate
-    run: Any
-    seconds: float = float("inf")
+    cost: float = float("inf")
+
+    def emit(self, b: ProgramBuilder) -> Conv2d:
+        """Records the layer, with an input and an output of its own."""
+        layer = self.case.layers(b)[families()[self.family].format]
+        families()[self.family].emit(layer, self.candidate.schedule, b)
+        b.output("y", layer.y)
+        return layer
 
 
-def schedules(case: Case, machine: Machine, target: Target) -> Iterator[Timed]:
-    """What is timed for a layer."""
+def schedules(case: Case, machine: Machine) -> Iterator[Trial]:
+    """What is tried for a layer."""
     for family in families().values():
         b = ProgramBuilder("calibrate", machine.isa.lanes, layer="conv")
         layer = case.layers(b).get(family.format) if family.layer is Conv2d else None
@@ -102,18 +111,16 @@ def schedules(case: Case, machine: Machine, target: Target) -> Iterator[Timed]:
             continue
         ranked = sorted(offered, key=lambda candidate: machine.cycles(candidate.work))
         for place in dict.fromkeys(round(i * (len(ranked) // 3) / MOST_SCHEDULES) for i in range(MOST_SCHEDULES)):
-            yield Timed(case, family.name, ranked[place], _compiled(case, family.name, ranked[place], target, machine))
+            yield Trial(case, family.name, ranked[place])
 
 
-def _compiled(case: Case, name: str, candidate: Candidate, target: Target, machine: Machine) -> Any:
-    """A function that runs the layer once."""
-    b = ProgramBuilder("calibrate", machine.isa.lanes, layer="conv")
-    layer = case.layers(b)[families()[name].format]
-    families()[name].emit(layer, candidate.schedule, b)
-    b.output("y", layer.y)
+def compiled(trial: Trial, target: Target) -> Callable[[], None]:
+    """A function that runs the layer once in this process."""
+    b = ProgramBuilder("calibrate", machine_of(target).isa.lanes, layer="conv")
+    layer = trial.emit(b)
     program = b.build()
     native, memory = NativeKernels(program.kernels, target), Memory(program)
-    count = int(np.prod(layer.x.shape))
+    count = prod(layer.x.shape)
     memory.arrays["x"][:count] = np.random.default_rng(1).standard_normal(count, np.float32)
     calls = [(call.kernel, memory.arguments(call), call.work) for call in program.calls]
 
@@ -124,54 +131,74 @@ def _compiled(case: Case, name: str, candidate: Candidate, target: Target, machi
     return run
 
 
-def measure(timed: list[Timed], rounds: int) -> None:
+def measure_time(trials: list[Trial], target: Target, rounds: int) -> None:
     """Every schedule in turn, ``rounds`` times."""
+    runs = [compiled(trial, target) for trial in trials]
     for _ in range(rounds):
-        for entry in timed:
-            entry.run()  # once for the caches
+        for trial, run in zip(trials, runs, strict=True):
+            run()  # once for the caches
             start = time.perf_counter()
-            entry.run()
-            entry.seconds = min(entry.seconds, time.perf_counter() - start)
+            run()
+            trial.cost = min(trial.cost, (time.perf_counter() - start) * CYCLES_PER_SECOND)
 
 
-def fit(timed: list[Timed]) -> Work:
-    """The costs in cycles."""
-    rows = np.array([astuple(entry.candidate.work) for entry in timed]) / np.array([[entry.seconds * CLOCK_GHZ * 1e9] for entry in timed])
+def count_instructions(trials: list[Trial], target: Target) -> None:
+    """Every schedule once, under QEMU; one program for the schedules of a layer."""
+    for case in dict.fromkeys(trial.case for trial in trials):
+        b = ProgramBuilder("calibrate", machine_of(target).isa.lanes)
+        of_case = [trial for trial in trials if trial.case == case]
+        for place, trial in enumerate(of_case):
+            b.layer = f"layer{place}"
+            b.shared.clear()  # each schedule copies its own input
+            trial.emit(b)
+        counted = count(b.build())
+        for place, trial in enumerate(of_case):
+            trial.cost = counted[f"layer{place}"].total
+
+
+def fit(trials: list[Trial]) -> Work:
+    """The costs."""
+    rows = np.array([astuple(trial.candidate.work) for trial in trials]) / np.array([[trial.cost] for trial in trials])
     return Work(*(float(cost) for cost in nnls(rows, np.ones(len(rows)))[0]))
 
 
-def report(timed: list[Timed], costs: Work) -> str:
-    """Each schedule's time, and the modelled one."""
+def report(trials: list[Trial], costs: Work) -> str:
+    """What each schedule takes, in thousands, and what it was modelled to take."""
 
-    def modelled(entry: Timed) -> float:
-        return float(np.dot(astuple(entry.candidate.work), astuple(costs))) / CLOCK_GHZ / 1e6
+    def modelled(trial: Trial) -> float:
+        return float(np.dot(astuple(trial.candidate.work), astuple(costs)))
 
     rows = []
-    for entry in timed:
-        measured, model = entry.seconds * 1e3, modelled(entry)
-        rows.append((str(entry.case), entry.family, str(entry.candidate.schedule), f"{measured:.3f}", f"{model:.3f}", f"{model / measured:.2f}"))
-    losses = []
-    for case in dict.fromkeys(entry.case for entry in timed):
-        mine = [entry for entry in timed if entry.case == case]
-        losses.append(min(mine, key=modelled).seconds / min(entry.seconds for entry in mine))
-    worst = max(zip(losses, dict.fromkeys(entry.case for entry in timed), strict=True), key=lambda pair: pair[0])
-    summary = (
-        f"What the costs choose is slower than the fastest by {geometric_mean(losses) - 1:.1%} (geometric mean), at worst {worst[0] - 1:.0%} ({worst[1]})."
-    )
-    return table(("layer", "family", "schedule", "ms", "modelled ms", "ratio"), rows) + "\n" + summary
+    for trial in trials:
+        model = modelled(trial)
+        numbers = f"{trial.cost / 1e3:.0f}", f"{model / 1e3:.0f}", f"{model / trial.cost:.2f}"
+        rows.append((str(trial.case), trial.family, str(trial.candidate.schedule), *numbers))
+    losses: dict[Case, float] = {}
+    for case in dict.fromkeys(trial.case for trial in trials):
+        of_case = [trial for trial in trials if trial.case == case]
+        losses[case] = min(of_case, key=modelled).cost / min(trial.cost for trial in of_case)
+    worst = max(losses, key=lambda case: losses[case])
+    summary = f"The costs choose {geometric_mean(losses.values()) - 1:.1%} worse than the best (geometric mean), at worst {losses[worst] - 1:.0%} ({worst})."
+    return table(("layer", "family", "schedule", "measured", "modelled", "ratio"), rows) + "\n" + summary
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", default="native", help="processor to compile for")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each schedule is timed")
     options = parser.parse_args()
-    target = target_named("x86_64-linux", options.cpu)
+    is_arm = options.cpu in ARM_CPUS
+    target = target_named("aarch64-linux" if is_arm else "x86_64-linux", options.cpu)
     machine = machine_of(target)
-    timed = [entry for case in CASES for entry in schedules(case, machine, target)]
-    measure(timed, options.rounds)
-    costs = fit(timed)
-    print(report(timed, costs))
+    # Emulation is slow, and counts of a large plane say no more than those of a small one.
+    cases = [case for case in CASES if not is_arm or case.size <= MOST_COUNTED_SIZE]
+    trials = [trial for case in cases for trial in schedules(case, machine)]
+    if is_arm:
+        count_instructions(trials, target)
+    else:
+        measure_time(trials, target, options.rounds)
+    costs = fit(trials)
+    print(report(trials, costs))
     print(f"{machine.name}: Work({', '.join(f'{field.name}={getattr(costs, field.name):.3g}' for field in fields(costs))})")
 
 
