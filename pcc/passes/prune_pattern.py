@@ -22,19 +22,23 @@ class PrunePattern:
 
     ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own kernels, 4 to 12. 3x3 convolutions of any stride, dilation and
     groups take part; depthwise ones are left alone, and so is the first one, which has little work and much to lose, unless ``spare_first`` is false.
-    ``layers`` restricts the pass to convolutions by module path, the first too if it is named.
+    With ``adjacent`` only patterns whose taps touch side by side are mined: their kernels load fewer inputs. ``layers`` restricts the pass to convolutions
+    by module path, the first too if it is named.
     """
 
     name: ClassVar[str] = "prune-pattern"
     exact: ClassVar[bool] = False
 
     patterns: str | int = "designed"
+    adjacent: bool = False
     spare_first: bool = True
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.patterns != "designed" and not (str(self.patterns).isdecimal() and _FEWEST <= int(self.patterns) <= _MOST):
             raise PccError(f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {_FEWEST} to {_MOST}")
+        if self.adjacent and self.patterns == "designed":
+            raise PccError("prune-pattern{adjacent=true} is about patterns that are mined: give a number of patterns, as in {patterns=8,adjacent=true}")
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         convs = convolutions(graph_module)
@@ -66,6 +70,6 @@ class PrunePattern:
 
     def _pattern_set(self, convs: list[Node]) -> tuple[tuple[int, ...], ...]:
         mined_or_designed: np.ndarray = (
-            pattern.DESIGNED if self.patterns == "designed" else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns))
+            pattern.DESIGNED if self.patterns == "designed" else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns), self.adjacent)
         )
         return tuple(tuple(one) for one in mined_or_designed.tolist())

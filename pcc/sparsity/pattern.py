@@ -26,28 +26,58 @@ _NATURAL = np.array(list(combinations(_OTHERS, 3)))
 """The 56 natural patterns without their centre, in lexicographic order."""
 
 
-def mine(weights: Iterable[np.ndarray], count: int) -> np.ndarray:
+def mine(weights: Iterable[np.ndarray], count: int, adjacent: bool = False) -> np.ndarray:
     """The ``count`` most frequent natural patterns of 3x3 kernels, int32 (at most count, 4), most frequent first.
 
     ``weights`` are (O, I, 3, 3). A kernel's natural pattern is its centre and the three largest magnitudes among the other eight (ties: the lower
-    position). Kernels that are all zero have no vote; ties between patterns go to the lexicographically lower. Fewer than ``count`` come back only
-    where fewer occur.
+    position). Kernels that are all zero have no vote. Ties between patterns go to the one that reads the fewest inputs for a tile of outputs, which runs
+    fastest, then to the lexicographically lower. With ``adjacent`` only patterns whose taps touch side by side can win: a kernel votes for the one that
+    keeps most of it. Fewer than ``count`` come back only where fewer occur.
     """
-    ranks = {tuple(natural): rank for rank, natural in enumerate(_NATURAL.tolist())}
-    rank_of_bits = np.full(1 << 9, -1)
-    rank_of_bits[[sum(1 << tap for tap in natural) for natural in ranks]] = list(ranks.values())
+    natural = np.array([rank for rank, taps in enumerate(_NATURAL.tolist()) if not adjacent or _touch([_CENTRE, *taps])])
     votes = np.zeros(len(_NATURAL), dtype=np.int64)
     for weight in weights:
         if weight.ndim != 4 or weight.shape[2:] != (3, 3):
             raise PccError(f"patterns are mined from weights of shape (O, I, 3, 3), not {tuple(weight.shape)}")
         kernels = weight.reshape(-1, 9)
-        magnitudes = np.abs(kernels[kernels.any(axis=1)][:, _OTHERS])
-        largest = _OTHERS[np.argsort(-magnitudes, axis=1, kind="stable")[:, :3]]
-        votes += np.bincount(rank_of_bits[(1 << largest).sum(axis=1)], minlength=len(votes))
-    winners = [rank for rank in np.argsort(-votes, kind="stable")[:count] if votes[rank]]
+        magnitudes = np.abs(kernels[kernels.any(axis=1)])
+        chosen = _adjacent(magnitudes, natural) if adjacent else _largest(magnitudes)
+        votes += np.bincount(chosen, minlength=len(votes))
+    winners = [rank for rank in np.lexsort((_REACH, -votes))[:count] if votes[rank]]
     if not winners:
         raise PccError("no pattern can be mined: there is no 3x3 kernel with a weight that is not zero")
     return np.array([sorted([_CENTRE, *_NATURAL[rank]]) for rank in winners], dtype=np.int32)
+
+
+def _largest(magnitudes: np.ndarray) -> np.ndarray:
+    """For each kernel (n, 9) the rank of its natural pattern."""
+    rank_of_bits = np.full(1 << 9, -1)
+    rank_of_bits[(1 << _NATURAL).sum(axis=1)] = np.arange(len(_NATURAL))
+    largest = _OTHERS[np.argsort(-magnitudes[:, _OTHERS], axis=1, kind="stable")[:, :3]]
+    return rank_of_bits[(1 << largest).sum(axis=1)]
+
+
+def _adjacent(magnitudes: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each kernel (n, 9) the one of those patterns that keeps most of it."""
+    kept = tally(magnitudes.reshape(-1, 1, 3, 3).astype(np.float64) ** 2, _NATURAL[ranks])[:, 0]
+    return ranks[kept.argmax(axis=1)]
+
+
+def _touch(taps: Sequence[int]) -> bool:
+    """Whether the taps of a 3x3 window are in one piece, each side by side with another."""
+    piece, size = {taps[0]}, 0
+    while len(piece) > size:
+        size = len(piece)
+        piece |= {tap for tap in taps if any(abs(tap // 3 - other // 3) + abs(tap % 3 - other % 3) == 1 for other in piece)}
+    return size == len(taps)
+
+
+def _reach(taps: Sequence[int], rows: int = 3, columns: int = 7) -> int:
+    """How many inputs a tile of outputs reads with the centre and these taps."""
+    return len({(row + tap // 3, column + tap % 3) for tap in (_CENTRE, *taps) for row in range(rows) for column in range(columns)})
+
+
+_REACH = np.array([_reach(taps) for taps in _NATURAL.tolist()])
 
 
 def every_tap(taps: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -43,13 +44,13 @@ def test_mining_keeps_the_centre_even_when_it_is_the_smallest():
     assert (mined == 4).any(axis=1).all()
 
 
-def test_mining_breaks_ties_by_position_and_ignores_zero_kernels():
+def test_mining_breaks_ties_by_reach_then_position_and_ignores_zero_kernels():
     equal = np.ones((1, 1, 3, 3), dtype=np.float32)
     assert pattern.mine([np.concatenate([equal, np.zeros((5, 1, 3, 3), dtype=np.float32)])], 4).tolist() == [[0, 1, 2, 4]]
     one_each = np.zeros((2, 1, 9), dtype=np.float32)
     one_each[0, 0, [5, 7, 8]] = 1
     one_each[1, 0, [0, 7, 8]] = 1
-    assert pattern.mine([one_each.reshape(2, 1, 3, 3)], 2).tolist() == [[0, 4, 7, 8], [4, 5, 7, 8]]
+    assert pattern.mine([one_each.reshape(2, 1, 3, 3)], 2).tolist() == [[4, 5, 7, 8], [0, 4, 7, 8]]  # a square reads fewer inputs
 
 
 def test_mining_against_a_loop_over_kernels():
@@ -59,9 +60,22 @@ def test_mining_against_a_loop_over_kernels():
         others = sorted((tap for tap in range(9) if tap != 4), key=lambda tap: (-abs(kernel[tap]), tap))[:3]
         natural = tuple(sorted([4, *others]))
         votes[natural] = votes.get(natural, 0) + 1
+    # Ties may be in any order: only the numbers of votes are compared.
     expected = sorted(votes, key=lambda natural: (-votes[natural], natural))[:8]
-    # Ties are by the pattern without its centre; with it the order is the same for sets of three others.
     assert [votes[tuple(one)] for one in pattern.mine([weight], 8).tolist()] == [votes[one] for one in expected]
+
+
+def test_mining_adjacent_patterns():
+    """Every pattern is in one piece; each kernel's vote goes to the one of largest norm, by brute force."""
+    weight = np.random.default_rng(2).standard_normal((20, 30, 3, 3)).astype(np.float32)
+    mined = pattern.mine([weight], 56, adjacent=True).tolist()
+    pieces = [sorted((4, *others)) for others in combinations((0, 1, 2, 3, 5, 6, 7, 8), 3)]
+    corners = {0: (1, 3), 2: (1, 5), 6: (3, 7), 8: (5, 7)}  # the others touch the centre
+    pieces = [taps for taps in pieces if all(set(beside) & set(taps) for corner, beside in corners.items() if corner in taps)]
+    assert sorted(mined) == sorted(pieces)
+    votes = Counter(max(range(len(pieces)), key=lambda i: float(np.sum(kernel[pieces[i]].astype(np.float64) ** 2))) for kernel in weight.reshape(-1, 9))
+    counts = [votes[pieces.index(taps)] for taps in mined]
+    assert counts == sorted(counts, reverse=True)
 
 
 def test_mining_needs_3x3_weights_with_something_in_them():
