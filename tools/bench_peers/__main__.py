@@ -11,7 +11,8 @@ from tools.bench_peers.compare import Comparison, Entrant
 from tools.bench_peers.engines import ENGINES, Engine
 from tools.bench_peers.machine import Machine, this_machine
 from tools.bench_peers.networks import NETWORKS, Network, dense, network_named
-from tools.bench_peers.page import timings
+from tools.bench_peers.page import peak_shares, timings
+from tools.bench_peers.peak import measured_peak
 from tools.bench_peers.prepare import Prepared, prepare
 from tools.bench_peers.result import Result
 from tools.performance import NETWORK_FILES, RESULTS, write_page
@@ -58,10 +59,11 @@ def choose(names: str | None) -> list[Engine]:
 def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: Machine, command: str) -> Result:
     """Runs one network in all the engines, says what was found, and returns it."""
     print(f"{network.name}: preparing", file=sys.stderr, flush=True)
-    prepared = prepare(network, NETWORK_FILES, compiled=True)
+    prepared = prepare(network, NETWORK_FILES)
     with Comparison(machine) as comparison:
         for name, title, entrant in entrants(prepared, engines):
             comparison.enter(name, title, entrant)
+        peak = measured_peak(machine.pinned)
         for number in range(rounds):
             print(f"  round {number + 1} of {rounds}", file=sys.stderr, flush=True)
             comparison.round(number)
@@ -70,8 +72,8 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
             summary=network.summary,
             command=command,
             machine=machine,
-            dense_macs=prepared.dense_macs,
-            kept_macs=prepared.kept_macs,
+            peak=peak,
+            macs=prepared.layers,
             timings=list(comparison.timings.values()),
             not_run=comparison.not_run,
             disturbance=comparison.disturbance,
@@ -81,7 +83,8 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
         result.layers = comparison.layers()
     print(f"\n{timings(result)}\n", flush=True)
     for duel in result.duels:
-        print(f"{duel.engine} to pcc in pairs: {duel.ratio}\n", flush=True)
+        print(f"* {duel.engine} to pcc in pairs: {duel.ratio}", flush=True)
+    print("\n".join(peak_shares(result)), flush=True)
     return result
 
 
@@ -95,7 +98,7 @@ def entrants(prepared: Prepared, engines: Sequence[Engine]) -> list[tuple[str, s
                 (
                     f"{engine.name} dense",
                     f"{engine.title}, dense weights",
-                    Entrant(engine, prepare(dense(prepared.network), NETWORK_FILES, compiled=False)),
+                    Entrant(engine, prepare(dense(prepared.network), NETWORK_FILES)),
                 )
             )
     return found

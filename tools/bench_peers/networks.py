@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from pcc.errors import PccError
@@ -66,23 +67,42 @@ def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
             layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
 
 
-def macs(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-accumulates of the convolutions and linear layers for an input (N, C, H, W): all, and those whose weight is not zero."""
-    every = kept = 0
+class LayerMacs(BaseModel):
+    """Multiply-accumulates of a convolution or linear layer."""
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal every, kept
+    kind: str
+    """``3x3``, ``1x1``, ``depthwise`` or ``linear``."""
+    dense: int
+    kept: int
+    """Those whose weight is not zero."""
+
+
+def layer_macs(module: nn.Module, shape: tuple[int, ...]) -> dict[str, LayerMacs]:
+    """Of the layers at their modules' paths, in the order of their calls, for an input (N, C, H, W)."""
+    found: dict[str, LayerMacs] = {}
+
+    def count(path: str, layer: nn.Module, output: object) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(output, torch.Tensor)
         uses = output.numel() // len(layer.weight)  # of each weight: output positions
-        every += layer.weight.numel() * uses
-        kept += int(layer.weight.count_nonzero()) * uses
+        found[path] = LayerMacs(kind=_kind(layer), dense=layer.weight.numel() * uses, kept=int(layer.weight.count_nonzero()) * uses)
 
-    hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    hooks = [
+        part.register_forward_hook(lambda layer, _, output, path=path: count(path, layer, output))
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
     with torch.inference_mode():
         module(torch.zeros(shape))
     for hook in hooks:
         hook.remove()
-    return every, kept
+    return found
+
+
+def _kind(layer: nn.Conv2d | nn.Linear) -> str:
+    if isinstance(layer, nn.Linear):
+        return "linear"
+    return "depthwise" if layer.groups == layer.in_channels > 1 else "x".join(map(str, layer.kernel_size))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
 def measure(network: Network, peers: list[str], memory: bool, command: str) -> CountResult:
     """Counts one network in pcc and in the peers; those that fail are noted, and the others go on."""
     print(f"{network.name}: pcc", file=sys.stderr, flush=True)
-    prepared = prepare(network, NETWORK_FILES, compiled=False)
+    prepared = prepare(network, NETWORK_FILES)
     not_run: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         ours = count_pcc(prepared, Path(folder), memory)
