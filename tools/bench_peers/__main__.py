@@ -10,7 +10,7 @@ from pcc.errors import PccError
 from tools.bench_peers.compare import Comparison, Entrant
 from tools.bench_peers.engines import ENGINES, Engine
 from tools.bench_peers.machine import Machine, this_machine
-from tools.bench_peers.networks import NETWORKS, Network, dense, network_named
+from tools.bench_peers.networks import GROUPS, NETWORKS, Network, dense, networks_named
 from tools.bench_peers.page import peak_shares, timings
 from tools.bench_peers.peak import measured_peak
 from tools.bench_peers.prepare import Prepared, prepare
@@ -27,14 +27,14 @@ ON_DENSE = "deepsparse"
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Turns that each engine has; pairs are twice as many.")
 @click.option("--page", "only_page", is_flag=True, help="Measure nothing: write docs/performance.md from the results that are there.")
 def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bool) -> None:
-    """Time pcc and other engines on NETWORKs: names, 'all' of them, or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
+    """Time pcc and other engines on NETWORKs: names ('all', 'vgg16-3x3', ...), or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
 
     Engines are installed at first use, each into an environment of its own in pcc's cache. Leave the machine alone meanwhile.
     """
     if only_page == bool(names):
-        raise click.UsageError(f"give networks to measure (all, {', '.join(NETWORKS)}), or --page")
+        raise click.UsageError(f"give networks to measure ({', '.join((*GROUPS, *NETWORKS))}), or --page")
     try:
-        networks = [network_named(name) for name in (NETWORKS if "all" in names else names)]
+        networks = networks_named(names)
         chosen = choose(engines)
     except PccError as error:
         raise click.UsageError(str(error)) from None

@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,6 +139,16 @@ _NETWORKS = (
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
 """By name, in the order of the table."""
 
+_VGG16_LAYERS = ((64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56), (256, 256, 56), (256, 512, 28), (512, 512, 28), (512, 512, 14))
+_STAGES = tuple((64 << stage, 56 >> stage) for stage in range(4))
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "all": tuple(NETWORKS),
+    "vgg16-3x3": tuple(f"conv:{inputs},{outputs},3,{size}@3.6" for inputs, outputs, size in _VGG16_LAYERS),
+    "resnet50-3x3": tuple(f"conv:{width},{width},3,{size}@3.6" for width, size in _STAGES),
+    "resnet50-1x1": tuple(f"conv:{a},{b},1,{size}@3.6" for width, size in _STAGES for a, b in ((width, 4 * width), (4 * width, width))),
+}
+"""Names for several: every network, and the different layers of one kind that a pruned network has (VGG-16 without its first)."""
+
 LAYER = re.compile(r"(conv:\d+,\d+,\d+,\d+(?:,\d+)?)(?:@(\d+(?:\.\d+)?))?")
 
 
@@ -151,10 +161,15 @@ def network_named(name: str) -> Network:
         return NETWORKS[name]
     match = LAYER.fullmatch(name)
     if not match:
-        raise PccError(f"no network '{name}': choose of {', '.join(NETWORKS)}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
+        raise PccError(f"no network '{name}': choose of {', '.join((*GROUPS, *NETWORKS))}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
     base, rate = match[1], match[2]
     kernel = int(base.split(",")[2])
     return Network(name, base, f"{base}, {f'one kernel in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
+
+
+def networks_named(names: Iterable[str]) -> list[Network]:
+    """Networks, layers and `GROUPS` by their names, each once. Raises `PccError` as `network_named`."""
+    return [network_named(name) for name in dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,)))]
 
 
 def dense(network: Network) -> Network:
