@@ -39,7 +39,8 @@ def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bo
     except PccError as error:
         raise click.UsageError(str(error)) from None
     machine = this_machine()
-    print(f"{machine}: one thread on {machine.placement}", file=sys.stderr)
+    if networks:
+        print(f"{machine}: one thread on {machine.placement}", file=sys.stderr)
     for network in networks:
         options = [*(["--engines", engines] if engines else []), "--rounds", str(rounds)]
         command = f"python -m tools.bench_peers {shlex.join([network.name, *options])}"
