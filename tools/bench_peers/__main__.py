@@ -10,8 +10,9 @@ from pcc.errors import PccError
 from tools.bench_peers.compare import Comparison, Entrant
 from tools.bench_peers.engines import ENGINES, Engine
 from tools.bench_peers.machine import Machine, this_machine
-from tools.bench_peers.networks import NETWORKS, Network, dense, network_named
-from tools.bench_peers.page import timings
+from tools.bench_peers.networks import GROUPS, NETWORKS, Network, dense, networks_named
+from tools.bench_peers.page import peak_shares, timings
+from tools.bench_peers.peak import measured_peak
 from tools.bench_peers.prepare import Prepared, prepare
 from tools.bench_peers.result import Result
 from tools.performance import NETWORK_FILES, RESULTS, write_page
@@ -26,19 +27,20 @@ ON_DENSE = "deepsparse"
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Turns that each engine has; pairs are twice as many.")
 @click.option("--page", "only_page", is_flag=True, help="Measure nothing: write docs/performance.md from the results that are there.")
 def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bool) -> None:
-    """Time pcc and other engines on NETWORKs: names, 'all' of them, or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
+    """Time pcc and other engines on NETWORKs: names ('all', 'vgg16-3x3', ...), or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
 
     Engines are installed at first use, each into an environment of its own in pcc's cache. Leave the machine alone meanwhile.
     """
     if only_page == bool(names):
-        raise click.UsageError(f"give networks to measure (all, {', '.join(NETWORKS)}), or --page")
+        raise click.UsageError(f"give networks to measure ({', '.join((*GROUPS, *NETWORKS))}), or --page")
     try:
-        networks = [network_named(name) for name in (NETWORKS if "all" in names else names)]
+        networks = networks_named(names)
         chosen = choose(engines)
     except PccError as error:
         raise click.UsageError(str(error)) from None
     machine = this_machine()
-    print(f"{machine}: one thread on {machine.placement}", file=sys.stderr)
+    if networks:
+        print(f"{machine}: one thread on {machine.placement}", file=sys.stderr)
     for network in networks:
         options = [*(["--engines", engines] if engines else []), "--rounds", str(rounds)]
         command = f"python -m tools.bench_peers {shlex.join([network.name, *options])}"
@@ -58,10 +60,11 @@ def choose(names: str | None) -> list[Engine]:
 def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: Machine, command: str) -> Result:
     """Runs one network in all the engines, says what was found, and returns it."""
     print(f"{network.name}: preparing", file=sys.stderr, flush=True)
-    prepared = prepare(network, NETWORK_FILES, compiled=True)
+    prepared = prepare(network, NETWORK_FILES)
     with Comparison(machine) as comparison:
         for name, title, entrant in entrants(prepared, engines):
             comparison.enter(name, title, entrant)
+        peak = measured_peak(machine.pinned)
         for number in range(rounds):
             print(f"  round {number + 1} of {rounds}", file=sys.stderr, flush=True)
             comparison.round(number)
@@ -70,8 +73,8 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
             summary=network.summary,
             command=command,
             machine=machine,
-            dense_macs=prepared.dense_macs,
-            kept_macs=prepared.kept_macs,
+            peak=peak,
+            macs=prepared.layers,
             timings=list(comparison.timings.values()),
             not_run=comparison.not_run,
             disturbance=comparison.disturbance,
@@ -81,7 +84,8 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
         result.layers = comparison.layers()
     print(f"\n{timings(result)}\n", flush=True)
     for duel in result.duels:
-        print(f"{duel.engine} to pcc in pairs: {duel.ratio}\n", flush=True)
+        print(f"* {duel.engine} to pcc in pairs: {duel.ratio}", flush=True)
+    print("\n".join(peak_shares(result)), flush=True)
     return result
 
 
@@ -95,7 +99,7 @@ def entrants(prepared: Prepared, engines: Sequence[Engine]) -> list[tuple[str, s
                 (
                     f"{engine.name} dense",
                     f"{engine.title}, dense weights",
-                    Entrant(engine, prepare(dense(prepared.network), NETWORK_FILES, compiled=False)),
+                    Entrant(engine, prepare(dense(prepared.network), NETWORK_FILES)),
                 )
             )
     return found

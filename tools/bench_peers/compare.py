@@ -9,10 +9,11 @@ from statistics import median
 
 import numpy as np
 
+from pcc.errors import PccError
 from tools.bench_peers.engines import Engine
 from tools.bench_peers.environments import Unavailable
 from tools.bench_peers.machine import Machine, Watch
-from tools.bench_peers.prepare import Prepared
+from tools.bench_peers.prepare import Prepared, compile_package
 from tools.bench_peers.process import EngineFailed, WorkerProcess
 from tools.bench_peers.ratios import paired_ratio
 from tools.bench_peers.result import Duel, Timing
@@ -49,6 +50,7 @@ class Comparison:
     workers: dict[str, WorkerProcess] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
     disturbance: float = 0.0
+    """Part of the time, in the worst turn or round, that other cores worked or that the thread did not run."""
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Comparison":
@@ -62,12 +64,14 @@ class Comparison:
         print(f"  {title}: loading", file=sys.stderr, flush=True)
         engine, prepared = entrant.engine, entrant.prepared
         try:
+            if engine.name == "pcc":
+                compile_package(prepared)
             interpreter = engine.environment.make() if engine.environment else Path(sys.executable)
             log = prepared.folder / "logs" / f"{engine.name}.txt"
             worker = self._stack.enter_context(start([interpreter], engine, prepared.folder, self.machine.pinned, log))
             about = worker.ask(do="load")
             error = disagreement(worker, prepared, engine.name)
-        except (Unavailable, EngineFailed) as reason:
+        except (Unavailable, EngineFailed, PccError) as reason:
             self.not_run[name] = str(reason)
             print(f"  {title}: not run: {reason}", file=sys.stderr, flush=True)
             return
@@ -114,7 +118,9 @@ class Comparison:
         if name not in self.workers:
             return []
         try:
-            return self.workers[name].ask(do="time", warmup=WARMUP, seconds=seconds)["seconds"]
+            answer = self.workers[name].ask(do="time", warmup=WARMUP, seconds=seconds)
+            self.disturbance = max(self.disturbance, 1 - answer["processor"])
+            return answer["seconds"]
         except EngineFailed as reason:
             self._failed(name, reason)
             return []

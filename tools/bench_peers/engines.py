@@ -43,6 +43,7 @@ _ENGINES = (
         f"{_ADAPTERS}.deepsparse_engine",
         Environment("deepsparse", ("deepsparse==1.8.0", "protobuf<5"), python="3.10"),
         uses_zeros=True,
+        variables={"NM_DISABLE_ANALYTICS": "True"},  # it reports its use to its makers otherwise
     ),
     Engine("inductor", "torch inductor", f"{_ADAPTERS}.torch_inductor", Environment("inductor", (_TORCH, _NUMPY)), variables=_ONE_THREAD),
 )

@@ -32,7 +32,9 @@ class Machine(BaseModel):
     pinned: int
     """The core that everything runs on."""
     siblings: list[int]
-    """Other hardware threads of that core."""
+    """Other hardware threads of that core, as far as the kernel knows."""
+    virtual: bool = False
+    """Whether a hypervisor shows the cores, and may hide which of them are one."""
 
     @property
     def slug(self) -> str:
@@ -48,7 +50,8 @@ class Machine(BaseModel):
         if self.cores == 1:
             return "the only core"
         shared = f"; {', '.join(map(str, self.siblings))} is the same core's other hardware thread" if self.siblings else ""
-        return f"core {self.pinned} of {self.cores}, the others left idle{shared}"
+        hidden = "; a virtual machine, which may hide that cores are hardware threads of one" if self.virtual and not self.siblings else ""
+        return f"core {self.pinned} of {self.cores}, the others left idle{shared}{hidden}"
 
 
 def this_machine() -> Machine:
@@ -57,8 +60,10 @@ def this_machine() -> Machine:
     pinned = cores[-1]
     siblings = Path(f"/sys/devices/system/cpu/cpu{pinned}/topology/thread_siblings_list")
     shared = cpu_list(siblings.read_text()) if siblings.is_file() else [pinned]
-    processor, features = describe(Path("/proc/cpuinfo").read_text())
-    return Machine(processor=processor, features=features, cores=len(cores), pinned=pinned, siblings=[core for core in shared if core != pinned])
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    processor, features = describe(cpuinfo)
+    others = [core for core in shared if core != pinned]
+    return Machine(processor=processor, features=features, cores=len(cores), pinned=pinned, siblings=others, virtual=" hypervisor " in cpuinfo)
 
 
 def describe(cpuinfo: str) -> tuple[str, list[str]]:

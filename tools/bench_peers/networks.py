@@ -2,11 +2,12 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from pcc.errors import PccError
@@ -66,23 +67,42 @@ def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
             layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
 
 
-def macs(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-accumulates of the convolutions and linear layers for an input (N, C, H, W): all, and those whose weight is not zero."""
-    every = kept = 0
+class LayerMacs(BaseModel):
+    """Multiply-accumulates of a convolution or linear layer."""
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal every, kept
+    kind: str
+    """``3x3``, ``1x1``, ``depthwise`` or ``linear``."""
+    dense: int
+    kept: int
+    """Those whose weight is not zero."""
+
+
+def layer_macs(module: nn.Module, shape: tuple[int, ...]) -> dict[str, LayerMacs]:
+    """Of the layers at their modules' paths, in the order of their calls, for an input (N, C, H, W)."""
+    found: dict[str, LayerMacs] = {}
+
+    def count(path: str, layer: nn.Module, output: object) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(output, torch.Tensor)
         uses = output.numel() // len(layer.weight)  # of each weight: output positions
-        every += layer.weight.numel() * uses
-        kept += int(layer.weight.count_nonzero()) * uses
+        found[path] = LayerMacs(kind=_kind(layer), dense=layer.weight.numel() * uses, kept=int(layer.weight.count_nonzero()) * uses)
 
-    hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    hooks = [
+        part.register_forward_hook(lambda layer, _, output, path=path: count(path, layer, output))
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
     with torch.inference_mode():
         module(torch.zeros(shape))
     for hook in hooks:
         hook.remove()
-    return every, kept
+    return found
+
+
+def _kind(layer: nn.Conv2d | nn.Linear) -> str:
+    if isinstance(layer, nn.Linear):
+        return "linear"
+    return "depthwise" if layer.groups == layer.in_channels > 1 else "x".join(map(str, layer.kernel_size))
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,16 @@ _NETWORKS = (
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
 """By name, in the order of the table."""
 
+_VGG16_LAYERS = ((64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56), (256, 256, 56), (256, 512, 28), (512, 512, 28), (512, 512, 14))
+_STAGES = tuple((64 << stage, 56 >> stage) for stage in range(4))
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "all": tuple(NETWORKS),
+    "vgg16-3x3": tuple(f"conv:{inputs},{outputs},3,{size}@3.6" for inputs, outputs, size in _VGG16_LAYERS),
+    "resnet50-3x3": tuple(f"conv:{width},{width},3,{size}@3.6" for width, size in _STAGES),
+    "resnet50-1x1": tuple(f"conv:{a},{b},1,{size}@3.6" for width, size in _STAGES for a, b in ((width, 4 * width), (4 * width, width))),
+}
+"""Names for several: every network, and the different layers of one kind that a pruned network has (VGG-16 without its first)."""
+
 LAYER = re.compile(r"(conv:\d+,\d+,\d+,\d+(?:,\d+)?)(?:@(\d+(?:\.\d+)?))?")
 
 
@@ -131,10 +161,15 @@ def network_named(name: str) -> Network:
         return NETWORKS[name]
     match = LAYER.fullmatch(name)
     if not match:
-        raise PccError(f"no network '{name}': choose of {', '.join(NETWORKS)}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
+        raise PccError(f"no network '{name}': choose of {', '.join((*GROUPS, *NETWORKS))}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
     base, rate = match[1], match[2]
     kernel = int(base.split(",")[2])
     return Network(name, base, f"{base}, {f'one kernel in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
+
+
+def networks_named(names: Iterable[str]) -> list[Network]:
+    """Networks, layers and `GROUPS` by their names, each once. Raises `PccError` as `network_named`."""
+    return [network_named(name) for name in dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,)))]
 
 
 def dense(network: Network) -> Network:

@@ -8,6 +8,8 @@ import onnx
 import torch
 from torch import nn
 
+from tools.bench_peers.networks import layer_macs
+
 OPSET = 13
 """The newest that DeepSparse reads."""
 
@@ -22,7 +24,7 @@ def export_onnx(module: nn.Module, image: torch.Tensor, path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET, input_names=["input"], output_names=["output"])
     model = onnx.load(path)
-    name_layers(model.graph, _calls(module, image))
+    name_layers(model.graph, list(layer_macs(module, tuple(image.shape))))
     onnx.save(model, path)
 
 
@@ -69,18 +71,3 @@ def attribute(seconds: dict[str, float], paths: Sequence[str]) -> dict[str, floa
         if len(missing) == 1:
             found[missing[0]] = time
     return found
-
-
-def _calls(module: nn.Module, image: torch.Tensor) -> list[str]:
-    """Paths of the convolutions and linear layers in the order in which they run."""
-    called: list[str] = []
-    hooks = [
-        part.register_forward_hook(lambda *_, path=path: called.append(path))
-        for path, part in module.named_modules()
-        if isinstance(part, nn.Conv2d | nn.Linear)
-    ]
-    with torch.inference_mode():
-        module(image)
-    for hook in hooks:
-        hook.remove()
-    return called

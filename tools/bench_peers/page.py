@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.networks import NETWORKS
 from tools.bench_peers.onnx_file import attribute
+from tools.bench_peers.peak import geometric_mean
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
 from tools.table import table
 
@@ -50,7 +51,8 @@ def section(result: Result) -> str:
     lines += [f"* {_title(result, duel)} to pcc in pairs: {duel.ratio}." for duel in result.duels] + [""] * bool(result.duels)
     lines += [f"* {ENGINES[name].title if name in ENGINES else name} was not run: {reason}." for name, reason in result.not_run.items()]
     lines += [""] * bool(result.not_run)
-    lines += [layers(result) + "\n"] if len(result.layers) > 1 else []
+    lines += [*peak_shares(result), ""] if result.layers.get("pcc") else []
+    lines += [layers(result) + "\n"] if len(result.macs) > 1 and result.layers.get("pcc") else []
     return "\n".join(lines)
 
 
@@ -66,14 +68,31 @@ def timings(result: Result) -> str:
 
 def layers(result: Result) -> str:
     """The table of pcc's layers beside the same ones elsewhere, by the engines' own profilers; the slowest of pcc's first."""
-    ours = result.layers.get("pcc", {})
-    others = {name: attribute(seconds, list(ours)) for name, seconds in result.layers.items() if name != "pcc"}
+    found = {name: attribute(seconds, list(result.macs)) for name, seconds in result.layers.items()}
+    ours, others, shares = found.pop("pcc", {}), found, result.shares()
     rows = [
-        [layer, _ms(seconds), *(_ms(found[layer]) if layer in found else "-" for found in others.values())]
+        [
+            layer,
+            result.macs[layer].kind,
+            f"{result.macs[layer].kept / 1e6:.1f}",
+            _ms(seconds),
+            f"{shares[layer]:.0%}" if layer in shares else "-",
+            *(_ms(elsewhere[layer]) if layer in elsewhere else "-" for elsewhere in others.values()),
+        ]
         for layer, seconds in sorted(ours.items(), key=lambda item: -item[1])
-        if any(layer in found for found in others.values())
     ]
-    return table(["layer", "pcc", *(ENGINES[name].title for name in others)], rows)
+    return table(["layer", "kind", "million MACs kept", "pcc", "of peak", *(ENGINES[name].title for name in others)], rows)
+
+
+def peak_shares(result: Result) -> list[str]:
+    """A line for each kind of layer: the geometric mean of what pcc reaches of the core's peak."""
+    by_kind: dict[str, list[float]] = {}
+    for layer, share in result.shares().items():
+        by_kind.setdefault(result.macs[layer].kind, []).append(share)
+    peak = f"of {result.peak / 1e9:.1f} billion MACs per second, the core's measured peak"
+    return [
+        f"* {kind}: pcc reaches {geometric_mean(shares):.0%} {peak} (kept MACs, geometric mean of {len(shares)} layers)." for kind, shares in by_kind.items()
+    ]
 
 
 def _cell(result: Result, engine: str) -> str:
@@ -112,7 +131,7 @@ def _title(result: Result, duel: Duel) -> str:
 
 
 def _disturbed(result: Result) -> str:
-    return f"**Not to be trusted**: other work took up to {result.disturbance:.0%} of another core or of this one meanwhile.\n"
+    return f"**Not to be trusted**: other work took up to {result.disturbance:.0%} of this core or of another one meanwhile.\n"
 
 
 def _evidence(timing: Timing) -> str:

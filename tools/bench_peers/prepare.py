@@ -13,7 +13,7 @@ from torch import nn
 import pcc
 from tools.bench_peers.adapters.adapter import EXPORTED, ONNX, PACKAGE
 from tools.bench_peers.engines import ENGINES
-from tools.bench_peers.networks import Network, macs
+from tools.bench_peers.networks import LayerMacs, Network, layer_macs
 from tools.bench_peers.onnx_file import export_onnx
 
 
@@ -23,19 +23,24 @@ class Prepared:
 
     network: Network
     folder: Path
-    dense_macs: int
-    kept_macs: int
+    layers: dict[str, LayerMacs]
+    """By the module's path."""
+
+    @property
+    def dense_macs(self) -> int:
+        return sum(layer.dense for layer in self.layers.values())
+
+    @property
+    def kept_macs(self) -> int:
+        return sum(layer.kept for layer in self.layers.values())
 
     def reference(self) -> np.ndarray:
         """The output in float64."""
         return np.load(self.folder / "reference.npy")
 
 
-def prepare(network: Network, root: Path, compiled: bool) -> Prepared:
-    """Writes the files below ``root``. Files of the same weights that are there, with what engines converted them to, are kept.
-
-    pcc's package, where it is wanted (``compiled``), is made anew: pcc is what changes.
-    """
+def prepare(network: Network, root: Path) -> Prepared:
+    """Writes the files below ``root``. Files of the same weights that are there, with what engines converted them to, are kept."""
     folder, module = root / network.name.replace(":", "-"), network.module()
     image = torch.randn(network.input_shape, generator=torch.Generator().manual_seed(0))
     stamp, weights = folder / "weights.txt", _digest(module)
@@ -48,10 +53,14 @@ def prepare(network: Network, root: Path, compiled: bool) -> Prepared:
         export_onnx(module, image, folder / ONNX)
         torch.export.save(torch.export.export(module, (image,)), folder / EXPORTED)
         stamp.write_text(weights)
-    if compiled:
-        shutil.rmtree(folder / PACKAGE, ignore_errors=True)
-        pcc.compile(module, (image,), folder / PACKAGE)
-    return Prepared(network, folder, *macs(module, network.input_shape))
+    return Prepared(network, folder, layer_macs(module, network.input_shape))
+
+
+def compile_package(prepared: Prepared) -> None:
+    """pcc's package for this machine, made anew: pcc is what changes. Raises `PccError` as pcc does."""
+    image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
+    shutil.rmtree(prepared.folder / PACKAGE, ignore_errors=True)
+    pcc.compile(prepared.network.module(), (image,), prepared.folder / PACKAGE)
 
 
 def _digest(module: nn.Module) -> str:

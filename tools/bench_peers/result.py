@@ -7,6 +7,8 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 from tools.bench_peers.machine import Machine
+from tools.bench_peers.networks import LayerMacs
+from tools.bench_peers.onnx_file import attribute
 from tools.bench_peers.ratios import Ratio, paired_ratio
 
 AGREES = 1e-2
@@ -61,8 +63,10 @@ class Result(BaseModel):
     summary: str
     command: str
     machine: Machine
-    dense_macs: int
-    kept_macs: int
+    peak: float
+    """Multiply-accumulates per second that the core can do at best."""
+    macs: dict[str, LayerMacs]
+    """Of the layers by their paths."""
     timings: list[Timing]
     not_run: dict[str, str]
     """Engine -> why it has no timing."""
@@ -70,7 +74,20 @@ class Result(BaseModel):
     layers: dict[str, dict[str, float]] = {}
     """Engine -> layer -> seconds, of the engines that tell."""
     disturbance: float
-    """Part of the time that other cores worked or the host took the core away, in the worst round."""
+    """Part of the time that other work took, as `tools.bench_peers.compare.Comparison` has it."""
+
+    @property
+    def dense_macs(self) -> int:
+        return sum(layer.dense for layer in self.macs.values())
+
+    @property
+    def kept_macs(self) -> int:
+        return sum(layer.kept for layer in self.macs.values())
+
+    def shares(self, engine: str = "pcc") -> dict[str, float]:
+        """Layer -> the share of the core's peak that its kept multiply-accumulates reach in the engine."""
+        seconds = attribute(self.layers.get(engine, {}), list(self.macs))
+        return {path: self.macs[path].kept / taken / self.peak for path, taken in seconds.items() if taken}
 
     def timing(self, engine: str) -> Timing | None:
         return next((timing for timing in self.timings if timing.engine == engine), None)

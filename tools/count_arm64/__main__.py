@@ -3,6 +3,7 @@
 import shlex
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from pcc.errors import PccError
 from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.environments import Unavailable
-from tools.bench_peers.networks import NETWORKS, Network, network_named
+from tools.bench_peers.networks import Network, networks_named
 from tools.bench_peers.prepare import Prepared, prepare
 from tools.bench_peers.process import EngineFailed
 from tools.count_arm64 import mca, page, qemu
@@ -27,13 +28,13 @@ PEERS = ("ncnn", "mnn", "mnn-sparse")
 @click.option("--engines", default=",".join(("pcc", *PEERS)), show_default=True, help="Only these, separated by commas; pcc is always among them.")
 @click.option("--memory", is_flag=True, help="Count bytes and modelled cache misses, too; takes 2 to 3 times as long.")
 def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
-    """Count what NETWORKs execute on an emulated Cortex-A76, in pcc and in peers: names, 'all' of them, or layers as
+    """Count what NETWORKs execute on an emulated Cortex-A76, in pcc and in peers: names ('all', 'vgg16-3x3', 'resnet50-3x3', ...), or layers as
     conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
 
     What a peer needs is fetched at first use into pcc's cache. Counts do not depend on how busy the machine is.
     """
     try:
-        networks = [network_named(name) for name in (NETWORKS if "all" in names else names)]
+        networks = networks_named(names)
         if complaint := qemu.missing():
             raise PccError(complaint)
     except PccError as error:
@@ -52,42 +53,37 @@ def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
 
 def measure(network: Network, peers: list[str], memory: bool, command: str) -> CountResult:
     """Counts one network in pcc and in the peers; those that fail are noted, and the others go on."""
+    prepared = prepare(network, NETWORK_FILES)
+    result = CountResult(network=network.name, summary=network.summary, command=command, dense_macs=prepared.dense_macs, kept_macs=prepared.kept_macs)
     print(f"{network.name}: pcc", file=sys.stderr, flush=True)
-    prepared = prepare(network, NETWORK_FILES, compiled=False)
-    not_run: dict[str, str] = {}
+    try:
+        _add_pcc(result, prepared, memory)
+    except PccError as reason:
+        result.not_run["pcc"] = str(reason)
+    for name in peers:
+        engine = ENGINES[name]
+        print(f"{network.name}: {engine.title}", file=sys.stderr, flush=True)
+        try:
+            found = count_peer(engine, prepared, memory)
+        except (Unavailable, EngineFailed) as reason:
+            result.not_run[engine.title] = str(reason)
+        else:
+            executed = Executed.of(found.counts)
+            result.engines.append(EngineCount(engine=name, title=engine.title, version=found.version, error=found.error, executed=executed))
+    return result
+
+
+def _add_pcc(result: CountResult, prepared: Prepared, memory: bool) -> None:
+    """pcc's counts, as a whole and by layer, and its inner loops."""
     with tempfile.TemporaryDirectory() as folder:
         ours = count_pcc(prepared, Path(folder), memory)
         if complaint := mca.missing():
-            not_run["llvm-mca"] = complaint
-        loops = [] if complaint else mca.price(ours.assembly)
+            result.not_run["llvm-mca"] = complaint
+        else:
+            result.loops = mca.price(ours.assembly)
     whole = sum((layer.counts for layer in ours.layers.values()), qemu.Counts())
-    found = [EngineCount(engine="pcc", title="pcc", version="this", error=ours.error, executed=Executed.of(whole))]
-    for name in peers:
-        if counted := _peer(name, prepared, memory, not_run):
-            found.append(counted)
-    return CountResult(
-        network=network.name,
-        summary=network.summary,
-        command=command,
-        dense_macs=prepared.dense_macs,
-        kept_macs=prepared.kept_macs,
-        engines=found,
-        not_run=not_run,
-        layers=[LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts)) for name, layer in ours.layers.items()],
-        loops=loops,
-    )
-
-
-def _peer(name: str, prepared: Prepared, memory: bool, not_run: dict[str, str]) -> EngineCount | None:
-    """A peer's counts; None, with the reason among ``not_run``, where it fails."""
-    engine = ENGINES[name]
-    print(f"{prepared.network.name}: {engine.title}", file=sys.stderr, flush=True)
-    try:
-        counted = count_peer(engine, prepared, memory)
-    except (Unavailable, EngineFailed) as reason:
-        not_run[engine.title] = str(reason)
-        return None
-    return EngineCount(engine=name, title=engine.title, version=counted.version, error=counted.error, executed=Executed.of(counted.counts))
+    result.engines.append(EngineCount(engine="pcc", title="pcc", version=version("pcc"), error=ours.error, executed=Executed.of(whole)))
+    result.layers = [LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts)) for name, layer in ours.layers.items()]
 
 
 if __name__ == "__main__":

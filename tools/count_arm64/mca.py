@@ -54,7 +54,7 @@ def price(kernels: Sequence[tuple[str, Path]]) -> list[Loop]:
         if count(body, "fml") >= FEWEST
     ]
     bodies = [body for _, _, body in regions if count(body, "fml") >= FEWEST]
-    text = "".join(f"// LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n// LLVM-MCA-END {place}\n" for place, body in enumerate(bodies))
+    text = "".join(f"# LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n# LLVM-MCA-END {place}\n" for place, body in enumerate(bodies))
     for core in CORES if loops else ():
         words = [program, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", f"-iterations={ITERATIONS}", "-mattr=+dotprod,+fullfp16"]
         done = subprocess.run(words, input=text, capture_output=True, text=True, check=True)

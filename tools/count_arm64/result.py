@@ -50,10 +50,11 @@ class CountResult(BaseModel):
     command: str
     dense_macs: int
     kept_macs: int
-    engines: list[EngineCount]
-    not_run: dict[str, str]
-    layers: list[LayerCount]
-    loops: list[Loop]
+    engines: list[EngineCount] = []
+    not_run: dict[str, str] = {}
+    """What is missing, and why."""
+    layers: list[LayerCount] = []
+    loops: list[Loop] = []
 
     def save(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What /proc says of a processor."""
 
 from tools.bench_peers.machine import Machine, Watch, cpu_list, describe, this_machine
+from tools.bench_peers.peak import geometric_mean, measured_peak
 
 _INTEL = """processor\t: 0
 cpu family\t: 6
@@ -33,9 +34,16 @@ def test_where_the_thread_runs() -> None:
     assert machine.placement == "core 1 of 2, the others left idle"
     threads = machine.model_copy(update={"siblings": [0]})
     assert threads.placement.endswith("0 is the same core's other hardware thread")
+    assert machine.model_copy(update={"virtual": True}).placement.endswith("a virtual machine, which may hide that cores are hardware threads of one")
 
 
 def test_this_machine_is_watched() -> None:
     machine = this_machine()
     assert machine.processor
     assert 0 <= Watch(machine.pinned).others() <= 1
+
+
+def test_the_cores_peak() -> None:
+    """One vector multiply-add a cycle at least, at a GHz at least."""
+    assert measured_peak(this_machine().pinned) > 4e9
+    assert geometric_mean([0.25, 1.0]) == 0.5

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from tools.bench_peers.networks import NETWORKS, dense, macs, network_named, prune
+from tools.bench_peers.networks import GROUPS, NETWORKS, LayerMacs, dense, layer_macs, network_named, networks_named, prune
 
 
 def test_pruning_keeps_norms_and_spares_depthwise() -> None:
@@ -23,12 +23,18 @@ def test_a_layer_is_a_network() -> None:
     network = network_named("conv:8,16,3,7,2@2")
     module = network.module()
     assert module(torch.zeros(network.input_shape)).shape == (1, 16, 4, 4)
-    every, kept = macs(module, network.input_shape)
-    assert every == 16 * 8 * 9 * 16
-    assert kept == 16 * 8 * 4 // 2 * 16
+    (layer,) = layer_macs(module, network.input_shape).values()
+    assert layer == LayerMacs(kind="3x3", dense=16 * 8 * 9 * 16, kept=16 * 8 * 4 // 2 * 16)
     assert dense(network).name == "conv:8,16,3,7,2"
     with pytest.raises(PccError, match="no network 'conv:8'"):
         network_named("conv:8")
+
+
+def test_names_stand_for_several() -> None:
+    found = [network.name for network in networks_named(["resnet50-3x3", "conv:64,64,3,56@3.6", "resnet50"])]
+    assert found == ["conv:64,64,3,56@3.6", "conv:128,128,3,28@3.6", "conv:256,256,3,14@3.6", "conv:512,512,3,7@3.6", "resnet50"]
+    for group in GROUPS:
+        assert networks_named([group])
 
 
 def test_pruned_networks_come_from_dense_ones() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.bench_peers.machine import Machine
+from tools.bench_peers.networks import LayerMacs
 from tools.bench_peers.page import page
 from tools.bench_peers.ratios import paired_ratio
 from tools.bench_peers.result import Duel, Result, Timing, load_results
@@ -20,8 +21,8 @@ def _result(network: str, disturbance: float) -> Result:
         summary="A network",
         command=f"python -m tools.bench_peers {network}",
         machine=Machine(processor="A processor", features=["AVX2"], cores=2, pinned=1, siblings=[0]),
-        dense_macs=8_000_000,
-        kept_macs=1_000_000,
+        peak=1e9,
+        macs={"a": LayerMacs(kind="3x3", dense=4_000_000, kept=1_000_000), "b": LayerMacs(kind="1x1", dense=4_000_000, kept=3_000_000)},
         timings=[
             _timing("pcc", "pcc", 10.0, dense=False),
             _timing("onnxruntime", "ONNX Runtime", 30.0),
