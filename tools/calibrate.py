@@ -47,23 +47,18 @@ class Case:
     stride: int = 1
     rate: float = 3.6
     share: int = 1
-    depthwise: bool = False
 
     def __str__(self) -> str:
-        kind = "depthwise " if self.depthwise else ""
-        kept = "" if self.depthwise else f", 1/{self.rate:g}" + (f", share {self.share}" if self.share > 1 else "")
-        return f"{kind}{self.inputs}->{self.outputs} {self.window}x{self.window}/{self.stride} @{self.size}{kept}"
+        kept = f", 1/{self.rate:g}" + (f", share {self.share}" if self.share > 1 else "")
+        return f"{self.inputs}->{self.outputs} {self.window}x{self.window}/{self.stride} @{self.size}{kept}"
 
     def layers(self, b: ProgramBuilder) -> dict[str, Conv2d]:
         """The layer by the format of its weight; dense and packed weights are the same numbers."""
-        groups = self.inputs if self.depthwise else 1
         pad = self.window // 2
         geometry = ConvGeometry((self.window, self.window), (self.stride, self.stride), (pad, pad, pad, pad))
         x, y = b.input("x", (1, self.inputs, self.size, self.size)), b.tensor("y", (1, self.outputs, *geometry.output_size(self.size, self.size)))
-        weight = np.random.default_rng(0).standard_normal((self.outputs, self.inputs // groups, self.window, self.window), np.float32) * 0.05
-        layer = Conv2d("conv", x, y, weight, np.zeros(self.outputs, np.float32), geometry, groups, activation=Activation("relu"))
-        if self.depthwise:
-            return {"dense": layer}
+        weight = np.random.default_rng(0).standard_normal((self.outputs, self.inputs, self.window, self.window), np.float32) * 0.05
+        layer = Conv2d("conv", x, y, weight, np.zeros(self.outputs, np.float32), geometry, activation=Activation("relu"))
         patterns = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3), np.float32)], 8) if self.window == 3 else None
         cut = joint.project(weight, patterns, self.rate, share=self.share)
         packed = fkw.pack(cut.weight, 1, patterns, self.share, cut.order)
@@ -80,7 +75,6 @@ CASES: tuple[Case, ...] = (
     *(Case(128, 28, 128, share=share) for share in (2, 4)),
     *(Case(*sizes, 1) for sizes in POINTWISE),
     *(Case(i, s, o, 1, rate=rate) for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160)) for rate in (5.0, 10.0)),
-    *(Case(c, s, c, stride=stride, depthwise=True) for c, s, stride in ((96, 112, 2), (144, 56, 1), (384, 14, 1), (960, 7, 1))),
 )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK, Argument, Kernel
-from pcc.codegen.program import ITEMSIZE, Call, Program, View
+from pcc.codegen.program import ALIGNMENT, Call, Program, View
 
 _NUMPY = {"f32": np.float32, "i32": np.int32}
 
@@ -14,17 +15,17 @@ class Memory:
     """A program's buffers on numpy: one array each before memory is planned, slices of one arena after."""
 
     def __init__(self, program: Program, poison: float = np.nan) -> None:
-        arena = np.full((READ_LEAD + program.arena_bytes + READ_SLACK) // 4, poison, np.float32)[READ_LEAD // 4 :]
+        arena = _aligned(program.arena_bytes // 4, np.float32, poison)
         self.arrays: dict[str, np.ndarray] = {}
         for buffer in program.buffers.values():
-            lead, slack = READ_LEAD // ITEMSIZE[buffer.dtype], READ_SLACK // ITEMSIZE[buffer.dtype]
             if buffer.role == "constant":
                 values = program.constants[buffer.name].ravel()
-                self.arrays[buffer.name] = np.concatenate([np.zeros(lead, values.dtype), values, np.zeros(slack, values.dtype)])[lead:]
+                self.arrays[buffer.name] = _aligned(values.size, values.dtype, 0)
+                self.arrays[buffer.name][: values.size] = values
             elif buffer.offset is not None:
                 self.arrays[buffer.name] = arena[buffer.offset // 4 :].view(_NUMPY[buffer.dtype])
             else:
-                self.arrays[buffer.name] = np.full(lead + buffer.elements + slack, poison, np.float32)[lead:]
+                self.arrays[buffer.name] = _aligned(buffer.elements, np.float32, poison)
 
     def resolve(self, value: View | int | float) -> Argument:
         """An argument as a kernel gets it: a flat array from the view's first element on, or the number."""
@@ -32,6 +33,14 @@ class Memory:
 
     def arguments(self, call: Call) -> Mapping[str, Argument]:
         return {name: self.resolve(value) for name, value in call.args.items()}
+
+
+def _aligned(elements: int, dtype: DTypeLike, fill: float) -> np.ndarray:
+    """An array that starts where buffers do, with what may be read before and behind it."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.full((READ_LEAD + ALIGNMENT + READ_SLACK) // itemsize + elements, fill, dtype)
+    start = READ_LEAD + -(memory.ctypes.data + READ_LEAD) % ALIGNMENT
+    return memory[start // itemsize : start // itemsize + elements + READ_SLACK // itemsize]
 
 
 def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:

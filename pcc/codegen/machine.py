@@ -6,8 +6,10 @@ every processor, and a new processor is one row. Sums of parts are a simple mode
 """
 
 from dataclasses import astuple, dataclass, replace
+from math import prod
 
 from pcc.codegen.isa import Isa, isa_named
+from pcc.codegen.program import View
 from pcc.errors import PccError
 from pcc.target import Target
 
@@ -24,6 +26,10 @@ class Work:
     """Vectors at any address: many cross a cache line."""
     far: float = 0.0
     """Those of either kind that come from the L2 cache, counted once more."""
+    beyond: float = 0.0
+    """Vectors' worth of tensors too large for the L2 cache that come from behind it, or go there."""
+    updates: float = 0.0
+    """Accumulators taken from the L1 cache and put back: each waits for the one before it."""
     stores: float = 0.0
     scalars: float = 0.0
     """Weights spread over a vector, and entries of tables."""
@@ -54,21 +60,28 @@ class Machine:
     origin: str
     """Where the costs come from."""
 
+    def beyond(self, *tensors: View | None) -> Work:
+        """Each tensor read, or written, once."""
+        sizes = [prod(tensor.shape) * 4 for tensor in tensors if tensor is not None]
+        return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / (4 * self.isa.lanes))
+
     def cycles(self, work: Work) -> float:
         return sum(count * cost for count, cost in zip(astuple(work), astuple(self.costs), strict=True))
 
 
 _KIB = 1 << 10
 
-_NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
+_AVX512 = Work(fma=0.135, loads=1.38, crossing=2.05, far=0.24, beyond=9.6, updates=1.19, stores=4.0, scalars=0.38, branches=1.77, lines=5.6)
+_AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0)
+_NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
 _COUNTED = "instructions executed under QEMU (tools/calibrate.py --cpu cortex-a76)"
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
-        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, Work(0.52, 0.15, 0.9, 0.15, 2.0, 0.3, 1.0, 6.0), "timed"),
-        Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, Work(1.0, 0.5, 1.6, 0.5, 2.0, 0.6, 1.5, 6.0), "timed"),
-        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, Work(0.52, 0.25, 0.6, 0.2, 1.0, 0.4, 1.0, 4.0), "timed"),
+        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (tools/calibrate.py)"),
+        Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, _AVX512, "those of intel-avx512: not timed on this processor"),
+        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (tools/calibrate.py --cpu x86-64-v3)"),
         Machine("cortex-a53", isa_named("neon"), 32 * _KIB, 512 * _KIB, 4, replace(_NEON, fma=1.5), f"{_COUNTED}; multiply-adds weigh more, there is one unit"),
         Machine("cortex-a55", isa_named("neon"), 32 * _KIB, 256 * _KIB, 4, replace(_NEON, fma=1.5), f"{_COUNTED}; multiply-adds weigh more, there is one unit"),
         Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED),

@@ -147,13 +147,13 @@ def test_names_that_are_too_long(pcc, tmp_path: Path) -> None:
     name = "n" * 300
     (tmp_path / "net.py").write_text(f"import torch\ndef {name}(): return torch.nn.Conv2d(3, 4, 3)\n")
     for args in (
-        ("run", name, "-i", "x.png"),
         ("compile", f"{name}.py:make", "--input-shape", "1,3,8,8", "-o", tmp_path / "x"),
         ("prune", "lenet5", "--data", name, "--recipe", "mnist-dense", "-o", tmp_path / "x"),
         ("prune", "lenet5", "--data", "mnist", "--recipe", f"{name}.yaml", "-o", tmp_path / "x"),
         ("prune", "lenet5", "--data", "mnist", "--recipe", "mnist-dense", "--weights", f"{name}.pt", "-o", tmp_path / "x"),
     ):
         assert "File name too long" in pcc(*args).error
+    assert "is not a pcc package" in pcc("run", name, "-i", "x.png").error
     assert "a network's name has at most 100" in pcc("compile", f"{tmp_path}/net.py:{name}", "--input-shape", "1,3,8,8", "-o", tmp_path / "x").error
     assert "no recipe is called" in pcc("prune", "lenet5", "--data", "mnist", "--recipe", name, "-o", tmp_path / "x").error
     assert not (tmp_path / "x").exists()

@@ -70,4 +70,4 @@ def test_the_runner_prints_numbers_and_reads_files() -> None:
     done = subprocess.run([runner, "selftest", "--threads", "3", "--json", package / "selftest"], capture_output=True, text=True, check=True)
     assert '"passed": true' in done.stdout
     failed = subprocess.run([runner, "bench", "--runs", "x"], capture_output=True, text=True, check=False)
-    assert (failed.returncode, failed.stderr) == (2, "pcc-run: --runs x: a whole number, at least 1\n")
+    assert (failed.returncode, failed.stderr) == (2, "pcc-run: --runs x: a whole number, at least 1 and at most 1000000\n")

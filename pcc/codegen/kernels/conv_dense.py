@@ -8,7 +8,7 @@ from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_weight, split_work
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work
+from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
@@ -75,9 +75,9 @@ def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     weights = tile.filters / lanes if machine.isa.multiply_by_lane and tile.filters % lanes == 0 else tile.filters
     outputs = tile.filters * tile.vectors
     depth = weight[0].size
-    step = Work(fma=outputs, crossing=tile.vectors, scalars=weights + 1, branches=1)
+    step = Work(fma=outputs, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, tile.vectors)
     item = step * depth + Work(stores=outputs, scalars=tile.filters, branches=1)
-    return item * (layer.x.shape[0] * layer.groups * blocks * tiles) + staging_work(layer.x, layer.geometry, lanes)
+    return item * (layer.x.shape[0] * layer.groups * blocks * tiles) + staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)
 
 
 def _emit(layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:

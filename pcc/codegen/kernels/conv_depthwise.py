@@ -69,7 +69,7 @@ class DepthwiseFamily:
         vectors = layer.x.shape[0] * weight.shape[0] * (-(-positions // lanes) if flat else by_rows)
         taps = weight[0].size
         work = Work(fma=taps, crossing=taps, stores=1 + flat, scalars=1) * vectors
-        return [Candidate(DepthwiseSchedule(flat), work + staging_work(layer.x, layer.geometry, lanes))]
+        return [Candidate(DepthwiseSchedule(flat), work + staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual))]
 
     def emit(self, layer: Conv2d, schedule: DepthwiseSchedule, b: ProgramBuilder) -> None:
         """``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""

@@ -16,7 +16,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import sparse_tile as tile
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import gather_tables, parts_of
-from pcc.codegen.kernels.stage import stage, staging_work
+from pcc.codegen.kernels.stage import stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
@@ -58,13 +58,13 @@ class GatherFamily:
         fkw, lanes = tile.fkw_of(layer), machine.isa.lanes
         groups, positions = fkw.shape[0] // fkw.group, tile.positions_of(layer)
         vectors_of_plane = -(-positions // lanes)  # wider tiles would read past the slack after a tensor
-        staging, found = staging_work(layer.x, layer.geometry, lanes), []
+        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for vectors in (1, 2, 3, 4, 8, 12, 16):
             if vectors * fkw.group <= machine.isa.registers // 2 and vectors <= vectors_of_plane:
                 multiplies = max(1.0, fkw.weight.size * vectors / groups)
                 schedule = GatherSchedule(vectors * lanes, min(groups, max(1, round(ITEM_MULTIPLIES / multiplies))))
                 tiles = layer.x.shape[0] * -(-positions // schedule.size)
-                found.append(Candidate(schedule, _tile_work(fkw, schedule, vectors, machine) * tiles + staging))
+                found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, vectors, machine) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: GatherSchedule, b: ProgramBuilder) -> None:
@@ -82,14 +82,14 @@ class GatherFamily:
 FAMILY = GatherFamily()
 
 
-def _tile_work(fkw: FKW, schedule: GatherSchedule, vectors: int, machine: Machine) -> Work:
+def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, vectors: int, machine: Machine) -> Work:
     """One tile of all filters of one image."""
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     groups, sums = fkw.shape[0] // fkw.group, fkw.group * vectors
     loads = taps * vectors
     weights = taps * fkw.group / (machine.isa.lanes if machine.isa.multiply_by_lane else 1)
     far = loads if fkw.shape[1] * schedule.size * 4 > machine.l1_bytes else 0
-    kernel = Work(fma=taps * max(sums, machine.fma_in_flight), crossing=loads, far=far, scalars=weights + 1, branches=1)
+    kernel = Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, loads)
     segment = Work(scalars=2 + taps, branches=2)
     stored = Work(stores=sums, scalars=2 * fkw.group, branches=1)
     return kernel * (len(fkw.index) * parts) + segment * (groups * len(fkw.patterns) * parts) + stored * groups

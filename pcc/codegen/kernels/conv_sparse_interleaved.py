@@ -70,8 +70,8 @@ class InterleavedFamily:
         groups, across = fkw.shape[0] // fkw.group, schedule.blocks.columns // schedule.columns
         first, outputs = 0, layer.y.shape[0] * layer.y.shape[2] * layer.y.shape[3]
         for rows, count in schedule.heights:
-            tiles = layer.x.shape[0] * count * across
-            chunks = max(1, min(groups // LEAST_GROUPS, -(-ITEMS // tiles)))
+            rows_of_tiles = layer.x.shape[0] * count
+            chunks = max(1, min(groups // LEAST_GROUPS, -(-ITEMS // rows_of_tiles)))
             kernel = InterleavedTile(rows, schedule.columns, fkw.group, patterns, layer.geometry.stride, layout.pitch, b.lanes, epilogue)
             numbers = {
                 "x_image": layer.x.shape[1] * layout.plane,
@@ -84,7 +84,7 @@ class InterleavedFamily:
             }
             part = outputs * rows * count / schedule.blocks.rows
             args = {"x": lines, **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
-            b.call(kernel, args, tiles * chunks, macs=round(fkw.weight.size * part), dense_macs=round(prod(fkw.shape) * part))
+            b.call(kernel, args, rows_of_tiles * chunks, macs=round(fkw.weight.size * part), dense_macs=round(prod(fkw.shape) * part))
             first += rows * count
 
 
@@ -158,7 +158,7 @@ def _work(
 ) -> Work:
     lanes, taps, groups = machine.isa.lanes, fkw.patterns.shape[1], fkw.shape[0] // fkw.group
     weights = taps * fkw.group / (lanes if machine.isa.multiply_by_lane else 1)
-    total = interleaving_work(layer.x, layout)
+    total = interleaving_work(layer.x, layout, machine) + machine.beyond(layer.y, layer.residual)
     for rows, count in schedule.heights:
         sums = rows * schedule.columns * fkw.group
         tile_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * line_extent(schedule.columns, layer.geometry, 1) * lanes * 4

@@ -18,7 +18,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import sparse_tile as tile
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import parts_of, scatter_tables
-from pcc.codegen.kernels.stage import stage, staging_work
+from pcc.codegen.kernels.stage import stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
@@ -63,13 +63,13 @@ class ScatterFamily:
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
         fkw, lanes = tile.fkw_of(layer), machine.isa.lanes
         filters, positions = fkw.shape[0], tile.positions_of(layer)
-        staging, found = staging_work(layer.x, layer.geometry, lanes), []
+        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
             room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (4 * vectors * lanes)
             block = -(-filters // -(-filters // room))
             schedule = ScatterSchedule(vectors * lanes, block, room, INPUT_REGISTERS[machine.isa.registers] // vectors)
             tiles = layer.x.shape[0] * -(-positions // schedule.size)
-            found.append(Candidate(schedule, _tile_work(fkw, schedule, vectors) * tiles + staging))
+            found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, vectors) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: ScatterSchedule, b: ProgramBuilder) -> None:
@@ -91,7 +91,7 @@ class ScatterFamily:
 FAMILY = ScatterFamily()
 
 
-def _tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int) -> Work:
+def _tile_work(layer: Conv2d, fkw: FKW, schedule: ScatterSchedule, vectors: int) -> Work:
     """One tile of all filters of one image."""
     group, pattern = places(fkw)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
@@ -99,8 +99,10 @@ def _tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int) -> Work:
     used = np.zeros((blocks, channels, patterns), bool)
     for member in range(fkw.group):  # a block may end inside a filter group
         used[(group * fkw.group + member) // schedule.block, fkw.index, pattern] = True
-    segment = Work(crossing=taps * vectors, scalars=4 + taps, branches=4)  # trip counts change from one to the next: the branch is often mispredicted
-    kernel = Work(fma=taps * vectors, loads=vectors, stores=vectors, scalars=taps + 1, branches=1)
+    segment = tap_loads(layer.x, layer.geometry, taps * vectors) + Work(
+        scalars=4 + taps, branches=4
+    )  # trip counts change from one to the next: the branch is often mispredicted
+    kernel = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1)
     stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
     return (segment * int(used.sum()) + kernel * (len(fkw.index) * fkw.group)) * parts + stored * fkw.shape[0]
 

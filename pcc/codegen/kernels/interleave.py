@@ -11,6 +11,7 @@ a block repeat the first.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,8 @@ import numpy as np
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK, Argument, Param
 from pcc.codegen.kernels.transpose import QUARTER, transpose_quarters
 from pcc.codegen.layers import ConvGeometry
-from pcc.codegen.machine import Work
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -101,9 +102,11 @@ def line_extent(count: int, geometry: ConvGeometry, axis: int) -> int:
     return (count - 1) * geometry.stride[axis] + (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1
 
 
-def interleaving_work(x: View, layout: Layout) -> Work:
-    """What the copy executes."""
-    return Work(lines=1, stores=1) * (x.shape[0] * x.shape[1] * layout.rows * layout.pitch)
+def interleaving_work(x: View, layout: Layout, machine: Machine) -> Work:
+    """What the copy executes, and reading it once."""
+    shape = (x.shape[0], x.shape[1], layout.rows, layout.pitch, layout.blocks.lanes)
+    copied, lines = View(x.buffer, shape, contiguous_strides(shape)), prod(shape[:4])
+    return Work(lines=lines, stores=lines) + machine.beyond(x, copied, copied)
 
 
 def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:

@@ -8,6 +8,7 @@ up but the channel and the weights, which are one sequential stream.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ Pattern = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class InterleavedTile:
-    """An item is one tile of ``groups_per_item`` filter groups of ``group`` filters, of one image."""
+    """An item is one row of tiles of ``groups_per_item`` filter groups of ``group`` filters, of one image."""
 
     rows: int
     columns: int
@@ -61,12 +62,17 @@ class InterleavedTile:
         sums = k.local(self.group * tile * lanes)
         with k.work() as item:
             rest, chunk = k.divide(item, k["chunks"])
-            rest, across = k.divide(rest, k["tiles_across"])
             image, down = k.divide(rest, k["tiles_down"])
-            row, column = k.let(k["first_row"] + down * self.rows), k.let(across * self.columns)
-            x_at = k.let(image * k["x_image"] + (row * (self.stride[0] * self.pitch) + column * self.stride[1]) * lanes)
+            row = k.let(k["first_row"] + down * self.rows)
+            row_at = k.let(image * k["x_image"] + row * (self.stride[0] * self.pitch * lanes))
             first = k.let(chunk * k["groups_per_item"])
-            with k.loop(first, k.let(tirx.Min(first + k["groups_per_item"], k["groups"]))) as group:
+            # Tiles side by side come one after the other: they share the weights, and cache lines of the output.
+            with (
+                k.loop(first, k.let(tirx.Min(first + k["groups_per_item"], k["groups"]))) as group,
+                k.loop(0, k["tiles_across"]) as across,
+            ):
+                column = k.let(across * self.columns)
+                x_at = k.let(row_at + column * (self.stride[1] * lanes))
                 for f in range(self.group):
                     bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.group + f)), lanes))
                     for i in range(tile):
@@ -119,11 +125,11 @@ class InterleavedTile:
         weight = weight[: weight.size // (taps * self.group) * taps * self.group].reshape(-1, taps, self.group)
         for item in range(begin, end):
             rest, chunk = divmod(item, n["chunks"])
-            rest, across = divmod(rest, n["tiles_across"])
             image, down = divmod(rest, n["tiles_down"])
-            row, column = n["first_row"] + down * self.rows, across * self.columns
-            first = chunk * n["groups_per_item"]
-            for group in range(first, min(first + n["groups_per_item"], n["groups"])):
+            row, first = n["first_row"] + down * self.rows, chunk * n["groups_per_item"]
+            groups = range(first, min(first + n["groups_per_item"], n["groups"]))
+            for group, across in product(groups, range(n["tiles_across"])):
+                column = across * self.columns
                 outputs = channels[group * self.group : (group + 1) * self.group]
                 sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(self.group, self.rows, self.columns, lanes)
                 for p, pattern in enumerate(self.patterns):

@@ -10,6 +10,7 @@ the left of the next, so a 3x3 window over 7 columns needs a pitch of 8, not 9.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +18,8 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.runs import exact_run, fill_run
 from pcc.codegen.layers import ConvGeometry
-from pcc.codegen.machine import Work
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -147,11 +148,24 @@ def staged_pitch(x: View, geometry: ConvGeometry) -> int:
     return Layout(geometry, *x.shape[2:]).pitch if is_staged(geometry) else x.strides[2]
 
 
-def staging_work(x: View, geometry: ConvGeometry, lanes: int) -> Work:
-    """What the copy executes; nothing where there is none."""
+def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
+    """What bringing the input to the kernel executes: the copy, if there is one."""
+    if not is_staged(geometry):
+        return machine.beyond(x)
     batch, channels, height, width = x.shape
-    vectors = batch * channels * Layout(geometry, height, width).plane / lanes if is_staged(geometry) else 0.0
-    return Work(crossing=vectors, stores=vectors)
+    shape = (batch, channels, Layout(geometry, height, width).plane)
+    copied, vectors = View(x.buffer, shape, contiguous_strides(shape)), prod(shape) / machine.isa.lanes
+    return Work(crossing=vectors, stores=vectors) + machine.beyond(x, copied, copied)
+
+
+def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:
+    """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines."""
+    aligned = geometry.kernel == (1, 1) and not is_staged(geometry) and all(stride % _LINE == 0 for stride in (x.strides[0], x.strides[1], x.offset))
+    return Work(loads=count) if aligned else Work(crossing=count)
+
+
+_LINE = 16
+"""fp32 values of a cache line."""
 
 
 def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:
