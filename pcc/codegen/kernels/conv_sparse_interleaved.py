@@ -161,12 +161,14 @@ def _work(
     total = interleaving_work(layer.x, layout, machine) + machine.beyond(layer.y, layer.residual)
     for rows, count in schedule.heights:
         sums = rows * schedule.columns * fkw.group
-        tile_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * line_extent(schedule.columns, layer.geometry, 1) * lanes * 4
+        # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
+        row_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * lanes * 4
+        tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
+        distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
         tile = Work()
         for pattern, kernels in zip(patterns, counts, strict=True):
             lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
-            far = lines if tile_bytes > machine.l1_bytes else 0
-            tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=far, scalars=weights + 1, branches=1) * kernels
+            tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=distance * lines, scalars=weights + 1, branches=1) * kernels
         pieces = rows * len(runs_of(schedule.columns)) * lanes * fkw.group
         tile += Work(scalars=2 * len(patterns), branches=2 * len(patterns)) * groups + Work(lines=sums, stores=pieces, scalars=pieces, branches=1) * groups
         total += tile * (layer.x.shape[0] * count * (schedule.blocks.columns // schedule.columns))
