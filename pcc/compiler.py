@@ -52,7 +52,7 @@ class TargetReport:
     kernels: int
     kernels_from_cache: int
     families: Mapping[str, int]
-    """How many convolutions each kernel family runs."""
+    """How many convolutions and linear layers each kernel family runs."""
 
 
 @dataclass

@@ -107,7 +107,7 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
-        click.echo(f"    convolutions: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
+        click.echo(f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
     if report.left_alone:
         click.echo("  left alone:")
         for line in by_reason(report.left_alone):
