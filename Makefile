@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench measure reproduce arm64
+.PHONY: help setup demo test lint measure reproduce arm64
 SHELL := /bin/bash
 
 VENV := .venv
@@ -29,9 +29,6 @@ lint: setup ## ruff and pyright
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/pyright
-
-bench: setup ## speed against ONNX Runtime and against our own dense code
-	@$(PYTHON) -m tools.bench
 
 measure: setup arm64 ## docs/performance.md: times beside nine other engines, arm64 instructions; hours on a machine with nothing else to do
 	@$(PYTHON) -m tools.bench_peers all

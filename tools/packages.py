@@ -1,6 +1,5 @@
 """Packages made by the command line, as a user makes them, and what is in them."""
 
-import re
 import shlex
 import subprocess
 import sys
@@ -8,20 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcc.package import open_package
-
-STRUCTURES: dict[str, str | None] = {
-    "dense": None,
-    "8 patterns": "pattern{patterns=8}",
-    "8 patterns, connectivity": "pattern{patterns=8},connectivity",
-}
-"""A name for the table, and what ``--prune`` is given."""
-
-
-def compile_package(folder: Path, network: str, structure: str, *options: str) -> Path:
-    """A zoo network, pruned to one of `STRUCTURES`: `run_compile` into a folder of its name."""
-    prune = STRUCTURES[structure]
-    return run_compile(folder / f"{network}-{re.sub('[^a-z0-9]+', '-', structure)}", network, *options, *(["--prune", prune] if prune else []))
-
 
 def run_compile(package: Path, network: str, *options: str) -> Path:
     """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
