@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pcc.package import open_package
 
+
 def run_compile(package: Path, network: str, *options: str) -> Path:
     """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
     arguments = ["compile", network, "-o", str(package), *options]
