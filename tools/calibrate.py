@@ -17,16 +17,15 @@ from statistics import geometric_mean
 import numpy as np
 from scipy.optimize import nnls
 
-from pcc.codegen.family import Candidate, families
+from pcc.codegen.family import Candidate, WeightFormat, families
 from pcc.codegen.interpret import Memory
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work, machine_of
 from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
-from pcc.ir.activation import Activation
-from pcc.sparsity import fkw, joint, pattern
+from pcc.sparsity import fkw, pattern
 from pcc.target import ARM_CPUS, Target, target_named
-from tools.count_arm64.forms import count
+from tools.count_arm64.forms import Case, count, sparse_weight
 from tools.table import table
 
 CYCLES_PER_SECOND = 3e9
@@ -37,44 +36,34 @@ MOST_SCHEDULES = 3
 
 
 @dataclass(frozen=True)
-class Case:
-    """A convolution of square planes and windows, padded so that stride 1 keeps the size; one kernel in ``rate`` is kept."""
+class Pruned:
+    """A convolution of which one kernel in ``rate`` is kept, in 8 patterns where its window is 3x3, shared by groups of ``share`` filters."""
 
-    inputs: int
-    size: int
-    outputs: int
-    window: int = 3
-    stride: int = 1
+    case: Case
     rate: float = 3.6
     share: int = 1
 
     def __str__(self) -> str:
-        kept = f", 1/{self.rate:g}" + (f", share {self.share}" if self.share > 1 else "")
-        return f"{self.inputs}->{self.outputs} {self.window}x{self.window}/{self.stride} @{self.size}{kept}"
+        return f"{self.case}, 1/{self.rate:g}" + (f", share {self.share}" if self.share > 1 else "")
 
-    def layers(self, b: ProgramBuilder) -> dict[str, Conv2d]:
-        """The layer by the format of its weight; dense and packed weights are the same numbers."""
-        pad = self.window // 2
-        geometry = ConvGeometry((self.window, self.window), (self.stride, self.stride), (pad, pad, pad, pad))
-        x, y = b.input("x", (1, self.inputs, self.size, self.size)), b.tensor("y", (1, self.outputs, *geometry.output_size(self.size, self.size)))
-        weight = np.random.default_rng(0).standard_normal((self.outputs, self.inputs, self.window, self.window), np.float32) * 0.05
-        layer = Conv2d("conv", x, y, weight, np.zeros(self.outputs, np.float32), geometry, activation=Activation("relu"))
-        patterns = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3), np.float32)], 8) if self.window == 3 else None
-        cut = joint.project(weight, patterns, self.rate, share=self.share)
-        packed = fkw.pack(cut.weight, 1, patterns, self.share, cut.order)
-        return {"dense": Conv2d(**{**vars(layer), "weight": cut.weight}), "fkw": Conv2d(**{**vars(layer), "weight": packed})}
+    def weight(self, format: WeightFormat) -> np.ndarray | fkw.FKW:
+        """The weight as a family takes it; both formats hold the same numbers."""
+        packed = sparse_weight(self.case, PATTERNS, self.rate, self.share)
+        return packed if format == "fkw" else fkw.unpack(packed)
 
+
+PATTERNS = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3), np.float32)], 8)
 
 POINTWISE = ((64, 56, 256), (256, 56, 64), (512, 28, 128), (128, 28, 512), (1024, 14, 256), (256, 14, 1024), (2048, 7, 512), (512, 7, 2048))
 
-CASES: tuple[Case, ...] = (
-    *(Case(c, s, o) for c, s, o in ((64, 224, 64), (128, 112, 128), (128, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))),
-    *(Case(64 << stage, 56 >> stage, 64 << stage) for stage in range(4)),
-    *(Case(64 << stage, 112 >> stage, 64 << stage, stride=2) for stage in (1, 2, 3)),
-    *(Case(128, 28, 128, rate=rate) for rate in (1.0, 2.0, 8.0)),
-    *(Case(128, 28, 128, share=share) for share in (2, 4)),
-    *(Case(*sizes, 1) for sizes in POINTWISE),
-    *(Case(i, s, o, 1, rate=rate) for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160)) for rate in (5.0, 10.0)),
+CASES: tuple[Pruned, ...] = (
+    *(Pruned(Case(c, s, o)) for c, s, o in ((64, 224, 64), (128, 112, 128), (128, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))),
+    *(Pruned(Case(64 << stage, 56 >> stage, 64 << stage)) for stage in range(4)),
+    *(Pruned(Case(64 << stage, 112 >> stage, 64 << stage, stride=2)) for stage in (1, 2, 3)),
+    *(Pruned(Case(128, 28, 128), rate) for rate in (1.0, 2.0, 8.0)),
+    *(Pruned(Case(128, 28, 128), share=share) for share in (2, 4)),
+    *(Pruned(Case(*sizes, 1)) for sizes in POINTWISE),
+    *(Pruned(Case(i, s, o, 1), rate) for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160)) for rate in (5.0, 10.0)),
 )
 
 
@@ -82,25 +71,26 @@ CASES: tuple[Case, ...] = (
 class Trial:
     """A schedule of a layer, and what it takes: cycles, or executed instructions."""
 
-    case: Case
+    case: Pruned
     family: str
     candidate: Candidate
     cost: float = float("inf")
 
-    def emit(self, b: ProgramBuilder) -> Conv2d:
+    def emit(self, b: ProgramBuilder, name: str) -> Conv2d:
         """Records the layer, with an input and an output of its own."""
-        layer = self.case.layers(b)[families()[self.family].format]
-        families()[self.family].emit(layer, self.candidate.schedule, b)
-        b.output("y", layer.y)
+        family = families()[self.family]
+        layer = self.case.case.layer(b, name, self.case.weight(family.format))
+        family.emit(layer, self.candidate.schedule, b)
         return layer
 
 
-def schedules(case: Case, machine: Machine) -> Iterator[Trial]:
+def schedules(case: Pruned, machine: Machine) -> Iterator[Trial]:
     """What is tried for a layer."""
     for family in families().values():
-        b = ProgramBuilder("calibrate", machine.isa.lanes, layer="conv")
-        layer = case.layers(b).get(family.format) if family.layer is Conv2d else None
-        offered = family.candidates(layer, machine) if layer else "another kind of layer"
+        if family.layer is not Conv2d:
+            continue
+        b = ProgramBuilder("calibrate", machine.isa.lanes)
+        offered = family.candidates(case.case.layer(b, "conv", case.weight(family.format)), machine)
         if isinstance(offered, str):
             continue
         ranked = sorted(offered, key=lambda candidate: machine.cycles(candidate.work))
@@ -110,12 +100,12 @@ def schedules(case: Case, machine: Machine) -> Iterator[Trial]:
 
 def compiled(trial: Trial, target: Target) -> Callable[[], None]:
     """A function that runs the layer once in this process."""
-    b = ProgramBuilder("calibrate", machine_of(target).isa.lanes, layer="conv")
-    layer = trial.emit(b)
+    b = ProgramBuilder("calibrate", machine_of(target).isa.lanes)
+    layer = trial.emit(b, "conv")
     program = b.build()
     native, memory = NativeKernels(program.kernels, target), Memory(program)
     count = prod(layer.x.shape)
-    memory.arrays["x"][:count] = np.random.default_rng(1).standard_normal(count, np.float32)
+    memory.arrays[layer.x.buffer][:count] = np.random.default_rng(1).standard_normal(count, np.float32)
     calls = [(call.kernel, memory.arguments(call), call.work) for call in program.calls]
 
     def run() -> None:
@@ -142,9 +132,7 @@ def count_instructions(trials: list[Trial], target: Target) -> None:
         b = ProgramBuilder("calibrate", machine_of(target).isa.lanes)
         of_case = [trial for trial in trials if trial.case == case]
         for place, trial in enumerate(of_case):
-            b.layer = f"layer{place}"
-            b.shared.clear()  # each schedule copies its own input
-            trial.emit(b)
+            trial.emit(b, f"layer{place}")
         counted = count(b.build())
         for place, trial in enumerate(of_case):
             trial.cost = counted[f"layer{place}"].total
@@ -167,7 +155,7 @@ def report(trials: list[Trial], costs: Work) -> str:
         model = modelled(trial)
         numbers = f"{trial.cost / 1e3:.0f}", f"{model / 1e3:.0f}", f"{model / trial.cost:.2f}"
         rows.append((str(trial.case), trial.family, str(trial.candidate.schedule), *numbers))
-    losses: dict[Case, float] = {}
+    losses: dict[Pruned, float] = {}
     for case in dict.fromkeys(trial.case for trial in trials):
         of_case = [trial for trial in trials if trial.case == case]
         losses[case] = min(of_case, key=modelled).cost / min(trial.cost for trial in of_case)
@@ -185,7 +173,7 @@ def main() -> None:
     target = target_named("aarch64-linux" if is_arm else "x86_64-linux", options.cpu)
     machine = machine_of(target)
     # Emulation is slow, and counts of a large plane say no more than those of a small one.
-    cases = [case for case in CASES if not is_arm or case.size <= MOST_COUNTED_SIZE]
+    cases = [pruned for pruned in CASES if not is_arm or pruned.case.size <= MOST_COUNTED_SIZE]
     trials = [trial for case in cases for trial in schedules(case, machine)]
     if is_arm:
         count_instructions(trials, target)
