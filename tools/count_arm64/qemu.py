@@ -69,9 +69,15 @@ def missing() -> str | None:
 
 
 @functools.cache
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Where the plugin lies; it goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="pcc-insn-")
+
+
+@functools.cache
 def _plugin() -> Path:
     """The plugin, compiled once a process."""
-    library = Path(tempfile.mkdtemp(prefix="pcc-insn-")) / "insn_plugin.so"
+    library = Path(_folder().name) / "insn_plugin.so"
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("insn_plugin.c")], check=True)
     return library
 
