@@ -5,7 +5,7 @@ every processor, and a new processor is one row. Sums of parts are a simple mode
 `tools/calibrate.py` fits to measured layers.
 """
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from pcc.codegen.isa import Isa, isa_named
@@ -39,10 +39,10 @@ class Work:
     """Vectors transposed between rows of memory and lanes."""
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def __mul__(self, count: float) -> "Work":
-        return Work(*(a * count for a in astuple(self)))
+        return Work(*(a * count for a in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Machine:
         return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / (4 * self.isa.lanes))
 
     def cycles(self, work: Work) -> float:
-        return sum(count * cost for count, cost in zip(astuple(work), astuple(self.costs), strict=True))
+        return sum(count * cost for count, cost in zip(vars(work).values(), vars(self.costs).values(), strict=True))
 
 
 _KIB = 1 << 10
