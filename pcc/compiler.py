@@ -193,7 +193,7 @@ def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence
 def _lower(graph: GraphModule, name: str, machine: Machine, passes: Sequence[Any], clock: _Clock) -> Program:
     """The kernel program of a graph, with the program passes run."""
     with clock.measure("lower"):
-        program = lower(graph, name, machine.isa.lanes)
+        program = lower(graph, name, machine.isa)
     for step in passes:
         with clock.measure(step.name):
             program = step(program)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
@@ -67,7 +68,7 @@ class Gather:
 def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int = 5, seed: int = 0) -> Program:
     """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two outputs."""
     rng = np.random.default_rng(seed)
-    b = ProgramBuilder(name, lanes=4)
+    b = ProgramBuilder(name, isa_named("neon"))
     x, other = b.input("image", (1, rows, width)), b.input("other", (rows, width))
     for step in range(depth):
         b.layer = f"scale.{step}"
@@ -76,7 +77,7 @@ def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int =
         b.call(ScaleRows(), {"x": x, "bias": bias, "y": y, "width": width, "scale": 0.5 + step / 4}, work=rows, macs=rows * width, dense_macs=2 * rows * width)
         b.layer = f"mix.{step}"
         x = b.tensor(f"mixed.{step}", (rows, width))
-        index = b.constant(f"mix.{step}.index", rng.permutation(rows * width))
+        index = b.table(f"mix.{step}.index", rng.permutation(rows * width))
         b.call(Gather(), {"x": y, "index": index, "residual": other, "y": x}, work=rows * width)
         if step == 0:
             b.output("first", x)

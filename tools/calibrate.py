@@ -89,7 +89,7 @@ def schedules(case: Pruned, machine: Machine) -> Iterator[Trial]:
     for family in families().values():
         if family.layer is not Conv2d:
             continue
-        b = ProgramBuilder("calibrate", machine.isa.lanes)
+        b = ProgramBuilder("calibrate", machine.isa)
         offered = family.candidates(case.case.layer(b, "conv", case.weight(family.format)), machine)
         if isinstance(offered, str):
             continue
@@ -100,7 +100,7 @@ def schedules(case: Pruned, machine: Machine) -> Iterator[Trial]:
 
 def compiled(trial: Trial, target: Target) -> Callable[[], None]:
     """A function that runs the layer once in this process."""
-    b = ProgramBuilder("calibrate", machine_of(target).isa.lanes)
+    b = ProgramBuilder("calibrate", machine_of(target).isa)
     layer = trial.emit(b, "conv")
     program = b.build()
     native, memory = NativeKernels(program.kernels, target), Memory(program)
@@ -129,7 +129,7 @@ def measure_time(trials: list[Trial], target: Target, rounds: int) -> None:
 def count_instructions(trials: list[Trial], target: Target) -> None:
     """Every schedule once, under QEMU; one program for the schedules of a layer."""
     for case in dict.fromkeys(trial.case for trial in trials):
-        b = ProgramBuilder("calibrate", machine_of(target).isa.lanes)
+        b = ProgramBuilder("calibrate", machine_of(target).isa)
         of_case = [trial for trial in trials if trial.case == case]
         for place, trial in enumerate(of_case):
             trial.emit(b, f"layer{place}")

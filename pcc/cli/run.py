@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pcc.cli.options import MOST_ELEMENTS, chosen_device, device_options, json_option, threads_option
+from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.files import read_limited
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pcc.models.preprocess import Preprocessing
+    from pcc.package.manifest import TensorRecord
     from pcc.package.read import Package
 
 MOST_BYTES = 8 * MOST_ELEMENTS + 2**16
@@ -82,7 +84,7 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
         return [np.concatenate([preprocessing.apply(path) for path in paths])]
     if len(paths) != len(ports):
         raise PccError(f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} files were given")
-    return [read_array(path, port.name, port.shape) for path, port in zip(paths, ports, strict=True)]
+    return [read_array(path, port) for path, port in zip(paths, ports, strict=True)]
 
 
 def _preprocessing(package: "Package") -> "Preprocessing":
@@ -99,24 +101,26 @@ def _preprocessing(package: "Package") -> "Preprocessing":
     return preprocessing
 
 
-def read_array(path: Path, name: str, shape: tuple[int, ...]) -> "np.ndarray":
-    """A ``.npy`` file of numbers as float32, of exactly that shape; NaN and infinity may be among them. Never unpickles."""
+def read_array(path: Path, port: "TensorRecord") -> "np.ndarray":
+    """A ``.npy`` file of numbers as the input's element type, of exactly its shape; NaN and infinity may be among them. Never unpickles."""
     import numpy as np
 
+    shape = port.shape
     content = read_limited(path, "input", MOST_BYTES)
     start, stored, fortran, dtype = _header(path, content)
     if dtype.kind not in "fiu":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
     if stored != shape:
-        raise PccError(f"{path} is {stored}, input '{name}' takes {shape}")
+        raise PccError(f"{path} is {stored}, input '{port.name}' takes {shape}")
     promised = prod(shape) * dtype.itemsize
     if len(content) - start != promised:
         raise PccError(f"{path} is damaged: by its header {promised:,} bytes of numbers follow, it has {len(content) - start:,}")
     array = np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(array, np.float32)
-    if (lost := np.isinf(values) & np.isfinite(array)).any():
-        raise PccError(f"{path} holds {array[lost][0]:g}, which is no float32")
+    wanted = dtype_named(port.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ascontiguousarray(array, wanted.numpy)
+    if (lost := np.isinf(values) & np.isfinite(array) if wanted.is_float else values != array).any():
+        raise PccError(f"{path} holds {array[lost][0]:g}, which is no {wanted}")
     return values
 
 

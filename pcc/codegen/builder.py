@@ -9,7 +9,8 @@ import tvm.tirx.script.builder
 from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.isa import Isa
-from pcc.codegen.kernel import Kernel
+from pcc.codegen.kernel import Kernel, Param
+from pcc.dtype import FLOAT32, INT32, INT64, DType, dtype_of
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
 tirx: Any = tvm.tirx
@@ -28,7 +29,8 @@ class KernelBuilder:
 
     def __init__(self, isa: Isa, arguments: dict[str, Any], begin: Expr, end: Expr) -> None:
         self.isa = isa
-        self.lanes = isa.lanes
+        self.lanes = isa.lanes(FLOAT32)
+        """Elements in a vector of the type that kernels compute in."""
         self._arguments = arguments
         self._begin, self._end = begin, end
 
@@ -65,11 +67,11 @@ class KernelBuilder:
         if isinstance(value, int | float):
             return value
         dtype = value.ty.dtype
-        if str(dtype) in ("int32", "int64") or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
+        if str(dtype) in (INT32.name, INT64.name) or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
             return T.bind(value)
         # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again: past memory it does not, and
         # LLVM turns the memory into registers.
-        held = self.local(dtype.lanes, str(dtype.with_lanes(1)))
+        held = self.local(dtype.lanes, dtype_of(dtype.with_lanes(1)))
         self.store(held, 0, value, dtype.lanes)
         return T.bind(self.load(held, 0, dtype.lanes))
 
@@ -78,16 +80,16 @@ class KernelBuilder:
 
         Not for loops that only copy or fill: LLVM sees through them and calls memcpy, which objects must not need.
         """
-        return tirx.Cast("int64", index) if self.isa.post_increment else index
+        return tirx.Cast(INT64.tir(), index) if self.isa.post_increment else index
 
     def pointer(self, buffer: Buffer, index: Expr) -> Buffer:
         """The buffer from an element on. What is added to its indices becomes part of an address, where sums of 32 bits are instructions of their own."""
         dtype = str(buffer.dtype)
         return T.decl_buffer((_UNBOUNDED,), dtype, data=T.bind(T.address_of(buffer[index])))
 
-    def local(self, size: int, dtype: str = "float32") -> Buffer:
+    def local(self, size: int, dtype: DType = FLOAT32) -> Buffer:
         """An array on the stack (or, small and fully unrolled, in registers)."""
-        return T.alloc_buffer((size,), dtype, scope="local")
+        return T.alloc_buffer((size,), dtype.tir(), scope="local")
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
         """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned)."""
@@ -97,8 +99,8 @@ class KernelBuilder:
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
 
     def splat(self, value: Expr, lanes: int) -> Expr:
-        """A vector of ``lanes`` copies of a scalar; the scalar for 1."""
-        scalar = T.float32(value) if isinstance(value, float | int) else value
+        """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become fp32."""
+        scalar = tirx.const(value, FLOAT32.tir()) if isinstance(value, float | int) else value
         return scalar if lanes == 1 else T.Broadcast(scalar, lanes)
 
     def lane(self, vector: Expr, lane: int, lanes: int) -> Expr:
@@ -125,12 +127,16 @@ class KernelBuilder:
 
     def mask(self, vector: Expr, mask: Expr, lanes: int) -> Expr:
         """fp32 lanes where the int32 mask is -1, zero where it is 0, whatever stands there (a NaN, too)."""
-        kept = tirx.reinterpret(f"int32x{lanes}", vector) & mask
-        return tirx.reinterpret(f"float32x{lanes}", kept)
+        kept = tirx.reinterpret(INT32.tir(lanes), vector) & mask
+        return tirx.reinterpret(FLOAT32.tir(lanes), kept)
 
     def every_second(self, low: Expr, high: Expr, lanes: int) -> Expr:
         """The even lanes of two vectors that lie one after the other."""
         return T.Shuffle([low, high], list(range(0, 2 * lanes, 2)))
+
+
+def _type(param: Param) -> Any:
+    return T.handle(param.dtype.tir()) if param.is_pointer else getattr(T, param.dtype.tir())()
 
 
 def build_function(kernel: Kernel, isa: Isa) -> Any:
@@ -139,13 +145,11 @@ def build_function(kernel: Kernel, isa: Isa) -> Any:
         with T.prim_func(s_tir=True):
             T.func_name(kernel.name)
             T.func_attr({"tirx.noalias": True})
-            types = {"f32*": lambda: T.handle("float32"), "i32*": lambda: T.handle("int32"), "i32": T.int32, "f32": T.float32}
-            arguments: dict[str, Any] = {param.name: T.arg(param.name, types[param.kind]()) for param in kernel.params}
-            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            arguments: dict[str, Any] = {param.name: T.arg(param.name, _type(param)) for param in kernel.params}
+            begin, end = (T.arg(name, getattr(T, INT32.tir())()) for name in ("begin", "end"))
             for param in kernel.params:
                 if param.is_pointer:
-                    dtype = {"f32*": "float32", "i32*": "int32"}[param.kind]
-                    arguments[param.name] = T.decl_buffer((_UNBOUNDED,), dtype, data=arguments[param.name])
+                    arguments[param.name] = T.decl_buffer((_UNBOUNDED,), param.dtype.tir(), data=arguments[param.name])
             kernel.body(KernelBuilder(isa, arguments, begin, end))
     function: Any = ib.get()
     return function.with_attr("global_symbol", kernel.name)

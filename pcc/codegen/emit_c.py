@@ -13,7 +13,8 @@ import numpy as np
 
 from pcc.codegen.c_text import c_comment, c_string
 from pcc.codegen.kernel import READ_SLACK, Kernel, Param
-from pcc.codegen.program import ALIGNMENT, ITEMSIZE, Call, Port, Program, View
+from pcc.codegen.program import ALIGNMENT, Call, Port, Program, View
+from pcc.dtype import DTYPES
 from pcc.errors import PccError
 from pcc.target import Target
 
@@ -67,6 +68,7 @@ def emit_model_c(program: Program, target: Target, weights: Weights | None = Non
         "",
         *calls,
         f"static const struct pcc_step steps[] = {{\n{''.join(steps)}}};\n",
+        _element_types(program),
         _ports(program, program.inputs, "inputs"),
         _ports(program, program.outputs, "outputs"),
         _model(program, target, weights),
@@ -99,15 +101,17 @@ class _Emitter:
         value = call.args[param.name]
         if isinstance(value, View):
             return f"({param.c_type})({self.address(value)})", f"{param.name} = {c_comment(value.buffer)}{list(value.shape)}"
-        if param.kind == "f32":
+        if param.dtype.is_float:
             return _float(float(value)), param.name
-        if not -INT32_MAX <= int(value) <= INT32_MAX:
-            raise PccError(f"layer '{call.layer}': {param.name}={value} of {call.kernel.name} does not fit 32 bits; the tensors are too large")
+        most = np.iinfo(param.dtype.numpy).max
+        if not -most <= int(value) <= most:
+            bits = 8 * param.dtype.bytes
+            raise PccError(f"layer '{call.layer}': {param.name}={value} of {call.kernel.name} does not fit {bits} bits; the tensors are too large")
         return str(int(value)), param.name
 
     def address(self, view: View) -> str:
         buffer = self.program.buffers[view.buffer]
-        start = view.offset * ITEMSIZE[buffer.dtype]
+        start = view.offset * view.dtype.bytes
         if buffer.role == "constant":
             return f"weights + {self.weights.offsets[view.buffer] + start}"
         if buffer.offset is None:
@@ -121,10 +125,16 @@ def _step(index: int, call: Call) -> str:
     return f"    {{{c_string(call.layer)}, {c_string(call.kernel.name)}, call_{index:03d}, {call.work}, {call.macs}, {call.dense_macs}}},\n"
 
 
+def _element_types(program: Program) -> str:
+    """Those of the inputs and outputs."""
+    used = {port.dtype for port in (*program.inputs, *program.outputs)}
+    return "\n".join(f"PCC_ELEMENT({dtype.name}, {dtype.c}, {dtype.c_name})" for dtype in DTYPES.values() if dtype in used)
+
+
 def _ports(program: Program, ports: tuple[Port, ...], name: str) -> str:
     dims = "".join(f"static const int64_t {name}_{i}_dims[] = {{{', '.join(map(str, port.shape)) or '1'}}};\n" for i, port in enumerate(ports))
     rows = "".join(
-        f"    {{{c_string(port.name)}, {name}_{i}_dims, {len(port.shape)}, {int(np.prod(port.shape)) * 4}, {program.buffers[port.buffer].offset}}},\n"
+        f"    {{{c_string(port.name)}, &pcc_{port.dtype}, {name}_{i}_dims, {len(port.shape)}, {port.nbytes}, {program.buffers[port.buffer].offset}}},\n"
         for i, port in enumerate(ports)
     )
     return f"{dims}static const struct pcc_port {name}[] = {{\n{rows}}};\n"

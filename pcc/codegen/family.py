@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pcc.codegen.layers import Conv2d, Linear
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import DType
 from pcc.errors import PccError
 
 ENTRY_POINT_GROUP = "pcc.kernel_families"
@@ -56,6 +57,11 @@ class KernelFamily(Protocol):
     @property
     def format(self) -> WeightFormat: ...
 
+    @property
+    def dtypes(self) -> Sequence[DType]:
+        """The element types of inputs that it takes."""
+        ...
+
     def candidates(self, layer: Any, machine: Machine) -> Sequence[Candidate] | str:
         """The schedules worth pricing, or why the family cannot compute this layer. Sizes, strides and weights of the layer count, not its places."""
         ...
@@ -86,6 +92,8 @@ def family_named(name: str) -> KernelFamily:
 
 def cheapest(family: KernelFamily, layer: Any, machine: Machine) -> tuple[Candidate, float] | str:
     """The cheapest schedule of a family and its cycles; or why it has none for the layer."""
+    if layer.x.dtype not in family.dtypes:
+        return f"{family.name} takes {' or '.join(map(str, family.dtypes))}, not {layer.x.dtype}"
     offered = family.candidates(layer, machine)
     if isinstance(offered, str):
         return offered

@@ -1,31 +1,30 @@
-"""The program's reference interpreter: every call's numpy meaning, on one arena of floats."""
+"""The program's reference interpreter: every call's numpy meaning, on one arena."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK, Argument, Kernel
 from pcc.codegen.program import ALIGNMENT, Call, Program, View
 
-_NUMPY = {"f32": np.float32, "i32": np.int32}
+_POISON = 0xFF
+"""The bytes of what was never written: a NaN of every floating-point type, -1 of integers."""
 
 
 class Memory:
     """A program's buffers on numpy: one array each before memory is planned, slices of one arena after."""
 
-    def __init__(self, program: Program, poison: float = np.nan) -> None:
-        arena = _aligned(program.arena_bytes // 4, np.float32, poison)
+    def __init__(self, program: Program) -> None:
+        arena = _aligned(program.arena_bytes, _POISON)
         self.arrays: dict[str, np.ndarray] = {}
         for buffer in program.buffers.values():
             if buffer.role == "constant":
                 values = program.constants[buffer.name].ravel()
-                self.arrays[buffer.name] = _aligned(values.size, values.dtype, 0)
+                self.arrays[buffer.name] = _aligned(buffer.nbytes, 0).view(values.dtype)
                 self.arrays[buffer.name][: values.size] = values
-            elif buffer.offset is not None:
-                self.arrays[buffer.name] = arena[buffer.offset // 4 :].view(_NUMPY[buffer.dtype])
             else:
-                self.arrays[buffer.name] = _aligned(buffer.elements, np.float32, poison)
+                memory = _aligned(buffer.nbytes, _POISON) if buffer.offset is None else arena[buffer.offset :]
+                self.arrays[buffer.name] = memory.view(buffer.dtype.numpy)
 
     def resolve(self, value: View | int | float) -> Argument:
         """An argument as a kernel gets it: a flat array from the view's first element on, or the number."""
@@ -35,12 +34,11 @@ class Memory:
         return {name: self.resolve(value) for name, value in call.args.items()}
 
 
-def _aligned(elements: int, dtype: DTypeLike, fill: float) -> np.ndarray:
-    """An array that starts where buffers do, with what may be read before and behind it."""
-    itemsize = np.dtype(dtype).itemsize
-    memory = np.full((READ_LEAD + ALIGNMENT + READ_SLACK) // itemsize + elements, fill, dtype)
+def _aligned(nbytes: int, fill: int) -> np.ndarray:
+    """Bytes that start where buffers do, with what may be read before and behind them."""
+    memory = np.full(READ_LEAD + ALIGNMENT + nbytes + READ_SLACK, fill, np.uint8)
     start = READ_LEAD + -(memory.ctypes.data + READ_LEAD) % ALIGNMENT
-    return memory[start // itemsize : start // itemsize + elements + READ_SLACK // itemsize]
+    return memory[start : start + nbytes + READ_SLACK]
 
 
 def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:
@@ -57,7 +55,7 @@ def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKerne
     """Copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out."""
     memory = Memory(program)
     for port, value in zip(program.inputs, inputs, strict=True):
-        memory.arrays[port.buffer][: value.size] = np.asarray(value, np.float32).ravel()
+        memory.arrays[port.buffer][: value.size] = np.asarray(value, port.dtype.numpy).ravel()
     for call in program.calls:
         arguments = memory.arguments(call)
         for part in range(parts):

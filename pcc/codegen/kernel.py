@@ -4,15 +4,17 @@ A kernel is a frozen dataclass. Its fields are what the machine code is speciali
 (sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void NAME(PARAMS..., int32_t begin, int32_t end)``:
 the caller's thread pool hands out ranges of ``[0, work)``, in any order and at the same time.
 
-The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, 4 bytes in general); a kernel may *read* up to
+The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, an element in general); a kernel may *read* up to
 `READ_SLACK` bytes past the end of any tensor it is given, and up to `READ_LEAD` bytes before its start, and must *write* exactly the elements it owns.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from pcc.dtype import DTYPES, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import KernelBuilder
@@ -28,13 +30,13 @@ Argument = np.ndarray | int | float
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter of a kernel: a pointer (``kind`` ends in ``*``) or a number.
+    """One parameter of a kernel: a number (``kind`` is the short name of an element type, ``i32``) or a pointer to elements (``f32*``).
 
     ``writes`` marks pointers through which the kernel stores.
     """
 
     name: str
-    kind: Literal["f32*", "i32*", "i32", "f32"] = "i32"
+    kind: str = "i32"
     writes: bool = False
 
     @property
@@ -42,11 +44,15 @@ class Param:
         return self.kind.endswith("*")
 
     @property
+    def dtype(self) -> DType:
+        """The type of the number, or of the elements."""
+        return next(dtype for dtype in DTYPES.values() if dtype.short == self.kind.removesuffix("*"))
+
+    @property
     def c_type(self) -> str:
         if not self.is_pointer:
-            return {"i32": "int32_t", "f32": "float"}[self.kind]
-        element = {"f32*": "float", "i32*": "int32_t"}[self.kind]
-        return f"{element}*" if self.writes else f"const {element}*"
+            return self.dtype.c
+        return f"{self.dtype.c}*" if self.writes else f"const {self.dtype.c}*"
 
 
 class Kernel(Protocol):

@@ -1,6 +1,7 @@
 """Graph to kernel program: each node becomes a layer, each layer is written by its kernel family; data movement becomes views where it can."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
 from pcc.codegen.family import family_named
+from pcc.codegen.isa import Isa
 from pcc.codegen.kernels.copy import emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
 from pcc.codegen.kernels.pool import emit_pool
@@ -16,6 +18,7 @@ from pcc.codegen.kernels.resize import emit_resize
 from pcc.codegen.kernels.softmax import emit_softmax
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
+from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir import ops
 from pcc.ir.activation import Activation
@@ -24,12 +27,12 @@ from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
 from pcc.sparsity.fkw import FKW
 
 
-def lower(graph_module: GraphModule, name: str, lanes: int) -> Program:
-    """The kernel program of a graph whose convolutions have their kernels selected, for vectors of ``lanes`` fp32 values.
+def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
+    """The kernel program of a graph whose layers have their kernels selected, for an instruction set.
 
     Raises `PccError` for a node that no kernel family computes (the frontend reports those earlier, all at once).
     """
-    lowering = Lowering(graph_module, ProgramBuilder(name, lanes))
+    lowering = Lowering(graph_module, ProgramBuilder(name, isa))
     for node in graph_module.graph.nodes:
         lowering.visit(node)
     return lowering.builder.build()
@@ -49,7 +52,7 @@ class Lowering:
             what = "the input" if node.op == "placeholder" else f"the result of {node.target}"
             raise PccError(f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of 0 cannot be compiled")
         if node.op == "placeholder":
-            self.views[node] = self.builder.input(node.name, shape_of(node))
+            self.views[node] = self.builder.input(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
         elif node.op == "output":
             self._outputs(node)
         elif node.op == "call_function":
@@ -78,13 +81,13 @@ class Lowering:
 
     def result(self, node: Node) -> View:
         """A new contiguous tensor for a node's value."""
-        return self.builder.tensor(node.name, shape_of(node))
+        return self.builder.tensor(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
 
     def contiguous(self, view: View, name: str) -> View:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""
         if view.is_contiguous:
             return view
-        copy = self.builder.tensor(name, view.shape)
+        copy = self.builder.tensor(name, view.shape, view.dtype)
         emit_copy(layers.Copy(name, view, copy), self.builder)
         return copy
 
@@ -101,7 +104,7 @@ class Lowering:
             view = self.view(value)
             buffer = self.builder.buffers[view.buffer]
             if not (view.is_contiguous and view.offset == 0 and buffer.elements == prod(view.shape) and buffer.role in ("scratch", "output")):
-                copy = self.builder.tensor(name, view.shape)
+                copy = self.builder.tensor(name, view.shape, view.dtype)
                 emit_copy(layers.Copy(name, view, copy), self.builder)
                 view = copy
             self.builder.output(name, view)
@@ -205,13 +208,13 @@ def _concat(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 def _reshape(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x = lowering.contiguous(lowering.view(node.args[0]), f"{node.name}.x")  # type: ignore[arg-type]
     shape = shape_of(node)
-    return View(x.buffer, shape, contiguous_strides(shape), x.offset)
+    return replace(x, shape=shape, strides=contiguous_strides(shape))
 
 
 def _permute(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x = lowering.view(node.args[0])  # type: ignore[arg-type]
     order = [dim % len(x.shape) for dim in given["dims"]]
-    permuted = View(x.buffer, tuple(x.shape[dim] for dim in order), tuple(x.strides[dim] for dim in order), x.offset)
+    permuted = replace(x, shape=tuple(x.shape[dim] for dim in order), strides=tuple(x.strides[dim] for dim in order))
     return lowering.contiguous(permuted, node.name)
 
 
@@ -222,7 +225,7 @@ def _slice(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     if step == 1:
         return slice_view(x, dim, begin, max(begin, end))
     strides = (*x.strides[:dim], x.strides[dim] * step, *x.strides[dim + 1 :])
-    stepped = View(x.buffer, shape_of(node), strides, x.offset + begin * x.strides[dim])
+    stepped = replace(x, shape=shape_of(node), strides=strides, offset=x.offset + begin * x.strides[dim])
     return lowering.contiguous(stepped, node.name) if dim == len(x.shape) - 1 else stepped
 
 
@@ -230,14 +233,14 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     padded = (1,) * (len(shape) - len(x.shape)) + x.shape
     strides = (0,) * (len(shape) - len(x.shape)) + x.strides
-    spread = View(x.buffer, shape, tuple(0 if size == 1 else stride for size, stride in zip(padded, strides, strict=True)), x.offset)
+    spread = replace(x, shape=shape, strides=tuple(0 if size == 1 else stride for size, stride in zip(padded, strides, strict=True)))
     return lowering.contiguous(spread, node.name)
 
 
 def _pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     """The value everywhere, then the input into its place."""
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
-    y = lowering.builder.tensor(node.name, shape)
+    y = lowering.result(node)
     emit_fill(node.name, y, float(given["value"]), lowering.builder)
     inside = y
     for position, before in enumerate(given["pad"][::2]):
@@ -250,7 +253,7 @@ def _pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 def slice_view(view: View, dim: int, begin: int, end: int) -> View:
     """``view[..., begin:end, ...]`` along one dimension."""
     shape = (*view.shape[:dim], end - begin, *view.shape[dim + 1 :])
-    return View(view.buffer, shape, view.strides, view.offset + begin * view.strides[dim])
+    return replace(view, shape=shape, offset=view.offset + begin * view.strides[dim])
 
 
 _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {

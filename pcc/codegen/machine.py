@@ -6,7 +6,6 @@ every processor, and a new processor is one row. Sums of parts are a simple mode
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 
 from pcc.codegen.isa import Isa, isa_named
 from pcc.codegen.program import View
@@ -62,8 +61,8 @@ class Machine:
 
     def beyond(self, *tensors: View | None) -> Work:
         """Each tensor read, or written, once."""
-        sizes = [prod(tensor.shape) * 4 for tensor in tensors if tensor is not None]
-        return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / (4 * self.isa.lanes))
+        sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
+        return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
 
     def cycles(self, work: Work) -> float:
         return sum(count * cost for count, cost in zip(vars(work).values(), vars(self.costs).values(), strict=True))

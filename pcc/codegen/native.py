@@ -33,7 +33,7 @@ class NativeKernels:
             if isinstance(value, np.ndarray):
                 values.append(ctypes.c_void_p(value.ctypes.data))
             else:
-                values.append(ctypes.c_float(value) if param.kind == "f32" else ctypes.c_int32(int(value)))
+                values.append(np.ctypeslib.as_ctypes_type(param.dtype.numpy)(value))
         getattr(self._library, kernel.name)(*values, ctypes.c_int32(begin), ctypes.c_int32(end))
 
 

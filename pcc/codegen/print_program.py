@@ -21,7 +21,7 @@ def _header(program: Program) -> Iterator[str]:
 
 
 def _port(kind: str, port: Port) -> str:
-    return f"{kind} {port.name}: f32{_sizes(port.shape)} in %{port.buffer}"
+    return f"{kind} {port.name}: {port.dtype.short}{_sizes(port.shape)} in %{port.buffer}"
 
 
 def _calls(program: Program) -> Iterator[str]:
@@ -52,6 +52,6 @@ def _buffers(program: Program) -> Iterator[str]:
     for name, life in lifetimes.items():
         buffer = program.buffers[name]
         place = "unplaced" if buffer.offset is None else f"at {buffer.offset}"
-        yield f"%{name}: {buffer.dtype}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
+        yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
-        yield f"@{name}: {program.buffers[name].dtype}{_sizes(values.shape)}, {values.nbytes} bytes"
+        yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"

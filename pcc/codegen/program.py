@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel
+from pcc.dtype import FLOAT32, INT32, DType, dtype_of
+from pcc.errors import PccError
 
 ALIGNMENT = 64
 """Bytes to which every buffer's start is aligned."""
-
-ITEMSIZE = {"f32": 4, "i32": 4}
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class Buffer:
     name: str
     role: Literal["input", "output", "scratch", "constant"]
     elements: int
-    dtype: Literal["f32", "i32"] = "f32"
+    dtype: DType = FLOAT32
     offset: int | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.elements * ITEMSIZE[self.dtype]
+        return self.elements * self.dtype.bytes
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+    dtype: DType = FLOAT32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, without what lies between them."""
+        return prod(self.shape) * self.dtype.bytes
 
     @property
     def is_contiguous(self) -> bool:
@@ -71,11 +78,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the model as its user sees it: name, contiguous shape, fp32."""
+    """An input or output of the model as its user sees it: name, contiguous shape, element type."""
 
     name: str
     buffer: str
     shape: tuple[int, ...]
+    dtype: DType = FLOAT32
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.bytes
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ class ProgramBuilder:
     """What lowering writes a program with: makes buffers, names them, records calls."""
 
     name: str
-    lanes: int
-    """fp32 lanes of the instruction set, for kernels that choose tiles by it."""
+    isa: Isa
+    """The instruction set, for kernels that are made for a number of lanes."""
     buffers: dict[str, Buffer] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -118,7 +130,7 @@ class ProgramBuilder:
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
-    def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: Literal["f32", "i32"]) -> Buffer:
+    def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: DType) -> Buffer:
         unique, count = name, 1
         while unique in self.buffers:
             count += 1
@@ -126,39 +138,49 @@ class ProgramBuilder:
         self.buffers[unique] = Buffer(unique, role, elements, dtype)
         return self.buffers[unique]
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> View:
-        """A contiguous fp32 tensor in a new arena buffer."""
-        return View(self._add(name, "scratch", prod(shape), "f32").name, shape, contiguous_strides(shape))
+    def tensor(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
+        """A contiguous tensor in a new arena buffer."""
+        return View(self._add(name, "scratch", prod(shape), dtype).name, shape, contiguous_strides(shape), dtype=dtype)
 
-    def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int) -> View:
-        """A strided fp32 tensor in a new arena buffer of that many elements (a padded plane)."""
-        return View(self._add(name, "scratch", elements, "f32").name, shape, strides, offset)
+    def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int, dtype: DType = FLOAT32) -> View:
+        """A strided tensor in a new arena buffer of that many elements (a padded plane)."""
+        return View(self._add(name, "scratch", elements, dtype).name, shape, strides, offset, dtype)
 
     def constant(self, name: str, values: np.ndarray) -> View:
-        """A constant; float arrays become fp32, integer arrays int32. Equal values under one name are stored once."""
-        values = np.ascontiguousarray(values, dtype=np.float32 if values.dtype.kind == "f" else np.int32)
+        """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values under one name are stored once."""
+        dtype, values = dtype_of(values.dtype), np.ascontiguousarray(values)
         known = self.constants.get(name)
         if known is None or not np.array_equal(known, values) or known.dtype != values.dtype:
-            name = self._add(name, "constant", values.size, "f32" if values.dtype == np.float32 else "i32").name
+            name = self._add(name, "constant", values.size, dtype).name
             self.constants[name] = values
-        return View(name, values.shape, contiguous_strides(values.shape))
+        return View(name, values.shape, contiguous_strides(values.shape), dtype=dtype)
 
-    def input(self, name: str, shape: tuple[int, ...]) -> View:
+    def table(self, name: str, values: np.ndarray) -> View:
+        """A constant of places and counts, which kernels take as int32; `PccError` where one does not fit."""
+        stored = values.astype(INT32.numpy)
+        if (stored != values).any():
+            raise PccError(f"layer '{self.layer}': {name} holds {int(np.abs(values).max())}, which does not fit {INT32}; the tensors are too large")
+        return self.constant(name, stored)
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
         """A model input."""
-        buffer = self._add(name, "input", prod(shape), "f32").name
-        self.inputs.append(Port(name, buffer, shape))
-        return View(buffer, shape, contiguous_strides(shape))
+        buffer = self._add(name, "input", prod(shape), dtype).name
+        self.inputs.append(Port(name, buffer, shape, dtype))
+        return View(buffer, shape, contiguous_strides(shape), dtype=dtype)
 
     def output(self, name: str, view: View) -> None:
         """Declares a contiguous tensor as a model output."""
         self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
-        self.outputs.append(Port(name, view.buffer, view.shape))
+        self.outputs.append(Port(name, view.buffer, view.shape, view.dtype))
 
     def call(self, kernel: Kernel, args: Mapping[str, View | int | float], work: int, macs: int = 0, dense_macs: int | None = None) -> None:
-        """Records a call. ``args`` must name exactly the kernel's parameters."""
+        """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another element type than the kernel takes."""
         expected = [param.name for param in kernel.params]
         if sorted(expected) != sorted(args):
             raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
+        for param in kernel.params:
+            if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
+                raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")
         ordered = {name: args[name] for name in expected}
         self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs))
 

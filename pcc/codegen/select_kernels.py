@@ -13,6 +13,7 @@ from pcc.codegen.layers import Conv2d, Linear
 from pcc.codegen.lower import geometry_of
 from pcc.codegen.machine import Machine, machine_named
 from pcc.codegen.program import View, contiguous_strides
+from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, Rejected, Skipped, annotate
@@ -77,7 +78,7 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2
     """The layer as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
-        return None if value is None else View(value.name, shape_of(value), contiguous_strides(shape_of(value)))
+        return None if value is None else View(value.name, shape_of(value), contiguous_strides(shape_of(value)), dtype=dtype_of(value.meta["val"].dtype))
 
     x, y = view(given["x"]), view(node)
     assert x is not None

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from pcc.deploy.process import run_program
+from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.package.manifest import TensorRecord
 from pcc.package.read import Package, Record, parse_record
@@ -79,10 +80,11 @@ class Device(ABC):
         with temporary_folder() as folder:
             arguments = ["run", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
-                if values.shape != port.shape or values.dtype != np.float32:
-                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes float32 {port.shape}")
+                dtype = dtype_named(port.dtype).numpy
+                if values.shape != port.shape or values.dtype != dtype:
+                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {port.shape}")
                 path = folder / f"input_{len(arguments)}.bin"
-                np.ascontiguousarray(values, "<f4").tofile(path)
+                np.ascontiguousarray(values, dtype).tofile(path)
                 arguments += ["--input", str(path)]
             outputs = [folder / f"output_{index}.bin" for index in range(len(package.manifest.outputs))]
             for path in outputs:
@@ -133,7 +135,9 @@ def _read_output(package: Package, path: Path, port: TensorRecord) -> np.ndarray
     """What the runner wrote for an output."""
     if not path.is_file():
         raise PccError(f"{package.path}: its runner wrote no output '{port.name}': compile it again")
-    count = path.stat().st_size // 4
-    if count != prod(port.shape):
+    dtype = dtype_named(port.dtype)
+    size = path.stat().st_size
+    if size != prod(port.shape) * dtype.bytes:
+        count = size // dtype.bytes
         raise PccError(f"{package.path}: output '{port.name}' is {port.shape} in the manifest, the library gives {count} numbers: compile it again")
-    return np.fromfile(path, "<f4", count).reshape(port.shape)
+    return np.fromfile(path, dtype.numpy).reshape(port.shape)

@@ -4,11 +4,10 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
+from pcc.dtype import short_name
 from pcc.ir.annotations import annotations, skips
 from pcc.ir.counts import Counts, count, count_all
 from pcc.ir.graph import arguments, layer_name, outputs
-
-_SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "bool": "bool"}
 
 
 def print_graph(graph_module: GraphModule) -> str:
@@ -74,8 +73,7 @@ def _describe(counts: Counts) -> str:
 def _type(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_type, value))})"
-    dtype = str(value.dtype).removeprefix("torch.")
-    return f"{_SHORT.get(dtype, dtype)}[{','.join(map(str, value.shape))}]"
+    return f"{short_name(value.dtype)}[{','.join(map(str, value.shape))}]"
 
 
 def _value(value: Any) -> str:

@@ -30,7 +30,7 @@ def model_header(program: Program) -> str:
         lines.append(f"#define {prefix}_{kind}S {len(ports)}")
         for index, port in enumerate(ports):
             shape = " x ".join(map(str, port.shape)) or "scalar"
-            lines.append(f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(port.shape)} /* '{c_comment(port.name)}': {shape}, float */")
+            lines.append(f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(port.shape)} /* '{c_comment(port.name)}': {shape}, {port.dtype.c} */")
     return "\n".join([*lines, "", "#endif", ""])
 
 

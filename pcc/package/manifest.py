@@ -1,10 +1,11 @@
 """``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new package."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from pcc.dtype import DTYPES, FLOAT32
 from pcc.preprocessing import PreprocessingData
 
 MANIFEST = "manifest.json"
@@ -24,6 +25,12 @@ def _valid_preprocessing(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _element_type(name: str) -> str:
+    if name not in DTYPES:
+        raise ValueError(f"'{name[:100]}' is not an element type")
+    return name
+
+
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
@@ -36,7 +43,8 @@ class TensorRecord(_Record):
 
     name: str
     shape: tuple[PositiveInt, ...]
-    dtype: Literal["float32"] = "float32"
+    dtype: Annotated[str, AfterValidator(_element_type)] = FLOAT32.name
+    """A name of `pcc.dtype`."""
 
 
 class CallRecord(_Record):
@@ -63,7 +71,7 @@ class TargetRecord(_Record):
 
 
 class SelfTestRecord(_Record):
-    """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian fp32, and the relative error allowed."""
+    """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian elements, and the relative error allowed."""
 
     folder: Inside
     tolerance: Annotated[float, Field(gt=0)]

@@ -161,7 +161,7 @@ def _call(program: Program, call: Call) -> CallRecord:
 
 
 def _tensor(port: Port) -> TensorRecord:
-    return TensorRecord(name=port.name, shape=port.shape)
+    return TensorRecord(name=port.name, shape=port.shape, dtype=port.dtype.name)
 
 
 def _write_headers(spec: PackageSpec, folder: Path) -> None:
@@ -179,6 +179,6 @@ def _write_selftest(test: SelfTest, program: Program, folder: Path) -> SelfTestR
         for index, (port, tensor) in enumerate(zip(ports, tensors, strict=True)):
             if tuple(tensor.shape) != port.shape:
                 raise ValueError(f"self-test {kind} '{port.name}' is {tuple(tensor.shape)}, the model's is {port.shape}")
-            np.ascontiguousarray(tensor, "<f4").tofile(path / f"{kind}_{index}.bin")
+            np.ascontiguousarray(tensor, port.dtype.numpy).tofile(path / f"{kind}_{index}.bin")
     (path / "tolerance").write_text(f"{test.tolerance!r}\n")
     return SelfTestRecord(folder="selftest", tolerance=test.tolerance)

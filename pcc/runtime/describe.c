@@ -25,7 +25,7 @@ static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t 
   const pcc_tensor known = {
       .size = tensor->size,
       .name = ports[index].name,
-      .dtype = PCC_FLOAT32,
+      .dtype = ports[index].element->dtype,
       .rank = ports[index].rank,
       .dims = ports[index].dims,
       .bytes = ports[index].bytes,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pcc.dtype import DTYPES, DType
 from pcc.errors import PccError
 from pcc.package.read import open_package
 from pcc.scratch import temporary_folder
@@ -16,6 +17,9 @@ from pcc.target import host_target
 
 ABI_VERSION = 1
 """``PCC_ABI_VERSION`` of the pcc.h that the structs below repeat."""
+
+_BY_CODE = {dtype.code: dtype for dtype in DTYPES.values()}
+"""``pcc_dtype``."""
 
 
 class _Options(ctypes.Structure):
@@ -46,10 +50,11 @@ class _Call(ctypes.Structure):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output: contiguous float32, outermost dimension first."""
+    """An input or output: contiguous, outermost dimension first."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: DType
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,14 @@ class Model:
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: an array for one output, a tuple for several.
 
-        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, float32, of exactly the model's shapes. Outputs are new numpy arrays
+        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types. Outputs are new numpy arrays
         (which speak dlpack). Raises `PccError` if an input does not fit.
         """
         if len(inputs) != len(self.inputs):
             names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)
             raise PccError(f"{self.name} takes {len(self.inputs)} inputs ({names}), {len(inputs)} were given")
         arrays = [_checked(spec, value) for spec, value in zip(self.inputs, inputs, strict=True)]
-        results = [np.empty(spec.shape, np.float32) for spec in self.outputs]
+        results = [np.empty(spec.shape, spec.dtype.numpy) for spec in self.outputs]
         with self._lock:
             status = self._library.pcc_run(self._opened(), _pointers(arrays), _pointers(results))
             if status:
@@ -157,7 +162,7 @@ class Model:
         for index in range(getattr(self._library, f"pcc_{kind}_count")()):
             tensor = _Tensor(ctypes.sizeof(_Tensor))
             getattr(self._library, f"pcc_describe_{kind}")(index, ctypes.byref(tensor))
-            specs.append(TensorSpec(tensor.name.decode(), tuple(tensor.dims[: tensor.rank])))
+            specs.append(TensorSpec(tensor.name.decode(), tuple(tensor.dims[: tensor.rank]), _BY_CODE[tensor.dtype]))
         return tuple(specs)
 
 
@@ -208,8 +213,8 @@ def _checked(spec: TensorSpec, value: Any) -> np.ndarray:
             value = np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise PccError(f"input '{spec.name}' cannot be read by dlpack: {str(error).splitlines()[0]}") from None
-    if value.dtype != np.float32:
-        raise PccError(f"input '{spec.name}' is {value.dtype}, the model takes float32: convert it with .astype('float32')")
+    if value.dtype != spec.dtype.numpy:
+        raise PccError(f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with .astype('{spec.dtype}')")
     if value.shape != spec.shape:
         raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {spec.shape}")
     return np.ascontiguousarray(value)

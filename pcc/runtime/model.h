@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pcc.h"
+
 #define PCC_READ_SLACK 256 /* bytes that kernels may read past the end of any buffer */
 #define PCC_READ_LEAD 64   /* bytes that kernels may read before the start of any buffer; the header precedes the weights */
 #define PCC_ALIGNMENT 64
@@ -18,8 +20,25 @@ struct pcc_weights {
   char values[];
 };
 
+/* An element type of inputs or outputs, and its elements as numbers, for the runner. What `set` takes becomes any type without library calls. */
+struct pcc_element {
+  pcc_dtype dtype;
+  const char *name;
+  size_t bytes;
+  int32_t is_integer;
+  double (*get)(const void *values, size_t index);
+  void (*set)(void *values, size_t index, float value);
+};
+
+/* Defines pcc_NAME. model.c has one for each type that its ports use. */
+#define PCC_ELEMENT(NAME, TYPE, DTYPE)                                                                                             \
+  static double pcc_get_##NAME(const void *values, size_t index) { return (double)((const TYPE *)values)[index]; }                 \
+  static void pcc_set_##NAME(void *values, size_t index, float value) { ((TYPE *)values)[index] = (TYPE)value; }                   \
+  static const struct pcc_element pcc_##NAME = {DTYPE, #NAME, sizeof(TYPE), (TYPE)0.5 == 0, pcc_get_##NAME, pcc_set_##NAME};
+
 struct pcc_port {
   const char *name;
+  const struct pcc_element *element;
   const int64_t *dims;
   int32_t rank;
   size_t bytes;

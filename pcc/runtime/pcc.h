@@ -38,6 +38,11 @@ typedef enum pcc_status {
 
 typedef enum pcc_dtype {
   PCC_FLOAT32 = 1,
+  PCC_FLOAT16 = 2, /* IEEE 754 binary16 */
+  PCC_INT8 = 3,
+  PCC_UINT8 = 4,
+  PCC_INT32 = 5,
+  PCC_INT64 = 6,
 } pcc_dtype;
 
 typedef struct pcc_options {

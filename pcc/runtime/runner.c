@@ -1,6 +1,6 @@
 /* pcc-run: runs, times and checks a compiled model where there is nothing but a kernel: a static program.
  *
- *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian fp32, one file each, in order
+ *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian elements, one file each, in order
  *     pcc-run bench --threads 4 --warmup 5 --runs 50 [--profile] [--json]
  *     pcc-run selftest DIR                            input_N.bin, output_N.bin and tolerance, as the package's selftest/ has them
  *
@@ -106,13 +106,14 @@ static struct tensors allocate_tensors(void) {
   return tensors;
 }
 
-static void read_file(const char *path, void *data, size_t bytes) {
+static void read_file(const char *path, void *data, const struct pcc_port *port) {
+  const size_t bytes = port->bytes;
   FILE *file = fopen(path, "rb");
   if (!file) stop("cannot read %s", path);
   const size_t got = fread(data, 1, bytes, file);
   const bool more = fgetc(file) != EOF;
   fclose(file);
-  if (got != bytes || more) stop("%s: %s %zu bytes of fp32 are expected", path, more ? "too long," : "too short,", bytes);
+  if (got != bytes || more) stop("%s: %s %zu bytes of %s are expected", path, more ? "too long," : "too short,", bytes, port->element->name);
 }
 
 static void write_file(const char *path, const void *data, size_t bytes) {
@@ -140,7 +141,7 @@ static int command_run(const struct arguments *arguments) {
     stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", pcc_model.name, pcc_model.input_count,
          pcc_model.output_count);
   const struct tensors tensors = allocate_tensors();
-  for (int32_t i = 0; i < pcc_model.input_count; i++) read_file(arguments->inputs[i], tensors.inputs[i], pcc_model.inputs[i].bytes);
+  for (int32_t i = 0; i < pcc_model.input_count; i++) read_file(arguments->inputs[i], tensors.inputs[i], &pcc_model.inputs[i]);
   pcc_context *context = create(arguments);
   run(context, &tensors);
   for (int32_t i = 0; i < pcc_model.output_count; i++) write_file(arguments->outputs[i], tensors.outputs[i], pcc_model.outputs[i].bytes);
@@ -214,8 +215,11 @@ static void print_table(const struct arguments *arguments, const double *times, 
 static int command_bench(const struct arguments *arguments) {
   const struct tensors tensors = allocate_tensors();
   for (int32_t i = 0; i < pcc_model.input_count; i++) { /* any values but zeros, whose products some processors do faster */
-    float *values = tensors.inputs[i];
-    for (size_t k = 0; k < pcc_model.inputs[i].bytes / sizeof *values; k++) values[k] = (float)((k * 2654435761u >> 16) & 255) / 128.0f - 1.0f;
+    const struct pcc_element *element = pcc_model.inputs[i].element;
+    for (size_t k = 0; k < pcc_model.inputs[i].bytes / element->bytes; k++) {
+      const int32_t value = (int32_t)((k * 2654435761u >> 16) & 255);
+      element->set(tensors.inputs[i], k, element->is_integer ? value & 127 : value / 128.0f - 1);
+    }
   }
   pcc_context *context = create(arguments);
   double *times = allocate((size_t)arguments->runs * sizeof *times);
@@ -256,13 +260,14 @@ static double read_tolerance(const char *folder) {
 }
 
 /* Largest difference between two tensors, relative to the largest expected value; infinite where only one of them is, or one is NaN. */
-static double relative_error(const float *found, const float *expected, size_t count) {
+static double relative_error(const void *found_values, const void *expected_values, const struct pcc_port *port) {
   double worst = 0, scale = 0;
-  for (size_t i = 0; i < count; i++) {
-    if (found[i] == expected[i] && isinf(expected[i])) continue;
-    if (!isfinite(found[i]) || !isfinite(expected[i])) return INFINITY;
-    worst = fmax(worst, fabs((double)found[i] - (double)expected[i]));
-    scale = fmax(scale, fabs((double)expected[i]));
+  for (size_t i = 0; i < port->bytes / port->element->bytes; i++) {
+    const double found = port->element->get(found_values, i), expected = port->element->get(expected_values, i);
+    if (found == expected && isinf(expected)) continue;
+    if (!isfinite(found) || !isfinite(expected)) return INFINITY;
+    worst = fmax(worst, fabs(found - expected));
+    scale = fmax(scale, fabs(expected));
   }
   return worst / (scale > 0 ? scale : 1);
 }
@@ -272,15 +277,15 @@ static int command_selftest(const struct arguments *arguments) {
   const double tolerance = read_tolerance(arguments->folder);
   const struct tensors tensors = allocate_tensors();
   for (int32_t i = 0; i < pcc_model.input_count; i++)
-    read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], pcc_model.inputs[i].bytes);
+    read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &pcc_model.inputs[i]);
   pcc_context *context = create(arguments);
   run(context, &tensors);
   double worst = 0;
   for (int32_t i = 0; i < pcc_model.output_count; i++) {
-    const size_t bytes = pcc_model.outputs[i].bytes;
-    float *expected = allocate(bytes);
-    read_file(file_in(arguments->folder, "output_%d.bin", i), expected, bytes);
-    const double error = relative_error(tensors.outputs[i], expected, bytes / sizeof *expected);
+    const struct pcc_port *port = &pcc_model.outputs[i];
+    void *expected = allocate(port->bytes);
+    read_file(file_in(arguments->folder, "output_%d.bin", i), expected, port);
+    const double error = relative_error(tensors.outputs[i], expected, port);
     if (error > worst) worst = error;
     free(expected);
   }

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pcc.cli.run import best_classes, read_array, save
 from pcc.errors import PccError
+from pcc.package.manifest import TensorRecord
 
 SHAPE = (1, 1, 28, 28)
 
@@ -30,9 +31,13 @@ def npy(header: str, numbers: bytes = b"", version: bytes = b"\1\0") -> bytes:
     return b"\x93NUMPY" + version + size + header.encode("latin1") + b"\n" + numbers
 
 
+def port(shape: tuple[int, ...], dtype: str = "float32") -> TensorRecord:
+    return TensorRecord(name="x", shape=shape, dtype=dtype)
+
+
 def refused(path: Path, shape: tuple[int, ...] = (2, 3)) -> str:
     with pytest.raises(PccError) as error:
-        read_array(path, "x", shape)
+        read_array(path, port(shape))
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     return str(error.value)
@@ -43,16 +48,26 @@ def refused(path: Path, shape: tuple[int, ...] = (2, 3)) -> str:
 def test_numbers_of_every_kind(dtype: str, order: str, tmp_path: Path) -> None:
     expected = np.arange(6).reshape(2, 3)
     np.save(tmp_path / "x.npy", np.asarray(expected.astype(dtype), order="F" if order == "F" else "C"))
-    actual = read_array(tmp_path / "x.npy", "x", (2, 3))
+    actual = read_array(tmp_path / "x.npy", port((2, 3)))
     np.testing.assert_array_equal(actual, expected)
     assert (actual.dtype, actual.flags.c_contiguous) == (np.float32, True)
 
 
 def test_numbers_that_are_no_finite_float32(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([np.nan, np.inf, -np.inf]))
-    np.testing.assert_array_equal(read_array(tmp_path / "x.npy", "x", (3,)), [np.nan, np.inf, -np.inf])
+    np.testing.assert_array_equal(read_array(tmp_path / "x.npy", port((3,))), [np.nan, np.inf, -np.inf])
     np.save(tmp_path / "x.npy", np.array([1, 1e300, 2]))
     assert refused(tmp_path / "x.npy", (3,)).endswith("holds 1e+300, which is no float32")
+
+
+def test_numbers_for_an_input_of_integers(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([1.0, -128.0, 127.0]))
+    actual = read_array(tmp_path / "x.npy", port((3,), "int8"))
+    assert (actual.dtype, actual.tolist()) == (np.int8, [1, -128, 127])
+    for value in (0.5, 128, np.nan):
+        np.save(tmp_path / "x.npy", np.array([1, value, 2]))
+        with pytest.raises(PccError, match=f"holds {value:g}, which is no int8"):
+            read_array(tmp_path / "x.npy", port((3,), "int8"))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +107,7 @@ def test_arrays_with_other_bytes(tmp_path: Path) -> None:
         content[random.integers(0, 100, 1 + number % 3)] = random.integers(0, 256)
         (tmp_path / "x.npy").write_bytes(content.tobytes())
         try:
-            read_array(tmp_path / "x.npy", "x", (2, 3))
+            read_array(tmp_path / "x.npy", port((2, 3)))
         except PccError as error:
             line = str(error)
         else:

@@ -1,15 +1,17 @@
 """The registry of kernel families: pcc's own by name, those of other packages by entry point, one line for what is not there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 
 from pcc.codegen import family as registry
 from pcc.codegen.family import OWN, Candidate, cheapest, families, family_named
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import MACHINES, Work, machine_of
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32, INT8, DType
 from pcc.errors import PccError
 from pcc.target import ARM_CPUS, X86_CPUS, target_named
 
@@ -21,6 +23,7 @@ class Slow:
     name: str = "slow"
     layer: type[Linear] = Linear
     format: str = "dense"
+    dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Linear, machine: object) -> list[Candidate]:
         return [Candidate("first", Work(fma=2e9)), Candidate("second", Work(fma=1e9))]
@@ -47,9 +50,12 @@ def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     families.cache_clear()
     try:
         assert family_named("slow") is SLOW
-        found = cheapest(family_named("slow"), None, MACHINES["avx2"])
+        x, y = View("x", (1, 8), (8, 1)), View("y", (1, 4), (4, 1))
+        layer = Linear("linear", x, y, np.zeros((4, 8), np.float32), None)
+        found = cheapest(family_named("slow"), layer, MACHINES["avx2"])
         assert not isinstance(found, str)
         assert found[0].schedule == "second"
+        assert cheapest(family_named("slow"), replace(layer, x=replace(x, dtype=INT8)), MACHINES["avx2"]) == "slow takes float32, not int8"
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
         families.cache_clear()
         with pytest.raises(PccError, match="kernel family broken of nowhere:FAMILY cannot be loaded"):

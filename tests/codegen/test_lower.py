@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcc.codegen.interpret import interpret
+from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
 from pcc.codegen.native import run_native
 from pcc.codegen.plan_memory import PlanMemory
@@ -101,7 +102,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def compiled(name: str, prune: str = "", lanes: int = 8, isa: str = "avx2") -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
+def compiled(name: str, prune: str = "", isa: str = "avx2") -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
     """The planned program of a network, an input, and the outputs of the graph it was lowered from."""
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
@@ -115,7 +116,7 @@ def compiled(name: str, prune: str = "", lanes: int = 8, isa: str = "avx2") -> t
             given = module(x)
             for got, wanted in zip(expected, given.values() if isinstance(given, dict) else [given], strict=True):
                 torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
-    return PlanMemory()(lower(graph, name, lanes)), [x.numpy()], [output.numpy() for output in expected]
+    return PlanMemory()(lower(graph, name, isa_named(isa))), [x.numpy()], [output.numpy() for output in expected]
 
 
 @pytest.mark.parametrize("prune", ["", "prune-pattern,prune-connectivity{rate=2},"], ids=["dense", "pruned"])
@@ -141,7 +142,7 @@ def test_a_model_that_returns_its_input_gets_a_copy() -> None:
 
     x = torch.randn(1, 3, 4, 5)
     graph = PassManager(parse_pipeline(GRAPH_PASSES))(import_module(Echo(), (x,))).graph_module
-    program = PlanMemory()(lower(graph, "echo", 8))
+    program = PlanMemory()(lower(graph, "echo", isa_named("avx2")))
     whole, part = interpret(program, [x.numpy()])
     np.testing.assert_array_equal(whole, x.numpy())
     np.testing.assert_array_equal(part, x[:, 1:].numpy())
@@ -161,4 +162,4 @@ class TakesNothing(nn.Module):
 def test_what_holds_no_elements_is_refused(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
     graph = PassManager(parse_pipeline("decompose,canonicalize"))(import_module(module, (torch.zeros(shape),))).graph_module
     with pytest.raises(PccError, match=message):
-        lower(graph, "net", 8)
+        lower(graph, "net", isa_named("avx2"))

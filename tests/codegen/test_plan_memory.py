@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.codegen.interpret import interpret
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import READ_SLACK, Argument, Param
 from pcc.codegen.plan_memory import PlanMemory, buffer_lifetimes, memory_lower_bound
 from pcc.codegen.program import ALIGNMENT, Program, ProgramBuilder
@@ -32,7 +33,7 @@ class Add:
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
     """Random straight-line programs: every call adds two earlier values."""
-    b = ProgramBuilder("random", lanes=4)
+    b = ProgramBuilder("random", isa_named("neon"))
     values = [b.input("x", (draw(st.integers(1, 40)),))]
     for index in range(draw(st.integers(1, 12))):
         left, right = draw(st.sampled_from(values)), draw(st.sampled_from(values))
@@ -70,7 +71,7 @@ def test_arena_is_at_least_the_lower_bound_and_planning_is_stable(program: Progr
 
 
 def test_a_chain_needs_two_buffers() -> None:
-    b = ProgramBuilder("chain", lanes=4)
+    b = ProgramBuilder("chain", isa_named("neon"))
     value = b.input("x", (1024,))
     for index in range(6):
         y = b.tensor(f"t{index}", (1024,))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Linear, Pool2d, Resize2d, Softmax
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
 from pcc.ir.activation import Activation
@@ -20,7 +21,7 @@ class Cases:
     """A program being built, with its inputs' values and what its outputs must be."""
 
     def __init__(self) -> None:
-        self.builder = ProgramBuilder("cases", lanes=4)
+        self.builder = ProgramBuilder("cases", isa_named("neon"))
         self.inputs: list[np.ndarray] = []
         self.expected: list[tuple[str, torch.Tensor]] = []
         self.rng = np.random.default_rng(0)
@@ -215,7 +216,7 @@ def test_ends_of_functions() -> None:
 
     functions = ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "hardswish", "silu", "gelu"]
     values = torch.tensor(ENDS).double()
-    b = ProgramBuilder("ends", 4)
+    b = ProgramBuilder("ends", isa_named("neon"))
     x = b.input("x", values.shape)
     for name in functions:
         y = b.tensor(name, values.shape)

@@ -35,8 +35,9 @@ static void copy_back(char *arena, const char *weights, int32_t begin, int32_t e
 
 static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE};
 static const int64_t dims[] = {10, 100};
-static const struct pcc_port inputs[] = {{"x", dims, 2, ITEMS * 4, 0}};
-static const struct pcc_port outputs[] = {{"z", dims, 2, ITEMS * 4, 8192}};
+PCC_ELEMENT(float32, float, PCC_FLOAT32)
+static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0}};
+static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192}};
 
 const struct pcc_model pcc_model = {
     .name = "toy",

@@ -18,6 +18,7 @@ from pcc.codegen.machine import machine_of
 from pcc.codegen.objects import compile_kernels
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
+from pcc.dtype import FLOAT32
 from pcc.ir.activation import Activation
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
 from pcc.sparsity import fkw, joint, pattern
@@ -27,7 +28,7 @@ from tools.table import table
 
 TARGET = target_named("aarch64-linux", CPU)
 MACHINE = machine_of(TARGET)
-LANES = MACHINE.isa.lanes
+LANES = MACHINE.isa.lanes(FLOAT32)
 SHARES = (1, 2, 4)
 """Filters that share channels and patterns."""
 
@@ -117,7 +118,7 @@ def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FK
 
 def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> str:
     """The table: dense, then sparse for each of `SHARES`; ratios are sparse to dense instructions, then what the cost models say."""
-    b, costs = ProgramBuilder("instructions", LANES), {}
+    b, costs = ProgramBuilder("instructions", MACHINE.isa), {}
     for i, case in enumerate(cases):
         costs[i, 0] = record(b, case, f"layer{i}_0", dense_weight(case))
         for share in SHARES if case.groups == 1 and case.inputs > 3 else ():

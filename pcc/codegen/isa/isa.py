@@ -7,33 +7,59 @@ row, never for its name; where it multiplies, loads or compares like none of tho
 
 from dataclasses import dataclass
 
+from pcc.dtype import FLOAT32, DType
 from pcc.errors import PccError
 
 
 @dataclass(frozen=True)
+class MultiplyAdd:
+    """A vector instruction that adds products to a sum."""
+
+    factors: DType
+    sum: DType
+    products: int = 1
+    """Neighbouring products that one lane of the sum takes: 4 for a dot product of bytes (``vpdpbusd``, ``sdot``)."""
+    by_lane: bool = False
+    """Whether one lane of a vector can be the second factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
+
+
+@dataclass(frozen=True)
 class Isa:
-    """An instruction set as fp32 kernels see it."""
+    """An instruction set as kernels see it."""
 
     name: str
-    lanes: int
-    """fp32 values in one vector register."""
+    vector_bytes: int
+    """Of one vector register."""
     registers: int
     """Vector registers."""
-    multiply_by_lane: bool
-    """Whether a fused multiply-add takes one lane of a vector as its factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
+    multiply_adds: tuple[MultiplyAdd, ...]
     llvm_features: tuple[str, ...] = ()
     post_increment: bool = False
     """Whether a load steps its pointer (NEON's ``ldp q0, q1, [x0], #32``), which takes indices of pointer width; else addresses are base plus index."""
     nan_from_either: bool = False
     """Whether the maximum (minimum) instruction gives NaN when either operand is NaN (NEON's ``fmax``); else it gives its second operand (x86's ``maxps``)."""
 
+    def lanes(self, dtype: DType) -> int:
+        """Elements in one vector register."""
+        return self.vector_bytes // dtype.bytes
+
+    def multiply_add(self, factors: DType) -> MultiplyAdd:
+        """How it multiplies elements of a type; `PccError` where it cannot."""
+        for instruction in self.multiply_adds:
+            if instruction.factors == factors:
+                return instruction
+        raise PccError(f"{self.name} does not multiply {factors}, only {', '.join(str(instruction.factors) for instruction in self.multiply_adds)}")
+
+
+_FMA = MultiplyAdd(FLOAT32, FLOAT32)
+_FMA_BY_LANE = MultiplyAdd(FLOAT32, FLOAT32, by_lane=True)
 
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512", lanes=16, registers=32, multiply_by_lane=False, llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
-        Isa("avx2", lanes=8, registers=16, multiply_by_lane=False, llvm_features=("+avx2", "+fma")),
-        Isa("neon", lanes=4, registers=32, multiply_by_lane=True, llvm_features=("+neon",), post_increment=True, nan_from_either=True),
+        Isa("avx512", 64, 32, (_FMA,), llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
+        Isa("avx2", 32, 16, (_FMA,), llvm_features=("+avx2", "+fma")),
+        Isa("neon", 16, 32, (_FMA_BY_LANE,), llvm_features=("+neon",), post_increment=True, nan_from_either=True),
     )
 }
 

@@ -20,6 +20,7 @@ from pcc.codegen.kernels.stage import stage, staged_pitch, staging_work
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -56,9 +57,10 @@ class DepthwiseFamily:
     name: str = "conv-depthwise"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
+    dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        weight, lanes = layer.weight, machine.isa.lanes
+        weight, lanes = layer.weight, machine.isa.lanes(FLOAT32)
         assert isinstance(weight, np.ndarray)
         if layer.groups == 1 or weight.shape[1] != 1:
             return "a filter reads more than one channel"

@@ -17,6 +17,7 @@ from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32, DType
 from pcc.sparsity.fkw import FKW, places
 
 MOST_MULTIPLIES = 1100
@@ -49,6 +50,7 @@ class InterleavedFamily:
     name: str = "conv-sparse-interleaved"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "fkw"
+    dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         fkw = sparse_tile.fkw_of(layer)
@@ -72,7 +74,7 @@ class InterleavedFamily:
         for rows, count in schedule.heights:
             rows_of_tiles = layer.x.shape[0] * count
             chunks = max(1, min(groups // LEAST_GROUPS, -(-ITEMS // rows_of_tiles)))
-            kernel = InterleavedTile(rows, schedule.columns, fkw.group, patterns, layer.geometry.stride, layout.pitch, b.lanes, epilogue)
+            kernel = InterleavedTile(rows, schedule.columns, fkw.group, patterns, layer.geometry.stride, layout.pitch, b.isa.lanes(FLOAT32), epilogue)
             numbers = {
                 "x_image": layer.x.shape[1] * layout.plane,
                 "groups": groups,
@@ -119,8 +121,8 @@ def _kernels_of_patterns(fkw: FKW) -> tuple[int, ...]:
 def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
     """Every cut of the plane into blocks, with every tile that the registers hold."""
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
-    lanes, taps = machine.isa.lanes, fkw.patterns.shape[1]
-    weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_by_lane else taps * fkw.group
+    lanes, taps = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1]
+    weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * fkw.group
     sums = min(machine.isa.registers - weights - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
     for across in range(1, lanes + 1):
         rows = _divided(height, lanes // across)
@@ -156,13 +158,13 @@ def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int
 def _work(
     layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, patterns: tuple[Pattern, ...], counts: tuple[int, ...], machine: Machine
 ) -> Work:
-    lanes, taps, groups = machine.isa.lanes, fkw.patterns.shape[1], fkw.shape[0] // fkw.group
-    weights = taps * fkw.group / (lanes if machine.isa.multiply_by_lane else 1)
+    lanes, taps, groups = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1], fkw.shape[0] // fkw.group
+    weights = taps * fkw.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
     total = interleaving_work(layer.x, layout, machine) + machine.beyond(layer.y, layer.residual)
     for rows, count in schedule.heights:
         sums = rows * schedule.columns * fkw.group
         # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
-        row_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * lanes * 4
+        row_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
         tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
         distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
         tile = Work()

@@ -22,6 +22,7 @@ from pcc.codegen.kernels.stage import stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32, DType
 from pcc.sparsity.fkw import FKW, places
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ class ScatterFamily:
     name: str = "conv-sparse-scatter"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "fkw"
+    dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes
+        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
         filters, positions = fkw.shape[0], tile.positions_of(layer)
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
-            room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (4 * vectors * lanes)
+            room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (vectors * machine.isa.vector_bytes)
             block = -(-filters // -(-filters // room))
             schedule = ScatterSchedule(vectors * lanes, block, room, INPUT_REGISTERS[machine.isa.registers] // vectors)
             tiles = layer.x.shape[0] * -(-positions // schedule.size)

@@ -10,6 +10,7 @@ from pcc.codegen.kernels.nest import NEST_PARAMS, Nest, nest_of, reference_rows,
 from pcc.codegen.kernels.runs import copy_run, fill_run
 from pcc.codegen.layers import Copy
 from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import KernelBuilder
@@ -20,7 +21,7 @@ def emit_copy(layer: Copy, b: ProgramBuilder) -> None:
     if not prod(layer.y.shape):
         return
     nest = _copy_nest(layer)
-    kernel = CopyRows(unit=nest.run_strides == (1, 1))
+    kernel = CopyRows(unit=nest.run_strides == (1, 1), dtype=layer.x.dtype)
     b.call(kernel, {"y": layer.y, "x": layer.x, **nest.arguments(b, layer.name)}, work=nest.work)
 
 
@@ -46,17 +47,19 @@ def _copy_nest(layer: Copy) -> Nest:
 
 @dataclass(frozen=True)
 class CopyRows:
-    """Copies rows; ``unit`` if both tensors are contiguous along them."""
+    """Copies rows of any element type; ``unit`` if both tensors are contiguous along them."""
 
     unit: bool
+    dtype: DType = FLOAT32
 
     @property
     def name(self) -> str:
-        return "pcc_copy" if self.unit else "pcc_copy_strided"
+        return f"pcc_copy_{self.dtype.short}" + ("" if self.unit else "_strided")
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return (Param("y", "f32*", writes=True), Param("x", "f32*"), *NEST_PARAMS)
+        elements = f"{self.dtype.short}*"
+        return (Param("y", elements, writes=True), Param("x", elements), *NEST_PARAMS)
 
     def body(self, k: "KernelBuilder") -> None:
         with rows_of_work(k, tensors=2) as ((y_at, x_at), length, (y_stride, x_stride)):

@@ -15,6 +15,7 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.program import View
+from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -67,7 +68,7 @@ def epilogue_strides(y: View, residual: View | None) -> dict[str, View | int | f
 
 def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int) -> tuple[dict[str, int], int]:
     """How many blocks and tiles an item covers, as arguments, and the number of items."""
-    blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (4 * depth * block)))
+    blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
     tiles_per_item = max(1, min(tiles, ITEM_CYCLES // (tile_cycles * blocks_per_item)))
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {

@@ -21,6 +21,7 @@ from pcc.codegen.kernels.transpose import QUARTER, transpose_quarters
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
+from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -84,7 +85,7 @@ class Layout:
         (height, width), blocks = self.size, self.blocks
         covers = blocks.rows * (blocks.lanes // blocks.across) >= height and blocks.columns * blocks.across >= width
         columns = self.source(1)
-        near = columns.min() * 4 >= -READ_LEAD and (columns.max() + QUARTER - self.width) * 4 <= READ_SLACK
+        near = columns.min() * FLOAT32.bytes >= -READ_LEAD and (columns.max() + QUARTER - self.width) * FLOAT32.bytes <= READ_SLACK
         return covers and blocks.rows <= height and blocks.columns <= width and bool(near)
 
     def source(self, axis: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -43,19 +44,20 @@ class LinearFamily:
     name: str = "linear"
     layer: type[Linear] = Linear
     format: WeightFormat = "dense"
+    dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         batch, depth = layer.x.shape
         rows = 1 if batch == 1 else 4
-        vectors = VECTORS[machine.isa.lanes][rows]
-        tiles = -(-layer.weight.shape[0] // (vectors * machine.isa.lanes)) * -(-batch // rows)
+        vectors = VECTORS[machine.isa.lanes(FLOAT32)][rows]
+        tiles = -(-layer.weight.shape[0] // (vectors * machine.isa.lanes(FLOAT32))) * -(-batch // rows)
         step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
         return [Candidate(LinearSchedule(rows, vectors), (step * depth + Work(stores=rows * vectors)) * tiles)]
 
     def emit(self, layer: Linear, schedule: LinearSchedule, b: ProgramBuilder) -> None:
         batch, depth = layer.x.shape
         outputs = layer.weight.shape[0]
-        kernel = LinearTile(schedule.rows, schedule.vectors, b.lanes, Epilogue(layer.residual is not None, layer.activation))
+        kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(FLOAT32), Epilogue(layer.residual is not None, layer.activation))
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
         residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
         b.call(

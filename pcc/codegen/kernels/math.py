@@ -7,6 +7,8 @@ Polynomials are minimax fits on the stated interval, highest power first.
 
 from typing import TYPE_CHECKING
 
+from pcc.dtype import FLOAT32, INT32
+
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
 
@@ -34,7 +36,7 @@ def constant(k: "KernelBuilder", value: float, lanes: int) -> "Expr":
     """A number as a vector of ``lanes`` (a scalar for 1)."""
     from tvm import tirx
 
-    return k.splat(float(value), lanes) if lanes > 1 else tirx.const(value, "float32")
+    return k.splat(float(value), lanes) if lanes > 1 else tirx.const(value, FLOAT32.tir())
 
 
 def smaller(a: "Expr", b: "Expr") -> "Expr":
@@ -110,7 +112,7 @@ def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """The square root, exactly rounded (an instruction)."""
     from tvm import tirx
 
-    return tirx.call_llvm_pure_intrin(_type("float32", lanes), "llvm.sqrt", x)
+    return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), "llvm.sqrt", x)
 
 
 def exp(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -172,7 +174,7 @@ def log(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     bits = k.let(_bits(scaled, lanes))
     power = k.let((bits - _integer(SQRT_HALF_BITS, lanes)) >> _integer(23, lanes))
     f = k.let(_float(bits - (power << _integer(23, lanes)), lanes) - c(1.0))
-    exponent = k.let(tirx.Cast(_type("float32", lanes), power) - select(k, x < c(1.17549435e-38), c(23.0), c(0.0)))
+    exponent = k.let(tirx.Cast(FLOAT32.tir(lanes), power) - select(k, x < c(1.17549435e-38), c(23.0), c(0.0)))
     square = k.let(f * f)
     low = square * (f * _polynomial(k, LOG, f, lanes) - c(0.5)) + exponent * c(LN2_LOW)
     value = k.let(f + low + exponent * c(LN2_HIGH))
@@ -212,7 +214,7 @@ def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(x)
     z = k.let(clamp(k, absolute(k, x, lanes), float("-inf"), 14.5, lanes))
     square = k.let(z * z)
-    lost = k.let(tirx.call_llvm_pure_intrin(_type("float32", lanes), "llvm.fma", z, z, c(0.0) - square))
+    lost = k.let(tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), "llvm.fma", z, z, c(0.0) - square))
     t = k.let(c(1.0) / (c(1.0) + z * c(0.25)))
     decay = k.let(exp(k, square * c(-0.5), lanes))
     decay = k.let(decay - decay * (lost * c(0.5)))
@@ -244,24 +246,20 @@ def _polynomial(k: "KernelBuilder", coefficients: tuple[float, ...], x: "Expr", 
     return value
 
 
-def _type(element: str, lanes: int) -> str:
-    return f"{element}x{lanes}" if lanes > 1 else element
-
-
 def _bits(x: "Expr", lanes: int) -> "Expr":
     from tvm import tirx
 
-    return tirx.reinterpret(_type("int32", lanes), x)
+    return tirx.reinterpret(INT32.tir(lanes), x)
 
 
 def _float(bits: "Expr", lanes: int) -> "Expr":
     from tvm import tirx
 
-    return tirx.reinterpret(_type("float32", lanes), bits)
+    return tirx.reinterpret(FLOAT32.tir(lanes), bits)
 
 
 def _integer(value: int, lanes: int) -> "Expr":
     from tvm import tirx
 
-    scalar = tirx.const(value, "int32")
-    return tirx.Broadcast(scalar, tirx.const(lanes, "int32")) if lanes > 1 else scalar
+    scalar = tirx.const(value, INT32.tir())
+    return tirx.Broadcast(scalar, tirx.const(lanes, INT32.tir())) if lanes > 1 else scalar

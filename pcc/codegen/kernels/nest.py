@@ -15,6 +15,7 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import INT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -58,7 +59,7 @@ class Nest:
         """The values of `NEST_PARAMS`."""
         table = np.column_stack([np.array(self.sizes), np.array(self.strides)])
         return {
-            "table": b.constant(f"{name}.nest", table),
+            "table": b.table(f"{name}.nest", table),
             "rank": len(self.sizes),
             "rows_per_item": self.rows_per_item,
             "run_per_item": self.run_per_item,
@@ -105,7 +106,7 @@ def rows_of_work(k: "KernelBuilder", tensors: int) -> Iterator[tuple[list["Expr"
     run_strides = [k.let(stride(rank - 1, t)) for t in range(tensors)]
     row_blocks = k.let((rows + rows_per_item - 1) // rows_per_item)
     run_blocks = k.let((run + run_per_item - 1) // run_per_item)
-    outer, start = k.local(1, "int32"), k.local(tensors, "int32")
+    outer, start = k.local(1, INT32), k.local(tensors, INT32)
     with k.work() as item:
         row = k.let(item // run_blocks % row_blocks * rows_per_item)
         column = k.let(item % run_blocks * run_per_item)
@@ -140,4 +141,5 @@ def reference_rows(args: Mapping[str, Argument], tensors: int, begin: int, end: 
 
 def row_of(array: Argument, at: int, length: int, stride: int) -> np.ndarray:
     """A row as a numpy array that can be written through."""
-    return np.lib.stride_tricks.as_strided(np.asarray(array)[at:], (length,), (stride * 4,))
+    array = np.asarray(array)
+    return np.lib.stride_tricks.as_strided(array[at:], (length,), (stride * array.itemsize,))

@@ -166,7 +166,7 @@ class PoolWindow:
         for item in range(begin, end):
             image, channel = divmod(item // blocks, n["channels"])
             start = image * n["x_image"] + channel * n["x_plane"]
-            plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (4 * n["x_row"], 4))
+            plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize))
             first = item % blocks * n["rows_per_item"]
             for oy in range(first, min(first + n["rows_per_item"], n["out_height"])):
                 rows = oy * n["stride_height"] - n["top"] + n["dilation_height"] * np.arange(n["kernel_height"])
@@ -225,7 +225,7 @@ class PoolPlane:
             image, first = item // blocks, item % blocks * n["channels_per_item"]
             for channel in range(first, min(first + n["channels_per_item"], n["channels"])):
                 start = image * n["x_image"] + channel * n["x_plane"]
-                plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (4 * n["x_row"], 4))
+                plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize))
                 y[image * n["y_image"] + channel * n["y_plane"]] = plane.max() if self.mode == "max" else plane.sum() * np.float32(args["scale"])
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STRETCH = 256
 """Source columns a stretch may look at."""
+STRETCH_FIELDS = 4
+"""Its begin, end, first source and number of sources."""
 ITEM_OUTPUTS = 16384
 PLACES = tuple(Param(name) for name in ("channels", "out_height", "out_width", "rows_per_item", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row"))
 
@@ -73,7 +75,7 @@ def bilinear_sources(layer: Resize2d, axis: int) -> tuple[np.ndarray, np.ndarray
 
 
 def stretches_of(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int32 (stretches, 4): begin and end of each stretch of outputs, first source and number of sources; and int32 (2, outputs): the sources
+    """int32 (stretches, STRETCH_FIELDS): begin and end of each stretch of outputs, first source and number of sources; and int32 (2, outputs): the sources
     relative to the first of their stretch."""
     stretches, begin = [], 0
     relative = np.empty_like(columns)
@@ -155,7 +157,7 @@ class ResizeBilinear:
             low, high = (k.let(x_at + k.load(k["rows"], oy * 2 + which) * k["x_row"]) for which in (0, 1))
             weight = k.let(k.splat(k.load(k["row_weights"], oy), lanes))
             with k.loop(0, k["stretch_count"]) as stretch:
-                begin, end, first, count = (k.let(k.load(k["stretches"], stretch * 4 + field)) for field in range(4))
+                begin, end, first, count = (k.let(k.load(k["stretches"], stretch * STRETCH_FIELDS + field)) for field in range(STRETCH_FIELDS))
                 with k.loop(0, (count + (lanes - 1)) // lanes) as vector:
                     a, b = (k.let(k.load(k["x"], row + first + vector * lanes, lanes)) for row in (low, high))
                     k.store(mixed, vector * lanes, a + (b - a) * weight, lanes)
@@ -170,7 +172,7 @@ class ResizeBilinear:
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, y, rows, row_weights, columns, weights = (np.asarray(args[n]) for n in ("x", "y", "rows", "row_weights", "columns", "column_weights"))
         width, x_row = int(args["out_width"]), int(args["x_row"])  # type: ignore[arg-type]
-        stretches = np.asarray(args["stretches"])[: 4 * int(args["stretch_count"])].reshape(-1, 4)  # type: ignore[arg-type]
+        stretches = np.asarray(args["stretches"])[: STRETCH_FIELDS * int(args["stretch_count"])].reshape(-1, STRETCH_FIELDS)  # type: ignore[arg-type]
         for x_at, y_at, oy in _reference_rows(args, begin, end):
             for start, stop, first, count in stretches:
                 a, b = (x[x_at + rows[2 * oy + which] * x_row + first :][:count] for which in (0, 1))

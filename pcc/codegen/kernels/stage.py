@@ -20,6 +20,7 @@ from pcc.codegen.kernels.runs import exact_run, fill_run
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
+from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -154,7 +155,7 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
         return machine.beyond(x)
     batch, channels, height, width = x.shape
     shape = (batch, channels, Layout(geometry, height, width).plane)
-    copied, vectors = View(x.buffer, shape, contiguous_strides(shape)), prod(shape) / machine.isa.lanes
+    copied, vectors = View(x.buffer, shape, contiguous_strides(shape)), prod(shape) / machine.isa.lanes(FLOAT32)
     return Work(crossing=vectors, stores=vectors) + machine.beyond(x, copied, copied)
 
 

@@ -8,12 +8,14 @@ import torch
 
 from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.interpret import interpret
+from pcc.codegen.isa import ISAS, Isa, isa_named
 from pcc.codegen.kernel import Kernel
 from pcc.codegen.layers import Conv2d, Linear
 from pcc.codegen.machine import MACHINES, Machine
 from pcc.codegen.native import run_native
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import Program, ProgramBuilder, View
+from pcc.dtype import FLOAT32
 from pcc.target import Target, host_cpu, target_named
 
 X86_TARGETS: tuple[Target, ...] = tuple(target_named("x86_64-linux", cpu) for cpu in ("x86-64-v3", "x86-64-v4")[: 2 if host_cpu() == "x86-64-v4" else 1])
@@ -22,17 +24,17 @@ X86_TARGETS: tuple[Target, ...] = tuple(target_named("x86_64-linux", cpu) for cp
 ALL_TARGETS: tuple[Target, ...] = (*X86_TARGETS, target_named("aarch64-linux", "cortex-a76"))
 """Those and arm64, for tests that read assembly."""
 
-LANES = {"avx512": 16, "avx2": 8, "neon": 4}
+LANES = {isa.name: isa.lanes(FLOAT32) for isa in ISAS.values()}
 
 
-def machine_of(lanes: int) -> Machine:
-    """A processor with vectors of so many lanes."""
-    return next(machine for machine in MACHINES.values() if machine.isa.lanes == lanes)
+def machine_of(isa: Isa) -> Machine:
+    """A processor with that instruction set."""
+    return next(machine for machine in MACHINES.values() if machine.isa == isa)
 
 
 def emit_by(family: str, layer: Conv2d | Linear, b: ProgramBuilder) -> None:
     """Records a layer by the family's cheapest schedule."""
-    found = cheapest(family_named(family), layer, machine_of(b.lanes))
+    found = cheapest(family_named(family), layer, machine_of(b.isa))
     assert not isinstance(found, str), found
     family_named(family).emit(layer, found[0].schedule, b)
 
@@ -87,7 +89,7 @@ def check(
     """
     programs = []
     for target in targets:
-        b = ProgramBuilder("test", LANES[target.isa])
+        b = ProgramBuilder("test", isa_named(target.isa))
         build(b)
         program = b.build()
         programs.append(program)

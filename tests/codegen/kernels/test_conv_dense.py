@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from pcc.codegen.family import cheapest, family_named
+from pcc.codegen.isa import ISAS, Isa
 from pcc.codegen.kernels.conv_dense import TILES
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
@@ -81,9 +83,9 @@ def test_strided_output(case) -> None:
     conv(*case, strided=True)
 
 
-@pytest.mark.parametrize("lanes", sorted(TILES))
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_cost_grows_with_the_work(case, lanes: int) -> None:
+def test_cost_grows_with_the_work(case, isa: Isa) -> None:
     """No less than a multiply-add for each vector of products, and more for more images, filters and channels."""
     shape, filters, kernel, stride, padding, dilation, groups = case
     geometry = ConvGeometry(kernel, stride, padding, dilation)
@@ -91,13 +93,13 @@ def test_cost_grows_with_the_work(case, lanes: int) -> None:
     def cost(images: int, filters: int, channels: int) -> float:
         size = (images, channels, *shape[2:])
         outputs = images * filters * prod(geometry.output_size(*shape[2:]))
-        b = ProgramBuilder("test", lanes)
+        b = ProgramBuilder("test", isa)
         weight = np.zeros((filters, channels // groups, *kernel), np.float32)
         layer = Conv2d("conv", b.input("x", size), b.tensor("y", (images, filters, *geometry.output_size(*shape[2:]))), weight, None, geometry, groups)
-        found = cheapest(family_named("conv-dense"), layer, machine_of(lanes))
+        found = cheapest(family_named("conv-dense"), layer, machine_of(isa))
         assert not isinstance(found, str)
         multiplies = found[0].work.fma
-        assert multiplies >= outputs * channels // groups * prod(kernel) / lanes
+        assert multiplies >= outputs * channels // groups * prod(kernel) / isa.lanes(FLOAT32)
         return found[1]
 
     images, channels = shape[:2]

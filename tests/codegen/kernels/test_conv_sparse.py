@@ -19,6 +19,7 @@ from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import MACHINES
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32
 from pcc.errors import PccError
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.sparsity import fkw, joint, pattern
@@ -35,15 +36,15 @@ SMALL_TILE = 300
 
 def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
     """The layer by a family, with schedules small enough that little layers have several tiles and blocks; ``chosen``: the cheapest of all."""
-    machine = machine_of(b.lanes)
+    machine = machine_of(b.isa)
     if family == "chosen":
         priced = {name: found for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str)}
         family = min(priced, key=lambda name: priced[name][1])
         schedule = priced[family][0].schedule
     elif family == "conv-sparse-scatter":
-        schedule = ScatterSchedule(2 * b.lanes, block=5, room=8, most_taps=9)
+        schedule = ScatterSchedule(2 * b.isa.lanes(FLOAT32), block=5, room=8, most_taps=9)
     elif family == "conv-sparse-gather":
-        schedule = GatherSchedule(3 * b.lanes, block=2, most_taps=4)
+        schedule = GatherSchedule(3 * b.isa.lanes(FLOAT32), block=2, most_taps=4)
     else:
         assert isinstance(layer.weight, fkw.FKW)
         offered = family_named(family).candidates(layer, machine)
@@ -201,7 +202,7 @@ def test_segments_of_like_length_are_neighbours() -> None:
 def layer_of(packed: fkw.FKW, size: int) -> Conv2d:
     filters, channels, kernel, _ = packed.shape
     pad = kernel // 2
-    b = ProgramBuilder("cost", 16)
+    b = ProgramBuilder("cost", isa_named("avx512"))
     x, y = b.input("x", (1, channels, size, size)), b.tensor("y", (1, filters, size, size))
     return Conv2d("conv", x, y, packed, None, ConvGeometry((kernel, kernel), padding=(pad, pad, pad, pad)))
 
@@ -230,7 +231,7 @@ def test_cost(machine) -> None:
 def test_weight_must_be_packed(name) -> None:
     weight, packed = sparse((4, 4, 3, 3), EIGHT)
     with pytest.raises(PccError, match=r"layer conv: .* FKW"):
-        family_named(name).candidates(replace(layer_of(packed, 5), weight=weight), machine_of(8))
+        family_named(name).candidates(replace(layer_of(packed, 5), weight=weight), machine_of(isa_named("avx2")))
 
 
 def test_every_family_is_tested() -> None:
@@ -285,7 +286,7 @@ def test_loops_of_interleaved(target: Target) -> None:
     isa = isa_named(target.isa)
     rows, columns = {"avx512": (3, 7), "avx2": (2, 5), "neon": (4, 7)}[isa.name]
     patterns = tuple(tuple((tap // 3, tap % 3) for tap in taps) for taps in EIGHT.tolist())
-    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes, Epilogue()), target)
+    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue()), target)
     assert external_calls(text) == set()
     loops = [block for block in loop_blocks(text) if len(re.findall(MULTIPLY, block)) == 4 * rows * columns]
     assert len(loops) == len(patterns)
@@ -311,7 +312,7 @@ def test_arm64() -> None:
         ((8, 5, 1, 1), None, 2, ConvGeometry((1, 1))),
         ((6, 5, 5, 5), None, 1, ConvGeometry((5, 5), (1, 1), (4, 4, 4, 4), (2, 2))),
     ]
-    b, want = ProgramBuilder("arm64", LANES["neon"]), []
+    b, want = ProgramBuilder("arm64", isa_named("neon")), []
     value = rng(1).standard_normal((2, 5, 9, 13)).astype(np.float32)
     x = b.input("x", value.shape)
     for i, (shape, patterns, share, geometry) in enumerate(cases):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.copy import CopyRows, FillRows, emit_copy, emit_fill
 from pcc.codegen.kernels.nest import nest_of
 from pcc.codegen.layers import Copy
@@ -72,7 +73,7 @@ def test_every_second_column_and_broadcast() -> None:
 
 
 def test_nothing_to_copy() -> None:
-    b = ProgramBuilder("test", 8)
+    b = ProgramBuilder("test", isa_named("avx2"))
     emit_copy(Copy("copy", View("x", (2, 0, 3), (3, 3, 1)), View("y", (2, 0, 3), (0, 3, 1))), b)
     assert b.calls == []
 

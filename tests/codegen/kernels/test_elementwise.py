@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.elementwise import Map, emit_elementwise
 from pcc.codegen.layers import Elementwise
 from pcc.codegen.program import Program, ProgramBuilder
@@ -116,10 +117,10 @@ def test_maximum_keeps_nan_from_either_side() -> None:
     b_values = np.array([1.0, np.nan, 3.0] * 9, np.float32)
     from pcc.codegen.native import run_native
 
-    from .support import LANES, X86_TARGETS
+    from .support import X86_TARGETS
 
     for target in X86_TARGETS:
-        b = ProgramBuilder("test", LANES[target.isa])
+        b = ProgramBuilder("test", isa_named(target.isa))
         y = b.tensor("y", (27,))
         emit_elementwise(Elementwise("m", (b.input("a", (27,)), b.input("b", (27,))), y, "max(x0,x1)"), b)
         b.output("y", y)
@@ -137,12 +138,12 @@ def test_long_chains_stay_small() -> None:
 def test_nan_stays_in_every_function() -> None:
     from pcc.codegen.native import run_native
 
-    from .support import LANES, X86_TARGETS
+    from .support import X86_TARGETS
 
     chains = [f"{name}(x0)" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "relu", "tanh", "gelu")]
     chains += ["pow(x0,0.3)", "pow(x0,2)", "min(x0,1)", "max(1,x0)", "clip(x0,-1,1)"]
     for target in X86_TARGETS:
-        b = ProgramBuilder("test", LANES[target.isa])
+        b = ProgramBuilder("test", isa_named(target.isa))
         x = b.input("x", (19,))
         for text in chains:
             y = b.tensor(text, (19,))

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.native import run_native
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32
 from pcc.ir.activation import _REFERENCE, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, external_calls, rng
+from .support import ALL_TARGETS, X86_TARGETS, assembly, external_calls, rng
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import KernelBuilder
@@ -68,9 +70,9 @@ class Apply:
 
 def apply(epilogue: Epilogue, x: np.ndarray, r: np.ndarray, target: Target, vector: bool) -> np.ndarray:
     """What the machine makes of values (a multiple of 16 of them) and residuals."""
-    b = ProgramBuilder("test", LANES[target.isa])
+    b = ProgramBuilder("test", isa_named(target.isa))
     y = b.tensor("y", x.shape)
-    b.call(Apply(epilogue, vector), {"y": y, "x": b.input("x", x.shape), "r": b.input("r", x.shape)}, work=len(x) // (b.lanes if vector else 1))
+    b.call(Apply(epilogue, vector), {"y": y, "x": b.input("x", x.shape), "r": b.input("r", x.shape)}, work=len(x) // (b.isa.lanes(FLOAT32) if vector else 1))
     b.output("y", y)
     (result,) = run_native(b.build(), [x, r], target)
     return result

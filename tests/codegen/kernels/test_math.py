@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.native import run_native
@@ -68,7 +69,7 @@ def apply(function: str, x: np.ndarray, target: Target, vector: bool = True) -> 
     """The function of each value as the machine computes it, in float64."""
     lanes = LANES[target.isa] if vector else 1
     padded = np.pad(x, (0, -len(x) % lanes))
-    b = ProgramBuilder("test", LANES[target.isa])
+    b = ProgramBuilder("test", isa_named(target.isa))
     y = b.tensor("y", padded.shape)
     b.call(Apply(function, vector), {"y": y, "x": b.input("x", padded.shape)}, work=len(padded) // lanes)
     b.output("y", y)

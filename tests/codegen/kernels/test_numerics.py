@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.elementwise import emit_elementwise
 from pcc.codegen.layers import Elementwise
 from pcc.codegen.native import run_native
@@ -25,7 +26,7 @@ from pcc.passes.decompose import Decompose
 from pcc.target import Target
 from tests.passes.find import call
 
-from .support import LANES, X86_TARGETS
+from .support import X86_TARGETS
 
 Function = Callable[[Any], Any]
 TINY = float(np.finfo(np.float32).tiny)
@@ -109,7 +110,7 @@ LAYERS: list[tuple[nn.Module, Function, Any, float]] = [
 
 
 def run(texts: list[str], x: np.ndarray, target: Target) -> list[np.ndarray]:
-    b = ProgramBuilder("test", LANES[target.isa])
+    b = ProgramBuilder("test", isa_named(target.isa))
     view = b.input("x", x.shape)
     for index, text in enumerate(texts):
         y = b.tensor(f"y{index}", x.shape)

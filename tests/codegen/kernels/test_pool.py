@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pcc.codegen.interpret import interpret
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.pool import PoolPlane, PoolWindow, emit_pool
 from pcc.codegen.layers import ConvGeometry, Copy, Pool2d
@@ -15,7 +16,7 @@ from pcc.codegen.native import run_native
 from pcc.codegen.program import ProgramBuilder
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, external_calls, padded_view, rng
+from .support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, padded_view, rng
 
 
 def check_pool(shape: tuple[int, ...], mode: str, geometry: ConvGeometry, expected: torch.Tensor, x: np.ndarray, include: bool = True) -> None:
@@ -132,7 +133,7 @@ def test_a_maximum_keeps_nan_wherever_it_is_as_pytorch_does(kernel: int, stride:
     expected = F.max_pool2d(torch.from_numpy(x), kernel, stride).numpy()
     assert np.isnan(expected).any()
     for target in X86_TARGETS:
-        b = ProgramBuilder("test", LANES[target.isa])
+        b = ProgramBuilder("test", isa_named(target.isa))
         y = b.tensor("y", expected.shape)
         emit_pool(Pool2d("pool", b.input("x", x.shape), y, "max", geometry_of(kernel, stride, 0, 1)), b)
         b.output("y", y)

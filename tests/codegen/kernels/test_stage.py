@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pcc.codegen.interpret import Memory, interpret
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.stage import Layout, Stage, Staged, stage
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.native import NativeKernels
@@ -60,7 +61,7 @@ def read(staged: Staged, memory: np.ndarray, batch: int, channels: int) -> np.nd
 
 
 def build(shape: tuple[int, ...], geometry: ConvGeometry, fill: float) -> tuple[Program, Staged]:
-    b = ProgramBuilder("test", 8)
+    b = ProgramBuilder("test", isa_named("avx2"))
     staged = stage(b, b.input("x", shape), geometry, fill)
     return b.build(), staged
 
@@ -124,7 +125,7 @@ def test_unpadded_input_is_read_in_place() -> None:
 
 
 def test_equal_requests_share_one_copy() -> None:
-    b = ProgramBuilder("test", 8)
+    b = ProgramBuilder("test", isa_named("avx2"))
     x = b.input("x", (1, 3, 9, 9))
     geometry = ConvGeometry((3, 3), padding=(1, 1, 1, 1))
     assert stage(b, x, geometry).view == stage(b, x, geometry).view
@@ -137,7 +138,7 @@ def test_strided_input() -> None:
     """A slice of channels of a larger tensor with longer rows."""
     geometry = ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1))
     x = rng().standard_normal((2, 5, 9, 12), np.float32)
-    b = ProgramBuilder("test", 8)
+    b = ProgramBuilder("test", isa_named("avx2"))
     whole = b.input("x", x.shape)
     view = type(whole)(whole.buffer, (2, 3, 9, 10), whole.strides, 108 + 1)
     staged = stage(b, view, geometry)

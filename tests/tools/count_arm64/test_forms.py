@@ -6,7 +6,7 @@ from pcc.codegen.kernels.stage import staged_pitch
 from pcc.codegen.program import ProgramBuilder
 from pcc.sparsity import pattern
 from tests.arm64 import arm64
-from tools.count_arm64.forms import LANES, Case, count, dense_weight, record, sparse_weight
+from tools.count_arm64.forms import LANES, MACHINE, Case, count, dense_weight, record, sparse_weight
 from tools.count_arm64.qemu import missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=f"instructions not
 
 def _whole_tiles(case: Case, filters: int, vectors: int) -> int:
     """Vector multiply-adds of a dense kernel of that tile: junk columns and filled-up tiles included."""
-    layer = case.layer(ProgramBuilder("sizes", LANES), "sizes", dense_weight(case))
+    layer = case.layer(ProgramBuilder("sizes", MACHINE.isa), "sizes", dense_weight(case))
     rows, columns = layer.y.shape[2:]
     positions = (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
     tiles, blocks = -(-positions // (vectors * LANES)), -(-case.outputs // filters)
@@ -24,7 +24,7 @@ def _whole_tiles(case: Case, filters: int, vectors: int) -> int:
 @arm64
 def test_dense_and_sparse() -> None:
     case = Case(32, 14, 32)
-    b = ProgramBuilder("mix", LANES)
+    b = ProgramBuilder("mix", MACHINE.isa)
     record(b, case, "dense", dense_weight(case))
     for share in (1, 2, 4):
         record(b, case, f"sparse{share}", sparse_weight(case, pattern.DESIGNED, 3.6, share))
@@ -43,7 +43,7 @@ def test_dense_and_sparse() -> None:
 
 @arm64
 def test_sparse_is_chosen_only_where_it_executes_less() -> None:
-    b, chosen = ProgramBuilder("choice", LANES), []
+    b, chosen = ProgramBuilder("choice", MACHINE.isa), []
     for case in (Case(32, 14, 32), Case(64, 14, 32, 1), Case(64, 7, 64, 1)):
         dense = record(b, case, f"dense {case}", dense_weight(case))
         for rate in (1.0, 1.5, 2.0, 3.0):
