@@ -22,7 +22,7 @@ class Memory:
                 values = program.constants[buffer.name].ravel()
                 self.arrays[buffer.name] = _aligned(values.size, values.dtype, 0)
                 self.arrays[buffer.name][: values.size] = values
-            elif buffer.offset is not None:
+            elif buffer.role != "thread" and buffer.offset is not None:
                 self.arrays[buffer.name] = arena[buffer.offset // 4 :].view(_NUMPY[buffer.dtype])
             else:
                 self.arrays[buffer.name] = _aligned(buffer.elements, np.float32, poison)

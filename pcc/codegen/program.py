@@ -12,18 +12,21 @@ from pcc.codegen.kernel import Kernel
 ALIGNMENT = 64
 """Bytes to which every buffer's start is aligned."""
 
+BufferRole = Literal["input", "output", "scratch", "thread", "constant"]
+
 ITEMSIZE = {"f32": 4, "i32": 4}
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned.
+    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned, but for role ``thread``:
+    each thread has memory of its own for those, whose contents last from one item to the next of the same range.
 
     Inputs are copied into their buffers before the first call, outputs out of theirs after the last.
     """
 
     name: str
-    role: Literal["input", "output", "scratch", "constant"]
+    role: BufferRole
     elements: int
     dtype: Literal["f32", "i32"] = "f32"
     offset: int | None = None
@@ -90,6 +93,8 @@ class Program:
     constants: Mapping[str, np.ndarray]
     arena_bytes: int = 0
     """Size of the arena, 0 before plan-memory."""
+    thread_bytes: int = 0
+    """Size of each thread's own memory."""
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -118,7 +123,7 @@ class ProgramBuilder:
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
-    def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: Literal["f32", "i32"]) -> Buffer:
+    def _add(self, name: str, role: BufferRole, elements: int, dtype: Literal["f32", "i32"]) -> Buffer:
         unique, count = name, 1
         while unique in self.buffers:
             count += 1
@@ -133,6 +138,10 @@ class ProgramBuilder:
     def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int) -> View:
         """A strided fp32 tensor in a new arena buffer of that many elements (a padded plane)."""
         return View(self._add(name, "scratch", elements, "f32").name, shape, strides, offset)
+
+    def thread_tensor(self, name: str, shape: tuple[int, ...]) -> View:
+        """A contiguous fp32 tensor in each thread's own memory, for one call."""
+        return View(self._add(name, "thread", prod(shape), "f32").name, shape, contiguous_strides(shape))
 
     def constant(self, name: str, values: np.ndarray) -> View:
         """A constant; float arrays become fp32, integer arrays int32. Equal values under one name are stored once."""
