@@ -49,6 +49,8 @@ class TargetReport:
     arena_bytes: int
     arena_lower_bound: int
     """Bytes alive at the worst moment: no arena could be smaller."""
+    thread_bytes: int
+    """What each thread has besides."""
     kernels: int
     kernels_from_cache: int
     families: Mapping[str, int]
@@ -230,6 +232,7 @@ def _report(target: Target, graph: GraphModule, program: Program, kernels: Seque
         weight_bytes=record.weight_bytes,
         arena_bytes=program.arena_bytes,
         arena_lower_bound=memory_lower_bound(program),
+        thread_bytes=program.thread_bytes,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
         families=Counter(choice.family for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))),

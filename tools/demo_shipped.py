@@ -39,7 +39,7 @@ def show_shipped(folder: Path, runs: int, threads: int) -> None:
                 f"{found.sparse} of {found.convolutions}",
                 photos_right,
                 f"{found.library_bytes / 1e6:.2f} MB",
-                f"{models[name].arena_bytes / 1e6:.2f} MB",
+                f"{(models[name].arena_bytes + models[name].thread_bytes) / 1e6:.2f} MB",
                 f"{seconds[name] * 1e3:.2f} ms",
                 f"{seconds[PEER] * 1e3:.2f} ms",
             ]

@@ -56,7 +56,8 @@ def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, 
     milliseconds = {name: f"{getattr(result, name) * 1e3:.3f}" for name in ("median", "p10", "p90", "min")}
     click.echo(f"{result.model}, {result.target}, on {chosen.name}, {threads} thread{'s' * (threads > 1)}, {runs} runs")
     click.echo(f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min {milliseconds['min']}")
-    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}, arena {megabytes(result.arena_bytes)}")
+    memory = f"arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
+    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}, {memory}")
     if chosen.name.startswith("qemu"):
         click.echo("These are times of an emulator: they say nothing about a real processor.")
     if profile:

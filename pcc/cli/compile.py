@@ -105,6 +105,7 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
     click.echo(f"{report.manifest.name}: {report.package} in {seconds:.1f} s")
     for made in report.targets:
         memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
+        memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
         click.echo(f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
@@ -133,6 +134,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "weight_bytes": made.weight_bytes,
             "arena_bytes": made.arena_bytes,
             "arena_lower_bound": made.arena_lower_bound,
+            "thread_bytes": made.thread_bytes,
             "kernels": made.kernels,
             "kernels_from_cache": made.kernels_from_cache,
             "families": dict(made.families),

@@ -23,6 +23,9 @@ Buffer = Any
 
 _UNBOUNDED = 1 << 30
 
+_HIGH_LOCALITY, _DATA_CACHE = 3, 1
+"""Of LLVM's prefetch: into the nearest cache, and not that of instructions."""
+
 
 class KernelBuilder:
     """Hands a kernel's body its arguments (``k["x"]``), its range (`work`) and the words to write it with."""
@@ -32,7 +35,7 @@ class KernelBuilder:
         self.lanes = isa.lanes(FLOAT32)
         """Elements in a vector of the type that kernels compute in."""
         self._arguments = arguments
-        self._begin, self._end = begin, end
+        self.begin, self._end = begin, end
 
     def __getitem__(self, name: str) -> Any:
         """The argument of that name: a buffer for a pointer, a variable for a number."""
@@ -41,7 +44,7 @@ class KernelBuilder:
     @contextmanager
     def work(self) -> Iterator[Expr]:
         """The loop over this call's work items."""
-        with T.serial(self._begin, self._end) as item:
+        with T.serial(self.begin, self._end) as item:
             yield item
 
     @contextmanager
@@ -97,6 +100,10 @@ class KernelBuilder:
 
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
+
+    def prefetch(self, buffer: Buffer, index: Expr, *, write: bool) -> None:
+        """Asks for the cache line of an element that is soon read, or written. The address may be any."""
+        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _HIGH_LOCALITY, _DATA_CACHE))
 
     def splat(self, value: Expr, lanes: int) -> Expr:
         """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become fp32."""

@@ -91,8 +91,8 @@ class _Emitter:
         arguments = "".join(f"      {text},  // {note}\n" for text, note in (self.argument(call, param) for param in call.kernel.params))
         return (
             f"/* {c_comment(call.layer)}: {call.work} items{macs} */\n"
-            f"static void call_{index:03d}(char *arena, const char *weights, int32_t begin, int32_t end) {{\n"
-            f"  (void)arena, (void)weights;\n"
+            f"static void call_{index:03d}(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {{\n"
+            f"  (void)arena, (void)weights, (void)own;\n"
             f"  {call.kernel.name}(\n{arguments}      begin, end);\n}}\n"
         )
 
@@ -116,7 +116,7 @@ class _Emitter:
             return f"weights + {self.weights.offsets[view.buffer] + start}"
         if buffer.offset is None:
             raise ValueError(f"buffer {buffer.name} has no place in the arena: run plan-memory first")
-        return f"arena + {buffer.offset + start}"
+        return f"{'own' if buffer.role == 'thread' else 'arena'} + {buffer.offset + start}"
 
 
 def _step(index: int, call: Call) -> str:
@@ -149,6 +149,7 @@ def _model(program: Program, target: Target, weights: Weights) -> str:
     .library = {c_string(f"lib{program.name}.so")},
     .abi = {c_string(target.name)},
     .arena_bytes = {program.arena_bytes},
+    .thread_bytes = {program.thread_bytes},
     .weight_bytes = {weights.nbytes},
     .weight_digest = {{{digest}}},
     .inputs = inputs,

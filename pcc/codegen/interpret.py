@@ -23,7 +23,7 @@ class Memory:
                 self.arrays[buffer.name] = _aligned(buffer.nbytes, 0).view(values.dtype)
                 self.arrays[buffer.name][: values.size] = values
             else:
-                memory = _aligned(buffer.nbytes, _POISON) if buffer.offset is None else arena[buffer.offset :]
+                memory = _aligned(buffer.nbytes, _POISON) if buffer.role == "thread" or buffer.offset is None else arena[buffer.offset :]
                 self.arrays[buffer.name] = memory.view(buffer.dtype.numpy)
 
     def resolve(self, value: View | int | float) -> Argument:

@@ -1,4 +1,4 @@
-"""plan-memory: every buffer of a program gets its place in one arena."""
+"""plan-memory: every buffer of a program gets its place in one arena, or in each thread's own memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,17 +29,23 @@ class PlanMemory:
 
     def __call__(self, program: Program) -> Program:
         lifetimes = buffer_lifetimes(program)
-        placed: list[Buffer] = []
-        for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].nbytes, lifetimes[name].first, name)):
-            alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
-            placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
-        offsets = {buffer.name: buffer for buffer in placed}
-        arena = max((_start(buffer) + _room(buffer) for buffer in placed), default=0)
-        return replace(program, buffers={name: offsets.get(name, buffer) for name, buffer in program.buffers.items()}, arena_bytes=arena)
+        own = {name for name in lifetimes if program.buffers[name].role == "thread"}
+        thread, thread_bytes = _place(program, {name: lifetimes[name] for name in own})
+        arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in own})
+        return replace(program, buffers={**program.buffers, **arena, **thread}, arena_bytes=arena_bytes, thread_bytes=thread_bytes)
+
+
+def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
+    """The buffers with their offsets in one block of memory, and its size."""
+    placed: list[Buffer] = []
+    for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].nbytes, lifetimes[name].first, name)):
+        alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
+        placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
+    return {buffer.name: buffer for buffer in placed}, max((_start(buffer) + _room(buffer) for buffer in placed), default=0)
 
 
 def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
-    """The lifetime of each buffer in the arena. A buffer that no call touches and that is no port has none."""
+    """The lifetime of each buffer that is no constant. A buffer that no call touches and that is no port has none."""
     uses: dict[str, list[int]] = {}
     for index, call in enumerate(program.calls):
         for value in call.args.values():
@@ -54,7 +60,7 @@ def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
 
 def memory_lower_bound(program: Program) -> int:
     """Bytes alive at the worst moment: no arena can be smaller."""
-    lifetimes = buffer_lifetimes(program)
+    lifetimes = {name: life for name, life in buffer_lifetimes(program).items() if program.buffers[name].role != "thread"}
     moments = range(-1, len(program.calls) + 1)
     return max((sum(program.buffers[name].nbytes for name, life in lifetimes.items() if life.first <= moment <= life.last) for moment in moments), default=0)
 

@@ -14,10 +14,15 @@ def print_program(program: Program) -> str:
 def _header(program: Program) -> Iterator[str]:
     yield f"program {program.name}"
     weights = sum(values.nbytes for values in program.constants.values())
-    planned = f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}" if program.arena_bytes else "memory not planned"
+    planned = _memory(program) if program.arena_bytes else "memory not planned"
     yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes, {planned}"
     yield from (_port("input", port) for port in program.inputs)
     yield from (_port("output", port) for port in program.outputs)
+
+
+def _memory(program: Program) -> str:
+    own = f", {program.thread_bytes} bytes for each thread" if program.thread_bytes else ""
+    return f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}{own}"
 
 
 def _port(kind: str, port: Port) -> str:
@@ -51,7 +56,7 @@ def _buffers(program: Program) -> Iterator[str]:
     lifetimes = buffer_lifetimes(program)
     for name, life in lifetimes.items():
         buffer = program.buffers[name]
-        place = "unplaced" if buffer.offset is None else f"at {buffer.offset}"
+        place = "unplaced" if buffer.offset is None else f"at {buffer.offset}{' of each thread' if buffer.role == 'thread' else ''}"
         yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
         yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"

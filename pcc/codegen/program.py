@@ -15,16 +15,19 @@ from pcc.errors import PccError
 ALIGNMENT = 64
 """Bytes to which every buffer's start is aligned."""
 
+BufferRole = Literal["input", "output", "scratch", "thread", "constant"]
+
 
 @dataclass(frozen=True)
 class Buffer:
-    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned.
+    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned, but for role ``thread``:
+    each thread has memory of its own for those, whose contents last from one item to the next of the same range.
 
     Inputs are copied into their buffers before the first call, outputs out of theirs after the last.
     """
 
     name: str
-    role: Literal["input", "output", "scratch", "constant"]
+    role: BufferRole
     elements: int
     dtype: DType = FLOAT32
     offset: int | None = None
@@ -102,6 +105,8 @@ class Program:
     constants: Mapping[str, np.ndarray]
     arena_bytes: int = 0
     """Size of the arena, 0 before plan-memory."""
+    thread_bytes: int = 0
+    """Size of each thread's own memory."""
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -130,7 +135,7 @@ class ProgramBuilder:
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
-    def _add(self, name: str, role: Literal["input", "output", "scratch", "constant"], elements: int, dtype: DType) -> Buffer:
+    def _add(self, name: str, role: BufferRole, elements: int, dtype: DType) -> Buffer:
         unique, count = name, 1
         while unique in self.buffers:
             count += 1
@@ -145,6 +150,10 @@ class ProgramBuilder:
     def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int, dtype: DType = FLOAT32) -> View:
         """A strided tensor in a new arena buffer of that many elements (a padded plane)."""
         return View(self._add(name, "scratch", elements, dtype).name, shape, strides, offset, dtype)
+
+    def thread_tensor(self, name: str, shape: tuple[int, ...]) -> View:
+        """A contiguous fp32 tensor in each thread's own memory, for one call."""
+        return View(self._add(name, "thread", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
 
     def constant(self, name: str, values: np.ndarray) -> View:
         """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values under one name are stored once."""

@@ -42,6 +42,8 @@ class BenchResult(BaseModel):
     p90: Seconds
     min: Seconds
     arena_bytes: int
+    thread_bytes: int
+    """What each thread has besides."""
     weight_bytes: int
     calls: tuple[CallTime, ...] = ()
     """Only if a profile was asked for."""

@@ -66,6 +66,7 @@ class TargetRecord(_Record):
     library: Inside
     runner: Inside
     arena_bytes: int
+    thread_bytes: int = 0
     weight_bytes: int
     calls: tuple[CallRecord, ...]
 

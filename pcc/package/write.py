@@ -149,6 +149,7 @@ def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progres
         library=library,
         runner=runner,
         arena_bytes=program.arena_bytes,
+        thread_bytes=program.thread_bytes,
         weight_bytes=weights.nbytes,
         calls=tuple(_call(program, call) for call in program.calls),
     )

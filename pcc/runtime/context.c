@@ -24,7 +24,7 @@ struct range {
 };
 
 struct pcc_context {
-  char *arena;
+  char *arena;              /* and, behind it, each thread's own memory */
   void *arena_memory; /* what to free */
   const char *weights;
   struct range *ranges;     /* one for each step */
@@ -58,14 +58,15 @@ static bool take(struct range *range, int32_t work, int32_t threads, int32_t *be
 
 /* What every thread of a context does in a run: each step in turn, as many of its items as it can get. The thread that completes a step
  * lets all go on to the next. */
-static void run_steps(void *argument) {
+static void run_steps(void *argument, int32_t thread) {
   pcc_context *context = argument;
+  char *const own = context->arena + pcc_model.arena_bytes + (size_t)thread * pcc_model.thread_bytes;
   for (int32_t i = 0; i < pcc_model.step_count; i++) {
     const struct pcc_step *step = &pcc_model.steps[i];
     struct range *range = &context->ranges[i];
     int32_t begin, end;
     while (take(range, step->work, context->threads, &begin, &end)) {
-      step->function(context->arena, context->weights, begin, end);
+      step->function(context->arena, context->weights, own, begin, end);
       const int32_t count = end - begin;
       if (atomic_fetch_add(&range->done, count) + count == step->work) {
         if (context->clock) context->clock[i + 1] = now();
@@ -104,7 +105,7 @@ pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const 
   if (context->pool)
     pcc_pool_run(context->pool);
   else
-    run_steps(context);
+    run_steps(context, 0);
   for (int32_t i = 0; i < pcc_model.output_count; i++) memcpy(outputs[i], context->arena + pcc_model.outputs[i].offset, pcc_model.outputs[i].bytes);
   return PCC_OK;
 }
@@ -120,11 +121,12 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
     return fail(context, PCC_BAD_ARGUMENT, "options.threads is %d: use 1 to %d", context->threads, MAX_THREADS);
 
   const size_t steps = (size_t)pcc_model.step_count;
-  context->arena_memory = calloc(1, PCC_READ_LEAD + pcc_model.arena_bytes + PCC_READ_SLACK + PCC_ALIGNMENT);
+  const size_t memory = pcc_model.arena_bytes + (size_t)context->threads * pcc_model.thread_bytes;
+  context->arena_memory = calloc(1, PCC_READ_LEAD + memory + PCC_READ_SLACK + PCC_ALIGNMENT);
   context->ranges = calloc(steps + 1, sizeof *context->ranges);
   if (options->profile) context->clock = calloc(steps + 1, sizeof *context->clock);
   if (!context->arena_memory || !context->ranges || (options->profile && !context->clock))
-    return fail(context, PCC_NO_MEMORY, "no memory for an arena of %zu bytes", pcc_model.arena_bytes);
+    return fail(context, PCC_NO_MEMORY, "no memory for an arena of %zu bytes", memory);
   context->arena = (char *)(((uintptr_t)context->arena_memory + PCC_READ_LEAD + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
   context->weights = pcc_weight_values();
 

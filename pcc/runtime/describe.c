@@ -18,6 +18,8 @@ int32_t pcc_call_count(void) { return pcc_model.step_count; }
 
 size_t pcc_arena_bytes(void) { return pcc_model.arena_bytes; }
 
+size_t pcc_thread_bytes(void) { return pcc_model.thread_bytes; }
+
 size_t pcc_weight_bytes(void) { return pcc_model.weight_bytes; }
 
 static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t index, pcc_tensor *tensor) {

@@ -103,6 +103,11 @@ class Model:
         return self._library.pcc_arena_bytes()
 
     @property
+    def thread_bytes(self) -> int:
+        """What each of its threads has besides."""
+        return self._library.pcc_thread_bytes()
+
+    @property
     def weight_bytes(self) -> int:
         """Memory of the weights, which all models of one library share."""
         return self._library.pcc_weight_bytes()
@@ -194,7 +199,7 @@ def _declare(library: ctypes.CDLL) -> None:
     """Result and argument types, where they are not ``int``."""
     context, pointers = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
     library.pcc_model_name.restype = library.pcc_target_name.restype = library.pcc_error.restype = ctypes.c_char_p
-    library.pcc_arena_bytes.restype = library.pcc_weight_bytes.restype = ctypes.c_size_t
+    library.pcc_arena_bytes.restype = library.pcc_thread_bytes.restype = library.pcc_weight_bytes.restype = ctypes.c_size_t
     library.pcc_create.restype = context
     library.pcc_create.argtypes = (ctypes.POINTER(_Options), ctypes.c_char_p, ctypes.c_size_t)
     library.pcc_run.argtypes = (context, pointers, pointers)

@@ -48,7 +48,7 @@ struct pcc_port {
 struct pcc_step {
   const char *layer;
   const char *kernel;
-  void (*function)(char *arena, const char *weights, int32_t begin, int32_t end);
+  void (*function)(char *arena, const char *weights, char *own, int32_t begin, int32_t end); /* own: the thread's memory */
   int32_t work; /* items, independent of each other */
   int64_t macs;
   int64_t dense_macs;
@@ -61,6 +61,7 @@ struct pcc_model {
   const char *library; /* file names, for the runner */
   const char *abi;
   size_t arena_bytes;
+  size_t thread_bytes; /* a multiple of PCC_ALIGNMENT, with what may be read past its buffers */
   size_t weight_bytes;
   uint8_t weight_digest[32];
   const struct pcc_port *inputs;

@@ -97,8 +97,9 @@ const char *pcc_error(const pcc_context *context);
 int32_t pcc_call_count(void);
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call);
 
-/* Bytes of a context's arena and of the weights that contexts share. */
+/* Bytes of a context's arena, of what each of its threads has besides, and of the weights that contexts share. */
 size_t pcc_arena_bytes(void);
+size_t pcc_thread_bytes(void);
 size_t pcc_weight_bytes(void);
 
 /* Ends the context's threads and frees its memory. NULL is fine. */

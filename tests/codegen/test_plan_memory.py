@@ -83,3 +83,17 @@ def test_a_chain_needs_two_buffers() -> None:
     assert PlanMemory()(program).arena_bytes == 2 * (4096 + READ_SLACK)
     offsets = [PlanMemory()(program).buffers[f"t{index}"].offset for index in range(6)]
     assert offsets == [4352, 0, 4352, 0, 4352, 0]
+
+
+def test_what_a_thread_has_is_no_part_of_the_arena() -> None:
+    b = ProgramBuilder("own", isa_named("neon"))
+    x, y = b.input("x", (1024,)), b.tensor("y", (1024,))
+    first, second, third = (b.thread_tensor(name, (size,)) for name, size in (("first", 64), ("second", 256), ("third", 16)))
+    b.call(Add(), {"a": x, "b": first, "y": second, "na": 1024, "nb": 64}, work=64)
+    b.call(Add(), {"a": x, "b": third, "y": y, "na": 1024, "nb": 16}, work=1024)
+    b.output("y", y)
+    planned = PlanMemory()(b.build())
+    assert planned.arena_bytes == 2 * (4096 + READ_SLACK)
+    assert {name: planned.buffers[name].offset for name in ("first", "second", "third")} == {"second": 0, "first": 1024 + READ_SLACK, "third": 0}
+    assert planned.thread_bytes == 1024 + 256 + 2 * READ_SLACK
+    assert memory_lower_bound(planned) == 2 * 4096

@@ -104,10 +104,78 @@ def line_extent(count: int, geometry: ConvGeometry, axis: int) -> int:
 
 
 def interleaving_work(x: View, layout: Layout, machine: Machine) -> Work:
-    """What the copy executes, and reading it once."""
+    """What the copy of a tensor executes, and reading it once."""
     shape = (x.shape[0], x.shape[1], layout.rows, layout.pitch, layout.blocks.lanes)
     copied, lines = View(x.buffer, shape, contiguous_strides(shape)), prod(shape[:4])
     return Work(lines=lines, stores=lines) + machine.beyond(x, copied, copied)
+
+
+@dataclass(frozen=True)
+class RowCopy:
+    """How rows of lines are copied from planes: the part that machine code is specialised to.
+
+    ``left`` and ``right`` columns of lines, and the rows outside [whole_begin, whole_end), have lanes that lie outside the image: those read as zero.
+    """
+
+    lanes: int
+    pitch: int
+    left: int
+    right: int
+
+    def __str__(self) -> str:
+        return f"{self.lanes}x{self.pitch}_{self.left}_{self.right}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        tables = (Param("row_at", "i32*"), Param("row_mask", "i32*"), Param("column_mask", "i32*"))
+        return (*tables, Param("whole_begin"), Param("whole_end"))
+
+    def emit(self, k: "KernelBuilder", source: "Buffer", row: "Expr", target: "Buffer", ahead: "Expr | None" = None) -> None:
+        """Copies row ``row`` of lines of the plane that begins at ``source`` to ``target``, and asks for the same row of the plane ``ahead`` elements on."""
+        from tvm import tirx
+
+        starts = [k.pointer(source, k.load(k["row_at"], row * self.lanes + lane)) for lane in range(self.lanes)]
+        if ahead is not None:
+            for start in starts:
+                k.prefetch(start, ahead, write=False)
+        with k.when_else(tirx.And(row >= k["whole_begin"], row < k["whole_end"])) as (then, otherwise):
+            with then:
+                self._copy(k, starts, target, None)
+            with otherwise:
+                self._copy(k, starts, target, k.let(k.load(k["row_mask"], row * self.lanes, self.lanes)))
+
+    def _copy(self, k: "KernelBuilder", starts: list["Buffer"], target: "Buffer", row_mask: "Expr | None") -> None:
+        for first in range(0, self.pitch, QUARTER):
+            quarters = [k.load(start, first, QUARTER) for start in starts]
+            for column, line in zip(range(first, self.pitch), transpose_quarters(k, quarters), strict=False):
+                is_edge = column < self.left or column >= self.pitch - self.right
+                if is_edge:
+                    line = k.mask(line, k.load(k["column_mask"], column * self.lanes, self.lanes), self.lanes)
+                if row_mask is not None:
+                    line = k.mask(line, row_mask, self.lanes)
+                k.store(target, column * self.lanes, line, self.lanes)
+
+    def reference(self, args: Mapping[str, Argument], plane: np.ndarray, first: int, rows: int) -> np.ndarray:
+        """Rows [first, first + rows) of lines of a plane (flat, from its first element), as (rows, pitch, lanes)."""
+        row_at, row_mask = (np.asarray(args[name])[first * self.lanes :][: rows * self.lanes].reshape(rows, 1, self.lanes) for name in ("row_at", "row_mask"))
+        column_mask = np.asarray(args["column_mask"])[: self.pitch * self.lanes].reshape(self.pitch, self.lanes)
+        keep = (row_mask != 0) & (column_mask != 0)
+        at = np.where(keep, row_at + np.arange(self.pitch)[:, None], 0)
+        return np.where(keep, plane[at], np.float32(0))
+
+
+def row_copy(b: ProgramBuilder, x: View, layout: Layout) -> tuple[RowCopy, dict[str, View | int]]:
+    """How the planes of ``x`` are copied, and the arguments for it."""
+    rows, columns = layout.source(0), layout.source(1)
+    row_exists, column_exists = (rows >= 0) & (rows < layout.height), (columns >= 0) & (columns < layout.width)
+    (above, below), (left, right) = _edges(row_exists), _edges(column_exists)
+    tables = {
+        "row_at": (np.clip(rows, 0, layout.height - 1) * x.strides[2] + columns[0]).astype(np.int32),
+        "row_mask": -row_exists.astype(np.int32),
+        "column_mask": -column_exists.astype(np.int32),
+    }
+    constants = {name: b.constant(f"{b.layer or x.buffer}.{name}", table) for name, table in tables.items()}
+    return RowCopy(layout.blocks.lanes, layout.pitch, left, right), {**constants, "whole_begin": above, "whole_end": layout.rows - below}
 
 
 def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:
@@ -115,31 +183,10 @@ def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:
     batch, channels = x.shape[:2]
     key = ("interleave", x, layout)
     if key not in b.shared:
-        shape = (batch, channels, layout.rows, layout.pitch, layout.blocks.lanes)
-        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.interleaved", shape)
-        rows, columns = layout.source(0), layout.source(1)
-        row_exists, column_exists = (rows >= 0) & (rows < layout.height), (columns >= 0) & (columns < layout.width)
-        (above, below), (left, right) = _edges(row_exists), _edges(column_exists)
-        tables = {
-            "row_at": (np.clip(rows, 0, layout.height - 1) * x.strides[2] + columns[0]).astype(np.int32),
-            "row_mask": -row_exists.astype(np.int32),
-            "column_mask": -column_exists.astype(np.int32),
-        }
-        b.call(
-            Interleave(layout.blocks.lanes, layout.pitch, left, right),
-            {
-                "x": x,
-                "y": view,
-                **{name: b.constant(f"{view.buffer}.{name}", table) for name, table in tables.items()},
-                "rows": layout.rows,
-                "whole_begin": above,
-                "whole_end": layout.rows - below,
-                "channels": channels,
-                "x_image": x.strides[0],
-                "x_plane": x.strides[1],
-            },
-            work=batch * channels,
-        )
+        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.interleaved", (batch, channels, layout.rows, layout.pitch, layout.blocks.lanes))
+        copy, arguments = row_copy(b, x, layout)
+        numbers = {"rows": layout.rows, "channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1]}
+        b.call(Interleave(copy), {"x": x, "y": view, **arguments, **numbers}, work=batch * channels)
     return b.shared[key]
 
 
@@ -151,61 +198,30 @@ def _edges(exists: np.ndarray) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Interleave:
-    """Copies planes into lines; an item is a plane.
+    """Copies planes into lines; an item is a plane."""
 
-    ``left`` and ``right`` columns of lines, and the rows outside [whole_begin, whole_end), have lanes that lie outside the image: those read as zero.
-    """
-
-    lanes: int
-    pitch: int
-    left: int
-    right: int
+    copy: RowCopy
 
     @property
     def name(self) -> str:
-        return f"pcc_interleave_{self.lanes}x{self.pitch}_{self.left}_{self.right}"
+        return f"pcc_interleave_{self.copy}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        tables = (Param("row_at", "i32*"), Param("row_mask", "i32*"), Param("column_mask", "i32*"))
-        numbers = ("rows", "whole_begin", "whole_end", "channels", "x_image", "x_plane")
-        return (Param("x", "f32*"), Param("y", "f32*", writes=True), *tables, *(Param(name) for name in numbers))
+        numbers = ("rows", "channels", "x_image", "x_plane")
+        return (Param("x", "f32*"), Param("y", "f32*", writes=True), *self.copy.params, *(Param(name) for name in numbers))
 
     def body(self, k: "KernelBuilder") -> None:
-        from tvm import tirx
-
         with k.work() as item:
             image, channel = k.divide(item, k["channels"])
-            source = k.let(image * k["x_image"] + channel * k["x_plane"])
+            source = k.pointer(k["x"], k.let(image * k["x_image"] + channel * k["x_plane"]))
             with k.loop(0, k["rows"]) as row:
-                target = k.pointer(k["y"], (item * k["rows"] + row) * (self.pitch * self.lanes))
-                starts = [k.pointer(k["x"], source + k.load(k["row_at"], row * self.lanes + lane)) for lane in range(self.lanes)]
-                whole = tirx.And(row >= k["whole_begin"], row < k["whole_end"])
-                with k.when_else(whole) as (then, otherwise):
-                    with then:
-                        self._copy_row(k, starts, target, None)
-                    with otherwise:
-                        self._copy_row(k, starts, target, k.let(k.load(k["row_mask"], row * self.lanes, self.lanes)))
-
-    def _copy_row(self, k: "KernelBuilder", starts: list["Buffer"], target: "Buffer", row_mask: "Expr | None") -> None:
-        for first in range(0, self.pitch, QUARTER):
-            quarters = [k.load(start, first, QUARTER) for start in starts]
-            for column, line in zip(range(first, self.pitch), transpose_quarters(k, quarters), strict=False):
-                is_edge = column < self.left or column >= self.pitch - self.right
-                if is_edge:
-                    line = k.mask(line, k.load(k["column_mask"], column * self.lanes, self.lanes), self.lanes)
-                if row_mask is not None:
-                    line = k.mask(line, row_mask, self.lanes)
-                k.store(target, column * self.lanes, line, self.lanes)
+                self.copy.emit(k, source, row, k.pointer(k["y"], (item * k["rows"] + row) * (self.copy.pitch * self.copy.lanes)))
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, y = np.asarray(args["x"]), np.asarray(args["y"])
         rows, channels = int(args["rows"]), int(args["channels"])
-        lines = rows * self.pitch * self.lanes
-        row_at, row_mask = (np.asarray(args[name])[: rows * self.lanes].reshape(rows, 1, self.lanes) for name in ("row_at", "row_mask"))
-        column_mask = np.asarray(args["column_mask"])[: self.pitch * self.lanes].reshape(self.pitch, self.lanes)
-        keep = (row_mask != 0) & (column_mask != 0)
-        at = np.where(keep, row_at + np.arange(self.pitch)[:, None], 0)
+        lines = rows * self.copy.pitch * self.copy.lanes
         for item in range(begin, end):
             start = item // channels * int(args["x_image"]) + item % channels * int(args["x_plane"])
-            y[item * lines : (item + 1) * lines] = np.where(keep, x[start + at], np.float32(0)).ravel()
+            y[item * lines : (item + 1) * lines] = self.copy.reference(args, x[start:], 0, rows).ravel()

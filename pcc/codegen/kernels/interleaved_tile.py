@@ -3,6 +3,9 @@
 The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's kernels pass by, sorted
 by pattern. The code of a pattern loads each distinct line that its taps read once, aligned, and feeds every accumulator that uses it. Nothing is looked
 up but the channel and the weights, which are one sequential stream.
+
+Outputs go to rows of ``y`` in pieces of a few columns, one for each lane: far apart, and in large planes to cache lines that are not near. There the
+cache lines of the next filter's outputs are asked for while a filter is computed, some of them before each pattern; without that, stores are half of the time.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.interleave import RowCopy
 from pcc.codegen.kernels.sparse_tile import broadcast_weights
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes
 
@@ -27,7 +31,11 @@ Pattern = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class InterleavedTile:
-    """An item is one row of tiles of ``groups_per_item`` filter groups of ``group`` filters, of one image."""
+    """An item is one row of tiles (a *strip*) of ``groups_per_item`` filter groups of ``group`` filters, of one image.
+
+    With ``copy`` the input ``image`` is planes: what a strip reads is copied to lines in the thread's own memory ``x``, once for the items of a strip that a
+    thread computes one after the other. Without, ``x`` holds the lines of whole planes.
+    """
 
     rows: int
     columns: int
@@ -38,21 +46,28 @@ class InterleavedTile:
     """Lines of a row."""
     lanes: int
     epilogue: Epilogue
+    prefetch: bool = False
+    """Whether the cache lines of outputs are asked for ahead."""
+    copy: RowCopy | None = None
 
     @property
     def name(self) -> str:
         digest = hashlib.sha256(repr(self.patterns).encode()).hexdigest()[:8]
         shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.group}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
-        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}"
+        prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
+        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{prefetch}{copy}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        pointers = [Param("x", "f32*"), Param("weight", "f32*"), Param("channels_at", "i32*"), Param("segments", "i32*")]
+        pointers = [Param("x", "f32*", writes=self.copy is not None), Param("weight", "f32*"), Param("channels_at", "i32*"), Param("segments", "i32*")]
         pointers += [Param("channels", "i32*"), Param("bias", "f32*"), Param("y_at", "i32*"), Param("y", "f32*", writes=True)]
         numbers = ["x_image", "groups", "groups_per_item", "chunks", "tiles_down", "tiles_across", "first_row", "y_image", "y_plane", "y_row"]
         if self.epilogue.residual:
             pointers += [Param("residual", "f32*"), Param("r_at", "i32*")]
             numbers += ["r_image", "r_plane", "r_row"]
+        if self.copy:
+            pointers += [Param("image", "f32*"), *self.copy.params]
+            numbers += ["x_channels", "x_plane", "strip_plane", "strip_rows"]
         return (*pointers, *(Param(name) for name in numbers))
 
     def body(self, k: "KernelBuilder") -> None:
@@ -64,7 +79,11 @@ class InterleavedTile:
             rest, chunk = k.divide(item, k["chunks"])
             image, down = k.divide(rest, k["tiles_down"])
             row = k.let(k["first_row"] + down * self.rows)
-            row_at = k.let(image * k["x_image"] + row * (self.stride[0] * self.pitch * lanes))
+            first_line = k.let(row * self.stride[0])
+            if self.copy:
+                with k.when(tirx.Or(chunk == 0, item == k.begin)):
+                    self._copy_strip(k, self.copy, k.let(image * k["x_image"]), first_line)
+            row_at = 0 if self.copy else k.let(image * k["x_image"] + first_line * (self.pitch * lanes))
             first = k.let(chunk * k["groups_per_item"])
             # Tiles side by side come one after the other: they share the weights, and cache lines of the output.
             with (
@@ -77,10 +96,29 @@ class InterleavedTile:
                     bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.group + f)), lanes))
                     for i in range(tile):
                         k.store(sums, (f * tile + i) * lanes, bias, lanes)
+                asked_for = self._following_outputs(k, group, image, row, column) if self.prefetch else []
                 for pattern in range(len(self.patterns)):
+                    for place in asked_for[pattern :: len(self.patterns)]:
+                        k.prefetch(k["y"], place, write=True)
                     self._segment(k, pattern, group, x_at, sums)
                 for f in range(self.group):
                     self._store(k, sums, f, k.let(k.load(k["channels"], group * self.group + f)), image, row, column)
+
+    def _copy_strip(self, k: "KernelBuilder", copy: RowCopy, image_at: "Expr", first_line: "Expr") -> None:
+        """Copies what the tiles of a strip read, of all channels."""
+        with k.loop(0, k["x_channels"]) as channel, k.loop(0, k["strip_rows"]) as row:
+            source = k.pointer(k["image"], image_at + channel * k["x_plane"])
+            target = k.pointer(k["x"], channel * k["strip_plane"] + row * (self.pitch * self.lanes))
+            copy.emit(k, source, k.let(first_line + row), target, ahead=k["x_plane"])
+
+    def _following_outputs(self, k: "KernelBuilder", group: "Expr", image: "Expr", row: "Expr", column: "Expr") -> list["Expr"]:
+        """Where the next filter group's rows of this tile begin in ``y``, in each lane."""
+        from tvm import tirx
+
+        first = k.let(tirx.Min(group + 1, k["groups"] - 1) * self.group)
+        tile_at = k.let(image * k["y_image"] + row * k["y_row"] + column)
+        starts = [k.let(tile_at + k.load(k["channels"], first + f) * k["y_plane"]) for f in range(self.group)]
+        return [start + r * k["y_row"] + k.load(k["y_at"], lane) for start, r, lane in product(starts, range(self.rows), range(self.lanes))]
 
     def _segment(self, k: "KernelBuilder", pattern: int, group: "Expr", x_at: "Expr", sums: "Buffer") -> None:
         """Adds the kernels of one pattern of a filter group."""
@@ -128,6 +166,12 @@ class InterleavedTile:
             image, down = divmod(rest, n["tiles_down"])
             row, first = n["first_row"] + down * self.rows, chunk * n["groups_per_item"]
             groups = range(first, min(first + n["groups_per_item"], n["groups"]))
+            if self.copy:
+                for place in range(n["x_channels"]):
+                    plane = np.asarray(args["image"])[image * n["x_image"] + place * n["x_plane"] :]
+                    lines = self.copy.reference(args, plane, row * self.stride[0], n["strip_rows"]).ravel()
+                    x[place * n["strip_plane"] : place * n["strip_plane"] + lines.size] = lines
+            x_at = 0 if self.copy else image * n["x_image"] + row * self.stride[0] * self.pitch * lanes
             for group, across in product(groups, range(n["tiles_across"])):
                 column = across * self.columns
                 outputs = channels[group * self.group : (group + 1) * self.group]
@@ -135,9 +179,9 @@ class InterleavedTile:
                 for p, pattern in enumerate(self.patterns):
                     members = range(*segments[group * len(self.patterns) + p :][:2])
                     for tap, (u, v) in enumerate(pattern):
-                        line = (((row + r) * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
+                        line = ((r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
                         for kernel in members:
-                            sums += weight[kernel, tap][:, None, None, None] * x[image * n["x_image"] + channels_at[kernel] + line]
+                            sums += weight[kernel, tap][:, None, None, None] * x[x_at + channels_at[kernel] + line]
                 for values, channel in zip(sums, outputs, strict=True):
 
                     def at(name: str, lane_at: np.ndarray, image: int = image, channel: int = int(channel), row: int = row, column: int = column) -> np.ndarray:

@@ -29,7 +29,9 @@ from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, e
 
 EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
 SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-interleaved")
-FAMILY = pytest.mark.parametrize("family", ["chosen", *SPARSE])
+BY_STRIPS = "conv-sparse-interleaved, by strips"
+FORMS = (*SPARSE, BY_STRIPS)
+FAMILY = pytest.mark.parametrize("family", ["chosen", *FORMS])
 SMALL_TILE = 300
 """Multiply-adds in the code of an interleaved kernel that tests compile: they are many."""
 
@@ -47,13 +49,14 @@ def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
         schedule = GatherSchedule(3 * b.isa.lanes(FLOAT32), block=2, most_taps=4)
     else:
         assert isinstance(layer.weight, fkw.FKW)
+        by_strips, family = family == BY_STRIPS, "conv-sparse-interleaved"
         offered = family_named(family).candidates(layer, machine)
         if isinstance(offered, str):  # where it does not fit, the reason says why, and there is nothing to compare
             assert "1x1" in offered or "fits" in offered
             return emit(layer, b, "chosen")
         size = layer.weight.patterns.size
         small = [c.schedule for c in offered if all(rows * c.schedule.columns * size <= SMALL_TILE for rows, _ in c.schedule.heights)] or [offered[0].schedule]
-        schedule = small[len(layer.weight.index) % len(small)]
+        schedule = replace(small[len(layer.weight.index) % len(small)], in_strips=by_strips, prefetch=by_strips)
     family_named(family).emit(layer, schedule, b)
 
 
@@ -286,8 +289,9 @@ def test_loops_of_interleaved(target: Target) -> None:
     isa = isa_named(target.isa)
     rows, columns = {"avx512": (3, 7), "avx2": (2, 5), "neon": (4, 7)}[isa.name]
     patterns = tuple(tuple((tap // 3, tap % 3) for tap in taps) for taps in EIGHT.tolist())
-    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue()), target)
+    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue(), prefetch=True), target)
     assert external_calls(text) == set()
+    assert len(re.findall(r"\b(?:prefetch\w*|prfm)\b", text)) == rows * isa.lanes(FLOAT32)
     loops = [block for block in loop_blocks(text) if len(re.findall(MULTIPLY, block)) == 4 * rows * columns]
     assert len(loops) == len(patterns)
     for loop, taps in zip(loops, patterns, strict=True):
@@ -320,7 +324,7 @@ def test_arm64() -> None:
         top, left, bottom, right = geometry.padding
         padded = F.pad(torch.from_numpy(value).double(), (left, right, top, bottom))
         expected = F.conv2d(padded, torch.from_numpy(weight).double(), None, geometry.stride, 0, geometry.dilation).relu().numpy()
-        for family in SPARSE:
+        for family in FORMS:
             want.append(expected)
             y = b.tensor(f"y{i}_{family}", expected.shape)
             emit(Conv2d(f"conv{i}_{family}", x, y, packed, None, geometry, activation=Activation("relu")), b, family)
