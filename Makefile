@@ -33,6 +33,8 @@ lint: setup ## ruff and pyright
 measure: setup arm64 ## docs/performance.md: times beside nine other engines, arm64 instructions; hours on a machine with nothing else to do
 	@$(PYTHON) -m tools.bench_peers all
 	@$(PYTHON) -m tools.count_arm64 all --memory
+	@$(PYTHON) -m tools.never_slower
+	@$(PYTHON) -m tools.never_slower --arm64
 
 reproduce: setup ## the table of docs/results.md, hours of training; ROWS="..." for some of its rows
 	@$(PYTHON) -m tools.reproduce $(or $(ROWS),all)

@@ -23,8 +23,8 @@ from pcc.sparsity.fkw import FKW, places
 MOST_MULTIPLIES = 1100
 """Vector multiply-adds in the code of a kernel: each takes 3 ms to compile."""
 
-ITEMS = 16
-"""Items of a call, where the layer has as many: enough for threads to finish together."""
+ITEMS = 20
+"""Items of a call, where the layer has as many: two threads then differ by less than a twentieth."""
 
 MOST_COPIED_AGAIN = 0.25
 """How much of a layer's time strips may take that several threads copy, each for its items."""

@@ -1,0 +1,1 @@
+"""Whether a kernel that pcc chooses is ever slower than the dense one."""

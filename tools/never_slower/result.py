@@ -1,0 +1,46 @@
+"""What the sweep found, as a file."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+NOISE = 1.03
+"""How many times longer a kernel may seem to take that takes as long."""
+
+
+class Point(BaseModel):
+    """A layer at a density: how many times longer the dense kernel takes than the chosen one."""
+
+    layer: str
+    kernel: int
+    density: float
+    family: str
+    """Of the chosen kernel."""
+    gain: float
+    low: float
+    high: float
+    """The ends of an interval for it; equal to it where instructions were counted."""
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the chosen kernel takes longer than the dense one, by more than noise."""
+        return self.gain < 1 / NOISE and self.high < 1
+
+
+class Sweep(BaseModel):
+    """All points of a processor."""
+
+    processor: str
+    measure: str
+    """``time`` or ``instructions``."""
+    command: str
+    points: list[Point]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.measure}.json").write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+
+def load_sweeps(folder: Path) -> list[Sweep]:
+    """The sweeps that lie there: times first."""
+    return [Sweep.model_validate_json(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), reverse=True)]
