@@ -58,6 +58,8 @@ class Machine:
     """What one of each takes, in cycles (in executed instructions where ``origin`` says so: only ratios matter)."""
     origin: str
     """Where the costs come from."""
+    loads_ahead: int = 0
+    """Registers that loads need which start long before their use: on cores that execute in order."""
 
     def beyond(self, *tensors: View | None) -> Work:
         """Each tensor read, or written, once."""
@@ -74,6 +76,7 @@ _AVX512 = Work(fma=0.135, loads=1.38, crossing=2.05, far=0.24, beyond=9.6, updat
 _AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0)
 _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
 _COUNTED = "instructions executed under QEMU (tools/calibrate.py --cpu cortex-a76)"
+_IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
@@ -81,8 +84,26 @@ MACHINES: dict[str, Machine] = {
         Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (tools/calibrate.py)"),
         Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, _AVX512, "those of intel-avx512: not timed on this processor"),
         Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (tools/calibrate.py --cpu x86-64-v3)"),
-        Machine("cortex-a53", isa_named("neon"), 32 * _KIB, 512 * _KIB, 4, replace(_NEON, fma=1.5), f"{_COUNTED}; multiply-adds weigh more, there is one unit"),
-        Machine("cortex-a55", isa_named("neon"), 32 * _KIB, 256 * _KIB, 4, replace(_NEON, fma=1.5), f"{_COUNTED}; multiply-adds weigh more, there is one unit"),
+        Machine(
+            "cortex-a53",
+            isa_named("neon"),
+            32 * _KIB,
+            512 * _KIB,
+            4,
+            replace(_NEON, fma=1.5),
+            _IN_ORDER,
+            loads_ahead=4,
+        ),
+        Machine(
+            "cortex-a55",
+            isa_named("neon"),
+            32 * _KIB,
+            256 * _KIB,
+            4,
+            replace(_NEON, fma=1.5),
+            _IN_ORDER,
+            loads_ahead=4,
+        ),
         Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED),
         Machine(
             "cortex-x1", isa_named("neon"), 64 * _KIB, 1024 * _KIB, 16, replace(_NEON, fma=0.6), f"{_COUNTED}; multiply-adds weigh less, there are four units"

@@ -15,7 +15,7 @@ from tools.bench_peers.networks import Network, networks_named
 from tools.bench_peers.prepare import Prepared, prepare
 from tools.bench_peers.process import EngineFailed
 from tools.count_arm64 import mca, page, qemu
-from tools.count_arm64.count import count_pcc, count_peer
+from tools.count_arm64.count import assembly, count_pcc, count_peer
 from tools.count_arm64.result import CountResult, EngineCount, Executed, LayerCount
 from tools.performance import COUNTS, NETWORK_FILES, write_page
 
@@ -80,7 +80,8 @@ def _add_pcc(result: CountResult, prepared: Prepared, memory: bool) -> None:
         if complaint := mca.missing():
             result.not_run["llvm-mca"] = complaint
         else:
-            result.loops = mca.price(ours.assembly)
+            assemblies = {qemu.CPU: ours.assembly, **{cpu: assembly(prepared, Path(folder), cpu) for cpu in set(mca.CORES.values()) - {qemu.CPU}}}
+            result.loops = [loop for core, cpu in mca.CORES.items() for loop in mca.price(assemblies[cpu], core)]
     whole = sum((layer.counts for layer in ours.layers.values()), qemu.Counts())
     result.engines.append(EngineCount(engine="pcc", title="pcc", version=version("pcc"), error=ours.error, executed=Executed.of(whole)))
     result.layers = [LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts)) for name, layer in ours.layers.items()]

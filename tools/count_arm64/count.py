@@ -37,13 +37,18 @@ class PccCount:
 
 def count_pcc(prepared: Prepared, folder: Path, memory: bool) -> PccCount:
     """Compiles the network into ``folder``, runs it, and counts."""
-    target = target_named("aarch64-linux", CPU)
-    image = np.load(prepared.folder / "input.npy")
-    pcc.compile(prepared.network.module(), (torch.from_numpy(image),), folder / "package", target=target, dump_ir=folder / "ir")
-    package = open_package(folder / "package")
-    (output,) = Qemu(CPU).run(package, [image])
-    kernels = sorted((folder / "ir" / target.name / "kernels").glob("*.s"))
-    return PccCount(count_package(package, memory), difference(output, prepared.reference()), [(path.stem, path) for path in kernels])
+    kernels = assembly(prepared, folder, CPU)
+    package = open_package(folder / CPU / "package")
+    (output,) = Qemu(CPU).run(package, [np.load(prepared.folder / "input.npy")])
+    return PccCount(count_package(package, memory), difference(output, prepared.reference()), kernels)
+
+
+def assembly(prepared: Prepared, folder: Path, cpu: str) -> list[tuple[str, Path]]:
+    """Compiles the network for a processor, into a folder of that name; name and assembly of each kernel."""
+    target = target_named("aarch64-linux", cpu)
+    image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
+    pcc.compile(prepared.network.module(), (image,), folder / cpu / "package", target=target, dump_ir=folder / cpu / "ir")
+    return [(path.stem, path) for path in sorted((folder / cpu / "ir" / target.name / "kernels").glob("*.s"))]
 
 
 @dataclass(frozen=True)

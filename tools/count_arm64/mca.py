@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-CORES = ("neoverse-n1", "cortex-a55", "neoverse-v1")
-"""LLVM's models: the first is a Cortex-A76's core, the second the small ones', the third a Cortex-X1's."""
+CORES = {"neoverse-n1": "cortex-a76", "cortex-a55": "cortex-a55", "neoverse-v1": "cortex-x1"}
+"""LLVM's models of cores, and the processor that code is compiled for: the first is a Cortex-A76's core, the third a Cortex-X1's."""
 ITERATIONS = 200
 OLDEST, NEWEST = 17, 23
 """Releases of LLVM: older ones time the first and third core as if they were a Cortex-A57."""
@@ -28,8 +28,9 @@ class Loop(BaseModel):
     instructions: int
     fmas: int
     loads: int
-    cycles: dict[str, float] = {}
-    """Core -> cycles of one iteration."""
+    core: str
+    cycles: float
+    """Of one iteration on the core."""
 
 
 def mca() -> str | None:
@@ -43,23 +44,28 @@ def missing() -> str | None:
     return None if mca() else f"no llvm-mca of LLVM {OLDEST} or later found: install it (apt-get install llvm-19)"
 
 
-def price(kernels: Sequence[tuple[str, Path]]) -> list[Loop]:
-    """The inner loops that multiply of kernels (name, assembly), with their cycles on each of `CORES`; those with most multiply-adds first."""
+def price(kernels: Sequence[tuple[str, Path]], core: str) -> list[Loop]:
+    """The inner loops that multiply of kernels (name, assembly), with their cycles on a core; those with most multiply-adds first."""
     program = mca()
     assert program is not None, missing()
-    regions = [(name, label, body) for name, path in kernels for label, body in inner_loops(path.read_text())]
+    regions = [(name, label, body) for name, path in kernels for label, body in inner_loops(path.read_text()) if count(body, "fml") >= FEWEST]
+    if not regions:
+        return []
+    text = "".join(f"# LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n# LLVM-MCA-END {place}\n" for place, (_, _, body) in enumerate(regions))
+    words = [program, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", f"-iterations={ITERATIONS}", "-mattr=+dotprod,+fullfp16"]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=True)
     loops = [
-        Loop(kernel=name, label=label, instructions=len(body), fmas=count(body, "fml"), loads=count(body, "ld"))
-        for name, label, body in regions
-        if count(body, "fml") >= FEWEST
+        Loop(
+            kernel=name,
+            label=label,
+            instructions=len(body),
+            fmas=count(body, "fml"),
+            loads=count(body, "ld"),
+            core=core,
+            cycles=cycles / ITERATIONS,
+        )
+        for (name, label, body), cycles in zip(regions, total_cycles(done.stdout), strict=True)
     ]
-    bodies = [body for _, _, body in regions if count(body, "fml") >= FEWEST]
-    text = "".join(f"# LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n# LLVM-MCA-END {place}\n" for place, body in enumerate(bodies))
-    for core in CORES if loops else ():
-        words = [program, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", f"-iterations={ITERATIONS}", "-mattr=+dotprod,+fullfp16"]
-        done = subprocess.run(words, input=text, capture_output=True, text=True, check=True)
-        for loop, cycles in zip(loops, total_cycles(done.stdout), strict=True):
-            loop.cycles[core] = cycles / ITERATIONS
     return sorted(loops, key=lambda loop: -loop.fmas)
 
 

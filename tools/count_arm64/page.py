@@ -1,6 +1,7 @@
 """The part of docs/performance.md about arm64."""
 
 from collections.abc import Iterable, Sequence
+from statistics import mean
 
 from tools.bench_peers.networks import NETWORKS
 from tools.count_arm64.mca import CORES, Loop
@@ -16,7 +17,8 @@ _HEAD = """## arm64, counted
 
 Executed instructions of one run on one thread, by class, under QEMU as a Cortex-A76, in millions: exact, and no times. Peers are the arm64 wheels of the
 releases above, on the same weights; the second run counts. *Loaded* and *stored* are megabytes; *L1* and *L2 misses*, in thousands, are those of modelled
-caches of 64 and 512 KiB without prefetching. Cycles of inner loops are llvm-mca's, with all data in the first cache.
+caches of 64 and 512 KiB without prefetching. Cycles of inner loops are llvm-mca's, with all data in the
+first cache, of code compiled for the core: the mean over the inner loops of a kernel (one for each pattern), and the worst of them.
 """
 
 
@@ -66,16 +68,18 @@ def layers(result: CountResult) -> str:
 
 
 def loops(found: Iterable[Loop]) -> str:
-    """The table of inner loops, those with most multiply-adds of each kernel first."""
-    largest: dict[str, Loop] = {}
+    """The table of inner loops by core and kernel: of each kernel those that have most multiply-adds for an iteration."""
+    of_kernel: dict[tuple[str, str], list[Loop]] = {}
     for loop in found:
-        if loop.kernel not in largest or loop.fmas > largest[loop.kernel].fmas:
-            largest[loop.kernel] = loop
-    rows = [
-        [loop.kernel.removeprefix("pcc_"), str(loop.instructions), str(loop.fmas), str(loop.loads), *(f"{loop.cycles[core] / loop.fmas:.2f}" for core in CORES)]
-        for loop in sorted(largest.values(), key=lambda loop: loop.kernel)
-    ]
-    return table(["largest inner loop of", "instructions", "FMLA", "loads", *(f"cycles per FMLA, {core}" for core in CORES)], rows)
+        of_kernel.setdefault((loop.core, loop.kernel), []).append(loop)
+    rows = []
+    for (core, kernel), all_of_it in sorted(of_kernel.items(), key=lambda item: (list(CORES).index(item[0][0]), item[0][1])):
+        most = max(loop.fmas for loop in all_of_it)
+        largest = [loop for loop in all_of_it if loop.fmas == most]
+        cycles = [loop.cycles / loop.fmas for loop in largest]
+        numbers = [largest[0].instructions, largest[0].fmas, largest[0].loads, len(largest)]
+        rows.append([core, kernel.removeprefix("pcc_"), *map(str, numbers), f"{mean(cycles):.2f}", f"{max(cycles):.2f}"])
+    return table(["core", "inner loops of", "instructions", "FMLA", "loads", "such loops", "cycles per FMLA", "worst"], rows)
 
 
 def _columns(executed: Sequence[Executed]) -> tuple[list[str], list[list[str]]]:

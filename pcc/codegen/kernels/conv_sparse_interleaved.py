@@ -142,7 +142,7 @@ def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[Interleave
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
     lanes, taps = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1]
     weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * fkw.group
-    sums = min(machine.isa.registers - weights - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
+    sums = min(machine.isa.registers - weights - machine.loads_ahead - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
     prefetch = layer.y.strides[0] * layer.y.shape[0] * layer.y.dtype.bytes > machine.l2_bytes // 2
     for across in range(1, lanes + 1):
         rows = _divided(height, lanes // across)

@@ -15,8 +15,9 @@ def _executed(scale: int, memory: bool) -> Executed:
 
 def _result(network: str, memory: bool) -> CountResult:
     loops = [
-        Loop(kernel="pcc_conv_dense", label=label, instructions=10, fmas=fmas, loads=2, cycles={"neoverse-n1": 4.0, "cortex-a55": 16.0, "neoverse-v1": 3.0})
-        for label, fmas in (("a", 8), ("b", 4))
+        Loop(kernel="pcc_conv_dense", label=label, instructions=10, fmas=fmas, loads=2, core=core, cycles=cycles)
+        for core, cycles in (("neoverse-n1", 4.0), ("cortex-a55", 16.0), ("neoverse-v1", 3.0))
+        for label, fmas in (("a", 8), ("b", 4), ("c", 8))
     ]
     return CountResult(
         network=network,
