@@ -47,7 +47,7 @@ class Lowering:
         self.views: dict[Node, View] = {}
 
     def visit(self, node: Node) -> None:
-        self.builder.layer = layer_name(node)
+        self.builder.layer, self.builder.node = layer_name(node), node.name
         if node.op in ("placeholder", "call_function") and 0 in shape_of(node):
             what = "the input" if node.op == "placeholder" else f"the result of {node.target}"
             raise PccError(f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of 0 cannot be compiled")
