@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "frontend": {"ir", "passes", "sparsity"},
     "models": {"frontend"},
     "codegen": {"ir", "passes", "sparsity"},
-    "package": {"codegen", "ir"},
+    "package": {"codegen", "ir", "sparsity"},
     "runtime": {"package"},
     "deploy": {"package", "runtime"},
     "training": {"frontend", "ir", "models", "sparsity"},

@@ -83,6 +83,8 @@ class LayerReport(_Record):
     operator: str = ""
     shape: tuple[int, ...] = ()
     """Of the output."""
+    format: str = ""
+    """Of the weight: ``dense``, or what it is packed as; nothing where there is none."""
     counts: CountsRecord | None = None
     structure: Described | None = None
     """Where the weight's non-zeros lie, if that follows a rule."""
@@ -129,13 +131,15 @@ def _call(program: "Program", call: "Call") -> CallRecord:
 def _of_node(node: "Node") -> dict[str, Any]:
     from pcc.ir.annotations import KernelChoice, Structure, annotation, skips
     from pcc.ir.counts import count
-    from pcc.ir.graph import shape_of
+    from pcc.ir.graph import arguments, shape_of
+    from pcc.sparsity.formats import DENSE
 
     structure, choice = annotation(node, Structure), annotation(node, KernelChoice)
     return {
         "node": node.name,
         "operator": str(node.target).removesuffix(".default"),
         "shape": shape_of(node),
+        "format": "" if choice is None else arguments(node).get("format", DENSE),
         "counts": CountsRecord(**asdict(count(node))),
         "structure": None if structure is None else _described(structure),
         "choice": None if choice is None else _choice(choice),

@@ -51,7 +51,8 @@ def test_every_call_belongs_to_one_layer_in_order(report: CompileReport) -> None
 
 def test_a_sparse_layer(report: CompileReport) -> None:
     wide = layers(report)["wide"]
-    assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.pattern_conv2d", (2, 64, 28, 28))
+    assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.packed_conv2d", (2, 64, 28, 28))
+    assert wide.format == "fkw"
     assert wide.structure is not None
     assert wide.structure.kind == "KernelPattern"
     kept = wide.structure.fields["kept_kernels"]
@@ -73,7 +74,7 @@ def test_a_sparse_layer(report: CompileReport) -> None:
 def test_dense_layers_say_why(report: CompileReport) -> None:
     stem = layers(report)["stem"]
     assert stem.choice is not None
-    assert stem.choice.family == "conv-dense"
+    assert (stem.choice.family, stem.format) == ("conv-dense", "dense")
     assert any(reason.pass_name == "select-kernels" for reason in stem.left_alone)
 
 
