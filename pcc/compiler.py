@@ -24,10 +24,10 @@ from pcc.codegen.program import Program
 from pcc.errors import PccError
 from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import import_module
-from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.dump import dump_graph
 from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
+from pcc.package.layer_report import LayerReport
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
@@ -53,8 +53,13 @@ class TargetReport:
     """What each thread has besides."""
     kernels: int
     kernels_from_cache: int
-    families: Mapping[str, int]
-    """How many convolutions and linear layers each kernel family runs."""
+    layers: Sequence[LayerReport]
+    """As the manifest has them."""
+
+    @property
+    def families(self) -> Mapping[str, int]:
+        """How many convolutions and linear layers each kernel family runs."""
+        return Counter(layer.choice.family for layer in self.layers if layer.choice)
 
 
 @dataclass
@@ -139,14 +144,17 @@ def compile_model(
                 _dump_kernels(dump_ir / target.name / "kernels", compiled[-1][1])
 
         with clock.measure("package"):
-            builds = [TargetBuild(target, by_machine[machine_of(target)][1], [kernel.object for kernel in kernels]) for target, kernels in compiled]
+            builds = []
+            for target, kernels in compiled:
+                selected, program = by_machine[machine_of(target)]
+                builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected))
             selected = next(iter(by_machine.values()))[0]
             selftest = SelfTest([sample.numpy() for sample in samples], [output.numpy() for output in run_graph(selected, samples)])
             notes = {"pipeline": pipeline}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, *by_machine[machine_of(target)], kernels, manifest) for target, kernels in compiled]
+    reports = [_report(target, by_machine[machine_of(target)][1], kernels, manifest) for target, kernels in compiled]
     alone = dict.fromkeys(layer for graph, _ in by_machine.values() for layer in left_alone(graph))
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
 
@@ -224,7 +232,7 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(target: Target, graph: GraphModule, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
+def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,
@@ -235,5 +243,5 @@ def _report(target: Target, graph: GraphModule, program: Program, kernels: Seque
         thread_bytes=program.thread_bytes,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
-        families=Counter(choice.family for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))),
+        layers=record.layers,
     )

@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "files", "preprocessing", "scratch", "target"}
+EVERYWHERE = {"errors", "cache", "dtype", "files", "preprocessing", "scratch", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "frontend": {"ir", "passes", "sparsity"},
     "models": {"frontend"},
     "codegen": {"ir", "passes", "sparsity"},
-    "package": {"codegen"},
+    "package": {"codegen", "ir", "sparsity"},
     "runtime": {"package"},
     "deploy": {"package", "runtime"},
     "training": {"frontend", "ir", "models", "sparsity"},
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "__init__": {"codegen", "compiler", "frontend", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
+    "dtype": set(),
     "files": set(),
     "preprocessing": set(),
     "scratch": set(),

@@ -33,6 +33,5 @@ def facts(package: Path) -> Facts:
     """Reads a package's manifest."""
     manifest = open_package(package).manifest
     target = manifest.targets[0]
-    kernels = {call.layer: call.kernel for call in target.calls}  # a layer's last is its own
-    convolutions = [kernel for kernel in kernels.values() if kernel.startswith("pcc_conv")]
-    return Facts(manifest.files[target.library].size, len(convolutions), sum(kernel.startswith("pcc_conv_sparse") for kernel in convolutions))
+    families = [layer.choice.family for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")]
+    return Facts(manifest.files[target.library].size, len(families), sum(family.startswith("conv-sparse") for family in families))

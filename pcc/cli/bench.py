@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,20 +12,16 @@ from pcc.cli.options import chosen_device, device_options, json_option, threads_
 
 if TYPE_CHECKING:
     from pcc.deploy import BenchResult
-    from pcc.package.manifest import CallRecord
+    from pcc.package.layer_report import LayerReport
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayerTime:
-    """A layer's kernel calls added up; ``share`` is of the time of all layers."""
+    """A layer and the time of its calls; ``share`` is of the time of all layers."""
 
-    layer: str
-    kernels: list[str]
-    dense_macs: int = 0
-    macs: int = 0
-    weight_bytes: int = 0
-    seconds: float = 0.0
-    share: float = 0.0
+    report: "LayerReport"
+    seconds: float
+    share: float
 
 
 @click.command("bench")
@@ -47,11 +43,11 @@ def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, 
     with progress() as step:
         step(f"{warmup + runs} runs on {chosen.name}")
         result = chosen.bench(opened, threads, warmup, runs, profile)
-    layers = layer_times(result, record.calls) if profile else []
+    layers = layer_times(result, record.layers) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
         report = result.model_dump(exclude={"calls"}) | {"device": chosen.name, "library_bytes": library_bytes}
-        click.echo(json.dumps(report | ({"layers": [asdict(layer) for layer in layers]} if profile else {}), indent=2))
+        click.echo(json.dumps(report | ({"layers": [_as_json(layer) for layer in layers]} if profile else {}), indent=2))
         return
     milliseconds = {name: f"{getattr(result, name) * 1e3:.3f}" for name in ("median", "p10", "p90", "min")}
     click.echo(f"{result.model}, {result.target}, on {chosen.name}, {threads} thread{'s' * (threads > 1)}, {runs} runs")
@@ -66,29 +62,30 @@ def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, 
         print_table(headers, [_cells(layer) for layer in layers])
 
 
-def layer_times(result: "BenchResult", records: "Sequence[CallRecord]") -> list[LayerTime]:
+def layer_times(result: "BenchResult", layers: "Sequence[LayerReport]") -> list[LayerTime]:
     """The profile of a run by layers, in order of execution."""
-    layers: dict[str, LayerTime] = {}
     total = sum(call.seconds for call in result.calls) or 1.0
-    for call, record in zip(result.calls, records, strict=True):
-        layer = layers.setdefault(call.layer, LayerTime(call.layer, []))
-        if call.kernel not in layer.kernels:
-            layer.kernels.append(call.kernel)
-        layer.dense_macs += call.dense_macs
-        layer.macs += call.macs
-        layer.weight_bytes += record.weight_bytes
-        layer.seconds += call.seconds
-        layer.share = layer.seconds / total
-    return list(layers.values())
+    times, calls = [], iter(result.calls)
+    for layer in layers:
+        seconds = sum(next(calls).seconds for _ in layer.calls)
+        times.append(LayerTime(layer, seconds, seconds / total))
+    return times
 
 
-def _cells(layer: LayerTime) -> list[str]:
+def _as_json(time: LayerTime) -> dict[str, Any]:
+    layer = time.report
+    sums = {"kernels": layer.kernels, "macs": layer.macs, "dense_macs": layer.dense_macs, "weight_bytes": layer.weight_bytes}
+    return layer.model_dump(exclude={"calls"}) | sums | {"seconds": time.seconds, "share": time.share}
+
+
+def _cells(time: LayerTime) -> list[str]:
+    layer = time.report
     return [
         layer.layer,
         " + ".join(layer.kernels),
         f"{layer.dense_macs / 1e6:.2f}",
         f"{layer.macs / 1e6:.2f}",
         f"{layer.weight_bytes / 1e3:.1f}",
-        f"{layer.seconds * 1e3:.3f}",
-        f"{layer.share * 100:.1f}",
+        f"{time.seconds * 1e3:.3f}",
+        f"{time.share * 100:.1f}",
     ]

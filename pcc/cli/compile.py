@@ -138,9 +138,9 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "kernels": made.kernels,
             "kernels_from_cache": made.kernels_from_cache,
             "families": dict(made.families),
-            "calls": [call.model_dump() for call in record.calls],
+            "layers": [layer.model_dump() for layer in made.layers],
         }
-        for made, record in zip(report.targets, report.manifest.targets, strict=True)
+        for made in report.targets
     ]
     return {
         "name": report.manifest.name,

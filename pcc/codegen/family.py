@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pcc.codegen.layers import Conv2d, Linear
 from pcc.codegen.machine import Machine, Work
@@ -29,8 +29,8 @@ OWN: dict[str, str] = {
 }
 """pcc's families, each ``FAMILY`` of a module in `pcc.codegen.kernels`."""
 
-WeightFormat = Literal["dense", "fkw"]
-"""How a family takes its weight: an array of the layer's shape, or packed as `pcc.sparsity.fkw.FKW`."""
+WeightFormat = str
+"""How a family takes its weight: ``dense``, an array of the layer's shape, or the name of a format (`pcc.sparsity.formats`)."""
 
 
 @dataclass(frozen=True)

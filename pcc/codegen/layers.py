@@ -10,7 +10,7 @@ import numpy as np
 from pcc.codegen.program import View
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.ir.ops import window_output_size
-from pcc.sparsity.fkw import FKW
+from pcc.sparsity.formats import PackedWeight
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class ConvGeometry:
 
 @dataclass(frozen=True)
 class Conv2d:
-    """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed as FKW; ``bias`` is (O,) or None."""
+    """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed in a format; ``bias`` is (O,) or None."""
 
     name: str
     x: View
     y: View
-    weight: np.ndarray | FKW
+    weight: np.ndarray | PackedWeight
     bias: np.ndarray | None
     geometry: ConvGeometry
     groups: int = 1

@@ -24,7 +24,7 @@ from pcc.ir import ops
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
-from pcc.sparsity.fkw import FKW
+from pcc.sparsity.formats import PackedWeight, format_named
 
 
 def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
@@ -47,7 +47,7 @@ class Lowering:
         self.views: dict[Node, View] = {}
 
     def visit(self, node: Node) -> None:
-        self.builder.layer = layer_name(node)
+        self.builder.layer, self.builder.node = layer_name(node), node.name
         if node.op in ("placeholder", "call_function") and 0 in shape_of(node):
             what = "the input" if node.op == "placeholder" else f"the result of {node.target}"
             raise PccError(f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of 0 cannot be compiled")
@@ -121,7 +121,7 @@ def _pair(values: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> layers.Conv2d:
+def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight) -> layers.Conv2d:
     """The layer of a convolution, whatever form its weight has."""
     return layers.Conv2d(
         node.name,
@@ -140,10 +140,10 @@ def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.emit(node, _conv_layer(lowering, node, given, lowering.array(given["weight"])))
 
 
-def _pattern_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    o, i, kh, kw = (int(size) for size in given["shape"])
-    arrays = [lowering.array(given[name]) for name in ("patterns", "reorder", "offset", "index", "kernel_stride", "weight")]
-    return lowering.emit(node, _conv_layer(lowering, node, given, FKW((o, i, kh, kw), given["groups"], given["filter_group"], *arrays)))
+def _packed_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    arrays = [lowering.array(array) for array in given["arrays"]]
+    weight = format_named(given["format"]).packed(given["shape"], given["groups"], given["numbers"], arrays)
+    return lowering.emit(node, _conv_layer(lowering, node, given, weight))
 
 
 def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -258,7 +258,7 @@ def slice_view(view: View, dim: int, begin: int, end: int) -> View:
 
 _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     ops.CONV2D: _conv2d,
-    ops.PATTERN_CONV2D: _pattern_conv2d,
+    ops.PACKED_CONV2D: _packed_conv2d,
     ops.LINEAR: _linear,
     ops.POOL2D: _pool2d,
     ops.RESIZE2D: _resize2d,

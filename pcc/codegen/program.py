@@ -72,11 +72,13 @@ class Call:
     args: Mapping[str, View | int | float]
     work: int
     layer: str
-    """The graph node this call belongs to; several calls may share one."""
+    """The layer this call belongs to, as the model's author names it; several calls may share one."""
     macs: int = 0
     """Multiply-accumulates this call does on kept weights."""
     dense_macs: int = 0
     """What the dense layer would need."""
+    node: str = ""
+    """The graph's node that it computes, in part or whole."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class ProgramBuilder:
     outputs: list[Port] = field(default_factory=list)
     layer: str = ""
     """The layer that calls now being recorded belong to."""
+    node: str = ""
+    """The graph's node that they compute."""
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
@@ -191,7 +195,7 @@ class ProgramBuilder:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
                 raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")
         ordered = {name: args[name] for name in expected}
-        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs))
+        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs, self.node))
 
     def build(self) -> Program:
         return Program(self.name, tuple(self.inputs), tuple(self.outputs), tuple(self.calls), dict(self.buffers), dict(self.constants))

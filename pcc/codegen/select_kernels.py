@@ -1,5 +1,6 @@
 """select-kernels: each convolution and linear layer gets the cheapest schedule of any kernel family that can run it, and a weight packed for it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,14 +19,14 @@ from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, Rejected, Skipped, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
-from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
+from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D
 from pcc.passes.packing import packed_weight
-from pcc.sparsity.fkw import FKW
+from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
 
 
 @dataclass(frozen=True)
 class SelectKernels:
-    """Gives each layer its cheapest kernel by cost model; weights of sparse kernels become FKW.
+    """Gives each layer its cheapest kernel by cost model; weights of sparse kernels become packed.
 
     The structure is looked for in the zeros of the weight, so it does not matter which tool pruned it. A sparse kernel that would lose to the
     dense one is not chosen; what each family would cost, or why it cannot run the layer, is kept with the choice.
@@ -52,11 +53,14 @@ def _select(node: Node, machine: Machine) -> None:
     if given["weight"].op != "get_attr":
         raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
     weight = constant(given["weight"]).numpy()
-    weights: dict[str, np.ndarray | FKW | str] = {"dense": weight, "fkw": packed_weight(node) if node.target is CONV2D else "linear layers are not packed"}
+    weights: dict[str, Any] = {DENSE: weight}
+    """By format; the reason where the weight does not fit one."""
     priced, rejected = [], []
     for family in families().values():
         if family.layer is not (Conv2d if node.target is CONV2D else Linear):
             continue
+        if family.format not in weights:
+            weights[family.format] = packed_weight(node, format_named(family.format)) if node.target is CONV2D else "linear layers are not packed"
         stored = weights[family.format]
         found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored), machine)
         if isinstance(found, str):
@@ -66,15 +70,22 @@ def _select(node: Node, machine: Machine) -> None:
     best, candidate, cost = min(priced, key=lambda entry: entry[2])
     others = [Rejected(name, price) for name, _, price in sorted(priced, key=lambda entry: entry[2]) if name != best]
     annotate(node, KernelChoice(best, candidate.schedule, cost, (*others, *rejected)))
-    packed = weights["fkw"]
-    if family_named(best).format == "fkw":
-        assert isinstance(packed, FKW)
-        _pack(node, given, packed)
+    format = family_named(best).format
+    if format != DENSE:
+        _pack(node, given, format_named(format), weights[format])
     elif node.target is CONV2D:
-        annotate(node, Skipped(SelectKernels.name, packed if isinstance(packed, str) else f"a sparse kernel would take {others[0].cost / cost:.2f}x the time"))
+        annotate(node, Skipped(SelectKernels.name, _why_dense(cost, others, weights)))
 
 
-def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2d | Linear:
+def _why_dense(cost: float, others: Sequence[Rejected], weights: Mapping[str, Any]) -> str:
+    """What the cheapest kernel for a packed weight would cost, or why the weight cannot be packed."""
+    sparse = [other.cost for other in others if other.cost is not None and family_named(other.family).format != DENSE]
+    if sparse:
+        return f"a sparse kernel would take {min(sparse) / cost:.2f}x the time"
+    return next((stored for stored in weights.values() if isinstance(stored, str)), "no sparse kernel computes it")
+
+
+def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight) -> Conv2d | Linear:
     """The layer as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
@@ -91,11 +102,10 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | FKW) -> Conv2
     return Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
 
 
-def _pack(node: Node, given: dict[str, Any], packed: FKW) -> None:
-    """Turns ``pcc::conv2d`` into ``pcc::pattern_conv2d``, with the packed arrays as constants."""
-    stem = str(given["weight"].target)
-    arrays = (packed.weight, packed.patterns, packed.reorder, packed.offset, packed.index, packed.stride)
-    names = ("kernels", "patterns", "reorder", "offset", "index", "stride")
-    constants = [add_constant(node, f"{stem}_{name}", torch.from_numpy(array)) for name, array in zip(names, arrays, strict=True)]
+def _pack(node: Node, given: dict[str, Any], format: WeightFormat, packed: PackedWeight) -> None:
+    """Turns ``pcc::conv2d`` into ``pcc::packed_conv2d``, with the packed arrays as constants."""
+    stem = f"{given['weight'].target}_{format.name}"
+    arrays = [add_constant(node, f"{stem}.{name}", torch.from_numpy(getattr(packed, name))) for name in format.arrays]
+    numbers = [getattr(packed, name) for name in format.numbers]
     settings = [given[name] for name in ("stride", "padding", "dilation", "groups", "activation")]
-    rewrite(node, PATTERN_CONV2D, (given["x"], *constants, given["bias"], given["residual"], list(packed.shape), packed.group, *settings))
+    rewrite(node, PACKED_CONV2D, (given["x"], arrays, given["bias"], given["residual"], format.name, numbers, list(packed.shape), *settings))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUPPORTED = frozenset(
     {
-        *(ops.CONV2D, ops.PATTERN_CONV2D, ops.LINEAR, ops.POOL2D, ops.RESIZE2D, ops.CONCAT, ops.SOFTMAX, ops.ELEMENTWISE),
+        *(ops.CONV2D, ops.PACKED_CONV2D, ops.LINEAR, ops.POOL2D, ops.RESIZE2D, ops.CONCAT, ops.SOFTMAX, ops.ELEMENTWISE),
         *(ops.RESHAPE, ops.PERMUTE, ops.SLICE, ops.EXPAND, ops.PAD, ops.BATCH_NORM),
     }
 )

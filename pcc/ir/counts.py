@@ -8,11 +8,12 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.ir.graph import arguments, constant, shape_of
-from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
+from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D, packed_weight
+from pcc.sparsity.formats import format_named
 
 _aten: Any = torch.ops.aten
 _LINEAR = {LINEAR, _aten.linear.default}
-_WEIGHTED = {CONV2D, PATTERN_CONV2D, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, *_LINEAR}
+_WEIGHTED = {CONV2D, PACKED_CONV2D, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, *_LINEAR}
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,24 @@ def _constants(node: Node) -> dict[str, Counts]:
     """What the constants cost that a call reads, by their names."""
     if node.op != "call_function":
         return {}
-    packed = arguments(node)["weight"] if node.target is PATTERN_CONV2D else None
+    arrays = arguments(node)["arrays"] if node.target is PACKED_CONV2D else []
     costs = {}
     for operand in node.all_input_nodes:
         if operand.op == "get_attr":
             value = constant(operand)
-            parameters = prod(arguments(node)["shape"]) if operand is packed else value.numel()
             costs[str(operand.target)] = Counts(weight_bytes=value.nbytes)
-            if value.is_floating_point():
-                costs[str(operand.target)] += Counts(parameters, int(value.count_nonzero()))
+            if operand not in arrays and value.is_floating_point():
+                costs[str(operand.target)] += Counts(value.numel(), int(value.count_nonzero()))
+    if arrays:
+        costs[str(arrays[0].target)] += Counts(prod(arguments(node)["shape"]), _packed_nonzeros(node))
     return costs
+
+
+def _packed_nonzeros(node: Node) -> int:
+    """Weights of a packed convolution that are not zero."""
+    given = arguments(node)
+    parts = given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]]
+    return format_named(given["format"]).nonzeros(packed_weight(given["format"], *parts))
 
 
 def _work(node: Node) -> Counts:
@@ -77,8 +86,10 @@ def _macs(node: Node) -> tuple[int, int]:
     if node.target not in _WEIGHTED:
         return 0, 0
     bound, shape = arguments(node), shape_of(node)
-    weight = bound["weight"]
     positions = prod(shape[:-1]) if node.target in _LINEAR else shape[0] * prod(shape[2:])
-    dense = prod(bound["shape"] if node.target is PATTERN_CONV2D else shape_of(weight))
+    if node.target is PACKED_CONV2D:
+        return positions * prod(bound["shape"]), positions * _packed_nonzeros(node)
+    weight = bound["weight"]
+    dense = prod(shape_of(weight))
     kept = int(constant(weight).count_nonzero()) if weight.op == "get_attr" else dense
     return positions * dense, positions * kept

@@ -17,7 +17,7 @@ from torch import Tensor
 from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
-from pcc.sparsity import fkw
+from pcc.sparsity.formats import PackedWeight, format_named
 
 
 def _register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]]) -> Any:
@@ -97,60 +97,43 @@ CONV2D = _register(
 """``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
 
 
-def fkw_of(
-    weight: Tensor,
-    patterns: Tensor,
-    reorder: Tensor,
-    offset: Tensor,
-    index: Tensor,
-    kernel_stride: Tensor,
-    shape: Sequence[int],
-    filter_group: int,
-    groups: int,
-) -> fkw.FKW:
-    """The packed weight that ``pcc::pattern_conv2d`` has as separate tensors."""
-    o, i, kh, kw = shape
-    arrays = (tensor.detach().cpu().numpy() for tensor in (patterns, reorder, offset, index, kernel_stride, weight))
-    return fkw.FKW((o, i, kh, kw), groups, filter_group, *arrays)
+def packed_weight(format: str, shape: Sequence[int], groups: int, numbers: Sequence[int], arrays: Sequence[Tensor]) -> PackedWeight:
+    """The packed weight that ``pcc::packed_conv2d`` has in parts."""
+    return format_named(format).packed(shape, groups, numbers, [array.detach().cpu().numpy() for array in arrays])
 
 
-def _pattern_conv2d(
+def _packed_conv2d(
     x: Tensor,
-    weight: Tensor,
-    patterns: Tensor,
-    reorder: Tensor,
-    offset: Tensor,
-    index: Tensor,
-    kernel_stride: Tensor,
+    arrays: list[Tensor],
     bias: Tensor | None,
     residual: Tensor | None,
+    format: str,
+    numbers: list[int],
     shape: list[int],
-    filter_group: int,
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     groups: int,
     activation: str,
 ) -> Tensor:
-    packed = fkw_of(weight, patterns, reorder, offset, index, kernel_stride, shape, filter_group, groups)
-    dense = torch.from_numpy(fkw.unpack(packed)).to(x)
+    dense = torch.from_numpy(format_named(format).unpack(packed_weight(format, shape, groups, numbers, arrays))).to(x)
     return _conv2d(x, dense, bias, residual, stride, padding, dilation, groups, activation)
 
 
-def _pattern_conv2d_shape(x: Tensor, *args: Any) -> tuple[int, ...]:
-    shape, _, stride, padding, dilation, groups, _ = args[8:]
+def _packed_conv2d_shape(x: Tensor, *args: Any) -> tuple[int, ...]:
+    shape, stride, padding, dilation, groups, _ = args[5:]
     if x.dim() != 4 or x.shape[1] != shape[1] * groups:
-        raise PccError(f"pattern_conv2d: input {tuple(x.shape)} does not fit weight {tuple(shape)} with groups={groups}")
+        raise PccError(f"packed_conv2d: input {tuple(x.shape)} does not fit weight {tuple(shape)} with groups={groups}")
     return x.shape[0], shape[0], *window_output_size(x.shape[2:], shape[2:], stride, padding, dilation)
 
 
-PATTERN_CONV2D = _register(
-    "pattern_conv2d(Tensor x, Tensor weight, Tensor patterns, Tensor reorder, Tensor offset, Tensor index, Tensor kernel_stride, Tensor? bias,"
-    " Tensor? residual, int[] shape, int filter_group, int[] stride, int[] padding, int[] dilation, int groups, str activation) -> Tensor",
-    _pattern_conv2d,
-    _pattern_conv2d_shape,
+PACKED_CONV2D = _register(
+    "packed_conv2d(Tensor x, Tensor[] arrays, Tensor? bias, Tensor? residual, str format, int[] numbers, int[] shape, int[] stride, int[] padding,"
+    " int[] dilation, int groups, str activation) -> Tensor",
+    _packed_conv2d,
+    _packed_conv2d_shape,
 )
-"""``conv2d`` whose weight is packed as `pcc.sparsity.fkw.FKW` (``kernel_stride`` is FKW's ``stride``); ``shape`` is the dense weight's."""
+"""``conv2d`` whose weight is packed in a format of `pcc.sparsity.formats`, which says what ``arrays`` and ``numbers`` are; ``shape`` is the dense weight's."""
 
 
 # ---- linear, pooling, resampling ----

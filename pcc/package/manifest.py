@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from pcc.dtype import DTYPES, FLOAT32
+from pcc.package.layer_report import CallRecord, LayerReport
 from pcc.preprocessing import PreprocessingData
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 has layers with their calls, 1 had calls alone."""
 
 
 def _inside(path: str) -> str:
@@ -47,16 +49,6 @@ class TensorRecord(_Record):
     """A name of `pcc.dtype`."""
 
 
-class CallRecord(_Record):
-    """One kernel call. Calls of one layer follow each other; `weight_bytes` counts the constants that the call reads (tables included)."""
-
-    layer: str
-    kernel: str
-    macs: int
-    dense_macs: int
-    weight_bytes: int
-
-
 class TargetRecord(_Record):
     """One library: where it lies in the package, and what it needs."""
 
@@ -68,7 +60,13 @@ class TargetRecord(_Record):
     arena_bytes: int
     thread_bytes: int = 0
     weight_bytes: int
-    calls: tuple[CallRecord, ...]
+    layers: tuple[LayerReport, ...] = ()
+    """In the order they run."""
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """All kernel calls, in order."""
+        return tuple(call for layer in self.layers for call in layer.calls)
 
 
 class SelfTestRecord(_Record):

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
-from pcc.codegen.program import Call, Port, Program, View
+from pcc.codegen.program import Port, Program
 from pcc.errors import PccError
 from pcc.package.files import file_record
 from pcc.package.header import model_header
-from pcc.package.manifest import MANIFEST, CallRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.layer_report import layer_reports
+from pcc.package.manifest import MANIFEST, Manifest, SelfTestRecord, TargetRecord, TensorRecord
 from pcc.package.read import first_problem
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
@@ -24,14 +25,18 @@ from pcc.preprocessing import PreprocessingData
 from pcc.scratch import scratch_folder
 from pcc.target import Target
 
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
 
 @dataclass(frozen=True)
 class TargetBuild:
-    """One target's machine code: its program with planned memory, and the object files of the program's kernels."""
+    """One target's machine code: its program with planned memory, the object files of the program's kernels, and the graph that it was lowered from."""
 
     target: Target
     program: Program
     objects: Sequence[Path]
+    graph: "GraphModule | None" = None
 
 
 @dataclass(frozen=True)
@@ -151,14 +156,8 @@ def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progres
         arena_bytes=program.arena_bytes,
         thread_bytes=program.thread_bytes,
         weight_bytes=weights.nbytes,
-        calls=tuple(_call(program, call) for call in program.calls),
+        layers=layer_reports(program, build.graph),
     )
-
-
-def _call(program: Program, call: Call) -> CallRecord:
-    constants = {value.buffer for value in call.args.values() if isinstance(value, View) and program.buffers[value.buffer].role == "constant"}
-    weight_bytes = sum(program.constants[name].nbytes for name in constants)
-    return CallRecord(layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes)
 
 
 def _tensor(port: Port) -> TensorRecord:

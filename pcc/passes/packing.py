@@ -1,20 +1,16 @@
-"""A convolution's weight as it ships when its zeros have structure."""
+"""A convolution's weight in a format."""
+
+from typing import Any
 
 import numpy as np
 from torch.fx import Node
 
 from pcc.ir.annotations import StoredOrder, annotation
 from pcc.passes.pruning import convolution_weight, groups_of
-from pcc.sparsity.detect import detect_structure
-from pcc.sparsity.fkw import FKW, pack
+from pcc.sparsity.formats import WeightFormat
 
 
-def packed_weight(conv: Node) -> FKW | str:
-    """The weight of a ``pcc::conv2d`` in FKW form, filters in the order `reorder-kernels` found; or why its zeros have no such structure."""
-    weight, groups = convolution_weight(conv), groups_of(conv)
-    structure = detect_structure(weight, groups)
-    if isinstance(structure, str):
-        return structure
+def packed_weight(conv: Node, format: WeightFormat) -> Any:
+    """The weight of a ``pcc::conv2d`` as the format stores it, filters in the order `reorder-kernels` found; or why its zeros do not fit, as a text."""
     stored = annotation(conv, StoredOrder)
-    order = structure.order if stored is None else np.array(stored.order)
-    return pack(weight, groups, structure.patterns, structure.group, order)
+    return format.pack(convolution_weight(conv), groups_of(conv), None if stored is None else np.array(stored.order))

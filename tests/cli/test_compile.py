@@ -108,6 +108,7 @@ def test_bench(pcc, package: Path) -> None:
     assert sum(layer["share"] for layer in report["layers"]) == pytest.approx(1)
     macs = [layer["macs"] for layer in report["layers"] if layer["macs"]]
     assert macs == [2 * 8 * 3 * 9 * 7 * 6, 2 * 8 * 8 * 9 * 7 * 6, 2 * 8 * 4]
+    assert [layer["choice"]["family"] for layer in report["layers"] if layer["choice"]] == ["conv-dense", "conv-dense", "linear"]
 
 
 def test_bench_for_people(pcc, package: Path) -> None:
@@ -123,6 +124,8 @@ def test_compile_report(pcc, factory: str, tmp_path: Path) -> None:
     assert report["name"] == "make"
     assert report["targets"][0]["arena_bytes"] >= report["targets"][0]["arena_lower_bound"] > 0
     assert {"fold-batchnorm", "select-kernels"} <= set(report["steps"])
+    manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
+    assert report["targets"][0]["layers"] == manifest["targets"][0]["layers"]
 
 
 def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import KernelChoice, annotation, skips
 from pcc.ir.counts import count
-from pcc.ir.ops import CONV2D, LINEAR, PATTERN_CONV2D
+from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from tests.passes.prunable import run
 
@@ -25,7 +25,7 @@ def selected(conv: nn.Conv2d, processor: str, prune: str = "", size: int = 28) -
     assert SelectKernels(processor)(graph_module).graph_module is graph_module
     verify_structure(graph_module)
     assert relative_error(run_graph(graph_module, (x,)), expected) < 1e-6
-    (node,) = (node for node in graph_module.graph.nodes if node.target in (CONV2D, PATTERN_CONV2D))
+    (node,) = (node for node in graph_module.graph.nodes if node.target in (CONV2D, PACKED_CONV2D))
     choice = annotation(node, KernelChoice)
     assert choice is not None
     return graph_module, node, choice
@@ -67,7 +67,7 @@ def test_a_very_sparse_layer_gets_a_sparse_kernel_and_a_packed_weight(processor:
     assert dense_cost is not None
     assert dense_cost > 2 * choice.cost
     assert not any(skip.pass_name == "select-kernels" for skip in skips(node))
-    assert node.target is PATTERN_CONV2D
+    assert node.target is PACKED_CONV2D
     assert count(node).weight_bytes < count(before).weight_bytes / 4
     assert (count(node).nonzeros, count(node).kept_macs) == (count(before).nonzeros, count(before).kept_macs)
 

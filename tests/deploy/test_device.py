@@ -60,7 +60,7 @@ def test_manifest_that_is_not_the_librarys(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["outputs"][0]["shape"] = [1, 6]
     for record in manifest["targets"]:
-        record["calls"] = record["calls"][:1]
+        record["layers"] = record["layers"][:1]
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(PccError, match=r"output 'first' is \(1, 6\) in the manifest, the library gives 481 numbers"):
         Host().run(open_package(copy), INPUTS)
@@ -189,7 +189,7 @@ def test_runner_is_used_wrongly(tmp_path: Path) -> None:
         (("selftest",), "selftest needs a folder"),
         (("selftest", str(tmp_path)), "has no file 'tolerance'"),
         (("run", "--input", str(short)), "'toy' has 2 inputs and 2 outputs"),
-        (("run", "--input", str(short), "--input", str(short), *outputs), "short.bin: too short, 1924 bytes of fp32 are expected"),
+        (("run", "--input", str(short), "--input", str(short), *outputs), "short.bin: too short, 1924 bytes of float32 are expected"),
         (("run", "--input", str(long), "--input", str(long), *outputs), "long.bin: too long, 1924 bytes"),
         (("run", "--input", "absent", "--input", str(long), *outputs), "cannot read absent"),
     ):

@@ -79,11 +79,10 @@ def test_accuracy_is_within_half_a_point_of_the_dense_network() -> None:
 
 def test_sparse_kernels_run_every_convolution_but_the_first(compiled: CompileReport) -> None:
     (target,) = compiled.manifest.targets
-    kernels = {call.layer: call.kernel for call in target.calls}  # a layer's last is its own
-    first, *others = [kernel for kernel in kernels.values() if kernel.startswith("pcc_conv")]
-    assert not first.startswith("pcc_conv_sparse")
+    first, *others = [layer.choice.family for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")]
+    assert not first.startswith("conv-sparse")
     assert len(others) == 6
-    assert all(kernel.startswith("pcc_conv_sparse") for kernel in others)
+    assert all(family.startswith("conv-sparse") for family in others)
 
 
 def test_compiled_network_answers_as_pytorch_does(compiled: CompileReport, scores: np.ndarray) -> None:

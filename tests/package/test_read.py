@@ -112,7 +112,15 @@ def test_labels_are_lines_whatever_is_in_them(copy: Path) -> None:
 def test_newer_schema(copy: Path) -> None:
     content = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({"schema_version": content["schema_version"] + 1, "unheard": "of"}))
-    _refused(copy, r"written by a newer pcc \(schema 2, this one reads up to 1\): update pcc")
+    _refused(copy, r"written by a newer pcc \(schema 3, this one reads up to 2\): update pcc")
+
+
+def test_a_package_of_schema_1_has_no_layers(copy: Path) -> None:
+    content = json.loads((copy / "manifest.json").read_text()) | {"schema_version": 1}
+    for target in content["targets"]:
+        target["calls"] = [call for layer in target.pop("layers") for call in layer["calls"]]
+    (copy / "manifest.json").write_text(json.dumps(content))
+    assert [target.layers for target in open_package(copy).manifest.targets] == [()] * len(content["targets"])
 
 
 def test_unknown_fields_of_the_same_schema_are_ignored(copy: Path) -> None:

@@ -15,6 +15,7 @@ from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.fkw import FKW, unpack, validate
+from pcc.sparsity.fkw_format import FORMAT
 from tests.passes.prunable import FRONT, convs, graph_of, mixed, output, run, weights
 
 PRUNING = (
@@ -77,7 +78,7 @@ def test_packed_weights_are_in_the_order_that_was_found(pruning: str):
     graph_module, _ = mixed()
     run(graph_module, f"{pruning},reorder-kernels")
     for name, conv in convs(graph_module).items():
-        packed = packed_weight(conv)
+        packed = packed_weight(conv, FORMAT)
         if name == "depthwise" or (name == "stem" and "prune-pattern" not in pruning):
             assert isinstance(packed, str)
             continue
@@ -225,7 +226,7 @@ def test_pruning_again_afterwards_forgets_the_stored_order():
     run(graph_module, "prune-pattern{spare_first=false},reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}")
     assert not any(annotation(conv, StoredOrder) for conv in convs(graph_module).values())
     for name, conv in convs(graph_module).items():
-        packed = packed_weight(conv)
+        packed = packed_weight(conv, FORMAT)
         assert isinstance(packed, str) == (name == "depthwise")
         if isinstance(packed, FKW):
             assert packed.group == 2

@@ -1,0 +1,157 @@
+"""What a package says about each layer: its structure, its counts, the kernel that was chosen and why, and the calls that compute it.
+
+It is made once, when the package is written; what is printed about layers is a view of it.
+"""
+
+from dataclasses import asdict, is_dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule, Node
+
+    from pcc.codegen.program import Call, Program
+    from pcc.ir.annotations import KernelChoice
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class CallRecord(_Record):
+    """One kernel call; `weight_bytes` counts the constants that it reads (tables included)."""
+
+    layer: str
+    kernel: str
+    macs: int
+    dense_macs: int
+    weight_bytes: int
+
+
+class Described(_Record):
+    """A structure or a schedule: its type, what dumps call it, and its fields."""
+
+    kind: str
+    text: str
+    fields: dict[str, Any] = {}
+
+
+class RejectedRecord(_Record):
+    """A kernel family that does not run the layer: what its cheapest schedule would cost, or why it cannot."""
+
+    family: str
+    cost: float | None
+    reason: str
+
+
+class ChoiceRecord(_Record):
+    """The kernel family that runs the layer; costs are cycles by the processor's profile (executed instructions where that says so)."""
+
+    family: str
+    schedule: Described
+    cost: float
+    rejected: tuple[RejectedRecord, ...]
+
+
+class CountsRecord(_Record):
+    """`pcc.ir.counts.Counts` of the graph's node."""
+
+    parameters: int
+    nonzeros: int
+    macs: int
+    kept_macs: int
+    weight_bytes: int
+    output_bytes: int
+
+
+class Reason(_Record):
+    """A pass did nothing to the layer, and why."""
+
+    pass_name: str
+    reason: str
+
+
+class LayerReport(_Record):
+    """A node of the graph that makes calls, in the order they run. Of a program without a graph only the calls are known."""
+
+    layer: str
+    """The path of its module, ``features.0``; the node's name where there is none. A module that is used twice is two layers."""
+    calls: tuple[CallRecord, ...]
+    node: str = ""
+    operator: str = ""
+    shape: tuple[int, ...] = ()
+    """Of the output."""
+    format: str = ""
+    """Of the weight: ``dense``, or what it is packed as; nothing where there is none."""
+    counts: CountsRecord | None = None
+    structure: Described | None = None
+    """Where the weight's non-zeros lie, if that follows a rule."""
+    choice: ChoiceRecord | None = None
+    """Of convolutions and linear layers."""
+    left_alone: tuple[Reason, ...] = ()
+
+    @property
+    def kernels(self) -> list[str]:
+        """Those that it calls, each once."""
+        return list(dict.fromkeys(call.kernel for call in self.calls))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates done, those with stored zeros included."""
+        return sum(call.macs for call in self.calls)
+
+    @property
+    def dense_macs(self) -> int:
+        return sum(call.dense_macs for call in self.calls)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the constants that its calls read, as they ship."""
+        return sum(call.weight_bytes for call in self.calls)
+
+
+def layer_reports(program: "Program", graph_module: "GraphModule | None" = None) -> tuple[LayerReport, ...]:
+    """The layers of a program, with what the graph that it was lowered from knows of them."""
+    nodes = {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes}
+    reports = []
+    for (layer, name), calls in groupby(program.calls, key=lambda call: (call.layer, call.node)):
+        known = _of_node(nodes[name]) if name in nodes else {}
+        reports.append(LayerReport(layer=layer, calls=tuple(_call(program, call) for call in calls), **known))
+    return tuple(reports)
+
+
+def _call(program: "Program", call: "Call") -> CallRecord:
+    constants = {value.buffer for value in call.args.values() if not isinstance(value, int | float) and program.buffers[value.buffer].role == "constant"}
+    weight_bytes = sum(program.constants[name].nbytes for name in constants)
+    return CallRecord(layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes)
+
+
+def _of_node(node: "Node") -> dict[str, Any]:
+    from pcc.ir.annotations import KernelChoice, Structure, annotation, skips
+    from pcc.ir.counts import count
+    from pcc.ir.graph import arguments, shape_of
+    from pcc.sparsity.formats import DENSE
+
+    structure, choice = annotation(node, Structure), annotation(node, KernelChoice)
+    return {
+        "node": node.name,
+        "operator": str(node.target).removesuffix(".default"),
+        "shape": shape_of(node),
+        "format": "" if choice is None else arguments(node).get("format", DENSE),
+        "counts": CountsRecord(**asdict(count(node))),
+        "structure": None if structure is None else _described(structure),
+        "choice": None if choice is None else _choice(choice),
+        "left_alone": tuple(Reason(pass_name=skip.pass_name, reason=skip.reason) for skip in skips(node)),
+    }
+
+
+def _choice(choice: "KernelChoice") -> ChoiceRecord:
+    rejected = tuple(RejectedRecord(family=other.family, cost=other.cost, reason=other.reason) for other in choice.rejected)
+    return ChoiceRecord(family=choice.family, schedule=_described(choice.schedule), cost=choice.cost, rejected=rejected)
+
+
+def _described(value: object) -> Described:
+    fields = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {}
+    return Described(kind=type(value).__name__, text=str(value), fields=fields)
