@@ -21,7 +21,7 @@ def accuracy(model: nn.Module, data: Data, here: Processes, *, bf16: bool = Fals
     for x, y in data.test_batches(TEST_BATCH, rank=here.rank, ranks=here.ranks):
         with torch.autocast(here.device.type, torch.bfloat16, enabled=bf16):
             scores = model(x.to(here.device, memory_format=torch.channels_last))
-        right += int((scores.argmax(dim=1).cpu() == y).sum())
+        right += int((scores.argmax(dim=1) == y.to(here.device)).sum())
         count += len(y)
     model.train(training)
     all_right, all_count = here.total(right, count)

@@ -35,6 +35,11 @@ class Processes:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """``cpu``, or the GPU's name."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def share(self, model: nn.Module) -> None:
         """Every process takes the first one's weights and buffers."""
         if self.ranks > 1:
@@ -73,6 +78,8 @@ def processes() -> Iterator[Processes]:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
+        # Torch's default would round the inputs of fp32 convolutions to TF32's ten bits.
+        torch.backends.cudnn.allow_tf32 = False
     if ranks == 1:
         yield Processes(0, 1, device)
         return

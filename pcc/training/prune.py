@@ -38,6 +38,8 @@ class Report(BaseModel):
     """Before the first stage that compresses, see `Outcome`."""
     seconds: float
     """Of training and measuring, without what was lost to interruptions."""
+    device: str = "cpu"
+    """What trained it: ``cpu``, or a GPU's name."""
     checkpoint_bytes: int
     """Of the checkpoint's tensors on disk: all weights as fp32, zeros too."""
     total: Cost
@@ -91,6 +93,7 @@ def prune(
         accuracy=outcome.accuracy,
         dense_accuracy=outcome.dense_accuracy,
         seconds=outcome.seconds,
+        device=here.device_name,
         checkpoint_bytes=sum(value.nbytes for value in module.state_dict().values()),
         total=total(layers),
         layers=layers,

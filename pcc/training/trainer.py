@@ -68,6 +68,7 @@ def train(
     """
     model.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     here.share(model)
+    data = data.on(here.device)
     epochs = check(model, data, recipe, here)
     teacher = teacher_of(model, recipe, teachers)
     if teacher:

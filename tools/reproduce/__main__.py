@@ -64,6 +64,7 @@ def measure(row: Row) -> Result:
         seed=report.seed,
         epochs=report.epochs,
         seconds=report.seconds,
+        device=report.device,
         dense_accuracy=report_of(origin).accuracy,
         accuracy=report.accuracy,
         weight_rate=report.total.weight_rate,

@@ -27,7 +27,8 @@ convolutions and linear layers, those left dense included: *weights* counts thos
 (weights, codes of a few bits, code books), *with index* also those that say where they belong, *MACs* multiply-accumulates with weights that are not zero.
 These bytes are counted, as papers count them, and no file has so few: the checkpoint of a row (`model.safetensors`) holds every weight as fp32, zeros too, and
 a compiled package the fp32 weights and the tables that its kernels read. *Latency* is that of the compiled dense network over that of the compiled pruned
-one, on one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores.
+one, on one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores;
+for VGG-16 those of the GPU that is named, with torch 2.11, which after the dense network trained six pruned ones at the same time.
 """
 
 _IMAGENET = """## ImageNet networks without the ImageNet set
@@ -51,9 +52,26 @@ def page() -> str:
     for network, title in _TITLES.items():
         found = [(row, result) for row in ROWS.values() if row.network == network and (result := load(row.name))]
         if found:
-            parts += [f"## {title}\n", table(_HEADERS, [_cells(row, result) for row, result in found]), "", *_commands(found)]
+            parts += [
+                f"## {title}\n",
+                *_accelerators(found),
+                *_missing(network),
+                table(_HEADERS, [_cells(row, result) for row, result in found]),
+                "",
+                *_commands(found),
+            ]
     parts += [_IMAGENET, show(results()), ""]
     return "\n".join(parts)
+
+
+def _accelerators(found: list[tuple[Row, Result]]) -> list[str]:
+    names = sorted({result.device for _, result in found} - {"cpu"})
+    return [f"Trained on {' and '.join(names)}.\n"] if names else []
+
+
+def _missing(network: str) -> list[str]:
+    names = [name for name, row in ROWS.items() if row.network == network and load(name) is None]
+    return [f"No result is kept of {', '.join(f'`{name}`' for name in names)}.\n"] if names else []
 
 
 def _cells(row: Row, result: Result) -> list[str]:

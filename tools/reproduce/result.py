@@ -20,6 +20,8 @@ class Result(BaseModel):
     """Of this row; those of the row it starts from come on top."""
     seconds: float
     """Of training, on the machine that ran it."""
+    device: str = "cpu"
+    """What trained it: ``cpu``, or a GPU's name."""
     dense_accuracy: float
     """Of the dense network that the rows of this network descend from."""
     accuracy: float

@@ -39,10 +39,18 @@ class ArrayData(Data):
         self._scale, self._offset = scale.reshape(-1, 1, 1), (-torch.tensor(mean) / torch.tensor(std)).reshape(-1, 1, 1)
 
     def train_samples(self, indices: Tensor, numbers: Tensor) -> Batch:
+        indices, numbers = indices.to(self._scale.device), numbers.to(self._scale.device)
         return self._normalised(AUGMENTATIONS[self.augment](self._arrays.train_images[indices], numbers)), self._arrays.train_labels[indices]
 
     def test_samples(self, indices: Tensor) -> Batch:
+        indices = indices.to(self._scale.device)
         return self._normalised(self._arrays.test_images[indices]), self._arrays.test_labels[indices]
+
+    def on(self, device: torch.device) -> Self:
+        moved = copy(self)
+        moved._arrays = Arrays(**{name: values.to(device) for name, values in vars(self._arrays).items()})
+        moved._scale, moved._offset = self._scale.to(device), self._offset.to(device)
+        return moved
 
     def augmented(self, augment: Augment) -> Self:
         changed = copy(self)
@@ -56,9 +64,7 @@ class ArrayData(Data):
 def crop_flip(images: Tensor, numbers: Tensor) -> Tensor:
     """Black borders of 4 pixels, a random crop of the old size, and every second image mirrored: He et al. 2016, section 4.2."""
     images = _moved(images, 4, numbers)
-    mirrored = (numbers[:, 2] < 0.5).nonzero().squeeze(1)
-    images[mirrored] = images[mirrored].flip(3)
-    return images
+    return torch.where(numbers[:, 2, None, None, None] < 0.5, images.flip(3), images)
 
 
 def shift(images: Tensor, numbers: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ def _moved(images: Tensor, by: int, numbers: Tensor) -> Tensor:
     # Every window of the padded images as a view, of which one each is copied.
     windows = pad(images, (by,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     down, right = (numbers[:, :2] * (2 * by + 1)).to(torch.int64).unbind(1)
-    return windows[torch.arange(len(images)), :, down, right]
+    return windows[torch.arange(len(images), device=images.device), :, down, right]
 
 
 AUGMENTATIONS: dict[Augment, Callable[[Tensor, Tensor], Tensor]] = {"none": lambda images, _: images, "crop-flip": crop_flip, "shift": shift}

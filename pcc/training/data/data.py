@@ -74,6 +74,10 @@ class Data(ABC):
         for start in range(rank * batch, self.test_size, ranks * batch):
             yield self.test_samples(torch.arange(start, min(start + batch, self.test_size)))
 
+    def on(self, device: torch.device) -> Self:
+        """The same data for training on ``device``: those that fit into memory are copied there and batched there, others come from the processor."""
+        return self
+
     @abstractmethod
     def augmented(self, augment: Augment) -> Self:
         """The same data, its training samples augmented in another way. `PccError` if these data have no such way."""
@@ -101,6 +105,11 @@ class Subset(Data):
 
     def test_samples(self, indices: Tensor) -> Batch:
         return self._whole.test_samples(self._test[indices])
+
+    def on(self, device: torch.device) -> Self:
+        changed = copy(self)
+        changed._whole = self._whole.on(device)
+        return changed
 
     def augmented(self, augment: Augment) -> Self:
         changed = copy(self)

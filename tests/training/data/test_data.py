@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.errors import PccError
-from pcc.training.data import ArrayData, Arrays, Data
+from pcc.training.data import ArrayData, Arrays, Augment, Data
 from pcc.training.data.arrays import crop_flip, shift
 from pcc.training.data.data import NUMBERS
 
@@ -128,6 +128,18 @@ def test_every_move_is_as_likely() -> None:
     counts = shift(image, numbers).sum(0, dtype=torch.int64)[0]
     assert int((counts > 0).sum()) == 25
     assert counts[2:7, 2:7].min() > 0.85 * len(image) / 25
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("augment", ["none", "crop-flip", "shift"])
+def test_a_gpu_makes_the_same_batches(augment: Augment) -> None:
+    data = ArrayData("toy", 4, arrays(), MEAN, STD, augment).subset(train=20)
+    moved = data.on(torch.device("cuda"))
+    for batches, wanted in ((moved.batches(1, 6, seed=2), data.batches(1, 6, seed=2)), (moved.test_batches(3), data.test_batches(3))):
+        for (x, y), (wanted_x, wanted_y) in zip(batches, wanted, strict=True):
+            assert (x.device.type, y.device.type) == ("cuda", "cuda")
+            assert torch.equal(y.cpu(), wanted_y)
+            torch.testing.assert_close(x.cpu(), wanted_x)
 
 
 def test_wrong_use_is_one_line(data: ArrayData) -> None:
