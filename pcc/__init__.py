@@ -11,7 +11,7 @@ from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
     import numpy as np
-    from onnx import ModelProto
+    from onnx import ModelProto  # noqa: TID251  # a name for type checkers
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
@@ -43,8 +43,8 @@ def compile(
     ``forward`` or of the file's inputs; None for a file that says all its shapes.
     ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
     ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's,
-    function's or file's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or
-    written.
+    function's or file's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
+    cannot be compiled or written.
     """
     from pcc.compiler import compile_model
     from pcc.frontend.inputs import model_name

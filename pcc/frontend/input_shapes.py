@@ -55,17 +55,19 @@ def _by_name(declared: Sequence[Declared], examples: Any, what: str) -> dict[str
         if len(examples) != len(declared):
             raise PccError(f"{what} has {len(declared)} input{'s' if len(declared) != 1 else ''} ({', '.join(names)}), not {len(examples)}")
         given = dict(zip(names, examples, strict=True))
-    found = {}
-    for one in declared:
-        if one.name in given:
-            found[one.name] = example = example_tensor(names.index(one.name), given[one.name])
-            if example.dtype != torch.float32:
-                raise PccError(f"input {one.name} is {_type_name(example.dtype)}: pcc compiles fp32 models with fp32 inputs")
-            if not _fits(tuple(example.shape), one.sizes):
-                raise PccError(f"{what} takes {one}: {','.join(map(str, example.shape))} does not fit")
-            if not example.numel():
-                raise PccError(f"input {one.name} is empty: {'x'.join(map(str, example.shape))}")
-    return found
+    return {one.name: _checked(one, names.index(one.name), given[one.name], what) for one in declared if one.name in given}
+
+
+def _checked(one: Declared, position: int, given: Any, what: str) -> Tensor:
+    """An example that fits an input."""
+    example = example_tensor(position, given)
+    if example.dtype != torch.float32:
+        raise PccError(f"input {one.name} is {_type_name(example.dtype)}: pcc compiles fp32 models with fp32 inputs")
+    if not _fits(tuple(example.shape), one.sizes):
+        raise PccError(f"{what} takes {one}: {','.join(map(str, example.shape))} does not fit")
+    if not example.numel():
+        raise PccError(f"input {one.name} is empty: {'x'.join(map(str, example.shape))}")
+    return example
 
 
 def _fits(shape: tuple[int, ...], sizes: tuple[int | str, ...] | None) -> bool:

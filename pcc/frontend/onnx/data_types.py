@@ -17,21 +17,18 @@ _TYPES = {
     ir.DataType.INT32: torch.int32,
     ir.DataType.INT64: torch.int64,
     ir.DataType.UINT8: torch.uint8,
-    ir.DataType.UINT16: torch.uint16,
-    ir.DataType.UINT32: torch.uint32,
-    ir.DataType.UINT64: torch.uint64,
     ir.DataType.BOOL: torch.bool,
 }
 
 
 def torch_type(number: int | ir.DataType) -> torch.dtype:
-    """`Refused` for strings, complex numbers and types of less than 16 bits that are no integers."""
+    """`Refused` for strings, complex numbers, 8-bit floats, and unsigned integers beyond 8 bits, with which PyTorch does not compute."""
     try:
         kind = ir.DataType(number)
     except ValueError:
         raise Refused(f"element type {number}, which ONNX does not have") from None
     if kind not in _TYPES:
-        raise Refused(f"elements of type {kind.name}; pcc reads numbers of 8 to 64 bits and booleans")
+        raise Refused(f"elements of type {kind.name}; pcc reads floats of 16 to 64 bits, signed integers, bytes and booleans")
     return _TYPES[kind]
 
 

@@ -8,9 +8,11 @@ import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from pcc.errors import PccError, shortened
 from pcc.frontend.checkpoint import check_finite
+from pcc.frontend.export import quiet
 from pcc.frontend.imported import ImportedModel, imported
 from pcc.frontend.input_shapes import Declared, chosen_examples
 from pcc.frontend.onnx.data_types import torch_tensor, torch_type
@@ -37,15 +39,23 @@ def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None) -> Im
         declared = [Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)]
     except Refused as error:
         raise PccError(f"model {name}: {error}") from None
-    given = chosen_examples(declared, examples, f"model {name}")
-    importing = _Import(parsed, name)
-    graph_module = importing.run(inputs, given)
+    graph_module = build_graph(parsed, name, chosen_examples(declared, examples, f"model {name}"))
     for key, value in (*graph_module.named_buffers(),):
         if value.is_floating_point() and value.dtype != torch.float32:
             raise PccError(f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to fp32 first")
     check_finite(graph_module)
     producer = f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}" if parsed.producer_name else ""
-    return imported(graph_module, f"{name.strip(chr(39))} (ONNX, opset {importing.opset}{producer})", tuple(one.name for one in declared))
+    return imported(graph_module, f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})", tuple(one.name for one in declared))
+
+
+def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> GraphModule:
+    """The graph for inputs of the examples' shapes and types. `PccError` that lists every node that cannot be imported."""
+    with quiet():  # PyTorch logs what it raises while shapes are inferred
+        return _Import(model, name).run([value for value in model.graph.inputs if not value.is_initializer()], examples)
+
+
+def opset_of(model: ir.Model) -> int:
+    return max((version for domain, version in model.opset_imports.items() if domain in DOMAINS), default=1)
 
 
 def _sizes(value: ir.Value) -> tuple[int | str, ...] | None:
@@ -67,14 +77,14 @@ class _Import:
     def __init__(self, model: ir.Model, name: str) -> None:
         self.model, self.name = model, name
         self.emit = Emitter()
-        self.opset = max((version for domain, version in model.opset_imports.items() if domain in DOMAINS), default=1)
+        self.opset = opset_of(model)
         self.values: dict[ir.Value, Value] = {}
         self.problems: list[str] = []
         self.failed: set[ir.Value] = set()
         """What could not be computed, or reads what could not."""
         self.layers: set[str] = set()
 
-    def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> Any:
+    def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> GraphModule:
         if self.opset not in OPSETS:
             raise PccError(f"model {self.name} has opset {self.opset}: pcc reads opset {OPSETS[0]} and later; onnx.version_converter makes them newer")
         self.emit.opset = self.opset

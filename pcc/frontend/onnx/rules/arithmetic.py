@@ -20,9 +20,22 @@ def scalar(value: Value, other: Value) -> Value | float:
     return value
 
 
-def _binary(target: Any) -> Rule:
+def _binary(name: str) -> Rule:
+    """An operator that ATen has of two tensors, and of a tensor and a number."""
+    packet = getattr(_aten, name)
+
     def rule(emit: Emitter, a: Value, b: Value) -> Value:
-        return emit.call(target, a, scalar(b, a))
+        second = scalar(b, a)
+        return emit.call(packet.Tensor if isinstance(second, torch.Tensor | torch.fx.Node) else packet.Scalar, a, second)
+
+    return rule
+
+
+def _logical(name: str) -> Rule:
+    target = getattr(_aten, name).default
+
+    def rule(emit: Emitter, a: Value, b: Value) -> Value:
+        return emit.call(target, a, b)
 
     return rule
 
@@ -185,16 +198,18 @@ def _where(emit: Emitter, condition: Value, a: Value, b: Value) -> Value:
     return emit.call(_aten.where.self, condition, a, b)
 
 
-def _dropout(emit: Emitter, x: Value, ratio: Value | None = None, training: Value | None = None, *, seed: int = 0, is_test: int = 1) -> tuple[Value, Value]:
-    """In inference, nothing; ``seed`` belongs to training."""
+def _dropout(emit: Emitter, x: Value, rate: Value | None = None, training: Value | None = None, *, ratio: float = 0.5, seed: int = 0) -> tuple[Value, Value]:
+    """In inference, nothing; rate and seed belong to training. The rate is an attribute up to opset 10."""
     if training is not None and number(training, "its training mode is"):
         raise Refused("dropout in training mode: export the model in evaluation mode")
     return x, torch.ones(shape(x), dtype=torch.bool)
 
 
 RULES: dict[str, Rule] = {
-    **{name: _binary(target) for name, target in {"Add": _aten.add.Tensor, "Sub": _aten.sub.Tensor, "Mul": _aten.mul.Tensor}.items()},
-    **{name: _binary(getattr(_aten, op).Tensor) for name, op in {"BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor"}.items()},
+    **{word: _binary(word.lower()) for word in ("Add", "Sub", "Mul")},
+    **{name: _binary(op) for name, op in {"Equal": "eq", "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le"}.items()},
+    **{f"Bitwise{word}": _binary(f"bitwise_{word.lower()}") for word in ("And", "Or", "Xor")},
+    **{word: _logical(f"logical_{word.lower()}") for word in ("And", "Or", "Xor")},
     **{name: _variadic(target) for name, target in {"Sum": _aten.add.Tensor, "Max": _aten.maximum.default, "Min": _aten.minimum.default}.items()},
     **{
         name: _unary(getattr(_aten, op).default)
@@ -206,11 +221,6 @@ RULES: dict[str, Rule] = {
             "Not": "logical_not",
         }.items()
     },
-    **{
-        name: _binary(getattr(_aten, op).Tensor)
-        for name, op in {"Equal": "eq", "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le"}.items()
-    },
-    **{name: _binary(getattr(_aten, op).default) for name, op in {"And": "logical_and", "Or": "logical_or", "Xor": "logical_xor"}.items()},
     "Mean": _mean,
     "Div": _div,
     "Mod": _mod,

@@ -200,13 +200,17 @@ def depth_to_space(emit: Emitter, x: Value, *, blocksize: int, mode: str = "DCR"
     """``DCR`` has the block's place outside of the channel (TensorFlow), ``CRD`` inside (pixel shuffle)."""
     if mode == "CRD":
         return emit.call(_aten.pixel_shuffle.default, x, blocksize)
+    if mode != "DCR":
+        raise Refused(f"mode={mode}")
     n, c, h, w = _image(x)
     depth = c // blocksize**2
     split = reshaped(emit, x, [n, blocksize, blocksize, depth, h, w])
     return reshaped(emit, emit.call(_aten.permute.default, split, [0, 3, 4, 1, 5, 2]), [n, depth, h * blocksize, w * blocksize])
 
 
-def space_to_depth(emit: Emitter, x: Value, *, blocksize: int) -> Value:
+def space_to_depth(emit: Emitter, x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
+    if mode == "CRD":
+        return emit.call(_aten.pixel_unshuffle.default, x, blocksize)
     n, c, h, w = _image(x)
     split = reshaped(emit, x, [n, c, h // blocksize, blocksize, w // blocksize, blocksize])
     return reshaped(emit, emit.call(_aten.permute.default, split, [0, 3, 5, 1, 2, 4]), [n, c * blocksize**2, h // blocksize, w // blocksize])

@@ -136,14 +136,16 @@ def _arg(target: Any) -> Rule:
     return rule
 
 
-def top_k(
-    emit: Emitter, x: Value, count: Value | None = None, *, k: int | None = None, axis: int = -1, largest: int = 1, sorted: int = 1
-) -> tuple[Value, Value]:
+def top_k(emit: Emitter, x: Value, count: Value | None = None, *, k: int | None = None, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, ...]:
     many = int(number(count, "its k is")) if count is not None else k
     if many is None:
         raise Refused("k is missing")
-    values, places = emit.call(_aten.topk.default, x, many, _axis(axis, x), bool(largest), bool(sorted))
-    return values, places
+    along = _axis(axis, x)
+    if not emit.used[1]:
+        return tuple(emit.call(_aten.topk.default, x, many, along, bool(largest), bool(sorted)))
+    # Of equal values the first ones, which topk does not promise.
+    values, places = emit.call(_aten.sort.stable, x, stable=True, dim=along, descending=bool(largest))
+    return emit.call(_aten.slice.Tensor, values, along, 0, many), emit.call(_aten.slice.Tensor, places, along, 0, many)
 
 
 def cumulative_sum(emit: Emitter, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:

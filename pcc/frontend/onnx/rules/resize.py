@@ -139,6 +139,8 @@ def _coordinate(place: int, axis: _Axis, mode: str) -> float:
         case "pytorch_half_pixel":
             return (place + 0.5) / axis.scale - 0.5 if axis.want > 1 else 0.0
         case "align_corners":
+            if abs(axis.have * axis.scale - axis.want) > 1e-3:
+                raise Refused(f"align_corners with a scale of {axis.scale:g}, which makes no whole size of {axis.have}: give sizes in place of scales")
             return place * (axis.have - 1) / (axis.want - 1) if axis.want > 1 else 0.0
         case "asymmetric":
             return place / axis.scale
