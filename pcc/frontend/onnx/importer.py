@@ -33,7 +33,7 @@ OPSETS = range(7, 100)
 
 def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None) -> ImportedModel:
     """The graph of an ONNX file, see `import_model`. Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import."""
-    parsed, name = read_model(model)
+    parsed, name = read_model(model, without_rule)
     inputs = [value for value in parsed.graph.inputs if not value.is_initializer()]
     try:
         declared = [Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)]
@@ -46,6 +46,11 @@ def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None) -> Im
     check_finite(graph_module)
     producer = f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}" if parsed.producer_name else ""
     return imported(graph_module, f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})", tuple(one.name for one in declared))
+
+
+def without_rule(operator: str) -> bool:
+    """Whether pcc knows nothing of an operator, not even why it refuses it."""
+    return operator not in TABLE and operator not in REFUSED and operator != "If"
 
 
 def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> GraphModule:
@@ -122,21 +127,19 @@ class _Import:
         layer = self.layer(node)
         missing = [value for value in node.inputs if value is not None and value not in self.values]
         unknown = [value for value in missing if value not in self.failed]
-        reason = ""
         try:
             if node.domain not in DOMAINS:
                 raise Refused(f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without another runtime's optimisations")
             if node.op_type in REFUSED:
                 raise Refused(REFUSED[node.op_type])
-            if node.op_type not in TABLE and node.op_type != "If":
-                raise Refused("")
+            if without_rule(node.op_type):
+                raise Refused("pcc does not know it: export the model with an older opset, which spells it with simpler operators, or end it before")
             if unknown:
                 raise Refused(f"nothing computes its input '{unknown[0].name}'")
             if not missing:
                 return self.compute(node, layer)
         except Refused as error:
-            reason = str(error)
-            self.problems.append(f"{node.op_type} (layer {layer}{f': {reason}' if reason else ''})")
+            self.problems.append(f"{node.op_type} (layer {layer}: {error})")
         except PccError as error:
             self.problems.append(f"{node.op_type} (layer {layer}: {error})")
         except (MemoryError, RecursionError, KeyboardInterrupt):

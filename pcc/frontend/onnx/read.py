@@ -1,10 +1,12 @@
 """An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external data in its own folder."""
 
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx.inliner import inline_selected_functions
 from onnx_ir.passes.common import InlinePass
 
 from pcc.errors import PccError
@@ -14,8 +16,9 @@ LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
 
 
-def read_model(model: str | Path | onnx.ModelProto) -> tuple[ir.Model, str]:
-    """The model and what to call it in errors. `PccError` for a file that is damaged, cyclic, or reads what lies outside of its folder."""
+def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False) -> tuple[ir.Model, str]:
+    """The model and what to call it in errors. Operators for which ``without_rule`` is true are replaced by the nodes that the specification defines
+    them by, where it does (Attention, RotaryEmbedding, ...). `PccError` for a file that is damaged, cyclic, or reads what lies outside of its folder."""
     if isinstance(model, onnx.ModelProto):
         name, folder = "the ONNX model", None
         proto = model
@@ -30,7 +33,7 @@ def read_model(model: str | Path | onnx.ModelProto) -> tuple[ir.Model, str]:
     if not proto.HasField("graph") or not proto.opset_import:
         raise PccError(f"model {name} is no ONNX model, or it is damaged: it has no {'operator set' if proto.HasField('graph') else 'graph'}")
     try:
-        parsed = ir.from_proto(proto)
+        parsed = ir.from_proto(_spelled_out(proto, without_rule))
         for tensor in _external(parsed):
             _stay_inside(tensor, folder, name)
         parsed = InlinePass()(parsed).model
@@ -40,6 +43,16 @@ def read_model(model: str | Path | onnx.ModelProto) -> tuple[ir.Model, str]:
     except Exception as error:  # onnx-ir checks little of what a damaged file may hold
         raise PccError(f"model {name} is damaged: {_first_line(error)}") from error
     return parsed, name
+
+
+def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) -> onnx.ModelProto:
+    operators = {node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx") and without_rule(node.op_type)}
+    if not operators:
+        return proto
+    try:
+        return inline_selected_functions(proto, [("", operator) for operator in sorted(operators)], inline_schema_functions=True)
+    except Exception:  # onnx has to know the types of their inputs, and does not always
+        return proto
 
 
 def _external(model: ir.Model) -> list[ir.ExternalTensor]:
