@@ -36,7 +36,8 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str) -> l
     by_name = _by_name(declared, examples, what)
     still_open = [one for one in declared if one.name not in by_name and (one.sizes is None or any(isinstance(size, str) for size in one.sizes))]
     if still_open:
-        example = ",".join(str(size) if isinstance(size, int) else "1" for size in still_open[0].sizes or (1, 3, 224, 224))
+        sizes = still_open[0].sizes or (1, 3, 224, 224)
+        example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
         raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; give --input-shape {still_open[0].name}={example}")
     return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()]) for one in declared]
 
