@@ -11,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from pcc.errors import PccError
 from pcc.files import read_limited
+from pcc.frontend.export import quiet
 
 LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
@@ -33,7 +34,9 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
     if not proto.HasField("graph") or not proto.opset_import:
         raise PccError(f"model {name} is no ONNX model, or it is damaged: it has no {'operator set' if proto.HasField('graph') else 'graph'}")
     try:
-        parsed = ir.from_proto(_spelled_out(proto, without_rule))
+        with quiet():  # onnx-ir logs what it finds wrong
+            parsed = ir.from_proto(_spelled_out(proto, without_rule))
+        _check_names(parsed)
         for tensor in _external(parsed):
             _stay_inside(tensor, folder, name)
         parsed = InlinePass()(parsed).model
@@ -43,6 +46,16 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
     except Exception as error:  # onnx-ir checks little of what a damaged file may hold
         raise PccError(f"model {name} is damaged: {_first_line(error)}") from error
     return parsed, name
+
+
+def _check_names(model: ir.Model) -> None:
+    """Names are text: protobuf hands on other bytes as they are."""
+    for node in model.graph:
+        names = [node.name, node.op_type, node.domain, *(value.name for value in (*node.inputs, *node.outputs) if value is not None)]
+        if any(isinstance(name, bytes) for name in (*names, *node.attributes, *node.metadata_props.values())):
+            raise ValueError("a name is no text")
+    if any(isinstance(value.name, bytes) for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())):
+        raise ValueError("a name is no text")
 
 
 def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) -> onnx.ModelProto:
