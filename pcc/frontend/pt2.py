@@ -147,7 +147,7 @@ def _target(archive: Archive, name: str) -> Any:
     match = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", name)
     packet = getattr(torch.ops.aten, match[1], None) if match else None
     overload = getattr(packet, match[2], None) if packet is not None and match else None
-    if overload is None or not _is_pure(overload):
+    if not isinstance(overload, torch._ops.OpOverload) or not _is_pure(overload):
         raise PccError(f"pcc cannot compile 1 operator of this model: {name} (in '{archive.path}'; pcc compiles plain operators of ATen)")
     return overload
 
