@@ -11,6 +11,7 @@ from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import ModelProto  # noqa: TID251  # a name for type checkers
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
@@ -25,8 +26,8 @@ __all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named
 
 
 def compile(
-    module: "nn.Module | ExportedProgram | Callable[..., Any]",
-    example_inputs: "Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | Mapping[str, Tensor | np.ndarray]",
+    model: "str | PathLike[str] | nn.Module | ExportedProgram | ModelProto | Callable[..., Any]",
+    example_inputs: "Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | Mapping[str, Tensor | np.ndarray] | None",
     out: str | PathLike[str],
     *,
     target: str | Target | Sequence[str | Target] | None = None,
@@ -35,26 +36,25 @@ def compile(
     name: str | None = None,
     **options: Any,
 ) -> "CompileReport":
-    """Compiles a module for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
+    """Compiles a model for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
 
-    ``module`` may also be what ``torch.export`` gives, or a function of tensors. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list
-    of them, or a dict by the names of ``forward``.
+    ``model`` is an ``nn.Module``, what ``torch.export`` gives, a function of tensors, an ``onnx.ModelProto``, or the path of an ONNX file or of an
+    archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the names of
+    ``forward`` or of the file's inputs; None for a file that says all its shapes.
     ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
-    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's or
-    function's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or
-    written.
+    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's,
+    function's or file's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
+    cannot be compiled or written.
     """
     from pcc.compiler import compile_model
-    from pcc.frontend.inputs import as_module, example_tensors, model_name
+    from pcc.frontend.inputs import model_name
     from pcc.passes.pipeline import chosen_pipeline
 
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(one) if isinstance(one, str) else one for one in several]
     text = chosen_pipeline(pipeline, prune)
-    network = as_module(module)
-    examples = example_tensors(network, example_inputs)
-    return compile_model(network, examples, out=Path(out), targets=targets, pipeline=text, name=name or model_name(module), **options)
+    return compile_model(model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options)
 
 
 def load(package: str | PathLike[str], threads: int = 1) -> "Model":

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
 from pcc.codegen.lower import lower
@@ -22,8 +22,8 @@ from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.errors import PccError
+from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
-from pcc.frontend.torch_module import import_module
 from pcc.ir.dump import dump_graph
 from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
@@ -80,8 +80,8 @@ class CompileReport:
 
 
 def compile_model(
-    module: nn.Module,
-    example_inputs: Sequence[Tensor],
+    model: Any,
+    examples: Any = None,
     *,
     out: Path,
     targets: Sequence[Target],
@@ -95,8 +95,9 @@ def compile_model(
     progress: Progress = quiet,
     threads: int = 1,
 ) -> CompileReport:
-    """Compiles a module for inputs of exactly these shapes, into a package at ``out`` (all of it or nothing).
+    """Compiles a model for inputs of exactly the examples' shapes, into a package at ``out`` (all of it or nothing).
 
+    ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
     Raises `PccError` for what cannot be compiled or written.
     """
@@ -108,10 +109,10 @@ def compile_model(
     clock = _Clock()
     with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
         roots = [dumps, *([dump_ir] if dump_ir else [])]
-        samples = _sample_inputs(example_inputs)
         progress("importing the model")
         with clock.measure("import"):
-            graph = import_module(module, tuple(example_inputs))
+            imported = import_model(model, examples)
+        graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
             dump_graph(root, 0, "import", graph)
         instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
@@ -150,7 +151,7 @@ def compile_model(
                 builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected))
             selected = next(iter(by_machine.values()))[0]
             selftest = SelfTest([sample.numpy() for sample in samples], [output.numpy() for output in run_graph(selected, samples)])
-            notes = {"pipeline": pipeline}
+            notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
@@ -175,10 +176,10 @@ class _Clock:
         self.add(step, perf_counter() - start)
 
 
-def _sample_inputs(example_inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Inputs to verify and record with: unit normal noise from a fixed seed, of the examples' shapes."""
+def _sample_inputs(model: ImportedModel) -> list[Tensor]:
+    """Inputs to verify and record with: unit normal noise from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(example.shape, generator=generator) for example in example_inputs]
+    return [torch.randn(taken.shape, generator=generator) for taken in model.inputs]
 
 
 def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:

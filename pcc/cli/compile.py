@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import Shape, chosen_targets, json_option
+from pcc.cli.options import chosen_shapes, chosen_targets, input_shapes_option, json_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
-@click.option("--input-shape", "input_shapes", type=Shape(), multiple=True, help="Shape of the input; once for each. Zoo models know theirs.")
+@input_shapes_option
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
@@ -39,7 +39,7 @@ def command(
     cpus: tuple[str, ...],
     pipeline: str | None,
     prune: str | None,
-    input_shapes: tuple[tuple[int, ...], ...],
+    input_shapes: tuple[tuple[str | None, tuple[int, ...]], ...],
     weights: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
@@ -48,7 +48,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Compile MODEL: a name from the zoo, or FILE.py:factory."""
+    """Compile MODEL: a name from the zoo, FILE.py:factory, or a file (.onnx, .pt2)."""
     start = perf_counter()
     gc.set_threshold(50_000, 20, 100)  # importing PyTorch's exporter makes a million objects that stay; to look through them again and again takes a second
     from pcc.cli.console import progress
@@ -59,12 +59,12 @@ def command(
 
     with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
-        source = open_source(model, weights, input_shapes)
+        source = open_source(model, weights, chosen_shapes(input_shapes))
         from pcc.compiler import compile_model
 
         report = compile_model(
-            source.module,
-            source.example_inputs,
+            source.model,
+            source.examples,
             out=output,
             targets=targets,
             pipeline=pipeline,

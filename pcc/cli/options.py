@@ -39,6 +39,31 @@ class Shape(click.ParamType):
         return tuple(map(int, sizes))
 
 
+class NamedShape(Shape):
+    """A `Shape` with or without the input's name in front, as ``(name, shape)``: ``1,3,224,224``, ``image=1,3,224,224``."""
+
+    name = "[NAME=]N,C,H,W"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, tuple[int, ...]]:  # type: ignore[override]
+        name, equals, shape = str(value).rpartition("=")
+        return (name if equals else None), super().convert(shape, param, ctx)
+
+
+input_shapes_option = click.option(
+    "--input-shape", "input_shapes", type=NamedShape(), multiple=True, help="Shape of an input; once for each, in order or by name. Zoo models know theirs."
+)
+
+
+def chosen_shapes(shapes: Sequence[tuple[str | None, tuple[int, ...]]]) -> tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]]:
+    """The shapes of a command line, all with names or all without; `PccError` for a mixture and for a name that comes twice."""
+    names = [name for name, _ in shapes if name is not None]
+    if names and len(names) < len(shapes):
+        raise PccError("--input-shape: give all shapes by name, or all in order")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise PccError(f"--input-shape: {twice[0]} has two shapes")
+    return {str(name): shape for name, shape in shapes} if names else tuple(shape for _, shape in shapes)
+
+
 threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 

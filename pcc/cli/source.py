@@ -1,7 +1,7 @@
 """What a command line's MODEL and its weights mean: the module, its example input, and what belongs to it."""
 
-import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcc.errors import PccError
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import torch
 
     from pcc.models.preprocess import Preprocessing
+
+Shapes = tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]]
+"""Of the inputs, in their order or by their names."""
 
 MOST_LETTERS = 100
 """Of a network's name, which names files and C identifiers."""
@@ -21,38 +24,57 @@ class Source:
 
     name: str
     """Fit for a library's name."""
-    module: "torch.nn.Module"
-    example_inputs: tuple["torch.Tensor", ...]
+    model: "torch.nn.Module | Path"
+    """A module, or a file that an importer reads."""
+    examples: "tuple[torch.Tensor, ...] | dict[str, torch.Tensor] | None"
+    """Zeros of the inputs' shapes, in order or by name; None for a file that says them itself."""
     preprocessing: "Preprocessing | None" = None
     labels: tuple[str, ...] | None = None
 
 
-def open_source(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
-    """A zoo name (``resnet50``) or a factory in a file (``net.py:make``), with its weights loaded.
+def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source:
+    """A zoo name (``resnet50``), a factory in a file (``net.py:make``), with its weights loaded, or a model file (``net.onnx``, ``net.pt2``).
 
     ``weights`` is ``trained`` (what a zoo model has unless said otherwise; ``imagenet`` where it is that), ``none`` or a checkpoint file; a factory
-    without any keeps those it made. ``input_shapes``, one for each input, default to the zoo model's. Raises `PccError` for whatever does not exist
-    or does not fit.
+    without any keeps those it made, and a model file holds its own. ``input_shapes``, one for each input in order or by name, default to the zoo
+    model's or the file's. Raises `PccError` for whatever does not exist or does not fit.
     """
-    return _from_file(model, weights, input_shapes) if ".py" in model else _from_zoo(model, weights, input_shapes)
+    from pcc.frontend.imported import is_model_file
+
+    if is_model_file(model):
+        return _from_model_file(model, weights, input_shapes)
+    return _from_factory(model, weights, input_shapes) if ".py" in model else _from_zoo(model, weights, input_shapes)
 
 
-def _from_zoo(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
+def _from_model_file(model: str, weights: str | None, input_shapes: Shapes) -> Source:
+    from pcc.frontend.inputs import library_name
+
+    if weights is not None:
+        raise PccError(f"--weights {weights} is for modules; {model} holds its weights")
+    if not Path(model).is_file():
+        raise PccError(f"model '{model}': there is no such file")
+    return Source(_short(library_name(Path(model).stem)), Path(model), _zeros(input_shapes) if input_shapes else None)
+
+
+def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
     from pcc.models import create, entry
 
     found = entry(model)
+    if isinstance(input_shapes, dict):
+        raise PccError(f"--input-shape {next(iter(input_shapes))}=...: {found.name} has one input, give its shape without a name")
     shapes = input_shapes or (found.input_shape,)
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != found.input_shape[1]:
         given = " and ".join(_shape_text(shape) for shape in shapes)
         raise PccError(f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W")
     module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None
-    return Source(_library_name(found.name), module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
+    return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
 
 
-def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, ...], ...]) -> Source:
+def _from_factory(model: str, weights: str | None, input_shapes: Shapes) -> Source:
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
+    from pcc.frontend.inputs import library_name
     from pcc.models.registry import OWN_WEIGHTS
 
     if weights in OWN_WEIGHTS:
@@ -62,18 +84,20 @@ def _from_file(model: str, weights: str | None, input_shapes: tuple[tuple[int, .
     module = load_factory(model).eval()
     if weights and weights != "none":
         load_weights(module, weights)
-    return Source(_library_name(model.rsplit(":", 1)[1]), module, _zeros(input_shapes))
+    return Source(_short(library_name(model.rsplit(":", 1)[1])), module, _zeros(input_shapes))
 
 
-def _library_name(name: str) -> str:
+def _short(name: str) -> str:
     if len(name) > MOST_LETTERS:
-        raise PccError(f"factory '{name[:20]}...' has {len(name)} letters: a network's name has at most {MOST_LETTERS}")
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("_0123456789-") or "model"
+        raise PccError(f"'{name[:20]}...' has {len(name)} letters: a network's name has at most {MOST_LETTERS}")
+    return name
 
 
-def _zeros(shapes: tuple[tuple[int, ...], ...]) -> tuple["torch.Tensor", ...]:
+def _zeros(shapes: Shapes) -> "tuple[torch.Tensor, ...] | dict[str, torch.Tensor]":
     import torch
 
+    if isinstance(shapes, dict):
+        return {name: torch.zeros(shape) for name, shape in shapes.items()}
     return tuple(torch.zeros(shape) for shape in shapes)
 
 

@@ -41,7 +41,7 @@ def export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPro
 def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator[None]:
     """The model's code and torch.export run in the block; whatever they raise becomes a `PccError`."""
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             yield
     except Exception as error:
         line = line_of_error(error)
@@ -50,7 +50,7 @@ def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception. What the model itself prints goes
     there, for standard output belongs to the caller."""
     level = logging.root.manager.disable

@@ -1,7 +1,10 @@
 """What a user hands in, as what the importer reads: an ``nn.Module`` whose parameters have values, and a tuple of tensors."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,11 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from pcc.errors import PccError
+
+
+def library_name(name: str) -> str:
+    """A name that files and C identifiers can have."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("_0123456789-") or "model"
 
 
 class Function(nn.Module):
@@ -45,7 +53,9 @@ def as_module(model: Any) -> nn.Module:
 
 
 def model_name(model: Any) -> str:
-    """A name for a library: the module's class or the function's name, in small letters; ``model`` where there is none."""
+    """A name for a library: the module's class, the function's or the file's name, in small letters; ``model`` where there is none."""
+    if isinstance(model, str | PathLike):
+        return library_name(Path(model).stem).lower()
     if isinstance(model, nn.Module) and not isinstance(model, GraphModule):
         return type(model).__name__.lower()
     name = getattr(model, "__name__", "")
@@ -63,7 +73,7 @@ def example_tensors(model: nn.Module, examples: Any) -> tuple[Tensor, ...]:
         examples = _in_order(model, examples)
     if not isinstance(examples, list | tuple):
         raise PccError(f"example inputs of type '{_type_name(examples)}': give tensors or NumPy arrays, in a tuple, list or dict")
-    return tuple(_tensor(position, example) for position, example in enumerate(examples))
+    return tuple(example_tensor(position, example) for position, example in enumerate(examples))
 
 
 def _in_order(model: nn.Module, examples: Mapping[Any, Any]) -> tuple[Any, ...]:
@@ -77,7 +87,7 @@ def _in_order(model: nn.Module, examples: Mapping[Any, Any]) -> tuple[Any, ...]:
     return bound.args
 
 
-def _tensor(position: int, example: Any) -> Tensor:
+def example_tensor(position: int, example: Any) -> Tensor:
     if isinstance(example, np.ndarray):
         try:
             example = torch.from_numpy(np.ascontiguousarray(example).copy())

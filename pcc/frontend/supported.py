@@ -4,13 +4,14 @@ import operator
 from math import prod
 from typing import TYPE_CHECKING
 
+import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
 from pcc.frontend.source_lines import line_of_node
 from pcc.ir import ops
 from pcc.ir.annotations import skips
-from pcc.ir.graph import is_constant, layer_name, shape_of
+from pcc.ir.graph import is_constant, layer_name, outputs, shape_of
 
 if TYPE_CHECKING:
     from pcc.passes.manager import PassEvent
@@ -28,6 +29,7 @@ def check_supported(graph_module: GraphModule) -> None:
 
     Nodes computed from constants alone are fine, whatever they are: fold-constants evaluates them.
     """
+    _check_constant_outputs(graph_module)
     left = [node for node in graph_module.graph.nodes if node.op == "call_function" and (_is_foreign(node) or _is_empty(node))]
     if left:
         raise PccError(f"pcc cannot compile {len(left)} operator{'s' if len(left) > 1 else ''} of this model: {'; '.join(map(_describe, left))}")
@@ -37,6 +39,15 @@ def refuse_unsupported(event: "PassEvent") -> None:
     """`check_supported` as an instrument of the pass manager: right after canonicalize, before later passes meet what they do not know."""
     if event.step.name == "canonicalize":
         check_supported(event.graph_module)
+
+
+def _check_constant_outputs(graph_module: GraphModule) -> None:
+    """`PccError` for an output that is known when compiling and that a library could not give: it has fp32 tensors of at least one number and dimension."""
+    for name, node in outputs(graph_module).items():
+        value = node.meta["val"]
+        if is_constant(node) and (value.dtype != torch.float32 or not value.dim() or not value.numel()):
+            kind = f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
+            raise PccError(f"output '{name}' is the same for every input, and {kind}: leave it out of the model's outputs")
 
 
 def _is_foreign(node: Node) -> bool:

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from pcc.errors import PccError
 from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import export
-from pcc.frontend.inputs import as_module
+from pcc.frontend.imported import ImportedModel, imported
+from pcc.frontend.inputs import as_module, example_tensors
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
@@ -46,6 +47,15 @@ def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], exam
     infer_all(graph_module, example_inputs)
     finish(graph_module)
     return graph_module
+
+
+def import_torch(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any) -> ImportedModel:
+    """A module, an exported program or a function as `import_model` gives it; ``examples`` as there, and there have to be some."""
+    if examples is None:
+        raise PccError("a module does not say what it takes: give example inputs")
+    module = as_module(model)
+    graph_module = import_module(module, example_tensors(module, examples))
+    return imported(graph_module, f"{type(module).__name__} (torch module)")
 
 
 def _check_fp32(module: nn.Module) -> None:

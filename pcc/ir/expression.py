@@ -97,7 +97,7 @@ def parse(text: str) -> Expr:
 def evaluate(expr: Expr, operands: Sequence[torch.Tensor]) -> torch.Tensor:
     """The value of an expression, in PyTorch; the result is a new tensor of the operands' common shape."""
     shape = torch.broadcast_shapes(*(operand.shape for operand in operands))
-    value = _evaluate(expr, operands)
+    value = value_of(expr, operands)
     return value.expand(shape).clone(memory_format=torch.contiguous_format)
 
 
@@ -152,21 +152,22 @@ def _signature(function: str) -> tuple[int, int]:
     return literals + 1, literals
 
 
-def _evaluate(expr: Expr, operands: Sequence[torch.Tensor]) -> torch.Tensor:
+def value_of(expr: Expr, operands: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The value of an expression in the shape that its operands give it; what is not read does not count."""
     match expr:
         case Operand(index):
             if index >= len(operands):
                 raise PccError(f"expression: operand x{index} of {len(operands)} operands")
             return operands[index]
         case Literal(value):
-            return torch.tensor(value, dtype=operands[0].dtype, device=operands[0].device)
+            return torch.full((), value, dtype=operands[0].dtype, device=operands[0].device)
         case Call(function, args) if function in _ARITHMETIC:
-            return _ARITHMETIC[function][1](*(_evaluate(arg, operands) for arg in args))
+            return _ARITHMETIC[function][1](*(value_of(arg, operands) for arg in args))
         case Call("pow", (base, Literal(exponent))):
-            return torch.pow(_evaluate(base, operands), exponent)
+            return torch.pow(value_of(base, operands), exponent)
     activated = as_activation(expr)
     assert activated is not None  # Call's constructor lets nothing else through
-    return activated[0](_evaluate(activated[1], operands))
+    return activated[0](value_of(activated[1], operands))
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class Decompose:
         packets = set(_COMPOSITES)
         table = {**get_decompositions(_COMPOSITES), _aten.full_like.default: _full_like, _aten.lerp.Scalar: _lerp}
         found = [node for node in graph_module.graph.nodes if getattr(node.target, "overloadpacket", None) in packets]
-        changed = [_take_apart(node, table) for node in found]
+        changed = [take_apart(node, table) for node in found]
         finish(graph_module)
         return PassResult(graph_module, any(changed))
 
@@ -52,7 +52,7 @@ def _lerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor
     return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
 
 
-def _take_apart(node: Node, table: dict[Any, Any]) -> bool:
+def take_apart(node: Node, table: dict[Any, Any]) -> bool:
     """Puts the operators that compute a node in its place; False if it is already simple."""
     operands = node.all_input_nodes
     mode = fake_mode(node.graph)

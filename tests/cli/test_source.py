@@ -33,7 +33,7 @@ def factory(tmp_path: Path) -> str:
 def test_zoo_model_with_random_weights() -> None:
     source = open_source("lenet5", "none", ())
     assert source.name == "lenet5"
-    assert tuple(source.example_inputs[0].shape) == (1, 1, 28, 28)
+    assert tuple(source.examples[0].shape) == (1, 1, 28, 28)
     assert source.labels == tuple("0123456789")
     assert source.preprocessing is not None
 
@@ -48,14 +48,14 @@ def test_preprocessing_follows_the_input_shape() -> None:
 def test_factory_keeps_the_weights_it_made(factory: str) -> None:
     source = open_source(factory, None, SHAPE)
     assert source.name == "make"
-    assert not source.module.training
-    assert source.module(source.example_inputs[0]).shape == (1, 5)
+    assert not source.model.training
+    assert source.model(source.examples[0]).shape == (1, 5)
 
 
 def test_checkpoint_of_a_factory(factory: str, tmp_path: Path) -> None:
-    state = {name: torch.full_like(value, 0.5) for name, value in open_source(factory, None, SHAPE).module.state_dict().items()}
+    state = {name: torch.full_like(value, 0.5) for name, value in open_source(factory, None, SHAPE).model.state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
-    module = open_source(factory, str(tmp_path / "w.safetensors"), SHAPE).module
+    module = open_source(factory, str(tmp_path / "w.safetensors"), SHAPE).model
     assert all((value == 0.5).all() for value in module.state_dict().values())
 
 
@@ -90,7 +90,7 @@ def test_weights_that_do_not_fit_name_the_keys(factory: str, tmp_path: Path) -> 
 
 
 def test_weights_with_nan_name_the_layer(factory: str, tmp_path: Path) -> None:
-    state = open_source(factory, None, SHAPE).module.state_dict()
+    state = open_source(factory, None, SHAPE).model.state_dict()
     state["3.weight"][2, 7] = float("nan")
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(PccError, match=r"3\.weight"):

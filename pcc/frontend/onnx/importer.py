@@ -1,0 +1,199 @@
+"""An ONNX model as a graph: its inputs get shapes, its nodes become calls one after the other, and what cannot be is one error that names all of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from pcc.errors import PccError, shortened
+from pcc.frontend.checkpoint import check_finite
+from pcc.frontend.export import quiet
+from pcc.frontend.imported import ImportedModel, imported
+from pcc.frontend.input_shapes import Declared, chosen_examples
+from pcc.frontend.onnx.data_types import torch_tensor, torch_type
+from pcc.frontend.onnx.emitter import Emitter, Refused, Value
+from pcc.frontend.onnx.names import has_weight, layer_of, node_name, unique
+from pcc.frontend.onnx.read import read_model
+from pcc.frontend.onnx.refused import REFUSED
+from pcc.frontend.onnx.rule import apply
+from pcc.frontend.onnx.rules import TABLE
+from pcc.ir.graph import OUTPUT_NAMES, finish
+
+DOMAINS = ("", "ai.onnx")
+"""The operators of ONNX itself."""
+
+OPSETS = range(7, 100)
+"""Before 7 operators broadcast by rules of their own."""
+
+
+def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None) -> ImportedModel:
+    """The graph of an ONNX file, see `import_model`. Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import."""
+    parsed, name = read_model(model, without_rule)
+    inputs = [value for value in parsed.graph.inputs if not value.is_initializer()]
+    try:
+        declared = [Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)]
+    except Refused as error:
+        raise PccError(f"model {name}: {error}") from None
+    graph_module = build_graph(parsed, name, chosen_examples(declared, examples, f"model {name}"))
+    for key, value in (*graph_module.named_buffers(),):
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise PccError(f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to fp32 first")
+    check_finite(graph_module)
+    producer = f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}" if parsed.producer_name else ""
+    return imported(graph_module, f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})", tuple(one.name for one in declared))
+
+
+def without_rule(operator: str) -> bool:
+    """Whether pcc knows nothing of an operator, not even why it refuses it."""
+    return operator not in TABLE and operator not in REFUSED and operator != "If"
+
+
+def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> GraphModule:
+    """The graph for inputs of the examples' shapes and types. `PccError` that lists every node that cannot be imported."""
+    with quiet():  # PyTorch logs what it raises while shapes are inferred
+        return _Import(model, name).run([value for value in model.graph.inputs if not value.is_initializer()], examples)
+
+
+def opset_of(model: ir.Model) -> int:
+    return max((version for domain, version in model.opset_imports.items() if domain in DOMAINS), default=1)
+
+
+def _sizes(value: ir.Value) -> tuple[int | str, ...] | None:
+    """An input's declared sizes: a number, or the name of one that is open (``?`` without); None if not even their count is declared."""
+    if value.shape is None:
+        return None
+    return tuple(size if isinstance(size, int) and size > 0 else str(getattr(size, "value", None) or "?") for size in value.shape)
+
+
+def _type(value: ir.Value) -> torch.dtype:
+    if value.type is not None and not isinstance(value.type, ir.TensorType):
+        raise Refused(f"its input '{value.name}' is no tensor; pcc compiles models whose inputs are tensors")
+    return torch_type(value.dtype) if value.dtype is not None else torch.float32
+
+
+class _Import:
+    """One model on its way."""
+
+    def __init__(self, model: ir.Model, name: str) -> None:
+        self.model, self.name = model, name
+        self.emit = Emitter()
+        self.opset = opset_of(model)
+        self.values: dict[ir.Value, Value] = {}
+        self.problems: list[str] = []
+        self.failed: set[ir.Value] = set()
+        """What could not be computed, or reads what could not."""
+        self.layers: set[str] = set()
+
+    def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> GraphModule:
+        if self.opset not in OPSETS:
+            raise PccError(f"model {self.name} has opset {self.opset}: pcc reads opset {OPSETS[0]} and later; onnx.version_converter makes them newer")
+        self.emit.opset = self.opset
+        for value, name, example in zip(inputs, unique([value.name or "input" for value in inputs]), examples, strict=True):
+            self.values[value] = self.emit.input(name, example)
+        self.graph(self.model.graph)
+        missing = [value.name for value in self.model.graph.outputs if value not in self.values and value not in self.failed]
+        if missing and not self.problems:
+            raise PccError(f"model {self.name} is damaged: nothing computes its output '{missing[0]}'")
+        if self.problems:
+            count = len(self.problems)
+            raise PccError(f"pcc cannot compile {count} operator{'s' if count > 1 else ''} of this model: {'; '.join(self.problems)}")
+        if not self.model.graph.outputs:
+            raise PccError(f"model {self.name} has no outputs")
+        graph_module = self.emit.finish([self.values[value] for value in self.model.graph.outputs])
+        graph_module.meta[OUTPUT_NAMES] = tuple(unique([value.name or "output" for value in self.model.graph.outputs]))
+        finish(graph_module)
+        return graph_module
+
+    def graph(self, graph: ir.Graph) -> None:
+        """Computes a graph's values, or a branch's."""
+        for value in graph.initializers.values():
+            if value.const_value is None:
+                raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
+            try:
+                self.values[value] = self.emit.called(torch_tensor(value.const_value), value.name or "constant")
+            except Refused as error:
+                raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
+            except Exception as error:  # external data that is too short, raw data of another length
+                raise PccError(f"model {self.name} is damaged: the numbers of '{value.name}' cannot be read") from error
+        for node in graph:
+            self.node(node)
+
+    def node(self, node: ir.Node) -> None:
+        layer = self.layer(node)
+        missing = [value for value in node.inputs if value is not None and value not in self.values]
+        unknown = [value for value in missing if value not in self.failed]
+        try:
+            if node.domain not in DOMAINS:
+                raise Refused(f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without another runtime's optimisations")
+            if node.op_type in REFUSED:
+                raise Refused(REFUSED[node.op_type])
+            if without_rule(node.op_type):
+                raise Refused("pcc does not know it: export the model with an older opset, which spells it with simpler operators, or end it before")
+            if unknown:
+                raise Refused(f"nothing computes its input '{unknown[0].name}'")
+            if not missing:
+                return self.compute(node, layer)
+        except Refused as error:
+            self.problems.append(f"{node.op_type} (layer {layer}: {error})")
+        except PccError as error:
+            self.problems.append(f"{node.op_type} (layer {layer}: {error})")
+        except (MemoryError, RecursionError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # PyTorch's for shapes and types that do not fit
+            self.problems.append(f"{node.op_type} (layer {layer}: {shortened((str(error).strip() or type(error).__name__).split(chr(10), 1)[0], 200)})")
+        self.failed.update(node.outputs)
+
+    def compute(self, node: ir.Node, layer: str) -> None:
+        if node.op_type == "If":
+            return self.branch(node)
+        emit = self.emit
+        emit.layer, emit.kind, emit.name = layer, node.op_type, node_name(node, layer)
+        emit.used = tuple(bool(value.uses()) or value.is_graph_output() for value in node.outputs)
+        inputs = [None if value is None else self.values[value] for value in node.inputs]
+        attributes = {attribute.name: _attribute(attribute) for attribute in node.attributes.values()}
+        results = apply(TABLE[node.op_type], emit, inputs, attributes)
+        for place, value in enumerate(node.outputs):
+            result = results[place] if place < len(results) else None
+            if result is not None:
+                self.values[value] = emit.called(result, value.name or emit.name) if isinstance(result, Tensor) else result
+            elif emit.used[place]:
+                raise Refused(f"its output {place} is used")
+
+    def branch(self, node: ir.Node) -> None:
+        """An If whose condition is known is the branch it takes."""
+        condition = None if node.inputs[0] is None else self.values[node.inputs[0]]
+        if not isinstance(condition, Tensor):
+            raise Refused("what it computes next depends on the values of the model's input; pcc compiles models whose operators are always the same")
+        taken = node.attributes["then_branch" if bool(condition) else "else_branch"].as_graph()
+        before = len(self.problems)
+        self.graph(taken)
+        for inner, outer in zip(taken.outputs, node.outputs, strict=True):
+            if inner in self.values:
+                self.values[outer] = self.values[inner]
+            else:
+                self.failed.add(outer)
+                if len(self.problems) == before:
+                    raise Refused(f"nothing computes '{inner.name}' in the branch it takes")
+
+    def layer(self, node: ir.Node) -> str:
+        """A layer with a weight has a name of its own."""
+        layer = layer_of(node)
+        if not has_weight(node):
+            return layer
+        free, number = layer, 1
+        while free in self.layers:
+            number += 1
+            free = f"{layer}_{number}"
+        self.layers.add(free)
+        return free
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    if attribute.is_ref():
+        raise Refused(f"the attribute {attribute.name} refers to a function's")
+    return attribute.value

@@ -1,0 +1,99 @@
+"""An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external data in its own folder."""
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx.inliner import inline_selected_functions
+from onnx_ir.passes.common import InlinePass
+
+from pcc.errors import PccError
+from pcc.files import read_limited
+from pcc.frontend.export import quiet
+
+LARGEST = 2**31
+"""Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
+
+
+def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False) -> tuple[ir.Model, str]:
+    """The model and what to call it in errors. Operators for which ``without_rule`` is true are replaced by the nodes that the specification defines
+    them by, where it does (Attention, RotaryEmbedding, ...). `PccError` for a file that is damaged, cyclic, or reads what lies outside of its folder."""
+    if isinstance(model, onnx.ModelProto):
+        name, folder = "the ONNX model", None
+        proto = model
+    else:
+        path = Path(model)
+        name, folder = f"'{path.name}'", path.absolute().parent
+        content = read_limited(path, "model", LARGEST)
+        try:
+            proto = onnx.ModelProto.FromString(content)
+        except (DecodeError, ValueError) as error:
+            raise PccError(f"model '{path}' is no ONNX file, or it is damaged") from error
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise PccError(f"model {name} is no ONNX model, or it is damaged: it has no {'operator set' if proto.HasField('graph') else 'graph'}")
+    try:
+        with quiet():  # onnx-ir logs what it finds wrong
+            parsed = ir.from_proto(_spelled_out(proto, without_rule))
+        _check_names(parsed)
+        for tensor in _external(parsed):
+            _stay_inside(tensor, folder, name)
+        parsed = InlinePass()(parsed).model
+        parsed.graph.sort()
+    except PccError:
+        raise
+    except Exception as error:  # onnx-ir checks little of what a damaged file may hold
+        raise PccError(f"model {name} is damaged: {_first_line(error)}") from error
+    return parsed, name
+
+
+def _check_names(model: ir.Model) -> None:
+    """Names are text: protobuf hands on other bytes as they are."""
+    for node in model.graph:
+        names = [node.name, node.op_type, node.domain, *(value.name for value in (*node.inputs, *node.outputs) if value is not None)]
+        if any(isinstance(name, bytes) for name in (*names, *node.attributes, *node.metadata_props.values())):
+            raise ValueError("a name is no text")
+    if any(isinstance(value.name, bytes) for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())):
+        raise ValueError("a name is no text")
+
+
+def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) -> onnx.ModelProto:
+    operators = {node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx") and without_rule(node.op_type)}
+    if not operators:
+        return proto
+    try:
+        return inline_selected_functions(proto, [("", operator) for operator in sorted(operators)], inline_schema_functions=True)
+    except Exception:  # onnx has to know the types of their inputs, and does not always
+        return proto
+
+
+def _external(model: ir.Model) -> list[ir.ExternalTensor]:
+    """All tensors whose numbers lie in other files."""
+    found = []
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    for top in graphs:
+        for graph in (top, *(part for part in top.subgraphs())):
+            found += [value.const_value for value in graph.initializers.values() if isinstance(value.const_value, ir.ExternalTensor)]
+            for node in graph:
+                for attribute in node.attributes.values():
+                    values = attribute.value if isinstance(attribute.value, list | tuple) else [attribute.value]
+                    found += [value for value in values if isinstance(value, ir.ExternalTensor)]
+    return found
+
+
+def _stay_inside(tensor: ir.ExternalTensor, folder: Path | None, name: str) -> None:
+    """Points external data at the model's folder; `PccError` where it would be read elsewhere, through links too."""
+    location = PurePosixPath(str(tensor.location))
+    if folder is None:
+        raise PccError(f"tensor '{tensor.name}' lies in a file '{location}' of its own: give pcc the model's path")
+    target = (folder / location).resolve()
+    if location.is_absolute() or ".." in location.parts or not target.is_relative_to(folder.resolve()):
+        raise PccError(f"model {name}: tensor '{tensor.name}' lies outside of the model's folder, at '{location}'")
+    if not target.is_file():
+        raise PccError(f"model {name}: there is no file '{location}' with the tensor '{tensor.name}' beside it")
+    tensor.base_dir = folder
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

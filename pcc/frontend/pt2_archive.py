@@ -1,0 +1,105 @@
+"""The archive that ``torch.export.save`` writes, read without unpickling anything: the graph is JSON, the weights are plain numbers.
+
+``torch.export.load`` unpickles example inputs and odd weights, evaluates symbolic expressions and runs code of guards, all from the file. Here a weight is
+taken only as raw numbers; example inputs, guards and expressions are not read at all.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcc.errors import PccError
+
+LARGEST = 2**34
+"""Bytes of what an archive holds."""
+
+SCHEMA = 8
+"""The version of the graph's format: PyTorch 2.5 to 2.13 write it."""
+
+TYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+"""By the numbers that archives have for them."""
+
+
+class Archive:
+    """An open archive: its program, and its tensors by name."""
+
+    def __init__(self, zipped: zipfile.ZipFile, path: Path) -> None:
+        self.zipped, self.path = zipped, path
+        entries = zipped.infolist()
+        if sum(entry.file_size for entry in entries) > LARGEST:
+            raise PccError(f"model '{path}' holds more than {LARGEST:,} bytes")
+        self.root = entries[0].filename.split("/", 1)[0] if entries else ""
+        names = {entry.filename.removeprefix(f"{self.root}/") for entry in entries}
+        models = sorted(name for name in names if name.startswith("models/") and name.endswith(".json"))
+        if len(models) != 1:
+            raise PccError(f"model '{path}' holds {len(models)} programs; pcc reads an archive of torch.export.save, which has one")
+        self.model = models[0].removeprefix("models/").removesuffix(".json")
+        self.program = self._json(models[0])
+        version = self.program["schema_version"]["major"]
+        if version != SCHEMA:
+            raise PccError(f"model '{path}' has version {version} of the format, pcc reads version {SCHEMA}: save it with PyTorch {torch.__version__}")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by name."""
+        found = self._tensors("data/weights/", f"data/weights/{self.model}_weights_config.json")
+        return found | self._tensors("data/constants/", f"data/constants/{self.model}_constants_config.json")
+
+    def _tensors(self, folder: str, config: str) -> dict[str, Tensor]:
+        return {name: self._tensor(name, folder, entry) for name, entry in self._json(config)["config"].items()}
+
+    def _tensor(self, name: str, folder: str, entry: Mapping[str, Any]) -> Tensor:
+        if entry["use_pickle"] or not entry["tensor_meta"]:
+            raise PccError(f"model '{self.path}': refused, reading '{name}' would run code stored in the file; save a model with plain tensors")
+        meta = entry["tensor_meta"]
+        if meta["dtype"] not in TYPES or meta["layout"] != 7:
+            raise PccError(f"model '{self.path}': '{name}' is no dense tensor of real numbers")
+        kind = TYPES[meta["dtype"]]
+        size, stride = ([int(part["as_int"]) for part in meta[key]] for key in ("sizes", "strides"))
+        offset = int(meta["storage_offset"]["as_int"])
+        if min([*size, *stride, offset], default=0) < 0 or len(size) != len(stride):
+            raise ValueError("negative sizes")
+        content = bytearray(self._bytes(folder + entry["path_name"]))
+        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if prod(size) else -1
+        if (last + 1) * kind.itemsize > len(content):
+            raise ValueError(f"the numbers of {name} end early")
+        if not prod(size):
+            return torch.zeros(size, dtype=kind)
+        return torch.frombuffer(content, dtype=kind, count=len(content) // kind.itemsize).as_strided(size, stride, offset)
+
+    def _bytes(self, name: str) -> bytes:
+        return self.zipped.read(f"{self.root}/{name}")
+
+    def _json(self, name: str) -> Any:
+        return json.loads(self._bytes(name))
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """An archive, closed when the block ends. Whatever is wrong with it in the block is a `PccError`."""
+    if not path.is_file():
+        raise PccError(f"model '{path}': there is no such file")
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            yield Archive(zipped, path)
+    except PccError:
+        raise
+    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
+        raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged") from error

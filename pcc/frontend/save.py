@@ -1,0 +1,67 @@
+"""Graphs go out again: as ONNX, as an archive of ``torch.export.save``, as a file of weights."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Node
+
+from pcc.errors import PccError
+from pcc.frontend.export import quiet
+from pcc.frontend.imported import ImportedModel
+from pcc.ir.graph import outputs
+
+OPSET = 18
+"""Of the ONNX files: ONNX Runtime 1.14 and later read it."""
+
+
+def save_onnx(model: ImportedModel, path: Path) -> None:
+    """An ONNX file with the weights in it, by PyTorch's exporter; inputs and outputs are called as the model calls them."""
+    names = {"input_names": [taken.name for taken in model.inputs], "output_names": list(model.outputs)}
+    program = _exported(model)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(program, f=str(path), dynamo=True, external_data=False, verbose=False, opset_version=OPSET, **names)  # type: ignore[arg-type]
+
+
+def save_pt2(model: ImportedModel, path: Path) -> None:
+    torch.export.save(_exported(model), path)
+
+
+def save_weights(model: ImportedModel, path: Path) -> None:
+    """The graph's constants under their names. Those of layers are called as the model calls them."""
+    save_file({name: value.detach().contiguous().clone() for name, value in model.graph.named_buffers()}, path)
+
+
+WRITERS: dict[str, Callable[[ImportedModel, Path], None]] = {".onnx": save_onnx, ".pt2": save_pt2, ".safetensors": save_weights}
+"""By suffix."""
+
+
+def writer_for(path: Path) -> Callable[[ImportedModel, Path], None]:
+    """`PccError` for a suffix that nothing writes."""
+    if path.suffix.lower() not in WRITERS:
+        raise PccError(f"'{path}': give a file that ends in {', '.join(WRITERS)}")
+    return WRITERS[path.suffix.lower()]
+
+
+def _exported(model: ImportedModel) -> ExportedProgram:
+    with quiet(), torch.no_grad():
+        return torch.export.export(_returning(model), tuple(torch.zeros(taken.shape) for taken in model.inputs), strict=False)
+
+
+def _returning(model: ImportedModel) -> GraphModule:
+    """The graph as a module that returns what its outputs are called: one value alone, ``output_0``, ... as a tuple, others as a dict."""
+    graph = Graph()
+    copied: dict[Node, Node] = {}
+    for node in model.graph.graph.nodes:
+        if node.op != "output":
+            copied[node] = graph.node_copy(node, lambda operand: copied[operand])
+    results = {name: copied[node] for name, node in outputs(model.graph).items()}
+    if len(results) == 1:
+        graph.output(next(iter(results.values())))
+    else:
+        graph.output(tuple(results.values()) if all(name.startswith("output_") for name in results) else results)
+    return GraphModule(model.graph, graph)

@@ -1,0 +1,124 @@
+"""spell-out: pcc's operators become plain ATen operators again, for those who read the graph with other tools."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
+
+from pcc.ir import expression as language
+from pcc.ir.activation import Activation
+from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, rewrite, shape_of
+from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PATTERN_CONV2D, POOL2D, RESIZE2D, SOFTMAX, fkw_of
+from pcc.passes.decompose import take_apart
+from pcc.sparsity import fkw
+
+
+@dataclass(frozen=True)
+class SpellOut:
+    """Takes fused and packed operators apart: convolution, residual and activation become calls of their own, packed weights dense ones."""
+
+    name: ClassVar[str] = "spell-out"
+    exact: ClassVar[bool] = True
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        changed = False
+        for node in list(graph_module.graph.nodes):
+            if node.target is PATTERN_CONV2D:
+                _unpack(node)
+            elif node.target is RESIZE2D:
+                _resize(node)
+            if node.target in _SPELLED:
+                changed |= take_apart(node, _SPELLED)
+        finish(graph_module)
+        return PassResult(graph_module, changed)
+
+
+def _unpack(node: Node) -> None:
+    """The packed convolution becomes the dense one that it is."""
+    given = arguments(node)
+    arrays = [constant(given[name]) for name in ("weight", "patterns", "reorder", "offset", "index", "kernel_stride")]
+    packed = fkw_of(*arrays, given["shape"], given["filter_group"], given["groups"])
+    weight = add_constant(node, f"{layer_name(node)}.weight", torch.from_numpy(fkw.unpack(packed)))
+    settings = [given[name] for name in ("bias", "residual", "stride", "padding", "dilation", "groups", "activation")]
+    rewrite(node, CONV2D, (given["x"], weight, *settings))
+
+
+def _resize(node: Node) -> None:
+    """Interpolation as ``F.interpolate`` calls it, which exporters know: to a size, or by factors that also place the samples."""
+    given = arguments(node)
+    size, scales = list(given["size"]), given["scales"]
+    options = () if given["mode"] == "nearest" else (given["align_corners"],)
+    upsample: Any = getattr(torch.ops.aten, f"upsample_{given['mode']}2d")
+    if scales is None:
+        rewrite(node, upsample.vec, (given["x"], size, *options, None))
+    elif size == [int(have * factor) for have, factor in zip(shape_of(given["x"])[2:], scales, strict=True)]:
+        rewrite(node, upsample.vec, (given["x"], None, *options, list(scales)))
+    else:
+        rewrite(node, upsample.default, (given["x"], size, *options, *scales))
+
+
+def _finished(value: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+    return Activation.parse(activation)(value if residual is None else value + residual)
+
+
+def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
+    top, left, bottom, right = padding
+    return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+) -> Tensor:
+    even = padding[:2] == padding[2:]
+    value = F.conv2d(x if even else _padded(x, padding), weight, bias, stride, padding[:2] if even else 0, dilation, groups)
+    return _finished(value, residual, activation)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    return _finished(F.linear(x, weight, bias), residual, activation)
+
+
+def _pool2d(
+    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+) -> Tensor:
+    if padding[:2] == padding[2:] and all(2 * before <= taps for before, taps in zip(padding, kernel, strict=False)):
+        if mode == "max":
+            return F.max_pool2d(x, kernel, stride, padding[:2], dilation, ceil_mode)
+        return F.avg_pool2d(x, kernel, stride, padding[:2], ceil_mode, count_include_pad)
+    if mode == "max":
+        return F.max_pool2d(_padded(x, padding, -torch.inf), kernel, stride, 0, dilation, ceil_mode)
+    means = F.avg_pool2d(_padded(x, padding), kernel, stride, 0, ceil_mode)
+    if count_include_pad:
+        return means
+    ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
+    return means / F.avg_pool2d(_padded(ones, padding), kernel, stride, 0, ceil_mode)
+
+
+def _elementwise(xs: list[Tensor], expression: str) -> Tensor:
+    value = language.value_of(language.parse(expression), xs)
+    shape = torch.broadcast_shapes(*(x.shape for x in xs))
+    return value if value.shape == shape else value.expand(shape)
+
+
+_SPELLED: dict[Any, Callable[..., Any]] = {
+    CONV2D: _conv2d,
+    LINEAR: _linear,
+    POOL2D: _pool2d,
+    CONCAT: torch.cat,
+    SOFTMAX: lambda x, dim, log: torch.log_softmax(x, dim) if log else torch.softmax(x, dim),
+    ELEMENTWISE: _elementwise,
+}
+"""Each of pcc's operators in PyTorch's words."""

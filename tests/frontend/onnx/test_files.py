@@ -1,0 +1,153 @@
+"""Files that are damaged, hostile or not for pcc: one line, whatever they hold."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from pcc.errors import PccError
+from pcc.frontend.imported import import_model
+from pcc.ir.verify import relative_error, run_graph
+from tests.frontend.onnx.models import export, model, run_onnxruntime, weight
+from tests.nets import make
+
+
+def refusal(source: Path | onnx.ModelProto) -> str:
+    with pytest.raises(PccError) as caught:
+        import_model(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def external(tmp_path: Path, location: str, length: int | None = None) -> Path:
+    """A model whose one weight lies in another file."""
+    made = model("agraph (float[2,3] x) => (float[2,4] y) { y = MatMul (x, w) }")
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    if length is not None:
+        tensor.external_data.add(key="length", value=str(length))
+    made.graph.initializer.append(tensor)
+    path = tmp_path / "model" / "net.onnx"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def test_external_data_beside_the_model(tmp_path: Path) -> None:
+    path = external(tmp_path, "weights/w.bin")
+    (path.parent / "weights").mkdir()
+    (path.parent / "weights/w.bin").write_bytes(weight(3, 4).tobytes())
+    x = torch.randn(2, 3)
+    assert relative_error(run_graph(import_model(path).graph, (x,)), run_onnxruntime(path, (x,))) < 1e-6
+    (path.parent / "weights/w.bin").write_bytes(b"short")
+    assert "the numbers of 'w' cannot be read" in refusal(path)
+    assert "give pcc the model's path" in refusal(onnx.load(path, load_external_data=False))
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "link.bin", "folder/secret.bin", "missing.bin", "sub/../../secret.bin"])
+def test_external_data_stays_in_its_folder(location: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.bin").write_bytes(weight(3, 4).tobytes())
+    path = external(tmp_path, location)
+    os.symlink(tmp_path / "secret.bin", path.parent / "link.bin")
+    os.symlink(tmp_path, path.parent / "folder")
+    assert ("there is no file" if location == "missing.bin" else "lies outside of the model's folder") in refusal(path)
+
+
+def node(operator: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs, outputs, **attributes)
+
+
+def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, sizes: tuple[object, ...] = (1, 3, 4, 4)) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "net", [value("x", TensorProto.FLOAT, sizes)], [value("y", TensorProto.FLOAT, None)], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (built(node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]), node("Add", ["a", "x"], ["y"])), "is damaged"),
+        (built(node("Relu", ["gone"], ["y"])), "nothing computes its input 'gone'"),
+        (built(node("Relu", ["x"], ["z"])), "nothing computes its output 'y'"),
+        (built(node("Conv", ["x", "w"], ["y"]), weights={"w": weight(2, 5, 1, 1)}), "1 operator of this model: Conv"),
+        (built(node("Conv", ["x"], ["y"])), "1 operator of this model: Conv"),
+        (built(node("Conv", ["x", "w"], ["y"], pads=[1, 1]), weights={"w": weight(2, 3, 1, 1)}), r"pads=\[1, 1\] for 2 spatial axes"),
+        (built(node("Conv", ["x", "w"], ["y"], pads=[-9] * 4), weights={"w": weight(2, 3, 1, 1)}), "1 operator of this model: Conv"),
+        (built(node("Relu", ["x"], ["y"], slope=1.0)), r"attribute slope=1\.0"),
+        (built(node("Relu", ["x", "x", "x"], ["y"])), "3 inputs, where it has 1 at most"),
+        (built(node("Tile", ["x", "n"], ["y"]), weights={"n": np.array([1 << 20, 1 << 20, 1, 1], np.int64)}), "larger than any that pcc computes"),
+        (built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([1 << 40], np.int64)}), "larger than any that pcc computes"),
+        (built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([-4], np.int64)}), "larger than any|1 operator"),
+        (built(node("Range", ["a", "b", "c"], ["y"]), weights={k: np.array(v, np.int64) for k, v in zip("abc", (0, 1 << 50, 1), strict=True)}), "larger"),
+        (built(node("Reshape", ["x", "n"], ["y"]), weights={"n": np.array([7, -1], np.int64)}), "1 operator of this model: Reshape"),
+        (built(node("Relu", ["x"], ["y"]), sizes=(1, 3, -4, 4)), r"open: x \(1, 3, \?, 4\)"),
+        (built(node("QLinearConv", ["x"] * 8, ["y"])), "export the network before it is quantised"),
+        (built(node("QuantizeLinear", ["x", "s"], ["y"]), weights={"s": weight(1)}), "export the network before it is quantised"),
+        (built(node("NonZero", ["x"], ["y"])), "computed from the model's input"),
+        (built(node("RandomNormalLike", ["x"], ["y"])), "random numbers"),
+        (built(node("Loop", ["x"], ["y"])), "its loops unrolled"),
+        (built(node("Frobnicate", ["x"], ["y"])), "Frobnicate .*pcc does not know it"),
+        (built(helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")), "of the domain 'com.microsoft'"),
+        (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=99)), "element type 99"),
+        (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=8)), "elements of type STRING"),
+        (built(node("MaxPool", ["x"], ["z", "y"], kernel_shape=[2, 2])), "the indices of max pooling are used"),
+    ],
+)
+def test_models_that_cannot_be(made: onnx.ModelProto, words: str) -> None:
+    import re
+
+    assert re.search(words, text := refusal(made)), text
+
+
+def test_all_that_cannot_be_imported_is_named() -> None:
+    nodes = [node("Frobnicate", ["x"], ["a"]), node("Relu", ["a"], ["b"]), node("Unique", ["b"], ["c"]), node("Relu", ["c"], ["y"], slope=2.0)]
+    text = refusal(built(*nodes))
+    assert text.startswith("pcc cannot compile 2 operators of this model: Frobnicate (layer ")
+    assert "; Unique (layer " in text
+
+
+def test_other_types_are_refused() -> None:
+    half = built(node("Add", ["x", "h"], ["y"]), weights={"h": np.ones(4, np.float16)})
+    half.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    assert "its input 'x' is float16" in refusal(half)
+    double = built(node("Cast", ["x"], ["a"], to=11), node("Mul", ["a", "d"], ["b"]), node("Cast", ["b"], ["y"], to=1), weights={"d": np.ones((4, 4))})
+    assert "'d' is float64: pcc compiles fp32 models" in refusal(double)
+    infinite = built(node("Add", ["x", "w"], ["y"]), weights={"w": np.array([1, np.inf, 0, np.nan], np.float32)})
+    assert "weights are not finite: w (1 NaN, 1 Inf of 4)" in refusal(infinite)
+
+
+def test_old_opsets() -> None:
+    made = built(node("Relu", ["x"], ["y"]))
+    made.opset_import[0].version = 6
+    assert "has opset 6: pcc reads opset 7 and later" in refusal(made)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07", b"\x00" * 100])
+def test_files_that_are_no_models(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    assert "net.onnx" in refusal(tmp_path / "net.onnx")
+
+
+def test_bits_that_flip_and_files_that_end(tmp_path: Path) -> None:
+    net, inputs = make("squeeze_excite")
+    content = export(net, inputs, tmp_path / "whole.onnx", dynamo=False, opset=13).read_bytes()
+    generator = random.Random(3)
+    path = tmp_path / "net.onnx"
+    refusals = []
+    for trial in range(60):
+        damaged = bytearray(content[: generator.randrange(len(content))] if trial % 3 == 0 else content)
+        for _ in range(generator.choice((1, 8, 40)) if trial % 3 else 0):
+            damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            import_model(path)
+        except PccError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 30
+    assert not [text for text in refusals if "\n" in text]

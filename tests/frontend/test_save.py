@@ -1,0 +1,98 @@
+"""Export: other tools compute what the graph computes, and pcc reads it back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pcc.errors import PccError
+from pcc.exporter import export_model
+from pcc.frontend.imported import import_model
+from pcc.frontend.save import save_onnx
+from pcc.ir.graph import layer_name
+from pcc.ir.verify import relative_error, run_graph
+from pcc.passes.manager import PassManager
+from pcc.passes.pipeline import parse_pipeline
+from pcc.passes.spell_out import SpellOut
+from tests.frontend.onnx.models import run_onnxruntime
+from tests.nets import NETS, make, settle
+
+FUSED = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels"
+
+
+@pytest.mark.parametrize("pipeline", ["", FUSED])
+@pytest.mark.parametrize("name", NETS)
+def test_the_round_trip(name: str, pipeline: str, tmp_path: Path) -> None:
+    net, inputs = make(name)
+    result = net(*inputs)
+    expected = tuple(result.values()) if isinstance(result, dict) else (result,)
+    for suffix in (".onnx", ".pt2"):
+        made, _ = export_model(net, inputs, out=tmp_path / f"net{suffix}", pipeline=pipeline)
+        assert not [node for node in made.graph.graph.nodes if str(node.target).startswith("pcc.")]
+        back = import_model(tmp_path / f"net{suffix}")
+        assert relative_error(run_graph(back.graph, inputs), expected) < 1e-5
+        assert (back.inputs, back.outputs) == (made.inputs, made.outputs)
+    assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), expected) < 1e-5
+
+
+def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:
+    net, inputs = make("residual")
+    first = net.get_submodule("second.0.0")
+    first.weight.data[::2] = 0
+    norm = net.get_submodule("second.0.1")
+    norm.bias.data[::2] = norm.running_mean.data[::2] = 0
+    made, _ = export_model(net, inputs, out=tmp_path / "net.onnx")
+    export_model(net, inputs, out=tmp_path / "net.safetensors")
+    weights = load_file(tmp_path / "net.safetensors")
+    assert weights["second.0.0.weight"].shape == (8, 8, 3, 3)
+    assert weights["second.1.weight"].shape == (16, 8, 3, 3)
+    assert weights.keys() == dict(made.graph.named_buffers()).keys()
+    assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), (net(*inputs),)) < 1e-5
+    names = [layer_name(node) for node in import_model(tmp_path / "net.onnx").graph.graph.nodes if "conv2d" in str(node.target)]
+    assert "second.0.0" in names
+
+
+def test_packed_weights_become_dense(tmp_path: Path) -> None:
+    net = settle(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)))
+    x = torch.randn(1, 8, 20, 20)
+    imported = import_model(net, x)
+    pruned = "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},reorder-kernels,select-kernels{processor=intel-avx512}"
+    graph = PassManager(parse_pipeline(pruned))(imported.graph).graph_module
+    assert [node for node in graph.graph.nodes if str(node.target) == "pcc.pattern_conv2d.default"]
+    expected = run_graph(graph, (x,))
+    graph = PassManager([SpellOut()])(graph).graph_module
+    save_onnx(replace(imported, graph=graph), tmp_path / "net.onnx")
+    assert relative_error(run_onnxruntime(tmp_path / "net.onnx", (x,)), expected) < 1e-5
+
+
+class Pools(nn.Module):
+    """What pcc's pooling and interpolation can and PyTorch's cannot: uneven padding, factors beside rounded sizes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        padded = nn.functional.pad(x, (0, 1, 1, 0))
+        counted = nn.functional.avg_pool2d(padded, 3, 2)
+        resized = nn.functional.interpolate(x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=False)
+        return counted, nn.functional.max_pool2d(x, 3, 2, ceil_mode=True), resized, nn.functional.interpolate(x, scale_factor=2.5)
+
+
+def test_poolings_and_interpolations(tmp_path: Path) -> None:
+    x = torch.randn(1, 3, 10, 9)
+    export_model(Pools(), x, out=tmp_path / "net.onnx")
+    assert relative_error(run_onnxruntime(tmp_path / "net.onnx", (x,)), Pools()(x)) < 1e-5
+    export_model(Pools(), x, out=tmp_path / "net.pt2")
+    assert relative_error(run_graph(import_model(tmp_path / "net.pt2").graph, (x,)), Pools()(x)) < 1e-5
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    net, inputs = make("concat")
+    with pytest.raises(PccError, match=r"give a file that ends in .onnx, .pt2, .safetensors"):
+        export_model(net, inputs, out=tmp_path / "net.tflite")
+    with pytest.raises(PccError, match="plan-memory works on the kernel program"):
+        export_model(net, inputs, out=tmp_path / "net.onnx", pipeline="canonicalize,plan-memory")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PccError, match="cannot write"):
+        export_model(net, inputs, out=tmp_path / "file" / "net.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -1,0 +1,32 @@
+"""ONNX's own tests of its operators: none is wrong, and what is claimed passes."""
+
+from collections import Counter
+
+import pytest
+
+from pcc.frontend.onnx.rules import TABLE
+from tools.onnx_nodes import run_tests
+
+UNTESTED = {"Scatter", "Upsample"}
+"""Operators of old opsets, which ONNX's tests have no more, or only in models of opset 6 and before."""
+
+
+@pytest.mark.slow
+def test_none_is_wrong() -> None:
+    outcomes = list(run_tests())
+    assert [outcome for outcome in outcomes if outcome.verdict in ("wrong", "crashed")] == []
+    passed = Counter(outcome.operator for outcome in outcomes if outcome.verdict == "passed")
+    assert passed.total() >= 1290
+    assert {operator for operator in TABLE if not passed[operator]} <= UNTESTED
+
+
+@pytest.mark.parametrize("pattern", ["test_(conv|gemm|batchnorm|maxpool|averagepool)", "test_(resize|pad_|slice|softmax)"])
+def test_some_operators(pattern: str) -> None:
+    outcomes = list(run_tests(pattern))
+    assert [outcome for outcome in outcomes if outcome.verdict in ("wrong", "crashed")] == []
+    assert sum(outcome.verdict == "passed" for outcome in outcomes) > 20
+
+
+def test_compiled_libraries_agree() -> None:
+    outcomes = list(run_tests("^test_(conv_with_strides_padding|averagepool_2d_same_upper|resize_upsample_scales_linear_align_corners)$", compiled=True))
+    assert [outcome.verdict for outcome in outcomes] == ["passed"] * 3
