@@ -13,9 +13,9 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
 from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, rewrite, shape_of
-from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PATTERN_CONV2D, POOL2D, RESIZE2D, SOFTMAX, fkw_of
+from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PACKED_CONV2D, POOL2D, RESIZE2D, SOFTMAX, packed_weight
 from pcc.passes.decompose import take_apart
-from pcc.sparsity import fkw
+from pcc.sparsity.formats import format_named
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SpellOut:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         changed = False
         for node in list(graph_module.graph.nodes):
-            if node.target is PATTERN_CONV2D:
+            if node.target is PACKED_CONV2D:
                 _unpack(node)
             elif node.target is RESIZE2D:
                 _resize(node)
@@ -41,9 +41,8 @@ class SpellOut:
 def _unpack(node: Node) -> None:
     """The packed convolution becomes the dense one that it is."""
     given = arguments(node)
-    arrays = [constant(given[name]) for name in ("weight", "patterns", "reorder", "offset", "index", "kernel_stride")]
-    packed = fkw_of(*arrays, given["shape"], given["filter_group"], given["groups"])
-    weight = add_constant(node, f"{layer_name(node)}.weight", torch.from_numpy(fkw.unpack(packed)))
+    packed = packed_weight(given["format"], given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]])
+    weight = add_constant(node, f"{layer_name(node)}.weight", torch.from_numpy(format_named(given["format"]).unpack(packed)))
     settings = [given[name] for name in ("bias", "residual", "stride", "padding", "dilation", "groups", "activation")]
     rewrite(node, CONV2D, (given["x"], weight, *settings))
 
