@@ -24,6 +24,7 @@ OWN: dict[str, str] = {
     "conv-depthwise": "conv_depthwise",
     "conv-sparse-scatter": "conv_sparse_scatter",
     "conv-sparse-gather": "conv_sparse_gather",
+    "conv-sparse-pointwise": "conv_sparse_pointwise",
     "conv-sparse-interleaved": "conv_sparse_interleaved",
     "linear": "linear",
 }

@@ -6,6 +6,7 @@ the caller's thread pool hands out ranges of ``[0, work)``, in any order and at 
 
 The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, an element in general); a kernel may *read* up to
 `READ_SLACK` bytes past the end of any tensor it is given, and up to `READ_LEAD` bytes before its start, and must *write* exactly the elements it owns.
+Where planes have whole cache lines (`pcc.codegen.program.has_whole_lines`), the rest of a plane's last line is owned with the plane, and holds junk.
 """
 
 from collections.abc import Mapping

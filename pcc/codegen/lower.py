@@ -80,8 +80,9 @@ class Lowering:
         return None if node is None else self.view(node)
 
     def result(self, node: Node) -> View:
-        """A new contiguous tensor for a node's value."""
-        return self.builder.tensor(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
+        """A new tensor for a node's value."""
+        make = self.builder.planes if has_planes(node) else self.builder.tensor
+        return make(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
 
     def contiguous(self, view: View, name: str) -> View:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""
@@ -108,6 +109,11 @@ class Lowering:
                 emit_copy(layers.Copy(name, view, copy), self.builder)
                 view = copy
             self.builder.output(name, view)
+
+
+def has_planes(node: Node) -> bool:
+    """Whether the planes of a node's value start at cache lines: they do unless somebody takes the value as one piece."""
+    return len(shape_of(node)) == 4 and not any(user.op == "output" or user.target in _CONTIGUOUS for user in node.users)
 
 
 def geometry_of(given: Mapping[str, Any], kernel: tuple[int, int]) -> ConvGeometry:
@@ -255,6 +261,9 @@ def slice_view(view: View, dim: int, begin: int, end: int) -> View:
     shape = (*view.shape[:dim], end - begin, *view.shape[dim + 1 :])
     return replace(view, shape=shape, offset=view.offset + begin * view.strides[dim])
 
+
+_CONTIGUOUS = (ops.LINEAR, ops.RESHAPE, ops.SOFTMAX)
+"""Operators that take contiguous tensors only."""
 
 _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     ops.CONV2D: _conv2d,

@@ -60,6 +60,29 @@ class View:
         return self.strides == contiguous_strides(self.shape)
 
 
+def line_elements(dtype: DType) -> int:
+    """Elements of a cache line."""
+    return ALIGNMENT // dtype.bytes
+
+
+def whole_lines(positions: int, dtype: DType) -> int:
+    """The elements that a plane of so many positions takes where planes start at cache lines; planes smaller than a line lie side by side."""
+    line = line_elements(dtype)
+    return positions if positions < line else -(-positions // line) * line
+
+
+def plane_strides(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
+    """Strides of (N, C, H, W) with planes of `whole_lines`."""
+    plane = whole_lines(prod(shape[2:]), dtype)
+    return shape[1] * plane, plane, shape[3], 1
+
+
+def has_whole_lines(view: View) -> bool:
+    """Whether the rest of a plane's last cache line is the plane's."""
+    line, plane = line_elements(view.dtype), view.strides[1]
+    return plane == whole_lines(prod(view.shape[2:]), view.dtype) and plane % line == view.offset % line == 0
+
+
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
 
@@ -150,6 +173,11 @@ class ProgramBuilder:
     def tensor(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
         """A contiguous tensor in a new arena buffer."""
         return View(self._add(name, "scratch", prod(shape), dtype).name, shape, contiguous_strides(shape), dtype=dtype)
+
+    def planes(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
+        """A tensor (N, C, H, W) in a new arena buffer whose planes start at cache lines. The rest of a plane's last line is its writer's, too."""
+        strides = plane_strides(shape, dtype)
+        return self.strided(name, shape, strides, 0, shape[0] * strides[0], dtype)
 
     def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int, dtype: DType = FLOAT32) -> View:
         """A strided tensor in a new arena buffer of that many elements (a padded plane)."""

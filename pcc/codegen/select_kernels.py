@@ -11,9 +11,9 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.layers import Conv2d, Linear
-from pcc.codegen.lower import geometry_of
+from pcc.codegen.lower import geometry_of, has_planes
 from pcc.codegen.machine import Machine, machine_named
-from pcc.codegen.program import View, contiguous_strides
+from pcc.codegen.program import View, contiguous_strides, plane_strides
 from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
@@ -89,7 +89,11 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight)
     """The layer as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
-        return None if value is None else View(value.name, shape_of(value), contiguous_strides(shape_of(value)), dtype=dtype_of(value.meta["val"].dtype))
+        if value is None:
+            return None
+        shape, dtype = shape_of(value), dtype_of(value.meta["val"].dtype)
+        strides = plane_strides(shape, dtype) if value.op == "call_function" and has_planes(value) else contiguous_strides(shape)
+        return View(value.name, shape, strides, dtype=dtype)
 
     x, y = view(given["x"]), view(node)
     assert x is not None

@@ -101,3 +101,52 @@ def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
     edges = np.arange(fkw.shape[0] // fkw.group * len(kernels.patterns) + 1)
     segments = np.searchsorted(segment[order], edges).astype(np.int32)
     return GatherTables(kernels.patterns.astype(np.int32), segments, kernels.channel[order].astype(np.int32), kernels.weight[order])
+
+
+@dataclass(frozen=True)
+class SharedTables:
+    """A weight of 1x1 windows as `ConvSparsePointwise` reads it: channels listed by the set of a group's filters that keep them."""
+
+    groups: int
+    filters: np.ndarray
+    """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once more."""
+    lists: np.ndarray
+    """int32 (G * (2^size - 1) + 1, 2): where the list of each (group, set of filters) starts in ``channels`` and in ``weight``."""
+    channels: np.ndarray
+    """int32 (K,): input channels."""
+    weight: np.ndarray
+    """fp32: for each channel of a list the weights of the filters in its set, in order."""
+
+
+def _grouped(fkw: FKW, size: int) -> np.ndarray:
+    """fp32 (G, size, C): the dense rows of stored filters in groups of ``size``; the last group is filled up with its last filter."""
+    group, _ = places(fkw)
+    rows = np.zeros((fkw.shape[0], fkw.groups * fkw.shape[1]), np.float32)
+    for member in range(fkw.group):
+        rows[group * fkw.group + member, fkw.index] = fkw.weight[:, 0, member]
+    fill = -len(rows) % size
+    return np.concatenate([rows, np.repeat(rows[-1:], fill, axis=0)]).reshape(-1, size, rows.shape[1])
+
+
+def users_of_channels(fkw: FKW, size: int) -> np.ndarray:
+    """int (K,): how many filters of a group of ``size`` keep a channel, for each (group, channel) that any keeps. Windows are 1x1."""
+    users = np.count_nonzero(_grouped(fkw, size), axis=1)
+    return users[users > 0]
+
+
+def shared_tables(fkw: FKW, size: int) -> SharedTables:
+    """Groups of ``size`` filters as they are stored. Windows are 1x1."""
+    rows = _grouped(fkw, size)
+    sets = ((rows != 0) * (1 << np.arange(size))[:, None]).sum(axis=1)
+    group, channel = np.nonzero(sets)
+    kept = sets[group, channel]
+    order = np.lexsort((channel, kept, group))
+    group, channel, kept = group[order], channel[order], kept[order]
+    weight = rows.transpose(0, 2, 1)[group, channel]
+    lists = len(rows) * ((1 << size) - 1)
+    counts = np.bincount(group * ((1 << size) - 1) + kept - 1, minlength=lists)
+    users = np.array([bin(members).count("1") for members in range(1, 1 << size)])
+    starts = np.zeros((lists + 1, 2), np.int32)
+    starts[1:, 0], starts[1:, 1] = counts.cumsum(), (counts * np.tile(users, len(rows))).cumsum()
+    filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
+    return SharedTables(len(rows), filters.astype(np.int32), starts, channel.astype(np.int32), weight[weight != 0])

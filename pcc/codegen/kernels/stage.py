@@ -7,23 +7,24 @@ reads it at ``p + (u div sh) * P + v div sw``. Phases that no tap looks at are n
 the left of the next, so a 3x3 window over 7 columns needs a pitch of 8, not 9.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.runs import exact_run, fill_run
+from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
+from pcc.codegen.program import ProgramBuilder, View, contiguous_strides, line_elements, whole_lines
 from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
-    from pcc.codegen.builder import Expr, KernelBuilder
+    from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
 
 @dataclass(frozen=True)
@@ -106,19 +107,19 @@ class Layout:
 
     @cached_property
     def phases(self) -> dict[tuple[int, int], _Phase]:
-        """Every phase that a tap uses, in the order they are stored."""
+        """Every phase that a tap uses, in the order they are stored; the last is filled up to the end of a cache line."""
         phases: dict[tuple[int, int], _Phase] = {}
         start = 0
-        for row_phase in self._phases_used(0):
-            for column_phase in self._phases_used(1):
-                rows, columns = self._axis(0, row_phase), self._axis(1, column_phase)
-                end = start + (rows.length - 1) * self.pitch + max(columns.length, self.pitch)
-                exists = rows.count > 0 and columns.count > 0
-                lead = rows.lead * self.pitch + columns.lead if exists else end - start
-                phases[row_phase, column_phase] = _Phase(
-                    start, end, lead, rows.count if exists else 0, columns.count if exists else 0, rows.source, columns.source
-                )
-                start = end
+        used = list(product(self._phases_used(0), self._phases_used(1)))
+        for row_phase, column_phase in used:
+            rows, columns = self._axis(0, row_phase), self._axis(1, column_phase)
+            end = start + (rows.length - 1) * self.pitch + max(columns.length, self.pitch)
+            if (row_phase, column_phase) == used[-1]:
+                end = whole_lines(end, FLOAT32)
+            exists = rows.count > 0 and columns.count > 0
+            lead = rows.lead * self.pitch + columns.lead if exists else end - start
+            phases[row_phase, column_phase] = _Phase(start, end, lead, rows.count if exists else 0, columns.count if exists else 0, rows.source, columns.source)
+            start = end
         return phases
 
     @property
@@ -160,13 +161,10 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
 
 
 def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:
-    """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines."""
-    aligned = geometry.kernel == (1, 1) and not is_staged(geometry) and all(stride % _LINE == 0 for stride in (x.strides[0], x.strides[1], x.offset))
+    """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines, as staged ones are."""
+    places, line = (x.strides[0], x.strides[1], x.offset), line_elements(x.dtype)
+    aligned = geometry.kernel == (1, 1) and (is_staged(geometry) or all(place % line == 0 for place in places))
     return Work(loads=count) if aligned else Work(crossing=count)
-
-
-_LINE = 16
-"""fp32 values of a cache line."""
 
 
 def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:
@@ -183,24 +181,34 @@ def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0)
     if view is None:
         view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.staged", (batch, channels, layout.plane))
         kernel = Stage(column_stride=min(geometry.stride[1], 3))
-        sizes = {"channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1], "x_row": x.strides[2] * geometry.stride[0]}
+        sizes = {"plane": layout.plane, "channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1]}
         b.call(
             kernel,
-            {
-                "x": x,
-                "y": view,
-                "table": b.constant(f"{view.buffer}.table", layout.table),
-                "phases": len(layout.phases),
-                "pitch": layout.pitch,
-                "plane": layout.plane,
-                "x_pitch": x.strides[2],
-                "column_stride": geometry.stride[1],
-                "fill": fill,
-                **sizes,
-            },
+            {"x": x, "y": view, **sizes, **copy_args(b, view.buffer, x, layout, fill)},
             work=batch * channels,
         )
     return Staged(view, layout.pitch, layout.plane, channels * layout.plane, layout.taps, out_height, out_width)
+
+
+COPY_PARAMS = (
+    Param("table", "i32*"),
+    *(Param(name) for name in ("phases", "pitch", "x_pitch", "x_row", "column_stride")),
+    Param("fill", "f32"),
+)
+"""What `copy_plane` asks for."""
+
+
+def copy_args(b: ProgramBuilder, name: str, x: View, layout: Layout, fill: float = 0.0) -> dict[str, View | int | float]:
+    """The values of `COPY_PARAMS`."""
+    return {
+        "table": b.constant(f"{name}.table", layout.table),
+        "phases": len(layout.phases),
+        "pitch": layout.pitch,
+        "x_pitch": x.strides[2],
+        "x_row": x.strides[2] * layout.geometry.stride[0],
+        "column_stride": layout.geometry.stride[1],
+        "fill": fill,
+    }
 
 
 @dataclass(frozen=True)
@@ -215,54 +223,71 @@ class Stage:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        numbers = ("phases", "pitch", "plane", "channels", "x_image", "x_plane", "x_pitch", "x_row", "column_stride")
-        return (
-            Param("x", "f32*"),
-            Param("y", "f32*", writes=True),
-            Param("table", "i32*"),
-            *(Param(name) for name in numbers),
-            Param("fill", "f32"),
-        )
+        return Param("x", "f32*"), Param("y", "f32*", writes=True), *(Param(name) for name in ("plane", "channels", "x_image", "x_plane")), *COPY_PARAMS
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as item:
             image, channel = k.divide(item, k["channels"])
             source = k.let(image * k["x_image"] + channel * k["x_plane"])
-            with k.loop(0, k["phases"]) as phase:
-                start, end, lead, rows, columns, row, column = (k.let(k.load(k["table"], phase * 7 + field)) for field in range(7))
-                target = k.let(item * k["plane"] + start)
-                fill_run(k, k["fill"], k["y"], target, lead)
-                first = k.let(source + row * k["x_pitch"] + column)
-                gap = k.let(k["pitch"] - columns)
-                with k.loop(0, rows) as r:
-                    at = k.let(target + lead + r * k["pitch"])
-                    self._copy_row(k, k.let(first + r * k["x_row"]), at, columns)
-                    with k.when(r < rows - 1):
-                        fill_run(k, k["fill"], k["y"], at + columns, gap)
-                with k.when(rows > 0):
-                    done = k.let(lead + rows * k["pitch"] - gap)
-                    fill_run(k, k["fill"], k["y"], target + done, end - start - done)
-
-    def _copy_row(self, k: "KernelBuilder", source: "Expr", target: "Expr", count: "Expr") -> None:
-        if self.column_stride < 3:
-            exact_run(k, count, lambda i, lanes: k.store(k["y"], target + i, self._every(k, source + i * self.column_stride, lanes), lanes))
-        else:
-            with k.loop(0, count) as i:
-                k.store(k["y"], target + i, k.load(k["x"], source + i * k["column_stride"]))
-
-    def _every(self, k: "KernelBuilder", at: "Expr", lanes: int) -> "Expr":
-        """``lanes`` elements from ``at`` on, every first or every second."""
-        if self.column_stride == 1 or lanes == 1:
-            return k.load(k["x"], at, lanes)
-        return k.every_second(k.load(k["x"], at, lanes), k.load(k["x"], at + lanes, lanes), lanes)
+            copy_plane(k, k["x"], source, k["y"], k.let(item * k["plane"]), self.column_stride)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, y, table = (np.asarray(args[name]) for name in ("x", "y", "table"))
-        channels, pitch, plane, step = (int(args[name]) for name in ("channels", "pitch", "plane", "column_stride"))
+        x, y = np.asarray(args["x"]), np.asarray(args["y"])
+        channels, plane = int(args["channels"]), int(args["plane"])
         for item in range(begin, end):
             source = item // channels * int(args["x_image"]) + item % channels * int(args["x_plane"])
-            for start, stop, lead, rows, columns, row, column in table[: int(args["phases"]) * 7].reshape(-1, 7):
-                y[item * plane + start : item * plane + stop] = args["fill"]
-                for r in range(rows):
-                    at, first = item * plane + start + lead + r * pitch, source + row * int(args["x_pitch"]) + r * int(args["x_row"]) + column
-                    y[at : at + columns] = x[first : first + columns * step : step]
+            reference_plane(args, x[source:], y[item * plane :])
+
+
+def copy_plane(k: "KernelBuilder", x: "Buffer", source: "Expr", y: "Buffer", at: "Expr", column_stride: int, *, spills: bool = False) -> None:
+    """Copies the plane at ``x[source]`` to the staged plane at ``y[at]``. Arguments: `COPY_PARAMS`.
+
+    With ``spills`` it writes whole vectors, each behind those before it, and so up to one behind the plane.
+    """
+
+    def run(count: "Expr", write: Callable[["Expr", int], None]) -> None:
+        if not spills:
+            return exact_run(k, count, write)
+        with k.loop(0, k.divide(count + (k.lanes - 1), k.lanes)[0]) as vector:
+            write(vector * k.lanes, k.lanes)
+
+    def fill(target: "Expr", count: "Expr") -> None:
+        run(count, lambda i, lanes: k.store(y, target + i, k.splat(k["fill"], lanes), lanes))
+
+    def every(first: "Expr", lanes: int) -> "Expr":
+        """``lanes`` elements from ``first`` on, every first or every second."""
+        if column_stride == 1 or lanes == 1:
+            return k.load(x, first, lanes)
+        return k.every_second(k.load(x, first, lanes), k.load(x, first + lanes, lanes), lanes)
+
+    def copy_row(first: "Expr", target: "Expr", count: "Expr") -> None:
+        if column_stride < 3:
+            run(count, lambda i, lanes: k.store(y, target + i, every(first + i * column_stride, lanes), lanes))
+        else:
+            with k.loop(0, count) as i:
+                k.store(y, target + i, k.load(x, first + i * k["column_stride"]))
+
+    with k.loop(0, k["phases"]) as phase:
+        start, end, lead, rows, columns, row, column = (k.let(k.load(k["table"], phase * 7 + field)) for field in range(7))
+        target = k.let(at + start)
+        fill(target, lead)
+        first = k.let(source + row * k["x_pitch"] + column)
+        gap = k.let(k["pitch"] - columns)
+        with k.loop(0, rows) as r:
+            row_at = k.let(target + lead + r * k["pitch"])
+            copy_row(k.let(first + r * k["x_row"]), row_at, columns)
+            with k.when(r < rows - 1):
+                fill(row_at + columns, gap)
+        with k.when(rows > 0):
+            done = k.let(lead + rows * k["pitch"] - gap)
+            fill(target + done, end - start - done)
+
+
+def reference_plane(args: Mapping[str, Argument], x: np.ndarray, y: np.ndarray) -> None:
+    """`copy_plane` on numpy: both arrays start at their planes."""
+    pitch, step = int(args["pitch"]), int(args["column_stride"])
+    for start, stop, lead, rows, columns, row, column in np.asarray(args["table"])[: int(args["phases"]) * 7].reshape(-1, 7):
+        y[start:stop] = args["fill"]
+        for r in range(rows):
+            at, first = start + lead + r * pitch, row * int(args["x_pitch"]) + r * int(args["x_row"]) + column
+            y[at : at + columns] = x[first : first + columns * step : step]

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pcc.codegen.kernels.conv_depthwise import ConvDepthwise
+from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
@@ -29,10 +30,14 @@ CASES = [
     ((1, 4, 14, 14), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     ((1, 4, 13, 3), 2, (4, 3), (2, 1), (1, 1, 1, 1), (1, 1)),
     ((1, 2, 9, 70), 1, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((2, 3, 23, 45), 1, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1)),
+    ((1, 3, 13, 33), 2, (3, 3), (2, 1), (1, 1, 1, 1), (2, 3)),
+    ((1, 2, 5, 7), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
 ]
 
 
-def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual: bool = False, activation: Activation = IDENTITY) -> None:
+def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual: bool = False, activation: Activation = IDENTITY, planes: bool = False) -> None:
+    """``planes``: into planes of whole cache lines, of which nothing but the outputs is looked at."""
     random = rng()
     geometry = ConvGeometry(kernel, stride, padding, dilation)
     channels, filters = shape[1], shape[1] * multiplier
@@ -41,10 +46,12 @@ def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual:
     weight, bias = random.standard_normal((filters, 1, *kernel), np.float32), random.standard_normal(filters, np.float32)
 
     def build(b: ProgramBuilder) -> None:
-        inputs, y = (b.input("x", shape), b.input("r", out)), b.tensor("y", out)
+        inputs, y = (b.input("x", shape), b.input("r", out)), (b.planes if planes else b.tensor)("y", out)
         layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation)
         emit_by("conv-depthwise", layer, b)
-        b.output("y", y)
+        outside = b.tensor("outside", out)
+        emit_copy(Copy("out", y, outside), b)
+        b.output("y", outside)
 
     top, left, bottom, right = padding
     padded = torch.nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
@@ -52,19 +59,28 @@ def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual:
     check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
 
 
+@pytest.mark.parametrize("planes", [False, True], ids=["tensor", "planes"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_agrees_with_pytorch(case) -> None:
-    depthwise(*case)
+def test_agrees_with_pytorch(case, planes) -> None:
+    depthwise(*case, planes=planes)
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[7], CASES[10]], ids=str)
 def test_epilogue(case) -> None:
-    depthwise(*case, residual=True, activation=Activation("clip", (0.0, 6.0)))
+    for planes in (False, True):
+        depthwise(*case, residual=True, activation=Activation("clip", (0.0, 6.0)), planes=planes)
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_taps_are_unrolled_without_calls(target: Target) -> None:
-    for window, flat, taps in (((3, 3, 1, 1), False, 9), ((3, 3, 1, 1), True, 9), ((3, 3, 2, 1), False, 9), (None, False, 1)):
-        text = assembly(ConvDepthwise(window, Epilogue(), flat), target)
+    window: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] = (3, 3), (1, 1), (1, 1)
+    for kernel, taps in (
+        (ConvDepthwise(window, Epilogue(), "wide", 4, 1), 36),
+        (ConvDepthwise(window, Epilogue(), "narrow", 4, 1), 36),
+        (ConvDepthwise(window, Epilogue(), "flat"), 9),
+        (ConvDepthwise(((3, 3), (2, 2), (1, 1)), Epilogue(), "rows", 1, 2), 9),
+        (ConvDepthwise(None, Epilogue()), 1),
+    ):
+        text = assembly(kernel, target)
         assert external_calls(text) == set()
         assert len(re.findall(r"\b(?:vfmadd\w+|fmla|fmadd)\b", text)) >= taps

@@ -12,10 +12,11 @@ from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
+from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
-from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables, shared_tables, users_of_channels
+from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.machine import MACHINES
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import ProgramBuilder, View
@@ -28,7 +29,7 @@ from tests.arm64 import arm64, run_emulated
 from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, loop_blocks, machine_of, rng
 
 EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
-SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-interleaved")
+SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-pointwise", "conv-sparse-interleaved")
 BY_STRIPS = "conv-sparse-interleaved, by strips"
 FORMS = (*SPARSE, BY_STRIPS)
 FAMILY = pytest.mark.parametrize("family", ["chosen", *FORMS])
@@ -155,6 +156,43 @@ def test_epilogue(family, strided) -> None:
 def test_planes_without_junk(family) -> None:
     """Stride 1 and no padding: the input is read where it is and stored as one run."""
     conv((2, 9, 5, 7), sparse((8, 9, 1, 1), rate=2.0), ConvGeometry((1, 1)), residual=True, family=family)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((13, 14), 2), ((2, 5), 1), ((9, 30), 1)], ids=str)
+def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place) -> None:
+    """Whole vectors are stored into the rest of a plane's last line, and nowhere else; tiles overlap at the end of a plane."""
+    weight, packed = sparse((10, 12, 1, 1), rate=2.0, groups=2) if place % 2 else sparse((10, 12, 1, 1), rate=3.0, share=2)
+    groups, geometry = packed.groups, ConvGeometry((1, 1), (stride, stride))
+    x = rng(1).standard_normal((2, 12 * groups, *size)).astype(np.float32)
+    want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), None, stride, groups=groups)
+    added = rng(3).standard_normal(tuple(want.shape)).astype(np.float32)
+
+    def build(b: ProgramBuilder) -> None:
+        planes, y = b.planes("planes", x.shape), b.planes("y", added.shape)
+        emit_copy(Copy("in", b.input("x", x.shape), planes), b)
+        layer = Conv2d("conv", planes, y, packed, None, geometry, groups, b.input("r", added.shape), RELU6)
+        offered = family_named("conv-sparse-pointwise").candidates(layer, machine_of(b.isa))
+        assert not isinstance(offered, str), offered
+        family_named("conv-sparse-pointwise").emit(layer, replace(offered[place % len(offered)].schedule, block=2), b)
+        outside = b.tensor("outside", added.shape)
+        emit_copy(Copy("out", y, outside), b)
+        b.output("y", outside)
+
+    check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
+
+
+def test_shared_tables_hold_the_weight() -> None:
+    weight, packed = sparse((10, 9, 1, 1), rate=2.0, share=2)
+    for size in (1, 2, 3, 4):
+        tables, sets = shared_tables(packed, size), (1 << size) - 1
+        dense = np.zeros((10, 9), np.float32)
+        for (place, (at, first)), (end, _) in zip(enumerate(tables.lists[:-1].tolist()), tables.lists[1:].tolist(), strict=True):
+            users = [f for f in range(size) if (place % sets + 1) >> f & 1]
+            filters = tables.filters[place // sets * size :][users]
+            dense[filters[:, None], tables.channels[at:end]] = tables.weight[first : first + (end - at) * len(users)].reshape(-1, len(users)).T
+        assert np.array_equal(dense, weight[:, :, 0, 0])
+        assert users_of_channels(packed, size).sum() == len(tables.weight)
 
 
 @FAMILY
