@@ -41,8 +41,8 @@ class SpellOut:
 def _unpack(node: Node) -> None:
     """The packed convolution becomes the dense one that it is."""
     given = arguments(node)
-    arrays = [constant(given[name]) for name in ("weight", "patterns", "reorder", "offset", "index", "kernel_stride")]
-    packed = fkw_of(*arrays, given["shape"], given["filter_group"], given["groups"])
+    names = ("weight", "patterns", "reorder", "offset", "index", "kernel_stride")
+    packed = fkw_of(**{name: constant(given[name]) for name in names}, **{name: given[name] for name in ("shape", "filter_group", "groups")})
     weight = add_constant(node, f"{layer_name(node)}.weight", torch.from_numpy(fkw.unpack(packed)))
     settings = [given[name] for name in ("bias", "residual", "stride", "padding", "dilation", "groups", "activation")]
     rewrite(node, CONV2D, (given["x"], weight, *settings))
