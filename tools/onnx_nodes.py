@@ -118,10 +118,15 @@ def _compiled(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[np.n
         return [np.array(value) for value in (results.values() if isinstance(results, dict) else results if isinstance(results, tuple) else (results,))]
 
 
+_TYPES = [np.dtype(name) for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")]
+
+
 def _array(value: Any) -> np.ndarray:
     """An input or output as an array that PyTorch takes; `PccError` for text, sequences and small floats."""
+    if isinstance(value, onnx.TensorProto):
+        value = numpy_helper.to_array(value)
     array = np.asarray(value) if not isinstance(value, list) else None
-    if array is None or array.dtype.kind not in "fiub" or array.dtype in (np.uint16, np.uint32, np.uint64):
+    if array is None or array.dtype not in _TYPES:
         raise PccError(f"values of type {type(value).__name__ if array is None else array.dtype}")
     return array
 

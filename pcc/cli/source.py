@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcc.errors import PccError
 
@@ -24,9 +24,9 @@ class Source:
 
     name: str
     """Fit for a library's name."""
-    model: "torch.nn.Module | Path"
-    """A module, or a file that an importer reads."""
-    examples: "tuple[torch.Tensor, ...] | dict[str, torch.Tensor] | None"
+    model: Any
+    """What `import_model` takes: a module, or the path of a file that an importer reads."""
+    examples: Any
     """Zeros of the inputs' shapes, in order or by name; None for a file that says them itself."""
     preprocessing: "Preprocessing | None" = None
     labels: tuple[str, ...] | None = None

@@ -128,7 +128,7 @@ def entry(name: str) -> ModelEntry:
         return found
     near = [plain[key].name for key in get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(_BY_NAME)}"
-    raise PccError(f"no model '{name}' in the zoo: {hint} (a model of your own is FILE.py:factory)")
+    raise PccError(f"no model '{name}' in the zoo: {hint} (a model of your own is FILE.py:factory, or a file .onnx or .pt2)")
 
 
 def create(name: str, weights: str | Path | None = "trained") -> nn.Module:

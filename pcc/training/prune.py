@@ -110,10 +110,13 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     """A zoo model or ``FILE.py:factory`` to be trained: with a checkpoint's weights, or those its constructor draws from the seed."""
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
+    from pcc.frontend.imported import is_model_file
     from pcc.models import create, entry
     from pcc.models.registry import OWN_WEIGHTS
 
     torch.manual_seed(seed)
+    if is_model_file(model):
+        raise PccError(f"{model} holds no modules to train: give FILE.py:factory with --weights (pcc compile and pcc export prune files in one shot)")
     if ".py" in model:
         if weights in OWN_WEIGHTS:
             raise PccError(f"--weights {weights} is for zoo models; {model} takes a checkpoint file")

@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -58,11 +59,11 @@ def test_external_data_stays_in_its_folder(location: str, tmp_path: Path) -> Non
     assert ("there is no file" if location == "missing.bin" else "lies outside of the model's folder") in refusal(path)
 
 
-def node(operator: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+def node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(operator, inputs, outputs, **attributes)
 
 
-def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, sizes: tuple[object, ...] = (1, 3, 4, 4)) -> onnx.ModelProto:
+def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, sizes: tuple[int, ...] = (1, 3, 4, 4)) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
     graph = helper.make_graph(nodes, "net", [value("x", TensorProto.FLOAT, sizes)], [value("y", TensorProto.FLOAT, None)], tensors)

@@ -222,3 +222,29 @@ def test_modules_and_functions_come_in_the_same_way() -> None:
         import_model(nn.ReLU())
     with pytest.raises(PccError, match=r"pcc reads .onnx \(an ONNX file\) and .pt2"):
         import_model("net.tflite")
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers(kind: type[nn.RNNBase], bidirectional: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = kind(5, 7, bidirectional=bidirectional, batch_first=True).eval(), torch.randn(2, 6, 5)
+    path = export(net, (x,), tmp_path / "net.onnx", dynamo=False, opset=17)
+    results = run_graph(import_model(path).graph, (x,))
+    assert relative_error(results, run_onnxruntime(path, (x,))) < 1e-5
+    assert relative_error(results[:1], net(x)[:1]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("graph", "opset"),
+    [
+        ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Upsample <mode = "nearest"> (x, scales) }', 9),
+        ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Resize <mode = "linear"> (x, scales) }', 10),
+        ("agraph (float[1,2,3,4] x) => (float[1,2,1,1] y) { y = GlobalLpPool <p = 3> (x) }", 13),
+        ("agraph (float[1,2,3,4] x) => (float[1,2,3,4] y) { z = Less (x, zero)  n = Not (z)  y = Where (n, x, zero) }", 13),
+    ],
+)
+def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
+    made = model(graph, {"scales": np.array([1, 1, 2, 3], np.float32), "zero": np.array(0, np.float32)}, opset=opset)
+    x = torch.randn(1, 2, 3, 4)
+    assert relative_error(run_graph(import_model(made).graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
