@@ -228,7 +228,7 @@ def test_modules_and_functions_come_in_the_same_way() -> None:
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_layers(kind: type[nn.RNNBase], bidirectional: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net, x = kind(5, 7, bidirectional=bidirectional, batch_first=True).eval(), torch.randn(2, 6, 5)
+    net, x = kind(5, 7, bidirectional=bidirectional, batch_first=True).eval(), torch.randn(2, 6, 5)  # type: ignore[reportCallIssue]
     path = export(net, (x,), tmp_path / "net.onnx", dynamo=False, opset=17)
     results = run_graph(import_model(path).graph, (x,))
     assert relative_error(results, run_onnxruntime(path, (x,))) < 1e-5
