@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule
+import torch
+from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.ir.annotations import Skipped, annotate
-from pcc.ir.graph import finish
+from pcc.ir.graph import finish, infer, insert, is_constant
+from pcc.ir.ops import CANONICAL
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, layers, moves, pointwise
+
+_aten: Any = torch.ops.aten
 
 RULES: dict[Any, Rule] = {**moves.RULES, **pointwise.RULES, **layers.RULES}
 
@@ -24,11 +28,31 @@ class Canonicalize:
         before = str(graph_module.graph)
         # Producers come before their users, so a rule sees operands that are canonical already.
         for node in list(graph_module.graph.nodes):
-            rule = RULES.get(node.target) if node.op == "call_function" and not node._erased else None
+            rule = RULES.get(node.target) if node.op == "call_function" and not node._erased and not _is_table(node) else None
             try:
                 if rule is not None:
                     apply_rule(rule, node)
+                    _read_as_fp32(node)
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
         finish(graph_module)
         return PassResult(graph_module, str(graph_module.graph) != before)
+
+
+def _is_table(node: Node) -> bool:
+    """Whether a node is part of constant arithmetic in another type, which keeps PyTorch's operators until fold-constants computes it."""
+    values = [part.meta["val"] for part in (node, *node.all_input_nodes)]
+    return any(isinstance(value, torch.Tensor) and value.dtype != torch.float32 for value in values) and is_constant(node)
+
+
+def _read_as_fp32(node: Node) -> None:
+    """Constant whole numbers and truth values that a canonical node reads become fp32 in front of it."""
+    if node._erased or node.target not in CANONICAL:
+        return
+    for operand in node.all_input_nodes:
+        if operand.meta["val"].dtype != torch.float32:
+            number = insert(node, _aten._to_copy.default, (operand,), operand, f"{operand.name}_fp32")
+            number.kwargs = {"dtype": torch.float32}
+            infer(number)
+            node.replace_input_with(operand, number)
+    infer(node)

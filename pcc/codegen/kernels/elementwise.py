@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -144,6 +144,16 @@ class Emitter:
         return self.constant(1.0) / value if exponent < 0 else value
 
 
+def _whole(intrinsic: str) -> "Callable[..., Value]":
+    """A rounding to whole numbers, which every instruction set has as one instruction."""
+    return lambda k, a, lanes: math.intrinsic(intrinsic, a, lanes)
+
+
+def _truth(compare: "Callable[[Value, Value], Value]") -> "Callable[..., Value]":
+    """1 where a comparison holds, else 0."""
+    return lambda k, a, b, lanes: math.select(k, compare(a, b), math.constant(k, 1.0, lanes), math.constant(k, 0.0, lanes))
+
+
 _FUNCTIONS = {
     "max": lambda k, a, b, lanes: math.maximum(k, a, b),
     "min": lambda k, a, b, lanes: math.minimum(k, a, b),
@@ -156,4 +166,17 @@ _FUNCTIONS = {
     "sqrt": math.sqrt,
     "rsqrt": lambda k, a, lanes: math.constant(k, 1.0, lanes) / math.sqrt(k, a, lanes),
     "reciprocal": lambda k, a, lanes: math.constant(k, 1.0, lanes) / a,
+    "exp2": math.exp2,
+    "erf": math.erf,
+    "floor": _whole("llvm.floor"),
+    "ceil": _whole("llvm.ceil"),
+    "trunc": _whole("llvm.trunc"),
+    "round": _whole("llvm.rint"),
+    "lt": _truth(lambda a, b: a < b),
+    "le": _truth(lambda a, b: a <= b),
+    "gt": _truth(lambda a, b: a > b),
+    "ge": _truth(lambda a, b: a >= b),
+    "eq": _truth(math.equal),
+    "ne": _truth(math.unequal),
+    "where": lambda k, c, a, b, lanes: math.select(k, math.unequal(c, math.constant(k, 0.0, lanes)), a, b),
 }
