@@ -18,7 +18,7 @@ from pcc.dtype import FLOAT32
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
-TILES: dict[int, tuple[int, int]] = {16: (6, 4), 8: (4, 3), 4: (4, 4)}
+TILES: dict[int, tuple[int, int]] = {16: (4, 4), 8: (4, 2), 4: (4, 4)}
 """(rows, vectors) of a tile, by lanes: accumulators, a row of ``b`` and the values of ``a`` fit the registers."""
 ITEM_MACS = 1 << 20
 

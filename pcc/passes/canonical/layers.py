@@ -144,12 +144,8 @@ def max_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any
     _become_pool(node, self, "max", kernel, _pair(stride or kernel), _pair(padding), _pair(dilation), ceil_mode, True)
 
 
-def average_pool(
-    node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
-) -> None:
+def average_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool) -> None:
     kernel = _pair(kernel_size)
-    if divisor_override not in (None, prod(kernel)) or (divisor_override and (any(_pair(padding)) or ceil_mode)):
-        raise CannotCompile(f"average pooling with divisor_override={divisor_override}")
     _become_pool(node, self, "avg", kernel, _pair(stride or kernel), _pair(padding), [1, 1], ceil_mode, count_include_pad)
 
 

@@ -136,7 +136,17 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (first * second).sum(dim)
 
 
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    return vector_norm(x1 - x2 + eps, p, [-1], keepdim)
+
+
+def norm(self: Tensor, p: float | None = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
+    return vector_norm(self, 2 if p is None else p, dim, keepdim)
+
+
 COMPOSITES = {
+    _aten.pairwise_distance.default: pairwise_distance,
+    **dict.fromkeys((_aten.norm.Scalar, _aten.norm.ScalarOpt_dim), norm),
     _aten.cosine_similarity.default: cosine_similarity,
     _aten.layer_norm.default: layer_norm,
     _aten.native_layer_norm.default: native_layer_norm,
