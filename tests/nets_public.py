@@ -529,7 +529,7 @@ def optical_flow() -> Made:
 
     def forward(net: Any, x: Tensor) -> Tensor:
         first, second = net.features(x[:, :3]), net.features(x[:, 3:])
-        n, c, h, w = first.shape
+        h, w = first.shape[2:]
         costs = [(first * torch.roll(second, (dy, dx), (2, 3))).mean(1, keepdim=True) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         flow = net.flow(torch.cat(costs, 1))
         rows, columns = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
@@ -557,7 +557,7 @@ def masked() -> Made:
     def forward(net: Any, x: Tensor) -> Tensor:
         x = net.stem(x)
         x = x.masked_fill(x < 0.1, -1e4)
-        y = torch.where(x > 0.5, x.flip(3), 2**x.clamp(max=3))
+        y = torch.where(x > 0.5, x.flip(3), 2 ** x.clamp(max=3))
         return F.threshold(y, 0.2, 0.0) + torch.log1p(y.abs()) + torch.erf(y) - y.std((2, 3), keepdim=True) + y.cumsum(1)[:, :1]
 
     return Net(forward, stem=conv_bn(3, 6)), (1, 3, 7, 9)

@@ -57,7 +57,14 @@ def test_pruned_transposed_convolutions_run_sparse_kernels(tmp_path: Path) -> No
     """Each phase of the output is a convolution of its own, which connectivity pruning and kernel selection treat as others."""
     torch.manual_seed(0)
     module, x = torch.nn.ConvTranspose2d(48, 32, 6, 2, 2), torch.randn(1, 48, 40, 40)
-    report = pcc.compile(module, [x], tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name="up", prune="pattern{spare_first=false},connectivity{rate=6,spare_first=false}")
+    report = pcc.compile(
+        module,
+        [x],
+        tmp_path / "package",
+        target=target_named("x86_64-linux", host_cpu()),
+        name="up",
+        prune="pattern{spare_first=false},connectivity{rate=6,spare_first=false}",
+    )
     assert any(call.kernel.startswith("pcc_conv_sparse") for call in report.manifest.targets[0].calls)
     with pcc.load(report.package, threads=1) as model:
         noise = np.fromfile(open_package(report.package).file("selftest/input_0.bin"), np.float32).reshape(x.shape)

@@ -95,6 +95,15 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """The elements of a contiguous tensor as another type, which ``y`` has."""
+
+    name: str
+    x: View
+    y: View
+
+
+@dataclass(frozen=True)
 class Softmax:
     """Softmax (or log-softmax) over one dimension of a contiguous tensor."""
 

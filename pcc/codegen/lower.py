@@ -12,7 +12,7 @@ from pcc.codegen import layers
 from pcc.codegen.family import family_named
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernels.columns import emit_scan, emit_top_k
-from pcc.codegen.kernels.copy import emit_copy, emit_fill
+from pcc.codegen.kernels.copy import emit_convert, emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
 from pcc.codegen.kernels.gather import emit_gather
 from pcc.codegen.kernels.matmul import emit_matmul
@@ -170,6 +170,12 @@ def _matmul(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return layer.y
 
 
+def _convert(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    layer = layers.Convert(node.name, lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"), lowering.result(node))
+    emit_convert(layer, lowering.builder)
+    return layer.y
+
+
 def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
     index: Node = given["index"]
@@ -299,6 +305,7 @@ _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     ops.PACKED_CONV2D: _packed_conv2d,
     ops.LINEAR: _linear,
     ops.MATMUL: _matmul,
+    ops.CONVERT: _convert,
     ops.GATHER: _gather,
     ops.TOP_K: _top_k,
     ops.SCAN: _scan,

@@ -99,9 +99,7 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
 }
 """Name: arity, meaning. All arguments may be expressions."""
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<number>[-+]?(?:inf(?!\w)|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))|(?P<name>[a-z_]\w*)|(?P<mark>[(),]))"
-)
+_TOKEN = re.compile(r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<number>[-+]?(?:inf(?!\w)|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))|(?P<name>[a-z_]\w*)|(?P<mark>[(),]))")
 
 
 def parse(text: str) -> Expr:

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
 from pcc.ir.register import CANONICAL, register
 from pcc.sparsity.formats import PackedWeight, format_named
-
 
 # ---- convolution ----
 
@@ -227,13 +227,22 @@ ELEMENTWISE = register(
 """An expression of `pcc.ir.expression` for each element; operands broadcast."""
 
 
+CONVERT = register(
+    "convert(Tensor x, str dtype) -> Tensor",
+    lambda x, dtype: x.to(dtype_named(dtype).torch).contiguous(),
+    lambda x, dtype: x.shape,
+    lambda x, dtype: dtype_named(dtype).torch,
+)
+"""The same numbers as another element type of `pcc.dtype`: what the model returns as whole numbers or truth values leaves the graph so."""
+
+
 # ---- along one dimension ----
 
 
 def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
     batch, channels, size, inner = x.shape
     taps, places = index.shape[1:]
-    at = index.long().clamp(0, size - 1).reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
+    at = index.nan_to_num(0.0).clamp(0, size - 1).long().reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
     found = x.gather(2, at).reshape(batch, channels, taps, places, inner)
     return (found if weight is None else found * weight[:, None, :, :, None]).sum(2).contiguous()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
-from pcc.ir.graph import OUTPUT_NAMES, constant, infer
+from pcc.ir.graph import OUTPUT_NAMES, constant, infer, is_constant
 
 TOLERANCE = 1e-4
 """Relative error that an exact pass may cause."""

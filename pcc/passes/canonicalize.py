@@ -7,9 +7,10 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
+from pcc.dtype import dtype_of
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import finish, infer, insert, is_constant
-from pcc.ir.ops import CANONICAL
+from pcc.ir.ops import CANONICAL, CONVERT
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, layers, moves, pointwise
 
 _aten: Any = torch.ops.aten
@@ -25,7 +26,8 @@ class Canonicalize:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        before = str(graph_module.graph)
+        before, output = str(graph_module.graph), graph_module.graph.output_node()
+        types = [node.meta["val"].dtype for node in output.args[0]]  # type: ignore[union-attr]
         # Producers come before their users, so a rule sees operands that are canonical already.
         for node in list(graph_module.graph.nodes):
             rule = RULES.get(node.target) if node.op == "call_function" and not node._erased and not _is_table(node) else None
@@ -35,8 +37,19 @@ class Canonicalize:
                     _read_as_fp32(node)
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
+        _return_as(output, types)
         finish(graph_module)
         return PassResult(graph_module, str(graph_module.graph) != before)
+
+
+def _return_as(output: Node, types: list[torch.dtype]) -> None:
+    """What the model returns as whole numbers or truth values (as uint8), and is fp32 in the canonical graph, is converted at its end."""
+    returned = []
+    for node, dtype in zip(output.args[0], types, strict=True):  # type: ignore[arg-type]
+        known = torch.uint8 if dtype == torch.bool else dtype
+        same = node.meta["val"].dtype in (dtype, known)
+        returned.append(node if same else insert(output, CONVERT, (node, str(dtype_of(known))), node, f"{node.name}_{dtype_of(known).short}"))
+    output.args = (tuple(returned),)
 
 
 def _is_table(node: Node) -> bool:

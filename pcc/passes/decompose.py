@@ -86,7 +86,9 @@ def _take_apart(node: Node) -> list[Node]:
         return values if whole else result
 
     with mode:
-        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=_table())(*(operand.meta["val"] for operand in operands)).graph
+        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=_table())(
+            *(operand.meta["val"] for operand in operands)
+        ).graph
     calls = [part for part in traced.nodes if part.op == "call_function"]
     if whole or [part.target for part in calls] == [node.target] or any(part.op == "get_attr" for part in traced.nodes):
         return []

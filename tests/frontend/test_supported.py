@@ -27,7 +27,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.volume(x.unsqueeze(1)).flatten(2)
-        values, places = torch.cummax(self.attend(y), 1)
+        values, _ = torch.cummax(self.attend(y), 1)
         return values.sin() + F.conv2d(x, x[:, :, 1:, 1:]).mean()
 
 

@@ -1,4 +1,4 @@
-"""No rule of canonicalize and no composite drops an argument: each argument of each operator is varied, and the node is refused or still computes what ATen does."""
+"""No rule of canonicalize and no composite drops an argument: each is varied, and the node is refused or still computes what ATen does."""
 
 from dataclasses import dataclass
 from operator import getitem
@@ -232,7 +232,15 @@ OTHERS: dict[str, list[Any]] = {
     **{"dilation": [[2, 2], [2]], "transposed": [True], "output_padding": [[1, 1]], "output_size": [[4, 2], [4], [7, 9]]},
     **{"kernel_size": [[3, 2], [4], [3, 1, 1]], "ceil_mode": [True], "count_include_pad": [False], "divisor_override": [3]},
     **{"dim": [0, [0], [1, 2], -1], "keepdim": [True], "dtype": [torch.float64], "half_to_float": [True], "dims": [[0, 3, 2, 1], [2]]},
-    **{"align_corners": [True], "scale_factors": [[2.0, 1.45], [1.45]], "scales_h": [2.1], "scales_w": [1.45], "training": [True], "momentum": [0.5], "eps": [0.1]},
+    **{
+        "align_corners": [True],
+        "scale_factors": [[2.0, 1.45], [1.45]],
+        "scales_h": [2.1],
+        "scales_w": [1.45],
+        "training": [True],
+        "momentum": [0.5],
+        "eps": [0.1],
+    },
     **{"memory_format": [torch.channels_last, torch.contiguous_format], "layout": [torch.strided], "device": [torch.device("cpu")]},
     **{"pin_memory": [False], "non_blocking": [True], "copy": [True], "implicit": [True], "cudnn_enabled": [True], "p": [0.3], "train": [True]},
     **{"size": [[4, 3], [5, 6]], "shape": [[4, 3]], "sizes": [[3, 2]], "start_dim": [1], "end_dim": [1], "dim0": [3, -1], "dim1": [0, -1]},

@@ -70,12 +70,8 @@ def conv_transpose2d(
     (sh, sw), pads, extra, dilations = _pair(stride), _pair(padding), _pair(output_padding), _pair(dilation)
     batch, channels, *sizes = input.shape
     kernel, filters = weight.shape[2:], weight.shape[1]
-    outputs = [
-        (size - 1) * s - 2 * p + d * (k - 1) + e + 1 for size, s, p, d, k, e in zip(sizes, (sh, sw), pads, dilations, kernel, extra, strict=True)
-    ]
-    rows, columns = (
-        phases_of(size, k, s, p, d, out) for size, k, s, p, d, out in zip(sizes, kernel, (sh, sw), pads, dilations, outputs, strict=True)
-    )
+    outputs = [(size - 1) * s - 2 * p + d * (k - 1) + e + 1 for size, s, p, d, k, e in zip(sizes, (sh, sw), pads, dilations, kernel, extra, strict=True)]
+    rows, columns = (phases_of(size, k, s, p, d, out) for size, k, s, p, d, out in zip(sizes, kernel, (sh, sw), pads, dilations, outputs, strict=True))
     grouped = weight.reshape(groups, channels // groups, filters, *kernel).transpose(1, 2).flip(-2, -1)
     kernels = [grouped[..., _slice(row.taps), _slice(column.taps)] for row in rows for column in columns]
     alike = all(len({(len(p.taps), p.before, p.after) for p in axis}) == 1 for axis in (rows, columns))
@@ -158,9 +154,7 @@ def avg_pool2d(
     return F.avg_pool2d(padded, kernel, steps) * (prod(kernel) / divisor_override)
 
 
-def avg_pool3d(
-    self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
-) -> Tensor:
+def avg_pool3d(self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
     """Along the first of the three dimensions only, as local response normalisation has it."""
     kernel, steps, pads = ([value] * 3 if isinstance(value, int) else list(value) for value in (kernel_size, stride or kernel_size, padding))
     if (kernel[1:], steps[1:], pads[1:]) != ([1, 1], [1, 1], [0, 0]):

@@ -116,9 +116,9 @@ COMPOSITES = {
     _aten.max.default: lambda self: self.amax(),
     _aten.min.default: lambda self: self.amin(),
     _aten.amin.default: amin,
-    _aten.aminmax.default: lambda self, dim=None, keepdim=False: (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim))
-    if dim is None
-    else (self.amin(dim, keepdim), self.amax(dim, keepdim)),
+    _aten.aminmax.default: lambda self, dim=None, keepdim=False: (
+        (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim)) if dim is None else (self.amin(dim, keepdim), self.amax(dim, keepdim))
+    ),
     _aten.argmax.default: place_of(True),
     _aten.argmin.default: place_of(False),
     **dict.fromkeys((_aten.prod.default, _aten.prod.dim_int), product),

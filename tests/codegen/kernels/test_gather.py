@@ -15,7 +15,9 @@ from .support import ALL_TARGETS, assembly, check, external_calls, rng
 
 @pytest.mark.parametrize("computed", [False, True])
 @pytest.mark.parametrize("taps", [0, 1, 4])
-@pytest.mark.parametrize(("shape", "tables", "places"), [((2, 3, 7, 1), 1, 19), ((2, 3, 7, 1), 2, 40), ((1, 2, 9, 13), 1, 5), ((3, 1, 4, 37), 3, 3), ((1, 1, 1, 1), 1, 1)])
+@pytest.mark.parametrize(
+    ("shape", "tables", "places"), [((2, 3, 7, 1), 1, 19), ((2, 3, 7, 1), 2, 40), ((1, 2, 9, 13), 1, 5), ((3, 1, 4, 37), 3, 3), ((1, 1, 1, 1), 1, 1)]
+)
 def test_every_form(shape: tuple[int, ...], tables: int, places: int, taps: int, computed: bool) -> None:
     """``taps`` 0 is the form without weights."""
     random = rng()

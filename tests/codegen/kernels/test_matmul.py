@@ -11,7 +11,14 @@ from pcc.target import Target
 
 from .support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, rng
 
-SHAPES = [((1, 1, 1), (1, 1, 1)), ((2, 7, 13), (2, 13, 5)), ((3, 49, 17), (1, 17, 70)), ((1, 5, 33), (4, 33, 64)), ((2, 64, 96), (2, 96, 200)), ((1, 300, 3), (1, 3, 1))]
+SHAPES = [
+    ((1, 1, 1), (1, 1, 1)),
+    ((2, 7, 13), (2, 13, 5)),
+    ((3, 49, 17), (1, 17, 70)),
+    ((1, 5, 33), (4, 33, 64)),
+    ((2, 64, 96), (2, 96, 200)),
+    ((1, 300, 3), (1, 3, 1)),
+]
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES, ids=str)
