@@ -35,7 +35,7 @@ def emit_top_k(layer: TopK, b: ProgramBuilder) -> None:
     b.call(kernel, {"x": layer.x, "y": layer.y, "size": size, "inner": inner, "count": layer.y.shape[1]}, work=outer * -(-inner // COLUMNS_PER_ITEM))
 
 
-def _columns(k: "KernelBuilder", emit: "Callable[[Expr, Expr, Expr, int], None]") -> None:
+def _columns(k: "KernelBuilder", emit: "Callable[[Expr, Expr, int], None]") -> None:
     """The loop over this call's columns: ``emit(outer, column, lanes)`` does ``lanes`` of them from ``column`` on."""
     inner = k["inner"]
     blocks = k.let((inner + (COLUMNS_PER_ITEM - 1)) // COLUMNS_PER_ITEM)

@@ -103,8 +103,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, row: Phase, column
 def conv_transpose1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
 ) -> Tensor:
-    pairs = ((first, _single(value)) for first, value in ((1, stride), (0, padding), (0, output_padding)))
-    return conv_transpose2d(input.unsqueeze(-2), weight.unsqueeze(2), bias, *pairs, groups, (1, _single(dilation))).squeeze(-2)
+    steps, sides, extra, dilations = (1, _single(stride)), (0, _single(padding)), (0, _single(output_padding)), (1, _single(dilation))
+    return conv_transpose2d(input.unsqueeze(-2), weight.unsqueeze(2), bias, steps, sides, extra, groups, dilations).squeeze(-2)
 
 
 def convolution(

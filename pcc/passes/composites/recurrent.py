@@ -118,7 +118,8 @@ def cell(step: Step) -> Callable[..., Any]:
 
     def function(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
         state = step(F.linear(input, w_ih, b_ih), tuple(hx) if isinstance(hx, list | tuple) else (hx,), w_hh, b_hh)
-        return state if len(state) > 1 else state[0]
+        output, *rest = state
+        return (output, *rest) if rest else output
 
     return function
 
