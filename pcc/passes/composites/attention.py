@@ -22,10 +22,9 @@ def scaled_dot_product_attention(
         key, value = key.repeat_interleave(shared, -3), value.repeat_interleave(shared, -3)
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
-        seen = torch.ones(scores.shape[-2:]).tril() > 0
-        scores = torch.where(seen, scores, -torch.inf)
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
     if attn_mask is not None:
-        scores = torch.where(attn_mask, scores, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = scores.masked_fill(attn_mask.logical_not(), -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1) @ value
 
 
