@@ -149,9 +149,19 @@ def _whole(intrinsic: str) -> "Callable[..., Value]":
     return lambda k, a, lanes: math.intrinsic(intrinsic, a, lanes)
 
 
-def _truth(compare: "Callable[[Value, Value], Value]") -> "Callable[..., Value]":
-    """1 where a comparison holds, else 0."""
-    return lambda k, a, b, lanes: math.select(k, compare(a, b), math.constant(k, 1.0, lanes), math.constant(k, 0.0, lanes))
+def _truth(compare: "Callable[[Value, Value], Value]", *, alike: bool, opposite: bool = False) -> "Callable[..., Value]":
+    """1 where a comparison holds (or, if ``opposite``, where it does not), else 0.
+
+    ``alike`` is whether equal numbers satisfy it: TVM's simplifier takes a value to be equal to itself, which a NaN is not.
+    """
+
+    def emit(k: "KernelBuilder", a: "Value", b: "Value", lanes: int) -> "Value":
+        yes, no = (math.constant(k, float(truth != opposite), lanes) for truth in (True, False))
+        if a is b:
+            return math.select(k, math.is_nan(a), no, yes if alike else no)
+        return math.select(k, compare(a, b), yes, no)
+
+    return emit
 
 
 _FUNCTIONS = {
@@ -172,11 +182,11 @@ _FUNCTIONS = {
     "ceil": _whole("llvm.ceil"),
     "trunc": _whole("llvm.trunc"),
     "round": _whole("llvm.rint"),
-    "lt": _truth(lambda a, b: a < b),
-    "le": _truth(lambda a, b: a <= b),
-    "gt": _truth(lambda a, b: a > b),
-    "ge": _truth(lambda a, b: a >= b),
-    "eq": _truth(math.equal),
-    "ne": _truth(math.unequal),
-    "where": lambda k, c, a, b, lanes: math.select(k, math.unequal(c, math.constant(k, 0.0, lanes)), a, b),
+    "lt": _truth(lambda a, b: a < b, alike=False),
+    "le": _truth(lambda a, b: a <= b, alike=True),
+    "gt": _truth(lambda a, b: a > b, alike=False),
+    "ge": _truth(lambda a, b: a >= b, alike=True),
+    "eq": _truth(math.equal, alike=True),
+    "ne": _truth(math.equal, alike=True, opposite=True),  # TVM's inequality is false for a NaN
+    "where": lambda k, c, a, b, lanes: math.select(k, math.equal(c, math.constant(k, 0.0, lanes)), b, a),
 }

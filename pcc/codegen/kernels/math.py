@@ -108,10 +108,10 @@ def equal(a: "Expr", b: "Expr") -> "Expr":
     return tirx.EQ(a, b)
 
 
-def unequal(a: "Expr", b: "Expr") -> "Expr":
+def is_nan(x: "Expr") -> "Expr":
     from tvm import tirx
 
-    return tirx.NE(a, b)
+    return tirx.isnan(x)
 
 
 def intrinsic(name: str, x: "Expr", lanes: int) -> "Expr":
