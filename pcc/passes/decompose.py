@@ -1,5 +1,6 @@
 """Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch norm) stays whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -49,7 +50,7 @@ class Decompose:
             if node.op != "call_function" or not (node.target in COMPOSITES or getattr(node.target, "overloadpacket", None) in packets) or is_constant(node):
                 continue
             try:
-                parts = _take_apart(node)
+                parts = take_apart(node, COMPOSITES.get(node.target), _table())
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
                 continue
@@ -71,9 +72,12 @@ def _lerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor
     return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
 
 
-def _take_apart(node: Node) -> list[Node]:
-    """Puts the operators that compute a node in its place; none if it is already simple."""
-    function, operands = COMPOSITES.get(node.target), node.all_input_nodes
+def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any, Any]) -> list[Node]:
+    """Puts the operators that compute a node in its place, and returns them; none if it is already simple.
+
+    What it computes is a function of those arguments that it names (else the operator itself), traced with PyTorch's decompositions in ``table``.
+    """
+    operands = node.all_input_nodes
     mode = fake_mode(node.graph)
     written: dict[str, Any] = arguments(node) if function is None else read_arguments(function, node)
     whole = False
@@ -86,7 +90,7 @@ def _take_apart(node: Node) -> list[Node]:
         return values if whole else result
 
     with mode:
-        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=_table())(
+        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=table)(
             *(operand.meta["val"] for operand in operands)
         ).graph
     calls = [part for part in traced.nodes if part.op == "call_function"]
