@@ -95,6 +95,15 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """The elements of a contiguous tensor as another type, which ``y`` has."""
+
+    name: str
+    x: View
+    y: View
+
+
+@dataclass(frozen=True)
 class Softmax:
     """Softmax (or log-softmax) over one dimension of a contiguous tensor."""
 
@@ -113,3 +122,48 @@ class Elementwise:
     inputs: tuple[View, ...]
     y: View
     expression: str
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """``y[b] = a[b] @ b[b]``: (B, M, K) and (B, K, N), where a batch of 1 serves all; rows are contiguous, and may lie apart."""
+
+    name: str
+    a: View
+    b: View
+    y: View
+
+
+@dataclass(frozen=True)
+class Gather:
+    """``y[b, c, p, i] = sum over t of weight[b, t, p] * x[b, c, index[b, t, p], i]``, contiguous; see ``pcc::gather``.
+
+    ``index`` holds int32 values in range if it is a constant, else fp32 values that are clamped to it.
+    """
+
+    name: str
+    x: View
+    index: View
+    weight: View | None
+    y: View
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k largest (or smallest) values, or their positions, of each column of a contiguous (O, S, I); ``y`` is (O, k, I)."""
+
+    name: str
+    x: View
+    y: View
+    largest: bool
+    indices: bool
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Running ``sum``, ``prod``, ``max`` or ``min`` down the columns of a contiguous (O, S, I)."""
+
+    name: str
+    x: View
+    y: View
+    mode: str

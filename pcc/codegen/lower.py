@@ -11,8 +11,11 @@ from torch.fx import GraphModule, Node
 from pcc.codegen import layers
 from pcc.codegen.family import family_named
 from pcc.codegen.isa import Isa
-from pcc.codegen.kernels.copy import emit_copy, emit_fill
+from pcc.codegen.kernels.columns import emit_scan, emit_top_k
+from pcc.codegen.kernels.copy import emit_convert, emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
+from pcc.codegen.kernels.gather import emit_gather
+from pcc.codegen.kernels.matmul import emit_matmul
 from pcc.codegen.kernels.pool import emit_pool
 from pcc.codegen.kernels.resize import emit_resize
 from pcc.codegen.kernels.softmax import emit_softmax
@@ -166,6 +169,47 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.emit(node, layer)
 
 
+def _matmul(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    b = lowering.contiguous(lowering.view(given["b"]), f"{node.name}.b")
+    layer = layers.MatMul(node.name, lowering.view(given["a"]), b, lowering.result(node))
+    emit_matmul(layer, lowering.builder)
+    return layer.y
+
+
+def _convert(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    layer = layers.Convert(node.name, lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"), lowering.result(node))
+    emit_convert(layer, lowering.builder)
+    return layer.y
+
+
+def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
+    index: Node = given["index"]
+    if index.op == "get_attr":
+        whole = np.clip(lowering.array(index), 0, x.shape[2] - 1).astype(np.int32)
+        table = lowering.builder.constant(str(index.target), whole)
+    else:
+        table = lowering.contiguous(lowering.view(index), f"{node.name}.index")
+    weight = lowering.optional_view(given["weight"])
+    weight = None if weight is None else lowering.contiguous(weight, f"{node.name}.weight")
+    layer = layers.Gather(node.name, x, table, weight, lowering.result(node))
+    emit_gather(layer, lowering.builder)
+    return layer.y
+
+
+def _top_k(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
+    layer = layers.TopK(node.name, x, lowering.result(node), given["largest"], given["indices"])
+    emit_top_k(layer, lowering.builder)
+    return layer.y
+
+
+def _scan(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    layer = layers.Scan(node.name, lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"), lowering.result(node), given["mode"])
+    emit_scan(layer, lowering.builder)
+    return layer.y
+
+
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     geometry = geometry_of(given, _pair(given["kernel"]))
     layer = layers.Pool2d(node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"])
@@ -269,6 +313,11 @@ _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     ops.CONV2D: _conv2d,
     ops.PACKED_CONV2D: _packed_conv2d,
     ops.LINEAR: _linear,
+    ops.MATMUL: _matmul,
+    ops.CONVERT: _convert,
+    ops.GATHER: _gather,
+    ops.TOP_K: _top_k,
+    ops.SCAN: _scan,
     ops.POOL2D: _pool2d,
     ops.RESIZE2D: _resize2d,
     ops.SOFTMAX: _softmax,

@@ -1,5 +1,6 @@
 """The kernel program: calls of kernels on views of buffers, with nothing left to decide but where the buffers lie in the arena."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -159,6 +160,8 @@ class ProgramBuilder:
     """The layer that calls now being recorded belong to."""
     node: str = ""
     """The graph's node that they compute."""
+    stored: dict[tuple[DType, bytes], str] = field(default_factory=dict)
+    """The constant that holds some bytes of a type."""
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input)."""
 
@@ -188,13 +191,13 @@ class ProgramBuilder:
         return View(self._add(name, "thread", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
 
     def constant(self, name: str, values: np.ndarray) -> View:
-        """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values under one name are stored once."""
+        """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values are stored once, under their first name."""
         dtype, values = dtype_of(values.dtype), np.ascontiguousarray(values)
-        known = self.constants.get(name)
-        if known is None or not np.array_equal(known, values) or known.dtype != values.dtype:
-            name = self._add(name, "constant", values.size, dtype).name
-            self.constants[name] = values
-        return View(name, values.shape, contiguous_strides(values.shape), dtype=dtype)
+        content = dtype, hashlib.sha256(values.tobytes()).digest()
+        if content not in self.stored:
+            self.stored[content] = self._add(name, "constant", values.size, dtype).name
+            self.constants[self.stored[content]] = values
+        return View(self.stored[content], values.shape, contiguous_strides(values.shape), dtype=dtype)
 
     def table(self, name: str, values: np.ndarray) -> View:
         """A constant of places and counts, which kernels take as int32; `PccError` where one does not fit."""

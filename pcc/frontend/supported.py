@@ -9,19 +9,12 @@ from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
 from pcc.frontend.source_lines import line_of_node
-from pcc.ir import ops
 from pcc.ir.annotations import skips
 from pcc.ir.graph import is_constant, layer_name, outputs, shape_of
+from pcc.ir.ops import CANONICAL
 
 if TYPE_CHECKING:
     from pcc.passes.manager import PassEvent
-
-SUPPORTED = frozenset(
-    {
-        *(ops.CONV2D, ops.PACKED_CONV2D, ops.LINEAR, ops.POOL2D, ops.RESIZE2D, ops.CONCAT, ops.SOFTMAX, ops.ELEMENTWISE),
-        *(ops.RESHAPE, ops.PERMUTE, ops.SLICE, ops.EXPAND, ops.PAD, ops.BATCH_NORM),
-    }
-)
 
 
 def check_supported(graph_module: GraphModule) -> None:
@@ -52,15 +45,15 @@ def _check_constant_outputs(graph_module: GraphModule) -> None:
 
 def _is_foreign(node: Node) -> bool:
     """Neither known nor constant. The getitems of an operator with several results are left to that operator."""
-    return node.target not in SUPPORTED and node.target is not operator.getitem and not is_constant(node)
+    return node.target not in CANONICAL and node.target is not operator.getitem and not is_constant(node)
 
 
 def _is_empty(node: Node) -> bool:
-    return node.target in SUPPORTED and not prod(shape_of(node))
+    return node.target in CANONICAL and not prod(shape_of(node))
 
 
 def _describe(node: Node) -> str:
-    reasons = [skip.reason for skip in skips(node) if skip.pass_name == "canonicalize"]
+    reasons = [skip.reason for skip in skips(node) if skip.pass_name in ("decompose", "canonicalize")]
     reasons += [f"its result is empty, {'x'.join(map(str, shape_of(node)))}"] if _is_empty(node) else []
     place = [
         f"node {node.name}",

@@ -1,8 +1,10 @@
 """The text of ``pcc::elementwise``: ``relu(add(x0,mul(x1,0.5)))``.
 
-Operands are ``x0``, ``x1``, ...; numbers are finite literals; everything else is a function call:
+Operands are ``x0``, ``x1``, ...; numbers are literals (``inf``, too); everything else is a function call:
 
-* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp expm1 log log1p sqrt rsqrt reciprocal`` of one;
+* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt reciprocal erf`` of one;
+* whole numbers: ``floor ceil trunc round``, halves to the even one;
+* truth, which is 1 or 0: ``lt le gt ge eq ne`` of two expressions; ``where(c,a,b)`` is ``a`` where ``c`` is not 0;
 * ``pow(x,2.5)``: the exponent is a literal;
 * each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``, ``leaky_relu(x0,0.1)``.
 
@@ -12,6 +14,7 @@ Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 
@@ -31,13 +34,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Literal:
-    """A finite number of fp32's range."""
+    """A number of fp32's range, or an infinity."""
 
     value: float
 
     def __post_init__(self) -> None:
-        if not abs(self.value) <= LARGEST:
-            raise PccError(f"expression: the number {self.value} is not finite in fp32")
+        if not abs(self.value) <= LARGEST and abs(self.value) != inf:
+            raise PccError(f"expression: the number {self.value} is not one of fp32")
 
     def __str__(self) -> str:
         return number(self.value)
@@ -63,6 +66,12 @@ class Call:
 
 Expr = Call | Operand | Literal
 
+
+def _truth(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A comparison whose result is 1 or 0, of the operands' type."""
+    return lambda a, b: compare(a, b).to(a.dtype)
+
+
 _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "add": (2, torch.add),
     "sub": (2, torch.sub),
@@ -79,10 +88,18 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "sqrt": (1, torch.sqrt),
     "rsqrt": (1, torch.rsqrt),
     "reciprocal": (1, torch.reciprocal),
+    "exp2": (1, torch.exp2),
+    "erf": (1, torch.erf),
+    "floor": (1, torch.floor),
+    "ceil": (1, torch.ceil),
+    "trunc": (1, torch.trunc),
+    "round": (1, torch.round),
+    **{name: (2, _truth(getattr(torch, name))) for name in ("lt", "le", "gt", "ge", "eq", "ne")},
+    "where": (3, lambda c, a, b: torch.where(c != 0, a, b)),
 }
 """Name: arity, meaning. All arguments may be expressions."""
 
-_TOKEN = re.compile(r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<name>[a-z_]\w*)|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)|(?P<mark>[(),]))")
+_TOKEN = re.compile(r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<number>[-+]?(?:inf(?!\w)|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))|(?P<name>[a-z_]\w*)|(?P<mark>[(),]))")
 
 
 def parse(text: str) -> Expr:

@@ -75,7 +75,7 @@ def add_constant(before: Node, name: str, value: Tensor) -> Node:
     graph = before.graph
     module = graph.owning_module
     assert module is not None
-    taken, target = {key for key, _ in (*module.named_parameters(), *module.named_buffers())}, name
+    taken, target = {key for key, _ in (*module.named_parameters(), *module.named_buffers(), *module.named_modules())}, name
     for count in range(1, 1 << 30):
         if target not in taken:
             break

@@ -6,7 +6,7 @@ Data movement stays ATen: ``reshape``, ``permute``, ``slice``, ``expand``, ``con
 Importing this module registers the operators; the names in capitals are what graph nodes have as their target.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -14,25 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
+from pcc.ir.register import CANONICAL, register
 from pcc.sparsity.formats import PackedWeight, format_named
-
-
-def _register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]]) -> Any:
-    """Defines ``pcc::<schema>``; ``shape`` gets the operator's arguments and gives the shape of the (contiguous) result."""
-    name = "pcc::" + schema.split("(", 1)[0]
-    torch.library.define(name, schema[schema.index("(") :])
-    torch.library.impl(name, "CompositeExplicitAutograd", reference)
-
-    def fake(*args: Any, **kwargs: Any) -> Tensor:
-        first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
-        return first.new_empty(list(shape(*args, **kwargs)))
-
-    torch.library.register_fake(name, fake)
-    return getattr(torch.ops.pcc, schema.split("(", 1)[0]).default
-
 
 # ---- convolution ----
 
@@ -89,7 +76,7 @@ def _conv2d_shape(
     return x.shape[0], weight.shape[0], *window_output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
 
 
-CONV2D = _register(
+CONV2D = register(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int groups, str activation) -> Tensor",
     _conv2d,
     _conv2d_shape,
@@ -127,7 +114,7 @@ def _packed_conv2d_shape(x: Tensor, *args: Any) -> tuple[int, ...]:
     return x.shape[0], shape[0], *window_output_size(x.shape[2:], shape[2:], stride, padding, dilation)
 
 
-PACKED_CONV2D = _register(
+PACKED_CONV2D = register(
     "packed_conv2d(Tensor x, Tensor[] arrays, Tensor? bias, Tensor? residual, str format, int[] numbers, int[] shape, int[] stride, int[] padding,"
     " int[] dilation, int groups, str activation) -> Tensor",
     _packed_conv2d,
@@ -136,7 +123,7 @@ PACKED_CONV2D = _register(
 """``conv2d`` whose weight is packed in a format of `pcc.sparsity.formats`, which says what ``arrays`` and ``numbers`` are; ``shape`` is the dense weight's."""
 
 
-# ---- linear, pooling, resampling ----
+# ---- products, pooling, resampling ----
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
@@ -149,8 +136,19 @@ def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> tuple[int, ...]:
     return x.shape[0], weight.shape[0]
 
 
-LINEAR = _register("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape)
+LINEAR = register("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape)
 """``activation(x @ weight.T + bias + residual)``; x (N, K), weight (M, K)."""
+
+
+def _matmul_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
+    fits = a.dim() == b.dim() == 3 and a.shape[2] == b.shape[1]
+    if not fits or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
+        raise PccError(f"matmul: {tuple(a.shape)} and {tuple(b.shape)} are no matrices to multiply")
+    return max(a.shape[0], b.shape[0]), a.shape[1], b.shape[2]
+
+
+MATMUL = register("matmul(Tensor a, Tensor b) -> Tensor", lambda a, b: torch.matmul(a, b).contiguous(), _matmul_shape)
+"""The matrix product of (B, M, K) and (B, K, N), both computed or constant; a batch of 1 serves all."""
 
 
 def _pool2d(
@@ -177,7 +175,7 @@ def _pool2d_shape(
     return x.shape[0], x.shape[1], *window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
 
 
-POOL2D = _register(
+POOL2D = register(
     "pool2d(Tensor x, str mode, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool count_include_pad) -> Tensor",
     _pool2d,
     _pool2d_shape,
@@ -198,7 +196,7 @@ def _resize2d_shape(x: Tensor, size: list[int], mode: str, align_corners: bool, 
     return x.shape[0], x.shape[1], *size
 
 
-RESIZE2D = _register("resize2d(Tensor x, int[] size, str mode, bool align_corners, float[]? scales) -> Tensor", _resize2d, _resize2d_shape)
+RESIZE2D = register("resize2d(Tensor x, int[] size, str mode, bool align_corners, float[]? scales) -> Tensor", _resize2d, _resize2d_shape)
 """``nearest`` or ``bilinear`` to (height, width); ``scales`` are the factors the caller gave, where he gave factors."""
 
 
@@ -211,22 +209,78 @@ def _concat_shape(xs: list[Tensor], dim: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-CONCAT = _register("concat(Tensor[] xs, int dim) -> Tensor", lambda xs, dim: torch.cat(xs, dim).contiguous(), _concat_shape)
+CONCAT = register("concat(Tensor[] xs, int dim) -> Tensor", lambda xs, dim: torch.cat(xs, dim).contiguous(), _concat_shape)
 """Concatenation along one dimension."""
 
-SOFTMAX = _register(
+SOFTMAX = register(
     "softmax(Tensor x, int dim, bool log) -> Tensor",
     lambda x, dim, log: (F.log_softmax if log else F.softmax)(x, dim),
     lambda x, dim, log: x.shape,
 )
 """Softmax, or its logarithm, over one dimension."""
 
-ELEMENTWISE = _register(
+ELEMENTWISE = register(
     "elementwise(Tensor[] xs, str expression) -> Tensor",
     lambda xs, expression: language.evaluate(language.parse(expression), xs),
     lambda xs, expression: torch.broadcast_shapes(*(x.shape for x in xs)),
 )
 """An expression of `pcc.ir.expression` for each element; operands broadcast."""
+
+
+CONVERT = register(
+    "convert(Tensor x, str dtype) -> Tensor",
+    lambda x, dtype: x.to(dtype_named(dtype).torch).contiguous(),
+    lambda x, dtype: x.shape,
+    lambda x, dtype: dtype_named(dtype).torch,
+)
+"""The same numbers as another element type of `pcc.dtype`: what the model returns as whole numbers or truth values leaves the graph so."""
+
+
+# ---- along one dimension ----
+
+
+def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
+    batch, channels, size, inner = x.shape
+    taps, places = index.shape[1:]
+    at = index.nan_to_num(0.0).clamp(0, size - 1).long().reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
+    found = x.gather(2, at).reshape(batch, channels, taps, places, inner)
+    return (found if weight is None else found * weight[:, None, :, :, None]).sum(2).contiguous()
+
+
+def _gather_shape(x: Tensor, index: Tensor, weight: Tensor | None) -> tuple[int, ...]:
+    fits = x.dim() == 4 and index.dim() == 3 and index.shape[0] in (1, x.shape[0])
+    if not fits or (index.shape != weight.shape if weight is not None else index.shape[1] != 1):
+        raise PccError(f"gather: index {tuple(index.shape)} and weight {weight if weight is None else tuple(weight.shape)} do not fit {tuple(x.shape)}")
+    return x.shape[0], x.shape[1], index.shape[2], x.shape[3]
+
+
+GATHER = register("gather(Tensor x, Tensor index, Tensor? weight) -> Tensor", _gather, _gather_shape)
+"""``y[b, c, p, i] = sum over t of weight[b, t, p] * x[b, c, index[b, t, p], i]``: x (B, C, S, I), index and weight (B or 1, T, P).
+
+The index holds whole numbers as fp32, exact up to 2^24; one outside [0, S) reads the nearest element. Without weights T is 1.
+"""
+
+
+def _top_k(x: Tensor, k: int, largest: bool, indices: bool) -> Tensor:
+    # A stable order: of equal values the first comes first. NaN is the largest.
+    values, places = torch.sort(x, dim=1, descending=largest, stable=True)
+    return (places.to(x.dtype) if indices else values)[:, :k].contiguous()
+
+
+def _top_k_shape(x: Tensor, k: int, largest: bool, indices: bool) -> tuple[int, ...]:
+    if x.dim() != 3 or not 0 < k <= x.shape[1]:
+        raise PccError(f"top_k: {k} values of {tuple(x.shape)}")
+    return x.shape[0], k, x.shape[2]
+
+
+TOP_K = register("top_k(Tensor x, int k, bool largest, bool indices) -> Tensor", _top_k, _top_k_shape)
+"""The k largest (or smallest) values of each column of (O, S, I), in order, or their positions as fp32; of equal ones the first."""
+
+
+_SCANS = {"sum": torch.cumsum, "prod": torch.cumprod, "max": lambda x, dim: torch.cummax(x, dim).values, "min": lambda x, dim: torch.cummin(x, dim).values}
+
+SCAN = register("scan(Tensor x, str mode) -> Tensor", lambda x, mode: _SCANS[mode](x, 1), lambda x, mode: x.shape)
+"""Running ``sum``, ``prod``, ``max`` or ``min`` down the columns of (O, S, I)."""
 
 
 # ---- what stays ATen ----
@@ -238,3 +292,5 @@ RESHAPE, PERMUTE, SLICE, EXPAND, PAD = _aten.reshape.default, _aten.permute.defa
 
 BATCH_NORM = _aten.batch_norm.default
 """Batch norm in a canonical graph, with fixed statistics; fold-batchnorm leaves none."""
+
+CANONICAL |= {RESHAPE, PERMUTE, SLICE, EXPAND, PAD, BATCH_NORM}

@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule
+import torch
+from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
+from pcc.dtype import dtype_of
 from pcc.ir.annotations import Skipped, annotate
-from pcc.ir.graph import finish
+from pcc.ir.graph import finish, infer, insert, is_constant
+from pcc.ir.ops import CANONICAL, CONVERT
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, layers, moves, pointwise
+
+_aten: Any = torch.ops.aten
 
 RULES: dict[Any, Rule] = {**moves.RULES, **pointwise.RULES, **layers.RULES}
 
@@ -21,14 +26,46 @@ class Canonicalize:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        before = str(graph_module.graph)
+        before, output = str(graph_module.graph), graph_module.graph.output_node()
+        types = [node.meta["val"].dtype for node in output.args[0]]  # type: ignore[union-attr]
         # Producers come before their users, so a rule sees operands that are canonical already.
         for node in list(graph_module.graph.nodes):
-            rule = RULES.get(node.target) if node.op == "call_function" and not node._erased else None
+            rule = RULES.get(node.target) if node.op == "call_function" and not node._erased and not _is_table(node) else None
             try:
                 if rule is not None:
                     apply_rule(rule, node)
+                    _read_as_fp32(node)
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
+        _return_as(output, types)
         finish(graph_module)
         return PassResult(graph_module, str(graph_module.graph) != before)
+
+
+def _return_as(output: Node, types: list[torch.dtype]) -> None:
+    """What the model returns as whole numbers or truth values (as uint8), and is fp32 in the canonical graph, is converted at its end."""
+    returned = []
+    for node, dtype in zip(output.args[0], types, strict=True):  # type: ignore[arg-type]
+        known = torch.uint8 if dtype == torch.bool else dtype
+        same = node.meta["val"].dtype in (dtype, known)
+        returned.append(node if same else insert(output, CONVERT, (node, str(dtype_of(known))), node, f"{node.name}_{dtype_of(known).short}"))
+    output.args = (tuple(returned),)
+
+
+def _is_table(node: Node) -> bool:
+    """Whether a node is part of constant arithmetic in another type, which keeps PyTorch's operators until fold-constants computes it."""
+    values = [part.meta["val"] for part in (node, *node.all_input_nodes)]
+    return any(isinstance(value, torch.Tensor) and value.dtype != torch.float32 for value in values) and is_constant(node)
+
+
+def _read_as_fp32(node: Node) -> None:
+    """Constant whole numbers and truth values that a canonical node reads become fp32 in front of it."""
+    if node._erased or node.target not in CANONICAL:
+        return
+    for operand in node.all_input_nodes:
+        if operand.meta["val"].dtype != torch.float32:
+            number = insert(node, _aten._to_copy.default, (operand,), operand, f"{operand.name}_fp32")
+            number.kwargs = {"dtype": torch.float32}
+            infer(number)
+            node.replace_input_with(operand, number)
+    infer(node)

@@ -1,17 +1,22 @@
 """Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch norm) stays whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch._decomp import get_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.ir.annotations import carry
-from pcc.ir.graph import fake_mode, finish
+from pcc.ir.annotations import Skipped, annotate, carry
+from pcc.ir.graph import arguments, fake_mode, finish, is_constant
+from pcc.passes.canonical import CannotCompile, read_arguments
+from pcc.passes.composites import COMPOSITES
 
 _aten: Any = torch.ops.aten
 
@@ -22,24 +27,39 @@ _COMPOSITES = (
     *(_aten.expand_as, _aten.broadcast_to, _aten.view_as, _aten.reshape_as, _aten.tile, _aten.hstack, _aten.vstack, _aten.dstack),
     *(_aten.chunk, _aten.tensor_split, _aten.narrow, _aten.movedim, _aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.unflatten),
     *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full),
+    *(_aten.einsum, _aten.tensordot, _aten.inner, _aten.linalg_norm, _aten.repeat_interleave, _aten.rot90, _aten.diff),
+    *(_aten.greater, _aten.less, _aten.addmv, _aten.addr, _aten.column_stack, _aten.fliplr, _aten.flipud),
+    *(_aten.hardshrink, _aten.softshrink),
 )
-"""What is taken apart. Not here: what would only turn into operators that pcc cannot compile, so that errors name what the author wrote."""
+"""What PyTorch takes apart. Not here: what would only turn into operators that pcc cannot compile, so that errors name what the author wrote."""
 
 
 @dataclass(frozen=True)
 class Decompose:
-    """Takes composite operators apart (pixel_shuffle, addcmul, selu, chunk, ...)."""
+    """Takes composite operators apart (attention, transposed convolution, norms, LSTM, pixel_shuffle, ...)."""
 
     name: ClassVar[str] = "decompose"
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         packets = set(_COMPOSITES)
-        table = {**get_decompositions(_COMPOSITES), _aten.full_like.default: _full_like, _aten.lerp.Scalar: _lerp}
-        found = [node for node in graph_module.graph.nodes if getattr(node.target, "overloadpacket", None) in packets]
-        changed = [take_apart(node, table) for node in found]
+        modified = False
+        pending = list(graph_module.graph.nodes)
+        while pending:
+            node = pending.pop(0)
+            if node.op != "call_function" or not (node.target in COMPOSITES or getattr(node.target, "overloadpacket", None) in packets) or is_constant(node):
+                continue
+            try:
+                parts = take_apart(node, COMPOSITES.get(node.target), _table())
+            except CannotCompile as error:
+                annotate(node, Skipped(self.name, str(error)))
+                continue
+            modified = modified or bool(parts)
+            pending = [*parts, *pending]  # parts may be composite themselves
+        for node in graph_module.graph.find_nodes(op="call_function", target=_aten.view.default) if modified else ():
+            node.target = _aten.reshape.default  # parts need not leave values in memory as the whole did
         finish(graph_module)
-        return PassResult(graph_module, any(changed))
+        return PassResult(graph_module, modified)
 
 
 def _full_like(x: torch.Tensor, fill_value: float, *, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
@@ -52,21 +72,30 @@ def _lerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor
     return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
 
 
-def take_apart(node: Node, table: dict[Any, Any]) -> bool:
-    """Puts the operators that compute a node in its place; False if it is already simple."""
+def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any, Any]) -> list[Node]:
+    """Puts the operators that compute a node in its place, and returns them; none if it is already simple.
+
+    What it computes is a function of those arguments that it names (else the operator itself), traced with PyTorch's decompositions in ``table``.
+    """
     operands = node.all_input_nodes
     mode = fake_mode(node.graph)
+    written: dict[str, Any] = arguments(node) if function is None else read_arguments(function, node)
+    whole = False
 
     def compute(*values: Any) -> Any:
-        bound = dict(zip(operands, values, strict=True))
-        args, kwargs = map_arg((node.args, node.kwargs), lambda operand: bound[operand])
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        nonlocal whole
+        given = map_arg(written, dict(zip(operands, values, strict=True)).__getitem__)
+        result = node.target(**given) if function is None else function(**given)  # type: ignore[operator]
+        whole = result is NotImplemented
+        return values if whole else result
 
     with mode:
-        traced = make_fx(compute, decomposition_table=table)(*(operand.meta["val"] for operand in operands)).graph
+        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=table)(
+            *(operand.meta["val"] for operand in operands)
+        ).graph
     calls = [part for part in traced.nodes if part.op == "call_function"]
-    if [part.target for part in calls] == [node.target] or any(part.op == "get_attr" for part in traced.nodes):
-        return False
+    if whole or [part.target for part in calls] == [node.target] or any(part.op == "get_attr" for part in traced.nodes):
+        return []
     copied: dict[Node, Any] = dict(zip(traced.find_nodes(op="placeholder"), operands, strict=True))
     with node.graph.inserting_before(node):
         for part in calls:
@@ -81,4 +110,9 @@ def take_apart(node: Node, table: dict[Any, Any]) -> bool:
             user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
             node.graph.erase_node(user)
     node.graph.erase_node(node)
-    return True
+    return [copied[part] for part in calls]
+
+
+@cache
+def _table() -> dict[Any, Any]:
+    return {**get_decompositions(_COMPOSITES), _aten.full_like.default: _full_like, _aten.lerp.Scalar: _lerp}

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
+from pcc.dtype import dtype_named
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
 from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, rewrite, shape_of
-from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PACKED_CONV2D, POOL2D, RESIZE2D, SOFTMAX, packed_weight
+from pcc.ir.ops import CONCAT, CONV2D, CONVERT, ELEMENTWISE, GATHER, LINEAR, MATMUL, PACKED_CONV2D, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K, packed_weight
 from pcc.passes.decompose import take_apart
 from pcc.sparsity.formats import format_named
 
@@ -33,7 +34,7 @@ class SpellOut:
             elif node.target is RESIZE2D:
                 _resize(node)
             if node.target in _SPELLED:
-                changed |= take_apart(node, _SPELLED)
+                changed |= bool(take_apart(node, _SPELLED[node.target], {}))
         finish(graph_module)
         return PassResult(graph_module, changed)
 
@@ -112,11 +113,35 @@ def _elementwise(xs: list[Tensor], expression: str) -> Tensor:
     return value if value.shape == shape else value.expand(shape)
 
 
+def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
+    batch, channels, size, inner = x.shape
+    taps, places = index.shape[1:]
+    at = index.clamp(0, size - 1).long().reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
+    found = torch.gather(x, 2, at)
+    return found if weight is None else (found.reshape(batch, channels, taps, places, inner) * weight[:, None, :, :, None]).sum(2)
+
+
+def _top_k(x: Tensor, k: int, largest: bool, indices: bool) -> Tensor:
+    values, places = torch.topk(x, k, 1, largest)
+    return places.to(x.dtype) if indices else values
+
+
+def _scan(x: Tensor, mode: str) -> Tensor:
+    if mode not in ("sum", "prod"):
+        return NotImplemented
+    return (torch.cumsum if mode == "sum" else torch.cumprod)(x, 1)
+
+
 _SPELLED: dict[Any, Callable[..., Any]] = {
     CONV2D: _conv2d,
     LINEAR: _linear,
     POOL2D: _pool2d,
-    CONCAT: torch.cat,
+    CONCAT: lambda xs, dim: torch.cat(xs, dim),
+    MATMUL: lambda a, b: torch.matmul(a, b),
+    CONVERT: lambda x, dtype: x.to(dtype_named(dtype).torch),
+    GATHER: _gather,
+    TOP_K: _top_k,
+    SCAN: _scan,
     SOFTMAX: lambda x, dim, log: torch.log_softmax(x, dim) if log else torch.softmax(x, dim),
     ELEMENTWISE: _elementwise,
 }

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from pcc.codegen.isa import isa_named
-from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Linear, Pool2d, Resize2d, Softmax
+from pcc.codegen.layers import Conv2d, Convert, ConvGeometry, Copy, Elementwise, Gather, Linear, MatMul, Pool2d, Resize2d, Scan, Softmax, TopK
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
+from pcc.dtype import INT64
 from pcc.ir.activation import Activation
 from pcc.ir.expression import evaluate, parse
+from pcc.ir.ops import GATHER, SCAN, TOP_K
 from pcc.sparsity import fkw, joint, pattern
 from tests.arm64 import arm64, run_emulated
 from tests.codegen.kernels.support import emit_by
@@ -176,6 +178,59 @@ def test_softmax() -> None:
 
 
 @arm64
+def test_matmul() -> None:
+    from pcc.codegen.kernels.matmul import emit_matmul
+
+    cases = Cases()
+    for left, right in (((2, 7, 13), (2, 13, 5)), ((3, 49, 17), (1, 17, 70)), ((1, 5, 33), (4, 33, 16)), ((1, 1, 1), (1, 1, 1))):
+        (a, a64), (b, b64) = cases.input(*left), cases.input(*right)
+        emit_matmul(MatMul("product", a, b, cases.output((left, right), a64 @ b64)), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_gather() -> None:
+    """By constant and computed indices, with weights and without; one that is NaN or out of range is the nearest that is not."""
+    from pcc.codegen.kernels.gather import emit_gather
+
+    cases = Cases()
+    for (shape, taps), computed in product([((2, 3, 7, 1), 1), ((2, 3, 7, 1), 4), ((1, 2, 9, 13), 1), ((1, 2, 9, 13), 3)], [False, True]):
+        index = cases.rng.integers(0, shape[2], (1, taps, 11)).astype(np.float32)
+        x, x64 = cases.input(*shape)
+        weight = cases.values(*index.shape) if taps > 1 else None
+        if computed:
+            index[0, 0, :3] = np.nan, -7.0, 3e38
+            cases.inputs.append(index)
+            table = cases.builder.input(f"in{len(cases.inputs)}", index.shape)
+        else:
+            table = cases.builder.constant("index", index.astype(np.int32))
+        y64 = GATHER(x64, torch.from_numpy(index), None if weight is None else torch.from_numpy(weight).double())
+        weights = None if weight is None else cases.builder.constant("weight", weight)
+        emit_gather(Gather("gather", x, table, weights, cases.output((shape, taps, computed), y64)), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_columns() -> None:
+    from pcc.codegen.kernels.columns import emit_scan, emit_top_k
+    from pcc.codegen.kernels.copy import emit_convert
+
+    cases = Cases()
+    for shape in ((3, 17, 1), (2, 5, 7), (1, 9, 70)):
+        x, x64 = cases.input(*shape)
+        for mode in ("sum", "prod", "max", "min"):
+            emit_scan(Scan("scan", x, cases.output((shape, mode), SCAN(x64, mode)), mode), cases.builder)
+        for largest, indices in product([True, False], repeat=2):
+            y = cases.output((shape, largest, indices), TOP_K(x64, 4, largest, indices))
+            emit_top_k(TopK("top", x, y, largest, indices), cases.builder)
+        whole = cases.builder.tensor("whole", shape, INT64)
+        cases.builder.output("whole", whole)
+        cases.expected.append(("convert", x64.trunc()))
+        emit_convert(Convert("convert", x, whole), cases.builder)
+    cases.check()
+
+
+@arm64
 def test_copies() -> None:
     from pcc.codegen.kernels.copy import emit_copy, emit_fill
 
@@ -201,6 +256,9 @@ EXPRESSIONS = [
     "sqrt(add(mul(x0,x0),1))",
     "log(add(mul(x0,x0),1))",
     "gelu(mul(x0,pow(abs(x1),0.3)))",
+    "mul(exp2(x0),erf(x1))",
+    "add(add(floor(x0),ceil(x1)),add(trunc(x0),round(x1)))",
+    "where(gt(x0,x1),lt(x0,0.5),add(le(x1,0),add(ge(x0,0),add(eq(x0,x0),ne(x0,x1)))))",
     "add(silu(x0),leaky_relu(hardsigmoid(x1),0.1))",
 ]
 

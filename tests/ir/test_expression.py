@@ -93,9 +93,8 @@ def test_activations_are_recognised_at_the_top_only() -> None:
         ("add(x0)", "takes 2 arguments, not 1"),
         ("x0 # x1", "cannot read '# x1'"),
         ("", "ends too early"),
-        ("mul(x0,1e999)", "not finite"),
-        ("mul(x0,1e39)", "the number 1e\\+39 is not finite in fp32"),
-        ("clip(x0,-1e39,6)", "not finite in fp32"),
+        ("mul(x0,1e39)", "the number 1e\\+39 is not one of fp32"),
+        ("clip(x0,-1e39,6)", "not one of fp32"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(text: str, words: str) -> None:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels import math
 from pcc.codegen.kernels.nest import NEST_PARAMS, Nest, nest_of, reference_rows, row_of, rows_of_work
 from pcc.codegen.kernels.runs import copy_run, fill_run
-from pcc.codegen.layers import Copy
+from pcc.codegen.layers import Convert, Copy
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32, DType
 
@@ -31,6 +34,12 @@ def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
         return
     nest = nest_of(y.shape, [y.strides])
     b.call(FillRows(unit=nest.run_strides == (1,)), {"y": y, "value": value, **nest.arguments(b, name)}, work=nest.work)
+
+
+def emit_convert(layer: Convert, b: ProgramBuilder) -> None:
+    """``y[...] = x[...]`` in another element type."""
+    size = prod(layer.y.shape)
+    b.call(ConvertElements(layer.x.dtype, layer.y.dtype), {"y": layer.y, "x": layer.x, "size": size}, work=-(-size // CONVERTED_PER_ITEM))
 
 
 def _copy_nest(layer: Copy) -> Nest:
@@ -72,6 +81,37 @@ class CopyRows:
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         for (y_at, x_at), length, (y_stride, x_stride) in reference_rows(args, 2, begin, end):
             row_of(args["y"], y_at, length, y_stride)[:] = row_of(args["x"], x_at, length, x_stride)
+
+
+CONVERTED_PER_ITEM = 8192
+
+
+@dataclass(frozen=True)
+class ConvertElements:
+    """Converts elements one by one: models convert what they return, which is little."""
+
+    source: DType
+    target: DType
+
+    @property
+    def name(self) -> str:
+        return f"pcc_convert_{self.source.short}_{self.target.short}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        return Param("y", f"{self.target.short}*", writes=True), Param("x", f"{self.source.short}*"), Param("size")
+
+    def body(self, k: "KernelBuilder") -> None:
+        from tvm import tirx
+
+        with k.work() as item:
+            first = k.let(item * CONVERTED_PER_ITEM)
+            with k.loop(first, math.smaller(first + CONVERTED_PER_ITEM, k["size"])) as i:
+                k.store(k["y"], i, tirx.Cast(self.target.tir(), k.load(k["x"], i)))
+
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        part = slice(begin * CONVERTED_PER_ITEM, min(end * CONVERTED_PER_ITEM, int(args["size"])))  # type: ignore[arg-type]
+        np.asarray(args["y"])[part] = np.asarray(args["x"])[part].astype(self.target.numpy)
 
 
 @dataclass(frozen=True)

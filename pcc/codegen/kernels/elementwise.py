@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -144,6 +144,26 @@ class Emitter:
         return self.constant(1.0) / value if exponent < 0 else value
 
 
+def _whole(intrinsic: str) -> "Callable[..., Value]":
+    """A rounding to whole numbers, which every instruction set has as one instruction."""
+    return lambda k, a, lanes: math.intrinsic(intrinsic, a, lanes)
+
+
+def _truth(compare: "Callable[[Value, Value], Value]", *, alike: bool, opposite: bool = False) -> "Callable[..., Value]":
+    """1 where a comparison holds (or, if ``opposite``, where it does not), else 0.
+
+    ``alike`` is whether equal numbers satisfy it: TVM's simplifier takes a value to be equal to itself, which a NaN is not.
+    """
+
+    def emit(k: "KernelBuilder", a: "Value", b: "Value", lanes: int) -> "Value":
+        yes, no = (math.constant(k, float(truth != opposite), lanes) for truth in (True, False))
+        if a is b:
+            return math.select(k, math.is_nan(a), no, yes if alike else no)
+        return math.select(k, compare(a, b), yes, no)
+
+    return emit
+
+
 _FUNCTIONS = {
     "max": lambda k, a, b, lanes: math.maximum(k, a, b),
     "min": lambda k, a, b, lanes: math.minimum(k, a, b),
@@ -156,4 +176,17 @@ _FUNCTIONS = {
     "sqrt": math.sqrt,
     "rsqrt": lambda k, a, lanes: math.constant(k, 1.0, lanes) / math.sqrt(k, a, lanes),
     "reciprocal": lambda k, a, lanes: math.constant(k, 1.0, lanes) / a,
+    "exp2": math.exp2,
+    "erf": math.erf,
+    "floor": _whole("llvm.floor"),
+    "ceil": _whole("llvm.ceil"),
+    "trunc": _whole("llvm.trunc"),
+    "round": _whole("llvm.rint"),
+    "lt": _truth(lambda a, b: a < b, alike=False),
+    "le": _truth(lambda a, b: a <= b, alike=True),
+    "gt": _truth(lambda a, b: a > b, alike=False),
+    "ge": _truth(lambda a, b: a >= b, alike=True),
+    "eq": _truth(math.equal, alike=True),
+    "ne": _truth(math.equal, alike=True, opposite=True),  # TVM's inequality is false for a NaN
+    "where": lambda k, c, a, b, lanes: math.select(k, math.equal(c, math.constant(k, 0.0, lanes)), b, a),
 }

@@ -7,12 +7,13 @@ Polynomials are minimax fits on the stated interval, highest power first.
 
 from typing import TYPE_CHECKING
 
-from pcc.dtype import FLOAT32, INT32
+from pcc.dtype import FLOAT32, INT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
 
 LOG2_E = 1.4426950408889634
+LN2 = 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440054690583e-4
 """ln 2 in two parts; the product of the first with an integer below 2^15 is exact."""
 ROUNDER = 12582912.0
@@ -25,6 +26,8 @@ LOG = (-0.0763450291, 0.127615789, -0.131601805, 0.142017574, -0.166233575, 0.20
 """``(log(1+f) - f + f^2/2) / f^3`` on sqrt(1/2) <= 1+f <= sqrt(2)."""
 TANH = (-0.00570498949, 0.0206390895, -0.0537397158, 0.133314422, -0.333332819)
 """``(tanh(x) - x) / x^3`` in x^2 on |x| <= 0.625."""
+ERF = (7.85386146e-05, -0.000801019371, 0.00518832775, -0.0268538129, 0.112835854, -0.37612626, 1.12837911)
+"""``erf(x) / x`` in x^2 on |x| <= 1."""
 NORMAL_TAIL = (
     *(0.0168932285, -0.0645416379, 0.0558899716, 0.0225969162, 0.0177463256),
     *(0.0838450044, 0.0730149522, 0.0952873975, 0.0995215103, 0.0997463241),
@@ -99,6 +102,34 @@ def select(k: "KernelBuilder", condition: "Expr", then: "Expr", otherwise: "Expr
     return tirx.Select(condition, then, otherwise)
 
 
+def equal(a: "Expr", b: "Expr") -> "Expr":
+    from tvm import tirx
+
+    return tirx.EQ(a, b)
+
+
+def is_nan(x: "Expr") -> "Expr":
+    from tvm import tirx
+
+    return tirx.isnan(x)
+
+
+def intrinsic(name: str, x: "Expr", lanes: int) -> "Expr":
+    """An LLVM function of one value that every instruction set has as an instruction (``llvm.floor``)."""
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), name, x)
+
+
+def whole_within(k: "KernelBuilder", x: "Expr", last: "Expr", lanes: int) -> "Expr":
+    """A value as an integer in [0, last], whatever it is: a NaN is 0."""
+    from tvm import tirx
+
+    bound = k.let(tirx.Cast(FLOAT32.tir(), last))
+    low = _larger_unless_first_nan(k, x, constant(k, 0.0, lanes))  # 0 for a NaN; where it stays one, it is converted to 0
+    return _cast(INT32, _smaller_unless_first_nan(k, low, k.splat(bound, lanes)), lanes)
+
+
 def absolute(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     return _float(_bits(x, lanes) & _integer(0x7FFFFFFF, lanes), lanes)
 
@@ -110,9 +141,7 @@ def copy_sign(k: "KernelBuilder", magnitude: "Expr", sign: "Expr", lanes: int) -
 
 def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """The square root, exactly rounded (an instruction)."""
-    from tvm import tirx
-
-    return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), "llvm.sqrt", x)
+    return intrinsic("llvm.sqrt", x, lanes)
 
 
 def exp(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -126,6 +155,17 @@ def exp_bounded(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``e^x``, cheaper: stops at 1.2e-38 below and is infinity already above 88.376."""
     q, power = _exp_parts(k, k.let(clamp(k, x, -87.33654, 88.5, lanes)), lanes)
     return (q + constant(k, 1.0, lanes)) * _power_of_two(power, lanes)
+
+
+def exp2(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    """``2^x``: 0 far below, infinity from 128 on."""
+    x = k.let(clamp(k, x, -151.0, 129.0, lanes))
+    whole = k.let(intrinsic("llvm.rint", x, lanes))
+    r = k.let((x - whole) * constant(k, LN2, lanes))
+    power = k.let(_cast(INT32, whole, lanes))
+    half = k.let(power >> _integer(1, lanes))
+    q = r * r * _polynomial(k, EXP, r, lanes) + r
+    return (q + constant(k, 1.0, lanes)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
 def expm1(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -222,6 +262,22 @@ def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     return select(k, x > c(0.0), x - z * tail * decay, x * tail * decay)  # in this order nothing is denormal before the result is
 
 
+def erf(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
+    """The error function: a polynomial near 0, elsewhere ``1 - 2 P(Z > |x| sqrt(2))`` by the normal distribution's tail."""
+
+    def c(value: float) -> "Expr":
+        return constant(k, value, lanes)
+
+    x = k.let(x)
+    size = k.let(clamp(k, absolute(k, x, lanes), float("-inf"), 4.0, lanes))  # from 3.92 on it is 1
+    square = k.let(size * size)
+    near = k.let(size * _polynomial(k, ERF, square, lanes))
+    z = k.let(size * c(1.4142135623730951))
+    t = k.let(c(1.0) / (c(1.0) + z * c(0.25)))
+    far = k.let(c(1.0) - c(2.0) * t * _polynomial(k, NORMAL_TAIL, t, lanes) * exp_bounded(k, c(0.0) - square, lanes))
+    return copy_sign(k, select(k, size < c(1.0), near, far), x, lanes)
+
+
 def _exp_parts(k: "KernelBuilder", x: "Expr", lanes: int) -> tuple["Expr", "Expr"]:
     """``e^r - 1`` and the integer n of ``x = n ln 2 + r``."""
 
@@ -244,6 +300,12 @@ def _polynomial(k: "KernelBuilder", coefficients: tuple[float, ...], x: "Expr", 
     for coefficient in coefficients[1:]:
         value = k.let(value * x + constant(k, coefficient, lanes))
     return value
+
+
+def _cast(dtype: DType, x: "Expr", lanes: int) -> "Expr":
+    from tvm import tirx
+
+    return tirx.Cast(dtype.tir(lanes), x)
 
 
 def _bits(x: "Expr", lanes: int) -> "Expr":

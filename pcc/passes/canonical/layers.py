@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
-from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR, PAD, POOL2D, RESIZE2D, SOFTMAX
+from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, PAD, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, require_fp32
 from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
@@ -34,11 +34,11 @@ def convolution(
     """``conv2d`` in its forms, also ``padding='same'``, whose padding may be uneven."""
     rank = len(shape_of(weight)) - 2
     if transposed or any(output_padding):
-        raise CannotCompile("transposed convolution")
+        raise CannotCompile("transposed convolution that decompose did not take apart")
     if rank != 2:
         raise CannotCompile(f"{rank}-d convolution; pcc compiles 2-d ones")
     if len(shape_of(input)) != 4:
-        raise CannotCompile("convolution of an input without a batch dimension")
+        raise CannotCompile("convolution of an input without a batch dimension that decompose did not take apart")
     if not is_constant(weight) or not (bias is None or is_constant(bias)):
         raise CannotCompile("convolution whose weight or bias is computed from the input")
     stride, dilation = _pair(stride), _pair(dilation)
@@ -81,20 +81,44 @@ def linear(node: Node, input: Node, weight: Node, bias: Node | None) -> None:
 
 
 def matmul(node: Node, self: Node, other: Node | None = None, mat2: Node | None = None) -> None:
-    """A product with a constant matrix on the right."""
-    weight = other or mat2
-    assert weight is not None
-    if not is_constant(weight) or len(shape_of(weight)) != 2:
-        raise CannotCompile("matrix product whose right side is not a constant matrix")
-    _become_linear(node, self, make_permute(node, weight, (1, 0)), None)
+    """A product of (batches of) matrices: with a constant matrix on the right a linear layer."""
+    right = other or mat2
+    assert right is not None
+    require_fp32(node)
+    if is_constant(right) and len(shape_of(right)) == 2:
+        _become_linear(node, self, make_permute(node, right, (1, 0)), None)
+    else:
+        _become_matmul(node, self, right)
+
+
+def _become_matmul(node: Node, a: Node, b: Node) -> None:
+    """Batches become one dimension; a left side with them and a right side without are one large matrix and another."""
+    shape = shape_of(node)
+    if len(shape_of(b)) == 2:
+        left, right = make_reshape(node, a, (1, prod(shape_of(a)[:-1]), shape_of(a)[-1])), make_reshape(node, b, (1, *shape_of(b)))
+    else:
+        batches = shape[:-2]
+        left, right = (_as_batch(node, x, batches) for x in (a, b))
+    become(node, make_reshape(node, insert(node, MATMUL, (left, right), node, f"{node.name}_product"), shape))
+
+
+def _as_batch(node: Node, x: Node, batches: Sequence[int]) -> Node:
+    """(batch, rows, columns), with a batch of 1 where all are the same."""
+    shape = shape_of(x)
+    if prod(shape[:-2]) not in (1, prod(batches)):
+        x = insert(node, EXPAND, (make_reshape(node, x, (1,) * (len(batches) + 2 - len(shape)) + shape), [*batches, *shape[-2:]]), node)
+    return make_reshape(node, x, (prod(shape_of(x)[:-2]), *shape[-2:]))
 
 
 def addmm(node: Node, self: Node, mat1: Node, mat2: Node, beta: float, alpha: float) -> None:
-    """``beta * self + alpha * mat1 @ mat2`` that is a linear layer with the bias ``self``."""
-    if alpha != 1 or beta != 1 or not is_constant(mat2) or not is_constant(self) or shape_of(self)[-1:] != shape_of(mat2)[1:]:
-        raise CannotCompile("addmm that is not a linear layer with constant weight and bias")
-    if prod(shape_of(self)) != shape_of(mat2)[1]:
-        raise CannotCompile("addmm whose bias differs from row to row")
+    """``beta * self + alpha * mat1 @ mat2``; a linear layer where that is one, with the bias ``self``."""
+    constants = is_constant(mat2) and is_constant(self)
+    if alpha != 1 or beta != 1 or not constants or shape_of(self)[-1:] != shape_of(mat2)[1:] or prod(shape_of(self)) != shape_of(mat2)[1]:
+        require_fp32(node)
+        product = insert(node, _aten.mm.default, (mat1, mat2), node, f"{node.name}_product")
+        rewrite(node, ELEMENTWISE, ([self, product], f"add(mul(x0,{float(beta)}),mul(x1,{float(alpha)}))"))
+        matmul(product, mat1, mat2=mat2)
+        return
     _become_linear(node, mat1, make_permute(node, mat2, (1, 0)), make_reshape(node, self, shape_of(mat2)[1:]))
 
 
@@ -120,12 +144,8 @@ def max_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any
     _become_pool(node, self, "max", kernel, _pair(stride or kernel), _pair(padding), _pair(dilation), ceil_mode, True)
 
 
-def average_pool(
-    node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
-) -> None:
+def average_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool) -> None:
     kernel = _pair(kernel_size)
-    if divisor_override not in (None, prod(kernel)) or (divisor_override and (any(_pair(padding)) or ceil_mode)):
-        raise CannotCompile(f"average pooling with divisor_override={divisor_override}")
     _become_pool(node, self, "avg", kernel, _pair(stride or kernel), _pair(padding), [1, 1], ceil_mode, count_include_pad)
 
 
@@ -214,8 +234,12 @@ def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, i
     """The pooled value, its reduced dimensions of size 1 somewhere, and how many elements were reduced to one."""
     shape = shape_of(x)
     count = prod(shape[d] for d in dims)
+    neighbours = dims == list(range(dims[0], dims[-1] + 1)) if dims else False
+    inner = prod(shape[dims[-1] + 1 :]) if neighbours else 1
     if len(shape) == 4 and dims == [2, 3]:
         image, kernel = x, list(shape[2:])
+    elif neighbours and inner > 1:  # down the columns of planes: nothing has to move
+        image, kernel = make_reshape(node, x, (1, prod(shape[: dims[0]]), count, inner)), [count, 1]
     else:
         kept = [d for d in range(len(shape)) if d not in dims]
         ordered = make_permute(node, x, [*kept, *dims])
@@ -306,11 +330,10 @@ def never(reason: str) -> Rule:
 
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default), convolution),
-    **dict.fromkeys((_aten.conv1d.default, _aten.conv1d.padding), never("1-d convolution; pcc compiles 2-d ones")),
     **dict.fromkeys((_aten.conv3d.default, _aten.conv3d.padding), never("3-d convolution; pcc compiles 2-d ones")),
-    **dict.fromkeys((_aten.conv_transpose2d.input, _aten.conv_transpose1d.default), never("transposed convolution")),
+    _aten.conv_transpose3d.input: never("3-d convolution; pcc compiles 2-d ones"),
     _aten.linear.default: linear,
-    **dict.fromkeys((_aten.mm.default, _aten.matmul.default), matmul),
+    **dict.fromkeys((_aten.mm.default, _aten.bmm.default, _aten.matmul.default), matmul),
     _aten.addmm.default: addmm,
     _aten.max_pool2d.default: max_pool,
     _aten.avg_pool2d.default: average_pool,
@@ -320,8 +343,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.mean.default, _aten.mean.dim, _aten.sum.default, _aten.sum.dim_IntList, _aten.amax.default), reduction),
     **dict.fromkeys((_aten.upsample_nearest2d.vec, _aten.upsample_bilinear2d.vec), resize_by_factors),
     **dict.fromkeys((_aten.upsample_nearest2d.default, _aten.upsample_bilinear2d.default), resize),
-    **dict.fromkeys((_aten.upsample_bicubic2d.vec, _aten.upsample_bicubic2d.default), never("bicubic interpolation; pcc has nearest and bilinear")),
     **dict.fromkeys((_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax),
     **dict.fromkeys((BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),
     **dict.fromkeys((CONV2D, POOL2D), fold_padding),
+    **dict.fromkeys((MATMUL, GATHER, TOP_K, SCAN), require_fp32),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from pcc.ir.graph import insert, replace, rewrite, shape_of
+from pcc.ir.graph import add_constant, insert, replace, rewrite, shape_of
 from pcc.ir.ops import CONCAT, EXPAND, PAD, PERMUTE, RESHAPE, SLICE
 from pcc.passes.canonical import CannotCompile, Rule, dtype_name
 
@@ -139,6 +139,13 @@ def unbind(node: Node, self: Node, dim: int) -> None:
         become(user, make_reshape(user, make_slice(user, self, dim, index, index + 1), shape_of(user)))
 
 
+def fill(node: Node, fill_value: float | None = None, **_: Any) -> None:
+    """A constant of one number; a large one is not stored."""
+    number = float(node.target is _aten.ones.default) if fill_value is None else fill_value
+    scalar = add_constant(node, f"{node.name}_value", torch.full((1,) * len(shape_of(node)), number, dtype=node.meta["val"].dtype))
+    rewrite(node, EXPAND, (scalar, list(shape_of(node))))
+
+
 def expand(node: Node, self: Node, **_: Any) -> None:
     """To the shape that the node's value has."""
     shape = shape_of(node)
@@ -209,10 +216,11 @@ def pad(node: Node, self: Node, pad: Sequence[int], mode: str = "constant", valu
 
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.clone.default, _aten.contiguous.default, _aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default), identity),
-    **dict.fromkeys((_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default, _aten.positive.default), identity),
+    _aten.positive.default: identity,
     **dict.fromkeys((_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default, _aten.feature_alpha_dropout.default), dropout),
     **dict.fromkeys((_aten.view.default, _aten._unsafe_view.default, RESHAPE, _aten.flatten.using_ints, _aten.unflatten.int), reshape),
     **dict.fromkeys((_aten.unsqueeze.default, _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.atleast_2d.default), reshape),
+    **dict.fromkeys((_aten.zeros.default, _aten.ones.default, _aten.full.default), fill),
     PERMUTE: permute,
     **dict.fromkeys((_aten.transpose.int, _aten.t.default, _aten.mT.default), transpose),
     SLICE: slice_,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from math import pi, sqrt
+from math import inf, log, log2, pi, sqrt
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from torch.fx import Node
 
 from pcc.ir.activation import LARGEST
 from pcc.ir.expression import Call, Expr, Literal, Operand
-from pcc.ir.graph import constant, replace, rewrite, shape_of
+from pcc.ir.graph import constant, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import ELEMENTWISE
-from pcc.passes.canonical import CannotCompile, Rule, require_fp32
+from pcc.passes.canonical import WHOLE, CannotCompile, Rule, dtype_name, require_fp32
 from pcc.passes.canonical.moves import make_reshape
 
 _aten: Any = torch.ops.aten
@@ -46,9 +46,10 @@ def _term(value: Any, operands: list[Node]) -> Any:
         return Operand(operands.index(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if not abs(value) <= LARGEST:
+    value = float(value)
+    if not abs(value) <= LARGEST and abs(value) != inf:
         raise CannotCompile(f"the number {value} among its arguments")
-    return Literal(float(value))
+    return Literal(value)
 
 
 def _call(function: str, *args: Expr | float) -> Expr:
@@ -80,9 +81,13 @@ def _mul(self: Expr, other: Expr) -> Expr:
 
 
 def _div(self: Expr, other: Expr, rounding_mode: str | None = None) -> Expr:
-    if rounding_mode is not None:
-        raise CannotCompile(f"division with rounding '{rounding_mode}'")
-    return _call("div", self, other)
+    quotient = _call("div", self, other)
+    return quotient if rounding_mode is None else _call(rounding_mode, quotient)
+
+
+def _remainder(self: Expr, other: Expr) -> Expr:
+    """With the sign of the divisor."""
+    return _sub(self, _call("mul", other, _div(self, other, "floor")), _ONE)
 
 
 def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
@@ -126,9 +131,82 @@ def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _TWENTY) ->
 
 
 def _pow(self: Expr, exponent: Expr) -> Expr:
+    """A power with a constant exponent, or of a constant that is not negative: ``b^x = 2^(x log2 b)``."""
     if not isinstance(exponent, Literal):
-        raise CannotCompile("a power whose exponent is a tensor")
+        if not isinstance(self, Literal) or self.value <= 0:
+            raise CannotCompile("a power whose exponent is a tensor")
+        return _call("exp2", _scaled(exponent, Literal(log2(self.value))))
     return _call("mul", self, self) if exponent.value == 2 else Call("pow", (self, exponent))
+
+
+def _of_truth(formula: Callable[..., Expr]) -> Rule:
+    """Of truth values only: what an operator does with the bits of whole numbers is not what it does with truth."""
+    rule = elementwise(formula)
+
+    @wraps(formula)
+    def checked(node: Node, **values: Any) -> None:
+        if node.meta["val"].dtype != torch.bool:
+            raise CannotCompile(f"works on the bits of {dtype_name(node.meta['val'])}")
+        rule(node, **values)
+
+    return checked
+
+
+def _not(self: Expr) -> Expr:
+    return _call("eq", self, 0)
+
+
+def _and(self: Expr, other: Expr) -> Expr:
+    return _call("mul", _truth(self), _truth(other))
+
+
+def _or(self: Expr, other: Expr) -> Expr:
+    return _call("max", _truth(self), _truth(other))
+
+
+def _xor(self: Expr, other: Expr) -> Expr:
+    return _call("ne", _truth(self), _truth(other))
+
+
+def _truth(x: Expr) -> Expr:
+    return x if isinstance(x, Call) and x.function in _COMPARISONS else _call("ne", x, 0)
+
+
+def _nan_to_num(self: Expr, nan: Literal | None = None, posinf: Literal | None = None, neginf: Literal | None = None) -> Expr:
+    high, low = posinf or Literal(LARGEST), neginf or Literal(-LARGEST)
+    finite = _where(_call("eq", self, inf), high, _where(_call("eq", self, -inf), low, self))
+    return _where(_call("ne", self, self), nan or Literal(0.0), finite)
+
+
+def _fmod(self: Expr, other: Expr) -> Expr:
+    """With the sign of the dividend."""
+    return _sub(self, _call("mul", other, _div(self, other, "trunc")), _ONE)
+
+
+def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -> Expr:
+    if training:
+        raise CannotCompile("a random slope in training mode")
+    return _leaky_relu(self, Literal((lower.value + upper.value) / 2))
+
+
+def _where(condition: Expr, self: Expr, other: Expr) -> Expr:
+    return _call("where", condition, self, other)
+
+
+def convert(node: Node, self: Node, **_: Any) -> None:
+    """To another type: whole numbers are truncated, truth is what is not 0, and both are fp32 values from then on."""
+    before, after = self.meta["val"].dtype, node.meta["val"].dtype
+    if after == torch.float32 and is_constant(self):
+        return  # fold-constants does it
+    if after == before or after == torch.float32:
+        require_fp32(node)
+        replace(node, self)
+    elif after == torch.bool:
+        elementwise(lambda self: _call("ne", self, 0))(node, self=self)
+    elif after in WHOLE:
+        elementwise(lambda self: _call("trunc", self))(node, self=self)
+    else:
+        raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
 
 
 def prelu(node: Node, self: Node, weight: Node) -> None:
@@ -139,7 +217,34 @@ def prelu(node: Node, self: Node, weight: Node) -> None:
     rewrite(node, ELEMENTWISE, ([self, weight], "add(relu(x0),mul(x1,min(x0,0)))"))
 
 
+_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+def _comparison(name: str) -> Callable[..., Expr]:
+    return lambda self, other: _call(name, self, other)
+
+
 _FORMULAS: dict[Any, Callable[..., Expr]] = {
+    **{getattr(getattr(_aten, name), kind): _comparison(name) for name in _COMPARISONS for kind in ("Tensor", "Scalar")},
+    **{getattr(_aten, name).default: _unary(name) for name in ("floor", "ceil", "trunc", "round", "erf", "exp2")},
+    _aten.sign.default: lambda self: _call("sub", _call("gt", self, 0), _call("lt", self, 0)),
+    _aten.frac.default: lambda self: _call("sub", self, _call("trunc", self)),
+    _aten.isnan.default: lambda self: _call("ne", self, self),
+    _aten.isinf.default: lambda self: _call("eq", _call("abs", self), inf),
+    _aten.log2.default: lambda self: _call("mul", _call("log", self), 1 / log(2)),
+    _aten.log10.default: lambda self: _call("mul", _call("log", self), 1 / log(10)),
+    _aten.logical_not.default: _not,
+    _aten.logical_and.default: _and,
+    _aten.logical_or.default: _or,
+    _aten.logical_xor.default: _xor,
+    **dict.fromkeys((_aten.where.self, _aten.where.ScalarOther, _aten.where.ScalarSelf, _aten.where.Scalar), _where),
+    **dict.fromkeys((_aten.masked_fill.Scalar, _aten.masked_fill.Tensor), lambda self, mask, value: _where(mask, value, self)),
+    _aten.threshold.default: lambda self, threshold, value: _where(_call("le", self, threshold), value, self),
+    **dict.fromkeys((_aten.remainder.Tensor, _aten.remainder.Scalar), _remainder),
+    **dict.fromkeys((_aten.fmod.Tensor, _aten.fmod.Scalar), _fmod),
+    _aten.nan_to_num.default: _nan_to_num,
+    _aten.rrelu.default: _rrelu,
+    **dict.fromkeys((_aten.floor_divide.default, _aten.floor_divide.Scalar), lambda self, other: _div(self, other, "floor")),
     **{getattr(_aten, name).default: _unary(name) for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")},
     **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")},
     _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
@@ -158,11 +263,20 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar, _aten.div.Tensor_mode, _aten.div.Scalar_mode), _div),
     **dict.fromkeys((_aten.maximum.default, _aten.max.other), lambda self, other: _call("max", self, other)),
     **dict.fromkeys((_aten.minimum.default, _aten.min.other), lambda self, other: _call("min", self, other)),
-    **dict.fromkeys((_aten.pow.Tensor_Scalar, _aten.pow.Tensor_Tensor), _pow),
+    **dict.fromkeys((_aten.pow.Tensor_Scalar, _aten.pow.Tensor_Tensor, _aten.pow.Scalar), _pow),
+}
+
+_BITWISE: dict[Any, Callable[..., Expr]] = {
+    _aten.bitwise_not.default: _not,
+    **dict.fromkeys((_aten.bitwise_and.Tensor, _aten.bitwise_and.Scalar, _aten.__and__.Tensor, _aten.__and__.Scalar), _and),
+    **dict.fromkeys((_aten.bitwise_or.Tensor, _aten.bitwise_or.Scalar, _aten.__or__.Tensor, _aten.__or__.Scalar), _or),
+    **dict.fromkeys((_aten.bitwise_xor.Tensor, _aten.bitwise_xor.Scalar, _aten.__xor__.Tensor, _aten.__xor__.Scalar), _xor),
 }
 
 RULES: dict[Any, Rule] = {
     **{target: elementwise(formula) for target, formula in _FORMULAS.items()},
+    **{target: _of_truth(formula) for target, formula in _BITWISE.items()},
+    **dict.fromkeys((_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default), convert),
     **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), clamp),
     **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp),
     **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),

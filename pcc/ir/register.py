@@ -1,0 +1,27 @@
+"""How an operator of the graph is registered: ``torch.ops.pcc.NAME`` with its reference semantics in PyTorch and its shape function."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CANONICAL: set[Any] = set()
+"""Every operator that a canonical graph may have; what the frontend lets pass."""
+
+
+def register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]], dtype: Callable[..., torch.dtype] | None = None) -> Any:
+    """Defines ``pcc::<schema>``; ``shape`` and ``dtype`` get the operator's arguments and say what the (contiguous) result is; else it has the type
+    of the first operand."""
+    name = "pcc::" + schema.split("(", 1)[0]
+    torch.library.define(name, schema[schema.index("(") :])
+    torch.library.impl(name, "CompositeExplicitAutograd", reference)
+
+    def fake(*args: Any, **kwargs: Any) -> Tensor:
+        first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
+        return first.new_empty(list(shape(*args, **kwargs)), dtype=None if dtype is None else dtype(*args, **kwargs))
+
+    torch.library.register_fake(name, fake)
+    operator = getattr(torch.ops.pcc, schema.split("(", 1)[0]).default
+    CANONICAL.add(operator)
+    return operator

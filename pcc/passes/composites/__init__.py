@@ -1,0 +1,21 @@
+"""What composite operators are made of, a family a file: functions in PyTorch that decompose traces in an operator's place.
+
+A function is called with those arguments of its operator that it names; another argument must have the schema's default, or the operator is refused by
+name (as for canonicalize's rules). ``NotImplemented`` leaves the operator as it is; `CannotCompile` says why it cannot be taken apart. A function may use
+whatever pcc compiles or takes apart, ``torch.ops.pcc`` included; tables are written with PyTorch's operators, too, and folded with other constants.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pcc.passes.composites import attention, convolution, moves, norms, recurrent, reductions, resample
+
+COMPOSITES: dict[Any, Callable[..., Any]] = {
+    **attention.COMPOSITES,
+    **convolution.COMPOSITES,
+    **moves.COMPOSITES,
+    **norms.COMPOSITES,
+    **recurrent.COMPOSITES,
+    **reductions.COMPOSITES,
+    **resample.COMPOSITES,
+}

@@ -1,0 +1,134 @@
+"""Extremes, their places, products, truth and running sums along dimensions."""
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_aten: Any = torch.ops.aten
+_pcc: Any = torch.ops.pcc
+
+
+def columns(x: Tensor, dim: int) -> Tensor:
+    """``x`` as (outer, size, inner) around a dimension."""
+    dim = dim % x.dim() if x.dim() else 0
+    shape = x.shape or (1,)
+    return x.reshape(prod(shape[:dim]), shape[dim], prod(shape[dim + 1 :]))
+
+
+def top_k(x: Tensor, k: int, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """(values, places int64), the dimension k long."""
+    shape = list(x.shape or (1,))
+    shape[dim % len(shape)] = k
+    values, places = (_pcc.top_k(columns(x, dim), k, largest, indices).reshape(shape) for indices in (False, True))
+    return (values, places.to(torch.int64)) if x.dim() else (values.reshape(()), places.to(torch.int64).reshape(()))
+
+
+def extreme_along(largest: bool) -> Any:
+    """``max.dim``, ``min.dim``: (values, places)."""
+
+    def function(self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+        values = self.amax(dim, keepdim) if largest else self.amin(dim, keepdim)
+        return values, place_of(largest)(self, dim, keepdim)
+
+    return function
+
+
+def place_of(largest: bool) -> Any:
+    """``argmax``, ``argmin``."""
+
+    def function(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        flat = self.reshape(-1) if dim is None else self
+        places = top_k(flat, 1, dim or 0, largest)[1]
+        if keepdim:
+            return places.reshape((1,) * self.dim()) if dim is None else places
+        return places.reshape(()) if dim is None else places.squeeze(dim)
+
+    return function
+
+
+def amin(self: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    return -(-self).amax(dim, keepdim)
+
+
+def product(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The last of the running products."""
+    if dim is None:
+        return _pcc.scan(self.reshape(1, -1, 1), "prod")[0, -1, 0]
+    last = _pcc.scan(columns(self, dim), "prod")[:, -1]
+    shape = list(self.shape)
+    shape[dim] = 1
+    return last.reshape(shape) if keepdim else last.reshape(shape).squeeze(dim)
+
+
+def any_(self: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    truth = (self != 0).to(torch.float32)
+    return truth.amax(tuple(range(self.dim())) if dim is None else dim, keepdim) != 0
+
+
+def all_(self: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    return any_(self == 0, dim, keepdim) == 0
+
+
+def running(mode: str) -> Any:
+    """``cumsum`` and the like."""
+
+    def function(self: Tensor, dim: int) -> Tensor:
+        return _pcc.scan(columns(self, dim), mode).reshape(self.shape)
+
+    return function
+
+
+def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
+    """``sorted`` or not: they come in order."""
+    return top_k(self, k, dim, largest)
+
+
+def sort(self: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None) -> tuple[Tensor, Tensor]:
+    """``stable`` or not: equal values keep their order."""
+    return top_k(self, self.shape[dim], dim, descending)
+
+
+def argsort(self: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    return top_k(self, self.shape[dim], dim, descending)[1]
+
+
+def median(self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower of two in the middle."""
+    middle = (self.shape[dim] - 1) // 2
+    found = (part.narrow(dim, middle, 1) for part in top_k(self, middle + 1, dim, False))
+    first, second = (part if keepdim else part.squeeze(dim) for part in found)
+    return first, second
+
+
+def logsumexp(self: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    """Shifted by the maximum, if it is a number: the sum of infinities is one."""
+    peak = self.amax(dim, keepdim=True)
+    shift = torch.where(peak.abs() == torch.inf, 0.0, peak)
+    total = (self - shift).exp().sum(dim, keepdim=True).log() + shift
+    return total if keepdim else total.reshape(self.amax(dim).shape)
+
+
+COMPOSITES = {
+    _aten.max.dim: extreme_along(True),
+    _aten.min.dim: extreme_along(False),
+    _aten.max.default: lambda self: self.amax(),
+    _aten.min.default: lambda self: self.amin(),
+    _aten.amin.default: amin,
+    _aten.aminmax.default: lambda self, dim=None, keepdim=False: (
+        (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim)) if dim is None else (self.amin(dim, keepdim), self.amax(dim, keepdim))
+    ),
+    _aten.argmax.default: place_of(True),
+    _aten.argmin.default: place_of(False),
+    **dict.fromkeys((_aten.prod.default, _aten.prod.dim_int), product),
+    **dict.fromkeys((_aten.any.default, _aten.any.dim, _aten.any.dims), any_),
+    **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), all_),
+    _aten.cumsum.default: running("sum"),
+    _aten.cumprod.default: running("prod"),
+    _aten.topk.default: topk,
+    **dict.fromkeys((_aten.sort.default, _aten.sort.stable), sort),
+    **dict.fromkeys((_aten.argsort.default, _aten.argsort.stable), argsort),
+    _aten.median.dim: median,
+    _aten.logsumexp.default: logsumexp,
+}

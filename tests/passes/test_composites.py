@@ -1,0 +1,242 @@
+"""Composite operators, taken apart, canonical and folded, compute what PyTorch computes: shapes, odd sizes, negative axes, broadcasting."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcc.frontend.supported import check_supported
+from pcc.frontend.torch_module import import_module
+from pcc.ir.ops import CONV2D
+from pcc.ir.verify import run_graph, verify_structure
+from pcc.passes.canonicalize import Canonicalize
+from pcc.passes.composites.convolution import phases_of
+from pcc.passes.decompose import Decompose
+from pcc.passes.fold_constants import FoldConstants
+from tests.passes.find import calls, operators
+
+IMAGE = (2, 4, 7, 9)
+
+
+class Net(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def check(net: nn.Module | Callable[[Tensor], Tensor], shape: tuple[int, ...] = IMAGE):
+    """The canonical graph, which agrees with the network."""
+    torch.manual_seed(0)
+    module, x = (net if isinstance(net, nn.Module) else Net(net)).eval(), torch.randn(shape)
+    with torch.no_grad():
+        wanted = module(x)
+    graph_module = import_module(module, (x,))
+    for step in (Decompose(), Canonicalize(), FoldConstants()):
+        step(graph_module)
+        verify_structure(graph_module)
+    check_supported(graph_module)
+    (got,) = run_graph(graph_module, (x,))
+    torch.testing.assert_close(got.double(), wanted.double(), rtol=1e-5, atol=1e-5, equal_nan=True)
+    return graph_module
+
+
+TRANSPOSED = [
+    {"kernel_size": 2, "stride": 2},
+    {"kernel_size": 4, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    {"kernel_size": 3},
+    {"kernel_size": 3, "padding": 4, "dilation": 3},
+    {"kernel_size": 3, "stride": 3, "dilation": 2, "groups": 2},
+    {"kernel_size": 2, "stride": 3, "bias": False},
+    {"kernel_size": 2, "stride": 3},
+    {"kernel_size": (5, 3), "stride": (1, 2), "padding": (0, 4), "dilation": (2, 3), "output_padding": (0, 1)},
+    {"kernel_size": 4, "stride": 4, "dilation": 2, "padding": 3, "groups": 4},
+    {"kernel_size": 1, "stride": 2, "output_padding": 1},
+]
+
+
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
+def test_transposed_convolution(options: dict) -> None:
+    check(nn.ConvTranspose2d(4, 8, **options))
+
+
+def test_phases_that_look_alike_are_one_convolution_and_others_one_each() -> None:
+    assert len(calls(check(nn.ConvTranspose2d(4, 8, 2, 2)), "pcc.conv2d")) == 1
+    graph_module = check(nn.ConvTranspose2d(4, 8, 4, 2, 1))
+    assert [list(node.args[1].meta["val"].shape) for node in graph_module.graph.find_nodes(op="call_function", target=CONV2D)] == [[8, 4, 2, 2]] * 4
+
+
+def test_a_phase_has_the_taps_that_reach_it() -> None:
+    """Kernel 5, stride 2, dilation 3, padding 1: tap t of output o reads input (o + 1 - 3 t) / 2."""
+    for phase, found in enumerate(phases_of(6, 5, 2, 1, 3, 25)):
+        taps = [t for t in range(5) if (phase + 1 - 3 * t) % 2 == 0]
+        assert [4 - place for place in found.taps] == taps[::-1]
+        assert found.dilation == 3
+        assert -found.before == (phase + 1 - 3 * taps[-1]) // 2
+
+
+LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
+    (nn.ConvTranspose1d(4, 6, 4, 2, 1), (2, 4, 9)),
+    (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (2, 4, 9)),
+    (nn.Conv1d(4, 6, 4, padding="same"), (2, 4, 9)),
+    (nn.Conv1d(4, 6, 3, padding=1, padding_mode="circular"), (2, 4, 9)),
+    (nn.Conv2d(4, 6, 3, padding=2, padding_mode="reflect"), IMAGE),
+    (nn.Conv1d(4, 6, 3), (4, 9)),
+    (nn.Conv2d(4, 6, 3), (4, 7, 9)),
+    (nn.ConvTranspose2d(4, 6, 3, 2), (4, 7, 9)),
+    (nn.GroupNorm(4, 4), IMAGE),
+    (nn.InstanceNorm2d(4, affine=True, track_running_stats=True), IMAGE),
+    (nn.InstanceNorm1d(4), (2, 4, 9)),
+    (nn.LayerNorm([7, 9]), IMAGE),
+    (nn.RMSNorm(9), IMAGE),
+    (nn.LocalResponseNorm(3), IMAGE),
+    (Net(lambda x: F.bilinear(x, x * 2, torch.ones(3, 9, 9))), (2, 9)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value))
+def test_layers(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    check(layer, shape)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}], ids=str)
+def test_recurrent_layers(kind: type[nn.Module], options: dict) -> None:
+    layer = kind(8, 6, **options)
+    check(_First(layer), (3, 4, 8))
+    check(_First(layer), (4, 8))
+
+
+class _First(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, last = self.layer(x)
+        return output.sum() + (last[1] if isinstance(last, tuple) else last)
+
+
+def grid(x: Tensor, scale: float) -> Tensor:
+    return x[:, :2, :5, :6].permute(0, 2, 3, 1) * scale
+
+
+FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: F.max_pool2d(x[0], 2),
+    lambda x: F.avg_pool2d(x[0], 3, 2, 1, ceil_mode=True),
+    lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, divisor_override=5),
+    lambda x: F.adaptive_avg_pool2d(x[0], 3),
+    lambda x: F.adaptive_max_pool2d(x[0], 3),
+    lambda x: F.max_pool1d(x[0], 3, 2, 1, ceil_mode=True),
+    lambda x: F.lp_pool1d(x[0], 2, 3),
+    lambda x: F.lp_pool2d(x, 3, 3, 2),
+    lambda x: F.grid_sample(x, grid(x, 1.5), align_corners=False),
+    lambda x: F.grid_sample(x, grid(x, 1), mode="nearest", padding_mode="border", align_corners=True),
+    lambda x: F.grid_sample(x, grid(x, 3), padding_mode="reflection", align_corners=True),
+    lambda x: F.grid_sample(x, grid(x, 3), padding_mode="reflection", align_corners=False),
+    lambda x: F.grid_sample(x, grid(x, 1.3), mode="bicubic", align_corners=False),
+    lambda x: F.grid_sample(x, grid(x, 1.3), mode="bicubic", padding_mode="reflection", align_corners=False),
+    lambda x: F.affine_grid(x[:, :2, 0, :3], [2, 4, 8, 5], align_corners=False),
+    lambda x: F.interpolate(x, size=(5, 20), mode="bicubic", align_corners=True),
+    lambda x: F.interpolate(x, scale_factor=(0.7, 1.9), mode="bicubic"),
+    lambda x: F.interpolate(x, scale_factor=(0.7, 1.9), mode="nearest-exact"),
+    lambda x: F.interpolate(x, size=(3, 20), mode="bicubic", antialias=True),
+    lambda x: F.interpolate(x, size=(3, 4), mode="bilinear", antialias=True, align_corners=True),
+    lambda x: F.interpolate(x, scale_factor=0.4, mode="bilinear", antialias=True),
+    lambda x: F.interpolate(x[0], size=5, mode="linear", align_corners=True),
+    lambda x: F.interpolate(x[0], scale_factor=1.7),
+    lambda x: F.interpolate(x, size=(5, 4), mode="area"),
+    lambda x: F.pad(x, (1, 2, 3, 0), mode="reflect"),
+    lambda x: F.pad(x, (1, 2, 3, 0), mode="replicate"),
+    lambda x: F.pad(x, (1, 2, 3, 0), mode="circular"),
+    lambda x: F.pad(x, (-1, 2, 3, -2), mode="replicate"),
+    lambda x: x[:, :, x[:, 0].argmax(1)[0]],
+    lambda x: x[torch.arange(2), :, torch.tensor([1, -1])],
+    lambda x: x[:, [0, 1], [2, 3]],
+    lambda x: x.gather(2, x.argmax(2, keepdim=True)),
+    lambda x: torch.take_along_dim(x, x.argmax(2, keepdim=True), 2),
+    lambda x: torch.zeros(2, 4).scatter(1, torch.tensor([[1], [2]]), x[:, :1, 0, 0]),
+    lambda x: x.scatter(1, torch.tensor([[[[1]]], [[[2]]]]), 5.0),
+    lambda x: torch.embedding(torch.arange(35.0).reshape(7, 5), x.argmax(2)),
+    lambda x: torch.stack([x.flatten(2).argmax(2) % 9, x.flatten(2).argmax(2) // 9], -1).float(),
+    lambda x: x.median(2)[0],
+    lambda x: x.sort(2, descending=True)[1],
+    lambda x: torch.cat([part.float() for part in x.topk(3, -2)], 2),
+    lambda x: x.cumprod(-2) + x.cumsum(-1),
+    lambda x: x.logsumexp((1, 2)),
+    lambda x: torch.where(x > 0, x, -torch.inf).logsumexp(1),
+    lambda x: x.var((0, -1), unbiased=False),
+    lambda x: x.std() + x.prod() + x.argmin(),
+    lambda x: x.prod(2, keepdim=True),
+    lambda x: (x > 1).any(dim=3).float() + (x > -1).all(dim=3).float(),
+    lambda x: torch.cat(torch.aminmax(x, dim=1)),
+    lambda x: x.mean(1) + x.amin(1) + x.amax(-3),
+    lambda x: x.sum((1, 2)) + x.sum((1, -2)),
+    lambda x: x.norm(3, 1) + x.norm(float("inf"), 1) + x.norm(0, 1) + x.norm(1, 1),
+    lambda x: F.cosine_similarity(x, x.flip(2), dim=-1),
+    lambda x: F.normalize(x, dim=-2),
+    lambda x: x.tril(-1) + x.triu(2),
+    lambda x: x.roll(3) + x.roll((1, -2), (2, 3)) + torch.rot90(torch.rot90(x, 1, (2, 3)), -1, (2, 3)),
+    lambda x: x.unfold(2, 3, 2),
+    lambda x: F.unfold(x, (3, 2), (2, 1), (1, 0), (2, 3)),
+    lambda x: F.fold(x.flatten(1)[:, :48].reshape(2, 12, 4), (5, 4), (3, 2), stride=(2, 2)),
+    lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
+    lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(7, 7).tril() > 0, scale=0.3),
+    lambda x: F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True),
+    lambda x: x @ x[0, 0].t(),
+    lambda x: x[0, 0].t() @ x,
+    lambda x: x[:, :1].transpose(2, 3) @ x,
+    lambda x: torch.ones(3, 7) @ x,
+    lambda x: x[0, 0] @ x[0, 0, 0],
+    lambda x: torch.addmm(x[0, 0, :, :7], x[0, 0], x[0, 1].t(), beta=2, alpha=0.5),
+    lambda x: torch.baddbmm(x[0, :, :, :7], x[0], x[0].transpose(1, 2), beta=2, alpha=0.5),
+    lambda x: torch.einsum("nchw,ncw->nhc", x, x[:, :, 0]),
+    lambda x: torch.cdist(x[0], x[1]) + torch.cdist(x[0], x[1], p=1),
+    lambda x: F.hardshrink(x) + F.softshrink(x) + F.tanhshrink(x) + F.softsign(x) + F.threshold(x, 0.1, 0.2) + F.rrelu(x),
+    lambda x: x * torch.arange(9) + torch.arange(7)[:, None],
+    lambda x: x * (torch.arange(9) > 3),
+    lambda x: torch.where(torch.arange(9) > 3, x, 0.0),
+    lambda x: torch.nan_to_num(x / (x > 0).float()),
+    lambda x: torch.remainder(x, 0.7) + torch.fmod(x, 0.7),
+    lambda x: x.floor() + x.round() + x.ceil() + x.trunc() + x.frac() + x.sign(),
+    lambda x: 2**x + 0.5**x + x.erf() + x.abs().log1p(),
+    lambda x: ((x > 0) & (x < 1) | ~(x == 2)).float(),
+    lambda x: x.masked_fill(torch.ones(7, 9).triu(1).bool(), float("-inf")).softmax(-1),
+    lambda x: (x.argmax(1) % 3).float(),
+    lambda x: torch.zeros(2, 40, 700, 900)[:, :1, 3:10, :9] + x,
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=[str(index) for index in range(len(FUNCTIONS))])
+def test_functions(function: Callable[[Tensor], Tensor]) -> None:
+    check(function)
+
+
+def _in_place(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, :2] = x[:, 2:]
+    y[:, 2:, 1:] = x[:, :2, :-1]
+    y[:, 0] = 1.0
+    y[..., ::2] *= 3
+    y[:, [1, 2]] = 0.5
+    y[y > 0.7] = 0.7
+    return y
+
+
+def test_assignments_in_place() -> None:
+    check(_in_place)
+
+
+def test_in_place_parts_are_concatenations() -> None:
+    def shift(x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        y[:, :2] = x[:, 2:]
+        y[:, 2:] = x[:, :2]
+        return y
+
+    assert "pcc.gather" not in operators(check(shift))

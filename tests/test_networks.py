@@ -1,0 +1,72 @@
+"""Networks as people write them, a kind each, through the whole path: compiled for x86-64 and arm64, and compared with PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pcc
+from pcc.deploy import Qemu
+from pcc.package import open_package
+from pcc.target import host_cpu, target_named
+from tests.arm64 import arm64
+from tests.nets_public import KINDS, make
+
+TOLERANCE = 2e-5
+
+QUICK = ("mobile_vit", "unet", "crnn", "temporal_shift", "yolo")
+"""Run each time; the others are marked slow."""
+
+EMULATED = ("mobile_vit", "dcgan", "style_transfer", "spatial_transformer", "centernet", "crnn")
+
+EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in KINDS]
+
+
+def expected(module: torch.nn.Module, x: torch.Tensor) -> list[np.ndarray]:
+    with torch.no_grad():
+        values = module(x)
+    return [value.numpy() for value in (values if isinstance(values, tuple) else (values,))]
+
+
+def check(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for value, want in zip(got, wanted, strict=True):
+        assert value.shape == want.shape
+        assert np.abs(value.astype(np.float64) - want).max() <= TOLERANCE * max(1e-6, np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
+    module, x = make(name)
+    report = pcc.compile(module, [x], tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, verify_each=True)
+    with pcc.load(report.package, threads=2) as model:
+        values = model(x.numpy())
+    check(list(values) if isinstance(values, tuple | list) else [values], expected(module, x))
+
+
+@arm64
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMULATED)
+def test_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
+    module, x = make(name)
+    report = pcc.compile(module, [x], tmp_path / "package", target="aarch64-linux", name=name)
+    check(Qemu("cortex-a53").run(open_package(report.package), [x.numpy()], threads=2), expected(module, x))
+
+
+def test_pruned_transposed_convolutions_run_sparse_kernels(tmp_path: Path) -> None:
+    """Each phase of the output is a convolution of its own, which connectivity pruning and kernel selection treat as others."""
+    torch.manual_seed(0)
+    module, x = torch.nn.ConvTranspose2d(48, 32, 6, 2, 2), torch.randn(1, 48, 40, 40)
+    report = pcc.compile(
+        module,
+        [x],
+        tmp_path / "package",
+        target=target_named("x86_64-linux", host_cpu()),
+        name="up",
+        prune="pattern{spare_first=false},connectivity{rate=6,spare_first=false}",
+    )
+    assert any(call.kernel.startswith("pcc_conv_sparse") for call in report.manifest.targets[0].calls)
+    with pcc.load(report.package, threads=1) as model:
+        noise = np.fromfile(open_package(report.package).file("selftest/input_0.bin"), np.float32).reshape(x.shape)
+        wanted = np.fromfile(open_package(report.package).file("selftest/output_0.bin"), np.float32)
+        np.testing.assert_allclose(np.asarray(model(noise)).ravel(), wanted, atol=1e-3)
