@@ -9,23 +9,22 @@ ratios matter. Keep the other core idle: it may be a hyperthread of this one. ``
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from math import prod
+from functools import partial
 from statistics import geometric_mean
 
 import numpy as np
 from scipy.optimize import nnls
 
 from pcc.codegen.family import Candidate, WeightFormat, families
-from pcc.codegen.interpret import Memory
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work, machine_of
-from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
 from pcc.sparsity import fkw, pattern
 from pcc.target import ARM_CPUS, Target, target_named
 from tools.count_arm64.forms import Case, count, sparse_weight
+from tools.layer_runner import layer_runner
 from tools.table import table
 
 CYCLES_PER_SECOND = 3e9
@@ -98,26 +97,9 @@ def schedules(case: Pruned, machine: Machine) -> Iterator[Trial]:
             yield Trial(case, family.name, ranked[place])
 
 
-def compiled(trial: Trial, target: Target) -> Callable[[], None]:
-    """A function that runs the layer once in this process."""
-    b = ProgramBuilder("calibrate", machine_of(target).isa)
-    layer = trial.emit(b, "conv")
-    program = b.build()
-    native, memory = NativeKernels(program.kernels, target), Memory(program)
-    count = prod(layer.x.shape)
-    memory.arrays[layer.x.buffer][:count] = np.random.default_rng(1).standard_normal(count, np.float32)
-    calls = [(call.kernel, memory.arguments(call), call.work) for call in program.calls]
-
-    def run() -> None:
-        for kernel, arguments, work in calls:
-            native.call(kernel, arguments, 0, work)
-
-    return run
-
-
 def measure_time(trials: list[Trial], target: Target, rounds: int) -> None:
     """Every schedule in turn, ``rounds`` times."""
-    runs = [compiled(trial, target) for trial in trials]
+    runs = [layer_runner(partial(trial.emit, name="conv"), target) for trial in trials]
     for _ in range(rounds):
         for trial, run in zip(trials, runs, strict=True):
             run()  # once for the caches

@@ -5,18 +5,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from math import prod
+from functools import partial
 
-import numpy as np
-
-from pcc.codegen.interpret import Memory
 from pcc.codegen.machine import machine_of
-from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
 from pcc.target import Target, target_named
 from tools.bench_peers.machine import this_machine
 from tools.bench_peers.ratios import Ratio, paired_ratio
 from tools.count_arm64.forms import LANES, MACHINE, TARGET, Case, count
+from tools.layer_runner import layer_runner
 from tools.never_slower.points import DENSITIES, Chosen, choices, zoo_cases
 from tools.never_slower.result import Point, Sweep
 from tools.performance import SWEEPS, write_page
@@ -37,10 +34,10 @@ def timed_points(target: Target, cases: list[Case]) -> Iterator[Point]:
             dense, chosen = choices(case, density, machine)
             ratio = Ratio(median=1, low=1, high=1, pairs=0)
             if chosen.family.name != dense.family.name:
-                runs = _compiled(case, dense, target), _compiled(case, chosen, target)
-                ratio = _compare(*runs, PAIRS)
+                run_dense, run_chosen = (layer_runner(partial(kernel.emit, case=case, name="conv"), target) for kernel in (dense, chosen))
+                ratio = _compare(run_dense, run_chosen, PAIRS)
                 if ratio.median < 1:
-                    ratio = _compare(*runs, PAIRS_IN_DOUBT)
+                    ratio = _compare(run_dense, run_chosen, PAIRS_IN_DOUBT)
             yield _point(case, density, chosen, ratio)
 
 
@@ -66,23 +63,6 @@ def counted_points(cases: list[Case]) -> Iterator[Point]:
 
 def _point(case: Case, density: float, chosen: Chosen, gain: Ratio) -> Point:
     return Point(layer=str(case), kernel=case.kernel, density=density, family=chosen.family.name, gain=gain.median, low=gain.low, high=gain.high)
-
-
-def _compiled(case: Case, chosen: Chosen, target: Target) -> Callable[[], None]:
-    """A function that runs the layer once in this process."""
-    b = ProgramBuilder("sweep", machine_of(target).isa)
-    layer = chosen.emit(b, case, "conv")
-    program = b.build()
-    native, memory = NativeKernels(program.kernels, target), Memory(program)
-    size = prod(layer.x.shape)
-    memory.arrays[layer.x.buffer][:size] = np.random.default_rng(1).standard_normal(size, np.float32)
-    calls = [(call.kernel, memory.arguments(call), call.work) for call in program.calls]
-
-    def run() -> None:
-        for kernel, arguments, work in calls:
-            native.call(kernel, arguments, 0, work)
-
-    return run
 
 
 def _compare(dense: Callable[[], None], chosen: Callable[[], None], pairs: int) -> Ratio:
