@@ -82,7 +82,7 @@ class MatMulTile:
     @property
     def run(self) -> int:
         """Columns of a tile; reading them past the last column stays within `READ_SLACK`."""
-        assert self.vectors * self.lanes * 4 <= READ_SLACK
+        assert self.vectors * self.lanes * FLOAT32.bytes <= READ_SLACK
         return self.vectors * self.lanes
 
     def body(self, k: "KernelBuilder") -> None:
