@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 MOST_TAPS = 9
 """Kernels of more taps are cut, so that the code stays small."""
 
-ITEM_MULTIPLIES = 1 << 14
-"""Vector multiply-adds in an item, about."""
-
 
 @dataclass(frozen=True)
 class GatherSchedule:
@@ -63,9 +60,8 @@ class GatherFamily:
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for vectors in (1, 2, 3, 4, 8, 12, 16):
             if vectors * fkw.group <= machine.isa.registers // 2 and vectors <= vectors_of_plane:
-                multiplies = max(1.0, fkw.weight.size * vectors / groups)
-                schedule = GatherSchedule(vectors * lanes, min(groups, max(1, round(ITEM_MULTIPLIES / multiplies))))
-                tiles = layer.x.shape[0] * -(-positions // schedule.size)
+                tiles = layer.x.shape[0] * -(-positions // (vectors * lanes))
+                schedule = GatherSchedule(vectors * lanes, tile.groups_of_item(groups, fkw.weight.size * vectors / groups, tiles))
                 found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, vectors, machine) * tiles + staging))
         return found
 

@@ -23,9 +23,6 @@ from pcc.sparsity.fkw import FKW, places
 MOST_MULTIPLIES = 1100
 """Vector multiply-adds in the code of a kernel: each takes 3 ms to compile."""
 
-ITEMS = 20
-"""Items of a call, where the layer has as many: two threads then differ by less than a twentieth."""
-
 MOST_COPIED_AGAIN = 0.25
 """How much of a layer's time strips may take that several threads copy, each for its items."""
 
@@ -156,7 +153,7 @@ def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[Interleave
 
 def _chunks(strips: int, groups: int) -> int:
     """Into how many items the filter groups of a strip are divided, so that a call of so many strips has enough of them."""
-    return max(1, min(groups // LEAST_GROUPS, -(-ITEMS // strips)))
+    return max(1, min(groups // LEAST_GROUPS, -(-sparse_tile.FEWEST_ITEMS // strips)))
 
 
 def _divided(size: int, parts: int) -> int:

@@ -35,9 +35,6 @@ TILES: dict[int, tuple[tuple[int, int], ...]] = {
 }
 """(filters, vectors) of the tiles for each number of lanes."""
 
-ITEM_MULTIPLIES = 1 << 14
-"""Vector multiply-adds in an item, about."""
-
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
@@ -69,10 +66,9 @@ class PointwiseFamily:
         vectors = -(-prod(layer.y.shape[2:]) // lanes)
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[lanes] if filters <= fkw.shape[0]}):
-            groups = -(-fkw.shape[0] // filters)
-            multiplies = max(1.0, fkw.weight.size * width / groups)
-            schedule = PointwiseSchedule(filters, width, min(groups, max(1, round(ITEM_MULTIPLIES / multiplies))))
-            found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * (layer.x.shape[0] * -(-vectors // width)) + staging))
+            groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
+            schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, fkw.weight.size * width / groups, tiles))
+            found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
@@ -192,24 +188,28 @@ class ConvSparsePointwise:
         """One filter's tile through the epilogue."""
         from tvm import tirx
 
-        size = self.size
-        y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
-        r = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
+        size, apply = self.size, self.epilogue.apply
+        y_at = k.let(image * k["y_image"] + filter * k["y_plane"] + start)
+        r_at = k.let(image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
 
-        def value(v: int) -> "Expr":
-            residual = k.load(r, v, k.lanes) if self.epilogue.residual else None
-            return self.epilogue.apply(k, k.load(sums, f * size + v, k.lanes), residual, k.lanes)
+        def addend(place: "Expr", lanes: int) -> "Expr | None":
+            return None if r_at is None else k.load(k["residual"], r_at + place, lanes)
 
         with k.when_else(tirx.And(start == first, start + size <= k["stored"])) as (then, otherwise):
             with then:
                 for v in range(0, size, k.lanes):
-                    k.store(y, v, value(v), k.lanes)
+                    k.store(k["y"], y_at + v, apply(k, k.load(sums, f * size + v, k.lanes), addend(v, k.lanes), k.lanes), k.lanes)
             with otherwise:
-                done = k.local(size)
+                held = k.local(size)
                 for v in range(0, size, k.lanes):
-                    k.store(done, v, value(v), k.lanes)
+                    k.store(held, v, k.load(sums, f * size + v, k.lanes), k.lanes)
                 skipped = k.let(first - start)
-                exact_run(k, k.let(math.smaller(k["stored"] - first, size)), lambda i, lanes: k.store(y, skipped + i, k.load(done, skipped + i, lanes), lanes))
+
+                def store(i: "Expr", lanes: int) -> None:
+                    place = skipped + i
+                    k.store(k["y"], y_at + place, apply(k, k.load(held, place, lanes), addend(place, lanes), lanes), lanes)
+
+                exact_run(k, k.let(math.smaller(k["stored"] - first, size)), store)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))

@@ -38,6 +38,18 @@ def output_params(epilogue: Epilogue) -> tuple[Param, ...]:
 L2_BYTES = 1 << 19
 """Inputs up to this size are taken to stay in L2 from one block of filters to the next."""
 
+FEWEST_ITEMS = 20
+"""Items of a call, where the layer has as many: two threads then differ by less than a twentieth."""
+
+ITEM_MULTIPLIES = 1 << 14
+"""Vector multiply-adds in an item, about, where there are items enough."""
+
+
+def groups_of_item(groups: int, multiplies: float, tiles: int) -> int:
+    """How many of a layer's filter groups an item takes, when a group does ``multiplies`` vector multiply-adds in each of ``tiles`` tiles."""
+    of_size = round(ITEM_MULTIPLIES / max(1.0, multiplies))
+    return max(1, min(groups, of_size, groups * tiles // FEWEST_ITEMS))
+
 
 def position_args(staged: Staged, layer: Conv2d, size: int, blocks: int) -> tuple[dict[str, int], int]:
     """The arguments of `POSITIONS` for tiles of ``size`` positions, and the number of items.
