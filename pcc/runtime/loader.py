@@ -15,7 +15,7 @@ from pcc.package.read import open_package
 from pcc.scratch import temporary_folder
 from pcc.target import host_target
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 """``PCC_ABI_VERSION`` of the pcc.h that the structs below repeat."""
 
 _BY_CODE = {dtype.code: dtype for dtype in DTYPES.values()}
@@ -76,9 +76,9 @@ class Model:
 
     def __init__(self, library: Path, threads: int = 1) -> None:
         self._library = _open_library(library)
-        _declare(self._library)
-        if (abi := self._library.pcc_abi_version()) != ABI_VERSION:
+        if (abi := self._library.pcc_abi_version()) != ABI_VERSION:  # before anything else is asked: another version may lack it
             raise PccError(f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again")
+        _declare(self._library)
         self._lock = threading.Lock()
         self._context: int | None = None
         self.inputs = self._describe("input")

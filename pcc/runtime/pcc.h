@@ -24,7 +24,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 
 /* Grows only when an existing program would break; compare with pcc_abi_version(). */
-#define PCC_ABI_VERSION 1
+#define PCC_ABI_VERSION 2
 
 /* Every struct begins with its size as the caller knows it, so that later versions can add fields at the end. */
 
