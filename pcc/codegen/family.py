@@ -26,6 +26,7 @@ OWN: dict[str, str] = {
     "conv-sparse-gather": "conv_sparse_gather",
     "conv-sparse-pointwise": "conv_sparse_pointwise",
     "conv-sparse-interleaved": "conv_sparse_interleaved",
+    "conv-sparse-interleaved-pool": "conv_sparse_interleaved_pool",
     "linear": "linear",
 }
 """pcc's families, each ``FAMILY`` of a module in `pcc.codegen.kernels`."""

@@ -43,6 +43,13 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
+class PooledConv2d(Conv2d):
+    """A convolution and the maximum of each ``window`` (rows, columns) of its outputs; windows lie side by side. ``y`` holds the maxima."""
+
+    window: tuple[int, int] = (2, 2)
+
+
+@dataclass(frozen=True)
 class Linear:
     """``y = activation(x @ weight.T + bias + residual)``: x (N, K), weight (M, K), y (N, M)."""
 

@@ -25,7 +25,7 @@ from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir import ops
 from pcc.ir.activation import Activation
-from pcc.ir.annotations import KernelChoice, annotation
+from pcc.ir.annotations import ComputedWith, KernelChoice, annotation
 from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
 from pcc.sparsity.formats import PackedWeight, format_named
 
@@ -131,11 +131,12 @@ def _pair(values: Any) -> tuple[int, int]:
 
 
 def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight) -> layers.Conv2d:
-    """The layer of a convolution, whatever form its weight has."""
-    return layers.Conv2d(
+    """The layer of a convolution, whatever form its weight has, with the max pool that its kernel computes, too."""
+    pool = next((user for user in node.users if annotation(user, ComputedWith)), None)
+    layer = layers.Conv2d(
         node.name,
         x=lowering.view(given["x"]),
-        y=lowering.result(node),
+        y=lowering.result(pool or node),
         weight=weight,
         bias=lowering.optional_array(given["bias"]),
         geometry=geometry_of(given, (weight.shape[2], weight.shape[3])),
@@ -143,6 +144,12 @@ def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: n
         residual=lowering.optional_view(given["residual"]),
         activation=Activation.parse(given["activation"]),
     )
+    return layer if pool is None else with_pool(layer, pool)
+
+
+def with_pool(layer: layers.Conv2d, pool: Node) -> layers.PooledConv2d:
+    """The layer whose ``y`` is that of the max pool after it."""
+    return layers.PooledConv2d(**vars(layer), window=_pair(arguments(pool)["kernel"]))
 
 
 def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -211,6 +218,8 @@ def _scan(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    if annotation(node, ComputedWith):
+        return lowering.view(given["x"])
     geometry = geometry_of(given, _pair(given["kernel"]))
     layer = layers.Pool2d(node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"])
     emit_pool(layer, lowering.builder)

@@ -106,6 +106,16 @@ class KernelChoice:
 
 
 @dataclass(frozen=True)
+class ComputedWith:
+    """The kernel of another node, whose value nobody else reads, computes this node, too."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"computed-with({self.node})"
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A pass left the node alone, and why."""
 

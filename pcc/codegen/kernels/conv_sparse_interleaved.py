@@ -12,9 +12,9 @@ from pcc.codegen.kernels import sparse_tile
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work, line_extent, row_copy
-from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, runs_of, users_of_lines
+from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, pieces, users_of_lines
 from pcc.codegen.kernels.sparse_tables import gather_tables
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32, DType
@@ -61,6 +61,8 @@ class InterleavedFamily:
         fkw = sparse_tile.fkw_of(layer)
         if prod(layer.geometry.kernel) == 1:
             return "the taps of a 1x1 window share nothing"
+        if window_of(layer) != (1, 1) and layer.residual is not None:
+            return "a residual is added to rows in memory, not to what a tile pools"
         found = []
         for schedule in _schedules(layer, fkw, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
@@ -83,12 +85,22 @@ class InterleavedFamily:
             arguments = {"x": interleave(b, layer.x, layout), "x_image": layer.x.shape[1] * layout.plane}
         patterns, epilogue = _patterns(fkw, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
         groups, across = fkw.shape[0] // fkw.group, schedule.blocks.columns // schedule.columns
-        first, outputs = 0, layer.y.shape[0] * layer.y.shape[2] * layer.y.shape[3]
+        first, outputs = 0, layer.x.shape[0] * prod(layout.size)
         for rows, count in schedule.heights:
             strips = layer.x.shape[0] * count
             chunks = _chunks(strips, groups)
             kernel = InterleavedTile(
-                rows, schedule.columns, fkw.group, patterns, layer.geometry.stride, layout.pitch, b.isa.lanes(FLOAT32), epilogue, schedule.prefetch, copy
+                rows,
+                schedule.columns,
+                fkw.group,
+                patterns,
+                layer.geometry.stride,
+                layout.pitch,
+                b.isa.lanes(FLOAT32),
+                epilogue,
+                schedule.prefetch,
+                copy,
+                window_of(layer),
             )
             numbers = {
                 "groups": groups,
@@ -108,6 +120,11 @@ class InterleavedFamily:
 FAMILY = InterleavedFamily()
 
 
+def window_of(layer: Conv2d) -> tuple[int, int]:
+    """Of the max pool that is part of a layer."""
+    return layer.window if isinstance(layer, PooledConv2d) else (1, 1)
+
+
 def _tables(layer: Conv2d, fkw: FKW, layout: Layout, channel: int, b: ProgramBuilder) -> dict[str, View]:
     """The tables of the kernel; ``channel`` is how far apart the lines of two channels are."""
     tables = gather_tables(fkw, fkw.patterns.shape[1])
@@ -117,7 +134,7 @@ def _tables(layer: Conv2d, fkw: FKW, layout: Layout, channel: int, b: ProgramBui
         "segments": tables.segments,
         "channels": fkw.reorder,
         "bias": np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias,
-        "y_at": layout.output_at(layer.y),
+        "y_at": layout.output_at(layer.y, window_of(layer)),
         **({} if layer.residual is None else {"r_at": layout.output_at(layer.residual)}),
     }
     return {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
@@ -137,18 +154,19 @@ def _kernels_of_patterns(fkw: FKW) -> tuple[int, ...]:
 def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
     """Every cut of the plane into blocks, with every tile that the registers hold."""
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
+    down, right = window_of(layer)
     lanes, taps = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1]
     weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * fkw.group
     sums = min(machine.isa.registers - weights - machine.loads_ahead - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
     prefetch = layer.y.strides[0] * layer.y.shape[0] * layer.y.dtype.bytes > machine.l2_bytes // 2
     for across in range(1, lanes + 1):
-        rows = _divided(height, lanes // across)
-        for columns in range(1, min(sums, width) + 1):
+        rows = _divided(_divided(height, lanes // across), down) * down
+        for columns in range(right, min(sums, width) + 1, right):
             block_columns = _divided(_divided(width, across), columns) * columns
             if rows > height or block_columns > width:
                 continue
-            for tile_rows in range(1, min(sums // columns, rows) + 1):
-                yield InterleavedSchedule(Blocks(lanes, across, rows, block_columns), columns, _heights(rows, tile_rows), prefetch=prefetch)
+            for tile_rows in range(down, min(sums // columns, rows) + 1, down):
+                yield InterleavedSchedule(Blocks(lanes, across, rows, block_columns), columns, _heights(rows, tile_rows, down), prefetch=prefetch)
 
 
 def _chunks(strips: int, groups: int) -> int:
@@ -161,12 +179,12 @@ def _divided(size: int, parts: int) -> int:
     return -(-size // parts)
 
 
-def _heights(rows: int, tile_rows: int) -> tuple[tuple[int, int], ...]:
-    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height."""
+def _heights(rows: int, tile_rows: int, step: int) -> tuple[tuple[int, int], ...]:
+    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height; all of them multiples of ``step``."""
     count, left = divmod(rows, tile_rows)
     if not left:
         return ((tile_rows, count),)
-    if (tile_rows + left) % 2 == 0:  # two of the mean height instead of a high and a low one
+    if (tile_rows + left) % (2 * step) == 0:  # two of the mean height instead of a high and a low one
         heights = ((tile_rows, count - 1), ((tile_rows + left) // 2, 2))
         return heights if count > 1 else heights[1:]
     return (tile_rows, count), (left, 1)
@@ -203,8 +221,9 @@ def _strip_work(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: 
     row_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
     tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
-    pieces = rows * len(runs_of(schedule.columns)) * lanes * fkw.group
-    tile = Work(lines=sums, stores=pieces, scalars=pieces + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
+    down, right = window_of(layer)
+    stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * fkw.group
+    tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
     for pattern, kernels in zip(patterns, counts, strict=True):
         lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
         tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=distance * lines, scalars=weights + 1, branches=1) * kernels

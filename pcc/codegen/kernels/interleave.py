@@ -93,9 +93,9 @@ class Layout:
         first = self.origins[:, axis] * self.geometry.stride[axis] - self.geometry.padding[axis]
         return np.arange((self.rows, self.pitch)[axis])[:, None] + first
 
-    def output_at(self, view: View) -> np.ndarray:
-        """int32 (lanes,): where each block begins in a plane of the output."""
-        return (self.origins[:, 0] * view.strides[2] + self.origins[:, 1] * view.strides[3]).astype(np.int32)
+    def output_at(self, view: View, window: tuple[int, int] = (1, 1)) -> np.ndarray:
+        """int32 (lanes,): where each block begins in a plane of the output, or of what a max pool by ``window`` leaves of it."""
+        return (self.origins // window @ view.strides[2:]).astype(np.int32)
 
 
 def line_extent(count: int, geometry: ConvGeometry, axis: int) -> int:

@@ -6,17 +6,20 @@ up but the channel and the weights, which are one sequential stream.
 
 Outputs go to rows of ``y`` in pieces of a few columns, one for each lane: far apart, and in large planes to cache lines that are not near. There the
 cache lines of the next filter's outputs are asked for while a filter is computed, some of them before each pattern; without that, stores are half of the time.
+A max pool that follows takes place in the registers: the windows of a tile become one value each, and only those are stored.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from functools import cache, reduce
+from itertools import groupby, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels import math
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleave import RowCopy
 from pcc.codegen.kernels.sparse_tile import broadcast_weights
@@ -49,13 +52,21 @@ class InterleavedTile:
     prefetch: bool = False
     """Whether the cache lines of outputs are asked for ahead."""
     copy: RowCopy | None = None
+    window: tuple[int, int] = (1, 1)
+    """Rows and columns of outputs of which only the maximum is stored; they divide those of the tile."""
 
     @property
     def name(self) -> str:
         digest = hashlib.sha256(repr(self.patterns).encode()).hexdigest()[:8]
         shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.group}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
         prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
-        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{prefetch}{copy}"
+        pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
+        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """(rows, columns) that a tile leaves in ``y``."""
+        return self.rows // self.window[0], self.columns // self.window[1]
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -116,9 +127,9 @@ class InterleavedTile:
         from tvm import tirx
 
         first = k.let(tirx.Min(group + 1, k["groups"] - 1) * self.group)
-        tile_at = k.let(image * k["y_image"] + row * k["y_row"] + column)
+        tile_at = k.let(image * k["y_image"] + row // self.window[0] * k["y_row"] + column // self.window[1])
         starts = [k.let(tile_at + k.load(k["channels"], first + f) * k["y_plane"]) for f in range(self.group)]
-        return [start + r * k["y_row"] + k.load(k["y_at"], lane) for start, r, lane in product(starts, range(self.rows), range(self.lanes))]
+        return [start + r * k["y_row"] + k.load(k["y_at"], lane) for start, r, lane in product(starts, range(self.stored[0]), range(self.lanes))]
 
     def _segment(self, k: "KernelBuilder", pattern: int, group: "Expr", x_at: "Expr", sums: "Buffer") -> None:
         """Adds the kernels of one pattern of a filter group."""
@@ -136,23 +147,32 @@ class InterleavedTile:
                         k.store(sums, place, k.load(sums, place, lanes) + weights[tap * self.group + f] * line, lanes)
 
     def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, channel: "Expr", image: "Expr", row: "Expr", column: "Expr") -> None:
-        """One filter's tile through the epilogue to rows of ``y``."""
-        y_at = k.let(image * k["y_image"] + channel * k["y_plane"] + row * k["y_row"] + column)
+        """One filter's tile through the epilogue, and the pool, to rows of ``y``."""
+        y_at = k.let(image * k["y_image"] + channel * k["y_plane"] + row // self.window[0] * k["y_row"] + column // self.window[1])
         r_at = k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
-        for r in range(self.rows):
-            y_row = k.pointer(k["y"], y_at + r * k["y_row"])
-            r_row = k.pointer(k["residual"], r_at + r * k["r_row"]) if self.epilogue.residual else None
-            lines = [k.load(sums, ((f * self.rows + r) * self.columns + q) * k.lanes, k.lanes) for q in range(self.columns)]
-            if not self.epilogue.residual:
-                lines = [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines]
-            for first, width in runs_of(self.columns):
-                neighbours = lines[first : first + width]
-                parts = split_lanes(k, neighbours, k.lanes) if width == QUARTER else [k.part(neighbours[0], lane, 1) for lane in range(k.lanes)]
-                for lane, value in enumerate(parts):
-                    if self.epilogue.residual:
-                        addend = k.load(r_row, k.load(k["r_at"], lane) + first, width)
-                        value = self.epilogue.apply(k, value, addend, width)
-                    k.store(y_row, k.load(k["y_at"], lane) + first, value, width)
+        lines = [k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)]
+        if not self.epilogue.residual:
+            lines = self._pooled(k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines])
+        for members, runs in pieces(*self.stored):
+            vectors = [lines[member] for member in members]
+            quarters = split_lanes(k, vectors, k.lanes) if len(members) == QUARTER else [k.part(vectors[0], lane, 1) for lane in range(k.lanes)]
+            for (r, first, width, place), (lane, quarter) in product(runs, enumerate(quarters)):
+                value = quarter if width == len(members) else k.part(quarter, place, width)
+                if self.epilogue.residual:
+                    addend = k.load(k["residual"], r_at + r * k["r_row"] + k.load(k["r_at"], lane) + first, width)
+                    value = self.epilogue.apply(k, value, addend, width)
+                k.store(k["y"], y_at + r * k["y_row"] + k.load(k["y_at"], lane) + first, value, width)
+
+    def _pooled(self, k: "KernelBuilder", lines: list["Expr"]) -> list["Expr"]:
+        """The maxima of the tile's windows, row by row."""
+        if self.window == (1, 1):
+            return lines
+        (down, across), (rows, columns) = self.window, self.stored
+        windows = [
+            [lines[(r * down + u) * self.columns + q * across + v] for u, v in product(range(down), range(across))]
+            for r, q in product(range(rows), range(columns))
+        ]
+        return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
@@ -182,13 +202,16 @@ class InterleavedTile:
                         line = ((r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
                         for kernel in members:
                             sums += weight[kernel, tap][:, None, None, None] * x[x_at + channels_at[kernel] + line]
+                (down_by, across_by), (rows, columns) = self.window, self.stored
                 for values, channel in zip(sums, outputs, strict=True):
 
-                    def at(name: str, lane_at: np.ndarray, image: int = image, channel: int = int(channel), row: int = row, column: int = column) -> np.ndarray:
-                        return image * n[f"{name}_image"] + channel * n[f"{name}_plane"] + (row + r) * n[f"{name}_row"] + column + q + lane_at[:lanes]
+                    def at(name: str, row: int, column: int, lane_at: np.ndarray, image: int = image, channel: int = int(channel)) -> np.ndarray:
+                        start = image * n[f"{name}_image"] + channel * n[f"{name}_plane"]
+                        return start + (row + r) * n[f"{name}_row"] + column + q + lane_at[:lanes]
 
-                    residual = np.asarray(args["residual"])[at("r", np.asarray(args["r_at"]))] if self.epilogue.residual else None
-                    y[at("y", y_at)] = self.epilogue.reference(values, residual)
+                    residual = np.asarray(args["residual"])[at("r", row, column, np.asarray(args["r_at"]))] if self.epilogue.residual else None
+                    values = self.epilogue.reference(values, residual).reshape(rows, down_by, columns, across_by, lanes).max((1, 3))
+                    y[at("y", row // down_by, column // across_by, y_at)[:rows, :columns]] = values
 
 
 def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
@@ -201,8 +224,28 @@ def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int,
     return {line: users[line] for line in sorted(users)}
 
 
-def runs_of(columns: int) -> list[tuple[int, int]]:
-    """How ``columns`` neighbours are stored: (first, width), in fours where there are as many; the last four may overlap those before."""
-    if columns < QUARTER:
-        return [(column, 1) for column in range(columns)]
-    return [(min(first, columns - QUARTER), QUARTER) for first in range(0, columns, QUARTER)]
+@cache
+def pieces(rows: int, columns: int) -> list[tuple[tuple[int, ...], list[tuple[int, int, int, int]]]]:
+    """How the ``rows`` x ``columns`` vectors of a tile go to rows of memory.
+
+    Each piece is vectors (row-major places) that are transposed together, and the runs of neighbours among them: (row, column, width, first member).
+    Four vectors make a piece: of a row where it has as many, else of all rows one after the other; the last four may overlap those before.
+    """
+    size = rows * columns
+    if size < QUARTER:
+        return [((i,), [(*divmod(i, columns), 1, 0)]) for i in range(size)]
+    length = columns if columns >= QUARTER else size
+    starts = [begin + min(first, length - QUARTER) for begin in range(0, size, length) for first in range(0, length, QUARTER)]
+    return [(tuple(range(start, start + QUARTER)), _runs(start, columns)) for start in starts]
+
+
+def _runs(start: int, columns: int) -> list[tuple[int, int, int, int]]:
+    """The runs of neighbours among the four vectors from ``start`` on, in widths that are one store."""
+    runs = []
+    for row, members in groupby(range(start, start + QUARTER), key=lambda place: place // columns):
+        places = list(members)
+        while places:
+            width = 1 << (len(places).bit_length() - 1)
+            runs.append((row, places[0] % columns, width, places[0] - start))
+            places = places[width:]
+    return runs

@@ -7,6 +7,7 @@ reduction of its own. A maximum over a NaN is NaN.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,9 @@ from pcc.codegen.kernels import math
 from pcc.codegen.kernels.planes import output_rows, plane_strides
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import ConvGeometry, Pool2d
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -61,6 +64,13 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
         },
         work=batch * channels * -(-out_height // rows_per_item),
     )
+
+
+def pool_work(x: View, y: View, machine: Machine) -> Work:
+    """What pooling by small windows executes: rows are combined on the stack, columns from there."""
+    lanes = machine.isa.lanes(FLOAT32)
+    read, written = prod(x.shape) / lanes, prod(y.shape) / lanes
+    return Work(crossing=read + 2 * written, stores=3 * written) + machine.beyond(x, y)
 
 
 def _inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
