@@ -20,16 +20,18 @@ from pcc.errors import PccError
 ENTRY_POINT_GROUP = "pcc.kernel_families"
 
 OWN: dict[str, str] = {
-    "conv-dense": "conv_dense",
-    "conv-depthwise": "conv_depthwise",
-    "conv-sparse-scatter": "conv_sparse_scatter",
-    "conv-sparse-gather": "conv_sparse_gather",
-    "conv-sparse-pointwise": "conv_sparse_pointwise",
-    "conv-sparse-interleaved": "conv_sparse_interleaved",
-    "conv-sparse-interleaved-pool": "conv_sparse_interleaved_pool",
-    "linear": "linear",
+    "conv-dense": "conv_dense:FAMILY",
+    "conv-dense-interleaved": "conv_interleaved:DENSE_FAMILY",
+    "conv-dense-interleaved-pool": "conv_interleaved:DENSE_POOLED_FAMILY",
+    "conv-depthwise": "conv_depthwise:FAMILY",
+    "conv-sparse-scatter": "conv_sparse_scatter:FAMILY",
+    "conv-sparse-gather": "conv_sparse_gather:FAMILY",
+    "conv-sparse-pointwise": "conv_sparse_pointwise:FAMILY",
+    "conv-sparse-interleaved": "conv_interleaved:SPARSE_FAMILY",
+    "conv-sparse-interleaved-pool": "conv_interleaved:SPARSE_POOLED_FAMILY",
+    "linear": "linear:FAMILY",
 }
-"""pcc's families, each ``FAMILY`` of a module in `pcc.codegen.kernels`."""
+"""pcc's families: where in `pcc.codegen.kernels` each is (module:object)."""
 
 WeightFormat = str
 """How a family takes its weight: ``dense``, an array of the layer's shape, or the name of a format (`pcc.sparsity.formats`)."""
@@ -76,7 +78,10 @@ class KernelFamily(Protocol):
 @cache
 def families() -> dict[str, KernelFamily]:
     """All families by name, imported now: pcc's own, then those of other packages. `PccError` for one that cannot be loaded."""
-    found: dict[str, KernelFamily] = {name: importlib.import_module(f"pcc.codegen.kernels.{module}").FAMILY for name, module in OWN.items()}
+    found: dict[str, KernelFamily] = {}
+    for name, place in OWN.items():
+        module, _, family = place.partition(":")
+        found[name] = getattr(importlib.import_module(f"pcc.codegen.kernels.{module}"), family)
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         try:
             found.setdefault(point.name, point.load())

@@ -1,4 +1,4 @@
-"""The kernel of sparse convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for each pattern.
+"""The kernel of convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for each pattern.
 
 The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's kernels pass by, sorted
 by pattern. The code of a pattern loads each distinct line that its taps read once, aligned, and feeds every accumulator that uses it. Nothing is looked
@@ -61,7 +61,7 @@ class InterleavedTile:
         shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.group}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
         prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
         pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
-        return f"pcc_conv_sparse_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
+        return f"pcc_conv_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
 
     @property
     def stored(self) -> tuple[int, int]:

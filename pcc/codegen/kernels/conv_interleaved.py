@@ -1,9 +1,12 @@
-"""Sparse convolution on block-interleaved lines: the form for windows whose taps share lines."""
+"""Convolution on block-interleaved lines: the form for windows whose taps share lines, sparse or dense, with the max pool after it or without.
+
+A dense weight is one pattern of all taps: each line is read once for as many multiply-adds as the window has taps.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -18,13 +21,18 @@ from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32, DType
+from pcc.sparsity import fkw
 from pcc.sparsity.fkw import FKW, places
+from pcc.sparsity.formats import DENSE
 
 MOST_MULTIPLIES = 1100
 """Vector multiply-adds in the code of a kernel: each takes 3 ms to compile."""
 
 MOST_COPIED_AGAIN = 0.25
 """How much of a layer's time strips may take that several threads copy, each for its items."""
+
+FEW_TAPS = 5
+"""A line that more taps use lives longer: LLVM then spills accumulators unless half of the registers are free."""
 
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
@@ -50,31 +58,31 @@ class InterleavedSchedule:
 
 @dataclass(frozen=True)
 class InterleavedFamily:
-    """Output-stationary sparse convolution with code for each pattern."""
+    """Output-stationary convolution with code for each pattern."""
 
-    name: str = "conv-sparse-interleaved"
-    layer: type[Conv2d] = Conv2d
-    format: WeightFormat = "fkw"
+    name: str
+    layer: type[Conv2d]
+    format: WeightFormat
     dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        fkw = sparse_tile.fkw_of(layer)
+        weight = packed(layer)
         if prod(layer.geometry.kernel) == 1:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
             return "a residual is added to rows in memory, not to what a tile pools"
         found = []
-        for schedule in _schedules(layer, fkw, machine):
+        for schedule in _schedules(layer, weight, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
             if layout.is_possible:
-                found += _priced(layer, fkw, schedule, layout, machine)
+                found += _priced(layer, weight, schedule, layout, machine)
         return found or "no tiling in blocks fits the plane and the registers"
 
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
-        fkw = sparse_tile.fkw_of(layer)
+        weight = packed(layer)
         layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
         highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0) * layout.pitch * b.isa.lanes(FLOAT32)
-        views = _tables(layer, fkw, layout, highest if schedule.in_strips else layout.plane, b)
+        views = _tables(layer, weight, layout, highest if schedule.in_strips else layout.plane, b)
         copy = None
         if schedule.in_strips:
             copy, arguments = row_copy(b, layer.x, layout)
@@ -83,16 +91,16 @@ class InterleavedFamily:
             arguments |= {"x_channels": layer.x.shape[1], "strip_plane": highest}
         else:
             arguments = {"x": interleave(b, layer.x, layout), "x_image": layer.x.shape[1] * layout.plane}
-        patterns, epilogue = _patterns(fkw, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
-        groups, across = fkw.shape[0] // fkw.group, schedule.blocks.columns // schedule.columns
+        patterns, epilogue = _patterns(weight, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
+        groups, across = weight.shape[0] // weight.group, schedule.blocks.columns // schedule.columns
         first, outputs = 0, layer.x.shape[0] * prod(layout.size)
         for rows, count in schedule.heights:
             strips = layer.x.shape[0] * count
-            chunks = _chunks(strips, groups)
+            chunks = _chunks(strips, groups, rows * count / schedule.blocks.rows)
             kernel = InterleavedTile(
                 rows,
                 schedule.columns,
-                fkw.group,
+                weight.group,
                 patterns,
                 layer.geometry.stride,
                 layout.pitch,
@@ -113,11 +121,19 @@ class InterleavedFamily:
             }
             part = outputs * rows * count / schedule.blocks.rows
             args = {**arguments, **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
-            b.call(kernel, args, strips * chunks, macs=round(fkw.weight.size * part), dense_macs=round(prod(fkw.shape) * part))
+            b.call(kernel, args, strips * chunks, macs=round(weight.weight.size * part), dense_macs=round(prod(weight.shape) * part))
             first += rows * count
 
 
-FAMILY = InterleavedFamily()
+SPARSE_FAMILY = InterleavedFamily("conv-sparse-interleaved", Conv2d, "fkw")
+SPARSE_POOLED_FAMILY = InterleavedFamily("conv-sparse-interleaved-pool", PooledConv2d, "fkw")
+DENSE_FAMILY = InterleavedFamily("conv-dense-interleaved", Conv2d, DENSE)
+DENSE_POOLED_FAMILY = InterleavedFamily("conv-dense-interleaved-pool", PooledConv2d, DENSE)
+
+
+def packed(layer: Conv2d) -> FKW:
+    """The weight with its patterns; a dense one has one of all taps."""
+    return fkw.pack(layer.weight, layer.groups) if isinstance(layer.weight, np.ndarray) else sparse_tile.fkw_of(layer)
 
 
 def window_of(layer: Conv2d) -> tuple[int, int]:
@@ -125,39 +141,42 @@ def window_of(layer: Conv2d) -> tuple[int, int]:
     return layer.window if isinstance(layer, PooledConv2d) else (1, 1)
 
 
-def _tables(layer: Conv2d, fkw: FKW, layout: Layout, channel: int, b: ProgramBuilder) -> dict[str, View]:
+def _tables(layer: Conv2d, weight: FKW, layout: Layout, channel: int, b: ProgramBuilder) -> dict[str, View]:
     """The tables of the kernel; ``channel`` is how far apart the lines of two channels are."""
-    tables = gather_tables(fkw, fkw.patterns.shape[1])
+    tables = gather_tables(weight, weight.patterns.shape[1])
     arrays = {
         "weight": tables.weight,
         "channels_at": tables.channels * np.int32(channel),
         "segments": tables.segments,
-        "channels": fkw.reorder,
-        "bias": np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias,
+        "channels": weight.reorder,
+        "bias": np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias,
         "y_at": layout.output_at(layer.y, window_of(layer)),
         **({} if layer.residual is None else {"r_at": layout.output_at(layer.residual)}),
     }
     return {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
 
 
-def _patterns(fkw: FKW, geometry: ConvGeometry) -> tuple[Pattern, ...]:
+def _patterns(weight: FKW, geometry: ConvGeometry) -> tuple[Pattern, ...]:
     """The patterns as lines from that of the first tap."""
     (_, kw), (dh, dw) = geometry.kernel, geometry.dilation
-    return tuple(tuple((tap // kw * dh, tap % kw * dw) for tap in pattern) for pattern in fkw.patterns.tolist())
+    return tuple(tuple((tap // kw * dh, tap % kw * dw) for tap in pattern) for pattern in weight.patterns.tolist())
 
 
-def _kernels_of_patterns(fkw: FKW) -> tuple[int, ...]:
+def _kernels_of_patterns(weight: FKW) -> tuple[int, ...]:
     """How many kernels, of all filter groups, have each pattern."""
-    return tuple(np.bincount(places(fkw)[1], minlength=len(fkw.patterns)).tolist())
+    return tuple(np.bincount(places(weight)[1], minlength=len(weight.patterns)).tolist())
 
 
-def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
+def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
     """Every cut of the plane into blocks, with every tile that the registers hold."""
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
     down, right = window_of(layer)
-    lanes, taps = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1]
-    weights = -(-taps * fkw.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * fkw.group
-    sums = min(machine.isa.registers - weights - machine.loads_ahead - 2, MOST_MULTIPLIES // (taps * len(fkw.patterns))) // fkw.group
+    lanes, taps = machine.isa.lanes(FLOAT32), weight.patterns.shape[1]
+    weights = -(-taps * weight.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * weight.group
+    free = machine.isa.registers - weights - machine.loads_ahead - 2
+    if taps > FEW_TAPS:
+        free = min(free, machine.isa.registers // 2)
+    sums = min(free, MOST_MULTIPLIES // (taps * len(weight.patterns))) // weight.group
     prefetch = layer.y.strides[0] * layer.y.shape[0] * layer.y.dtype.bytes > machine.l2_bytes // 2
     for across in range(1, lanes + 1):
         rows = _divided(_divided(height, lanes // across), down) * down
@@ -169,9 +188,9 @@ def _schedules(layer: Conv2d, fkw: FKW, machine: Machine) -> Iterator[Interleave
                 yield InterleavedSchedule(Blocks(lanes, across, rows, block_columns), columns, _heights(rows, tile_rows, down), prefetch=prefetch)
 
 
-def _chunks(strips: int, groups: int) -> int:
-    """Into how many items the filter groups of a strip are divided, so that a call of so many strips has enough of them."""
-    return max(1, min(groups // LEAST_GROUPS, -(-sparse_tile.FEWEST_ITEMS // strips)))
+def _chunks(strips: int, groups: int, share: float) -> int:
+    """Into how many items the filter groups of a strip are divided, so that a call of so many strips, a share of the layer, has enough of them."""
+    return max(1, min(groups // LEAST_GROUPS, ceil(sparse_tile.FEWEST_ITEMS * share / strips)))
 
 
 def _divided(size: int, parts: int) -> int:
@@ -195,34 +214,34 @@ def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int
     return len(users_of_lines(pattern, rows, columns, stride))
 
 
-def _priced(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
+def _priced(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
     """The schedule with its input copied whole, and, where threads would not copy much again, by strips."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
         strips = layer.x.shape[0] * count
-        tiles += _strip_work(layer, fkw, schedule, layout, rows, machine) * strips
+        tiles += _strip_work(layer, weight, schedule, layout, rows, machine) * strips
         lines = layer.x.shape[1] * line_extent(rows, layer.geometry, 0) * layout.pitch
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
-        again += copy * (strips * (_chunks(strips, fkw.shape[0] // fkw.group) - 1))
+        again += copy * (strips * (_chunks(strips, weight.shape[0] // weight.group, rows * count / schedule.blocks.rows) - 1))
     yield Candidate(schedule, tiles + interleaving_work(layer.x, layout, machine))
     if machine.cycles(again) <= MOST_COPIED_AGAIN * machine.cycles(tiles):
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
 
 
-def _strip_work(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
+def _strip_work(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
     """What the tiles of a strip execute."""
-    lanes, taps, groups = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1], fkw.shape[0] // fkw.group
-    patterns, counts = _patterns(fkw, layer.geometry), _kernels_of_patterns(fkw)
-    weights = taps * fkw.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
-    sums = rows * schedule.columns * fkw.group
+    lanes, taps, groups = machine.isa.lanes(FLOAT32), weight.patterns.shape[1], weight.shape[0] // weight.group
+    patterns, counts = _patterns(weight, layer.geometry), _kernels_of_patterns(weight)
+    weights = taps * weight.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
+    sums = rows * schedule.columns * weight.group
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
-    row_bytes = fkw.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
+    row_bytes = weight.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
     tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
     down, right = window_of(layer)
-    stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * fkw.group
+    stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.group
     tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
     for pattern, kernels in zip(patterns, counts, strict=True):
         lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
