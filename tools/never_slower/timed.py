@@ -1,7 +1,7 @@
 """Times built layers on this computer, one thread."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,18 @@ SECONDS_OF_A_PAIR = 0.01
 """A pair runs both kernels for as long at least: single runs of small layers are all noise."""
 
 
-def times(folder: Path, variants: Sequence[Variant], target: Target) -> Iterator[Ratio]:
+def times(folder: Path, variants: Sequence[Variant], target: Target) -> list[Ratio]:
     """How many times longer the dense kernel takes than each variant."""
     programs = {name: load_program(folder, name) for name in (DENSE, *(variant.program for variant in variants))}
     kernels = {kernel.name: kernel for program in programs.values() for kernel in program.kernels}
     native = NativeKernels(list(kernels.values()), target)
     dense = _runner(programs[DENSE], native)
-    for variant in variants:
-        chosen = _runner(programs[variant.program], native)
-        ratio = _compare(dense, chosen, PAIRS)
-        yield ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
+    return [_ratio(dense, _runner(programs[variant.program], native)) for variant in variants]
+
+
+def _ratio(dense: Callable[[], None], chosen: Callable[[], None]) -> Ratio:
+    ratio = _compare(dense, chosen, PAIRS)
+    return ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
 
 
 def _runner(program: Program, native: NativeKernels) -> Callable[[], None]:
@@ -37,11 +39,11 @@ def _runner(program: Program, native: NativeKernels) -> Callable[[], None]:
         if buffer.role != "constant":
             values = memory.arrays[buffer.name]
             values[:] = np.random.default_rng(1).standard_normal(values.size, np.float32)
-    calls = [(call.kernel, memory.arguments(call), call.work) for call in program.calls]
+    calls = [native.bound(call.kernel, memory.arguments(call), 0, call.work) for call in program.calls]
 
-    def run() -> None:
-        for kernel, arguments, work in calls:
-            native.call(kernel, arguments, 0, work)
+    def run(memory: Memory = memory) -> None:  # whose arrays live as long as this function
+        for call in calls:
+            call()
 
     return run
 
