@@ -25,6 +25,7 @@ from typing import Any
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Kernel
+from pcc.codegen.machine import machine_of
 from pcc.scratch import scratch_folder
 from pcc.target import Target
 
@@ -54,7 +55,7 @@ class CompiledKernel:
 
 
 @cache
-def _generation() -> str:
+def generation() -> str:
     """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken from the cache."""
     digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
     package = Path(__file__).parents[1]
@@ -65,7 +66,7 @@ def _generation() -> str:
 
 def _use_generation() -> None:
     """Marks this generation as used; a new one takes the place of those that nothing has used for a month."""
-    folder = cache_root() / "kernels" / _generation()
+    folder = cache_root() / "kernels" / generation()
     is_new = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
@@ -79,7 +80,7 @@ def _use_generation() -> None:
 def _entry(kernel: Kernel, target: Target) -> CompiledKernel:
     """A kernel where the cache keeps it for a target; ``from_cache`` says whether it is there."""
     key = hashlib.sha256(f"{target}|{kernel!r}".encode()).hexdigest()[:32]
-    folder = cache_root() / "kernels" / _generation() / key
+    folder = cache_root() / "kernels" / generation() / key
     texts = {text: folder / f"kernel.{text}" for text in TEXTS}
     return CompiledKernel(kernel.name, folder / "kernel.o", texts, from_cache=_is_intact(folder))
 
@@ -143,7 +144,8 @@ def _build(kernel: Kernel, target: Target, folder: Path) -> None:
 
     function = build_function(kernel, isa_named(target.isa))
     (folder / "kernel.tir").write_text(str(function.script()) + "\n")
-    host = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": list(isa_named(target.isa).llvm_features)})
+    features = [*isa_named(target.isa).llvm_features, *machine_of(target).llvm_features]
+    host = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": features})
     module = _lower(tvm.IRModule({kernel.name: function}), host)
     library = tvm.get_global_func("target.build.llvm")(module, host)
     for suffix in ("o", "s", "ll"):

@@ -1,18 +1,21 @@
 """What the sweep covers: every layer of the zoo that pruning cuts, at densities from 5 to 100 %."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pcc.codegen.family import Candidate, KernelFamily, cheapest, families
+from pcc.codegen.isa import Isa
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import Program, ProgramBuilder
 from pcc.models import create, entry, names
 from pcc.sparsity import fkw, pattern
+from pcc.sparsity.formats import DENSE, OWN, format_named
 from tools.count_arm64.forms import Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
@@ -29,18 +32,25 @@ class Chosen:
     candidate: Candidate
     weight: np.ndarray | fkw.FKW
 
-    def emit(self, b: ProgramBuilder, case: Case, name: str) -> Conv2d:
-        """Records the layer, with an input and an output of its own."""
-        layer = case.layer(b, name, self.weight)
-        self.family.emit(layer, self.candidate.schedule, b)
-        return layer
+    def program(self, case: Case, name: str, isa: Isa) -> Program:
+        """The layer of that name as a program of its own."""
+        b = ProgramBuilder(name, isa)
+        self.family.emit(_layer(case, b, name, self.weight), self.candidate.schedule, b)
+        return b.build()
+
+
+def _layer(case: Case, b: ProgramBuilder, name: str, weight: np.ndarray | fkw.FKW) -> Conv2d:
+    """The layer between planes that start at cache lines, as inside of networks."""
+    layer = case.layer(b, name, weight)
+    return replace(layer, x=b.planes(f"{name}_from", layer.x.shape), y=b.planes(f"{name}_to", layer.y.shape))
 
 
 def zoo_cases() -> list[Case]:
     """The different convolutions of the zoo that pruning cuts: square, padded to keep the size, not depthwise, not the first of a network."""
     found: dict[Case, None] = {}
     for name in names():
-        module = create(name, weights=None).eval()
+        with torch.device("meta"):  # sizes are all that matters
+            module = create(name, weights=None).eval()
         convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
         for layer, size in _input_sizes(module, convolutions, entry(name).input_shape):
             kernel, stride = layer.kernel_size, layer.stride
@@ -56,7 +66,7 @@ def _input_sizes(module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[in
     sizes: dict[nn.Conv2d, tuple[int, int]] = {}
     hooks = [layer.register_forward_hook(lambda part, inputs, _: sizes.update({part: tuple(inputs[0].shape[2:])})) for layer in layers]
     with torch.inference_mode():
-        module(torch.zeros(shape))
+        module(torch.zeros(shape, device="meta"))
     for hook in hooks:
         hook.remove()
     return iter(sizes.items())
@@ -64,23 +74,24 @@ def _input_sizes(module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[in
 
 def choices(case: Case, density: float, machine: Machine) -> tuple[Chosen, Chosen]:
     """(dense, chosen): the cheapest dense kernel, and the one that select-kernels takes of all; they may be one."""
-    packed = _packed(case, density)
-    weights = {"dense": fkw.unpack(packed), "fkw": packed}
+    weight = _weight(case, density)
+    weights: dict[str, Any] = {DENSE: weight, **{name: format_named(name).pack(weight, 1, None) for name in OWN}}
     priced: list[tuple[float, Chosen]] = []
     for family in families().values():
-        if family.layer is Conv2d:
-            layer = case.layer(ProgramBuilder("sweep", machine.isa), "conv", weights[family.format])
-            found = cheapest(family, layer, machine)
+        stored = weights[family.format]
+        if family.layer is Conv2d and not isinstance(stored, str):
+            found = cheapest(family, _layer(case, ProgramBuilder("sweep", machine.isa), "conv", stored), machine)
             if not isinstance(found, str):
-                priced.append((found[1], Chosen(family, found[0], weights[family.format])))
+                priced.append((found[1], Chosen(family, found[0], stored)))
     best = min(priced, key=lambda entry: entry[0])[1]
-    return min((entry for entry in priced if entry[1].family.format == "dense"), key=lambda entry: entry[0])[1], best
+    return min((entry for entry in priced if entry[1].family.format == DENSE), key=lambda entry: entry[0])[1], best
 
 
-def _packed(case: Case, density: float) -> fkw.FKW:
-    """Random weights of which this share is kept."""
-    taps = case.kernel**2
-    of_pattern = PATTERNS.shape[1] / taps
+def _weight(case: Case, density: float) -> np.ndarray:
+    """Random weights (O, I, kh, kw) of which this share is kept."""
+    of_pattern = PATTERNS.shape[1] / case.kernel**2
+    if density == 1:
+        return dense_weight(case)
     if case.kernel == 3 and density <= of_pattern:
-        return sparse_weight(case, PATTERNS, of_pattern / density, 1)
-    return sparse_weight(case, None, 1 / density, 1) if density < 1 else fkw.pack(dense_weight(case), 1, None, 1)
+        return fkw.unpack(sparse_weight(case, PATTERNS, of_pattern / density, 1))
+    return fkw.unpack(sparse_weight(case, None, 1 / density, 1))

@@ -71,11 +71,11 @@ class InterleavedFamily:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
             return "a residual is added to rows in memory, not to what a tile pools"
-        found = []
+        found, counts = [], _kernels_of_patterns(weight)
         for schedule in _schedules(layer, weight, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
             if layout.is_possible:
-                found += _priced(layer, weight, schedule, layout, machine)
+                found += _priced(layer, weight, counts, schedule, layout, machine)
         return found or "no tiling in blocks fits the plane and the registers"
 
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
@@ -214,13 +214,13 @@ def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int
     return len(users_of_lines(pattern, rows, columns, stride))
 
 
-def _priced(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    """The schedule with its input copied whole, and, where threads would not copy much again, by strips."""
+def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
+    """The schedule with its input copied whole, and, where threads would not copy much again, by strips; ``counts`` are kernels of each pattern."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
         strips = layer.x.shape[0] * count
-        tiles += _strip_work(layer, weight, schedule, layout, rows, machine) * strips
+        tiles += _strip_work(layer, weight, counts, schedule, layout, rows, machine) * strips
         lines = layer.x.shape[1] * line_extent(rows, layer.geometry, 0) * layout.pitch
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
@@ -230,10 +230,10 @@ def _priced(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layout: L
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
 
 
-def _strip_work(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
+def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
     """What the tiles of a strip execute."""
     lanes, taps, groups = machine.isa.lanes(FLOAT32), weight.patterns.shape[1], weight.shape[0] // weight.group
-    patterns, counts = _patterns(weight, layer.geometry), _kernels_of_patterns(weight)
+    patterns = _patterns(weight, layer.geometry)
     weights = taps * weight.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
     sums = rows * schedule.columns * weight.group
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
@@ -243,7 +243,7 @@ def _strip_work(layer: Conv2d, weight: FKW, schedule: InterleavedSchedule, layou
     down, right = window_of(layer)
     stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.group
     tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
-    for pattern, kernels in zip(patterns, counts, strict=True):
-        lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
-        tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=distance * lines, scalars=weights + 1, branches=1) * kernels
+    lines = sum(_distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride) * kernels for pattern, kernels in zip(patterns, counts, strict=True))
+    multiplies, kernels = taps * max(sums, machine.fma_in_flight), sum(counts)
+    tile += Work(loads=lines, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * kernels
     return tile * (schedule.blocks.columns // schedule.columns)
