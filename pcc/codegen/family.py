@@ -27,6 +27,8 @@ OWN: dict[str, str] = {
     "conv-sparse-pointwise": "conv_sparse_pointwise",
     "conv-sparse-interleaved": "conv_sparse_interleaved",
     "linear": "linear",
+    "linear-sparse-gather": "linear_sparse_gather",
+    "linear-sparse-expand": "linear_sparse_expand",
 }
 """pcc's families, each ``FAMILY`` of a module in `pcc.codegen.kernels`."""
 
