@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, Param
-from pcc.dtype import FLOAT32, INT32, INT64, DType, dtype_of
+from pcc.dtype import FLOAT32, INT8, INT32, INT64, DType, dtype_of
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
 tirx: Any = tvm.tirx
@@ -100,6 +100,24 @@ class KernelBuilder:
 
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
+
+    def gather(self, buffer: Buffer, places: Expr, lanes: int) -> Expr:
+        """fp32 elements of a buffer from the ``places`` in an int32 vector."""
+        if not self.isa.gathers or lanes != self.lanes:
+            return tirx.BufferLoad(buffer, [places])  # one by one
+        nothing, start, result = self.splat(0.0, lanes), T.address_of(buffer[0]), FLOAT32.tir(lanes)
+        if self.isa.expands:
+            everywhere = T.Broadcast(tirx.const(True, "bool"), lanes)
+            return tirx.call_llvm_intrin(result, "llvm.x86.avx512.mask.gather.dps.512", nothing, start, places, everywhere, tirx.const(4, INT32.tir()))
+        everywhere = tirx.reinterpret(result, T.Broadcast(tirx.const(-1, INT32.tir()), lanes))
+        return tirx.call_llvm_intrin(result, "llvm.x86.avx2.gather.d.ps.256", nothing, start, places, everywhere, tirx.const(4, INT8.tir()))
+
+    def expand(self, buffer: Buffer, index: Expr, mask: Expr, lanes: int) -> Expr:
+        """A vector whose lanes that have their bit in an integer ``mask`` hold consecutive elements from ``buffer[index]`` on, and the others zero.
+        ``lanes`` elements may be read."""
+        bits = tirx.reinterpret(f"uint1x{lanes}", tirx.Cast(f"uint{lanes}", mask))
+        zeros, result = self.splat(0.0, lanes), FLOAT32.tir(lanes)
+        return tirx.call_llvm_intrin(result, f"llvm.x86.avx512.mask.expand.v{lanes}f32", self.load(buffer, index, lanes), zeros, bits)
 
     def prefetch(self, buffer: Buffer, index: Expr, *, write: bool) -> None:
         """Asks for the cache line of an element that is soon read, or written. The address may be any."""

@@ -30,6 +30,8 @@ OWN: dict[str, str] = {
     "conv-sparse-interleaved": "conv_interleaved:SPARSE_FAMILY",
     "conv-sparse-interleaved-pool": "conv_interleaved:SPARSE_POOLED_FAMILY",
     "linear": "linear:FAMILY",
+    "linear-sparse-gather": "linear_sparse_gather:FAMILY",
+    "linear-sparse-expand": "linear_sparse_expand:FAMILY",
 }
 """pcc's families: where in `pcc.codegen.kernels` each is (module:object)."""
 

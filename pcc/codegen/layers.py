@@ -51,12 +51,12 @@ class PooledConv2d(Conv2d):
 
 @dataclass(frozen=True)
 class Linear:
-    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), weight (M, K), y (N, M)."""
+    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a format; ``bias`` is (M,) or None."""
 
     name: str
     x: View
     y: View
-    weight: np.ndarray
+    weight: np.ndarray | PackedWeight
     bias: np.ndarray | None
     residual: View | None = None
     activation: Activation = IDENTITY

@@ -27,7 +27,7 @@ from pcc.ir import ops
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, annotation
 from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
-from pcc.sparsity.formats import PackedWeight, format_named
+from pcc.sparsity.formats import PackedWeight
 
 
 def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
@@ -58,7 +58,7 @@ class Lowering:
             self.views[node] = self.builder.input(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
         elif node.op == "output":
             self._outputs(node)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node.target is not ops.UNPACK:
             rule = _RULES.get(node.target)
             if rule is None:
                 raise PccError(f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and fold-batchnorm")
@@ -69,6 +69,10 @@ class Lowering:
         if node.op != "get_attr":
             raise PccError(f"node {node.name}: its value must be a constant here, not the result of {node.target}")
         return constant(node).cpu().contiguous().numpy()
+
+    def weight(self, node: Node) -> np.ndarray | PackedWeight:
+        """A layer's weight as it is stored."""
+        return ops.packed_weight(node) if node.target is ops.UNPACK else self.array(node)
 
     def optional_array(self, node: Node | None) -> np.ndarray | None:
         return None if node is None else self.array(node)
@@ -130,8 +134,9 @@ def _pair(values: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight) -> layers.Conv2d:
-    """The layer of a convolution, whatever form its weight has, with the max pool that its kernel computes, too."""
+def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    """A convolution, whatever form its weight has, with the max pool that its kernel computes, too."""
+    weight = lowering.weight(given["weight"])
     pool = next((user for user in node.users if annotation(user, ComputedWith)), None)
     layer = layers.Conv2d(
         node.name,
@@ -144,22 +149,12 @@ def _conv_layer(lowering: Lowering, node: Node, given: dict[str, Any], weight: n
         residual=lowering.optional_view(given["residual"]),
         activation=Activation.parse(given["activation"]),
     )
-    return layer if pool is None else with_pool(layer, pool)
+    return lowering.emit(node, layer if pool is None else with_pool(layer, pool))
 
 
 def with_pool(layer: layers.Conv2d, pool: Node) -> layers.PooledConv2d:
     """The layer whose ``y`` is that of the max pool after it."""
     return layers.PooledConv2d(**vars(layer), window=_pair(arguments(pool)["kernel"]))
-
-
-def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    return lowering.emit(node, _conv_layer(lowering, node, given, lowering.array(given["weight"])))
-
-
-def _packed_conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    arrays = [lowering.array(array) for array in given["arrays"]]
-    weight = format_named(given["format"]).packed(given["shape"], given["groups"], given["numbers"], arrays)
-    return lowering.emit(node, _conv_layer(lowering, node, given, weight))
 
 
 def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -168,7 +163,7 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         node.name,
         x=lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"),
         y=lowering.result(node),
-        weight=lowering.array(given["weight"]),
+        weight=lowering.weight(given["weight"]),
         bias=lowering.optional_array(given["bias"]),
         residual=None if residual is None else lowering.contiguous(residual, f"{node.name}.residual"),
         activation=Activation.parse(given["activation"]),
@@ -320,7 +315,6 @@ _CONTIGUOUS = (ops.LINEAR, ops.RESHAPE, ops.SOFTMAX)
 
 _RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
     ops.CONV2D: _conv2d,
-    ops.PACKED_CONV2D: _packed_conv2d,
     ops.LINEAR: _linear,
     ops.MATMUL: _matmul,
     ops.CONVERT: _convert,

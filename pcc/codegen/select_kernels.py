@@ -19,8 +19,9 @@ from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, annotate
-from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
-from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D, POOL2D
+from pcc.ir.graph import add_constant, arguments, constant, finish, infer, shape_of
+from pcc.ir.ops import CONV2D, LINEAR, POOL2D, UNPACK
+from pcc.passes.operands import set_argument
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
 
@@ -45,7 +46,7 @@ class SelectKernels:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         machine = machine_named(self.processor)
         for node in list(graph_module.graph.nodes):
-            if node.op == "call_function" and node.target in (CONV2D, LINEAR):
+            if node.op == "call_function" and node.target in (CONV2D, LINEAR) and arguments(node)["weight"].target is not UNPACK:
                 _select(node, machine)
         finish(graph_module)
         return PassResult(graph_module, True)
@@ -72,7 +73,7 @@ def _select(node: Node, machine: Machine) -> None:
         annotate(pool, ComputedWith(node.name))
     if family.format != DENSE:
         _pack(node, given, format_named(family.format), weights[family.format])
-    elif node.target is CONV2D:
+    else:
         annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, weights)))
 
 
@@ -87,7 +88,7 @@ def _candidates(node: Node, weights: Weights, machine: Machine, pool: Node | Non
         if family.layer is not kind:
             continue
         if family.format not in weights:
-            weights[family.format] = packed_weight(node, format_named(family.format)) if node.target is CONV2D else "linear layers are not packed"
+            weights[family.format] = packed_weight(node, format_named(family.format))
         stored = weights[family.format]
         found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored, pool), machine)
         if isinstance(found, str):
@@ -132,7 +133,6 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight,
     x, y = _view(given["x"]), _view(pool or node)
     residual, activation = given["residual"] and _view(given["residual"]), Activation.parse(given["activation"])
     if node.target is LINEAR:
-        assert isinstance(weight, np.ndarray)
         return Linear(node.name, x, y, weight, None, residual, activation)
     geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
     layer = Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
@@ -140,9 +140,11 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight,
 
 
 def _pack(node: Node, given: dict[str, Any], format: WeightFormat, packed: PackedWeight) -> None:
-    """Turns ``pcc::conv2d`` into ``pcc::packed_conv2d``, with the packed arrays as constants."""
+    """The layer reads ``pcc::unpack`` of the packed arrays, which are constants."""
     stem = f"{given['weight'].target}_{format.name}"
     arrays = [add_constant(node, f"{stem}.{name}", torch.from_numpy(getattr(packed, name))) for name in format.arrays]
     numbers = [getattr(packed, name) for name in format.numbers]
-    settings = [given[name] for name in ("stride", "padding", "dilation", "groups", "activation")]
-    rewrite(node, PACKED_CONV2D, (given["x"], arrays, given["bias"], given["residual"], format.name, numbers, list(packed.shape), *settings))
+    with node.graph.inserting_before(node):
+        weight = node.graph.create_node("call_function", UNPACK, (arrays, format.name, numbers, list(packed.shape), packed.groups), name=stem.replace(".", "_"))
+    infer(weight)
+    set_argument(node, "weight", weight)

@@ -8,12 +8,12 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.ir.graph import arguments, constant, shape_of
-from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D, packed_weight
+from pcc.ir.ops import CONV2D, LINEAR, UNPACK, packed_weight
 from pcc.sparsity.formats import format_named
 
 _aten: Any = torch.ops.aten
 _LINEAR = {LINEAR, _aten.linear.default}
-_WEIGHTED = {CONV2D, PACKED_CONV2D, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, *_LINEAR}
+_WEIGHTED = {CONV2D, _aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, *_LINEAR}
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,25 @@ def count_all(graph_module: GraphModule) -> Counts:
 
 
 def _constants(node: Node) -> dict[str, Counts]:
-    """What the constants cost that a call reads, by their names."""
-    if node.op != "call_function":
+    """What the constants cost that a call reads, by their names; a packed weight is its reader's."""
+    if node.op != "call_function" or node.target is UNPACK:
         return {}
-    arrays = arguments(node)["arrays"] if node.target is PACKED_CONV2D else []
     costs = {}
     for operand in node.all_input_nodes:
         if operand.op == "get_attr":
             value = constant(operand)
-            costs[str(operand.target)] = Counts(weight_bytes=value.nbytes)
-            if operand not in arrays and value.is_floating_point():
-                costs[str(operand.target)] += Counts(value.numel(), int(value.count_nonzero()))
-    if arrays:
-        costs[str(arrays[0].target)] += Counts(prod(arguments(node)["shape"]), _packed_nonzeros(node))
+            numbers = Counts(value.numel(), int(value.count_nonzero())) if value.is_floating_point() else Counts()
+            costs[str(operand.target)] = numbers + Counts(weight_bytes=value.nbytes)
+        elif operand.target is UNPACK:
+            arrays = arguments(operand)["arrays"]
+            costs |= {str(array.target): Counts(weight_bytes=constant(array).nbytes) for array in arrays}
+            costs[str(arrays[0].target)] += Counts(prod(shape_of(operand)), _packed_nonzeros(operand))
     return costs
 
 
-def _packed_nonzeros(node: Node) -> int:
-    """Weights of a packed convolution that are not zero."""
-    given = arguments(node)
-    parts = given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]]
-    return format_named(given["format"]).nonzeros(packed_weight(given["format"], *parts))
+def _packed_nonzeros(unpack: Node) -> int:
+    """Weights of a packed weight that are not zero."""
+    return format_named(arguments(unpack)["format"]).nonzeros(packed_weight(unpack))
 
 
 def _work(node: Node) -> Counts:
@@ -87,9 +85,9 @@ def _macs(node: Node) -> tuple[int, int]:
         return 0, 0
     bound, shape = arguments(node), shape_of(node)
     positions = prod(shape[:-1]) if node.target in _LINEAR else shape[0] * prod(shape[2:])
-    if node.target is PACKED_CONV2D:
-        return positions * prod(bound["shape"]), positions * _packed_nonzeros(node)
     weight = bound["weight"]
     dense = prod(shape_of(weight))
+    if weight.target is UNPACK:
+        return positions * dense, positions * _packed_nonzeros(weight)
     kept = int(constant(weight).count_nonzero()) if weight.op == "get_attr" else dense
     return positions * dense, positions * kept

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import Node
 
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
+from pcc.ir.graph import arguments, constant
 from pcc.ir.register import CANONICAL, register
 from pcc.sparsity.formats import PackedWeight, format_named
 
@@ -84,43 +86,24 @@ CONV2D = register(
 """``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
 
 
-def packed_weight(format: str, shape: Sequence[int], groups: int, numbers: Sequence[int], arrays: Sequence[Tensor]) -> PackedWeight:
-    """The packed weight that ``pcc::packed_conv2d`` has in parts."""
+def _packed(format: str, shape: Sequence[int], groups: int, numbers: Sequence[int], arrays: Sequence[Tensor]) -> PackedWeight:
     return format_named(format).packed(shape, groups, numbers, [array.detach().cpu().numpy() for array in arrays])
 
 
-def _packed_conv2d(
-    x: Tensor,
-    arrays: list[Tensor],
-    bias: Tensor | None,
-    residual: Tensor | None,
-    format: str,
-    numbers: list[int],
-    shape: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    activation: str,
-) -> Tensor:
-    dense = torch.from_numpy(format_named(format).unpack(packed_weight(format, shape, groups, numbers, arrays))).to(x)
-    return _conv2d(x, dense, bias, residual, stride, padding, dilation, groups, activation)
-
-
-def _packed_conv2d_shape(x: Tensor, *args: Any) -> tuple[int, ...]:
-    shape, stride, padding, dilation, groups, _ = args[5:]
-    if x.dim() != 4 or x.shape[1] != shape[1] * groups:
-        raise PccError(f"packed_conv2d: input {tuple(x.shape)} does not fit weight {tuple(shape)} with groups={groups}")
-    return x.shape[0], shape[0], *window_output_size(x.shape[2:], shape[2:], stride, padding, dilation)
-
-
-PACKED_CONV2D = register(
-    "packed_conv2d(Tensor x, Tensor[] arrays, Tensor? bias, Tensor? residual, str format, int[] numbers, int[] shape, int[] stride, int[] padding,"
-    " int[] dilation, int groups, str activation) -> Tensor",
-    _packed_conv2d,
-    _packed_conv2d_shape,
+UNPACK = register(
+    "unpack(Tensor[] arrays, str format, int[] numbers, int[] shape, int groups) -> Tensor",
+    lambda arrays, format, numbers, shape, groups: torch.from_numpy(format_named(format).unpack(_packed(format, shape, groups, numbers, arrays))),
+    lambda arrays, format, numbers, shape, groups: shape,
+    lambda *_: torch.float32,
 )
-"""``conv2d`` whose weight is packed in a format of `pcc.sparsity.formats`, which says what ``arrays`` and ``numbers`` are; ``shape`` is the dense weight's."""
+"""The dense weight of a layer, (O, I/groups, kh, kw) or (M, K), that is stored in a format of `pcc.sparsity.formats`, which says what ``arrays`` and
+``numbers`` are. Kernels take the weight as it is stored."""
+
+
+def packed_weight(unpack: Node) -> PackedWeight:
+    """The weight that a ``pcc::unpack`` of constants has in parts."""
+    given = arguments(unpack)
+    return _packed(given["format"], given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]])
 
 
 # ---- products, pooling, resampling ----

@@ -132,14 +132,16 @@ def _of_node(node: "Node") -> dict[str, Any]:
     from pcc.ir.annotations import KernelChoice, Structure, annotation, skips
     from pcc.ir.counts import count
     from pcc.ir.graph import arguments, shape_of
+    from pcc.ir.ops import UNPACK
     from pcc.sparsity.formats import DENSE
 
     structure, choice = annotation(node, Structure), annotation(node, KernelChoice)
+    weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
         "operator": str(node.target).removesuffix(".default"),
         "shape": shape_of(node),
-        "format": "" if choice is None else arguments(node).get("format", DENSE),
+        "format": "" if weight is None else arguments(weight)["format"] if weight.target is UNPACK else DENSE,
         "counts": CountsRecord(**asdict(count(node))),
         "structure": None if structure is None else _described(structure),
         "choice": None if choice is None else _choice(choice),

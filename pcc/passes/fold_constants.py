@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import add_constant, constant, finish, is_random
+from pcc.ir.ops import UNPACK
 from pcc.passes.operands import share_constants
 
 LARGEST_GROWTH = 1 << 20
@@ -38,7 +39,7 @@ class FoldConstants:
         for node in graph_module.graph.nodes:
             if node.op == "get_attr":
                 values[node] = constant(node)
-            elif node.op == "call_function" and all(operand in values for operand in node.all_input_nodes) and not is_random(node):
+            elif _is_folded(node) and all(operand in values for operand in node.all_input_nodes):
                 with torch.no_grad():
                     value = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
                 growth = _bytes(value) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
@@ -50,6 +51,11 @@ class FoldConstants:
             if node.op == "call_function" and isinstance(value, Tensor) and any(user not in values for user in node.users):
                 # A copy: the value may be a view that would keep a larger tensor alive.
                 node.replace_all_uses_with(add_constant(node, node.name, value.clone()))
+
+
+def _is_folded(node: Node) -> bool:
+    """Whether a call is computed now if its operands are known; weights stay packed, for the kernels that were chosen for them."""
+    return node.op == "call_function" and node.target is not UNPACK and not is_random(node)
 
 
 def _bytes(value: Any) -> int:

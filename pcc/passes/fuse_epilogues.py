@@ -18,7 +18,7 @@ from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.expression import Call, Expr, Literal, Operand, as_activation, count_calls, operand_indices, parse, substitute
 from pcc.ir.graph import arguments, constant, finish, layer_name, rewrite, shape_of
 from pcc.ir.graph import replace as replace_node
-from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, PACKED_CONV2D
+from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR
 from pcc.passes.idioms import recognise
 from pcc.passes.operands import set_argument, set_constant
 
@@ -27,7 +27,7 @@ MOST_OPERANDS = 8
 MOST_CALLS = 32
 """Functions a fused chain applies: compile time grows with them, and what they save does not."""
 
-LAYERS = (CONV2D, PACKED_CONV2D, LINEAR)
+LAYERS = (CONV2D, LINEAR)
 
 
 @dataclass(frozen=True)

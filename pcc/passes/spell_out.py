@@ -13,8 +13,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.dtype import dtype_named
 from pcc.ir import expression as language
 from pcc.ir.activation import Activation
-from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, rewrite, shape_of
-from pcc.ir.ops import CONCAT, CONV2D, CONVERT, ELEMENTWISE, GATHER, LINEAR, MATMUL, PACKED_CONV2D, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K, packed_weight
+from pcc.ir.graph import add_constant, arguments, finish, layer_name, rewrite, shape_of
+from pcc.ir.ops import CONCAT, CONV2D, CONVERT, ELEMENTWISE, GATHER, LINEAR, MATMUL, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K, UNPACK, packed_weight
 from pcc.passes.decompose import take_apart
 from pcc.sparsity.formats import format_named
 
@@ -29,7 +29,7 @@ class SpellOut:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         changed = False
         for node in list(graph_module.graph.nodes):
-            if node.target is PACKED_CONV2D:
+            if node.target is UNPACK:
                 _unpack(node)
             elif node.target is RESIZE2D:
                 _resize(node)
@@ -40,12 +40,9 @@ class SpellOut:
 
 
 def _unpack(node: Node) -> None:
-    """The packed convolution becomes the dense one that it is."""
-    given = arguments(node)
-    packed = packed_weight(given["format"], given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]])
-    weight = add_constant(node, f"{layer_name(node)}.weight", torch.from_numpy(format_named(given["format"]).unpack(packed)))
-    settings = [given[name] for name in ("bias", "residual", "stride", "padding", "dilation", "groups", "activation")]
-    rewrite(node, CONV2D, (given["x"], weight, *settings))
+    """The weight becomes a constant again, called as its reader calls it."""
+    weight = format_named(arguments(node)["format"]).unpack(packed_weight(node))
+    node.replace_all_uses_with(add_constant(node, f"{layer_name(next(iter(node.users)))}.weight", torch.from_numpy(weight)))
 
 
 def _resize(node: Node) -> None:

@@ -1,7 +1,8 @@
-"""Weight formats: how the weight of a convolution is stored when its zeros follow a rule, as arrays that ``pcc::packed_conv2d`` takes.
+"""Weight formats: how the weight of a layer is stored when many of its entries are zero, as arrays that ``pcc::unpack`` takes.
 
-A format is a file with ``FORMAT`` in it, and a line of ``OWN``. What it stores is a frozen dataclass: ``shape`` (O, I/groups, kh, kw) of the dense weight,
-the convolution's ``groups``, then whole numbers and arrays; the graph has them as they stand, and gets the dataclass back from them.
+A format is a file with ``FORMAT`` in it, and a line of ``OWN``. What it stores is a frozen dataclass: ``shape`` of the dense weight, (O, I/groups, kh, kw)
+or (M, K), the convolution's ``groups`` (1 of a linear layer), then whole numbers and arrays; the graph has them as they stand, and gets the dataclass
+back from them.
 """
 
 import importlib
@@ -13,19 +14,19 @@ import numpy as np
 
 from pcc.errors import PccError
 
-OWN: dict[str, str] = {"fkw": "fkw_format"}
+OWN: dict[str, str] = {"fkw": "fkw_format", "csr": "csr"}
 """The formats, each ``FORMAT`` of a module in `pcc.sparsity`."""
 
 DENSE = "dense"
-"""What the weight that is no packed one is called: an array (O, I/groups, kh, kw)."""
+"""What the weight that is no packed one is called: an array of that shape."""
 
 
 class PackedWeight(Protocol):
     """What a format stores."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(O, I/groups, kh, kw) of the dense weight."""
+    def shape(self) -> tuple[int, ...]:
+        """(O, I/groups, kh, kw) or (M, K) of the dense weight."""
         ...
 
     @property
@@ -41,7 +42,7 @@ class WeightFormat:
     pack: Callable[[np.ndarray, int, np.ndarray | None], Any]
     """(weight, groups, order) to a ``stored``, or to a text: why the zeros of the weight do not fit. ``order`` (O,) is the filter of each place, if known."""
     unpack: Callable[[Any], np.ndarray]
-    """The dense weight (O, I/groups, kh, kw), fp32: what the packed one means."""
+    """The dense weight, fp32: what the packed one means."""
     nonzeros: Callable[[Any], int]
 
     @property

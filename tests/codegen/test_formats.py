@@ -23,7 +23,7 @@ from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import KernelChoice, annotation, skips
 from pcc.ir.counts import count
-from pcc.ir.ops import CONV2D, PACKED_CONV2D
+from pcc.ir.ops import CONV2D, UNPACK
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.sparsity import formats
 from pcc.sparsity.formats import WeightFormat, format_named
@@ -104,11 +104,12 @@ def test_a_new_format_from_the_weight_to_the_program() -> None:
     before = count(node)
     SelectKernels("avx2")(graph_module)
     verify_structure(graph_module)
-    (node,) = graph_module.graph.find_nodes(op="call_function", target=PACKED_CONV2D)
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=CONV2D)
+    (weight,) = graph_module.graph.find_nodes(op="call_function", target=UNPACK)
     choice = annotation(node, KernelChoice)
     assert choice is not None
     assert choice.family == "conv-coordinates"
-    assert [str(array.target) for array in node.args[1]] == ["weight_coordinates.places", "weight_coordinates.values"]  # type: ignore[union-attr]
+    assert [str(array.target) for array in weight.args[0]] == ["weight_coordinates.places", "weight_coordinates.values"]  # type: ignore[union-attr]
     assert relative_error(run_graph(graph_module, (x,)), expected) == 0
     after = count(node)
     assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (before.parameters, before.nonzeros, before.macs, before.kept_macs)
@@ -141,5 +142,5 @@ def test_formats_are_named_as_they_are_registered(name: str) -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(PccError, match="unknown weight format 'csr': choose one of fkw"):
-        format_named("csr")
+    with pytest.raises(PccError, match="unknown weight format 'coo': choose one of fkw, csr"):
+        format_named("coo")

@@ -13,7 +13,8 @@ from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import ComputedWith, KernelChoice, annotation, skips
 from pcc.ir.counts import count
-from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D, POOL2D
+from pcc.ir.graph import arguments
+from pcc.ir.ops import CONV2D, LINEAR, POOL2D, UNPACK
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.package.layer_report import layer_reports
 from tests.passes.prunable import run
@@ -29,10 +30,14 @@ def selected(conv: nn.Conv2d, processor: str, prune: str = "", size: int = 28) -
     assert SelectKernels(processor)(graph_module).graph_module is graph_module
     verify_structure(graph_module)
     assert relative_error(run_graph(graph_module, (x,)), expected) < 1e-6
-    (node,) = (node for node in graph_module.graph.nodes if node.target in (CONV2D, PACKED_CONV2D))
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=CONV2D)
     choice = annotation(node, KernelChoice)
     assert choice is not None
     return graph_module, node, choice
+
+
+def is_packed(layer: Node) -> bool:
+    return arguments(layer)["weight"].target is UNPACK
 
 
 def graph_before(conv: nn.Conv2d, prune: str, size: int) -> tuple[GraphModule, Tensor]:
@@ -48,14 +53,15 @@ def conv(*args: int, **options: int) -> nn.Conv2d:
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_a_dense_layer_gets_the_dense_kernel(processor: str) -> None:
     _, node, choice = selected(conv(32, 32, 3, padding=1), processor)
-    assert (choice.family.startswith("conv-dense"), node.target) == (True, CONV2D)
+    assert choice.family.startswith("conv-dense")
+    assert not is_packed(node)
     assert any("no kernel is all zero" in skip.reason for skip in skips(node))
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_a_depthwise_layer_gets_the_depthwise_kernel(processor: str) -> None:
     _, node, choice = selected(conv(32, 32, 3, padding=1, groups=32), processor)
-    assert (choice.family, node.target) == ("conv-depthwise", CONV2D)
+    assert (choice.family, is_packed(node)) == ("conv-depthwise", False)
     assert {other.family for other in choice.rejected} >= {"conv-dense", "conv-sparse-gather"}
 
 
@@ -71,7 +77,7 @@ def test_a_very_sparse_layer_gets_a_sparse_kernel_and_a_packed_weight(processor:
     assert dense_cost is not None
     assert dense_cost > 2 * choice.cost
     assert not any(skip.pass_name == "select-kernels" for skip in skips(node))
-    assert node.target is PACKED_CONV2D
+    assert is_packed(node)
     assert count(node).weight_bytes < count(before).weight_bytes / 4
     assert (count(node).nonzeros, count(node).kept_macs) == (count(before).nonzeros, count(before).kept_macs)
 
@@ -82,7 +88,8 @@ def test_a_sparse_kernel_that_would_lose_is_not_chosen(processor: str) -> None:
     layer = conv(32, 32, 1)
     layer.weight.data[3, 5] = 0
     _, node, choice = selected(layer, processor)
-    assert (choice.family.startswith("conv-dense"), node.target) == (True, CONV2D)
+    assert choice.family.startswith("conv-dense")
+    assert not is_packed(node)
     assert any("a sparse kernel would take" in skip.reason for skip in skips(node))
 
 
@@ -92,6 +99,47 @@ def test_linear_layers_get_the_linear_kernel_and_nothing_else_gets_any() -> None
     SelectKernels("avx2")(graph_module)
     choices = {node.target: choice.family for node in graph_module.graph.nodes if (choice := annotation(node, KernelChoice))}
     assert choices == {LINEAR: "linear"}
+
+
+def selected_linear(processor: str, density: float, batch: int = 1) -> tuple[Node, KernelChoice]:
+    """A linear layer with that share of its weights after the pass, which computes what it did, and the choice."""
+    layer, generator = nn.Linear(1024, 1000), torch.Generator().manual_seed(0)
+    layer.weight.data[torch.rand(layer.weight.shape, generator=generator) >= density] = 0
+    x = torch.randn(batch, 1024, generator=generator)
+    graph_module = run(import_module(layer.eval(), (x,)), BEFORE.format(prune=""))
+    expected, (before,) = run_graph(graph_module, (x,)), map(count, graph_module.graph.find_nodes(op="call_function", target=LINEAR))
+    SelectKernels(processor)(graph_module)
+    verify_structure(graph_module)
+    assert relative_error(run_graph(graph_module, (x,)), expected) == 0
+    (node,) = graph_module.graph.find_nodes(op="call_function", target=LINEAR)
+    after, choice = count(node), annotation(node, KernelChoice)
+    assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (before.parameters, before.nonzeros, before.macs, before.kept_macs)
+    assert choice is not None
+    return node, choice
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_sparse_linear_layer_gets_lists(processor: str, batch: int) -> None:
+    node, choice = selected_linear(processor, 0.05, batch)
+    assert (choice.family, is_packed(node)) == ("linear-sparse-gather", True)
+    assert {other.family for other in choice.rejected} == {"linear", "linear-sparse-expand"}
+    assert not skips(node)
+
+
+def test_between_lists_and_dense_there_are_masks() -> None:
+    node, choice = selected_linear("intel-avx512", 0.5)
+    assert (choice.family, is_packed(node)) == ("linear-sparse-expand", True)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_linear_layer_that_is_hardly_sparse_stays_dense(processor: str) -> None:
+    node, choice = selected_linear(processor, 0.98)
+    assert (choice.family, is_packed(node)) == ("linear", False)
+    assert any("a sparse kernel would take" in skip.reason for skip in skips(node))
+    node, choice = selected_linear(processor, 1.0)
+    assert (choice.family, is_packed(node)) == ("linear", False)
+    assert any("no weight is zero" in skip.reason for skip in skips(node))
 
 
 def test_the_processor_must_be_known() -> None:
@@ -132,7 +180,7 @@ def pooled(module: nn.Module, size: int = 56) -> tuple[GraphModule, Tensor, Kern
         import_module(module.eval(), (x,)), BEFORE.format(prune="prune-pattern{spare_first=false},prune-connectivity{rate=4,spare_first=false},")
     )
     SelectKernels("intel-avx512")(graph_module)
-    (conv,), (pool,) = (list(graph_module.graph.find_nodes(op="call_function", target=target)) for target in (PACKED_CONV2D, POOL2D))
+    (conv,), (pool,) = (list(graph_module.graph.find_nodes(op="call_function", target=target)) for target in (CONV2D, POOL2D))
     choice = annotation(conv, KernelChoice)
     assert choice is not None
     return graph_module, x, choice, annotation(pool, ComputedWith)
@@ -145,7 +193,7 @@ def test_a_max_pool_is_computed_with_the_convolution_before_it() -> None:
     assert str(computed_with).startswith("computed-with(")
     program = lower(graph_module, "pooled", isa_named("avx512"))
     assert not any("pool" in call.kernel.name for call in program.calls)
-    assert {layer.operator for layer in layer_reports(program, graph_module)} == {"pcc.packed_conv2d"}
+    assert {layer.operator for layer in layer_reports(program, graph_module)} == {"pcc.conv2d"}
     (output,) = interpret(program, [x.numpy()])
     assert relative_error([torch.from_numpy(output)], run_graph(graph_module, (x,))) < 1e-5
 

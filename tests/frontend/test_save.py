@@ -60,7 +60,7 @@ def test_packed_weights_become_dense(tmp_path: Path) -> None:
     imported = import_model(net, x)
     pruned = "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},reorder-kernels,select-kernels{processor=intel-avx512}"
     graph = PassManager(parse_pipeline(pruned))(imported.graph).graph_module
-    assert [node for node in graph.graph.nodes if str(node.target) == "pcc.packed_conv2d.default"]
+    assert [node for node in graph.graph.nodes if str(node.target) == "pcc.unpack.default"]
     expected = run_graph(graph, (x,))
     graph = PassManager([SpellOut()])(graph).graph_module
     save_onnx(replace(imported, graph=graph), tmp_path / "net.onnx")

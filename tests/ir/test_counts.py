@@ -6,7 +6,7 @@ from torch import nn
 from pcc.codegen.select_kernels import SelectKernels
 from pcc.frontend.torch_module import import_module
 from pcc.ir.counts import Counts, count, count_all
-from pcc.ir.ops import PACKED_CONV2D
+from pcc.ir.ops import UNPACK
 from pcc.passes.canonicalize import Canonicalize
 from pcc.passes.fold_constants import FoldConstants
 from pcc.passes.prune_connectivity import PruneConnectivity
@@ -66,7 +66,7 @@ def test_a_packed_weight_counts_as_the_dense_one() -> None:
         step(graph_module)
     before = count_all(graph_module)
     SelectKernels("avx2")(graph_module)
-    assert graph_module.graph.find_nodes(op="call_function", target=PACKED_CONV2D)
+    assert graph_module.graph.find_nodes(op="call_function", target=UNPACK)
     after = count_all(graph_module)
     assert (after.parameters, after.nonzeros, after.kept_macs) == (before.parameters, before.nonzeros, before.kept_macs)
     assert after.weight_bytes < before.weight_bytes / 2

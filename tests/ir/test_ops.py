@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pcc.errors import PccError
-from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, PACKED_CONV2D, POOL2D, RESIZE2D, SOFTMAX
+from pcc.ir.ops import CONCAT, CONV2D, ELEMENTWISE, LINEAR, POOL2D, RESIZE2D, SOFTMAX, UNPACK
 
 
 def run(operator: Any, *args: Any) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_conv2d(padding: tuple[int, int, int, int], stride: tuple[int, int], dil
     torch.testing.assert_close(value, F.relu6(plain + residual))
 
 
-def test_packed_conv2d_is_conv2d_of_the_unpacked_weight() -> None:
+def test_unpack_is_the_dense_weight() -> None:
     from pcc.sparsity.fkw import FKW, unpack
     from pcc.sparsity.formats import format_named
 
@@ -57,10 +57,8 @@ def test_packed_conv2d_is_conv2d_of_the_unpacked_weight() -> None:
         stride=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
         weight=rng.standard_normal((5, 4, 2)).astype(np.float32),
     )
-    x, bias = torch.randn(2, 3, 7, 6), torch.randn(4)
     arrays = [torch.from_numpy(getattr(fkw, name)) for name in format_named("fkw").arrays]
-    value = run(PACKED_CONV2D, x, arrays, bias, None, "fkw", [2], [4, 3, 3, 3], [2, 1], [1, 1, 1, 1], [1, 1], 1, "relu")
-    torch.testing.assert_close(value, F.relu(F.conv2d(x, torch.from_numpy(unpack(fkw)), bias, (2, 1), 1)))
+    torch.testing.assert_close(run(UNPACK, arrays, "fkw", [2], [4, 3, 3, 3], 1), torch.from_numpy(unpack(fkw)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])

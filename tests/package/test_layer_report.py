@@ -51,7 +51,7 @@ def test_every_call_belongs_to_one_layer_in_order(report: CompileReport) -> None
 
 def test_a_sparse_layer(report: CompileReport) -> None:
     wide = layers(report)["wide"]
-    assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.packed_conv2d", (2, 64, 28, 28))
+    assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.conv2d", (2, 64, 28, 28))
     assert wide.format == "fkw"
     assert wide.structure is not None
     assert wide.structure.kind == "KernelPattern"

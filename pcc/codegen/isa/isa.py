@@ -36,6 +36,10 @@ class Isa:
     llvm_features: tuple[str, ...] = ()
     post_increment: bool = False
     """Whether a load steps its pointer (NEON's ``ldp q0, q1, [x0], #32``), which takes indices of pointer width; else addresses are base plus index."""
+    gathers: bool = False
+    """Whether an instruction loads a vector from places that lie in another."""
+    expands: bool = False
+    """Whether masks are bits in registers of their own, and an instruction puts neighbouring elements into the lanes that one names (``vexpandps``)."""
     nan_from_either: bool = False
     """Whether the maximum (minimum) instruction gives NaN when either operand is NaN (NEON's ``fmax``); else it gives its second operand (x86's ``maxps``)."""
 
@@ -57,8 +61,8 @@ _FMA_BY_LANE = MultiplyAdd(FLOAT32, FLOAT32, by_lane=True)
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512", 64, 32, (_FMA,), llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2")),
-        Isa("avx2", 32, 16, (_FMA,), llvm_features=("+avx2", "+fma")),
+        Isa("avx512", 64, 32, (_FMA,), llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2"), gathers=True, expands=True),
+        Isa("avx2", 32, 16, (_FMA,), llvm_features=("+avx2", "+fma"), gathers=True),
         Isa("neon", 16, 32, (_FMA_BY_LANE,), llvm_features=("+neon",), post_increment=True, nan_from_either=True),
     )
 }

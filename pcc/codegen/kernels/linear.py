@@ -17,7 +17,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import FLOAT32, INT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -48,15 +48,19 @@ class LinearFamily:
 
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         batch, depth = layer.x.shape
+        outputs = layer.weight.shape[0]
         rows = 1 if batch == 1 else 4
         vectors = VECTORS[machine.isa.lanes(FLOAT32)][rows]
-        tiles = -(-layer.weight.shape[0] // (vectors * machine.isa.lanes(FLOAT32))) * -(-batch // rows)
+        tiles = -(-outputs // (vectors * machine.isa.lanes(FLOAT32))) * -(-batch // rows)
         step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
-        return [Candidate(LinearSchedule(rows, vectors), (step * depth + Work(stores=rows * vectors)) * tiles)]
+        memory = machine.beyond(View("weight", (outputs, depth), (depth, 1)))
+        return [Candidate(LinearSchedule(rows, vectors), (step * depth + Work(stores=rows * vectors)) * tiles + memory)]
 
     def emit(self, layer: Linear, schedule: LinearSchedule, b: ProgramBuilder) -> None:
         batch, depth = layer.x.shape
-        outputs = layer.weight.shape[0]
+        weight = layer.weight
+        assert isinstance(weight, np.ndarray)
+        outputs = weight.shape[0]
         kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(FLOAT32), Epilogue(layer.residual is not None, layer.activation))
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
         residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
@@ -65,7 +69,7 @@ class LinearFamily:
             {
                 "x": layer.x,
                 "x_row": layer.x.strides[0],
-                "w": b.constant(f"{layer.name}.weight", pack_weight(layer.weight[:, :, None, None], 1, kernel.run)),
+                "w": b.constant(f"{layer.name}.weight", pack_weight(weight[:, :, None, None], 1, kernel.run)),
                 "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, kernel.run)),
                 "y": layer.y,
                 "y_row": layer.y.strides[0],
@@ -76,7 +80,7 @@ class LinearFamily:
                 **residual,
             },
             work=blocks * row_tiles,
-            macs=batch * layer.weight.size,
+            macs=batch * weight.size,
         )
 
 
@@ -111,29 +115,14 @@ class LinearTile:
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
 
-        acc, tile = k.local(self.rows * self.run), k.local(self.rows * self.run)
+        acc = k.local(self.rows * self.run)
         with k.work() as item:
             block, row_tile = k.divide(item, k["row_tiles"])
             # Rows past the last one repeat it.
             rows = [k.let(tirx.min(row_tile * self.rows + r, k["batch"] - 1)) for r in range(self.rows)]
             first = k.let(block * self.run)
             self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
-            with k.when_else(first + self.run <= k["outputs"]) as (then, otherwise):
-                with then:
-                    for r, row in enumerate(rows):
-                        for v in range(0, self.run, self.lanes):
-                            self._store(k, k.load(acc, r * self.run + v, self.lanes), row, first + v, self.lanes)
-                with otherwise:
-                    for index in range(0, self.rows * self.run, self.lanes):
-                        k.store(tile, index, k.load(acc, index, self.lanes), self.lanes)
-                    with k.loop(0, tirx.min(self.rows, k["batch"] - row_tile * self.rows)) as r:
-                        row = k.let(row_tile * self.rows + r)
-                        held = k.let(r * self.run)
-                        exact_run(
-                            k,
-                            k.let(k["outputs"] - first),
-                            lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), row, first + i, lanes),
-                        )
+            store_tile(k, self.epilogue, acc, rows, first, self.run)
 
     def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr") -> None:
         """acc = bias + sum over depth of inputs times weights."""
@@ -150,10 +139,6 @@ class LinearTile:
                 for r in range(self.rows):
                     k.store(acc, r * self.run + v, k.load(acc, r * self.run + v, lanes) + weight * inputs[r], lanes)
 
-    def _store(self, k: "KernelBuilder", value: "Expr", row: "Expr", output: "Expr", lanes: int) -> None:
-        residual = k.load(k["residual"], row * k["r_row"] + output, lanes) if self.epilogue.residual else None
-        k.store(k["y"], row * k["y_row"] + output, self.epilogue.apply(k, value, residual, lanes), lanes)
-
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, w, bias, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "y"))
         batch, outputs, depth, row_tiles = (int(args[name]) for name in ("batch", "outputs", "depth", "row_tiles"))
@@ -165,3 +150,29 @@ class LinearTile:
             value = x[row * int(args["x_row"]) + np.arange(depth)] @ panel[:, : output.size] + bias[output]
             residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
             y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)
+
+
+def store_tile(k: "KernelBuilder", epilogue: Epilogue, sums: "Buffer", rows: list["Expr"], first: "Expr", run: int) -> None:
+    """``run`` neighbouring outputs, from ``first`` on, of each row through the epilogue to ``y``, as far as there are so many.
+
+    ``sums`` (rows, run) are in registers. A row that is there twice is stored twice.
+    """
+
+    def store(value: "Expr", row: "Expr", output: "Expr", lanes: int) -> None:
+        residual = k.load(k["residual"], row * k["r_row"] + output, lanes) if epilogue.residual else None
+        k.store(k["y"], row * k["y_row"] + output, epilogue.apply(k, value, residual, lanes), lanes)
+
+    with k.when_else(first + run <= k["outputs"]) as (then, otherwise):
+        with then:
+            for r, row in enumerate(rows):
+                for v in range(0, run, k.lanes):
+                    store(k.load(sums, r * run + v, k.lanes), row, first + v, k.lanes)
+        with otherwise:
+            tile, own = k.local(len(rows) * run), k.local(len(rows), INT32)
+            for r, row in enumerate(rows):
+                k.store(own, r, row)
+                for index in range(r * run, (r + 1) * run, k.lanes):
+                    k.store(tile, index, k.load(sums, index, k.lanes), k.lanes)
+            with k.loop(0, len(rows)) as r:
+                row, held = k.let(k.load(own, r)), k.let(r * run)
+                exact_run(k, k.let(k["outputs"] - first), lambda i, lanes: store(k.load(tile, held + i, lanes), row, first + i, lanes))
