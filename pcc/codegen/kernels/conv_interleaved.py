@@ -66,6 +66,8 @@ class InterleavedFamily:
     dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
+        if self.format == DENSE and layer.weight.shape[1] == 1:
+            return "a filter that reads one channel makes too little of a copy of it"
         weight = packed(layer)
         if prod(layer.geometry.kernel) == 1:
             return "the taps of a 1x1 window share nothing"
