@@ -20,7 +20,7 @@ from pcc.ir.activation import Activation
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import Target
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, assembly, check, external_calls, loop_blocks, machine_of, rng
+from tests.codegen.kernels.support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, loop_blocks, machine_of, rng
 
 RELU = Activation("relu")
 PADDED = ConvGeometry((3, 3), padding=(1, 1, 1, 1))
@@ -65,7 +65,9 @@ def compare(name, size, channels=5, filters=6, geometry=PADDED, groups=1, window
         emit(name, layer, b, place, by_strips)
         b.output("y", y)
 
-    check(build, [x], [F.max_pool2d(want, window)])
+    # A tile of whole windows and the nine weights of a dense window do not fit 16 registers.
+    fits_avx2 = family_named(name).format != "dense" or window in ((1, 1), (2, 2), (1, 2))
+    check(build, [x], [F.max_pool2d(want, window)], targets=[target for target in X86_TARGETS if fits_avx2 or target.isa != "avx2"])
 
 
 @pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
@@ -86,7 +88,7 @@ def test_pools_by_many_schedules(name, place) -> None:
 
 @pytest.mark.parametrize("name", POOLED)
 def test_pools_of_strided_grouped_and_dilated_convolutions(name) -> None:
-    compare(name, (17, 21), geometry=ConvGeometry((3, 3), (2, 1), (0, 1, 2, 0), (1, 2)), channels=6, groups=2, window=(2, 2))
+    compare(name, (16, 21), geometry=ConvGeometry((3, 3), (2, 1), (0, 1, 2, 0), (1, 2)), channels=6, groups=2, window=(2, 2))
 
 
 @pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
@@ -113,6 +115,14 @@ def test_a_residual_is_not_pooled(name) -> None:
     reason = family_named(name).candidates(PooledConv2d("conv", x, y, stored, None, PADDED, residual=r), machine_of(b.isa))
     assert isinstance(reason, str)
     assert "residual" in reason
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_windows_divide_the_plane(name) -> None:
+    _, stored = weights(name, (4, 4, 3, 3))
+    b = ProgramBuilder("odd", isa_named("avx2"))
+    x, y = b.input("x", (1, 4, 9, 8)), b.tensor("y", (1, 4, 4, 4))
+    assert "divide" in str(family_named(name).candidates(PooledConv2d("conv", x, y, stored, None, PADDED), machine_of(b.isa)))
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
