@@ -44,7 +44,10 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class Linear:
-    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), weight (M, K), y (N, M)."""
+    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), weight (M, K), y (N, M).
+
+    ``images`` is the largest batch of a program for any batch, each image of which has these N rows.
+    """
 
     name: str
     x: View
@@ -53,6 +56,7 @@ class Linear:
     bias: np.ndarray | None
     residual: View | None = None
     activation: Activation = IDENTITY
+    images: int = 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import KernelChoice, Rejected, Skipped, annotate
-from pcc.ir.graph import add_constant, arguments, constant, finish, rewrite, shape_of
+from pcc.ir.graph import add_constant, arguments, constant, finish, max_batch, rewrite, shape_of
 from pcc.ir.ops import CONV2D, LINEAR, PACKED_CONV2D
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
@@ -42,12 +42,12 @@ class SelectKernels:
         machine = machine_named(self.processor)
         for node in list(graph_module.graph.nodes):
             if node.op == "call_function" and node.target in (CONV2D, LINEAR):
-                _select(node, machine)
+                _select(node, machine, max_batch(graph_module) or 1)
         finish(graph_module)
         return PassResult(graph_module, True)
 
 
-def _select(node: Node, machine: Machine) -> None:
+def _select(node: Node, machine: Machine, images: int) -> None:
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
     given = arguments(node)
     if given["weight"].op != "get_attr":
@@ -62,7 +62,7 @@ def _select(node: Node, machine: Machine) -> None:
         if family.format not in weights:
             weights[family.format] = packed_weight(node, format_named(family.format)) if node.target is CONV2D else "linear layers are not packed"
         stored = weights[family.format]
-        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored), machine)
+        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored, images), machine)
         if isinstance(found, str):
             rejected.append(Rejected(family.name, None, found))
         else:
@@ -85,7 +85,7 @@ def _why_dense(cost: float, others: Sequence[Rejected], weights: Mapping[str, An
     return next((stored for stored in weights.values() if isinstance(stored, str)), "no sparse kernel computes it")
 
 
-def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight) -> Conv2d | Linear:
+def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, images: int) -> Conv2d | Linear:
     """The layer as cost models see it: sizes, not places."""
 
     def view(value: Node | None) -> View | None:
@@ -101,7 +101,7 @@ def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight)
     residual, activation = view(given["residual"]), Activation.parse(given["activation"])
     if node.target is LINEAR:
         assert isinstance(weight, np.ndarray)
-        return Linear(node.name, x, y, weight, None, residual, activation)
+        return Linear(node.name, x, y, weight, None, residual, activation, images)
     geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
     return Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
 

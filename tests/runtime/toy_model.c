@@ -9,15 +9,15 @@ static const char no_weights[PCC_READ_SLACK];
 
 const char *pcc_weight_values(void) { return no_weights; }
 
-static void scale(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights, (void)own;
+static void scale(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)own, (void)image, (void)images;
   const float *x = (const float *)arena;
   float *y = (float *)(arena + 4096);
   for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + 1;
 }
 
-static void square(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights;
+static void square(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)image, (void)images;
   const float *y = (const float *)(arena + 4096);
   float *z = (float *)(arena + 8192);
   volatile float *mirrored = (volatile float *)own; /* no other thread may change it meanwhile */
@@ -27,21 +27,22 @@ static void square(char *arena, const char *weights, char *own, int32_t begin, i
   }
 }
 
-static void copy_back(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights, (void)own;
+static void copy_back(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)own, (void)image, (void)images;
   const float *z = (const float *)(arena + 8192);
   float *x = (float *)arena;
   for (int32_t i = begin * ITEMS; i < end * ITEMS; i++) x[i] = z[i] / 1e6f;
 }
 
-#define ROUND {"scale", "scale", scale, ITEMS, ITEMS, ITEMS}, {"square", "square", square, ITEMS, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0}
+#define ROUND {"scale", "scale", scale, ITEMS, 0, ITEMS, ITEMS}, {"square", "square", square, ITEMS, 0, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0, 0}
 #define FIVE ROUND, ROUND, ROUND, ROUND, ROUND
 
 static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE};
+static const struct pcc_stage stages[] = {{0, sizeof steps / sizeof steps[0], 1}};
 static const int64_t dims[] = {10, 100};
 PCC_ELEMENT(float32, float, PCC_FLOAT32)
-static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0}};
-static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192}};
+static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0, 0, 0}};
+static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192, 0, 0}};
 
 const struct pcc_model pcc_model = {
     .name = "toy",
@@ -62,4 +63,6 @@ const struct pcc_model pcc_model = {
     .output_count = 1,
     .steps = steps,
     .step_count = sizeof steps / sizeof steps[0],
+    .stages = stages,
+    .stage_count = 1,
 };
