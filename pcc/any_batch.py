@@ -1,11 +1,16 @@
-"""A model that runs any batch up to a maximum: imported for a few numbers of images, which must all come to the same graph for one image."""
+"""A model that runs any batch up to a maximum: imported for two numbers of images, which must come to the same graph for one image.
+
+Files are graphs without ways to choose from, so two numbers show all that depends on the batch. The Python code of a module might do something else for a
+third: torch.export follows it once more with the batch left open.
+"""
 
 from dataclasses import replace
 from typing import Any
 
 from pcc.errors import PccError
-from pcc.frontend.imported import ImportedModel, Input, import_model
+from pcc.frontend.imported import ImportedModel, Input, import_model, importer_of
 from pcc.frontend.supported import refuse_unsupported
+from pcc.frontend.torch_module import refuse_batch_branches
 from pcc.ir.graph import MAX_BATCH
 from pcc.passes.canonicalize import Canonicalize
 from pcc.passes.decompose import Decompose
@@ -32,5 +37,9 @@ def import_one_image(model: Any, examples: Any, max_batch: int) -> ImportedModel
         inputs = tuple(Input(taken.name, (1, *taken.shape[1:])) for taken in imported.inputs)
         made.append(replace(imported, graph=one_image(graph, count), inputs=inputs))
     refuse_difference(made[0].graph, made[1].graph)
+    if importer_of(model).suffix is None:
+        refuse_batch_branches(model, examples, max_batch)
+    else:
+        import_model(model, examples, max_batch)  # a file may say that it is for fewer
     made[0].graph.meta[MAX_BATCH] = max_batch
     return made[0]

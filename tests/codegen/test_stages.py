@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
@@ -20,24 +19,7 @@ from pcc.codegen.select_kernels import SelectKernels
 from pcc.frontend.torch_module import import_module
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
-from tests.nets import settle
-
-
-class Two(nn.Module):
-    """Two inputs, two outputs, one of them early; a residual, a concat, pooling; linear layers behind large planes, the first with a residual."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.block = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.hidden, self.fc = nn.Linear(16 * 4 + 5, 40), nn.Linear(40, 7)
-        self.beside = nn.Linear(5, 40)
-
-    def forward(self, image: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.stem(image).relu()
-        x = torch.cat([x, x + self.block(x)], 1)
-        pooled = nn.functional.max_pool2d(x, 5)
-        hidden = self.hidden(torch.cat([pooled.flatten(1), numbers], 1)) + self.beside(numbers)
-        return pooled, self.fc(hidden.relu())
+from tests.nets import Two, settle
 
 
 def selected(graph: GraphModule) -> GraphModule:
@@ -52,7 +34,7 @@ def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def graph() -> GraphModule:
-    return selected(import_one_image(settle(Two()), inputs(1), 6).graph)
+    return selected(import_one_image(settle(Two(5)), inputs(1), 6).graph)
 
 
 @pytest.fixture(params=[0, 20_000, 1 << 30], ids=["in turns", "mixed", "at once"])
@@ -67,7 +49,7 @@ def program(request: pytest.FixtureRequest, graph: GraphModule, monkeypatch: pyt
 def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) -> None:
     given = inputs(batch)
     with torch.no_grad():
-        expected = settle(Two())(*given)
+        expected = settle(Two(5))(*given)
     found = interpret(program, [value.numpy() for value in given], parts)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
@@ -84,7 +66,7 @@ def test_every_call_is_in_one_stage(program: Program) -> None:
 
 def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large planes have one place for all images, and the linear layers behind them run at once."""
-    one = PlanMemory()(lower(selected(import_module(settle(Two()), inputs(1))), "two", isa_named("neon")))
+    one = PlanMemory()(lower(selected(import_module(settle(Two(5)), inputs(1))), "two", isa_named("neon")))
     monkeypatch.setattr(stages, "NEAR_BYTES", 0)
     program = PlanMemory()(lower(graph, "two", isa_named("neon")))
     assert [stage.at_once for stage in program.stages] == [False, True]

@@ -117,6 +117,7 @@ REFUSED: dict[str, tuple[Network, str]] = {
     "literal of the batch": (lambda x: x / x.shape[0], r"node div\w* .*depends on how many images"),
     "weights of the batch": (lambda x: x @ torch.full((4, 4), 1.0 / x.shape[0]), r"node \w+ \(\S+\) depends on how many images"),
     "operators of the batch": (lambda x: x.relu() if x.shape[0] > 2 else x.tanh(), "depends on how many images"),
+    "operators of large batches": (lambda x: x.relu() if x.shape[0] > 4 else x.tanh(), "does not do the same for every batch of 1 to 8 images.*another way"),
     "padded batch": (lambda x: F.pad(x, (0, 0, 0, 1)), r"\(aten.constant_pad_nd.default\) mixes the images.*puts more beside them"),
 }
 
