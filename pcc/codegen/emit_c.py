@@ -90,8 +90,7 @@ class _Emitter:
 
     def call(self, index: int, call: Call) -> str:
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
-        together = self._together(call)
-        arguments = "".join(f"      {together.get(param.name, text)},  // {note}\n" for param in call.kernel.params for text, note in [self.argument(call, param)])
+        arguments = "".join(f"      {text},  // {note}\n" for text, note in (self.argument(call, param) for param in call.kernel.params))
         return (
             f"/* {c_comment(call.layer)}: {call.work} items{macs} */\n"
             f"static void call_{index:03d}(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {{\n"
@@ -109,6 +108,8 @@ class _Emitter:
 
     def argument(self, call: Call, param: Param) -> tuple[str, str]:
         """An argument's C, and what it is."""
+        if param.name in (together := self._together(call)):
+            return together[param.name], param.name
         value = call.args[param.name]
         if isinstance(value, View):
             return f"({param.c_type})({self.address(value)})", f"{param.name} = {c_comment(value.buffer)}{list(value.shape)}"

@@ -1,6 +1,7 @@
 """The program's reference interpreter: every call's numpy meaning, on one arena."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -61,21 +62,18 @@ def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKerne
     """Copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out; stage by stage, as the runtime does."""
     memory, touched = Memory(program), program.touched_stages()
     count = len(inputs[0]) if program.max_batch else 1
-    given = [np.asarray(value, port.dtype.numpy).reshape(count, -1) for port, value in zip(program.inputs, inputs, strict=True)]
+    given = [(port, np.asarray(value, port.dtype.numpy).reshape(count, -1)) for port, value in zip(program.inputs, inputs, strict=True)]
     outputs = [np.empty((count, int(np.prod(port.shape))), port.dtype.numpy) for port in program.outputs]
     for place, stage in enumerate(program.stages):
+        entering = [(port, value) for port, value in given if touched[port.buffer][0] == place]
+        leaving = [(port, result) for port, result in zip(program.outputs, outputs, strict=True) if touched[port.buffer][-1] == place]
         for images in [range(count)] if stage.at_once else [range(image, image + 1) for image in range(count)]:
-            for port, value in zip(program.inputs, given, strict=True):
-                if touched[port.buffer][0] == place:
-                    for image in images:
-                        memory.of_image(port.buffer, image)[: value.shape[1]] = value[image]
-            for call in program.calls[stage.begin : stage.end]:
-                for part in range(parts):
-                    _run(call, memory, run_kernel, images, part, parts)
-            for port, result in zip(program.outputs, outputs, strict=True):
-                if touched[port.buffer][-1] == place:
-                    for image in images:
-                        result[image] = memory.of_image(port.buffer, image)[: result.shape[1]]
+            for (port, value), image in product(entering, images):
+                memory.of_image(port.buffer, image)[: value.shape[1]] = value[image]
+            for call, part in product(program.calls[stage.begin : stage.end], range(parts)):
+                _run(call, memory, run_kernel, images, part, parts)
+            for (port, result), image in product(leaving, images):
+                result[image] = memory.of_image(port.buffer, image)[: result.shape[1]]
     shapes = [(port.shape[0] * count, *port.shape[1:]) if program.max_batch else port.shape for port in program.outputs]
     return [result.reshape(shape) for result, shape in zip(outputs, shapes, strict=True)]
 

@@ -8,7 +8,7 @@ memory). Both run the same kernels on the same items.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from pcc.codegen.plan_memory import buffer_lifetimes
 from pcc.codegen.program import Program, Stage, View
@@ -51,7 +51,7 @@ def _bridged(chosen: Sequence[bool], weights: Sequence[int], alive: Sequence[int
     """Calls between two that are at once are so, too, where their activations are less than the weights of those: a turn costs each of them a start."""
     bridged = list(chosen)
     once = [index for index, choice in enumerate(chosen) if choice]
-    for before, after in zip(once, once[1:], strict=False):
+    for before, after in pairwise(once):
         if max(alive[before + 1 : after], default=0) <= min(weights[before], weights[after]):
             bridged[before:after] = [True] * (after - before)
     return bridged

@@ -39,7 +39,8 @@ def export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPro
 
 def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_batch: int) -> None:
     """`PccError` if the module's Python code takes other ways for some batches up to ``max_batch``: torch.export follows it with the batch left open."""
-    batch, shapes = Dim("batch", min=1, max=max_batch), ShapesCollection()
+    batch = Dim("batch", min=1, max=max_batch)
+    shapes: Any = ShapesCollection()
     for example in example_inputs:
         shapes[example] = {0: batch}
     try:

@@ -52,7 +52,8 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batc
     if still_open:
         sizes = still_open[0].sizes or (1, 3, 224, 224)
         example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
-        raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}")
+        wanted = f"give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}"
+        raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; {wanted}")
     return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()]) for one in declared]
 
 

@@ -118,9 +118,7 @@ class _Split:
     def together(self, user: Node, operands: Sequence[Node | None], rank: int) -> Images:
         """The images of operands that are broadcast to ``rank`` dimensions: in one place for all that have them, the rest is made to fit."""
         known = [operand for operand in operands if operand is not None]
-        found = dict.fromkeys(
-            replace(place, dim=place.dim + rank - len(shape_of(operand))) for operand in known if (place := self.places[operand]) is not None
-        )
+        found = dict.fromkeys(replace(place, dim=place.dim + rank - len(shape_of(operand))) for operand in known if (place := self.places[operand]) is not None)
         if len(found) != 1:
             raise _Mixed("its operands have them in different places")
         (place,) = found

@@ -117,8 +117,8 @@ class Model:
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: an array for one output, a tuple for several.
 
-        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types; of a model compiled with a
-        maximum batch (`max_batch`), the first dimension may be less. Outputs are new numpy arrays (which speak dlpack). Raises `PccError` if an input does not fit.
+        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types; with a `max_batch` the first
+        dimension may be less. Outputs are new numpy arrays (which speak dlpack). Raises `PccError` if an input does not fit.
         """
         if len(inputs) != len(self.inputs):
             names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)

@@ -23,8 +23,8 @@ from tests.nets import Two, settle
 
 
 def selected(graph: GraphModule) -> GraphModule:
-    steps = [replace(step, processor="cortex-a76") if isinstance(step, SelectKernels) else step for step in split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph]
-    return PassManager(steps)(graph).graph_module
+    steps = split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph
+    return PassManager([replace(step, processor="cortex-a76") if isinstance(step, SelectKernels) else step for step in steps])(graph).graph_module
 
 
 def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
