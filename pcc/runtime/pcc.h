@@ -93,8 +93,8 @@ pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const 
 /* The largest batch of a model that was compiled with a maximum (pcc compile --max-batch); 0 for a model that runs the batch it was compiled for. */
 int32_t pcc_max_batch(void);
 
-/* As pcc_run, for the first `batch` images of each tensor, 1 to pcc_max_batch(): the others are not touched, and need not exist.
- * pcc_run runs the largest batch. */
+/* As pcc_run, which runs the largest batch, for the first `batch` images of each tensor, 1 to pcc_max_batch(): the others are not touched, and
+ * need not exist. An image's outputs may be written before the next one's inputs are read, so they must not overlap. */
 pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs);
 
 /* Why the last call on this context failed; "" if it did not. */
