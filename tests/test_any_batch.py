@@ -157,6 +157,8 @@ def test_command_line_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["compile", f"{tmp_path}/net.py:make", "--input-shape", "1,4", "--max-batch", "3", "-o", str(tmp_path / "net")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "mixes the images of a batch" in line
+    assert run(["compile", f"{tmp_path}/net.py:make", "--input-shape", "2,4", "--max-batch", "3", "-o", str(tmp_path / "net")]) == 2
+    assert "--input-shape 2,4: with --max-batch 3 the first size is free, give 1 for it" in capsys.readouterr().err
     assert not (tmp_path / "net").exists()
 
 

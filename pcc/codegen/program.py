@@ -191,7 +191,7 @@ class Program:
 
     def touched_stages(self) -> dict[str, list[int]]:
         """In which stages each buffer of the arena is used, in order. Inputs are copied to theirs before the first, outputs from theirs after the last."""
-        touched: dict[str, dict[int, None]] = {port.buffer: {} for port in self.inputs}
+        touched: dict[str, dict[int, None]] = {port.buffer: {} for port in (*self.inputs, *self.outputs)}
         for place, stage in enumerate(self.stages):
             for call in self.calls[stage.begin : stage.end]:
                 for value in call.args.values():

@@ -2,8 +2,8 @@
 
 One after the other, the images share their activations' memory, which stays in the caches; at once, a call reads its weights once for all of them.
 So what counts is which is more: the weights of a call, or the activations that are alive while it runs. Convolutions on large planes take turns, the
-linear layers behind them do not (MLP of 34 MB, 8 images: at once in a third of the time; MobileNetV2: in turns in 0.9 of the time, in an eighth of the
-memory). Both run the same kernels on the same items.
+linear layers behind them do not. Measured with 8 images on one core (AVX-512): linear layers of 34 MB take a quarter of the time at once; MobileNetV2, its
+last third at once, takes 0.8 of the time that it takes all at once, and a seventh of the memory. Both run the same kernels on the same items.
 """
 
 from collections.abc import Sequence
