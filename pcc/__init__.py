@@ -38,6 +38,8 @@ def compile(
 ) -> "CompileReport":
     """Compiles a model for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
 
+    With ``max_batch=N`` the package runs any first dimension from 1 to N, whatever it is in the examples.
+
     ``model`` is an ``nn.Module``, what ``torch.export`` gives, a function of tensors, an ``onnx.ModelProto``, or the path of an ONNX file or of an
     archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the names of
     ``forward`` or of the file's inputs; None for a file that says all its shapes.

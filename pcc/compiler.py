@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pcc.any_batch import import_one_image
 from pcc.codegen.lower import lower
 from pcc.codegen.machine import Machine, machine_of
 from pcc.codegen.objects import CompiledKernel, compile_kernels
@@ -25,6 +26,7 @@ from pcc.errors import PccError
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph
+from pcc.ir.graph import max_batch
 from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
 from pcc.package.layer_report import LayerReport
@@ -37,6 +39,9 @@ from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.scratch import temporary_folder
 from pcc.target import Target
+
+SELFTEST_IMAGES = 3
+"""In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's rows."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,11 @@ def compile_model(
     verify_each: bool = False,
     progress: Progress = quiet,
     threads: int = 1,
+    max_batch: int | None = None,
 ) -> CompileReport:
     """Compiles a model for inputs of exactly the examples' shapes, into a package at ``out`` (all of it or nothing).
+
+    With ``max_batch``, for any first dimension up to it: the network must do the same for each image of a batch, and nothing else.
 
     ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
@@ -111,7 +119,7 @@ def compile_model(
         roots = [dumps, *([dump_ir] if dump_ir else [])]
         progress("importing the model")
         with clock.measure("import"):
-            imported = import_model(model, examples)
+            imported = import_model(model, examples) if max_batch is None else import_one_image(model, examples, max_batch)
         graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
             dump_graph(root, 0, "import", graph)
@@ -150,7 +158,7 @@ def compile_model(
                 selected, program = by_machine[machine_of(target)]
                 builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected))
             selected = next(iter(by_machine.values()))[0]
-            selftest = SelfTest([sample.numpy() for sample in samples], [output.numpy() for output in run_graph(selected, samples)])
+            selftest = _selftest(selected, samples)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
@@ -174,6 +182,14 @@ class _Clock:
         start = perf_counter()
         yield
         self.add(step, perf_counter() - start)
+
+
+def _selftest(graph: GraphModule, samples: Sequence[Tensor]) -> SelfTest:
+    """The samples and what the graph gives for them; of a graph for any batch, for a few images, all of them different."""
+    images = [[sample.roll(image) for sample in samples] for image in range(min(max_batch(graph) or 1, SELFTEST_IMAGES))]
+    results = [run_graph(graph, image) for image in images]
+    inputs, outputs = ([torch.cat(parts).numpy() for parts in zip(*tensors, strict=True)] for tensors in (images, results))
+    return SelfTest(inputs, outputs)
 
 
 def _sample_inputs(model: ImportedModel) -> list[Tensor]:

@@ -100,6 +100,24 @@ class Decoder(nn.Module):
         return {"mask": fused.sigmoid(), "scores": F.log_softmax(x.mean((2, 3)), dim=-1)}
 
 
+class Two(nn.Module):
+    """Two inputs and two outputs, one of them early; a residual, a concat, pooling to 2x2; linear layers behind large planes, the first with a residual."""
+
+    def __init__(self, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.stem, self.block = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.hidden, self.fc = nn.Linear(16 * 4 + 5, 40), nn.Linear(40, 7)
+        self.beside = nn.Linear(5, 40)
+
+    def forward(self, image: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(image).relu()
+        x = torch.cat([x, x + self.block(x)], 1)
+        pooled = F.max_pool2d(x, self.pool)
+        hidden = self.hidden(torch.cat([pooled.flatten(1), numbers], 1)) + self.beside(numbers)
+        return pooled, self.fc(hidden.relu())
+
+
 NETS: dict[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "residual": (Residual, ((2, 3, 13, 10),)),
     "concat": (Concat, ((1, 3, 7, 9),)),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pcc.cli.options import chosen_device, device_options, json_option, threads_option
+from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.deploy import BenchResult
     from pcc.package.layer_report import LayerReport
+    from pcc.package.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class LayerTime:
 @threads_option
 @click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Runs before the ones that count.")
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True, help="Runs that count.")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images at once, for a package with a maximum batch. Default: the maximum.")
 @click.option("--profile", is_flag=True, help="Also say, for each layer, its kernels, work, bytes and share of the time.")
 @device_options
 @json_option
-def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, device: str, cpu: str | None, as_json: bool) -> None:
+def command(package: Path, threads: int, warmup: int, runs: int, batch: int | None, profile: bool, device: str, cpu: str | None, as_json: bool) -> None:
     """Time the network in PACKAGE on made-up input."""
     from pcc.cli.console import megabytes, print_table, progress
     from pcc.package.read import open_package
@@ -40,17 +43,19 @@ def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, 
     opened = open_package(package)
     chosen = chosen_device(device, cpu)
     record = opened.target(chosen.target)
+    batch = _checked_batch(opened.manifest, batch)
     with progress() as step:
         step(f"{warmup + runs} runs on {chosen.name}")
-        result = chosen.bench(opened, threads, warmup, runs, profile)
+        result = chosen.bench(opened, threads, warmup, runs, profile, batch)
     layers = layer_times(result, record.layers) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
-        report = result.model_dump(exclude={"calls"}) | {"device": chosen.name, "library_bytes": library_bytes}
+        report = result.model_dump(exclude={"calls"}) | {"device": chosen.name, "library_bytes": library_bytes, "batch": batch}
         click.echo(json.dumps(report | ({"layers": [_as_json(layer) for layer in layers]} if profile else {}), indent=2))
         return
     milliseconds = {name: f"{getattr(result, name) * 1e3:.3f}" for name in ("median", "p10", "p90", "min")}
-    click.echo(f"{result.model}, {result.target}, on {chosen.name}, {threads} thread{'s' * (threads > 1)}, {runs} runs")
+    images = f"batch {batch} of up to {opened.manifest.max_batch}, " if batch else ""
+    click.echo(f"{result.model}, {result.target}, on {chosen.name}, {images}{threads} thread{'s' * (threads > 1)}, {runs} runs")
     click.echo(f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min {milliseconds['min']}")
     memory = f"arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
     click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}, {memory}")
@@ -60,6 +65,15 @@ def command(package: Path, threads: int, warmup: int, runs: int, profile: bool, 
         click.echo()
         headers = ["layer", "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
         print_table(headers, [_cells(layer) for layer in layers])
+
+
+def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:
+    """The batch to run: the largest if None; None for a package that has one of its own."""
+    if batch is not None and manifest.max_batch is None:
+        raise PccError(f"--batch {batch}: {manifest.name} runs the batch it was compiled for; pcc compile --max-batch N makes a package for any up to N")
+    if batch is not None:
+        manifest.batch_of([(batch,)])
+    return batch or manifest.max_batch
 
 
 def layer_times(result: "BenchResult", layers: "Sequence[LayerReport]") -> list[LayerTime]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
 @input_shapes_option
+@click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
@@ -40,6 +41,7 @@ def command(
     pipeline: str | None,
     prune: str | None,
     input_shapes: tuple[tuple[str | None, tuple[int, ...]], ...],
+    max_batch: int | None,
     weights: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
@@ -55,6 +57,8 @@ def command(
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
+    if max_batch and (fixed := next((shape for _, shape in input_shapes if shape[0] not in (1, max_batch)), None)):
+        raise PccError(f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 for it")
     pipeline = checked_pipeline(pipeline, prune, print_ir_after)
 
     with progress(enabled=not print_ir_after) as step:
@@ -76,6 +80,7 @@ def command(
             verify_each=verify_each,
             progress=step,
             threads=threads or os.cpu_count() or 1,
+            max_batch=max_batch,
         )
     seconds = perf_counter() - start
     for warning in report.warnings:
@@ -104,7 +109,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
 
     click.echo(f"{report.manifest.name}: {report.package} in {seconds:.1f} s")
     for made in report.targets:
-        memory = f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
+        memory = f"batches up to {report.manifest.max_batch}, " if report.manifest.max_batch else ""
+        memory += f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
@@ -145,6 +151,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
     return {
         "name": report.manifest.name,
         "package": str(report.package),
+        "max_batch": report.manifest.max_batch,
         "seconds": seconds,
         "steps": report.seconds,
         "targets": targets,

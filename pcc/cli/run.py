@@ -54,7 +54,7 @@ def command(
         save(path, result)
     labels = opened.labels()
     classes = best_classes(results[0], labels, top or 5) if top or (labels and not outputs) else []
-    described = [{"name": port.name, "shape": list(port.shape)} for port in ports]
+    described = [{"name": port.name, "shape": list(result.shape)} for port, result in zip(ports, results, strict=True)]
     if as_json:
         click.echo(json.dumps({"outputs": described, "classes": classes}, indent=2))
         return
@@ -65,11 +65,11 @@ def command(
             click.echo(f"{row['probability']:8.2%}  {row['label']}")
     if not classes and not outputs:
         for port, result in zip(ports, results, strict=True):
-            click.echo(f"{port.name} {tuple(port.shape)}: min {result.min():.6g}, mean {result.mean():.6g}, max {result.max():.6g}")
+            click.echo(f"{port.name} {result.shape}: min {result.min():.6g}, mean {result.mean():.6g}, max {result.max():.6g}")
 
 
 def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray"]:
-    """The arrays for a package's inputs: one ``.npy`` file an input, or as many photos as its only input has images.
+    """The arrays for a package's inputs: one ``.npy`` file an input, or as many photos as its only input has images (up to the maximum batch, with one).
 
     Raises `PccError` for files that cannot be read and shapes that do not fit.
     """
@@ -79,12 +79,14 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
     if not any(path.suffix == ".npy" for path in paths):
         preprocessing = _preprocessing(package)
         batch = ports[0].shape[0]
-        if len(paths) != batch:
+        if package.manifest.batch_of([(len(paths),)]) is None and len(paths) != batch:
             raise PccError(f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were given")
         return [np.concatenate([preprocessing.apply(path) for path in paths])]
     if len(paths) != len(ports):
         raise PccError(f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} files were given")
-    return [read_array(path, port) for path, port in zip(paths, ports, strict=True)]
+    arrays = [read_array(path, port, package.manifest.max_batch) for path, port in zip(paths, ports, strict=True)]
+    package.manifest.batch_of([array.shape for array in arrays])
+    return arrays
 
 
 def _preprocessing(package: "Package") -> "Preprocessing":
@@ -101,21 +103,21 @@ def _preprocessing(package: "Package") -> "Preprocessing":
     return preprocessing
 
 
-def read_array(path: Path, port: "TensorRecord") -> "np.ndarray":
-    """A ``.npy`` file of numbers as the input's element type, of exactly its shape; NaN and infinity may be among them. Never unpickles."""
+def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -> "np.ndarray":
+    """A ``.npy`` file of numbers as the input's element type, of exactly its shape, or for any batch; NaN and infinity may be among them. Never unpickles."""
     import numpy as np
 
-    shape = port.shape
     content = read_limited(path, "input", MOST_BYTES)
     start, stored, fortran, dtype = _header(path, content)
     if dtype.kind not in "fiu":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
-    if stored != shape:
-        raise PccError(f"{path} is {stored}, input '{port.name}' takes {shape}")
-    promised = prod(shape) * dtype.itemsize
+    if stored != port.shape and (max_batch is None or stored[1:] != port.shape[1:] or not stored or not 1 <= stored[0] <= max_batch):
+        sizes = str(port.shape) if max_batch is None else f"({', '.join([f'1 to {max_batch}', *map(str, port.shape[1:])])})"
+        raise PccError(f"{path} is {stored}, input '{port.name}' takes {sizes}")
+    promised = prod(stored) * dtype.itemsize
     if len(content) - start != promised:
         raise PccError(f"{path} is damaged: by its header {promised:,} bytes of numbers follow, it has {len(content) - start:,}")
-    array = np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(content, dtype, offset=start).reshape(stored, order="F" if fortran else "C")
     wanted = dtype_named(port.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.ascontiguousarray(array, wanted.numpy)

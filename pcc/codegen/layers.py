@@ -51,7 +51,10 @@ class PooledConv2d(Conv2d):
 
 @dataclass(frozen=True)
 class Linear:
-    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a format; ``bias`` is (M,) or None."""
+    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a format; ``bias`` is (M,) or None.
+
+    ``images`` is the largest batch of a program for any batch, each image of which has these N rows.
+    """
 
     name: str
     x: View
@@ -60,6 +63,7 @@ class Linear:
     bias: np.ndarray | None
     residual: View | None = None
     activation: Activation = IDENTITY
+    images: int = 1
 
 
 @dataclass(frozen=True)

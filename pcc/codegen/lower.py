@@ -21,12 +21,13 @@ from pcc.codegen.kernels.resize import emit_resize
 from pcc.codegen.kernels.softmax import emit_softmax
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
+from pcc.codegen.stages import stage_batch
 from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir import ops
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, annotation
-from pcc.ir.graph import arguments, constant, layer_name, outputs, shape_of
+from pcc.ir.graph import arguments, constant, layer_name, max_batch, outputs, shape_of
 from pcc.sparsity.formats import PackedWeight
 
 
@@ -38,7 +39,8 @@ def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
     lowering = Lowering(graph_module, ProgramBuilder(name, isa))
     for node in graph_module.graph.nodes:
         lowering.visit(node)
-    return lowering.builder.build()
+    program = lowering.builder.build()
+    return stage_batch(program, max_batch(graph_module)) if max_batch(graph_module) else program
 
 
 class Lowering:
@@ -167,6 +169,7 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         bias=lowering.optional_array(given["bias"]),
         residual=None if residual is None else lowering.contiguous(residual, f"{node.name}.residual"),
         activation=Activation.parse(given["activation"]),
+        images=max_batch(lowering.graph_module) or 1,
     )
     return lowering.emit(node, layer)
 

@@ -38,7 +38,7 @@ class PlanMemory:
 def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
     """The buffers with their offsets in one block of memory, and its size."""
     placed: list[Buffer] = []
-    for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].nbytes, lifetimes[name].first, name)):
+    for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].all_bytes, lifetimes[name].first, name)):
         alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
         placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
     return {buffer.name: buffer for buffer in placed}, max((_start(buffer) + _room(buffer) for buffer in placed), default=0)
@@ -51,10 +51,15 @@ def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
         for value in call.args.values():
             if isinstance(value, View) and program.buffers[value.buffer].role != "constant":
                 uses.setdefault(value.buffer, []).append(index)
+    touched = program.touched_stages()
     for port in program.inputs:
-        uses.setdefault(port.buffer, []).append(-1)
+        uses.setdefault(port.buffer, []).append(program.stages[touched[port.buffer][0]].begin - 1)
     for port in program.outputs:
-        uses.setdefault(port.buffer, []).append(len(program.calls))
+        uses.setdefault(port.buffer, []).append(program.stages[touched[port.buffer][-1]].end)
+    for name, places in touched.items():
+        for stage in (program.stages[place] for place in places if program.buffers[name].images > 1):
+            if not stage.at_once:  # while the images take turns, what each of them leaves to other stages stays
+                uses[name] += [stage.begin, stage.end - 1]
     return {name: Lifetime(min(calls), max(calls)) for name, calls in uses.items()}
 
 
@@ -62,7 +67,7 @@ def memory_lower_bound(program: Program) -> int:
     """Bytes alive at the worst moment: no arena can be smaller."""
     lifetimes = {name: life for name, life in buffer_lifetimes(program).items() if program.buffers[name].role != "thread"}
     moments = range(-1, len(program.calls) + 1)
-    return max((sum(program.buffers[name].nbytes for name, life in lifetimes.items() if life.first <= moment <= life.last) for moment in moments), default=0)
+    return max((sum(program.buffers[name].all_bytes for name, life in lifetimes.items() if life.first <= moment <= life.last) for moment in moments), default=0)
 
 
 def _start(buffer: Buffer) -> int:
@@ -72,7 +77,7 @@ def _start(buffer: Buffer) -> int:
 
 def _room(buffer: Buffer) -> int:
     """Bytes a buffer takes in the arena: itself and what may be read past its end, up to the next aligned start."""
-    return -(-(buffer.nbytes + READ_SLACK) // ALIGNMENT) * ALIGNMENT
+    return -(-(buffer.all_bytes + READ_SLACK) // ALIGNMENT) * ALIGNMENT
 
 
 def _lowest_gap(alive: list[Buffer], room: int) -> int:

@@ -16,6 +16,8 @@ def _header(program: Program) -> Iterator[str]:
     weights = sum(values.nbytes for values in program.constants.values())
     planned = _memory(program) if program.arena_bytes else "memory not planned"
     yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes, {planned}"
+    if program.max_batch:
+        yield f"# of one image, for batches of up to {program.max_batch}"
     yield from (_port("input", port) for port in program.inputs)
     yield from (_port("output", port) for port in program.outputs)
 
@@ -30,9 +32,16 @@ def _port(kind: str, port: Port) -> str:
 
 
 def _calls(program: Program) -> Iterator[str]:
+    stages = {stage.begin: stage for stage in program.batch_stages}
     for index, call in enumerate(program.calls):
+        if index in stages:
+            yield f"# {'all images at once' if stages[index].at_once else 'one image after the other'}"
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
-        yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}{macs}"
+        yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) for {call.work} items{_together(call)}  # {call.layer}{macs}"
+
+
+def _together(call: Call) -> str:
+    return f" for each {call.together.images} images" if call.together else ""
 
 
 def _arguments(program: Program, call: Call) -> str:
@@ -57,6 +66,7 @@ def _buffers(program: Program) -> Iterator[str]:
     for name, life in lifetimes.items():
         buffer = program.buffers[name]
         place = "unplaced" if buffer.offset is None else f"at {buffer.offset}{' of each thread' if buffer.role == 'thread' else ''}"
-        yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes, calls {life.first}..{life.last}"
+        images = f" for each of {buffer.images} images" if buffer.images > 1 else ""
+        yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes{images}, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
         yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"

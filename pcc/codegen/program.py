@@ -24,7 +24,7 @@ class Buffer:
     """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned, but for role ``thread``:
     each thread has memory of its own for those, whose contents last from one item to the next of the same range.
 
-    Inputs are copied into their buffers before the first call, outputs out of theirs after the last.
+    Inputs are copied into their buffers before the first call of their stage, outputs out of theirs after the last.
     """
 
     name: str
@@ -32,10 +32,23 @@ class Buffer:
     elements: int
     dtype: DType = FLOAT32
     offset: int | None = None
+    images: int = 1
+    """How many images of a batch have a place of their own, ``image_bytes`` apart; 1 where they take turns in one."""
 
     @property
     def nbytes(self) -> int:
+        """Bytes of one image."""
         return self.elements * self.dtype.bytes
+
+    @property
+    def image_bytes(self) -> int:
+        """How far the places of two images are apart, 0 where there is one place."""
+        return -(-self.nbytes // ALIGNMENT) * ALIGNMENT if self.images > 1 else 0
+
+    @property
+    def all_bytes(self) -> int:
+        """Bytes of all images."""
+        return self.nbytes + (self.images - 1) * self.image_bytes
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,27 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class Together:
+    """How one call computes several images of a batch, each of them a row: ``images`` of them in each of ``call.work`` items."""
+
+    images: int
+    count: str
+    """The number argument that is how many images there are."""
+    tiles: str
+    """The one that is for how many times ``images`` they are enough."""
+    strides: Mapping[str, str]
+    """Those that are how many elements the images of a tensor argument are apart."""
+
+    def numbers(self, call: "Call", buffers: Mapping[str, Buffer], count: int) -> dict[str, int]:
+        """The arguments that are others for ``count`` images."""
+        tensors = {number: call.args[tensor] for number, tensor in self.strides.items()}
+        apart = {number: buffers[view.buffer].image_bytes // view.dtype.bytes for number, view in tensors.items() if isinstance(view, View)}
+        return {**apart, self.count: count, self.tiles: -(-count // self.images)}
+
+
+@dataclass(frozen=True)
 class Call:
-    """One kernel over ``work`` independent items; threads take ranges of them. Pointers are views, numbers are numbers."""
+    """One kernel over ``work`` independent items of an image; threads take ranges of them. Pointers are views, numbers are numbers."""
 
     kernel: Kernel
     args: Mapping[str, View | int | float]
@@ -103,11 +135,26 @@ class Call:
     """What the dense layer would need."""
     node: str = ""
     """The graph's node that it computes, in part or whole."""
+    together: Together | None = None
+    """How it computes several images at once, if it can."""
+
+    def items(self, images: int) -> int:
+        """Work items of several images at once."""
+        return self.work * (-(-images // self.together.images) if self.together else images)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Calls ``[begin, end)``: all of them for one image of a batch after the other, or each of them for all images ``at_once``."""
+
+    begin: int
+    end: int
+    at_once: bool = True
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the model as its user sees it: name, contiguous shape, element type."""
+    """An input or output of the model as its user sees it: name, contiguous shape (of one image, in a program for any batch), element type."""
 
     name: str
     buffer: str
@@ -133,6 +180,28 @@ class Program:
     """Size of the arena, 0 before plan-memory."""
     thread_bytes: int = 0
     """Size of each thread's own memory."""
+    max_batch: int = 0
+    """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
+    batch_stages: tuple[Stage, ...] = ()
+    """How it goes through the calls with several images."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.batch_stages or (Stage(0, len(self.calls)),)
+
+    def touched_stages(self) -> dict[str, list[int]]:
+        """In which stages each buffer of the arena is used, in order. Inputs are copied to theirs before the first, outputs from theirs after the last."""
+        touched: dict[str, dict[int, None]] = {port.buffer: {} for port in (*self.inputs, *self.outputs)}
+        for place, stage in enumerate(self.stages):
+            for call in self.calls[stage.begin : stage.end]:
+                for value in call.args.values():
+                    if isinstance(value, View) and self.buffers[value.buffer].role not in ("constant", "thread"):
+                        touched.setdefault(value.buffer, {})[place] = None
+        return {name: list(places) or [0] for name, places in touched.items()}
+
+    def largest_shape(self, port: Port) -> tuple[int, ...]:
+        """The shape of an input or output for the largest batch."""
+        return (port.shape[0] * self.max_batch, *port.shape[1:]) if self.max_batch else port.shape
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -217,7 +286,15 @@ class ProgramBuilder:
         self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
         self.outputs.append(Port(name, view.buffer, view.shape, view.dtype))
 
-    def call(self, kernel: Kernel, args: Mapping[str, View | int | float], work: int, macs: int = 0, dense_macs: int | None = None) -> None:
+    def call(
+        self,
+        kernel: Kernel,
+        args: Mapping[str, View | int | float],
+        work: int,
+        macs: int = 0,
+        dense_macs: int | None = None,
+        together: Together | None = None,
+    ) -> None:
         """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another element type than the kernel takes."""
         expected = [param.name for param in kernel.params]
         if sorted(expected) != sorted(args):
@@ -226,7 +303,7 @@ class ProgramBuilder:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
                 raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")
         ordered = {name: args[name] for name in expected}
-        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs, self.node))
+        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs, self.node, together))
 
     def build(self) -> Program:
         return Program(self.name, tuple(self.inputs), tuple(self.outputs), tuple(self.calls), dict(self.buffers), dict(self.constants))

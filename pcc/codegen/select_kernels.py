@@ -19,7 +19,7 @@ from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, annotate
-from pcc.ir.graph import add_constant, arguments, constant, finish, infer, shape_of
+from pcc.ir.graph import add_constant, arguments, constant, finish, infer, max_batch, shape_of
 from pcc.ir.ops import CONV2D, LINEAR, POOL2D, UNPACK
 from pcc.passes.operands import set_argument
 from pcc.passes.packing import packed_weight
@@ -47,22 +47,22 @@ class SelectKernels:
         machine = machine_named(self.processor)
         for node in list(graph_module.graph.nodes):
             if node.op == "call_function" and node.target in (CONV2D, LINEAR) and arguments(node)["weight"].target is not UNPACK:
-                _select(node, machine)
+                _select(node, machine, max_batch(graph_module) or 1)
         finish(graph_module)
         return PassResult(graph_module, True)
 
 
-def _select(node: Node, machine: Machine) -> None:
+def _select(node: Node, machine: Machine, images: int) -> None:
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
     given = arguments(node)
     if given["weight"].op != "get_attr":
         raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
     weights: Weights = {DENSE: constant(given["weight"]).numpy()}
-    priced, rejected = _candidates(node, weights, machine)
+    priced, rejected = _candidates(node, weights, machine, images)
     pool, pooling = _max_pool_after(node), 0.0
     if pool is not None:
         pooling = machine.cycles(pool_work(_view(node), _view(pool), machine))
-        pooled, not_pooled = _candidates(node, weights, machine, pool)
+        pooled, not_pooled = _candidates(node, weights, machine, images, pool)
         # Without the pool, as the others are.
         priced += [replace(choice, cost=choice.cost - pooling) for choice in pooled]
         rejected += not_pooled
@@ -77,7 +77,7 @@ def _select(node: Node, machine: Machine) -> None:
         annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, weights)))
 
 
-def _candidates(node: Node, weights: Weights, machine: Machine, pool: Node | None = None) -> tuple[list[KernelChoice], list[Rejected]]:
+def _candidates(node: Node, weights: Weights, machine: Machine, images: int, pool: Node | None = None) -> tuple[list[KernelChoice], list[Rejected]]:
     """The cheapest schedule of each family for a layer, or for a convolution with the max pool after it; and the families that have none.
 
     Packs the weight for formats that are asked for the first time.
@@ -90,7 +90,7 @@ def _candidates(node: Node, weights: Weights, machine: Machine, pool: Node | Non
         if family.format not in weights:
             weights[family.format] = packed_weight(node, format_named(family.format))
         stored = weights[family.format]
-        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored, pool), machine)
+        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored, images, pool), machine)
         if isinstance(found, str):
             rejected.append(Rejected(family.name, None, found))
         else:
@@ -128,12 +128,12 @@ def _view(value: Node) -> View:
     return View(value.name, shape, strides, dtype=dtype)
 
 
-def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, pool: Node | None) -> Conv2d | Linear:
+def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, images: int, pool: Node | None) -> Conv2d | Linear:
     """The layer as cost models see it: sizes, not places."""
     x, y = _view(given["x"]), _view(pool or node)
     residual, activation = given["residual"] and _view(given["residual"]), Activation.parse(given["activation"])
     if node.target is LINEAR:
-        return Linear(node.name, x, y, weight, None, residual, activation)
+        return Linear(node.name, x, y, weight, None, residual, activation, images)
     geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
     layer = Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
     return layer if pool is None else with_pool(layer, pool)

@@ -79,12 +79,13 @@ class Device(ABC):
         ports = package.manifest.inputs
         if len(inputs) != len(ports):
             raise PccError(f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(inputs)} were given")
+        batch = package.manifest.batch_of([values.shape for values in inputs])
         with temporary_folder() as folder:
             arguments = ["run", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
                 dtype = dtype_named(port.dtype).numpy
-                if values.shape != port.shape or values.dtype != dtype:
-                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {port.shape}")
+                if values.shape != (wanted := package.manifest.shape(port, batch)) or values.dtype != dtype:
+                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {wanted}")
                 path = folder / f"input_{len(arguments)}.bin"
                 np.ascontiguousarray(values, dtype).tofile(path)
                 arguments += ["--input", str(path)]
@@ -92,11 +93,12 @@ class Device(ABC):
             for path in outputs:
                 arguments += ["--output", str(path)]
             self._runner(package, arguments)
-            return [_read_output(package, path, port) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
+            return [_read_output(package, path, port, batch) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
 
-    def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False) -> BenchResult:
-        """Times the model there on made-up input."""
+    def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False, batch: int | None = None) -> BenchResult:
+        """Times the model there on made-up input: on the largest batch, or on another of a package that runs any."""
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
+        arguments += [] if batch is None else ["--batch", str(batch)]
         result = self._answer(BenchResult, package, [*arguments, *(["--profile"] if profile else [])])
         if profile and len(result.calls) != (recorded := len(package.target(self.target).calls)):
             raise PccError(f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: compile it again")
@@ -133,13 +135,13 @@ class Device(ABC):
         return ended.output
 
 
-def _read_output(package: Package, path: Path, port: TensorRecord) -> np.ndarray:
+def _read_output(package: Package, path: Path, port: TensorRecord, batch: int | None) -> np.ndarray:
     """What the runner wrote for an output."""
     if not path.is_file():
         raise PccError(f"{package.path}: its runner wrote no output '{port.name}': compile it again")
     dtype = dtype_named(port.dtype)
-    size = path.stat().st_size
-    if size != prod(port.shape) * dtype.bytes:
+    size, shape = path.stat().st_size, package.manifest.shape(port, batch)
+    if size != prod(shape) * dtype.bytes:
         count = size // dtype.bytes
-        raise PccError(f"{package.path}: output '{port.name}' is {port.shape} in the manifest, the library gives {count} numbers: compile it again")
-    return np.fromfile(path, dtype.numpy).reshape(port.shape)
+        raise PccError(f"{package.path}: output '{port.name}' is {shape} in the manifest, the library gives {count} numbers: compile it again")
+    return np.fromfile(path, dtype.numpy).reshape(shape)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
@@ -35,6 +35,23 @@ def export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPro
     with _one_line(module, example_inputs):
         # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are written through.
         return exported.run_decompositions({})
+
+
+def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_batch: int) -> None:
+    """`PccError` if the module's Python code takes other ways for some batches up to ``max_batch``: torch.export follows it with the batch left open."""
+    batch = Dim("batch", min=1, max=max_batch)
+    shapes: Any = ShapesCollection()
+    for example in example_inputs:
+        shapes[example] = {0: batch}
+    try:
+        with torch.no_grad(), quiet():
+            torch.export.export(module, example_inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        line, text = line_of_error(error), _reason(error)
+        reason = "its code takes another way for some of them" if "Constraints violated" in text else text
+        raise PccError(
+            f"{type(module).__name__} does not do the same for every batch of 1 to {max_batch} images{f' at {line}' if line else ''}: {reason}"
+        ) from error
 
 
 @contextmanager

@@ -54,11 +54,11 @@ class Importer:
     types: tuple[str, ...]
     """The classes it takes, ``module.Class``."""
     function: str
-    """``module:function`` of ``(model, examples) -> ImportedModel``."""
+    """``module:function`` of ``(model, examples, batch) -> ImportedModel``."""
 
-    def __call__(self, model: Any, examples: Any) -> ImportedModel:
+    def __call__(self, model: Any, examples: Any, batch: int | None) -> ImportedModel:
         module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(model, examples)
+        return getattr(importlib.import_module(module), name)(model, examples, batch)
 
 
 IMPORTERS = (
@@ -92,11 +92,11 @@ def is_model_file(text: str) -> bool:
     return any(importer.suffix and text.lower().endswith(importer.suffix) for importer in IMPORTERS)
 
 
-def import_model(model: Any, examples: Any = None) -> ImportedModel:
-    """A model as a graph, for inputs of exactly the examples' shapes.
+def import_model(model: Any, examples: Any = None, batch: int | None = None) -> ImportedModel:
+    """A model as a graph, for inputs of exactly the examples' shapes; with ``batch``, for so many images, whatever the examples' first dimensions are.
 
     ``model`` is a path (``.onnx``, ``.pt2``), an ``nn.Module`` (an FX ``GraphModule`` too), what ``torch.export`` gives, a function of tensors, or an
     ``onnx.ModelProto``. ``examples`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the inputs' names; files that say all
     their shapes need none. Raises `PccError` in one line for whatever cannot be imported.
     """
-    return importer_of(model)(model, examples)
+    return importer_of(model)(model, examples, batch)

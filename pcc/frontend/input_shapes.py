@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pcc.errors import PccError
-from pcc.frontend.inputs import example_tensor
+from pcc.frontend.inputs import example_of_batch, example_tensor
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,48 @@ class Declared:
     """A number, or the name of a size that is open; None if not even their count is declared."""
     dtype: torch.dtype
 
+    @property
+    def is_open(self) -> bool:
+        return self.sizes is None or any(isinstance(size, str) for size in self.sizes)
+
+    def of_batch(self, batch: int, what: str) -> "Declared":
+        """The input for a number of images. `PccError` if the file fixes another."""
+        if not self.sizes:
+            return self
+        if isinstance(self.sizes[0], int) and self.sizes[0] != batch:
+            raise PccError(f"{what} fixes the batch: it takes {self}; for any batch up to a maximum, export it with the first dimension left open")
+        return Declared(self.name, (batch, *(batch if size == self.sizes[0] != "?" else size for size in self.sizes[1:])), self.dtype)
+
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(map(str, self.sizes)) if self.sizes is not None else '?'})"
 
 
-def chosen_examples(declared: Sequence[Declared], examples: Any, what: str) -> list[Tensor]:
-    """One example for each input: what the user gives, checked against the file, or zeros of the declared shape.
+def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batch: int | None = None) -> list[Tensor]:
+    """One example for each input: what the user gives, checked against the file, or zeros of the declared shape; with ``batch``, of so many images.
 
     `PccError` that lists all inputs with open sizes if some are not given, and for examples that do not fit.
     """
     for one in declared:
         if one.dtype != torch.float32:
             raise PccError(f"{what}: its input '{one.name}' is {_type_name(one.dtype)}: pcc compiles fp32 models with fp32 inputs")
-    by_name = _by_name(declared, examples, what)
-    still_open = [one for one in declared if one.name not in by_name and (one.sizes is None or any(isinstance(size, str) for size in one.sizes))]
+    if batch is not None:
+        declared = [one.of_batch(batch, what) for one in declared]
+    by_name = _by_name(declared, examples, what, batch)
+    still_open = [one for one in declared if one.name not in by_name and one.is_open]
     if still_open:
         sizes = still_open[0].sizes or (1, 3, 224, 224)
         example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
-        raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; give --input-shape {still_open[0].name}={example}")
+        wanted = f"give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}"
+        raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; {wanted}")
     return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()]) for one in declared]
 
 
-def _by_name(declared: Sequence[Declared], examples: Any, what: str) -> dict[str, Tensor]:
+def _batch_hint(still_open: Sequence[Declared], batch: int | None) -> str:
+    only_first = all(one.sizes and not any(isinstance(size, str) for size in one.sizes[1:]) for one in still_open)
+    return ", or --max-batch N to run any batch up to N" if batch is None and only_first else ""
+
+
+def _by_name(declared: Sequence[Declared], examples: Any, what: str, batch: int | None) -> dict[str, Tensor]:
     if examples is None:
         return {}
     if isinstance(examples, Tensor | np.ndarray):
@@ -56,12 +76,14 @@ def _by_name(declared: Sequence[Declared], examples: Any, what: str) -> dict[str
         if len(examples) != len(declared):
             raise PccError(f"{what} has {len(declared)} input{'s' if len(declared) != 1 else ''} ({', '.join(names)}), not {len(examples)}")
         given = dict(zip(names, examples, strict=True))
-    return {one.name: _checked(one, names.index(one.name), given[one.name], what) for one in declared if one.name in given}
+    return {one.name: _checked(one, names.index(one.name), given[one.name], what, batch) for one in declared if one.name in given}
 
 
-def _checked(one: Declared, position: int, given: Any, what: str) -> Tensor:
+def _checked(one: Declared, position: int, given: Any, what: str, batch: int | None) -> Tensor:
     """An example that fits an input."""
     example = example_tensor(position, given)
+    if batch is not None:
+        example = example_of_batch(example, batch)
     if example.dtype != torch.float32:
         raise PccError(f"input {one.name} is {_type_name(example.dtype)}: pcc compiles fp32 models with fp32 inputs")
     if not _fits(tuple(example.shape), one.sizes):

@@ -98,6 +98,13 @@ def example_tensor(position: int, example: Any) -> Tensor:
     return example
 
 
+def example_of_batch(example: Tensor, batch: int) -> Tensor:
+    """Zeros of an example's shape for a number of images. `PccError` for an example without dimensions."""
+    if not example.dim():
+        raise PccError("an input without dimensions has none for the images of a batch: compile without a maximum batch")
+    return example.new_zeros(batch, *example.shape[1:])
+
+
 def _keep_mode(module: nn.Module) -> Callable[..., nn.Module]:
     """``train()`` and ``eval()`` of a module whose mode is written into its graph."""
     return lambda *_: module

@@ -13,9 +13,9 @@ from torch.utils import _pytree as pytree
 
 from pcc.errors import PccError
 from pcc.frontend.checkpoint import check_finite
-from pcc.frontend.export import export
+from pcc.frontend.export import export, refuse_branches
 from pcc.frontend.imported import ImportedModel, imported
-from pcc.frontend.inputs import as_module, example_tensors
+from pcc.frontend.inputs import as_module, example_of_batch, example_tensors
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
@@ -49,13 +49,20 @@ def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], exam
     return graph_module
 
 
-def import_torch(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any) -> ImportedModel:
+def import_torch(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, batch: int | None = None) -> ImportedModel:
     """A module, an exported program or a function as `import_model` gives it; ``examples`` as there, and there have to be some."""
     if examples is None:
         raise PccError("a module does not say what it takes: give example inputs")
     module = as_module(model)
-    graph_module = import_module(module, example_tensors(module, examples))
+    tensors = example_tensors(module, examples)
+    graph_module = import_module(module, tensors if batch is None else tuple(example_of_batch(example, batch) for example in tensors))
     return imported(graph_module, f"{type(module).__name__} (torch module)")
+
+
+def refuse_batch_branches(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, max_batch: int) -> None:
+    """`PccError` if what a model of Python code does depends on how many images its inputs have, up to ``max_batch``."""
+    module = as_module(model)
+    refuse_branches(module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch)
 
 
 def _check_fp32(module: nn.Module) -> None:

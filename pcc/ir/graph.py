@@ -15,6 +15,9 @@ from pcc.ir.annotations import carry
 OUTPUT_NAMES = "pcc.output_names"
 """Key of ``graph_module.meta`` under which the outputs' names are, a tuple."""
 
+MAX_BATCH = "pcc.max_batch"
+"""Key under which is how many images a batch may have at most, if the graph is one image's and stands for any batch."""
+
 
 def outputs(graph_module: GraphModule) -> dict[str, Node]:
     """The nodes that the model returns, by the names its user knows them by."""
@@ -22,6 +25,11 @@ def outputs(graph_module: GraphModule) -> dict[str, Node]:
     nodes = returned if isinstance(returned, list | tuple) else (returned,)
     names = graph_module.meta.get(OUTPUT_NAMES) or [f"output_{i}" for i in range(len(nodes))]
     return dict(zip(names, nodes, strict=True))  # type: ignore[arg-type]
+
+
+def max_batch(graph_module: GraphModule) -> int:
+    """How many images a batch may have; 0 for a graph that is computed as it is."""
+    return graph_module.meta.get(MAX_BATCH, 0)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

@@ -26,11 +26,14 @@ def model_header(program: Program) -> str:
         f'#error "two models are both {prefix}_ in C: compile one of them under another name"',
         "#endif",
     ]
+    if program.max_batch:
+        lines.append(f"#define {prefix}_MAX_BATCH {program.max_batch} /* of pcc_run_batch; tensors are of this size */")
     for kind, ports in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
         lines.append(f"#define {prefix}_{kind}S {len(ports)}")
         for index, port in enumerate(ports):
-            shape = " x ".join(map(str, port.shape)) or "scalar"
-            lines.append(f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(port.shape)} /* '{c_comment(port.name)}': {shape}, {port.dtype.c} */")
+            sizes = program.largest_shape(port)
+            shape = " x ".join(map(str, sizes)) or "scalar"
+            lines.append(f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(sizes)} /* '{c_comment(port.name)}': {shape}, {port.dtype.c} */")
     return "\n".join([*lines, "", "#endif", ""])
 
 

@@ -1,11 +1,13 @@
 """``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new package."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from pcc.dtype import DTYPES, FLOAT32
+from pcc.errors import PccError
 from pcc.package.layer_report import CallRecord, LayerReport
 from pcc.preprocessing import PreprocessingData
 
@@ -89,6 +91,8 @@ class Manifest(_Record):
     name: str
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
+    max_batch: PositiveInt | None = None
+    """The libraries run any batch up to it, for which the shapes are; None: they run the batch of the shapes."""
     targets: tuple[TargetRecord, ...]
     preprocessing: Annotated[dict[str, Any], AfterValidator(_valid_preprocessing)] | None = None
     """How a photo becomes the input: a `PreprocessingData`."""
@@ -99,3 +103,19 @@ class Manifest(_Record):
     """Anything else worth keeping: pipeline, options, source of the weights."""
     files: dict[Inside, FileRecord]
     """Every file but the manifest."""
+
+    def shape(self, port: TensorRecord, batch: int | None) -> tuple[int, ...]:
+        """The shape of an input or output for a batch; None where the package has one of its own."""
+        return port.shape if batch is None else (port.shape[0] // (self.max_batch or 1) * batch, *port.shape[1:])
+
+    def batch_of(self, shapes: Sequence[tuple[int, ...]]) -> int | None:
+        """The batch of inputs of these shapes, for `shape`. `PccError` if it is more than the package runs, or not the same for all."""
+        if self.max_batch is None:
+            return None
+        batches = {shape[0] if shape else 0 for shape in shapes}
+        if len(batches) > 1:
+            raise PccError(f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each")
+        (batch,) = batches
+        if not 1 <= batch <= self.max_batch:
+            raise PccError(f"{self.name} was compiled for batches of 1 to {self.max_batch}, {batch} images were given")
+        return batch

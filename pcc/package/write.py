@@ -41,7 +41,10 @@ class TargetBuild:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Inputs and the outputs they must give, in the order of the model's ports; ``tolerance`` is relative to the largest output value."""
+    """Inputs and the outputs they must give, in the order of the model's ports; ``tolerance`` is relative to the largest output value.
+
+    Of a model for any batch they have any number of images, the same in all.
+    """
 
     inputs: Sequence[np.ndarray]
     outputs: Sequence[np.ndarray]
@@ -97,8 +100,9 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
     manifest = Manifest(
         pcc_version=version("pcc"),
         name=spec.name,
-        inputs=tuple(_tensor(port) for port in program.inputs),
-        outputs=tuple(_tensor(port) for port in program.outputs),
+        inputs=tuple(_tensor(program, port) for port in program.inputs),
+        outputs=tuple(_tensor(program, port) for port in program.outputs),
+        max_batch=program.max_batch or None,
         targets=tuple(targets),
         preprocessing=dict(spec.preprocessing) if spec.preprocessing is not None else None,
         labels="labels.txt" if spec.labels is not None else None,
@@ -160,8 +164,8 @@ def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progres
     )
 
 
-def _tensor(port: Port) -> TensorRecord:
-    return TensorRecord(name=port.name, shape=port.shape, dtype=port.dtype.name)
+def _tensor(program: Program, port: Port) -> TensorRecord:
+    return TensorRecord(name=port.name, shape=program.largest_shape(port), dtype=port.dtype.name)
 
 
 def _write_headers(spec: PackageSpec, folder: Path) -> None:
@@ -177,7 +181,7 @@ def _write_selftest(test: SelfTest, program: Program, folder: Path) -> SelfTestR
     path.mkdir()
     for kind, ports, tensors in (("input", program.inputs, test.inputs), ("output", program.outputs, test.outputs)):
         for index, (port, tensor) in enumerate(zip(ports, tensors, strict=True)):
-            if tuple(tensor.shape) != port.shape:
+            if tuple(tensor.shape)[bool(program.max_batch) :] != port.shape[bool(program.max_batch) :]:
                 raise ValueError(f"self-test {kind} '{port.name}' is {tuple(tensor.shape)}, the model's is {port.shape}")
             np.ascontiguousarray(tensor, port.dtype.numpy).tofile(path / f"{kind}_{index}.bin")
     (path / "tolerance").write_text(f"{test.tolerance!r}\n")

@@ -28,8 +28,12 @@ struct pcc_context {
   void *arena_memory; /* what to free */
   const char *weights;
   struct range *ranges;     /* one for each step */
-  struct pcc_word finished; /* steps of this run that are complete */
-  int64_t *clock;           /* profiling: when the run started, then when each step was complete, in nanoseconds; else NULL */
+  struct pcc_word finished; /* steps of this stage that are complete, counted from the first step of all */
+  const struct pcc_stage *stage; /* what the threads run: the steps of this stage */
+  size_t image;                  /* for these images */
+  int32_t images;
+  int64_t *clock;           /* profiling: the time of each step in this run, in nanoseconds; else NULL */
+  int64_t last;             /* when the step before was complete */
   struct pcc_pool *pool;    /* NULL for one thread */
   int32_t threads;
   char error[160];
@@ -56,20 +60,39 @@ static bool take(struct range *range, int32_t work, int32_t threads, int32_t *be
   return true;
 }
 
-/* What every thread of a context does in a run: each step in turn, as many of its items as it can get. The thread that completes a step
+/* A range of a step's items: those of several images in one call, or image by image. */
+static void run_range(const pcc_context *context, const struct pcc_step *step, char *own, int32_t begin, int32_t end) {
+  if (step->together) {
+    step->function(context->arena, context->weights, own, context->image, context->images, begin, end);
+    return;
+  }
+  while (begin < end) {
+    const int32_t image = begin / step->work, first = image * step->work;
+    const int32_t stop = end - first < step->work ? end : first + step->work;
+    step->function(context->arena, context->weights, own, context->image + (size_t)image, 1, begin - first, stop - first);
+    begin = stop;
+  }
+}
+
+/* What every thread of a context does in a stage: each step in turn, as many of its items as it can get. The thread that completes a step
  * lets all go on to the next. */
 static void run_steps(void *argument, int32_t thread) {
   pcc_context *context = argument;
   char *const own = context->arena + pcc_model.arena_bytes + (size_t)thread * pcc_model.thread_bytes;
-  for (int32_t i = 0; i < pcc_model.step_count; i++) {
+  for (int32_t i = context->stage->begin; i < context->stage->end; i++) {
     const struct pcc_step *step = &pcc_model.steps[i];
+    const int32_t work = step->work * (step->together ? (context->images + step->together - 1) / step->together : context->images);
     struct range *range = &context->ranges[i];
     int32_t begin, end;
-    while (take(range, step->work, context->threads, &begin, &end)) {
-      step->function(context->arena, context->weights, own, begin, end);
+    while (take(range, work, context->threads, &begin, &end)) {
+      run_range(context, step, own, begin, end);
       const int32_t count = end - begin;
-      if (atomic_fetch_add(&range->done, count) + count == step->work) {
-        if (context->clock) context->clock[i + 1] = now();
+      if (atomic_fetch_add(&range->done, count) + count == work) {
+        if (context->clock) {
+          const int64_t time = now();
+          context->clock[i] += time - context->last;
+          context->last = time;
+        }
         pcc_publish(&context->finished, (uint32_t)i + 1);
       }
     }
@@ -86,28 +109,62 @@ static pcc_status fail(pcc_context *context, pcc_status status, const char *form
   return status;
 }
 
-pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
-  if (!context) return PCC_BAD_ARGUMENT;
-  context->error[0] = 0;
+/* A stage on images [image, image + images) of a batch, with the inputs and outputs that are its to copy. */
+static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t images, const void *const *inputs, void *const *outputs) {
+  context->stage = &pcc_model.stages[index];
+  context->image = image;
+  context->images = images;
+  for (int32_t i = 0; i < pcc_model.input_count; i++) {
+    const struct pcc_port *port = &pcc_model.inputs[i];
+    for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
+      memcpy(context->arena + port->offset + k * port->image_bytes, (const char *)inputs[i] + k * port->bytes, port->bytes);
+  }
+  for (int32_t i = context->stage->begin; i < context->stage->end; i++) {
+    atomic_store_explicit(&context->ranges[i].next, 0, memory_order_relaxed);
+    atomic_store_explicit(&context->ranges[i].done, 0, memory_order_relaxed);
+  }
+  atomic_store(&context->finished.value, (uint32_t)context->stage->begin);
+  if (context->clock) context->last = now();
+  if (context->pool)
+    pcc_pool_run(context->pool);
+  else
+    run_steps(context, 0);
+  for (int32_t i = 0; i < pcc_model.output_count; i++) {
+    const struct pcc_port *port = &pcc_model.outputs[i];
+    for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
+      memcpy((char *)outputs[i] + k * port->bytes, context->arena + port->offset + k * port->image_bytes, port->bytes);
+  }
+}
+
+/* The model on the first `batch` images. */
+static pcc_status run_images(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
   if (!inputs || !outputs) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: %s is NULL", inputs ? "outputs" : "inputs");
   for (int32_t i = 0; i < pcc_model.input_count; i++)
     if (!inputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: inputs[%d] ('%s') is NULL", i, pcc_model.inputs[i].name);
   for (int32_t i = 0; i < pcc_model.output_count; i++)
     if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, pcc_model.outputs[i].name);
 
-  for (int32_t i = 0; i < pcc_model.input_count; i++) memcpy(context->arena + pcc_model.inputs[i].offset, inputs[i], pcc_model.inputs[i].bytes);
-  for (int32_t i = 0; i < pcc_model.step_count; i++) {
-    atomic_store_explicit(&context->ranges[i].next, 0, memory_order_relaxed);
-    atomic_store_explicit(&context->ranges[i].done, 0, memory_order_relaxed);
+  if (context->clock) memset(context->clock, 0, (size_t)pcc_model.step_count * sizeof *context->clock);
+  for (int32_t stage = 0; stage < pcc_model.stage_count; stage++) {
+    const int32_t images = pcc_model.stages[stage].at_once ? batch : 1;
+    for (int32_t image = 0; image < batch; image += images) run_stage(context, stage, (size_t)image, images, inputs, outputs);
   }
-  atomic_store(&context->finished.value, 0);
-  if (context->clock) context->clock[0] = now();
-  if (context->pool)
-    pcc_pool_run(context->pool);
-  else
-    run_steps(context, 0);
-  for (int32_t i = 0; i < pcc_model.output_count; i++) memcpy(outputs[i], context->arena + pcc_model.outputs[i].offset, pcc_model.outputs[i].bytes);
   return PCC_OK;
+}
+
+pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
+  if (!context) return PCC_BAD_ARGUMENT;
+  context->error[0] = 0;
+  return run_images(context, pcc_model.max_batch ? pcc_model.max_batch : 1, inputs, outputs);
+}
+
+pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
+  if (!context) return PCC_BAD_ARGUMENT;
+  context->error[0] = 0;
+  if (!pcc_model.max_batch) return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: %s was compiled for one batch: use pcc_run", pcc_model.name);
+  if (batch < 1 || batch > pcc_model.max_batch)
+    return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: a batch of %d: %s takes 1 to %d", batch, pcc_model.name, pcc_model.max_batch);
+  return run_images(context, batch, inputs, outputs);
 }
 
 const char *pcc_error(const pcc_context *context) { return context ? context->error : "the context is NULL"; }
@@ -167,7 +224,7 @@ pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call
       .kernel = step->kernel,
       .macs = step->macs,
       .dense_macs = step->dense_macs,
-      .seconds = timed ? (double)(context->clock[index + 1] - context->clock[index]) * 1e-9 : 0,
+      .seconds = timed ? (double)context->clock[index] * 1e-9 : 0,
   };
   memcpy(call, &known, call->size < sizeof known ? call->size : sizeof known);
   return PCC_OK;

@@ -14,6 +14,8 @@ int32_t pcc_input_count(void) { return pcc_model.input_count; }
 
 int32_t pcc_output_count(void) { return pcc_model.output_count; }
 
+int32_t pcc_max_batch(void) { return pcc_model.max_batch; }
+
 int32_t pcc_call_count(void) { return pcc_model.step_count; }
 
 size_t pcc_arena_bytes(void) { return pcc_model.arena_bytes; }
@@ -30,7 +32,7 @@ static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t 
       .dtype = ports[index].element->dtype,
       .rank = ports[index].rank,
       .dims = ports[index].dims,
-      .bytes = ports[index].bytes,
+      .bytes = ports[index].bytes * (size_t)(pcc_model.max_batch ? pcc_model.max_batch : 1),
   };
   memcpy(tensor, &known, tensor->size < sizeof known ? tensor->size : sizeof known);
   return PCC_OK;

@@ -50,7 +50,7 @@ class _Call(ctypes.Structure):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output: contiguous, outermost dimension first."""
+    """An input or output: contiguous, outermost dimension first; its shape is that of the largest batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -79,6 +79,8 @@ class Model:
         if (abi := self._library.pcc_abi_version()) != ABI_VERSION:  # before anything else is asked: another version may lack it
             raise PccError(f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again")
         _declare(self._library)
+        self.max_batch: int | None = _max_batch(self._library)
+        """Any batch up to it can be run; None where the model runs the one that it was compiled for."""
         self._lock = threading.Lock()
         self._context: int | None = None
         self.inputs = self._describe("input")
@@ -115,16 +117,20 @@ class Model:
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: an array for one output, a tuple for several.
 
-        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types. Outputs are new numpy arrays
-        (which speak dlpack). Raises `PccError` if an input does not fit.
+        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types; with a `max_batch` the first
+        dimension may be less. Outputs are new numpy arrays (which speak dlpack). Raises `PccError` if an input does not fit.
         """
         if len(inputs) != len(self.inputs):
             names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)
             raise PccError(f"{self.name} takes {len(self.inputs)} inputs ({names}), {len(inputs)} were given")
-        arrays = [_checked(spec, value) for spec, value in zip(self.inputs, inputs, strict=True)]
-        results = [np.empty(spec.shape, spec.dtype.numpy) for spec in self.outputs]
+        arrays = [_checked(spec, value, self.max_batch) for spec, value in zip(self.inputs, inputs, strict=True)]
+        batch = self._batch(arrays)
+        results = [np.empty(self._of_batch(spec, batch), spec.dtype.numpy) for spec in self.outputs]
         with self._lock:
-            status = self._library.pcc_run(self._opened(), _pointers(arrays), _pointers(results))
+            if batch is None:
+                status = self._library.pcc_run(self._opened(), _pointers(arrays), _pointers(results))
+            else:
+                status = self._library.pcc_run_batch(self._opened(), batch, _pointers(arrays), _pointers(results))
             if status:
                 raise PccError(f"{self.name}: {self._library.pcc_error(self._context).decode()}")
         return results[0] if len(results) == 1 else tuple(results)
@@ -156,6 +162,20 @@ class Model:
     def __del__(self) -> None:
         if getattr(self, "_context", None):
             self.close()
+
+    def _batch(self, arrays: list[np.ndarray]) -> int | None:
+        """How many images the inputs have; None where there is no choice."""
+        if self.max_batch is None:
+            return None
+        batches = {len(array) for array in arrays}
+        if len(batches) > 1:
+            raise PccError(f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each")
+        return batches.pop()
+
+    def _of_batch(self, spec: TensorSpec, batch: int | None) -> tuple[int, ...]:
+        if batch is None or self.max_batch is None:
+            return spec.shape
+        return (spec.shape[0] // self.max_batch * batch, *spec.shape[1:])
 
     def _opened(self) -> int:
         if not self._context:
@@ -203,13 +223,20 @@ def _declare(library: ctypes.CDLL) -> None:
     library.pcc_create.restype = context
     library.pcc_create.argtypes = (ctypes.POINTER(_Options), ctypes.c_char_p, ctypes.c_size_t)
     library.pcc_run.argtypes = (context, pointers, pointers)
+    if hasattr(library, "pcc_run_batch"):
+        library.pcc_run_batch.argtypes = (context, ctypes.c_int32, pointers, pointers)
     library.pcc_error.argtypes = (context,)
     library.pcc_describe_call.argtypes = (context, ctypes.c_int32, ctypes.POINTER(_Call))
     library.pcc_destroy.argtypes = (context,)
     library.pcc_destroy.restype = None
 
 
-def _checked(spec: TensorSpec, value: Any) -> np.ndarray:
+def _max_batch(library: ctypes.CDLL) -> int | None:
+    """``pcc_max_batch()``, which libraries of earlier packages lack."""
+    return (library.pcc_max_batch() or None) if hasattr(library, "pcc_max_batch") else None
+
+
+def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
     """The value as a contiguous array that fits the port."""
     if not isinstance(value, np.ndarray):
         if not hasattr(value, "__dlpack__"):
@@ -220,8 +247,11 @@ def _checked(spec: TensorSpec, value: Any) -> np.ndarray:
             raise PccError(f"input '{spec.name}' cannot be read by dlpack: {str(error).splitlines()[0]}") from None
     if value.dtype != spec.dtype.numpy:
         raise PccError(f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with .astype('{spec.dtype}')")
-    if value.shape != spec.shape:
+    if max_batch is None and value.shape != spec.shape:
         raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {spec.shape}")
+    if max_batch is not None and (value.shape[1:] != spec.shape[1:] or not value.ndim or not 1 <= len(value) <= max_batch):
+        sizes = ", ".join([f"1 to {max_batch}", *map(str, spec.shape[1:])])
+        raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for ({sizes})")
     return np.ascontiguousarray(value)
 
 

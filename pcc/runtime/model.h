@@ -39,19 +39,29 @@ struct pcc_element {
 struct pcc_port {
   const char *name;
   const struct pcc_element *element;
-  const int64_t *dims;
+  const int64_t *dims; /* of the largest batch */
   int32_t rank;
-  size_t bytes;
-  size_t offset; /* in the arena */
+  size_t bytes;        /* of one image */
+  size_t offset;       /* in the arena */
+  size_t image_bytes;  /* from one image to the next there */
+  int32_t stage;       /* an input is copied before it, an output after it */
 };
 
 struct pcc_step {
   const char *layer;
   const char *kernel;
-  void (*function)(char *arena, const char *weights, char *own, int32_t begin, int32_t end); /* own: the thread's memory */
-  int32_t work; /* items, independent of each other */
+  /* own: the thread's memory; image: the (first) image to compute; images: how many at once, 1 unless `together` */
+  void (*function)(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end);
+  int32_t work;     /* items of an image, independent of each other */
+  int32_t together; /* an item computes up to so many images; 0: items are one image's each */
   int64_t macs;
   int64_t dense_macs;
+};
+
+/* Steps [begin, end): all of them for one image after the other, or each of them for all images at once. */
+struct pcc_stage {
+  int32_t begin, end;
+  int32_t at_once;
 };
 
 struct pcc_model {
@@ -70,6 +80,9 @@ struct pcc_model {
   int32_t output_count;
   const struct pcc_step *steps;
   int32_t step_count;
+  const struct pcc_stage *stages;
+  int32_t stage_count;
+  int32_t max_batch; /* 0: what is called an image above is the one batch that the model was compiled for */
 };
 
 extern const struct pcc_model pcc_model;

@@ -56,7 +56,7 @@ typedef struct pcc_tensor {
   const char *name;
   pcc_dtype dtype;
   int32_t rank;
-  const int64_t *dims; /* outermost first; elements are contiguous */
+  const int64_t *dims; /* outermost first; elements are contiguous; of the largest batch */
   size_t bytes;        /* of the whole tensor */
 } pcc_tensor;
 
@@ -64,8 +64,8 @@ typedef struct pcc_call {
   size_t size;        /* sizeof(pcc_call) */
   const char *layer;  /* several calls may belong to one layer */
   const char *kernel;
-  int64_t macs;       /* multiply-accumulates done */
-  int64_t dense_macs; /* multiply-accumulates of the layer before pruning */
+  int64_t macs;       /* multiply-accumulates done; of one image, where the batch is free */
+  int64_t dense_macs; /* multiply-accumulates of the layer before pruning, likewise */
   double seconds;     /* of the last run of a profiling context; 0 without one */
 } pcc_call;
 
@@ -89,6 +89,13 @@ pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_si
 /* Runs the model on the calling thread and the context's own: inputs[i] and outputs[i] are the tensors described above.
  * Inputs are copied before, outputs after the computation. One call at a time for each context. */
 pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs);
+
+/* The largest batch of a model that was compiled with a maximum (pcc compile --max-batch); 0 for a model that runs the batch it was compiled for. */
+int32_t pcc_max_batch(void);
+
+/* As pcc_run, which runs the largest batch, for the first `batch` images of each tensor, 1 to pcc_max_batch(): the others are not touched, and
+ * need not exist. An image's outputs may be written before the next one's inputs are read, so they must not overlap. */
+pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs);
 
 /* Why the last call on this context failed; "" if it did not. */
 const char *pcc_error(const pcc_context *context);

@@ -1,7 +1,7 @@
 /* pcc-run: runs, times and checks a compiled model where there is nothing but a kernel: a static program.
  *
- *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian elements, one file each, in order
- *     pcc-run bench --threads 4 --warmup 5 --runs 50 [--profile] [--json]
+ *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian elements, one file each, in order; where the batch is free, of any
+ *     pcc-run bench --threads 4 --warmup 5 --runs 50 [--batch 2] [--profile] [--json]
  *     pcc-run selftest DIR                            input_N.bin, output_N.bin and tolerance, as the package's selftest/ has them
  *
  * Exit status: 0, 1 when the self-test fails, 2 for wrong use. */
@@ -31,6 +31,7 @@ struct arguments {
   const char *inputs[MAX_FILES], *outputs[MAX_FILES];
   int32_t input_count, output_count;
   int32_t threads, warmup, runs;
+  int32_t batch; /* of bench; 0: the largest */
   bool profile, json;
 };
 
@@ -57,7 +58,7 @@ static int32_t number(const char *option, const char *text, int32_t least) {
 }
 
 static struct arguments parse(int count, char **words) {
-  static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--profile] [--json] [--library FILE]";
+  static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--batch N] [--profile] [--json] [--library FILE]";
   struct arguments known = {.threads = 1, .warmup = 3, .runs = 20};
   if (count < 2) stop("%s", usage);
   known.command = words[1];
@@ -79,6 +80,8 @@ static struct arguments parse(int count, char **words) {
         known.warmup = number(word, value, 0);
       } else if (!strcmp(word, "--runs")) {
         known.runs = number(word, value, 1);
+      } else if (!strcmp(word, "--batch")) {
+        known.batch = number(word, value, 1);
       } else if (!strcmp(word, "--library")) {
         known.library = value;
       } else if (!strcmp(word, "--input") && known.input_count < MAX_FILES) {
@@ -93,27 +96,44 @@ static struct arguments parse(int count, char **words) {
   return known;
 }
 
-/* The model's tensors in memory. */
+static int32_t largest_batch(void) { return pcc_model.max_batch ? pcc_model.max_batch : 1; }
+
+/* The model's tensors in memory, and of how many images they are. */
 struct tensors {
   void **inputs, **outputs;
+  int32_t batch;
 };
 
 static struct tensors allocate_tensors(void) {
-  const size_t inputs = (size_t)pcc_model.input_count, outputs = (size_t)pcc_model.output_count;
-  struct tensors tensors = {allocate(inputs * sizeof(void *)), allocate(outputs * sizeof(void *))};
-  for (size_t i = 0; i < inputs; i++) tensors.inputs[i] = allocate(pcc_model.inputs[i].bytes);
-  for (size_t i = 0; i < outputs; i++) tensors.outputs[i] = allocate(pcc_model.outputs[i].bytes);
+  const size_t inputs = (size_t)pcc_model.input_count, outputs = (size_t)pcc_model.output_count, batch = (size_t)largest_batch();
+  struct tensors tensors = {allocate(inputs * sizeof(void *)), allocate(outputs * sizeof(void *)), largest_batch()};
+  for (size_t i = 0; i < inputs; i++) tensors.inputs[i] = allocate(pcc_model.inputs[i].bytes * batch);
+  for (size_t i = 0; i < outputs; i++) tensors.outputs[i] = allocate(pcc_model.outputs[i].bytes * batch);
   return tensors;
 }
 
-static void read_file(const char *path, void *data, const struct pcc_port *port) {
-  const size_t bytes = port->bytes;
+/* Reads a tensor that has room for the largest batch. Returns how many images there are. */
+static int32_t read_file(const char *path, void *data, const struct pcc_port *port) {
   FILE *file = fopen(path, "rb");
   if (!file) stop("cannot read %s", path);
-  const size_t got = fread(data, 1, bytes, file);
+  const size_t got = fread(data, 1, port->bytes * (size_t)largest_batch(), file);
   const bool more = fgetc(file) != EOF;
   fclose(file);
-  if (got != bytes || more) stop("%s: %s %zu bytes of %s are expected", path, more ? "too long," : "too short,", bytes, port->element->name);
+  if (more || !got || got % port->bytes) {
+    char images[64] = "";
+    if (pcc_model.max_batch) snprintf(images, sizeof images, " for each of 1 to %d images", pcc_model.max_batch);
+    stop("%s: %s %zu bytes of %s are expected%s", path, more ? "too long," : "too short,", port->bytes, port->element->name, images);
+  }
+  return (int32_t)(got / port->bytes);
+}
+
+/* Reads the inputs, which must be of one batch. path(i) is the file of input i. */
+static void read_inputs(struct tensors *tensors, const char *const *paths) {
+  for (int32_t i = 0; i < pcc_model.input_count; i++) {
+    const int32_t batch = read_file(paths[i], tensors->inputs[i], &pcc_model.inputs[i]);
+    if (i && batch != tensors->batch) stop("%s has %d images, %s has %d", paths[i], batch, paths[0], tensors->batch);
+    tensors->batch = batch;
+  }
 }
 
 static void write_file(const char *path, const void *data, size_t bytes) {
@@ -133,18 +153,22 @@ static pcc_context *create(const struct arguments *arguments) {
 }
 
 static void run(pcc_context *context, const struct tensors *tensors) {
-  if (pcc_run(context, (const void *const *)tensors->inputs, tensors->outputs) != PCC_OK) stop("%s", pcc_error(context));
+  const void *const *inputs = (const void *const *)tensors->inputs;
+  const pcc_status status =
+      pcc_model.max_batch ? pcc_run_batch(context, tensors->batch, inputs, tensors->outputs) : pcc_run(context, inputs, tensors->outputs);
+  if (status != PCC_OK) stop("%s", pcc_error(context));
 }
 
 static int command_run(const struct arguments *arguments) {
   if (arguments->input_count != pcc_model.input_count || arguments->output_count != pcc_model.output_count)
     stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", pcc_model.name, pcc_model.input_count,
          pcc_model.output_count);
-  const struct tensors tensors = allocate_tensors();
-  for (int32_t i = 0; i < pcc_model.input_count; i++) read_file(arguments->inputs[i], tensors.inputs[i], &pcc_model.inputs[i]);
+  struct tensors tensors = allocate_tensors();
+  read_inputs(&tensors, arguments->inputs);
   pcc_context *context = create(arguments);
   run(context, &tensors);
-  for (int32_t i = 0; i < pcc_model.output_count; i++) write_file(arguments->outputs[i], tensors.outputs[i], pcc_model.outputs[i].bytes);
+  for (int32_t i = 0; i < pcc_model.output_count; i++)
+    write_file(arguments->outputs[i], tensors.outputs[i], pcc_model.outputs[i].bytes * (size_t)tensors.batch);
   pcc_destroy(context);
   return 0;
 }
@@ -213,14 +237,18 @@ static void print_table(const struct arguments *arguments, const double *times, 
 }
 
 static int command_bench(const struct arguments *arguments) {
-  const struct tensors tensors = allocate_tensors();
+  struct tensors tensors = allocate_tensors();
+  if (arguments->batch > tensors.batch || (arguments->batch && !pcc_model.max_batch))
+    stop("--batch %d: '%s' was compiled for %s%d", arguments->batch, pcc_model.name, pcc_model.max_batch ? "1 to " : "a batch of its own, not for ",
+         pcc_model.max_batch ? pcc_model.max_batch : arguments->batch);
   for (int32_t i = 0; i < pcc_model.input_count; i++) { /* any values but zeros, whose products some processors do faster */
     const struct pcc_element *element = pcc_model.inputs[i].element;
-    for (size_t k = 0; k < pcc_model.inputs[i].bytes / element->bytes; k++) {
+    for (size_t k = 0; k < pcc_model.inputs[i].bytes / element->bytes * (size_t)tensors.batch; k++) {
       const int32_t value = (int32_t)((k * 2654435761u >> 16) & 255);
       element->set(tensors.inputs[i], k, element->is_integer ? value & 127 : value / 128.0f - 1);
     }
   }
+  if (arguments->batch) tensors.batch = arguments->batch;
   pcc_context *context = create(arguments);
   double *times = allocate((size_t)arguments->runs * sizeof *times);
   double *calls = arguments->profile ? allocate((size_t)pcc_model.step_count * sizeof *calls) : NULL;
@@ -260,9 +288,9 @@ static double read_tolerance(const char *folder) {
 }
 
 /* Largest difference between two tensors, relative to the largest expected value; infinite where only one of them is, or one is NaN. */
-static double relative_error(const void *found_values, const void *expected_values, const struct pcc_port *port) {
+static double relative_error(const void *found_values, const void *expected_values, const struct pcc_port *port, int32_t batch) {
   double worst = 0, scale = 0;
-  for (size_t i = 0; i < port->bytes / port->element->bytes; i++) {
+  for (size_t i = 0; i < port->bytes / port->element->bytes * (size_t)batch; i++) {
     const double found = port->element->get(found_values, i), expected = port->element->get(expected_values, i);
     if (found == expected && isinf(expected)) continue;
     if (!isfinite(found) || !isfinite(expected)) return INFINITY;
@@ -275,17 +303,18 @@ static double relative_error(const void *found_values, const void *expected_valu
 static int command_selftest(const struct arguments *arguments) {
   if (!arguments->folder) stop("selftest needs a folder: the package's selftest/");
   const double tolerance = read_tolerance(arguments->folder);
-  const struct tensors tensors = allocate_tensors();
+  struct tensors tensors = allocate_tensors();
   for (int32_t i = 0; i < pcc_model.input_count; i++)
-    read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &pcc_model.inputs[i]);
+    tensors.batch = read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &pcc_model.inputs[i]);
   pcc_context *context = create(arguments);
   run(context, &tensors);
   double worst = 0;
   for (int32_t i = 0; i < pcc_model.output_count; i++) {
     const struct pcc_port *port = &pcc_model.outputs[i];
-    void *expected = allocate(port->bytes);
-    read_file(file_in(arguments->folder, "output_%d.bin", i), expected, port);
-    const double error = relative_error(tensors.outputs[i], expected, port);
+    void *expected = allocate(port->bytes * (size_t)largest_batch());
+    const int32_t batch = read_file(file_in(arguments->folder, "output_%d.bin", i), expected, port);
+    if (batch != tensors.batch) stop("%s: output %d is of %d images, the inputs are of %d", arguments->folder, i, batch, tensors.batch);
+    const double error = relative_error(tensors.outputs[i], expected, port, batch);
     if (error > worst) worst = error;
     free(expected);
   }

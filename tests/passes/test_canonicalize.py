@@ -289,3 +289,13 @@ def test_batch_norm_is_one_node() -> None:
 def test_an_output_that_is_an_input() -> None:
     graph_module = canonical(Net(lambda m, x: F.dropout(x, training=False)), torch.randn(IMAGE))
     assert operators(graph_module) == []
+
+
+def test_a_constant_matrix_that_is_repeated_is_a_linear_layer() -> None:
+    """PyTorch repeats the matrix where it cannot take the rows of the left side as one matrix; a matrix that is itself repeated rows stays what it is."""
+    x = torch.randn(4, 3, 7)
+    graph_module = canonical(Net(lambda net, x: x.transpose(0, 1) @ net.matrix), x)
+    assert operators(graph_module).count("pcc.linear") == 1
+    assert "pcc.matmul" not in operators(graph_module)
+    canonical(Net(lambda net, x: x.transpose(0, 1) @ net.matrix[:1].expand(7, 5)), x)
+    canonical(Net(lambda net, x: x.transpose(0, 1) @ torch.full((7, 5), 0.5)), x)

@@ -1,5 +1,6 @@
 """The Python loader: numbers, tensors from elsewhere, threads, profile, and wrong use in one line."""
 
+import ctypes
 import shutil
 import threading
 import time
@@ -11,7 +12,7 @@ import torch
 
 from pcc.codegen.interpret import interpret
 from pcc.errors import PccError
-from pcc.runtime.loader import load
+from pcc.runtime.loader import _max_batch, load
 from tests.toy import toy_inputs, toy_package, toy_program
 
 PROGRAM = toy_program()
@@ -140,3 +141,12 @@ def test_damaged_packages(tmp_path: Path) -> None:
     library.unlink()
     with pytest.raises(PccError, match=r"lib/x86_64-linux/libtoy.so is missing"):
         load(copy)
+
+
+def test_libraries_without_batches() -> None:
+    """Those of packages that an earlier pcc wrote do not have the functions; this program itself stands for one."""
+    assert _max_batch(ctypes.CDLL(None)) is None
+    with load(toy_package()) as model:
+        assert model.max_batch is None
+        assert model._library.pcc_run_batch(model._context, 1, None, None) != 0
+        assert "use pcc_run" in model._library.pcc_error(model._context).decode()

@@ -14,10 +14,11 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversio
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
+@pytest.mark.parametrize("batch", [[], ["-DTOY_MAX_BATCH=3"], ["-DTOY_MAX_BATCH=3", "-DTOY_AT_ONCE"]], ids=["fixed", "in turns", "at once"])
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_stress(sanitizer: str, tmp_path: Path) -> None:
+def test_stress(sanitizer: str, batch: list[str], tmp_path: Path) -> None:
     program = tmp_path / "stress"
-    flags = ["-std=c11", "-g", "-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{RUNTIME}", *WARNINGS]
+    flags = ["-std=c11", "-g", "-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{RUNTIME}", *WARNINGS, *batch]
     built = subprocess.run(["gcc", *flags, *SOURCES, "-o", str(program), "-pthread"], capture_output=True, text=True, check=False)
     if "cannot find" in built.stderr:
         pytest.skip(f"not run: gcc has no {sanitizer} sanitizer here")

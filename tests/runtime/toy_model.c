@@ -1,23 +1,35 @@
-/* A model written by hand, as model.c would be: y = 2 x + 1 over 1000 items, then z = y * y, in steps of very different cost. */
+/* A model written by hand, as model.c would be: y = 2 x + 1 over 1000 items, then z = y * y, in steps of very different cost. With TOY_MAX_BATCH for
+ * batches, whose images take turns in one place, or, with TOY_AT_ONCE, go through each step together. */
 #include "model.h"
 
 #include <stddef.h>
 
 enum { ITEMS = 1000, ROUNDS = 20 };
 
+#ifndef TOY_MAX_BATCH
+#define TOY_MAX_BATCH 0
+#endif
+#ifdef TOY_AT_ONCE
+enum { IMAGE_BYTES = 12288, PLACES = TOY_MAX_BATCH };
+#else
+enum { IMAGE_BYTES = 0, PLACES = 1 };
+#endif
+
 static const char no_weights[PCC_READ_SLACK];
 
 const char *pcc_weight_values(void) { return no_weights; }
 
-static void scale(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights, (void)own;
+static void scale(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)own, (void)images;
+  arena += image * IMAGE_BYTES;
   const float *x = (const float *)arena;
   float *y = (float *)(arena + 4096);
   for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + 1;
 }
 
-static void square(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights;
+static void square(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)images;
+  arena += image * IMAGE_BYTES;
   const float *y = (const float *)(arena + 4096);
   float *z = (float *)(arena + 8192);
   volatile float *mirrored = (volatile float *)own; /* no other thread may change it meanwhile */
@@ -27,21 +39,23 @@ static void square(char *arena, const char *weights, char *own, int32_t begin, i
   }
 }
 
-static void copy_back(char *arena, const char *weights, char *own, int32_t begin, int32_t end) {
-  (void)weights, (void)own;
+static void copy_back(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)own, (void)images;
+  arena += image * IMAGE_BYTES;
   const float *z = (const float *)(arena + 8192);
   float *x = (float *)arena;
   for (int32_t i = begin * ITEMS; i < end * ITEMS; i++) x[i] = z[i] / 1e6f;
 }
 
-#define ROUND {"scale", "scale", scale, ITEMS, ITEMS, ITEMS}, {"square", "square", square, ITEMS, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0}
+#define ROUND {"scale", "scale", scale, ITEMS, 0, ITEMS, ITEMS}, {"square", "square", square, ITEMS, 0, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0, 0}
 #define FIVE ROUND, ROUND, ROUND, ROUND, ROUND
 
 static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE};
-static const int64_t dims[] = {10, 100};
+static const struct pcc_stage stages[] = {{0, sizeof steps / sizeof steps[0], PLACES > 1}};
+static const int64_t dims[] = {10 * (TOY_MAX_BATCH ? TOY_MAX_BATCH : 1), 100};
 PCC_ELEMENT(float32, float, PCC_FLOAT32)
-static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0}};
-static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192}};
+static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0, IMAGE_BYTES, 0}};
+static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192, IMAGE_BYTES, 0}};
 
 const struct pcc_model pcc_model = {
     .name = "toy",
@@ -53,7 +67,7 @@ const struct pcc_model pcc_model = {
 #endif
     .library = "libtoy.so",
     .abi = "none",
-    .arena_bytes = 12288,
+    .arena_bytes = 12288 * PLACES,
     .thread_bytes = 64,
     .weight_bytes = sizeof no_weights,
     .inputs = inputs,
@@ -62,4 +76,7 @@ const struct pcc_model pcc_model = {
     .output_count = 1,
     .steps = steps,
     .step_count = sizeof steps / sizeof steps[0],
+    .stages = stages,
+    .stage_count = 1,
+    .max_batch = TOY_MAX_BATCH,
 };

@@ -1,6 +1,6 @@
 """Linear layers: outputs in the lanes of vectors, weights streamed once in the order they are stored, each vector used for all rows of a tile.
 
-With one row the layer is as fast as memory; more rows share what was loaded, four at a time.
+With one row the layer is as fast as memory; more rows share what was loaded, four at a time. One or two rows that are left over are a tile of their own.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.program import ProgramBuilder, Together, View
 from pcc.dtype import FLOAT32, INT32, DType
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 VECTORS: dict[int, dict[int, int]] = {16: {1: 4, 4: 4}, 8: {1: 4, 4: 3}, 4: {1: 8, 4: 4}}
 """Vectors of outputs in a tile, by lanes and rows of the tile."""
+
+FEW_ROWS = (1, 2)
+"""Rows of a last tile that are not filled up to a whole one."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class LinearFamily:
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         batch, depth = layer.x.shape
         outputs = layer.weight.shape[0]
-        rows = 1 if batch == 1 else 4
+        rows = 1 if batch * layer.images == 1 else 4
         vectors = VECTORS[machine.isa.lanes(FLOAT32)][rows]
         tiles = -(-outputs // (vectors * machine.isa.lanes(FLOAT32))) * -(-batch // rows)
         step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
@@ -64,6 +67,7 @@ class LinearFamily:
         kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(FLOAT32), Epilogue(layer.residual is not None, layer.activation))
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
         residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        strides = {"x_row": "x", "y_row": "y", **({} if layer.residual is None else {"r_row": "residual"})}
         b.call(
             kernel,
             {
@@ -81,6 +85,7 @@ class LinearFamily:
             },
             work=blocks * row_tiles,
             macs=batch * weight.size,
+            together=Together(schedule.rows, "batch", "row_tiles", strides) if batch == 1 < layer.images else None,
         )
 
 
@@ -113,30 +118,42 @@ class LinearTile:
         return self.vectors * self.lanes
 
     def body(self, k: "KernelBuilder") -> None:
-        from tvm import tirx
-
-        acc = k.local(self.rows * self.run)
         with k.work() as item:
             block, row_tile = k.divide(item, k["row_tiles"])
-            # Rows past the last one repeat it.
-            rows = [k.let(tirx.min(row_tile * self.rows + r, k["batch"] - 1)) for r in range(self.rows)]
-            first = k.let(block * self.run)
-            self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
-            store_tile(k, self.epilogue, acc, rows, first, self.run)
+            first_row, first = k.let(row_tile * self.rows), k.let(block * self.run)
+            if self.rows == 1:
+                self._tile(k, 1, first_row, first)
+                return
+            left = k.let(k["batch"] - first_row)
+            for rows in FEW_ROWS:
+                with k.when(left == rows):
+                    self._tile(k, rows, first_row, first)
+            with k.when(left > max(FEW_ROWS)):
+                self._tile(k, self.rows, first_row, first)
+
+    def _tile(self, k: "KernelBuilder", tall: int, first_row: "Expr", first: "Expr") -> None:
+        """``tall`` rows of outputs, as many of them as there are."""
+        from tvm import tirx
+
+        acc = k.local(tall * self.run)
+        # Rows past the last one repeat it.
+        rows = [k.let(tirx.min(first_row + r, k["batch"] - 1)) for r in range(tall)]
+        self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
+        store_tile(k, self.epilogue, acc, rows, first, self.run)
 
     def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr") -> None:
         """acc = bias + sum over depth of inputs times weights."""
         lanes = self.lanes
         for v in range(0, self.run, lanes):
             bias = k.let(k.load(k["bias"], first + v, lanes))
-            for r in range(self.rows):
+            for r in range(len(rows)):
                 k.store(acc, r * self.run + v, bias, lanes)
         start = k.let(k.wide(first * k["depth"]))
         with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
             inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
             for v in range(0, self.run, lanes):
                 weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))
-                for r in range(self.rows):
+                for r in range(len(rows)):
                     k.store(acc, r * self.run + v, k.load(acc, r * self.run + v, lanes) + weight * inputs[r], lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:

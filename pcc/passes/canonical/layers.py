@@ -85,10 +85,19 @@ def matmul(node: Node, self: Node, other: Node | None = None, mat2: Node | None 
     right = other or mat2
     assert right is not None
     require_fp32(node)
+    right = _spread_matrix(node, right) or right
     if is_constant(right) and len(shape_of(right)) == 2:
         _become_linear(node, self, make_permute(node, right, (1, 0)), None)
     else:
         _become_matmul(node, self, right)
+
+
+def _spread_matrix(node: Node, x: Node) -> Node | None:
+    """The one constant matrix that is repeated for a batch, as PyTorch does for a left side whose rows it cannot take as one matrix."""
+    source: Any = x.args[0] if x.target is EXPAND and is_constant(x) else None
+    if source is None or prod(shape_of(source)) != prod(shape_of(x)[-2:]) or shape_of(source)[-2:] != shape_of(x)[-2:]:
+        return None
+    return make_reshape(node, source, shape_of(x)[-2:])
 
 
 def _become_matmul(node: Node, a: Node, b: Node) -> None:

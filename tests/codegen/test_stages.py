@@ -1,0 +1,82 @@
+"""A program for any batch on numpy: in turns, at once and mixed, in one arena, it gives what the program of a fixed batch gives."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from pcc.any_batch import import_one_image
+from pcc.codegen import stages
+from pcc.codegen.interpret import interpret
+from pcc.codegen.isa import isa_named
+from pcc.codegen.lower import lower
+from pcc.codegen.plan_memory import PlanMemory, memory_lower_bound
+from pcc.codegen.print_program import print_program
+from pcc.codegen.program import Program
+from pcc.codegen.select_kernels import SelectKernels
+from pcc.frontend.torch_module import import_module
+from pcc.passes.manager import PassManager
+from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
+from tests.nets import Two, settle
+
+
+def selected(graph: GraphModule) -> GraphModule:
+    steps = split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph
+    return PassManager([replace(step, processor="cortex-a76") if isinstance(step, SelectKernels) else step for step in steps])(graph).graph_module
+
+
+def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, 3, 11, 10, generator=generator), torch.randn(batch, 5, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def graph() -> GraphModule:
+    return selected(import_one_image(settle(Two(5)), inputs(1), 6).graph)
+
+
+@pytest.fixture(params=[0, 20_000, 1 << 30], ids=["in turns", "mixed", "at once"])
+def program(request: pytest.FixtureRequest, graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """The planned program; weights count for more, or less, than the activations they really have beside them."""
+    monkeypatch.setattr(stages, "NEAR_BYTES", request.param)
+    return PlanMemory()(lower(graph, "two", isa_named("neon")))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) -> None:
+    given = inputs(batch)
+    with torch.no_grad():
+        expected = settle(Two(5))(*given)
+    found = interpret(program, [value.numpy() for value in given], parts)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * float(theirs.abs().max()))
+
+
+def test_every_call_is_in_one_stage(program: Program) -> None:
+    assert [stage.begin for stage in program.stages] == [0, *(stage.end for stage in program.stages[:-1])]
+    assert program.stages[-1].end == len(program.calls)
+    assert memory_lower_bound(program) <= program.arena_bytes
+    assert program.max_batch == 6
+    assert "for batches of up to 6" in print_program(program)
+
+
+def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large planes have one place for all images, and the linear layers behind them run at once."""
+    one = PlanMemory()(lower(selected(import_module(settle(Two(5)), inputs(1))), "two", isa_named("neon")))
+    monkeypatch.setattr(stages, "NEAR_BYTES", 0)
+    program = PlanMemory()(lower(graph, "two", isa_named("neon")))
+    assert [stage.at_once for stage in program.stages] == [False, True]
+    assert program.calls[program.stages[1].begin].layer == "hidden"
+    assert program.arena_bytes < 2 * one.arena_bytes
+    monkeypatch.setattr(stages, "NEAR_BYTES", 1 << 30)
+    assert PlanMemory()(lower(graph, "two", isa_named("neon"))).arena_bytes > 3 * one.arena_bytes
+
+
+def test_rows_of_images_share_weights(program: Program) -> None:
+    together = [call for call in program.calls if call.together]
+    assert {call.layer for call in together} == {"hidden", "beside", "fc"}
+    assert all(call.items(1) == call.items(4) == call.work and call.items(5) == 2 * call.work for call in together)
