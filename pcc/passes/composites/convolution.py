@@ -152,13 +152,15 @@ def convolution(
     *,
     computed: frozenset[str] = frozenset(),
 ) -> Tensor:
-    """The general form; what is 2-d, of a batch and not transposed is canonical already, with a weight that is known."""
+    """The general form."""
     rank = weight.dim() - 2
-    if rank > 2 or (rank == 2 and not transposed and input.dim() == 4 and not computed & {"weight", "bias"}):
+    if rank > 2:
         return NotImplemented
+    if rank == 2 and not transposed:
+        return conv2d(input, weight, bias, stride, padding, dilation, groups, computed=computed)
     if transposed:
         return (conv_transpose1d if rank == 1 else conv_transpose2d)(input, weight, bias, stride, padding, output_padding, groups, dilation)
-    return (F.conv1d if rank == 1 else F.conv2d)(input, weight, bias, stride, padding, dilation, groups)
+    return F.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
 # ---- pools ----
