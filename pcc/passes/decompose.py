@@ -86,7 +86,7 @@ def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any,
     if "computed" in named:
         written["computed"] = frozenset(name for name, value in written.items() if isinstance(value, Node) and not is_constant(value))
     if "used" in named:
-        written["used"] = frozenset(user.args[1] for user in node.users)
+        written["used"] = frozenset(user.args[1] for user in node.users if user.users)
     whole = False
 
     def compute(*values: Any) -> Any:
