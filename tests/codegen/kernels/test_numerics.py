@@ -205,20 +205,30 @@ def test_every_composed_function_over_the_whole_range(target: Target) -> None:
         check_units(text, x, got, meaning, allowed, 0)
 
 
+def power_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """C's, but for minus infinity to a broken exponent: NaN, as for all negative numbers."""
+    return np.where((x == -np.inf) & (y != np.trunc(y)), np.nan, np.power(x, y))
+
+
+def angle_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of zeros that have no sign."""
+    return np.arctan2(x + 0.0, y + 0.0)
+
+
 def test_two_operands_that_have_special_cases() -> None:
     """Powers and angles of every pair of these."""
     values = np.array([0.0, -0.0, 0.5, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.3, 1e30, 1e-30, -1e30, np.inf, -np.inf, np.nan], np.float32)
     a, b = (part.ravel().copy() for part in np.meshgrid(values, values))
-    for function, meaning in ((lambda x, y: x**y, np.power), (lambda x, y: torch.atan2(x, y), lambda x, y: np.arctan2(x, np.where(y == 0, 0.0, y)))):
+    for function, meaning in ((lambda x, y: x**y, power_of), (lambda x, y: torch.atan2(x, y), angle_of)):
         builder = ProgramBuilder("test", isa_named(X86_TARGETS[0].isa))
         views = tuple(builder.input(name, a.shape) for name in "xy")
         y = builder.tensor("z", a.shape)
-        emit_elementwise(Elementwise("f", views, y, expression_of(lambda x, y, function=function: function(x, y), 2)), builder)
+        emit_elementwise(Elementwise("f", views, y, expression_of(function, 2)), builder)
         builder.output("z", y)
         (got,) = run_native(builder.build(), [a, b], X86_TARGETS[0])
         with np.errstate(all="ignore"):
             wanted = meaning(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
-        np.testing.assert_allclose(got, wanted, rtol=3e-7, err_msg=str(function))
+        np.testing.assert_allclose(got, wanted, rtol=3e-7)
 
 
 def expression_of(layer: Any, inputs: int = 1) -> str:
