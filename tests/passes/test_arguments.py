@@ -99,6 +99,7 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.batch_norm.default: {**NORM, "training": False, "cudnn_enabled": False},
     aten.native_batch_norm.default: {**NORM, "training": False},
     aten._native_batch_norm_legit_no_training.default: NORM,
+    aten._native_batch_norm_legit.no_stats: {"input": IMAGE, "weight": CHANNELS, "bias": CHANNELS, "training": True, "momentum": 0.1, "eps": 1e-5},
     **each({"self": X, "dtype": torch.float32}, aten.to.dtype, aten.to.dtype_layout),
     aten.to.device: {"self": X, "dtype": torch.float32, "device": torch.device("cpu")},
     aten.type_as.default: {"self": X, "other": X},

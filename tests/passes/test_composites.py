@@ -210,7 +210,7 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: (x.argmax(1) % 3).float(),
     lambda x: torch.zeros(2, 40, 700, 900)[:, :1, 3:10, :9] + x,
     lambda x: F.conv2d(x, x[:, :, :3, :2].flip(0) * 2, padding=(1, 0), stride=(2, 1), dilation=(1, 2)),
-    lambda x: F.conv2d(x, x[:, :2, :3, :4].reshape(8, 1, 3, 4)[:4], x[0, :, 0, 0], padding="same", groups=4),
+    lambda x: F.conv2d(x, x[:, :2, :3, :4].reshape(4, 1, 3, 4), x[0, :, 0, 0], padding="same", groups=4),
     lambda x: F.conv2d(x.flatten(0, 1)[None], x[:, :, 2:5, 3:6].flatten(0, 1)[:, None], groups=8),
     lambda x: F.conv2d(x, torch.ones(4, 4, 1, 1), x[0, :, 0, 0]),
     lambda x: F.conv2d(x, x[:, :, :1, :1]),

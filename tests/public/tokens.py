@@ -79,7 +79,7 @@ def detr() -> Made:
             found = []
             for axis in (1, 2):
                 counted = mask.cumsum(axis, dtype=torch.float32)
-                counted = counted / (counted[:, -1:] if axis == 1 else counted[:, :, -1:]) * 6.28
+                counted = counted / ((counted[:, -1:] if axis == 1 else counted[:, :, -1:]) + 1e-6) * 6.28
                 turned = counted[..., None] / 20 ** (2 * (torch.arange(6) // 2) / 6)
                 found.append(torch.stack((turned[..., 0::2].sin(), turned[..., 1::2].cos()), 4).flatten(3))
             return torch.cat(found, 3)

@@ -152,10 +152,8 @@ def index_put(self: Tensor, indices: Sequence[Tensor | None], values: Tensor, ac
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool:
         if values.numel() != 1:
             raise CannotCompile("assignment of several values by truth values: where each goes depends on them")
-        mask, values = indices[0], self + values if accumulate else values
-        if accumulate:
-            return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), values, self)
-        return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), values.reshape(()), self)
+        mask, value = indices[0], values.reshape(())
+        return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), self + value if accumulate else value, self)
     if any(i is not None and i.dtype == torch.bool for i in indices):
         raise CannotCompile("assignment by truth values and places together")
     places = torch.arange(self.numel()).reshape(self.shape)
@@ -172,7 +170,6 @@ def scatter_value(self: Tensor, dim: int, index: Tensor, value: float) -> Tensor
 
 
 _REDUCTIONS = {"sum": "sum", "add": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
-_NEUTRAL = {"sum": 0.0, "prod": 1.0, "max": -torch.inf, "min": torch.inf}
 
 
 def scatter_reduce(self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool = True) -> Tensor:
@@ -182,7 +179,9 @@ def scatter_reduce(self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: s
         total = _scattered(start, dim, index, src, "sum")
         return total / _scattered(torch.full(self.shape, float(include_self)), dim, index, torch.ones(index.shape), "sum").clamp_min(1.0)
     mode = _REDUCTIONS[reduce]
-    return _scattered(self if include_self else scatter_value(self, dim, index, _NEUTRAL[mode]), dim, index, src, mode)
+    if not include_self:  # a sum starts from 0, a product from 1, an extreme from any of the values
+        self = scatter_value(self, dim, index, float(mode == "prod")) if mode in ("sum", "prod") else scatter(self, dim, index, src)
+    return _scattered(self, dim, index, src, mode)
 
 
 def index_add(self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float = 1) -> Tensor:

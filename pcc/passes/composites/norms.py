@@ -94,6 +94,15 @@ def batch_norm(
     return _affine((input - mean) * torch.rsqrt(var + eps), weight, bias)
 
 
+def batch_norm_of_batch(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, training: bool, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    dims = [0, *range(2, input.dim())]
+    mean = input.mean(dims)
+    scale = torch.rsqrt((input - mean.reshape(-1, *(1,) * (input.dim() - 2))).square().mean(dims) + eps)
+    return batch_norm(input, weight, bias, None, None, training, momentum, eps), mean, scale
+
+
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -178,6 +187,7 @@ COMPOSITES = {
     _aten.native_group_norm.default: native_group_norm,
     _aten.instance_norm.default: instance_norm,
     _aten.batch_norm.default: batch_norm,
+    _aten._native_batch_norm_legit.no_stats: batch_norm_of_batch,
     **{getattr(packet, name): function for packet, result in _STATISTICS.items() for name, function in _of_variance(result).items()},
     _aten.linalg_vector_norm.default: vector_norm,
 }

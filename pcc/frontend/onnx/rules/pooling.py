@@ -57,6 +57,8 @@ def _with_places(emit: Emitter, x: Value, kernel: list[int], stride: list[int], 
     image = emit.call(_aten.unsqueeze.default, x, 2) if row else x
     settings = [[neutral, *values] if row else values for values, neutral in ((kernel, 1), (stride, 1), (pads, 0), (dilation, 1))]
     values, places = emit.call(_aten.max_pool2d_with_indices.default, image, *settings, ceil_mode)
+    if prod(shape(x)) > 1 << 24:
+        raise Refused(f"places among {prod(shape(x))} elements: fp32 numbers them up to {1 << 24}")
     planes = shape(image)[0] * shape(image)[1]
     first = (torch.arange(planes) * prod(shape(image)[2:])).reshape(*shape(image)[:2], 1, 1)
     places = emit.call(_aten.add.Tensor, places, first)
