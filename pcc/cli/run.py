@@ -109,7 +109,7 @@ def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -
 
     content = read_limited(path, "input", MOST_BYTES)
     start, stored, fortran, dtype = _header(path, content)
-    if dtype.kind not in "fiu":
+    if dtype.kind not in "fiub":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
     if stored != port.shape and (max_batch is None or stored[1:] != port.shape[1:] or not stored or not 1 <= stored[0] <= max_batch):
         sizes = str(port.shape) if max_batch is None else f"({', '.join([f'1 to {max_batch}', *map(str, port.shape[1:])])})"

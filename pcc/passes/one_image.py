@@ -283,7 +283,7 @@ def _pad(split: _Split, node: Node, given: dict[str, Any]) -> Images:
 
 
 _RULES: dict[Any, Rule] = {
-    **dict.fromkeys((ops.CONV2D, ops.PACKED_CONV2D, ops.LINEAR, ops.BATCH_NORM), _rows),
+    **dict.fromkeys((ops.CONV2D, ops.LINEAR, ops.BATCH_NORM), _rows),
     ops.POOL2D: _planes,
     ops.RESIZE2D: _planes,
     ops.ELEMENTWISE: _elementwise,
