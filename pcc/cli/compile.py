@@ -57,7 +57,7 @@ def command(
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
-    if max_batch and (fixed := next((shape for _, shape in input_shapes if shape[0] not in (1, max_batch)), None)):
+    if max_batch and (fixed := next((each.shape for each in input_shapes if each.shape[0] not in (1, max_batch)), None)):
         raise PccError(f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 for it")
     pipeline = checked_pipeline(pipeline, prune, print_ir_after)
 
