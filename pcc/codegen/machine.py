@@ -60,6 +60,8 @@ class Machine:
     """Where the costs come from."""
     loads_ahead: int = 0
     """Registers that loads need which start long before their use: on cores that execute in order."""
+    load_pair_reach: int = 0
+    """Bytes behind an address in which one instruction loads two vectors that follow each other; 0 on cores where that is no faster than two."""
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
 
@@ -80,6 +82,7 @@ _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.
 _COUNTED = "instructions executed under QEMU (tools/calibrate.py --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 
+_LDP_REACH = 1024
 _ONE_LOAD_AT_A_TIME = ("+slow-paired-128",)
 """A pair of vectors takes as long as two loads, and no multiply-adds go on beside it: llvm-mca's 1.8 cycles for each became 0.9."""
 
@@ -111,9 +114,16 @@ MACHINES: dict[str, Machine] = {
             loads_ahead=4,
             llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
-        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED),
+        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
         Machine(
-            "cortex-x1", isa_named("neon"), 64 * _KIB, 1024 * _KIB, 16, replace(_NEON, fma=0.6), f"{_COUNTED}; multiply-adds weigh less, there are four units"
+            "cortex-x1",
+            isa_named("neon"),
+            64 * _KIB,
+            1024 * _KIB,
+            16,
+            replace(_NEON, fma=0.6),
+            f"{_COUNTED}; multiply-adds weigh less, there are four units",
+            load_pair_reach=_LDP_REACH,
         ),
     )
 }
