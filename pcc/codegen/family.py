@@ -24,6 +24,7 @@ OWN: dict[str, str] = {
     "conv-dense-interleaved": "conv_interleaved:DENSE_FAMILY",
     "conv-dense-interleaved-pool": "conv_interleaved:DENSE_POOLED_FAMILY",
     "conv-depthwise": "conv_depthwise:FAMILY",
+    "conv-depthwise-direct": "conv_depthwise_direct:FAMILY",
     "conv-sparse-scatter": "conv_sparse_scatter:FAMILY",
     "conv-sparse-gather": "conv_sparse_gather:FAMILY",
     "conv-sparse-pointwise": "conv_sparse_pointwise:FAMILY",
