@@ -2,14 +2,13 @@
 
 A family counts what a schedule executes (`Work`); a processor's profile (`Machine`) says what each kind costs. So a new family needs no new numbers for
 every processor, and a new processor is one row. Sums of parts are a simple model: what overlaps in the machine is in the coefficients, which
-`tools/calibrate.py` fits to measured layers.
+`pcc tune --calibrate` fits to measured layers (`pcc.tune`); what it finds for a user's processor is a file (`pcc.codegen.machine_profile`).
 """
 
 from dataclasses import dataclass, replace
 
 from pcc.codegen.isa import Isa, isa_named
 from pcc.codegen.program import View
-from pcc.errors import PccError
 from pcc.target import Target
 
 
@@ -60,6 +59,8 @@ class Machine:
     """Where the costs come from."""
     loads_ahead: int = 0
     """Registers that loads need which start long before their use: on cores that execute in order."""
+    multiply_add_weight: float = 1.0
+    """What a vector multiply-add counts beside other instructions, where costs are counted: more on cores with one unit for it, less on those with four."""
 
     def beyond(self, *tensors: View | None) -> Work:
         """Each tensor read, or written, once."""
@@ -124,12 +125,5 @@ _OF_CPU = {
 
 
 def machine_of(target: Target) -> Machine:
-    """The profile of a target's processor."""
-    return machine_named(_OF_CPU[target.cpu])
-
-
-def machine_named(name: str) -> Machine:
-    """The profile of that name; `PccError` where there is none."""
-    if name not in MACHINES:
-        raise PccError(f"unknown processor profile '{name}': choose one of {', '.join(MACHINES)}")
-    return MACHINES[name]
+    """pcc's own profile for a target's processor."""
+    return MACHINES[_OF_CPU[target.cpu]]

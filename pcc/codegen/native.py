@@ -3,7 +3,8 @@
 import ctypes
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,15 +19,20 @@ from pcc.target import Target
 class NativeKernels:
     """Kernels linked into one shared library and loaded. Needs a target this computer can execute."""
 
-    def __init__(self, kernels: Sequence[Kernel], target: Target) -> None:
-        objects = [str(compiled.object) for compiled in compile_kernels(kernels, target)]
+    def __init__(self, kernels: Sequence[Kernel], target: Target, workers: int = 1) -> None:
+        objects = [str(compiled.object) for compiled in compile_kernels(kernels, target, workers)]
         with temporary_folder() as folder:
             library = folder / "kernels.so"
-            subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-m", "elf_x86_64", "-shared", "-o", str(library), *objects], check=True)
+            emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[target.arch]
+            subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-m", emulation, "-shared", "-o", str(library), *objects], check=True)
             self._library = ctypes.CDLL(str(library))
 
     def call(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> None:
         """Calls the kernel on ``[begin, end)``; arrays are passed by address, starting at their first element."""
+        self.bound(kernel, arguments, begin, end)()
+
+    def bound(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> Callable[[], object]:
+        """A function that makes this call and takes next to no time besides. The arrays must live as long as it is used."""
         values = []
         for param in kernel.params:
             value = arguments[param.name]
@@ -34,7 +40,7 @@ class NativeKernels:
                 values.append(ctypes.c_void_p(value.ctypes.data))
             else:
                 values.append(np.ctypeslib.as_ctypes_type(param.dtype.numpy)(value))
-        getattr(self._library, kernel.name)(*values, ctypes.c_int32(begin), ctypes.c_int32(end))
+        return partial(getattr(self._library, kernel.name), *values, ctypes.c_int32(begin), ctypes.c_int32(end))
 
 
 def run_native(program: Program, inputs: Sequence[np.ndarray], target: Target, parts: int = 1) -> list[np.ndarray]:

@@ -54,7 +54,7 @@ class CompiledKernel:
 
 
 @cache
-def _generation() -> str:
+def generation() -> str:
     """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken from the cache."""
     digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
     package = Path(__file__).parents[1]
@@ -63,9 +63,9 @@ def _generation() -> str:
     return digest.hexdigest()[:16]
 
 
-def _use_generation() -> None:
+def _usegeneration() -> None:
     """Marks this generation as used; a new one takes the place of those that nothing has used for a month."""
-    folder = cache_root() / "kernels" / _generation()
+    folder = cache_root() / "kernels" / generation()
     is_new = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
@@ -79,7 +79,7 @@ def _use_generation() -> None:
 def _entry(kernel: Kernel, target: Target) -> CompiledKernel:
     """A kernel where the cache keeps it for a target; ``from_cache`` says whether it is there."""
     key = hashlib.sha256(f"{target}|{kernel!r}".encode()).hexdigest()[:32]
-    folder = cache_root() / "kernels" / _generation() / key
+    folder = cache_root() / "kernels" / generation() / key
     texts = {text: folder / f"kernel.{text}" for text in TEXTS}
     return CompiledKernel(kernel.name, folder / "kernel.o", texts, from_cache=_is_intact(folder))
 
@@ -127,7 +127,7 @@ def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
     with writing_cache():
-        _use_generation()
+        _usegeneration()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

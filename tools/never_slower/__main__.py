@@ -10,10 +10,12 @@ from functools import partial
 from pcc.codegen.machine import machine_of
 from pcc.codegen.program import ProgramBuilder
 from pcc.target import Target, target_named
+from pcc.tune.layer_runner import layer_runners
+from pcc.tune.layers import Case
+from pcc.tune.measure import count_program
 from tools.bench_peers.machine import this_machine
 from tools.bench_peers.ratios import Ratio, paired_ratio
-from tools.count_arm64.forms import LANES, MACHINE, TARGET, Case, count
-from tools.layer_runner import layer_runner
+from tools.count_arm64.forms import MACHINE, TARGET
 from tools.never_slower.points import DENSITIES, Chosen, choices, zoo_cases
 from tools.never_slower.result import Point, Sweep
 from tools.performance import SWEEPS, write_page
@@ -34,7 +36,7 @@ def timed_points(target: Target, cases: list[Case]) -> Iterator[Point]:
             dense, chosen = choices(case, density, machine)
             ratio = Ratio(median=1, low=1, high=1, pairs=0)
             if chosen.family.name != dense.family.name:
-                run_dense, run_chosen = (layer_runner(partial(kernel.emit, case=case, name="conv"), target) for kernel in (dense, chosen))
+                run_dense, run_chosen = layer_runners([partial(kernel.emit, case=case, name="conv") for kernel in (dense, chosen)], target)
                 ratio = _compare(run_dense, run_chosen, PAIRS)
                 if ratio.median < 1:
                     ratio = _compare(run_dense, run_chosen, PAIRS_IN_DOUBT)
@@ -44,7 +46,7 @@ def timed_points(target: Target, cases: list[Case]) -> Iterator[Point]:
 def counted_points(cases: list[Case]) -> Iterator[Point]:
     """Instructions under emulation; one program for all densities of a layer."""
     for case in cases:
-        if case.multiplies * LANES > MOST_EMULATED_MACS:
+        if case.macs > MOST_EMULATED_MACS:
             continue
         b, chosen = ProgramBuilder("sweep", MACHINE.isa), []
         for place, density in enumerate(DENSITIES):
@@ -54,7 +56,7 @@ def counted_points(cases: list[Case]) -> Iterator[Point]:
             if best.family.name != dense.family.name:
                 best.emit(b, case, f"chosen{place}")
             chosen.append(best)
-        counted = count(b.build())
+        counted = count_program(b.build(), TARGET)
         for place, density in enumerate(DENSITIES):
             name = f"chosen{place}"
             gain = counted["dense"].total / counted[name].total if name in counted else 1.0

@@ -12,13 +12,11 @@ from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine
 from pcc.codegen.program import ProgramBuilder
 from pcc.models import create, entry, names
-from pcc.sparsity import fkw, pattern
-from tools.count_arm64.forms import Case, dense_weight, sparse_weight
+from pcc.sparsity import fkw
+from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
 """Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole kernels are cut above."""
-
-PATTERNS = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3), np.float32)], 8)
 
 
 @dataclass(frozen=True)

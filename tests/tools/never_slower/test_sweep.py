@@ -9,7 +9,7 @@ import pytest
 
 from pcc.codegen.machine import MACHINES
 from pcc.sparsity import fkw
-from tools.count_arm64.forms import Case
+from pcc.tune.layers import Case
 from tools.never_slower.page import sweep_section
 from tools.never_slower.points import choices, zoo_cases
 from tools.never_slower.result import Point, Sweep, load_sweeps
