@@ -63,7 +63,7 @@ def generation() -> str:
     return digest.hexdigest()[:16]
 
 
-def _usegeneration() -> None:
+def _use_generation() -> None:
     """Marks this generation as used; a new one takes the place of those that nothing has used for a month."""
     folder = cache_root() / "kernels" / generation()
     is_new = not folder.is_dir()
@@ -127,7 +127,7 @@ def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
     with writing_cache():
-        _usegeneration()
+        _use_generation()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
