@@ -15,7 +15,7 @@ NETWORK_FILES = Path("out/bench_peers/networks")
 """Networks' files, which both tools use."""
 RESULTS = Path("out/bench_peers/results")
 COUNTS = Path("out/count_arm64")
-SWEEPS = Path("out/never_slower")
+SWEEPS = Path("docs/results/never_slower")
 CHARTS = Path("docs/charts")
 
 

@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from pcc.cache import cache_root, writing_cache
+from pcc.codegen.isa import isa_named
 from pcc.codegen.machine import Machine
+from pcc.codegen.native import NativeKernels
 from pcc.codegen.objects import compile_kernels, generation
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.deploy.counting_qemu import Counted, count_package
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
 from pcc.target import Target
-from pcc.tune.layer_runner import LayerRunner, layer_runners
+from pcc.tune.program_runner import ProgramRunner, program_runner
 from pcc.tune.trials import Trial
 
 Progress = Callable[[str], None]
@@ -77,7 +78,10 @@ def time_trials(trials: Sequence[Trial], target: Target, measurements: Measureme
     if not missing:
         return
     progress(f"compiling {len(missing)} schedules")
-    runs = layer_runners([partial(trial.emit, name="conv") for trial in missing], target, workers)
+    programs = [trial.program(isa_named(target.isa)) for trial in missing]
+    kernels = {kernel.name: kernel for program in programs for kernel in program.kernels}
+    native = NativeKernels(list(kernels.values()), target, workers)
+    runs = [program_runner(program, native) for program in programs]
     with _pinned():
         for number in range(1 + min(len(measurements.taken.get(trial.key, ())) for trial in missing), ROUNDS + 1):
             progress(f"timing {len(missing)} schedules, round {number} of {ROUNDS}")
@@ -87,7 +91,7 @@ def time_trials(trials: Sequence[Trial], target: Target, measurements: Measureme
             measurements.save()
 
 
-def _time(run: LayerRunner) -> float:
+def _time(run: ProgramRunner) -> float:
     """Seconds of one run, with the caches as a run before left them."""
     run()
     runs, start = 0, time.perf_counter()

@@ -6,9 +6,10 @@ from dataclasses import astuple, dataclass, field, fields
 import numpy as np
 
 from pcc.codegen.family import Candidate, families
+from pcc.codegen.isa import Isa
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import Program, ProgramBuilder
 from pcc.tune.layers import Pruned
 
 MOST_SCHEDULES = 4
@@ -31,12 +32,16 @@ class Trial:
         """What it is, with every detail of the schedule."""
         return f"{self.layer}: {self.family}, {self.candidate.schedule!r}"
 
-    def emit(self, b: ProgramBuilder, name: str) -> Conv2d:
+    def emit(self, b: ProgramBuilder, name: str) -> None:
         """Records the layer, with an input and an output of its own."""
         family = families()[self.family]
-        layer = self.layer.case.layer(b, name, self.layer.weight(family.format))
-        family.emit(layer, self.candidate.schedule, b)
-        return layer
+        family.emit(self.layer.case.layer(b, name, self.layer.weight(family.format)), self.candidate.schedule, b)
+
+    def program(self, isa: Isa) -> Program:
+        """The layer by itself."""
+        b = ProgramBuilder("trial", isa)
+        self.emit(b, "conv")
+        return b.build()
 
 
 @dataclass(frozen=True)

@@ -139,15 +139,23 @@ _NETWORKS = (
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
 """By name, in the order of the table."""
 
-_VGG16_LAYERS = ((64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56), (256, 256, 56), (256, 512, 28), (512, 512, 28), (512, 512, 14))
+_VGG16_LAYERS = (
+    *((64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)),
+    *((256, 256, 56),) * 2,
+    (256, 512, 28),
+    *((512, 512, 28),) * 2,
+    *((512, 512, 14),) * 3,
+)
 _STAGES = tuple((64 << stage, 56 >> stage) for stage in range(4))
+_BLOCKS = (3, 4, 6, 3)
+"""Of ResNet-50's stages, whose stride is on a 1x1 as in the paper."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(NETWORKS),
     "vgg16-3x3": tuple(f"conv:{inputs},{outputs},3,{size}@3.6" for inputs, outputs, size in _VGG16_LAYERS),
-    "resnet50-3x3": tuple(f"conv:{width},{width},3,{size}@3.6" for width, size in _STAGES),
+    "resnet50-3x3": tuple(f"conv:{width},{width},3,{size}@3.6" for (width, size), blocks in zip(_STAGES, _BLOCKS, strict=True) for _ in range(blocks)),
     "resnet50-1x1": tuple(f"conv:{a},{b},1,{size}@3.6" for width, size in _STAGES for a, b in ((width, 4 * width), (4 * width, width))),
 }
-"""Names for several: every network, and the different layers of one kind that a pruned network has (VGG-16 without its first)."""
+"""Names for several: every network, and the layers of one kind that a pruned network has (VGG-16 without its first), 3x3 ones as often as it has them."""
 
 LAYER = re.compile(r"(conv:\d+,\d+,\d+,\d+(?:,\d+)?)(?:@(\d+(?:\.\d+)?))?")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
-from tools.bench_peers.networks import NETWORKS
+from tools.bench_peers.networks import GROUPS, NETWORKS
 from tools.count_arm64.mca import CORES, Loop
 from tools.count_arm64.result import CountResult, Executed
 from tools.table import table
@@ -31,15 +31,22 @@ def arm64_section(results: Sequence[CountResult]) -> str:
 
 
 def overview(results: Sequence[CountResult]) -> str:
-    """Millions of instructions of each engine on each network."""
+    """Millions of instructions of each engine on each network, and on the layers of a group together."""
     titles = list(dict.fromkeys(engine.title for result in results for engine in result.engines))
-    rows = []
-    for result in results:
-        totals = {engine.title: engine.executed.total for engine in result.engines}
-        rows.append(
-            [result.network, f"{result.dense_macs / result.kept_macs:.1f}x", *(_millions(totals[title]) if title in totals else "" for title in titles)]
-        )
+    rows = [_overview_row(result.network, [result], titles) for result in results]
+    by_name = {result.network: result for result in results}
+    for name, layers in GROUPS.items():
+        if set(layers) <= set(by_name) and not set(layers) <= set(NETWORKS):
+            rows.append(_overview_row(f"{name}, {len(layers)} layers", [by_name[layer] for layer in layers], titles))
     return table(["network", "fewer MACs", *titles], rows)
+
+
+def _overview_row(name: str, results: Sequence[CountResult], titles: Sequence[str]) -> list[str]:
+    """The sums over networks, of the engines that ran them all."""
+    totals = [{engine.title: engine.executed.total for engine in result.engines} for result in results]
+    fewer = sum(result.dense_macs for result in results) / sum(result.kept_macs for result in results)
+    sums = [_millions(sum(total[title] for total in totals)) if all(title in total for total in totals) else "" for title in titles]
+    return [name, f"{fewer:.1f}x", *sums]
 
 
 def section(result: CountResult) -> str:

@@ -34,7 +34,7 @@ def _summary(sweep: Sweep) -> str:
         for density in sorted({point.density for point in sweep.points}):
             points = [point for point in sweep.points if (point.kernel, point.density) == (kernel, density)]
             if points:
-                gains = [point.gain for point in points]
+                gains = [point.gain.median for point in points]
                 sparse = sum(point.family != "conv-dense" for point in points)
                 mean, lowest, highest = geometric_mean(gains), min(gains), max(gains)
                 rows.append([f"{kernel}x{kernel}", f"{density:.0%}", f"{sparse} of {len(points)}", f"{mean:.2f}", f"{lowest:.2f}", f"{highest:.2f}"])
@@ -46,7 +46,7 @@ def _verdict(sweep: Sweep) -> str:
     if not slower:
         return f"No chosen kernel of {len(sweep.points)} is slower than the dense one by more than {NOISE - 1:.0%}."
     lines = [f"{len(slower)} of {len(sweep.points)} chosen kernels are slower than the dense one by more than {NOISE - 1:.0%}:", ""]
-    rows = [[point.layer, f"{point.density:.0%}", point.family, f"{point.gain:.2f}"] for point in sorted(slower, key=lambda point: point.gain)]
+    rows = [[point.layer, f"{point.density:.0%}", point.family, f"{point.gain.median:.2f}"] for point in sorted(slower, key=lambda point: point.gain.median)]
     return "\n".join([*lines, table(["layer", "kept", "family", "gain"], rows)])
 
 
@@ -62,7 +62,7 @@ def draw(sweep: Sweep, path: Path) -> None:
     colours = {3: "#0b62a4", 1: "#c2571a"}
     for layer in dict.fromkeys(point.layer for point in sweep.points):
         points: list[Point] = sorted((point for point in sweep.points if point.layer == layer), key=lambda point: point.density)
-        densities, gains = [100 * point.density for point in points], [point.gain for point in points]
+        densities, gains = [100 * point.density for point in points], [point.gain.median for point in points]
         axes.plot(densities, gains, color=colours.get(points[0].kernel, "#666666"), alpha=0.45, linewidth=1)
     for kernel, colour in colours.items():
         axes.plot([], [], color=colour, label=f"{kernel}x{kernel}")

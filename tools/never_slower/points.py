@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from pcc.codegen.family import Candidate, KernelFamily, cheapest, families
+from pcc.codegen.isa import Isa
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import Program, ProgramBuilder
 from pcc.models import create, entry, names
 from pcc.sparsity import fkw
 from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
@@ -27,18 +28,19 @@ class Chosen:
     candidate: Candidate
     weight: np.ndarray | fkw.FKW
 
-    def emit(self, b: ProgramBuilder, case: Case, name: str) -> Conv2d:
-        """Records the layer, with an input and an output of its own."""
-        layer = case.layer(b, name, self.weight)
-        self.family.emit(layer, self.candidate.schedule, b)
-        return layer
+    def program(self, case: Case, name: str, isa: Isa) -> Program:
+        """The layer of that name as a program of its own."""
+        b = ProgramBuilder(name, isa)
+        self.family.emit(case.layer(b, name, self.weight), self.candidate.schedule, b)
+        return b.build()
 
 
 def zoo_cases() -> list[Case]:
     """The different convolutions of the zoo that pruning cuts: square, padded to keep the size, not depthwise, not the first of a network."""
     found: dict[Case, None] = {}
     for name in names():
-        module = create(name, weights=None).eval()
+        with torch.device("meta"):  # sizes are all that matters
+            module = create(name, weights=None).eval()
         convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
         for layer, size in _input_sizes(module, convolutions, entry(name).input_shape):
             kernel, stride = layer.kernel_size, layer.stride
@@ -54,7 +56,7 @@ def _input_sizes(module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[in
     sizes: dict[nn.Conv2d, tuple[int, int]] = {}
     hooks = [layer.register_forward_hook(lambda part, inputs, _: sizes.update({part: tuple(inputs[0].shape[2:])})) for layer in layers]
     with torch.inference_mode():
-        module(torch.zeros(shape))
+        module(torch.zeros(shape, device="meta"))
     for hook in hooks:
         hook.remove()
     return iter(sizes.items())

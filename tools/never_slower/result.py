@@ -4,8 +4,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from tools.bench_peers.ratios import Ratio
+
 NOISE = 1.03
 """How many times longer a kernel may seem to take that takes as long."""
+
+TIME, INSTRUCTIONS = "time", "instructions"
 
 
 class Point(BaseModel):
@@ -16,15 +20,18 @@ class Point(BaseModel):
     density: float
     family: str
     """Of the chosen kernel."""
-    gain: float
-    low: float
-    high: float
-    """The ends of an interval for it; equal to it where instructions were counted."""
+    schedule: str
+    modelled: float
+    """The gain that the cost model sees."""
+    gain: Ratio
+    """Of no width where instructions were counted."""
+    digest: str
+    """Of the machine code and the data of both kernels."""
 
     @property
     def is_slower(self) -> bool:
         """Whether the chosen kernel takes longer than the dense one, by more than noise."""
-        return self.gain < 1 / NOISE and self.high < 1
+        return self.gain.median < 1 / NOISE and self.gain.high < 1
 
 
 class Sweep(BaseModel):
@@ -32,15 +39,20 @@ class Sweep(BaseModel):
 
     processor: str
     measure: str
-    """``time`` or ``instructions``."""
+    """`TIME` or `INSTRUCTIONS`."""
     command: str
-    points: list[Point]
+    points: list[Point] = []
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.measure}.json").write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        (folder / f"{self.measure}.json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def load_sweeps(folder: Path) -> list[Sweep]:
     """The sweeps that lie there: times first."""
     return [Sweep.model_validate_json(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), reverse=True)]
+
+
+def load_points(folder: Path, measure: str) -> list[Point]:
+    """What was measured before."""
+    return [point for sweep in load_sweeps(folder) if sweep.measure == measure for point in sweep.points]

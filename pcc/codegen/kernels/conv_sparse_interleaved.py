@@ -61,11 +61,11 @@ class InterleavedFamily:
         fkw = sparse_tile.fkw_of(layer)
         if prod(layer.geometry.kernel) == 1:
             return "the taps of a 1x1 window share nothing"
-        found = []
+        found, counts = [], _kernels_of_patterns(fkw)
         for schedule in _schedules(layer, fkw, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
             if layout.is_possible:
-                found += _priced(layer, fkw, schedule, layout, machine)
+                found += _priced(layer, fkw, counts, schedule, layout, machine)
         return found or "no tiling in blocks fits the plane and the registers"
 
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
@@ -177,13 +177,13 @@ def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int
     return len(users_of_lines(pattern, rows, columns, stride))
 
 
-def _priced(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    """The schedule with its input copied whole, and, where threads would not copy much again, by strips."""
+def _priced(layer: Conv2d, fkw: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
+    """The schedule with its input copied whole, and, where threads would not copy much again, by strips; ``counts`` are kernels of each pattern."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
         strips = layer.x.shape[0] * count
-        tiles += _strip_work(layer, fkw, schedule, layout, rows, machine) * strips
+        tiles += _strip_work(layer, fkw, counts, schedule, layout, rows, machine) * strips
         lines = layer.x.shape[1] * line_extent(rows, layer.geometry, 0) * layout.pitch
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
@@ -193,10 +193,10 @@ def _priced(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layo
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
 
 
-def _strip_work(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
+def _strip_work(layer: Conv2d, fkw: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
     """What the tiles of a strip execute."""
     lanes, taps, groups = machine.isa.lanes(FLOAT32), fkw.patterns.shape[1], fkw.shape[0] // fkw.group
-    patterns, counts = _patterns(fkw, layer.geometry), _kernels_of_patterns(fkw)
+    patterns = _patterns(fkw, layer.geometry)
     weights = taps * fkw.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
     sums = rows * schedule.columns * fkw.group
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
@@ -205,7 +205,7 @@ def _strip_work(layer: Conv2d, fkw: FKW, schedule: InterleavedSchedule, layout: 
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
     pieces = rows * len(runs_of(schedule.columns)) * lanes * fkw.group
     tile = Work(lines=sums, stores=pieces, scalars=pieces + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
-    for pattern, kernels in zip(patterns, counts, strict=True):
-        lines = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
-        tile += Work(fma=taps * max(sums, machine.fma_in_flight), loads=lines, far=distance * lines, scalars=weights + 1, branches=1) * kernels
+    lines = sum(_distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride) * kernels for pattern, kernels in zip(patterns, counts, strict=True))
+    multiplies, kernels = taps * max(sums, machine.fma_in_flight), sum(counts)
+    tile += Work(loads=lines, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * kernels
     return tile * (schedule.blocks.columns // schedule.columns)

@@ -147,6 +147,11 @@ class RowCopy:
     def _copy(self, k: "KernelBuilder", starts: list["Buffer"], target: "Buffer", row_mask: "Expr | None") -> None:
         for first in range(0, self.pitch, QUARTER):
             quarters = [k.load(start, first, QUARTER) for start in starts]
+            if row_mask is None and self.lanes == QUARTER and first >= self.left and first + QUARTER <= self.pitch - self.right:
+                # NEON interleaves four vectors as it stores them (st4).
+                interleaved = k.shuffle(quarters, [lane * QUARTER + column for column in range(QUARTER) for lane in range(QUARTER)])
+                k.store(target, first * self.lanes, interleaved, QUARTER * QUARTER)
+                continue
             for column, line in zip(range(first, self.pitch), transpose_quarters(k, quarters), strict=False):
                 is_edge = column < self.left or column >= self.pitch - self.right
                 if is_edge:

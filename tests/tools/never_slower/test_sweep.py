@@ -1,5 +1,6 @@
-"""The sweep: which layers it covers, what it takes for slower, its page and its charts."""
+"""The sweep: which layers it covers, what it takes for slower, its page and its charts; layers built, timed, and not timed again."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,27 +9,35 @@ import numpy as np
 import pytest
 
 from pcc.codegen.machine import MACHINES
+from pcc.deploy.counting_qemu import missing
 from pcc.sparsity import fkw
+from pcc.target import Target, host_target, target_named
 from pcc.tune.layers import Case
+from tools.bench_peers.ratios import Ratio
+from tools.count_arm64.forms import TARGET
+from tools.never_slower.__main__ import measure
+from tools.never_slower.built import DENSE, BuiltLayer, build, load_layers
 from tools.never_slower.page import sweep_section
 from tools.never_slower.points import choices, zoo_cases
-from tools.never_slower.result import Point, Sweep, load_sweeps
+from tools.never_slower.result import INSTRUCTIONS, TIME, Point, Sweep, load_points, load_sweeps
 
 
 def _point(kernel: int, density: float, gain: float, high: float) -> Point:
     family = "conv-dense" if gain == 1 else "conv-sparse-interleaved"
-    return Point(layer=f"8->8 {kernel}x{kernel}/1 @7", kernel=kernel, density=density, family=family, gain=gain, low=gain, high=high)
+    ratio = Ratio(median=gain, low=gain, high=high, pairs=3)
+    layer = f"8->8 {kernel}x{kernel}/1 @7"
+    return Point(layer=layer, kernel=kernel, density=density, family=family, schedule="some tiles", modelled=gain, gain=ratio, digest="")
 
 
 def test_page_and_charts(tmp_path: Path, golden: Callable[[str, str], None]) -> None:
     fast = [_point(3, 0.1, 4.0, 4.1), _point(3, 0.8, 1.0, 1.0), _point(1, 0.1, 0.99, 1.0)]
     slow = [_point(1, 0.1, 2.0, 2.0), _point(1, 0.8, 0.5, 0.6), _point(3, 0.8, 0.5, 1.2)]
-    for measure, points in (("time", fast), ("instructions", slow)):
-        Sweep(processor="A processor", measure=measure, command="python -m tools.never_slower", points=points).save(tmp_path / "out")
+    for measured, points in (("time", fast), ("instructions", slow)):
+        Sweep(processor="A processor", measure=measured, command="python -m tools.never_slower", points=points).save(tmp_path / "out")
     golden(sweep_section(load_sweeps(tmp_path / "out"), tmp_path / "charts"), "sweep")
     assert sweep_section([], tmp_path) == ""
-    for measure in ("time", "instructions"):
-        chart = tmp_path / "charts" / f"never-slower-{measure}.svg"
+    for measured in ("time", "instructions"):
+        chart = tmp_path / "charts" / f"never-slower-{measured}.svg"
         assert ElementTree.parse(chart).getroot().tag.endswith("svg")
         before = chart.read_bytes()
         sweep_section(load_sweeps(tmp_path / "out"), tmp_path / "charts")
@@ -50,3 +59,42 @@ def test_both_kernels_compute_the_same_weight(kernel: int, density: float) -> No
     np.testing.assert_array_equal(unpacked, dense.weight)
     assert np.count_nonzero(unpacked) / unpacked.size == pytest.approx(density, rel=0.02)
     assert chosen.family.format == "fkw" or density > 0.2
+
+
+def _sweep(measured: str) -> Sweep:
+    return Sweep(processor="A processor", measure=measured, command="python -m tools.never_slower")
+
+
+def _built(target: Target, folder: Path) -> list[tuple[Path, BuiltLayer]]:
+    build([Case(8, 7, 8), Case(16, 7, 24, 1)], target, folder / "built", workers=1)
+    return load_layers(folder / "built")
+
+
+def test_measuring_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """What is timed are the layers' own outputs: sparse and dense kernels are checked against each other elsewhere."""
+    target = host_target() if host_target().arch == "x86_64" else target_named("x86_64-linux")
+    layers = _built(target, tmp_path)
+    assert [layer.layer for _, layer in layers] == ["16->24 1x1/1 @7", "8->8 3x3/1 @7"]
+    sparse = sum(variant.program != DENSE for _, layer in layers for variant in layer.variants)
+    assert sparse > 4
+    assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == sparse
+    first = _sweep(TIME)
+    assert measure(first, tmp_path, layers, target, until=float("inf")) == 0
+    assert all(point.gain.median > 0 for point in first.points)
+    again = _sweep(TIME)
+    began = time.monotonic()
+    assert measure(again, tmp_path, layers, target, until=began) == 0
+    assert again.points == first.points == load_points(tmp_path, TIME)
+    layers[0][1].variants[0].digest = "changed"
+    assert measure(_sweep(TIME), tmp_path, layers, target, until=began) == 1
+
+
+@pytest.mark.arm64
+@pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
+def test_counted(tmp_path: Path) -> None:
+    layers, sweep = _built(TARGET, tmp_path), _sweep(INSTRUCTIONS)
+    assert measure(sweep, tmp_path, layers, TARGET, until=float("inf")) == 0
+    for point in sweep.points:
+        assert point.gain.low == point.gain.high
+        assert point.gain.median == 1 if point.family == "conv-dense" else point.gain.median > 0
+    assert max(point.gain.median for point in sweep.points) > 1.5
