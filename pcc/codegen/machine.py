@@ -76,15 +76,17 @@ _KIB = 1 << 10
 _AVX512 = Work(fma=0.135, loads=1.38, crossing=2.05, far=0.24, beyond=9.6, updates=1.19, stores=4.0, scalars=0.38, branches=1.77, lines=5.6)
 _AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0)
 _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
-_COUNTED = "instructions executed under QEMU (tools/calibrate.py --cpu cortex-a76)"
+_COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
-        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (tools/calibrate.py)"),
+        Machine(
+            "intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (pcc tune --calibrate)"
+        ),
         Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, _AVX512, "those of intel-avx512: not timed on this processor"),
-        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (tools/calibrate.py --cpu x86-64-v3)"),
+        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (pcc tune --calibrate --cpu x86-64-v3)"),
         Machine(
             "cortex-a53",
             isa_named("neon"),
@@ -94,6 +96,7 @@ MACHINES: dict[str, Machine] = {
             replace(_NEON, fma=1.5),
             _IN_ORDER,
             loads_ahead=4,
+            multiply_add_weight=1.6,
         ),
         Machine(
             "cortex-a55",
@@ -104,10 +107,18 @@ MACHINES: dict[str, Machine] = {
             replace(_NEON, fma=1.5),
             _IN_ORDER,
             loads_ahead=4,
+            multiply_add_weight=1.6,
         ),
         Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED),
         Machine(
-            "cortex-x1", isa_named("neon"), 64 * _KIB, 1024 * _KIB, 16, replace(_NEON, fma=0.6), f"{_COUNTED}; multiply-adds weigh less, there are four units"
+            "cortex-x1",
+            isa_named("neon"),
+            64 * _KIB,
+            1024 * _KIB,
+            16,
+            replace(_NEON, fma=0.6),
+            f"{_COUNTED}; multiply-adds weigh less, there are four units",
+            multiply_add_weight=0.7,
         ),
     )
 }
