@@ -79,7 +79,7 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
     for layer in layers:
         progress(f"schedules of {layer}")
         offered += offers(layer, before)
-    trials = {trial.key: trial for offer in offered for trial in offer.spread(before.costs)}
+    trials = {trial.key: trial for offer in offered for trial in offer.rivals(before.costs)}
     costs = before.costs
     for _ in range(MOST_FITS):
         if timed:

@@ -12,8 +12,11 @@ from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.tune.layers import Pruned
 
-MOST_SCHEDULES = 4
-"""Schedules of a family that are measured for a layer at first: the cheapest by the present costs, and some across the cheaper third of the others."""
+MOST_SCHEDULES = 6
+"""Schedules of a family that are measured for a layer at first."""
+
+RIVALS = 1.3
+"""They are modelled to take at most so many times the cheapest one."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,18 @@ class Offer:
     def cheapest(self, costs: Work) -> Trial:
         return Trial(self.layer, self.family, self.candidates[int(np.argmin(self.works @ vector(costs)))])
 
-    def spread(self, costs: Work) -> Iterator[Trial]:
-        """Up to `MOST_SCHEDULES` of them, the cheapest first."""
-        ranked = np.argsort(self.works @ vector(costs), kind="stable")
-        for place in dict.fromkeys(round(i * (len(ranked) // 3) / MOST_SCHEDULES) for i in range(MOST_SCHEDULES)):
-            yield Trial(self.layer, self.family, self.candidates[ranked[place]])
+    def rivals(self, costs: Work) -> list[Trial]:
+        """The cheapest schedule, and those near it that are least like those before them, by the shares of what they spend their time on."""
+        parts = self.works * vector(costs)
+        totals = parts.sum(axis=1)
+        chosen = [int(np.argmin(totals))]
+        near = np.flatnonzero(totals <= RIVALS * totals.min())
+        shares = parts / totals[:, None]
+        distances = np.full(len(near), np.inf)
+        while len(chosen) < min(MOST_SCHEDULES, len(near)):
+            distances = np.minimum(distances, np.abs(shares[near] - shares[chosen[-1]]).sum(axis=1))
+            chosen.append(int(near[np.argmax(distances)]))
+        return [Trial(self.layer, self.family, self.candidates[place]) for place in dict.fromkeys(chosen)]
 
 
 def offers(layer: Pruned, machine: Machine) -> Iterator[Offer]:

@@ -38,9 +38,10 @@ def test_every_family_offers_schedules() -> None:
     offered = [offer for layer in SMALL for offer in offers(layer, machine)]
     assert {offer.family for offer in offered} >= {"conv-dense", "conv-sparse-interleaved", "conv-sparse-pointwise", "conv-sparse-gather"}
     for offer in offered:
-        spread = list(offer.spread(machine.costs))
-        assert spread[0] == offer.cheapest(machine.costs)
-        assert len({trial.key for trial in spread}) == len(spread) <= MOST_SCHEDULES
+        rivals = offer.rivals(machine.costs)
+        assert rivals[0] == offer.cheapest(machine.costs)
+        assert len({trial.key for trial in rivals}) == len(rivals) <= MOST_SCHEDULES
+        assert rivals == offer.rivals(machine.costs)
 
 
 def test_layers_have_names_of_their_own() -> None:
