@@ -55,6 +55,8 @@ def _print(found: "Calibration", path: Path, is_default: bool) -> None:
 
     name = found.profile.name
     click.echo(f"{name}: {found.profile.origin}")
+    if found.measurements.noise:
+        click.echo(f"The median round of a schedule is {found.measurements.noise:.0%} above its least.")
     click.echo()
     rows = [(kind, f"{found.built_in.costs[kind]:g}", f"{fitted:g}") for kind, fitted in found.profile.costs.items()]
     print_table(["cost of", "built-in", "fitted"], rows)
@@ -80,5 +82,6 @@ def _as_json(found: "Calibration", path: Path) -> dict[str, Any]:
         "saved": str(path) if found.is_better else None,
         "ranking": asdict(found.ranking),
         "ranking_built_in": asdict(found.ranking_built_in),
+        "noise": found.measurements.noise,
         "schedules": found.taken,
     }

@@ -87,7 +87,7 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
         else:
             count_trials(list(trials.values()), target, before, measurements, progress, workers)
         progress("fitting")
-        costs = fit(list(trials.values()), measurements.cost)
+        costs = fit(list(trials.values()), measurements.cost, before.costs)
         chosen = _chosen(offered, costs)
         if all(trial.key in trials for trial in chosen):
             break

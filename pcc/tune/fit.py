@@ -8,16 +8,32 @@ from statistics import geometric_mean, mean
 import numpy as np
 
 from pcc.codegen.machine import Work
+from pcc.tune.layers import Pruned
 from pcc.tune.trials import Trial, counts, vector
 
 Cost = Callable[[Trial], float]
 """What a trial was measured to take."""
 
 
-def fit(trials: Sequence[Trial], cost: Cost) -> Work:
-    """The non-negative costs whose sums have the least squares of relative errors."""
-    rows = counts([trial.candidate for trial in trials]) / np.array([[cost(trial)] for trial in trials])
-    return Work(*non_negative_least_squares(rows, np.ones(len(rows))).tolist())
+PULL = 0.03
+"""How strongly costs are drawn to those that were there before: one that is wrong by all of it counts like this relative error in every schedule. It decides
+where the layers tell little."""
+
+
+def fit(trials: Sequence[Trial], cost: Cost, before: Work) -> Work:
+    """The non-negative costs of least squares of relative errors, where a schedule counts the less the slower it is beside the layer's best: a choice is
+    between good ones."""
+    measured, old = np.array([cost(trial) for trial in trials]), vector(before)
+    best: dict[Pruned, float] = {}
+    for trial, taken in zip(trials, measured, strict=True):
+        best[trial.layer] = min(taken, best.get(trial.layer, taken))
+    weights = np.array([best[trial.layer] for trial in trials]) / measured
+    rows = counts([trial.candidate for trial in trials]) * (weights / measured)[:, None]
+    known, pull = np.flatnonzero(old), PULL * np.sqrt(len(trials))
+    pulls = np.zeros((len(known), len(old)))
+    pulls[np.arange(len(known)), known] = pull / old[known]
+    solution = non_negative_least_squares(np.vstack([rows, pulls]), np.concatenate([weights, np.full(len(known), pull)]))
+    return Work(*solution.tolist())
 
 
 def non_negative_least_squares(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:

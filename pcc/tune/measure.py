@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
@@ -61,6 +62,11 @@ class Measurements:
         """The least of all rounds: what disturbs only adds."""
         return min(self.taken[trial.key])
 
+    @property
+    def noise(self) -> float:
+        """How far the median round of a schedule is above its least, as a share of it: the median over schedules."""
+        return median(median(taken) / min(taken) for taken in self.taken.values()) - 1
+
     def save(self) -> None:
         with writing_cache():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,20 +79,23 @@ class Measurements:
 
 
 def time_trials(trials: Sequence[Trial], target: Target, measurements: Measurements, progress: Progress, workers: int) -> None:
-    """Times those that have no `ROUNDS` rounds yet, on one core: all of them in turn, so that slow and fast phases of the computer meet all alike."""
-    missing = [trial for trial in trials if len(measurements.taken.get(trial.key, ())) < ROUNDS]
-    if not missing:
+    """Times all of them in turn, `ROUNDS` times, on one core, so that slow and fast phases of the computer meet all alike. Where some are new, older rounds,
+    which others had without them, do not count."""
+    done = min(len(measurements.taken.get(trial.key, ())) for trial in trials)
+    if done >= ROUNDS:
         return
-    progress(f"compiling {len(missing)} schedules")
-    programs = [trial.program(isa_named(target.isa)) for trial in missing]
+    if not done:
+        measurements.taken.clear()
+    progress(f"compiling {len(trials)} schedules")
+    programs = [trial.program(isa_named(target.isa)) for trial in trials]
     kernels = {kernel.name: kernel for program in programs for kernel in program.kernels}
     native = NativeKernels(list(kernels.values()), target, workers)
     runs = [program_runner(program, native) for program in programs]
     with _pinned():
-        for number in range(1 + min(len(measurements.taken.get(trial.key, ())) for trial in missing), ROUNDS + 1):
-            progress(f"timing {len(missing)} schedules, round {number} of {ROUNDS}")
+        for number in range(done + 1, ROUNDS + 1):
+            progress(f"timing {len(trials)} schedules, round {number} of {ROUNDS}")
             found = [_time(run) * CYCLES_PER_SECOND for run in runs]
-            for trial, cycles in zip(missing, found, strict=True):
+            for trial, cycles in zip(trials, found, strict=True):
                 measurements.taken.setdefault(trial.key, []).append(cycles)
             measurements.save()
 

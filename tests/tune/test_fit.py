@@ -33,14 +33,25 @@ def test_the_solution_is_optimal(seed: int, columns: int) -> None:
 def test_costs_are_found_again() -> None:
     rng = np.random.default_rng(0)
     costs, trials = Work(*rng.uniform(0.1, 10, len(KINDS))), _trials(rng, 8)
-    found = fit(trials, lambda trial: float(vector(trial.candidate.work) @ vector(costs)))
+    found = fit(trials, lambda trial: float(vector(trial.candidate.work) @ vector(costs)), Work())
     np.testing.assert_allclose(vector(found), vector(costs), rtol=1e-6)
+    pulled = fit(trials, lambda trial: float(vector(trial.candidate.work) @ vector(costs)), costs * 1.5)
+    assert (vector(pulled) >= vector(costs) * 0.5).all()
+    assert not np.allclose(vector(pulled), vector(costs), rtol=1e-6)
 
 
-def test_what_is_never_executed_costs_nothing_and_disturbs_nothing() -> None:
+def test_what_the_layers_do_not_tell_stays_as_it_was() -> None:
     trials = [Trial(LAYERS[0], "family", Candidate(count, Work(fma=count, loads=count**2))) for count in range(1, 5)]
-    found = fit(trials, lambda trial: 2 * trial.candidate.work.fma + 3 * trial.candidate.work.loads)
-    assert (found.fma, found.loads, found.stores) == (pytest.approx(2), pytest.approx(3), 0)
+    found = fit(trials, lambda trial: 2 * trial.candidate.work.fma + 3 * trial.candidate.work.loads, Work(fma=2, stores=7))
+    assert (found.fma, found.loads, found.stores, found.lines) == (pytest.approx(2), pytest.approx(3), pytest.approx(7), 0)
+
+
+def test_a_choice_is_between_good_schedules() -> None:
+    """Two costs cannot say what three schedules take: the slow one may be wrong."""
+    works = (Work(fma=1, loads=1), Work(fma=2), Work(fma=3, loads=3))
+    taken = dict(zip(works, (2.0, 2.1, 30.0), strict=True))
+    found = fit([Trial(LAYERS[0], "family", Candidate(place, work)) for place, work in enumerate(works)], lambda trial: taken[trial.candidate.work], Work())
+    assert found.fma + found.loads == pytest.approx(2, rel=0.1)
 
 
 def test_rankings() -> None:
