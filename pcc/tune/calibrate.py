@@ -17,8 +17,8 @@ from pcc.tune.layers import LAYERS, Pruned
 from pcc.tune.measure import ROUNDS, Measurements, Progress, count_trials, time_trials
 from pcc.tune.trials import Offer, Trial, offers
 
-MOST_COUNTED_SIZE = 28
-"""Emulation is slow, and counts of a large plane say no more than those of a small one."""
+MOST_COUNTED_MACS = 120_000_000
+"""Of a dense layer. Emulation is slow, and counts of a large layer say no more than those of a small one."""
 
 MOST_FITS = 4
 """Each after the first with the schedules that the one before chose."""
@@ -70,7 +70,7 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
         if complaint := missing():
             raise PccError(complaint)
         target, processor = target_named("aarch64-linux", target.cpu), "counted"
-        layers = [layer for layer in layers if layer.case.size <= MOST_COUNTED_SIZE]
+        layers = [layer for layer in layers if layer.case.macs <= MOST_COUNTED_MACS]
         how = "instructions executed under QEMU"
     else:
         raise PccError(f"{target.name}, {target.cpu}: this computer cannot execute its code, so its costs cannot be timed here")

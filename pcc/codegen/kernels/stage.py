@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.runs import exact_run, run_branches, run_pieces
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, contiguous_strides, line_elements, whole_lines
@@ -155,9 +154,13 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
     if not is_staged(geometry):
         return machine.beyond(x)
     batch, channels, height, width = x.shape
-    shape = (batch, channels, Layout(geometry, height, width).plane)
-    copied, vectors = View(x.buffer, shape, contiguous_strides(shape)), prod(shape) / machine.isa.lanes(FLOAT32)
-    return Work(crossing=vectors, stores=vectors) + machine.beyond(x, copied, copied)
+    layout, lanes = Layout(geometry, height, width), machine.isa.lanes(FLOAT32)
+    copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)))
+    plane = Work()
+    for phase in layout.phases.values():
+        copies, fills = run_pieces(phase.columns, lanes), run_pieces(layout.pitch - phase.columns, lanes)
+        plane += Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=2 * run_branches(lanes)) * phase.rows
+    return plane * (batch * channels) + machine.beyond(x, copied, copied)
 
 
 def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:
