@@ -61,6 +61,10 @@ class Machine:
     """Registers that loads need which start long before their use: on cores that execute in order."""
     multiply_add_weight: float = 1.0
     """What a vector multiply-add counts beside other instructions, where costs are counted: more on cores with one unit for it, less on those with four."""
+    load_pair_reach: int = 0
+    """Bytes behind an address in which one instruction loads two vectors that follow each other; 0 on cores where that is no faster than two."""
+    llvm_features: tuple[str, ...] = ()
+    """What LLVM is told about the core, beside its name."""
 
     def beyond(self, *tensors: View | None) -> Work:
         """Each tensor read, or written, once."""
@@ -78,6 +82,10 @@ _AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates
 _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
 _COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
+
+_LDP_REACH = 1024
+_ONE_LOAD_AT_A_TIME = ("+slow-paired-128",)
+"""A pair of vectors takes as long as two loads, and no multiply-adds go on beside it: llvm-mca's 1.8 cycles for each became 0.9."""
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
@@ -97,6 +105,7 @@ MACHINES: dict[str, Machine] = {
             _IN_ORDER,
             loads_ahead=4,
             multiply_add_weight=1.6,
+            llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
         Machine(
             "cortex-a55",
@@ -108,8 +117,9 @@ MACHINES: dict[str, Machine] = {
             _IN_ORDER,
             loads_ahead=4,
             multiply_add_weight=1.6,
+            llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
-        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED),
+        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
         Machine(
             "cortex-x1",
             isa_named("neon"),
@@ -119,6 +129,7 @@ MACHINES: dict[str, Machine] = {
             replace(_NEON, fma=0.6),
             f"{_COUNTED}; multiply-adds weigh less, there are four units",
             multiply_add_weight=0.7,
+            load_pair_reach=_LDP_REACH,
         ),
     )
 }

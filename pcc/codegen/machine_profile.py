@@ -23,7 +23,7 @@ Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class MachineProfile(BaseModel):
-    """A `Machine` as JSON."""
+    """A `Machine` as JSON, but for what LLVM is told: that goes by the target alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,6 +37,7 @@ class MachineProfile(BaseModel):
     origin: str
     loads_ahead: Annotated[int, Field(ge=0)]
     multiply_add_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    load_pair_reach: Annotated[int, Field(ge=0)]
 
     @field_validator("isa")
     @classmethod

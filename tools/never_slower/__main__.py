@@ -9,22 +9,22 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from pcc.target import Target, target_named
 from tools.bench_peers.machine import this_machine
 from tools.bench_peers.ratios import Ratio
 from tools.count_arm64.forms import TARGET
-from tools.never_slower.built import DENSE, BuiltLayer, build, load_layers
+from tools.never_slower.built import DENSE, BuiltLayer, Variant, build, load_layers
 from tools.never_slower.counted import counts
 from tools.never_slower.points import zoo_cases
-from tools.never_slower.result import INSTRUCTIONS, TIME, Point, Sweep, load_points
+from tools.never_slower.result import INSTRUCTIONS, MOST_EMULATED_MACS, TIME, Point, Sweep, load_points
 from tools.never_slower.timed import times
 from tools.performance import SWEEPS, write_page
 
 BUILT = Path("out/never_slower/built")
-MOST_EMULATED_MACS = 120_000_000
-"""Larger layers are left out under emulation."""
 _SAME = Ratio(median=1, low=1, high=1, pairs=0)
 """Of the dense kernel to itself."""
 
@@ -58,17 +58,38 @@ def main() -> None:
 def measure(sweep: Sweep, saved: Path, layers: Sequence[tuple[Path, BuiltLayer]], target: Target, until: float) -> int:
     """Fills the sweep with what was saved and, as long as there is time, with what was not; saves it after each layer. How many points are left."""
     ratios = {point.digest: point.gain for point in load_points(saved, sweep.measure)}
-    for folder, layer in layers:
-        missing = [variant for variant in layer.variants if variant.program != DENSE and variant.digest not in ratios]
-        if missing and time.monotonic() < until:
-            measured = counts(folder, missing) if sweep.measure == INSTRUCTIONS else times(folder, missing, target)
-            for variant, ratio in zip(missing, measured, strict=True):
-                ratios[variant.digest] = ratio
-                print(f"{layer.layer}, {variant.density:.0%}: {variant.family}, {ratio}, modelled {variant.modelled:.2f}", file=sys.stderr)
-            sweep.points = list(_points(layers, ratios))
-            sweep.save(saved)
+    missing = [(layer, [each for each in layer.variants if each.program != DENSE and each.digest not in ratios]) for _, layer in layers]
+    todo = [(folder, layer, variants) for (folder, _), (layer, variants) in zip(layers, missing, strict=True) if variants]
+    for layer, variants, found in _counted(todo) if sweep.measure == INSTRUCTIONS else _timed(todo, target):
+        for variant, ratio in zip(variants, found, strict=True):
+            ratios[variant.digest] = ratio
+            print(f"{layer.layer}, {variant.density:.0%}: {variant.family}, {ratio}, modelled {variant.modelled:.2f}", file=sys.stderr)
+        sweep.points = list(_points(layers, ratios))
+        sweep.save(saved)
+        if time.monotonic() > until:
+            break
     sweep.points = list(_points(layers, ratios))
     return sum(len(layer.variants) for _, layer in layers) - len(sweep.points)
+
+
+Todo = tuple[Path, BuiltLayer, list[Variant]]
+Measured = tuple[BuiltLayer, list[Variant], list[Ratio]]
+
+
+def _timed(todo: Sequence[Todo], target: Target) -> Iterator[Measured]:
+    for folder, layer, variants in todo:
+        yield layer, variants, times(folder, variants, target)
+
+
+def _counted(todo: Sequence[Todo]) -> Iterator[Measured]:
+    """Some layers at once: counts do not depend on how busy the machine is."""
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        try:
+            found = [pool.submit(counts, folder, variants) for folder, _, variants in todo]
+            for (_, layer, variants), counted in zip(todo, found, strict=True):
+                yield layer, variants, counted.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _points(layers: Sequence[tuple[Path, BuiltLayer]], ratios: Mapping[str, Ratio]) -> Iterator[Point]:

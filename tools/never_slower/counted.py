@@ -1,6 +1,6 @@
 """Counts what built layers execute on an emulated arm64 processor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,12 @@ from tools.count_arm64.forms import TARGET
 from tools.never_slower.built import DENSE, Variant, load_program
 
 
-def counts(folder: Path, variants: Sequence[Variant]) -> Iterator[Ratio]:
+def counts(folder: Path, variants: Sequence[Variant]) -> list[Ratio]:
     """How many times more instructions the dense kernel executes than each variant."""
     joined = _joined([load_program(folder, name) for name in dict.fromkeys((DENSE, *(variant.program for variant in variants)))])
     counted = count_program(joined, TARGET)
-    for variant in variants:
-        gain = counted[DENSE].total / counted[variant.program].total
-        yield Ratio(median=gain, low=gain, high=gain, pairs=1)
+    gains = [counted[DENSE].total / counted[variant.program].total for variant in variants]
+    return [Ratio(median=gain, low=gain, high=gain, pairs=1) for gain in gains]
 
 
 def _joined(programs: Sequence[Program]) -> Program:

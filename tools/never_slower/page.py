@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
-from tools.never_slower.result import NOISE, Point, Sweep
+from tools.never_slower.result import INSTRUCTIONS, MOST_EMULATED_MACS, NOISE, Point, Sweep
 from tools.table import table
 
 _HEAD = """## Never slower than dense
 
 Every different convolution of the zoo but first and depthwise ones, with random weights at densities from 5 to 100 %: the kernel that pcc chooses beside the
 dense one it would take otherwise. *Gain* is the dense kernel's time (or executed instructions) over the chosen one's. Where a sparse kernel
-would lose, the dense one is chosen, and the gain is 1. 3x3 kernels have patterns up to 44 %, and are cut whole above.
+would lose, or nothing is pruned, the dense one is chosen, and the gain is 1. 3x3 kernels have patterns up to 44 %, and are cut whole above.
 """
 
 
@@ -24,6 +24,8 @@ def sweep_section(sweeps: Sequence[Sweep], charts: Path) -> str:
         chart = charts / f"never-slower-{sweep.measure}.svg"
         draw(sweep, chart)
         parts += [f"### {sweep.measure.capitalize()}, {sweep.processor}\n", f"```\n{sweep.command}\n```\n", f"![gain by density]({charts.name}/{chart.name})\n"]
+        if sweep.measure == INSTRUCTIONS:
+            parts.append(f"Layers of up to {MOST_EMULATED_MACS // 10**6} million MACs.\n")
         parts += [_summary(sweep) + "\n", _verdict(sweep) + "\n"]
     return "\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from pcc.codegen.machine import Machine
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.models import create, entry, names
 from pcc.sparsity import fkw
+from pcc.sparsity.formats import DENSE, OWN, format_named
 from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
@@ -64,23 +66,24 @@ def _input_sizes(module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[in
 
 def choices(case: Case, density: float, machine: Machine) -> tuple[Chosen, Chosen]:
     """(dense, chosen): the cheapest dense kernel, and the one that select-kernels takes of all; they may be one."""
-    packed = _packed(case, density)
-    weights = {"dense": fkw.unpack(packed), "fkw": packed}
+    weight = _weight(case, density)
+    weights: dict[str, Any] = {DENSE: weight, **{name: format_named(name).pack(weight, 1, None) for name in OWN}}
     priced: list[tuple[float, Chosen]] = []
     for family in families().values():
-        if family.layer is Conv2d:
-            layer = case.layer(ProgramBuilder("sweep", machine.isa), "conv", weights[family.format])
-            found = cheapest(family, layer, machine)
+        stored = weights[family.format]
+        if family.layer is Conv2d and not isinstance(stored, str):
+            found = cheapest(family, case.layer(ProgramBuilder("sweep", machine.isa), "conv", stored), machine)
             if not isinstance(found, str):
-                priced.append((found[1], Chosen(family, found[0], weights[family.format])))
+                priced.append((found[1], Chosen(family, found[0], stored)))
     best = min(priced, key=lambda entry: entry[0])[1]
-    return min((entry for entry in priced if entry[1].family.format == "dense"), key=lambda entry: entry[0])[1], best
+    return min((entry for entry in priced if entry[1].family.format == DENSE), key=lambda entry: entry[0])[1], best
 
 
-def _packed(case: Case, density: float) -> fkw.FKW:
-    """Random weights of which this share is kept."""
-    taps = case.kernel**2
-    of_pattern = PATTERNS.shape[1] / taps
+def _weight(case: Case, density: float) -> np.ndarray:
+    """Random weights (O, I, kh, kw) of which this share is kept."""
+    of_pattern = PATTERNS.shape[1] / case.kernel**2
+    if density == 1:
+        return dense_weight(case)
     if case.kernel == 3 and density <= of_pattern:
-        return sparse_weight(case, PATTERNS, of_pattern / density, 1)
-    return sparse_weight(case, None, 1 / density, 1) if density < 1 else fkw.pack(dense_weight(case), 1, None, 1)
+        return fkw.unpack(sparse_weight(case, PATTERNS, of_pattern / density, 1))
+    return fkw.unpack(sparse_weight(case, None, 1 / density, 1))

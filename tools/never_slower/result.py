@@ -11,6 +11,9 @@ NOISE = 1.03
 
 TIME, INSTRUCTIONS = "time", "instructions"
 
+MOST_EMULATED_MACS = 60_000_000
+"""Dense layers of more multiply-accumulates are left out where instructions are counted: emulation is slow."""
+
 
 class Point(BaseModel):
     """A layer at a density: how many times longer the dense kernel takes than the chosen one."""

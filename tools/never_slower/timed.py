@@ -1,7 +1,7 @@
 """Times built layers on this computer, one thread."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcc.codegen.native import NativeKernels
@@ -15,16 +15,18 @@ SECONDS_OF_A_PAIR = 0.01
 """A pair runs both kernels for as long at least: single runs of small layers are all noise."""
 
 
-def times(folder: Path, variants: Sequence[Variant], target: Target) -> Iterator[Ratio]:
+def times(folder: Path, variants: Sequence[Variant], target: Target) -> list[Ratio]:
     """How many times longer the dense kernel takes than each variant."""
     programs = {name: load_program(folder, name) for name in (DENSE, *(variant.program for variant in variants))}
     kernels = {kernel.name: kernel for program in programs.values() for kernel in program.kernels}
     native = NativeKernels(list(kernels.values()), target)
     dense = program_runner(programs[DENSE], native)
-    for variant in variants:
-        chosen = program_runner(programs[variant.program], native)
-        ratio = _compare(dense, chosen, PAIRS)
-        yield ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
+    return [_ratio(dense, program_runner(programs[variant.program], native)) for variant in variants]
+
+
+def _ratio(dense: Callable[[], None], chosen: Callable[[], None]) -> Ratio:
+    ratio = _compare(dense, chosen, PAIRS)
+    return ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
 
 
 def _compare(dense: Callable[[], None], chosen: Callable[[], None], pairs: int) -> Ratio:

@@ -173,8 +173,21 @@ def _heights(rows: int, tile_rows: int) -> tuple[tuple[int, int], ...]:
 
 
 @cache
-def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> int:
-    return len(users_of_lines(pattern, rows, columns, stride))
+def _distinct_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """(row, column) of each, in order."""
+    return tuple(users_of_lines(pattern, rows, columns, stride))
+
+
+@cache
+def _loads(lines: tuple[tuple[int, int], ...], pitch: int, reach: int) -> int:
+    """Instructions that load them; ``reach`` is how many lines behind the first a pair may end."""
+    places, loads = [row * pitch + column for row, column in lines], 0
+    while places:
+        place = places.pop()
+        if places and places[-1] == place - 1 and place < reach:
+            places.pop()
+        loads += 1
+    return loads
 
 
 def _priced(layer: Conv2d, fkw: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
@@ -205,7 +218,10 @@ def _strip_work(layer: Conv2d, fkw: FKW, counts: tuple[int, ...], schedule: Inte
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
     pieces = rows * len(runs_of(schedule.columns)) * lanes * fkw.group
     tile = Work(lines=sums, stores=pieces, scalars=pieces + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
-    lines = sum(_distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride) * kernels for pattern, kernels in zip(patterns, counts, strict=True))
+    reach, loads, lines = machine.load_pair_reach // machine.isa.vector_bytes, 0, 0
+    for pattern, kernels in zip(patterns, counts, strict=True):
+        distinct = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
+        loads, lines = loads + _loads(distinct, layout.pitch, reach) * kernels, lines + len(distinct) * kernels
     multiplies, kernels = taps * max(sums, machine.fma_in_flight), sum(counts)
-    tile += Work(loads=lines, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * kernels
+    tile += Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * kernels
     return tile * (schedule.blocks.columns // schedule.columns)
