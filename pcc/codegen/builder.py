@@ -85,10 +85,13 @@ class KernelBuilder:
         """
         return tirx.Cast(INT64.tir(), index) if self.isa.post_increment else index
 
-    def pointer(self, buffer: Buffer, index: Expr) -> Buffer:
-        """The buffer from an element on. What is added to its indices becomes part of an address, where sums of 32 bits are instructions of their own."""
-        dtype = str(buffer.dtype)
-        return T.decl_buffer((_UNBOUNDED,), dtype, data=T.bind(T.address_of(buffer[index])))
+    def pointer(self, buffer: Buffer, index: Expr, dtype: DType | None = None) -> Buffer:
+        """The buffer from an element on, where ``dtype`` says so as elements of another type.
+
+        What is added to its indices becomes part of an address, where sums of 32 bits are instructions of their own.
+        """
+        element = str(buffer.dtype) if dtype is None else dtype.tir()
+        return T.decl_buffer((_UNBOUNDED,), element, data=T.bind(T.address_of(buffer[index])))
 
     def local(self, size: int, dtype: DType = FLOAT32) -> Buffer:
         """An array on the stack (or, small and fully unrolled, in registers)."""

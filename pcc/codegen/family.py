@@ -22,6 +22,7 @@ ENTRY_POINT_GROUP = "pcc.kernel_families"
 OWN: dict[str, str] = {
     "conv-dense": "conv_dense",
     "conv-depthwise": "conv_depthwise",
+    "conv-depthwise-direct": "conv_depthwise_direct",
     "conv-sparse-scatter": "conv_sparse_scatter",
     "conv-sparse-gather": "conv_sparse_gather",
     "conv-sparse-pointwise": "conv_sparse_pointwise",

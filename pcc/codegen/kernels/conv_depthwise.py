@@ -76,9 +76,9 @@ class DepthwiseFamily:
         rows = ROWS if layer.geometry.kernel in UNROLLED and height >= ROWS and machine.isa.registers >= 32 else 1
         vectors = {DepthwiseSchedule("rows"): _vectors_by_rows(height, width, lanes)}
         if width >= lanes:
-            vectors[DepthwiseSchedule("wide", rows)] = height * -(-width // lanes)
+            vectors[DepthwiseSchedule("wide", rows)] = -(-height // rows) * rows * -(-width // lanes)
         elif (height - 1) * layer.y.strides[2] + lanes <= layer.y.strides[1] and has_whole_lines(layer.y):
-            vectors[DepthwiseSchedule("narrow", rows)] = height
+            vectors[DepthwiseSchedule("narrow", rows)] = -(-height // rows) * rows
         elif positions <= FLAT_POSITIONS:
             vectors[DepthwiseSchedule("flat")] = -(-positions // lanes)
         around = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)

@@ -3,9 +3,12 @@
 An item is a tile of flat positions of some filter groups. A group's input channels are listed by the set of its filters that keep them; the code for
 a set has its multiply-adds written out, so that loads, not decisions, are what is left. Planes are flat and, where they start at cache lines
 (`ProgramBuilder.planes`), no load crosses one and whole vectors are stored up to the end of the last line.
+
+Every group reads most channels of the tile again. Where they are more than the L1 cache holds, an item goes through blocks of channels: all its groups
+on the first block, then on the next; sums wait in the thread's own memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -29,23 +32,30 @@ if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
 TILES: dict[int, tuple[tuple[int, int], ...]] = {
-    16: ((1, 13), (2, 7), (2, 13), (3, 7), (4, 5)),
+    16: ((1, 13), (1, 20), (2, 7), (2, 13), (3, 7), (4, 5)),
     8: ((1, 13), (2, 4), (2, 6)),
     4: ((1, 13), (1, 16), (2, 13)),
 }
 """(filters, vectors) of the tiles for each number of lanes."""
 
+FAR = 2
+"""What a vector from the L2 cache counts: most are for one or two multiply-adds, which do not hide it."""
+
+LIST_ENDS = 8
+"""Ends of loops that the end of a list stands for, but for the first of a group: lengths are not foreseen, and what follows a list starts late."""
+
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
-    """Tiles of ``filters`` filters times ``vectors`` vectors; an item takes ``block`` such groups of filters."""
+    """Tiles of ``filters`` filters times ``vectors`` vectors; an item takes ``block`` such groups of filters, on ``channels`` input channels at a time."""
 
     filters: int
     vectors: int
     block: int
+    channels: int
 
     def __str__(self) -> str:
-        return f"tiles of {self.filters} filters x {self.vectors} vectors"
+        return f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a time"
 
 
 @dataclass(frozen=True)
@@ -63,23 +73,25 @@ class PointwiseFamily:
             return "the window is not a single position without padding"
         if not _is_flat(layer):
             return "planes are not flat: their rows are longer than what they hold"
-        vectors = -(-prod(layer.y.shape[2:]) // lanes)
+        inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[lanes] if filters <= fkw.shape[0]}):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
-            schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, fkw.weight.size * width / groups, tiles))
-            found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
+            for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
+                multiplies = fkw.weight.size * width / groups if channels == inputs else 0  # blocks of channels serve as many groups as they can
+                schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels)
+                found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
         fkw, lanes = sparse_tile.fkw_of(layer), b.isa.lanes(FLOAT32)
-        staged, tables = stage(b, layer.x, layer.geometry), shared_tables(fkw, schedule.filters)
+        staged = stage(b, layer.x, layer.geometry)
+        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane)
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
         tiles, blocks = -(-positions // size), -(-tables.groups // schedule.block)
         tile_step, block_step = (1, tiles) if staged.image * FLOAT32.bytes <= sparse_tile.L2_BYTES else (blocks, 1)
         arrays = {
-            "channels_at": tables.channels * np.int32(staged.plane),
-            "weight": tables.weight,
+            "entries": tables.entries,
             "lists": tables.lists,
             "filters": tables.filters,
             "bias": np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias,
@@ -102,7 +114,11 @@ class PointwiseFamily:
         if layer.residual is not None:
             args |= {"residual": layer.residual, **dict(zip(("r_image", "r_plane"), layer.residual.strides, strict=False))}
         outputs = layer.y.shape[0] * staged.positions
-        kernel = ConvSparsePointwise(schedule.filters, size, Epilogue(layer.residual is not None, layer.activation))
+        in_blocks = schedule.channels < layer.x.shape[1]
+        if in_blocks:
+            args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, schedule.filters * size))
+            args["channel_blocks"] = len(tables.lists) // tables.groups
+        kernel = ConvSparsePointwise(schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks)
         b.call(kernel, args, layer.y.shape[0] * tiles * blocks, macs=fkw.weight.size * outputs, dense_macs=prod(fkw.shape) * outputs)
 
 
@@ -115,121 +131,159 @@ def _is_flat(layer: Conv2d) -> bool:
     return all(view.strides[2] == view.shape[3] or view.shape[2] == 1 for view in (views[1:] if is_staged(layer.geometry) else views))
 
 
+def _channels_at_a_time(channels: int, width: int, machine: Machine) -> int:
+    """Of how many the inputs of a tile fill the L1 cache, so that all blocks have about as many."""
+    blocks = -(-channels * width * machine.isa.vector_bytes // machine.l1_bytes)
+    return -(-channels // blocks)
+
+
 def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Machine) -> Work:
     """One tile of all filters of one image."""
-    width, groups = schedule.vectors, -(-fkw.shape[0] // schedule.filters)
+    width, groups, inputs = schedule.vectors, -(-fkw.shape[0] // schedule.filters), layer.x.shape[1]
     users = users_of_channels(fkw, schedule.filters)
-    entries = len(users)
-    far = width if fkw.shape[1] * width * machine.isa.vector_bytes > machine.l1_bytes else 0
+    entries, blocks = len(users), -(-inputs // schedule.channels)
+    left = max(0.0, 1 - machine.l1_bytes / (schedule.channels * width * machine.isa.vector_bytes))  # of the inputs, without room in the L1 cache
+    far = FAR * width * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
     multiplies = float(np.maximum(users * width, machine.fma_in_flight).sum())
     weights = users.sum() / (machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else 1)
-    listed = (Work(far=far, scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights)
-    return listed + (Work(scalars=2, branches=1) * (2**schedule.filters - 1) + Work(stores=width, scalars=2) * schedule.filters) * groups
+    listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights, far=far)
+    lists = Work(scalars=1, branches=LIST_ENDS) * ((2**schedule.filters - 1) * blocks - 1)
+    sums = Work(stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
+    return listed + (lists + sums) * groups
 
 
 @dataclass(frozen=True)
 class ConvSparsePointwise:
-    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` groups of ``filters`` filters, of one image."""
+    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` groups of ``filters`` filters, of one image.
+
+    ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``.
+    """
 
     filters: int
     size: int
     epilogue: Epilogue
+    in_blocks: bool = False
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_sparse_pointwise_{self.filters}x{self.size}_{self.epilogue.symbol}"
+        return f"pcc_conv_sparse_pointwise_{self.filters}x{self.size}_{self.epilogue.symbol}{'_blocks' if self.in_blocks else ''}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        tables = (Param("channels_at", "i32*"), Param("weight", "f32*"), Param("lists", "i32*"), Param("filters", "i32*"), Param("bias", "f32*"))
+        tables = (Param("entries", "i32*"), Param("lists", "i32*"), Param("filters", "i32*"), Param("bias", "f32*"))
         numbers = ("x_image", "groups", "groups_per_item", "tiles", "tile_step", "blocks", "block_step", "positions", "stored", "y_image", "y_plane")
         residual = (Param("residual", "f32*"), Param("r_image"), Param("r_plane")) if self.epilogue.residual else ()
-        return (Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual)
+        blocks = (Param("partial", "f32*", writes=True), Param("channel_blocks")) if self.in_blocks else ()
+        return (Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual, *blocks)
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
 
-        size, vectors = self.size, self.size // k.lanes
-        sums = k.local(self.filters * size)
         with k.work() as number:
             image, _ = k.divide(number, k["tiles"] * k["blocks"])
             _, block = k.divide(k.divide(number, k["block_step"])[0], k["blocks"])
             _, tile = k.divide(k.divide(number, k["tile_step"])[0], k["tiles"])
-            first = k.let(tile * size)
-            start = k.let(tirx.Min(first, k["positions"] - size))
-            x_at = k.let(image * k["x_image"] + start)
+            first = k.let(tile * self.size)
+            start = k.let(tirx.Min(first, k["positions"] - self.size))
+            x = k.pointer(k["x"], image * k["x_image"] + start)
             first_group = k.let(block * k["groups_per_item"])
-            with k.loop(first_group, k.let(tirx.Min(first_group + k["groups_per_item"], k["groups"]))) as group:
+            last_group = k.let(tirx.Min(first_group + k["groups_per_item"], k["groups"]))
+            blocks = k["channel_blocks"] if self.in_blocks else 1
+            with k.loop(0, blocks) as channels, k.loop(first_group, last_group) as group:
                 filters = [k.let(k.load(k["filters"], group * self.filters + f)) for f in range(self.filters)]
-                for f, filter in enumerate(filters):
-                    bias = k.let(k.splat(k.load(k["bias"], filter), k.lanes))
-                    for v in range(vectors):
-                        k.store(sums, f * size + v * k.lanes, bias, k.lanes)
-                for members in range(1, 1 << self.filters):
-                    self._list(k, group, members, x_at, sums)
-                for f, filter in enumerate(filters):
-                    self._store(k, sums, f, filter, image, start, first)
+                sums, waits_at = k.local(self.filters * self.size), k.let((group - first_group) * (self.filters * self.size))
 
-    def _list(self, k: "KernelBuilder", group: "Expr", members: int, x_at: "Expr", sums: "Buffer") -> None:
-        """Adds the channels that exactly these filters (a bit each) of the group keep."""
-        users = [f for f in range(self.filters) if members >> f & 1]
-        at = k.let((group * ((1 << self.filters) - 1) + (members - 1)) * 2)
-        begin, weights_at, end = (k.let(k.load(k["lists"], at + field)) for field in (0, 1, 2))
-        with k.loop(k.wide(0), k.wide(end - begin)) as entry:
-            channel = k.pointer(k["x"], x_at + k.load(k["channels_at"], begin + entry))
-            weights = sparse_tile.broadcast_weights(k, k["weight"], weights_at + entry * len(users), len(users))
+                def store(sums: "Buffer" = sums, filters: "list[Expr]" = filters) -> None:
+                    for f, filter in enumerate(filters):
+                        self._store(k, sums, f, filter, image, start, first)
+
+                self._either(k, channels == 0, lambda: self._begin(k, sums, filters), lambda: self._copy(k, k["partial"], waits_at, sums, 0))
+                self._lists(k, channels * k["groups"] + group, x, sums)
+                self._either(k, channels == blocks - 1, store, lambda: self._copy(k, sums, 0, k["partial"], waits_at))
+
+    def _either(self, k: "KernelBuilder", condition: "Expr", this: Callable[[], None], that: Callable[[], None]) -> None:
+        """``this`` where the condition holds, else ``that``; where channels are one block ``this``."""
+        if not self.in_blocks:
+            return this()
+        with k.when_else(condition) as (then, otherwise):
+            with then:
+                this()
+            with otherwise:
+                that()
+
+    def _begin(self, k: "KernelBuilder", sums: "Buffer", filters: list["Expr"]) -> None:
+        for f, filter in enumerate(filters):
+            bias = k.let(k.splat(k.load(k["bias"], filter), k.lanes))
             for v in range(0, self.size, k.lanes):
-                values = k.let(k.load(channel, v, k.lanes))
-                for f, weight in zip(users, weights, strict=True):
-                    place = f * self.size + v
-                    k.store(sums, place, k.load(sums, place, k.lanes) + weight * values, k.lanes)
+                k.store(sums, f * self.size + v, bias, k.lanes)
+
+    def _copy(self, k: "KernelBuilder", source: "Buffer", source_at: "Expr", target: "Buffer", target_at: "Expr") -> None:
+        for v in range(0, self.filters * self.size, k.lanes):
+            k.store(target, target_at + v, k.load(source, source_at + v, k.lanes), k.lanes)
+
+    def _lists(self, k: "KernelBuilder", row: "Expr", x: "Buffer", sums: "Buffer") -> None:
+        """Adds the channels of a row of ``lists``: those that exactly these filters (a bit each) of the group keep, set by set."""
+        lists = k.pointer(k["lists"], row * (1 << self.filters))
+        at = k.let(k.load(lists, 0))
+        for members in range(1, 1 << self.filters):
+            users = [f for f in range(self.filters) if members >> f & 1]
+            places, weights_of = k.pointer(k["entries"], at), k.pointer(k["entries"], at, FLOAT32)
+            count = k.let(k.load(lists, members))
+            with k.loop(k.wide(0), k.wide(count)) as number:
+                entry = k.let(number * (1 + len(users)))
+                channel = k.pointer(x, k.load(places, entry))
+                weights = sparse_tile.broadcast_weights(k, weights_of, entry + 1, len(users))
+                for v in range(0, self.size, k.lanes):
+                    values = k.let(k.load(channel, v, k.lanes))
+                    for f, weight in zip(users, weights, strict=True):
+                        place = f * self.size + v
+                        k.store(sums, place, k.load(sums, place, k.lanes) + weight * values, k.lanes)
+            at = k.let(at + count * (1 + len(users)))
 
     def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, filter: "Expr", image: "Expr", start: "Expr", first: "Expr") -> None:
         """One filter's tile through the epilogue."""
         from tvm import tirx
 
         size, apply = self.size, self.epilogue.apply
-        y_at = k.let(image * k["y_image"] + filter * k["y_plane"] + start)
-        r_at = k.let(image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
+        y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
+        residual = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
 
-        def addend(place: "Expr", lanes: int) -> "Expr | None":
-            return None if r_at is None else k.load(k["residual"], r_at + place, lanes)
+        def store(place: "Expr", value: "Expr", lanes: int) -> None:
+            addend = None if residual is None else k.load(residual, place, lanes)
+            k.store(y, place, apply(k, value, addend, lanes), lanes)
 
         with k.when_else(tirx.And(start == first, start + size <= k["stored"])) as (then, otherwise):
             with then:
                 for v in range(0, size, k.lanes):
-                    k.store(k["y"], y_at + v, apply(k, k.load(sums, f * size + v, k.lanes), addend(v, k.lanes), k.lanes), k.lanes)
+                    store(v, k.load(sums, f * size + v, k.lanes), k.lanes)
             with otherwise:
                 held = k.local(size)
                 for v in range(0, size, k.lanes):
                     k.store(held, v, k.load(sums, f * size + v, k.lanes), k.lanes)
                 skipped = k.let(first - start)
-
-                def store(i: "Expr", lanes: int) -> None:
-                    place = skipped + i
-                    k.store(k["y"], y_at + place, apply(k, k.load(held, place, lanes), addend(place, lanes), lanes), lanes)
-
-                exact_run(k, k.let(math.smaller(k["stored"] - first, size)), store)
+                exact_run(k, k.let(math.smaller(k["stored"] - first, size)), lambda i, lanes: store(skipped + i, k.load(held, skipped + i, lanes), lanes))
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
-        channels_at, lists, filters, bias = (np.asarray(args[name]) for name in ("channels_at", "lists", "filters", "bias"))
+        x, y, entries, lists, filters, bias = (np.asarray(args[name]) for name in ("x", "y", "entries", "lists", "filters", "bias"))
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
-        sets = (1 << self.filters) - 1
+        sets = 1 << self.filters
         for item in range(begin, end):
             image, block = item // (n["tiles"] * n["blocks"]), item // n["block_step"] % n["blocks"]
             first = item // n["tile_step"] % n["tiles"] * self.size
             start = min(first, n["positions"] - self.size)
             for group in range(block * n["groups_per_item"], min((block + 1) * n["groups_per_item"], n["groups"])):
-                channels = filters[group * self.filters : (group + 1) * self.filters]
-                sums = np.repeat(bias[channels, None], self.size, axis=1)
-                for members in range(1, sets + 1):
-                    users = [f for f in range(self.filters) if members >> f & 1]
-                    (at, weights_at), (end_at, _) = lists[(group * sets + members - 1) * 2 :][:4].reshape(2, 2)
-                    inputs = x[image * n["x_image"] + start + channels_at[at:end_at, None] + np.arange(self.size)]
-                    sums[users] += weight[weights_at : weights_at + (end_at - at) * len(users)].reshape(-1, len(users)).T @ inputs
+                outputs = filters[group * self.filters : (group + 1) * self.filters]
+                sums = np.repeat(bias[outputs, None], self.size, axis=1)
+                for channels in range(n.get("channel_blocks", 1)):
+                    at, *counts = lists[(channels * n["groups"] + group) * sets :][:sets].tolist()
+                    for members, count in enumerate(counts, 1):
+                        users = [f for f in range(self.filters) if members >> f & 1]
+                        of_list = entries[at : at + count * (1 + len(users))].reshape(count, 1 + len(users))
+                        inputs = x[image * n["x_image"] + start + of_list[:, :1] + np.arange(self.size)]
+                        sums[users] += np.ascontiguousarray(of_list[:, 1:]).view(np.float32).T @ inputs
+                        at += of_list.size
                 stop = min(start + self.size, n["stored"])
-                for values, channel in zip(sums[:, first - start : stop - start], channels.tolist(), strict=True):
+                for values, channel in zip(sums[:, first - start : stop - start], outputs.tolist(), strict=True):
                     planes = {name: image * n[f"{name}_image"] + channel * n[f"{name}_plane"] for name in ("y", "r") if f"{name}_image" in n}
                     residual = np.asarray(args["residual"])[planes["r"] + first : planes["r"] + stop] if self.epilogue.residual else None
                     y[planes["y"] + first : planes["y"] + stop] = self.epilogue.reference(values, residual)

@@ -105,17 +105,15 @@ def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
 
 @dataclass(frozen=True)
 class SharedTables:
-    """A weight of 1x1 windows as `ConvSparsePointwise` reads it: channels listed by the set of a group's filters that keep them."""
+    """A weight of 1x1 windows as `ConvSparsePointwise` reads it: channels listed by the set of a group's filters that keep them, block after block."""
 
     groups: int
     filters: np.ndarray
     """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once more."""
     lists: np.ndarray
-    """int32 (G * (2^size - 1) + 1, 2): where the list of each (group, set of filters) starts in ``channels`` and in ``weight``."""
-    channels: np.ndarray
-    """int32 (K,): input channels."""
-    weight: np.ndarray
-    """fp32: for each channel of a list the weights of the filters in its set, in order."""
+    """int32 (B * G, 2^size): for each block of channels and each group, where its entries start, and how many each set of filters has."""
+    entries: np.ndarray
+    """int32: for each channel of a list where its plane is, and the bits of the fp32 weights of the filters in its set, in order."""
 
 
 def _grouped(fkw: FKW, size: int) -> np.ndarray:
@@ -134,19 +132,20 @@ def users_of_channels(fkw: FKW, size: int) -> np.ndarray:
     return users[users > 0]
 
 
-def shared_tables(fkw: FKW, size: int) -> SharedTables:
-    """Groups of ``size`` filters as they are stored. Windows are 1x1."""
-    rows = _grouped(fkw, size)
-    sets = ((rows != 0) * (1 << np.arange(size))[:, None]).sum(axis=1)
-    group, channel = np.nonzero(sets)
-    kept = sets[group, channel]
-    order = np.lexsort((channel, kept, group))
-    group, channel, kept = group[order], channel[order], kept[order]
+def shared_tables(fkw: FKW, size: int, channels: int, plane: int) -> SharedTables:
+    """Groups of ``size`` filters as they are stored, in blocks of ``channels`` input channels, which are ``plane`` elements apart. Windows are 1x1."""
+    rows, sets = _grouped(fkw, size), 1 << size
+    kept_by = ((rows != 0) * (1 << np.arange(size))[:, None]).sum(axis=1)
+    group, channel = np.nonzero(kept_by)
+    place = (channel // channels * len(rows) + group) * sets + kept_by[group, channel]
+    order = np.lexsort((channel, place))
+    group, channel, place = group[order], channel[order], place[order]
     weight = rows.transpose(0, 2, 1)[group, channel]
-    lists = len(rows) * ((1 << size) - 1)
-    counts = np.bincount(group * ((1 << size) - 1) + kept - 1, minlength=lists)
-    users = np.array([bin(members).count("1") for members in range(1, 1 << size)])
-    starts = np.zeros((lists + 1, 2), np.int32)
-    starts[1:, 0], starts[1:, 1] = counts.cumsum(), (counts * np.tile(users, len(rows))).cumsum()
+    fields = np.concatenate([(channel * plane).astype(np.int32)[:, None], weight.view(np.int32)], axis=1)
+    is_there = np.concatenate([np.ones((len(weight), 1), bool), weight != 0], axis=1)
+    counts = np.bincount(place, minlength=-(-rows.shape[2] // channels) * len(rows) * sets).reshape(-1, sets)
+    users = np.array([members.bit_count() for members in range(sets)])
+    lists = counts.astype(np.int32)
+    lists[1:, 0] = (counts * (1 + users)).sum(axis=1).cumsum()[:-1]  # nothing is kept by the empty set: its place holds the start
     filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
-    return SharedTables(len(rows), filters.astype(np.int32), starts, channel.astype(np.int32), weight[weight != 0])
+    return SharedTables(len(rows), filters.astype(np.int32), lists, fields[is_there])

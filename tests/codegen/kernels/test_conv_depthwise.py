@@ -36,7 +36,19 @@ CASES = [
 ]
 
 
-def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual: bool = False, activation: Activation = IDENTITY, planes: bool = False) -> None:
+def depthwise(
+    shape,
+    multiplier,
+    kernel,
+    stride,
+    padding,
+    dilation,
+    *,
+    residual: bool = False,
+    activation: Activation = IDENTITY,
+    planes: bool = False,
+    family: str = "conv-depthwise",
+) -> None:
     """``planes``: into planes of whole cache lines, of which nothing but the outputs is looked at."""
     random = rng()
     geometry = ConvGeometry(kernel, stride, padding, dilation)
@@ -48,7 +60,7 @@ def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual:
     def build(b: ProgramBuilder) -> None:
         inputs, y = (b.input("x", shape), b.input("r", out)), (b.planes if planes else b.tensor)("y", out)
         layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation)
-        emit_by("conv-depthwise", layer, b)
+        emit_by(family, layer, b)
         outside = b.tensor("outside", out)
         emit_copy(Copy("out", y, outside), b)
         b.output("y", outside)
@@ -63,6 +75,29 @@ def depthwise(shape, multiplier, kernel, stride, padding, dilation, *, residual:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_pytorch(case, planes) -> None:
     depthwise(*case, planes=planes)
+
+
+DIRECT_CASES = [
+    ((2, 3, 7, 7), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((1, 4, 14, 14), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((2, 17, 13, 13), 1, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    ((1, 3, 14, 14), 2, (3, 3), (2, 2), (0, 0, 1, 1), (1, 1)),
+    ((1, 2, 28, 28), 1, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    ((1, 2, 30, 33), 1, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    ((2, 3, 23, 45), 1, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1)),
+    ((1, 3, 18, 40), 2, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
+    ((1, 2, 9, 70), 1, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1)),
+    ((1, 3, 13, 37), 2, (3, 3), (3, 1), (1, 3, 2, 2), (2, 3)),
+    ((1, 2, 2, 50), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((1, 2, 3, 33), 1, (5, 5), (1, 2), (4, 4, 4, 4), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("case", DIRECT_CASES, ids=str)
+def test_direct_agrees_with_pytorch(case, residual) -> None:
+    activation = Activation("clip", (0.0, 6.0)) if residual else IDENTITY
+    depthwise(*case, residual=residual, activation=activation, planes=True, family="conv-depthwise-direct")
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[7], CASES[10]], ids=str)

@@ -158,9 +158,10 @@ def test_planes_without_junk(family) -> None:
     conv((2, 9, 5, 7), sparse((8, 9, 1, 1), rate=2.0), ConvGeometry((1, 1)), residual=True, family=family)
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("channels", [24, 5], ids=["at-once", "blocks"])
+@pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((13, 14), 2), ((2, 5), 1), ((9, 30), 1)], ids=str)
-def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place) -> None:
+def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, channels) -> None:
     """Whole vectors are stored into the rest of a plane's last line, and nowhere else; tiles overlap at the end of a plane."""
     weight, packed = sparse((10, 12, 1, 1), rate=2.0, groups=2) if place % 2 else sparse((10, 12, 1, 1), rate=3.0, share=2)
     groups, geometry = packed.groups, ConvGeometry((1, 1), (stride, stride))
@@ -174,7 +175,7 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place) -> No
         layer = Conv2d("conv", planes, y, packed, None, geometry, groups, b.input("r", added.shape), RELU6)
         offered = family_named("conv-sparse-pointwise").candidates(layer, machine_of(b.isa))
         assert not isinstance(offered, str), offered
-        family_named("conv-sparse-pointwise").emit(layer, replace(offered[place % len(offered)].schedule, block=2), b)
+        family_named("conv-sparse-pointwise").emit(layer, replace(offered[place % len(offered)].schedule, block=2, channels=min(channels, x.shape[1])), b)
         outside = b.tensor("outside", added.shape)
         emit_copy(Copy("out", y, outside), b)
         b.output("y", outside)
@@ -182,17 +183,25 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place) -> No
     check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
 
 
-def test_shared_tables_hold_the_weight() -> None:
+@pytest.mark.parametrize("channels", [9, 4])
+def test_shared_tables_hold_the_weight(channels) -> None:
     weight, packed = sparse((10, 9, 1, 1), rate=2.0, share=2)
     for size in (1, 2, 3, 4):
-        tables, sets = shared_tables(packed, size), (1 << size) - 1
+        tables, plane, read = shared_tables(packed, size, channels, 7), 7, 0
         dense = np.zeros((10, 9), np.float32)
-        for (place, (at, first)), (end, _) in zip(enumerate(tables.lists[:-1].tolist()), tables.lists[1:].tolist(), strict=True):
-            users = [f for f in range(size) if (place % sets + 1) >> f & 1]
-            filters = tables.filters[place // sets * size :][users]
-            dense[filters[:, None], tables.channels[at:end]] = tables.weight[first : first + (end - at) * len(users)].reshape(-1, len(users)).T
+        for place, (at, *counts) in enumerate(tables.lists.tolist()):
+            assert at == read
+            for members, count in enumerate(counts, 1):
+                users = [f for f in range(size) if members >> f & 1]
+                entries = tables.entries[read : read + count * (1 + len(users))].reshape(count, 1 + len(users))
+                kept = entries[:, 0] // plane
+                assert (kept // channels == place // tables.groups).all()
+                filters = tables.filters[place % tables.groups * size :][users]
+                dense[filters[:, None], kept] = entries[:, 1:].copy().view(np.float32).T
+                read += entries.size
+        assert read == tables.entries.size
         assert np.array_equal(dense, weight[:, :, 0, 0])
-        assert users_of_channels(packed, size).sum() == len(tables.weight)
+        assert users_of_channels(packed, size).sum() == read - tables.lists[:, 1:].sum()
 
 
 @FAMILY
