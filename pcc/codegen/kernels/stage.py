@@ -149,8 +149,8 @@ def staged_pitch(x: View, geometry: ConvGeometry) -> int:
     return Layout(geometry, *x.shape[2:]).pitch if is_staged(geometry) else x.strides[2]
 
 
-def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
-    """What bringing the input to the kernel executes: the copy, if there is one."""
+def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: bool = False) -> Work:
+    """What bringing the input to the kernel executes: the copy, if there is one; ``spills`` as in `copy_plane`."""
     if not is_staged(geometry):
         return machine.beyond(x)
     batch, channels, height, width = x.shape
@@ -158,8 +158,10 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
     copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)))
     plane = Work()
     for phase in layout.phases.values():
-        copies, fills = run_pieces(phase.columns, lanes), run_pieces(layout.pitch - phase.columns, lanes)
-        plane += Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=2 * run_branches(lanes)) * phase.rows
+        runs = phase.columns, layout.pitch - phase.columns
+        copies, fills = (-(-run // lanes) if spills else run_pieces(run, lanes) for run in runs)
+        branches = 2 if spills else 2 * run_branches(lanes)
+        plane += Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=branches) * phase.rows
     return plane * (batch * channels) + machine.beyond(x, copied, copied)
 
 
