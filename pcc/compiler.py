@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
+from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
-from pcc.codegen.machine import Machine, machine_of
+from pcc.codegen.machine import MACHINES
+from pcc.codegen.machine_profile import MachineProfile, machine_named, processor_of
 from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
@@ -60,6 +62,10 @@ class TargetReport:
     kernels_from_cache: int
     layers: Sequence[LayerReport]
     """As the manifest has them."""
+    profile: MachineProfile
+    """The costs that kernels were chosen by."""
+    profile_file: Path | None
+    """Where they were read from; None for pcc's own."""
 
     @property
     def families(self) -> Mapping[str, int]:
@@ -97,6 +103,7 @@ def compile_model(
     dump_ir: Path | None = None,
     print_ir_after: str | None = None,
     verify_each: bool = False,
+    machine_profile: str | None = None,
     progress: Progress = quiet,
     threads: int = 1,
     max_batch: int | None = None,
@@ -107,6 +114,8 @@ def compile_model(
 
     ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
+    ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None, each target has the one that is saved for its processor, else
+    pcc's own. Nothing else from outside decides which kernels are chosen; the manifest records it.
     Raises `PccError` for what cannot be compiled or written.
     """
     steps = split_pipeline(parse_pipeline(pipeline))
@@ -114,6 +123,8 @@ def compile_model(
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
     if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
         raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
+    processors = _processors(targets, steps.graph, machine_profile)
+    profiles = {target: MachineProfile.of(machine_named(processor)) for target, processor in processors.items()}
     clock = _Clock()
     with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
         roots = [dumps, *([dump_ir] if dump_ir else [])]
@@ -133,17 +144,17 @@ def compile_model(
         progress("running passes")
         shared, selecting = _split_at_target(steps.graph)
         graph = _run_passes(shared, graph, instruments, 0, clock)
-        by_machine: dict[Machine, tuple[GraphModule, Program]] = {}
-        for machine in dict.fromkeys(map(machine_of, targets)):
-            chosen = [replace(step, processor=step.processor or machine.name) if hasattr(step, "processor") else step for step in selecting]
+        by_processor: dict[str, tuple[GraphModule, Program]] = {}
+        for processor, target in {processors[target]: target for target in targets}.items():
+            chosen = [replace(step, processor=processor) if hasattr(step, "processor") else step for step in selecting]
             selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
-            by_machine[machine] = selected, _lower(selected, name, machine, steps.program, clock)
+            by_processor[processor] = selected, _lower(selected, name, target, steps.program, clock)
             if print_ir_after in ("all", *(step.name for step in steps.program)):
-                print(print_program(by_machine[machine][1]))
+                print(print_program(by_processor[processor][1]))
 
         compiled: list[tuple[Target, list[CompiledKernel]]] = []
         for target in targets:
-            program = by_machine[machine_of(target)][1]
+            program = by_processor[processors[target]][1]
             progress(f"compiling {len(program.kernels)} kernels for {target.name}")
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
@@ -155,16 +166,16 @@ def compile_model(
         with clock.measure("package"):
             builds = []
             for target, kernels in compiled:
-                selected, program = by_machine[machine_of(target)]
-                builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected))
-            selected = next(iter(by_machine.values()))[0]
+                selected, program = by_processor[processors[target]]
+                builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected, profiles[target]))
+            selected = next(iter(by_processor.values()))[0]
             selftest = _selftest(selected, samples)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, by_machine[machine_of(target)][1], kernels, manifest) for target, kernels in compiled]
-    alone = dict.fromkeys(layer for graph, _ in by_machine.values() for layer in left_alone(graph))
+    reports = [_report(target, by_processor[processors[target]][1], kernels, manifest, profiles[target], processors[target]) for target, kernels in compiled]
+    alone = dict.fromkeys(layer for graph, _ in by_processor.values() for layer in left_alone(graph))
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
 
 
@@ -204,6 +215,16 @@ def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any
     return passes[:first], passes[first:]
 
 
+def _processors(targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None) -> dict[Target, str]:
+    """The processor of each target, as `machine_named` takes it: what a pass names, or as `processor_of` has it."""
+    named = next((step.processor for step in passes if getattr(step, "processor", "")), None)
+    if named and machine_profile:
+        raise PccError(f"the pipeline names the processor {named}, and --machine-profile {machine_profile}: leave one of them out")
+    if named and (wrong := [target for target in targets if target.isa != machine_named(named).isa.name]):
+        raise PccError(f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} has {wrong[0].isa}")
+    return {target: named or processor_of(target, machine_profile) for target in targets}
+
+
 def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: _Clock) -> GraphModule:
     """Runs passes that come after ``done`` others of the pipeline."""
 
@@ -217,10 +238,10 @@ def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence
     return graph
 
 
-def _lower(graph: GraphModule, name: str, machine: Machine, passes: Sequence[Any], clock: _Clock) -> Program:
+def _lower(graph: GraphModule, name: str, target: Target, passes: Sequence[Any], clock: _Clock) -> Program:
     """The kernel program of a graph, with the program passes run."""
     with clock.measure("lower"):
-        program = lower(graph, name, machine.isa)
+        program = lower(graph, name, isa_named(target.isa))
     for step in passes:
         with clock.measure(step.name):
             program = step(program)
@@ -249,7 +270,7 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest) -> TargetReport:
+def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, processor: str) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,
@@ -261,4 +282,6 @@ def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel],
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
         layers=record.layers,
+        profile=profile,
+        profile_file=None if processor in MACHINES else Path(processor),
     )

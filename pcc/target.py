@@ -1,6 +1,7 @@
 """What we compile for: processor, ABI and instruction set, as named presets."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pcc.errors import PccError
@@ -64,6 +65,33 @@ def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
     flags = host_cpu_flags()
     return "x86-64-v4" if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= flags else "x86-64-v3"
+
+
+def cpu_fields(cpuinfo: str) -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor."""
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines())}
+
+
+def processor_name(fields: Mapping[str, str]) -> str:
+    """What a processor is called, by its fields. Virtual machines hide the name's number: family and model say it."""
+    name = fields.get("model name") or f"Arm implementer {fields.get('CPU implementer', '?')} part {fields.get('CPU part', '?')}"
+    return f"{name}, family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else name
+
+
+def host_processor() -> str:
+    """The name of the processor that we run on."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return processor_name(cpu_fields(file.read()))
+    except OSError:
+        return platform.machine()
+
+
+def executes_here(target: Target) -> bool:
+    """Whether code for the target runs on this computer as it is."""
+    if platform.system() != "Linux" or target.is_android or platform.machine().lower() != target.arch:
+        return False
+    return target.isa != "avx512" or X86_CPUS[host_cpu()] == "avx512"
 
 
 def host_target() -> Target:

@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "dtype", "files", "preprocessing", "scratch", "target"}
+EVERYWHERE = {"errors", "cache", "config", "dtype", "files", "preprocessing", "scratch", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -23,13 +23,15 @@ MAY_IMPORT = {
     "package": {"codegen", "ir", "sparsity"},
     "runtime": {"package"},
     "deploy": {"package", "runtime"},
+    "tune": {"codegen", "deploy", "ir", "package", "sparsity"},
     "training": {"frontend", "ir", "models", "sparsity"},
     "compiler": {"codegen", "frontend", "ir", "package", "passes"},
     "exporter": {"frontend", "models", "passes"},
-    "cli": {"compiler", "deploy", "exporter", "frontend", "ir", "models", "package", "passes", "training"},
+    "cli": {"compiler", "deploy", "exporter", "frontend", "ir", "models", "package", "passes", "training", "tune"},
     "__init__": {"codegen", "compiler", "frontend", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
+    "config": set(),
     "dtype": set(),
     "files": set(),
     "preprocessing": set(),

@@ -12,7 +12,7 @@ import click
 from pcc.cli import interrupts, streams
 from pcc.errors import PccError, shortened
 
-COMMANDS = ("compile", "export", "prune", "run", "bench", "passes", "targets")
+COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
 
 LIBRARIES = r"(pcc|PIL|numpy|torch|tvm|yaml|pydantic)(\.|$)"

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
+@click.option(
+    "--machine-profile",
+    metavar="FILE",
+    help="Costs to choose kernels by: a file of pcc tune, or 'built-in'. Default: those saved for the processor.",
+)
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
 @click.option("--verify-each", is_flag=True, help="Run the graph after each pass and compare it with the model.")
@@ -43,6 +48,7 @@ def command(
     input_shapes: tuple[InputShape, ...],
     max_batch: int | None,
     weights: str | None,
+    machine_profile: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
     verify_each: bool,
@@ -78,6 +84,7 @@ def command(
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             verify_each=verify_each,
+            machine_profile=machine_profile,
             progress=step,
             threads=threads or os.cpu_count() or 1,
             max_batch=max_batch,
@@ -114,6 +121,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+        if made.profile_file:
+            click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
         click.echo(f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
     if report.left_alone:
         click.echo("  left alone:")
@@ -143,6 +152,8 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "thread_bytes": made.thread_bytes,
             "kernels": made.kernels,
             "kernels_from_cache": made.kernels_from_cache,
+            "profile": made.profile.model_dump(),
+            "profile_file": None if made.profile_file is None else str(made.profile_file),
             "families": dict(made.families),
             "layers": [layer.model_dump() for layer in made.layers],
         }

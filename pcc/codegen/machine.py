@@ -2,14 +2,13 @@
 
 A family counts what a schedule executes (`Work`); a processor's profile (`Machine`) says what each kind costs. So a new family needs no new numbers for
 every processor, and a new processor is one row. Sums of parts are a simple model: what overlaps in the machine is in the coefficients, which
-`tools/calibrate.py` fits to measured layers.
+`pcc tune --calibrate` fits to measured layers (`pcc.tune`); what it finds for a user's processor is a file (`pcc.codegen.machine_profile`).
 """
 
 from dataclasses import dataclass, replace
 
 from pcc.codegen.isa import Isa, isa_named
 from pcc.codegen.program import View
-from pcc.errors import PccError
 from pcc.target import Target
 
 
@@ -60,6 +59,8 @@ class Machine:
     """Where the costs come from."""
     loads_ahead: int = 0
     """Registers that loads need which start long before their use: on cores that execute in order."""
+    multiply_add_weight: float = 1.0
+    """What a vector multiply-add counts beside other instructions, where costs are counted: more on cores with one unit for it, less on those with four."""
     load_pair_reach: int = 0
     """Bytes behind an address in which one instruction loads two vectors that follow each other; 0 on cores where that is no faster than two."""
     llvm_features: tuple[str, ...] = ()
@@ -79,7 +80,7 @@ _KIB = 1 << 10
 _AVX512 = Work(fma=0.135, loads=1.38, crossing=2.05, far=0.24, beyond=9.6, updates=1.19, stores=4.0, scalars=0.38, branches=1.77, lines=5.6)
 _AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0)
 _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
-_COUNTED = "instructions executed under QEMU (tools/calibrate.py --cpu cortex-a76)"
+_COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 
 _LDP_REACH = 1024
@@ -89,9 +90,11 @@ _ONE_LOAD_AT_A_TIME = ("+slow-paired-128",)
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
-        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (tools/calibrate.py)"),
+        Machine(
+            "intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, "timed on an Intel Xeon of family 6, model 207 (pcc tune --calibrate)"
+        ),
         Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, _AVX512, "those of intel-avx512: not timed on this processor"),
-        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (tools/calibrate.py --cpu x86-64-v3)"),
+        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (pcc tune --calibrate --cpu x86-64-v3)"),
         Machine(
             "cortex-a53",
             isa_named("neon"),
@@ -101,6 +104,7 @@ MACHINES: dict[str, Machine] = {
             replace(_NEON, fma=1.5),
             _IN_ORDER,
             loads_ahead=4,
+            multiply_add_weight=1.6,
             llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
         Machine(
@@ -112,6 +116,7 @@ MACHINES: dict[str, Machine] = {
             replace(_NEON, fma=1.5),
             _IN_ORDER,
             loads_ahead=4,
+            multiply_add_weight=1.6,
             llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
         Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
@@ -123,6 +128,7 @@ MACHINES: dict[str, Machine] = {
             16,
             replace(_NEON, fma=0.6),
             f"{_COUNTED}; multiply-adds weigh less, there are four units",
+            multiply_add_weight=0.7,
             load_pair_reach=_LDP_REACH,
         ),
     )
@@ -141,12 +147,5 @@ _OF_CPU = {
 
 
 def machine_of(target: Target) -> Machine:
-    """The profile of a target's processor."""
-    return machine_named(_OF_CPU[target.cpu])
-
-
-def machine_named(name: str) -> Machine:
-    """The profile of that name; `PccError` where there is none."""
-    if name not in MACHINES:
-        raise PccError(f"unknown processor profile '{name}': choose one of {', '.join(MACHINES)}")
-    return MACHINES[name]
+    """pcc's own profile for a target's processor."""
+    return MACHINES[_OF_CPU[target.cpu]]

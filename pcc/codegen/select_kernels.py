@@ -13,7 +13,8 @@ from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.kernels.pool import pool_work
 from pcc.codegen.layers import Conv2d, Linear, PooledConv2d
 from pcc.codegen.lower import geometry_of, has_planes, with_pool
-from pcc.codegen.machine import Machine, machine_named
+from pcc.codegen.machine import Machine
+from pcc.codegen.machine_profile import machine_named
 from pcc.codegen.program import View, contiguous_strides, plane_strides
 from pcc.dtype import dtype_of
 from pcc.errors import PccError
@@ -38,7 +39,7 @@ class SelectKernels:
     """
 
     processor: str = ""
-    """The profile that costs are for (`pcc.codegen.machine`); the driver fills in the target's."""
+    """The profile that costs are for: a name of `pcc.codegen.machine` or a profile's file; the driver fills in the target's."""
 
     name: ClassVar[str] = "select-kernels"
     exact: ClassVar[bool] = True

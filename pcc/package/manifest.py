@@ -62,6 +62,8 @@ class TargetRecord(_Record):
     arena_bytes: int
     thread_bytes: int = 0
     weight_bytes: int
+    profile: dict[str, Any] | None = None
+    """The costs that kernels were chosen by: a `pcc.codegen.machine_profile.MachineProfile`, which as a file chooses the same ones again."""
     layers: tuple[LayerReport, ...] = ()
     """In the order they run."""
 

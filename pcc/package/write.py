@@ -28,15 +28,20 @@ from pcc.target import Target
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
+    from pcc.codegen.machine_profile import MachineProfile
+
 
 @dataclass(frozen=True)
 class TargetBuild:
-    """One target's machine code: its program with planned memory, the object files of the program's kernels, and the graph that it was lowered from."""
+    """One target's machine code: its program with planned memory, the object files of the program's kernels, the graph that it was lowered from,
+    and what its kernels were chosen by."""
 
     target: Target
     program: Program
     objects: Sequence[Path]
     graph: "GraphModule | None" = None
+    profile: "MachineProfile | None" = None
+    """The costs that kernels were chosen by."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progres
         arena_bytes=program.arena_bytes,
         thread_bytes=program.thread_bytes,
         weight_bytes=weights.nbytes,
+        profile=None if build.profile is None else build.profile.model_dump(),
         layers=layer_reports(program, build.graph),
     )
 

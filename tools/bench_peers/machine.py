@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from pcc.target import cpu_fields, processor_name
+
 FEATURES = {
     "avx2": "AVX2",
     "fma": "FMA",
@@ -67,13 +69,10 @@ def this_machine() -> Machine:
 
 
 def describe(cpuinfo: str) -> tuple[str, list[str]]:
-    """(name, features) of the first processor of /proc/cpuinfo. Virtual machines hide the name's number: family and model say it."""
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines())}
-    name = fields.get("model name") or f"Arm implementer {fields.get('CPU implementer', '?')} part {fields.get('CPU part', '?')}"
-    if "cpu family" in fields:
-        name += f", family {fields['cpu family']} model {fields['model']}"
+    """(name, features) of the first processor of /proc/cpuinfo."""
+    fields = cpu_fields(cpuinfo)
     flags = (fields.get("flags") or fields.get("Features") or "").split()
-    return name, [title for flag, title in FEATURES.items() if flag in flags]
+    return processor_name(fields), [title for flag, title in FEATURES.items() if flag in flags]
 
 
 def cpu_list(text: str) -> list[int]:

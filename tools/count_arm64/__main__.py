@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from pcc.deploy.counting_qemu import CPU, Counts, missing
 from pcc.errors import PccError
 from tools.bench_peers.engines import ENGINES
 from tools.bench_peers.environments import Unavailable
 from tools.bench_peers.networks import Network, networks_named
 from tools.bench_peers.prepare import Prepared, prepare
 from tools.bench_peers.process import EngineFailed
-from tools.count_arm64 import mca, page, qemu
+from tools.count_arm64 import mca, page
 from tools.count_arm64.count import assembly, count_pcc, count_peer
 from tools.count_arm64.result import CountResult, EngineCount, Executed, LayerCount
 from tools.performance import COUNTS, NETWORK_FILES, write_page
@@ -35,7 +36,7 @@ def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
     """
     try:
         networks = networks_named(names)
-        if complaint := qemu.missing():
+        if complaint := missing():
             raise PccError(complaint)
     except PccError as error:
         raise click.UsageError(str(error)) from None
@@ -80,9 +81,9 @@ def _add_pcc(result: CountResult, prepared: Prepared, memory: bool) -> None:
         if complaint := mca.missing():
             result.not_run["llvm-mca"] = complaint
         else:
-            assemblies = {qemu.CPU: ours.assembly, **{cpu: assembly(prepared, Path(folder), cpu) for cpu in set(mca.CORES.values()) - {qemu.CPU}}}
+            assemblies = {CPU: ours.assembly, **{cpu: assembly(prepared, Path(folder), cpu) for cpu in set(mca.CORES.values()) - {CPU}}}
             result.loops = [loop for core, cpu in mca.CORES.items() for loop in mca.price(assemblies[cpu], core)]
-    whole = sum((layer.counts for layer in ours.layers.values()), qemu.Counts())
+    whole = sum((layer.counts for layer in ours.layers.values()), Counts())
     result.engines.append(EngineCount(engine="pcc", title="pcc", version=version("pcc"), error=ours.error, executed=Executed.of(whole)))
     result.layers = [LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts)) for name, layer in ours.layers.items()]
 

@@ -11,6 +11,7 @@ import torch
 
 import pcc
 from pcc.deploy import Qemu
+from pcc.deploy.counting_qemu import CPU, Counted, Counts, Interval, count_package, parse
 from pcc.package import open_package
 from pcc.target import target_named
 from tools.bench_peers.compare import difference, disagreement, start
@@ -18,7 +19,6 @@ from tools.bench_peers.engines import Engine
 from tools.bench_peers.prepare import Prepared
 from tools.bench_peers.process import ROOT, EngineFailed
 from tools.count_arm64.python import arm64_python, command
-from tools.count_arm64.qemu import CPU, Counted, Counts, Interval, count_package, parse
 
 THREAD_CLOCK = 3
 """Linux's CLOCK_THREAD_CPUTIME_ID, which the worker reads before and after the run that counts."""

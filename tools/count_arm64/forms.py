@@ -5,25 +5,20 @@ them in one package. Counts are of the layer alone, staging and stores included.
 """
 
 import argparse
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pcc.codegen.family import cheapest, families
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import machine_of
-from pcc.codegen.objects import compile_kernels
-from pcc.codegen.plan_memory import PlanMemory
-from pcc.codegen.program import Program, ProgramBuilder
+from pcc.codegen.program import ProgramBuilder
+from pcc.deploy.counting_qemu import CPU, Counted
 from pcc.dtype import FLOAT32
-from pcc.ir.activation import Activation
-from pcc.package import PackageSpec, TargetBuild, build_package, open_package
-from pcc.sparsity import fkw, joint, pattern
+from pcc.sparsity import fkw, pattern
 from pcc.target import target_named
-from tools.count_arm64.qemu import CPU, Counted, count_package
+from pcc.tune.layers import Case, dense_weight, sparse_weight
+from pcc.tune.measure import count_program
 from tools.table import table
 
 TARGET = target_named("aarch64-linux", CPU)
@@ -31,46 +26,6 @@ MACHINE = machine_of(TARGET)
 LANES = MACHINE.isa.lanes(FLOAT32)
 SHARES = (1, 2, 4)
 """Filters that share channels and patterns."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A convolution with square windows and planes, padded so that stride 1 keeps the size."""
-
-    inputs: int
-    size: int
-    outputs: int
-    kernel: int = 3
-    stride: int = 1
-    groups: int = 1
-
-    def __str__(self) -> str:
-        kind = "depthwise " if self.groups == self.inputs else ""
-        return f"{kind}{self.inputs}->{self.outputs} {self.kernel}x{self.kernel}/{self.stride} @{self.size}"
-
-    @property
-    def geometry(self) -> ConvGeometry:
-        pad = self.kernel // 2
-        return ConvGeometry((self.kernel, self.kernel), (self.stride, self.stride), (pad, pad, pad, pad))
-
-    @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        return self.outputs, self.inputs // self.groups, self.kernel, self.kernel
-
-    @property
-    def multiplies(self) -> int:
-        """Vector multiply-adds that a direct dense convolution needs, without junk columns and tile tails."""
-        rows, columns = self.geometry.output_size(self.size, self.size)
-        return int(np.prod(self.weight_shape)) * rows * columns // LANES
-
-    def layer(self, b: ProgramBuilder, name: str, weight: np.ndarray | fkw.FKW) -> Conv2d:
-        """The layer with an input and an output of its own, biased, with ReLU."""
-        rows, columns = self.geometry.output_size(self.size, self.size)
-        x, y = b.input(f"{name}_x", (1, self.inputs, self.size, self.size)), b.tensor(f"{name}_y", (1, self.outputs, rows, columns))
-        b.output(f"{name}_y", y)
-        b.layer = name
-        return Conv2d(name, x, y, weight, np.ones(self.outputs, np.float32), self.geometry, self.groups, activation=Activation("relu"))
-
 
 VGG16 = tuple(
     Case(*sizes)
@@ -83,26 +38,6 @@ MOBILENET_V2 = tuple(
     for hidden, size, stride in ((32, 112, 1), (96, 112, 2), (144, 56, 1), (144, 56, 2), (192, 28, 1), (192, 28, 2), (384, 14, 1), (576, 14, 2), (960, 7, 1))
 )
 NETWORKS = {"vgg16": VGG16, "resnet50": RESNET50, "resnet50-1x1": RESNET50_1X1, "mobilenet-v2": MOBILENET_V2}
-
-
-def count(program: Program) -> dict[str, Counted]:
-    """Executed instructions of every layer of a program for NEON (memory not planned), on one thread. Raises `PccError` where `missing` says why."""
-    planned = PlanMemory()(program)
-    objects = [kernel.object for kernel in compile_kernels(planned.kernels, TARGET)]
-    with tempfile.TemporaryDirectory() as folder:
-        build_package(PackageSpec(planned.name, [TargetBuild(TARGET, planned, objects)]), Path(folder) / "package")
-        return count_package(open_package(Path(folder) / "package"))
-
-
-def dense_weight(case: Case) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(case.weight_shape, np.float32) * 0.05
-
-
-def sparse_weight(case: Case, patterns: np.ndarray | None, rate: float, share: int) -> fkw.FKW:
-    """Random weights pruned as the passes prune them: 3x3 windows to the patterns, kernels to one in ``rate``, for groups of ``share`` filters."""
-    patterns = patterns if case.kernel == 3 else None
-    cut = joint.project(dense_weight(case), patterns, rate, share=share)
-    return fkw.pack(cut.weight, 1, patterns, share, cut.order)
 
 
 def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FKW, family: str | None = None) -> float:
@@ -123,7 +58,7 @@ def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> 
         costs[i, 0] = record(b, case, f"layer{i}_0", dense_weight(case))
         for share in SHARES if case.groups == 1 and case.inputs > 3 else ():
             costs[i, share] = record(b, case, f"layer{i}_{share}", sparse_weight(case, patterns, rate, share))
-    counted = count(b.build())
+    counted = count_program(b.build(), TARGET)
     rows = []
     for i, case in enumerate(cases):
         dense = counted[f"layer{i}_0"]
@@ -143,7 +78,7 @@ _NUMBERS = ("total", *_CLASSES, "vfma/total", "vfma/needed")
 def _numbers(one: Counted, case: Case) -> list[str]:
     """Counts in thousands, the share of multiply-adds, and those executed to those of a direct dense convolution."""
     thousands = [f"{number / 1e3:.0f}" for number in (one.total, *(one.counts.instructions[name] for name in _CLASSES))]
-    return [*thousands, f"{one.vfma / one.total:.2f}", f"{one.vfma / case.multiplies:.3f}"]
+    return [*thousands, f"{one.vfma / one.total:.2f}", f"{one.vfma * LANES / case.macs:.3f}"]
 
 
 def _short(kernel: str) -> str:

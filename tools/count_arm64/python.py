@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcc.cache import cache_root
+from pcc.deploy.counting_qemu import CPU, plugin_words
 from tools.bench_peers.environments import Unavailable, last_error
-from tools.count_arm64.qemu import CPU, plugin_words
 
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++6")
 """Debian's of bookworm; apt adds what they need."""

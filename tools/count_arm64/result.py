@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from pcc.deploy.counting_qemu import Counts
 from tools.count_arm64.mca import Loop
-from tools.count_arm64.qemu import Counts
 
 
 class Executed(BaseModel):

@@ -16,7 +16,7 @@ from pathlib import Path
 from pcc.target import Target, target_named
 from tools.bench_peers.machine import this_machine
 from tools.bench_peers.ratios import Ratio
-from tools.count_arm64.forms import LANES, TARGET
+from tools.count_arm64.forms import TARGET
 from tools.never_slower.built import DENSE, BuiltLayer, Variant, build, load_layers
 from tools.never_slower.counted import counts
 from tools.never_slower.points import zoo_cases
@@ -38,7 +38,7 @@ def main() -> None:
     target = TARGET if options.arm64 else target_named("x86_64-linux", "native")
     folder, most = BUILT / target.cpu, MOST_EMULATED_MACS if options.arm64 else float("inf")
     if options.stage != "measure":
-        cases = [case for case in zoo_cases() if case.multiplies * LANES <= most]
+        cases = [case for case in zoo_cases() if case.macs <= most]
         build(cases, target, folder, workers=len(os.sched_getaffinity(0)))
     if options.stage == "build":
         return

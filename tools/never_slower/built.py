@@ -16,7 +16,7 @@ from pcc.codegen.machine import machine_of
 from pcc.codegen.objects import compile_kernels, generation
 from pcc.codegen.program import Program
 from pcc.target import Target
-from tools.count_arm64.forms import Case
+from pcc.tune.layers import Case
 from tools.never_slower.points import DENSITIES, choices
 
 DENSE = "dense"

@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcc.codegen.program import Program
+from pcc.tune.measure import count_program
 from tools.bench_peers.ratios import Ratio
-from tools.count_arm64.forms import count
+from tools.count_arm64.forms import TARGET
 from tools.never_slower.built import DENSE, Variant, load_program
 
 
 def counts(folder: Path, variants: Sequence[Variant]) -> list[Ratio]:
     """How many times more instructions the dense kernel executes than each variant."""
-    counted = count(_joined([load_program(folder, name) for name in dict.fromkeys((DENSE, *(variant.program for variant in variants)))]))
+    joined = _joined([load_program(folder, name) for name in dict.fromkeys((DENSE, *(variant.program for variant in variants)))])
+    counted = count_program(joined, TARGET)
     gains = [counted[DENSE].total / counted[variant.program].total for variant in variants]
     return [Ratio(median=gain, low=gain, high=gain, pairs=1) for gain in gains]
 

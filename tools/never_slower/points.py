@@ -1,7 +1,7 @@
 """What the sweep covers: every layer of the zoo that pruning cuts, at densities from 5 to 100 %."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,12 @@ from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.models import create, entry, names
-from pcc.sparsity import fkw, pattern
+from pcc.sparsity import fkw
 from pcc.sparsity.formats import DENSE, OWN, format_named
-from tools.count_arm64.forms import Case, dense_weight, sparse_weight
+from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
 """Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole kernels are cut above."""
-
-PATTERNS = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3), np.float32)], 8)
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,8 @@ class Chosen:
     def program(self, case: Case, name: str, isa: Isa) -> Program:
         """The layer of that name as a program of its own."""
         b = ProgramBuilder(name, isa)
-        self.family.emit(_layer(case, b, name, self.weight), self.candidate.schedule, b)
+        self.family.emit(case.layer(b, name, self.weight), self.candidate.schedule, b)
         return b.build()
-
-
-def _layer(case: Case, b: ProgramBuilder, name: str, weight: np.ndarray | fkw.FKW) -> Conv2d:
-    """The layer between planes that start at cache lines, as inside of networks."""
-    layer = case.layer(b, name, weight)
-    return replace(layer, x=b.planes(f"{name}_from", layer.x.shape), y=b.planes(f"{name}_to", layer.y.shape))
 
 
 def zoo_cases() -> list[Case]:
@@ -80,7 +72,7 @@ def choices(case: Case, density: float, machine: Machine) -> tuple[Chosen, Chose
     for family in families().values():
         stored = weights[family.format]
         if family.layer is Conv2d and not isinstance(stored, str):
-            found = cheapest(family, _layer(case, ProgramBuilder("sweep", machine.isa), "conv", stored), machine)
+            found = cheapest(family, case.layer(ProgramBuilder("sweep", machine.isa), "conv", stored), machine)
             if not isinstance(found, str):
                 priced.append((found[1], Chosen(family, found[0], stored)))
     best = min(priced, key=lambda entry: entry[0])[1]

@@ -4,12 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from pcc.codegen.interpret import Memory
 from pcc.codegen.native import NativeKernels
-from pcc.codegen.program import Program
 from pcc.target import Target
+from pcc.tune.program_runner import program_runner
 from tools.bench_peers.ratios import Ratio, paired_ratio
 from tools.never_slower.built import DENSE, Variant, load_program
 
@@ -23,29 +20,13 @@ def times(folder: Path, variants: Sequence[Variant], target: Target) -> list[Rat
     programs = {name: load_program(folder, name) for name in (DENSE, *(variant.program for variant in variants))}
     kernels = {kernel.name: kernel for program in programs.values() for kernel in program.kernels}
     native = NativeKernels(list(kernels.values()), target)
-    dense = _runner(programs[DENSE], native)
-    return [_ratio(dense, _runner(programs[variant.program], native)) for variant in variants]
+    dense = program_runner(programs[DENSE], native)
+    return [_ratio(dense, program_runner(programs[variant.program], native)) for variant in variants]
 
 
 def _ratio(dense: Callable[[], None], chosen: Callable[[], None]) -> Ratio:
     ratio = _compare(dense, chosen, PAIRS)
     return ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
-
-
-def _runner(program: Program, native: NativeKernels) -> Callable[[], None]:
-    """A function that runs the program once, on random inputs."""
-    memory = Memory(program)
-    for buffer in program.buffers.values():
-        if buffer.role != "constant":
-            values = memory.arrays[buffer.name]
-            values[:] = np.random.default_rng(1).standard_normal(values.size, np.float32)
-    calls = [native.bound(call.kernel, memory.arguments(call), 0, call.work) for call in program.calls]
-
-    def run(memory: Memory = memory) -> None:  # whose arrays live as long as this function
-        for call in calls:
-            call()
-
-    return run
 
 
 def _compare(dense: Callable[[], None], chosen: Callable[[], None], pairs: int) -> Ratio:

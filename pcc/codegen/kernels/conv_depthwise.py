@@ -81,8 +81,11 @@ class DepthwiseFamily:
             vectors[DepthwiseSchedule("narrow", rows)] = -(-height // rows) * rows
         elif positions <= FLAT_POSITIONS:
             vectors[DepthwiseSchedule("flat")] = -(-positions // lanes)
-        around = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)
-        return [Candidate(schedule, _vector_work(layer, schedule) * (layer.x.shape[0] * len(weight) * count) + around) for schedule, count in vectors.items()]
+        around, found = machine.beyond(layer.y, layer.residual), []
+        for schedule, count in vectors.items():
+            staging = staging_work(layer.x, layer.geometry, machine, spills=schedule.form == "narrow")
+            found.append(Candidate(schedule, _vector_work(layer, schedule) * (layer.x.shape[0] * len(weight) * count) + staging + around))
+        return found
 
     def emit(self, layer: Conv2d, schedule: DepthwiseSchedule, b: ProgramBuilder) -> None:
         """``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""

@@ -26,6 +26,16 @@ def run_tail(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], No
         lanes //= 2
 
 
+def run_pieces(count: int, lanes: int) -> int:
+    """How many vectors, whole and smaller ones, `exact_run` takes."""
+    return count // lanes + (count % lanes).bit_count()
+
+
+def run_branches(lanes: int) -> int:
+    """How many branches it executes beside those of whole vectors."""
+    return lanes.bit_length()
+
+
 def copy_run(k: "KernelBuilder", source: "Expr", source_at: "Expr", target: "Expr", target_at: "Expr", count: "Expr") -> None:
     """``target[target_at + i] = source[source_at + i]`` for ``count`` elements."""
     exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.load(source, source_at + i, lanes), lanes))

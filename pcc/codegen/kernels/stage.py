@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.runs import exact_run, run_branches, run_pieces
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, contiguous_strides, line_elements, whole_lines
@@ -150,14 +149,20 @@ def staged_pitch(x: View, geometry: ConvGeometry) -> int:
     return Layout(geometry, *x.shape[2:]).pitch if is_staged(geometry) else x.strides[2]
 
 
-def staging_work(x: View, geometry: ConvGeometry, machine: Machine) -> Work:
-    """What bringing the input to the kernel executes: the copy, if there is one."""
+def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: bool = False) -> Work:
+    """What bringing the input to the kernel executes: the copy, if there is one; ``spills`` as in `copy_plane`."""
     if not is_staged(geometry):
         return machine.beyond(x)
     batch, channels, height, width = x.shape
-    shape = (batch, channels, Layout(geometry, height, width).plane)
-    copied, vectors = View(x.buffer, shape, contiguous_strides(shape)), prod(shape) / machine.isa.lanes(FLOAT32)
-    return Work(crossing=vectors, stores=vectors) + machine.beyond(x, copied, copied)
+    layout, lanes = Layout(geometry, height, width), machine.isa.lanes(FLOAT32)
+    copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)))
+    plane = Work()
+    for phase in layout.phases.values():
+        runs = phase.columns, layout.pitch - phase.columns
+        copies, fills = (-(-run // lanes) if spills else run_pieces(run, lanes) for run in runs)
+        branches = 2 if spills else 2 * run_branches(lanes)
+        plane += Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=branches) * phase.rows
+    return plane * (batch * channels) + machine.beyond(x, copied, copied)
 
 
 def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:

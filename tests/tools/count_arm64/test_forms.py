@@ -4,10 +4,12 @@ import pytest
 
 from pcc.codegen.kernels.stage import staged_pitch
 from pcc.codegen.program import ProgramBuilder
+from pcc.deploy.counting_qemu import missing
 from pcc.sparsity import pattern
+from pcc.tune.layers import Case, dense_weight, sparse_weight
+from pcc.tune.measure import count_program
 from tests.arm64 import arm64
-from tools.count_arm64.forms import LANES, MACHINE, Case, count, dense_weight, record, sparse_weight
-from tools.count_arm64.qemu import missing
+from tools.count_arm64.forms import LANES, MACHINE, TARGET, record
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
 
@@ -28,7 +30,7 @@ def test_dense_and_sparse() -> None:
     record(b, case, "dense", dense_weight(case))
     for share in (1, 2, 4):
         record(b, case, f"sparse{share}", sparse_weight(case, pattern.DESIGNED, 3.6, share))
-    counted = count(b.build())
+    counted = count_program(b.build(), TARGET)
     dense = counted["dense"]
     assert dense.kernel.startswith("pcc_conv_positions_8x8")
     assert dense.vfma == _whole_tiles(case, 8, 2)
@@ -36,7 +38,7 @@ def test_dense_and_sparse() -> None:
     for share in (1, 2, 4):
         sparse = counted[f"sparse{share}"]
         kept = sparse_weight(case, pattern.DESIGNED, 3.6, share).weight.size
-        assert sparse.vfma >= kept * case.multiplies / dense_weight(case).size  # no output is left out
+        assert sparse.vfma >= kept * case.macs / LANES / dense_weight(case).size  # no output is left out
         assert sparse.total < dense.total / 2  # of 8 times fewer weights
         assert sparse.vfma > 0.25 * sparse.total  # loops of two or three kernels
 
@@ -50,7 +52,7 @@ def test_sparse_is_chosen_only_where_it_executes_less() -> None:
             name = f"sparse {case} {rate}"
             if record(b, case, name, sparse_weight(case, None, rate, 1)) < dense:
                 chosen.append((f"dense {case}", name))
-    counted = count(b.build())
+    counted = count_program(b.build(), TARGET)
     assert len(chosen) >= 3
     for dense, sparse in chosen:
         assert counted[sparse].total < counted[dense].total, sparse

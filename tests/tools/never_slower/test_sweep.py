@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from pcc.codegen.machine import MACHINES
+from pcc.deploy.counting_qemu import missing
 from pcc.sparsity import fkw
 from pcc.target import Target, host_target, target_named
+from pcc.tune.layers import Case
 from tools.bench_peers.ratios import Ratio
-from tools.count_arm64.forms import TARGET, Case
-from tools.count_arm64.qemu import missing
+from tools.count_arm64.forms import TARGET
 from tools.never_slower.__main__ import measure
 from tools.never_slower.built import DENSE, BuiltLayer, build, load_layers
 from tools.never_slower.page import sweep_section

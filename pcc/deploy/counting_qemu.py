@@ -1,16 +1,16 @@
 """An emulated Cortex-A76 that writes down what is executed between readings of the clock, by `insn_plugin.c`."""
 
 import functools
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcc.deploy import Qemu
+from pcc.deploy.qemu import Qemu
 from pcc.errors import PccError
 from pcc.package import Package
+from pcc.package.zig import run_tool, zig
 
 CPU = "cortex-a76"
 MEMORY = ("load_bytes", "store_bytes", "l1_misses", "l2_misses")
@@ -62,8 +62,6 @@ def missing() -> str | None:
     """What counting needs and is not there, as a line for people; None if all is there."""
     if complaint := Qemu.missing():
         return complaint
-    if shutil.which("gcc") is None:
-        return "gcc not found: install it (apt-get install gcc)"
     help_text = subprocess.run(["qemu-aarch64", "-h"], capture_output=True, text=True, check=False).stdout
     return None if "-plugin" in help_text else "this qemu-aarch64 takes no plugins: Debian's qemu-user of bookworm does (qemu-user-static does not)"
 
@@ -78,7 +76,7 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 def _plugin() -> Path:
     """The plugin, compiled once a process."""
     library = Path(_folder().name) / "insn_plugin.so"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("insn_plugin.c")], check=True)
+    run_tool([*zig(), "cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("insn_plugin.c"))])
     return library
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pcc.deploy.counting_qemu import Counts, missing, parse, plugin_words
 from tests.arm64 import arm64
 from tools.bench_peers.process import EngineFailed
 from tools.count_arm64.count import marked
-from tools.count_arm64.qemu import Counts, missing, parse, plugin_words
 
 _TEXT = """clock=1 vfma=5 vload=1
 clock=3 vfma=0 vload=2

@@ -1,0 +1,21 @@
+"""Where a user's settings lie. They decide what pcc makes, so only their owner removes them; what can be made again is in the cache."""
+
+import os
+import re
+from pathlib import Path
+
+from pcc.target import Target, executes_here, host_processor
+
+
+def config_root() -> Path:
+    """The folder: ``$PCC_CONFIG``, else ``$XDG_CONFIG_HOME/pcc``, else ``~/.config/pcc``. It need not exist."""
+    if root := os.environ.get("PCC_CONFIG"):
+        return Path(root)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pcc"
+
+
+def saved_profile(target: Target) -> Path:
+    """Where the profile is saved that compilations for a target's processor use. One that is timed belongs to this computer's processor, one that is counted
+    to the processor's name."""
+    words = f"{target.cpu} {host_processor()}" if executes_here(target) else target.cpu
+    return config_root() / "machines" / f"{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')}.json"

@@ -1,0 +1,146 @@
+"""Measures trials: by the clock of this computer where it can execute the target's code, else by counting instructions under QEMU.
+
+Both go in pieces, and what each piece found is kept in pcc's cache until a calibration has ended: one that was interrupted goes on there.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from pcc.cache import cache_root, writing_cache
+from pcc.codegen.isa import isa_named
+from pcc.codegen.machine import Machine
+from pcc.codegen.native import NativeKernels
+from pcc.codegen.objects import compile_kernels, generation
+from pcc.codegen.plan_memory import PlanMemory
+from pcc.codegen.program import Program, ProgramBuilder
+from pcc.deploy.counting_qemu import Counted, count_package
+from pcc.package import PackageSpec, TargetBuild, build_package, open_package
+from pcc.target import Target
+from pcc.tune.program_runner import ProgramRunner, program_runner
+from pcc.tune.trials import Trial
+
+Progress = Callable[[str], None]
+
+CYCLES_PER_SECOND = 3e9
+"""Of the clock in which times are told: only ratios matter."""
+
+ROUNDS = 15
+LEAST_SECONDS = 5e-4
+"""A layer is run until so much time has passed: one run of a small one is all noise."""
+
+
+def measurements_folder() -> Path:
+    """Where they are kept."""
+    return cache_root() / "calibration"
+
+
+@dataclass
+class Measurements:
+    """What each trial took, by its key: a list of cycles, one for each round, or of one weighted count."""
+
+    path: Path
+    taken: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, target: Target, processor: str) -> "Measurements":
+        """Those that an interrupted calibration left, by this pcc, for this target and processor."""
+        digest = hashlib.sha256(f"{generation()}|{target}|{processor}".encode()).hexdigest()[:24]
+        found = cls(measurements_folder() / f"{digest}.json")
+        with suppress(OSError, ValueError):
+            found.taken = json.loads(found.path.read_text(encoding="utf-8"))
+        return found
+
+    def cost(self, trial: Trial) -> float:
+        """The least of all rounds: what disturbs only adds."""
+        return min(self.taken[trial.key])
+
+    @property
+    def noise(self) -> float:
+        """How far the median round of a schedule is above its least, as a share of it: the median over schedules."""
+        return median(median(taken) / min(taken) for taken in self.taken.values()) - 1
+
+    def save(self) -> None:
+        with writing_cache():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self.path.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(self.taken), encoding="utf-8")
+            unfinished.replace(self.path)
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def time_trials(trials: Sequence[Trial], target: Target, measurements: Measurements, progress: Progress, workers: int) -> None:
+    """Times all of them in turn, `ROUNDS` times, on one core, so that slow and fast phases of the computer meet all alike. Where some are new, older rounds,
+    which others had without them, do not count."""
+    done = min(len(measurements.taken.get(trial.key, ())) for trial in trials)
+    if done >= ROUNDS:
+        return
+    if not done:
+        measurements.taken.clear()
+    progress(f"compiling {len(trials)} schedules")
+    programs = [trial.program(isa_named(target.isa)) for trial in trials]
+    kernels = {kernel.name: kernel for program in programs for kernel in program.kernels}
+    native = NativeKernels(list(kernels.values()), target, workers)
+    runs = [program_runner(program, native) for program in programs]
+    with _pinned():
+        for number in range(done + 1, ROUNDS + 1):
+            progress(f"timing {len(trials)} schedules, round {number} of {ROUNDS}")
+            found = [_time(run) * CYCLES_PER_SECOND for run in runs]
+            for trial, cycles in zip(trials, found, strict=True):
+                measurements.taken.setdefault(trial.key, []).append(cycles)
+            measurements.save()
+
+
+def _time(run: ProgramRunner) -> float:
+    """Seconds of one run, with the caches as a run before left them."""
+    run()
+    runs, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < LEAST_SECONDS or not runs:
+        run()
+        runs += 1
+    return elapsed / runs
+
+
+@contextmanager
+def _pinned() -> Iterator[None]:
+    """On one core: the last that this process may use, since the first one takes most interrupts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def count_trials(trials: Sequence[Trial], target: Target, machine: Machine, measurements: Measurements, progress: Progress, workers: int) -> None:
+    """Counts those that are not counted yet, all of a layer in one program."""
+    missing = [trial for trial in trials if trial.key not in measurements.taken]
+    for layer in dict.fromkeys(trial.layer for trial in missing):
+        of_layer = [trial for trial in missing if trial.layer == layer]
+        progress(f"counting {len(of_layer)} schedules of {layer}")
+        b = ProgramBuilder("calibrate", machine.isa)
+        for place, trial in enumerate(of_layer):
+            trial.emit(b, f"layer{place}")
+        counted = count_program(b.build(), target, workers)
+        for place, trial in enumerate(of_layer):
+            executed = counted[f"layer{place}"]
+            measurements.taken[trial.key] = [executed.total + (machine.multiply_add_weight - 1) * executed.vfma]
+        measurements.save()
+
+
+def count_program(program: Program, target: Target, workers: int = 1) -> dict[str, Counted]:
+    """Executed instructions of every layer of a program for arm64 (memory not planned), on one thread. Raises `PccError` where QEMU or plugins are missing."""
+    planned = PlanMemory()(program)
+    objects = [kernel.object for kernel in compile_kernels(planned.kernels, target, workers)]
+    with tempfile.TemporaryDirectory() as folder:
+        build_package(PackageSpec(planned.name, [TargetBuild(target, planned, objects)]), Path(folder) / "package")
+        return count_package(open_package(Path(folder) / "package"))
