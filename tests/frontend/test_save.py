@@ -56,8 +56,8 @@ def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:
 
 def test_packed_weights_become_dense(tmp_path: Path) -> None:
     linear = nn.Linear(6400, 64)
-    linear.weight.data[torch.rand(64, 6400) < 0.95] = 0
     net = settle(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), linear))
+    linear.weight.data[torch.rand(64, 6400) < 0.95] = 0
     x = torch.randn(1, 8, 20, 20)
     imported = import_model(net, x)
     pruned = "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},reorder-kernels,select-kernels{processor=intel-avx512}"
