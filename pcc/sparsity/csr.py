@@ -6,6 +6,9 @@ import numpy as np
 
 from pcc.sparsity.formats import WeightFormat
 
+LEAST_ZEROS = 1 / 32
+"""Of a weight that is packed: with fewer, even a bit for each weight that says whether it is kept takes more than leaving it out saves."""
+
 
 @dataclass(frozen=True)
 class Csr:
@@ -27,11 +30,12 @@ class Csr:
 
 
 def pack(weight: np.ndarray, groups: int = 1, order: np.ndarray | None = None) -> Csr | str:
-    """The rows of a weight, as they stand whatever the order; or that there is nothing to leave out. Negative zeros become zeros."""
+    """The rows of a weight, as they stand whatever the order; or that there is too little to leave out. Negative zeros become zeros."""
     rows = weight.reshape(weight.shape[0], -1)
     kept = rows != 0
-    if kept.all():
-        return "no weight is zero"
+    zeros = rows.size - int(np.count_nonzero(kept))
+    if zeros < rows.size * LEAST_ZEROS:
+        return f"only {zeros} of {rows.size} weights are zero" if zeros else "no weight is zero"
     offset = np.zeros(len(rows) + 1, np.int32)
     offset[1:] = kept.sum(axis=1).cumsum()
     return Csr(weight.shape, groups, offset, np.nonzero(kept)[1].astype(np.int32), rows[kept].astype(np.float32))

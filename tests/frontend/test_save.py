@@ -55,12 +55,15 @@ def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:
 
 
 def test_packed_weights_become_dense(tmp_path: Path) -> None:
-    net = settle(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)))
+    linear = nn.Linear(6400, 64)
+    net = settle(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), linear))
+    linear.weight.data[torch.rand(64, 6400) < 0.95] = 0
     x = torch.randn(1, 8, 20, 20)
     imported = import_model(net, x)
     pruned = "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},reorder-kernels,select-kernels{processor=intel-avx512}"
     graph = PassManager(parse_pipeline(pruned))(imported.graph).graph_module
-    assert [node for node in graph.graph.nodes if str(node.target) == "pcc.unpack.default"]
+    packed = [node.args[1] for node in graph.graph.nodes if str(node.target) == "pcc.unpack.default"]
+    assert packed == ["fkw", "fkw", "csr"]
     expected = run_graph(graph, (x,))
     graph = PassManager([SpellOut()])(graph).graph_module
     save_onnx(replace(imported, graph=graph), tmp_path / "net.onnx")

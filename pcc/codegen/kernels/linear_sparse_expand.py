@@ -61,7 +61,7 @@ class LinearSparseExpandFamily:
         memory = memory_work(len(csr.weight) * FLOAT32.bytes + blocks * csr.columns * LANES // 8, machine)
         found = []
         for rows in (rows for rows in ROWS if rows == 1 or rows <= batch):
-            column = Work(fma=rows, crossing=1, scalars=1 + rows, branches=1 / 2)
+            column = Work(fma=rows, crossing=1, scalars=2 + rows, branches=1 / 2)  # a mask is read and counted
             tile = column * csr.columns + Work(stores=rows)
             found.append(Candidate(LinearExpandSchedule(rows), tile * (blocks * -(-batch // rows)) + memory))
         return found

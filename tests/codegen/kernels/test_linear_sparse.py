@@ -78,7 +78,7 @@ def linear(
 
 
 @FAMILY
-@pytest.mark.parametrize("density", [0.0, 0.05, 0.5, 0.98])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.5, 0.9])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_pytorch(family: str, case: tuple[int, int, int], density: float) -> None:
     linear(family, *case, density)
