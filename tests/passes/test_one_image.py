@@ -33,7 +33,7 @@ def assert_same(model: Network | nn.Module, graph: GraphModule, *shapes: tuple[i
     inputs = [torch.randn(4, *shape) for shape in shapes]
     with torch.no_grad():
         expected = model(*inputs)
-    expected = expected if isinstance(expected, tuple) else (expected,)
+    expected = tuple(expected.values()) if isinstance(expected, dict) else expected if isinstance(expected, tuple) else (expected,)
     images = [run_graph(graph, [value[i : i + 1] for value in inputs]) for i in range(4)]
     assert relative_error([torch.cat(parts) for parts in zip(*images, strict=True)], expected) < 1e-5
     verify_structure(graph)
