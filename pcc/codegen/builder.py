@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, Param
-from pcc.dtype import FLOAT32, INT32, INT64, DType, dtype_of
+from pcc.dtype import FLOAT32, INT32, INT64, DType
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
 tirx: Any = tvm.tirx
@@ -74,7 +74,7 @@ class KernelBuilder:
             return T.bind(value)
         # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again: past memory it does not, and
         # LLVM turns the memory into registers.
-        held = self.local(dtype.lanes, dtype_of(dtype.with_lanes(1)))
+        held = T.alloc_buffer((dtype.lanes,), str(dtype.with_lanes(1)), scope="local")  # of any type, those of no tensor too
         self.store(held, 0, value, dtype.lanes)
         return T.bind(self.load(held, 0, dtype.lanes))
 

@@ -2,10 +2,9 @@
 
 Operands are ``x0``, ``x1``, ...; numbers are literals (``inf``, too); everything else is a function call:
 
-* arithmetic: ``add sub mul div max min`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt reciprocal erf`` of one;
+* arithmetic: ``add sub mul div max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt reciprocal erf sin cos atan`` of one;
 * whole numbers: ``floor ceil trunc round``, halves to the even one;
 * truth, which is 1 or 0: ``lt le gt ge eq ne`` of two expressions; ``where(c,a,b)`` is ``a`` where ``c`` is not 0;
-* ``pow(x,2.5)``: the exponent is a literal;
 * each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``, ``leaky_relu(x0,0.1)``.
 
 Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are composed with `substitute`.
@@ -79,6 +78,7 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "div": (2, torch.div),
     "max": (2, torch.maximum),
     "min": (2, torch.minimum),
+    "pow": (2, torch.pow),
     "neg": (1, torch.neg),
     "abs": (1, torch.abs),
     "exp": (1, torch.exp),
@@ -90,6 +90,9 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "reciprocal": (1, torch.reciprocal),
     "exp2": (1, torch.exp2),
     "erf": (1, torch.erf),
+    "sin": (1, torch.sin),
+    "cos": (1, torch.cos),
+    "atan": (1, torch.atan),
     "floor": (1, torch.floor),
     "ceil": (1, torch.ceil),
     "trunc": (1, torch.trunc),
@@ -152,7 +155,7 @@ def apply(activation: Activation, expr: Expr) -> Expr:
 
 def as_activation(expr: Expr) -> tuple[Activation, Expr] | None:
     """What `apply` was called with, when the outermost function is an activation; else None."""
-    if not isinstance(expr, Call) or expr.function in _ARITHMETIC or expr.function == "pow":
+    if not isinstance(expr, Call) or expr.function in _ARITHMETIC:
         return None
     return Activation(expr.function, tuple(arg.value for arg in expr.args[1:] if isinstance(arg, Literal))), expr.args[0]
 
@@ -161,8 +164,6 @@ def _signature(function: str) -> tuple[int, int]:
     """(arity, how many of the last arguments are literals)."""
     if function in _ARITHMETIC:
         return _ARITHMETIC[function][0], 0
-    if function == "pow":
-        return 2, 1
     literals = activation_arity(function)
     if literals is None or function == "none":
         raise PccError(f"expression: unknown function '{function}'")
@@ -180,8 +181,6 @@ def value_of(expr: Expr, operands: Sequence[torch.Tensor]) -> torch.Tensor:
             return torch.full((), value, dtype=operands[0].dtype, device=operands[0].device)
         case Call(function, args) if function in _ARITHMETIC:
             return _ARITHMETIC[function][1](*(value_of(arg, operands) for arg in args))
-        case Call("pow", (base, Literal(exponent))):
-            return torch.pow(value_of(base, operands), exponent)
     activated = as_activation(expr)
     assert activated is not None  # Call's constructor lets nothing else through
     return activated[0](value_of(activated[1], operands))

@@ -83,7 +83,7 @@ def test_activations_are_recognised_at_the_top_only() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sin(x0)", "unknown function 'sin'"),
+        ("sine(x0)", "unknown function 'sine'"),
         ("none(x0)", "unknown function 'none'"),
         ("add(x0", "ends too early"),
         ("add(x0,)", r"unexpected '\)'"),

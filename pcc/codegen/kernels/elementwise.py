@@ -14,7 +14,9 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.epilogue import activate
 from pcc.codegen.kernels.nest import NEST_PARAMS, broadcast_strides, nest_of, reference_rows, row_of, rows_of_work
+from pcc.codegen.kernels.power import power
 from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.trigonometry import atan, cos, sin
 from pcc.codegen.layers import Elementwise
 from pcc.codegen.program import ProgramBuilder
 from pcc.errors import PccError
@@ -96,7 +98,7 @@ class Emitter:
         return self.known[expression]
 
     def constant(self, value: float) -> "Value":
-        return math.constant(self.k, value, self.lanes)
+        return math.constant(self.k, float(np.float32(value)), self.lanes)  # or TVM keeps more digits where it widens it
 
     def _compute(self, expression: Call | Operand) -> "Value":
         if isinstance(expression, Operand):
@@ -106,8 +108,7 @@ class Emitter:
         activated = as_activation(expression)
         if activated is not None:
             return activate(self.k, activated[0], self.emit(activated[1]), self.lanes)
-        if expression.function == "pow":
-            assert isinstance(expression.args[1], Literal)
+        if expression.function == "pow" and isinstance(expression.args[1], Literal) and _is_short(expression.args[1].value):
             return self._power(self.emit(expression.args[0]), expression.args[1].value)
         return self._arithmetic(expression.function, *(self.emit(arg) for arg in expression.args))
 
@@ -126,13 +127,13 @@ class Emitter:
                 return _FUNCTIONS[function](k, *args, lanes)
 
     def _power(self, base: "Value", exponent: float) -> "Value":
-        """Whole exponents by multiplication, halves by a root, others as ``e^(exponent log base)``: relative error about |exponent log base| 2^-23."""
-        whole, half = divmod(abs(exponent), 1.0)
-        if half not in (0.0, 0.5) or whole > 64:
-            size = base if half else math.absolute(self.k, base, self.lanes)
-            value = math.exp(self.k, self.constant(exponent) * math.log(self.k, size, self.lanes), self.lanes)
-            return value if half or whole % 2 == 0 else math.copy_sign(self.k, value, base, self.lanes)
-        value = math.sqrt(self.k, base, self.lanes) if half else None
+        """Quarters by roots, the whole part by multiplication."""
+        whole, part = divmod(abs(exponent), 1.0)
+        value = None
+        if part:
+            half = math.sqrt(self.k, base, self.lanes)
+            quarter = half if part == 0.5 else math.sqrt(self.k, self.k.let(half), self.lanes)
+            value = half * quarter if part == 0.75 else quarter
         square, count = base, int(whole)
         while count:
             if count % 2:
@@ -142,6 +143,11 @@ class Emitter:
                 square = self.k.let(square * square)
         value = self.constant(1.0) if value is None else value
         return self.constant(1.0) / value if exponent < 0 else value
+
+
+def _is_short(exponent: float) -> bool:
+    """Whether a few multiplications and roots make a power."""
+    return abs(exponent) <= 16 and exponent * 4 == int(exponent * 4)
 
 
 def _whole(intrinsic: str) -> "Callable[..., Value]":
@@ -178,6 +184,10 @@ _FUNCTIONS = {
     "reciprocal": lambda k, a, lanes: math.constant(k, 1.0, lanes) / a,
     "exp2": math.exp2,
     "erf": math.erf,
+    "pow": power,
+    "sin": sin,
+    "cos": cos,
+    "atan": atan,
     "floor": _whole("llvm.floor"),
     "ceil": _whole("llvm.ceil"),
     "trunc": _whole("llvm.trunc"),

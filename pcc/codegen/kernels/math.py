@@ -121,22 +121,29 @@ def intrinsic(name: str, x: "Expr", lanes: int) -> "Expr":
     return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), name, x)
 
 
+def fused(a: "Expr", b: "Expr", c: "Expr", lanes: int) -> "Expr":
+    """``a * b + c``, rounded once."""
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), "llvm.fma", a, b, c)
+
+
 def whole_within(k: "KernelBuilder", x: "Expr", last: "Expr", lanes: int) -> "Expr":
     """A value as an integer in [0, last], whatever it is: a NaN is 0."""
     from tvm import tirx
 
     bound = k.let(tirx.Cast(FLOAT32.tir(), last))
     low = _larger_unless_first_nan(k, x, constant(k, 0.0, lanes))  # 0 for a NaN; where it stays one, it is converted to 0
-    return _cast(INT32, _smaller_unless_first_nan(k, low, k.splat(bound, lanes)), lanes)
+    return cast(INT32, _smaller_unless_first_nan(k, low, k.splat(bound, lanes)), lanes)
 
 
 def absolute(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    return _float(_bits(x, lanes) & _integer(0x7FFFFFFF, lanes), lanes)
+    return as_float(as_bits(x, lanes) & integer(0x7FFFFFFF, lanes), lanes)
 
 
 def copy_sign(k: "KernelBuilder", magnitude: "Expr", sign: "Expr", lanes: int) -> "Expr":
     """A value that is not negative, with the sign of another."""
-    return _float(_bits(magnitude, lanes) | (_bits(sign, lanes) & _integer(-0x80000000, lanes)), lanes)
+    return as_float(as_bits(magnitude, lanes) | (as_bits(sign, lanes) & integer(-0x80000000, lanes)), lanes)
 
 
 def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -147,7 +154,7 @@ def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 def exp(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``e^x`` down to denormal results: 0 far below, infinity above 88.73."""
     q, power = _exp_parts(k, k.let(clamp(k, x, -104.0, 89.0, lanes)), lanes)
-    half = k.let(power >> _integer(1, lanes))  # 2^power itself need not be a normal number; its two halves are
+    half = k.let(power >> integer(1, lanes))  # 2^power itself need not be a normal number; its two halves are
     return (q + constant(k, 1.0, lanes)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
@@ -162,9 +169,9 @@ def exp2(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(clamp(k, x, -151.0, 129.0, lanes))
     whole = k.let(intrinsic("llvm.rint", x, lanes))
     r = k.let((x - whole) * constant(k, LN2, lanes))
-    power = k.let(_cast(INT32, whole, lanes))
-    half = k.let(power >> _integer(1, lanes))
-    q = r * r * _polynomial(k, EXP, r, lanes) + r
+    power = k.let(cast(INT32, whole, lanes))
+    half = k.let(power >> integer(1, lanes))
+    q = r * r * polynomial(k, EXP, r, lanes) + r
     return (q + constant(k, 1.0, lanes)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
@@ -175,8 +182,8 @@ def expm1(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
         return constant(k, value, lanes)
 
     q, power = _exp_parts(k, k.let(clamp(k, x, -20.0, 89.0, lanes)), lanes)
-    inverse = _power_of_two(_integer(0, lanes) - smaller(power, _integer(64, lanes)), lanes)  # below 2^-64 it is nothing beside 1
-    half = k.let(power >> _integer(1, lanes))
+    inverse = _power_of_two(integer(0, lanes) - smaller(power, integer(64, lanes)), lanes)  # below 2^-64 it is nothing beside 1
+    half = k.let(power >> integer(1, lanes))
     return (q + (c(1.0) - inverse)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
@@ -185,7 +192,7 @@ def log1p(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(x)
     one = constant(k, 1.0, lanes)
     total = k.let(one + x)
-    lost = k.let(x - (_float(_bits(total, lanes), lanes) - one))  # through the bits, or TVM's simplifier makes it 0
+    lost = k.let(x - (as_float(as_bits(total, lanes), lanes) - one))  # through the bits, or TVM's simplifier makes it 0
     value = k.let(log(k, total, lanes))
     return select(k, absolute(k, lost, lanes) > constant(k, 0.0, lanes), value + lost / total, value)  # 0 or NaN at -1 and infinity
 
@@ -211,12 +218,12 @@ def log(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 
     x = k.let(x)
     scaled = k.let(select(k, x < c(1.17549435e-38), x * c(8388608.0), x))  # by 2^23, so that denormals have an exponent
-    bits = k.let(_bits(scaled, lanes))
-    power = k.let((bits - _integer(SQRT_HALF_BITS, lanes)) >> _integer(23, lanes))
-    f = k.let(_float(bits - (power << _integer(23, lanes)), lanes) - c(1.0))
+    bits = k.let(as_bits(scaled, lanes))
+    power = k.let((bits - integer(SQRT_HALF_BITS, lanes)) >> integer(23, lanes))
+    f = k.let(as_float(bits - (power << integer(23, lanes)), lanes) - c(1.0))
     exponent = k.let(tirx.Cast(FLOAT32.tir(lanes), power) - select(k, x < c(1.17549435e-38), c(23.0), c(0.0)))
     square = k.let(f * f)
-    low = square * (f * _polynomial(k, LOG, f, lanes) - c(0.5)) + exponent * c(LN2_LOW)
+    low = square * (f * polynomial(k, LOG, f, lanes) - c(0.5)) + exponent * c(LN2_LOW)
     value = k.let(f + low + exponent * c(LN2_HIGH))
     value = k.let(select(k, x < c(float("inf")), value, x))  # infinity and NaN stay what they are
     value = k.let(select(k, x < c(0.0), c(float("nan")), value))
@@ -234,7 +241,7 @@ def tanh(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(x)
     size = k.let(absolute(k, x, lanes))
     square = k.let(size * size)
-    near = k.let(size + size * square * _polynomial(k, TANH, square, lanes))
+    near = k.let(size + size * square * polynomial(k, TANH, square, lanes))
     one, two = constant(k, 1.0, lanes), constant(k, 2.0, lanes)
     far = k.let(one - two / (exp_bounded(k, size * two, lanes) + one))
     return copy_sign(k, select(k, size < constant(k, 0.625, lanes), near, far), x, lanes)
@@ -246,7 +253,6 @@ def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     Only the smaller tail is computed, as a polynomial times e^(-z^2 / 2): 1 + erf(x) would cancel on the left. The exponent is what the square was
     rounded to; what it lost is a factor of its own.
     """
-    from tvm import tirx
 
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)
@@ -254,11 +260,11 @@ def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(x)
     z = k.let(clamp(k, absolute(k, x, lanes), float("-inf"), 14.5, lanes))
     square = k.let(z * z)
-    lost = k.let(tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), "llvm.fma", z, z, c(0.0) - square))
+    lost = k.let(fused(z, z, c(0.0) - square, lanes))
     t = k.let(c(1.0) / (c(1.0) + z * c(0.25)))
     decay = k.let(exp(k, square * c(-0.5), lanes))
     decay = k.let(decay - decay * (lost * c(0.5)))
-    tail = k.let(t * _polynomial(k, NORMAL_TAIL, t, lanes))
+    tail = k.let(t * polynomial(k, NORMAL_TAIL, t, lanes))
     return select(k, x > c(0.0), x - z * tail * decay, x * tail * decay)  # in this order nothing is denormal before the result is
 
 
@@ -271,10 +277,10 @@ def erf(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     x = k.let(x)
     size = k.let(clamp(k, absolute(k, x, lanes), float("-inf"), 4.0, lanes))  # from 3.92 on it is 1
     square = k.let(size * size)
-    near = k.let(size * _polynomial(k, ERF, square, lanes))
+    near = k.let(size * polynomial(k, ERF, square, lanes))
     z = k.let(size * c(1.4142135623730951))
     t = k.let(c(1.0) / (c(1.0) + z * c(0.25)))
-    far = k.let(c(1.0) - c(2.0) * t * _polynomial(k, NORMAL_TAIL, t, lanes) * exp_bounded(k, c(0.0) - square, lanes))
+    far = k.let(c(1.0) - c(2.0) * t * polynomial(k, NORMAL_TAIL, t, lanes) * exp_bounded(k, c(0.0) - square, lanes))
     return copy_sign(k, select(k, size < c(1.0), near, far), x, lanes)
 
 
@@ -284,43 +290,43 @@ def _exp_parts(k: "KernelBuilder", x: "Expr", lanes: int) -> tuple["Expr", "Expr
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)
 
-    bits = k.let(_bits(x * c(LOG2_E) + c(ROUNDER), lanes))
-    n = k.let(_float(bits, lanes) - c(ROUNDER))  # through the bits, or TVM's simplifier takes the two ROUNDERs away
+    bits = k.let(as_bits(x * c(LOG2_E) + c(ROUNDER), lanes))
+    n = k.let(as_float(bits, lanes) - c(ROUNDER))  # through the bits, or TVM's simplifier takes the two ROUNDERs away
     r = k.let(x - n * c(LN2_HIGH) - n * c(LN2_LOW))
-    q = k.let(r * r * _polynomial(k, EXP, r, lanes) + r)
-    return q, k.let(bits - _integer(0x4B400000, lanes))  # the bits of ROUNDER
+    q = k.let(r * r * polynomial(k, EXP, r, lanes) + r)
+    return q, k.let(bits - integer(0x4B400000, lanes))  # the bits of ROUNDER
 
 
 def _power_of_two(exponent: "Expr", lanes: int) -> "Expr":
-    return _float((exponent + _integer(127, lanes)) << _integer(23, lanes), lanes)
+    return as_float((exponent + integer(127, lanes)) << integer(23, lanes), lanes)
 
 
-def _polynomial(k: "KernelBuilder", coefficients: tuple[float, ...], x: "Expr", lanes: int) -> "Expr":
+def polynomial(k: "KernelBuilder", coefficients: tuple[float, ...], x: "Expr", lanes: int) -> "Expr":
     value = constant(k, coefficients[0], lanes)
     for coefficient in coefficients[1:]:
         value = k.let(value * x + constant(k, coefficient, lanes))
     return value
 
 
-def _cast(dtype: DType, x: "Expr", lanes: int) -> "Expr":
+def cast(dtype: DType, x: "Expr", lanes: int) -> "Expr":
     from tvm import tirx
 
     return tirx.Cast(dtype.tir(lanes), x)
 
 
-def _bits(x: "Expr", lanes: int) -> "Expr":
+def as_bits(x: "Expr", lanes: int) -> "Expr":
     from tvm import tirx
 
     return tirx.reinterpret(INT32.tir(lanes), x)
 
 
-def _float(bits: "Expr", lanes: int) -> "Expr":
+def as_float(bits: "Expr", lanes: int) -> "Expr":
     from tvm import tirx
 
     return tirx.reinterpret(FLOAT32.tir(lanes), bits)
 
 
-def _integer(value: int, lanes: int) -> "Expr":
+def integer(value: int, lanes: int) -> "Expr":
     from tvm import tirx
 
     scalar = tirx.const(value, INT32.tir())

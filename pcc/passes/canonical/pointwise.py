@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from math import inf, log, log2, pi, sqrt
+from math import inf, log, pi, sqrt
 from typing import Any
 
 import torch
@@ -87,7 +87,9 @@ def _div(self: Expr, other: Expr, rounding_mode: str | None = None) -> Expr:
 
 def _remainder(self: Expr, other: Expr) -> Expr:
     """With the sign of the divisor."""
-    return _sub(self, _call("mul", other, _div(self, other, "floor")), _ONE)
+    rest = _fmod(self, other)
+    turned = _where(_call("ne", _call("lt", rest, 0), _call("lt", other, 0)), _call("add", rest, other), rest)
+    return _where(_call("ne", rest, 0), turned, rest)
 
 
 def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
@@ -131,12 +133,10 @@ def _softplus(self: Expr, beta: Literal = _ONE, threshold: Literal = _TWENTY) ->
 
 
 def _pow(self: Expr, exponent: Expr) -> Expr:
-    """A power with a constant exponent, or of a constant that is not negative: ``b^x = 2^(x log2 b)``."""
-    if not isinstance(exponent, Literal):
-        if not isinstance(self, Literal) or self.value <= 0:
-            raise CannotCompile("a power whose exponent is a tensor")
-        return _call("exp2", _scaled(exponent, Literal(log2(self.value))))
-    return _call("mul", self, self) if exponent.value == 2 else Call("pow", (self, exponent))
+    """Of numbers that are usual what is cheaper."""
+    if self == Literal(2.0):
+        return _call("exp2", exponent)
+    return _call("mul", self, self) if exponent == Literal(2.0) else _call("pow", self, exponent)
 
 
 def _of_truth(formula: Callable[..., Expr]) -> Rule:
@@ -150,6 +150,69 @@ def _of_truth(formula: Callable[..., Expr]) -> Rule:
         rule(node, **values)
 
     return checked
+
+
+def _odd(formula: Callable[[Expr], Expr]) -> Callable[..., Expr]:
+    """A function whose sign is its argument's, by a formula for arguments that are not negative."""
+
+    def signed(self: Expr) -> Expr:
+        value = formula(_call("abs", self))
+        return _where(_call("lt", self, 0), _call("neg", value), value)
+
+    return signed
+
+
+def _sinh(size: Expr) -> Expr:
+    """``(t + t / (t + 1)) / 2`` with ``t = e^x - 1``; where nothing is left of e^-x, from two halves of the exponent, which do not overflow."""
+    less, root = _call("expm1", size), _call("exp", _call("mul", size, 0.5))
+    near = _call("mul", _call("add", less, _call("div", less, _call("add", less, 1))), 0.5)
+    return _where(_call("gt", size, 40), _call("mul", _call("mul", root, 0.5), root), near)
+
+
+def _cosh(self: Expr) -> Expr:
+    root = _call("exp", _call("mul", _call("abs", self), 0.5))
+    half = _call("mul", _call("mul", root, 0.5), root)
+    return _call("add", half, _call("div", 0.25, half))
+
+
+def _asinh(size: Expr) -> Expr:
+    """``log(x + sqrt(x^2 + 1))`` without the sum that loses digits near 0; from 1e4 on the root is x and half its reciprocal."""
+    square = _call("mul", size, size)
+    near = _call("log1p", _call("add", size, _call("div", square, _call("add", _call("sqrt", _call("add", square, 1)), 1))))
+    return _where(_call("gt", size, 1e4), _call("add", _call("log", size), log(2)), near)
+
+
+def _acosh(self: Expr) -> Expr:
+    less = _call("sub", self, 1)
+    near = _call("log1p", _call("add", less, _call("mul", _call("sqrt", less), _call("sqrt", _call("add", self, 1)))))
+    return _where(_call("gt", self, 1e4), _call("add", _call("log", self), log(2)), near)
+
+
+def _atanh(size: Expr) -> Expr:
+    return _call("mul", _call("log1p", _call("div", _call("mul", size, 2), _call("sub", 1, size))), 0.5)
+
+
+def _asin(self: Expr) -> Expr:
+    return _call("atan", _call("div", self, _call("sqrt", _call("mul", _call("sub", 1, self), _call("add", self, 1)))))
+
+
+def _acos(self: Expr) -> Expr:
+    return _call("mul", _call("atan", _call("sqrt", _call("div", _call("sub", 1, self), _call("add", self, 1)))), 2)
+
+
+def _atan2(self: Expr, other: Expr) -> Expr:
+    """The angle of (other, self) to the first axis; 0 where both are 0."""
+    rise, run = _call("abs", self), _call("abs", other)
+    angle = _call("atan", _where(_call("eq", rise, run), 1, _call("div", rise, run)))
+    turned = _where(_call("lt", other, 0), _call("sub", pi, angle), angle)
+    flat = _where(_call("lt", other, 0), pi, _where(_call("eq", other, other), 0, other))
+    turned = _where(rise, turned, flat)
+    return _where(_call("lt", self, 0), _call("neg", turned), turned)
+
+
+def _logaddexp(self: Expr, other: Expr) -> Expr:
+    away = _where(_call("eq", self, other), 0, _call("abs", _call("sub", self, other)))
+    return _call("add", _call("max", self, other), _call("log1p", _call("exp", _call("neg", away))))
 
 
 def _not(self: Expr) -> Expr:
@@ -179,8 +242,9 @@ def _nan_to_num(self: Expr, nan: Literal | None = None, posinf: Literal | None =
 
 
 def _fmod(self: Expr, other: Expr) -> Expr:
-    """With the sign of the dividend."""
-    return _sub(self, _call("mul", other, _div(self, other, "trunc")), _ONE)
+    """With the sign of the dividend, which it is where nothing is taken away, of infinity too."""
+    count = _div(self, other, "trunc")
+    return _call("sub", self, _where(_call("eq", count, 0), 0, _call("mul", other, count)))
 
 
 def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -> Expr:
@@ -189,7 +253,7 @@ def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -
     return _leaky_relu(self, Literal((lower.value + upper.value) / 2))
 
 
-def _where(condition: Expr, self: Expr, other: Expr) -> Expr:
+def _where(condition: Expr, self: Expr | float, other: Expr | float) -> Expr:
     return _call("where", condition, self, other)
 
 
@@ -233,6 +297,22 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     _aten.isinf.default: lambda self: _call("eq", _call("abs", self), inf),
     _aten.log2.default: lambda self: _call("mul", _call("log", self), 1 / log(2)),
     _aten.log10.default: lambda self: _call("mul", _call("log", self), 1 / log(10)),
+    **{getattr(_aten, name).default: _unary(name) for name in ("sin", "cos", "atan")},
+    _aten.tan.default: lambda self: _call("div", _call("sin", self), _call("cos", self)),
+    _aten.asin.default: _asin,
+    _aten.acos.default: _acos,
+    _aten.atan2.default: _atan2,
+    _aten.sinh.default: _odd(_sinh),
+    _aten.cosh.default: _cosh,
+    _aten.asinh.default: _odd(_asinh),
+    _aten.acosh.default: _acosh,
+    _aten.atanh.default: _odd(_atanh),
+    _aten.logaddexp.default: _logaddexp,
+    _aten.isfinite.default: lambda self: _call("lt", _call("abs", self), inf),
+    _aten.isposinf.default: lambda self: _call("eq", self, inf),
+    _aten.isneginf.default: lambda self: _call("eq", self, -inf),
+    _aten.signbit.default: lambda self: _call("lt", self, 0),
+    _aten.heaviside.default: lambda self, values: _where(self, _call("gt", self, 0), values),
     _aten.logical_not.default: _not,
     _aten.logical_and.default: _and,
     _aten.logical_or.default: _or,
