@@ -11,14 +11,16 @@ All in double precision; results are rounded to fp32 once.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, replace, rewrite, shape_of
-from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, LINEAR
+from pcc.ir.ops import BATCH_NORM, CONCAT, CONV2D, ELEMENTWISE, LINEAR, PERMUTE, RESHAPE, SLICE
 from pcc.passes.operands import set_argument, set_constant
 
 
@@ -79,22 +81,75 @@ def _affine(norm: Node) -> _Affine:
 
 
 def _into_layer_before(norm: Node, affine: _Affine) -> str | None:
-    """Folds, or says why not."""
-    layer = arguments(norm)["input"]
-    if (reason := _not_a_layer(layer)) is not None:
-        return reason
-    bound = arguments(layer)
-    if len(layer.users) > 1:
-        return f"{layer.name} has {len(layer.users)} users"
-    if bound["residual"] is not None or bound["activation"] != "none":
-        return f"{layer.name} ends in a residual or an activation"
-    weight = constant(bound["weight"]).double()
-    bias = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()
-    scale = affine.scale.reshape(-1, *(1,) * (weight.dim() - 1))
-    if not _set_parameters(layer, weight * scale, bias * affine.scale + affine.shift):
-        return f"the weights of {layer.name} would leave the range of fp32"
-    replace(norm, layer)
+    """Folds, or says why not. Between the layer and the norm values may be moved, and several layers' be joined, as long as each filter has one channel."""
+    found = _layers_before(arguments(norm)["input"])
+    if isinstance(found, str):
+        return found
+    channel = _channels_of_filters(norm, found)
+    if channel is None:
+        return f"values of {found[0].name} go to several channels"
+    parameters = []
+    for layer, filters in zip(found, channel.split([shape_of(layer)[1] for layer in found]), strict=True):
+        scale = affine.scale[filters].where(filters >= 0, 1.0)  # a filter of which nothing is left stays as it is
+        shift = affine.shift[filters].where(filters >= 0, 0.0)
+        bound = arguments(layer)
+        weight = constant(bound["weight"]).double()
+        bias = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()
+        parameters.append(_rounded(weight * scale.reshape(-1, *(1,) * (weight.dim() - 1)), bias * scale + shift))
+    if None in parameters:
+        return f"the weights of {found[0].name} would leave the range of fp32"
+    for layer, values in zip(found, parameters, strict=True):
+        _set_parameters(layer, values)
+    replace(norm, arguments(norm)["input"])
     return None
+
+
+_MOVES = (RESHAPE, PERMUTE, SLICE, CONCAT)
+
+
+def _layers_before(node: Node) -> list[Node] | str:
+    """The layers whose values, moved, are a node's, each once and in the order of the graph; or why there are none."""
+    if node.target not in _MOVES and (reason := _not_a_layer(node)) is not None:
+        return reason
+    if len(node.users) > 1:
+        return f"{node.name} has {len(node.users)} users"
+    if node.target not in _MOVES:
+        bound = arguments(node)
+        if bound["residual"] is not None or bound["activation"] != "none":
+            return f"{node.name} ends in a residual or an activation"
+        return [node]
+    layers: list[Node] = []
+    for operand in node.all_input_nodes:
+        found = _layers_before(operand)
+        if isinstance(found, str):
+            return found
+        layers += found
+    return layers
+
+
+def _channels_of_filters(norm: Node, layers: list[Node]) -> Tensor | None:
+    """The norm's channel to which each filter of all layers goes, -1 for one that goes nowhere; None where one goes to several."""
+    if layers == [arguments(norm)["input"]]:
+        return torch.arange(shape_of(norm)[1])
+    values: dict[Node, Tensor] = {}
+    count = 0
+    for layer in layers:
+        shape = shape_of(layer)
+        filters = torch.arange(count, count + shape[1], dtype=torch.float64)
+        values[layer] = filters.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
+        count += shape[1]
+
+    def moved(node: Node) -> Tensor:
+        """What becomes of the filters' numbers."""
+        if node not in values:
+            args, kwargs = map_arg((node.args, node.kwargs), moved)
+            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return values[node]
+
+    numbers = moved(arguments(norm)["input"]).transpose(0, 1).flatten(1).long()
+    place = torch.arange(len(numbers))[:, None].expand_as(numbers)
+    channel = torch.full((count,), -1).scatter(0, numbers.flatten(), place.flatten())
+    return channel if (channel[numbers] == place).all() else None
 
 
 def _into_layer_behind(norm: Node, affine: _Affine) -> str | None:
@@ -120,8 +175,10 @@ def _into_layer_behind(norm: Node, affine: _Affine) -> str | None:
 
     shift = (weight * per_weight(affine.shift)).flatten(1).sum(1)
     bias = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()
-    if not _set_parameters(layer, weight * per_weight(affine.scale), bias + shift):
+    parameters = _rounded(weight * per_weight(affine.scale), bias + shift)
+    if parameters is None:
         return f"the weights of {layer.name} would leave the range of fp32"
+    _set_parameters(layer, parameters)
     set_argument(layer, "x", arguments(norm)["input"])
     norm.graph.erase_node(norm)
     return None
@@ -136,15 +193,15 @@ def _not_a_layer(node: Node) -> str | None:
     return None
 
 
-def _set_parameters(layer: Node, weight: Tensor, bias: Tensor) -> bool:
-    """Gives the layer new parameters, rounded to fp32; False if they do not fit in it."""
+def _rounded(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Parameters in fp32; None if they do not fit in it."""
     weight, bias = weight.float(), bias.float()
-    if not (weight.isfinite().all() and bias.isfinite().all()):
-        return False
-    bound = arguments(layer)
-    set_constant(layer, "weight", bound["weight"], weight, f"{layer_name(layer)}.weight")
-    set_constant(layer, "bias", bound["bias"], bias, f"{layer_name(layer)}.bias")
-    return True
+    return (weight, bias) if weight.isfinite().all() and bias.isfinite().all() else None
+
+
+def _set_parameters(layer: Node, parameters: tuple[Tensor, Tensor]) -> None:
+    for name, value in zip(("weight", "bias"), parameters, strict=True):
+        set_constant(layer, name, arguments(layer)[name], value, f"{layer_name(layer)}.{name}")
 
 
 def _stand_alone(norm: Node, affine: _Affine) -> None:

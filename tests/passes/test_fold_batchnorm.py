@@ -40,6 +40,49 @@ def test_into_the_layer_before(kind: str, norm_options: dict[str, bool | float])
     assert "0.weight" in dict(graph_module.named_buffers())
 
 
+TRANSPOSED = {
+    "one convolution": {"kernel_size": 2, "stride": 2},
+    "one a phase": {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 2},
+    "uneven": {"kernel_size": 3, "stride": (2, 3), "padding": 1, "output_padding": 1, "bias": False},
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPOSED)
+def test_through_the_moves_of_a_transposed_convolution(kind: str) -> None:
+    network = nn.Sequential(nn.ConvTranspose2d(4, 6, **TRANSPOSED[kind]), norm(6), nn.ReLU())  # type: ignore[arg-type]
+    counts = operators(apply_exactly(canonical(randomise(network), X), *PASSES))
+    assert counts["elementwise"] == 1
+
+
+class _Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 2, 1), norm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.cat([nn.functional.pixel_shuffle(self.a(x), 2)[:, :, ::2, ::2], self.b(x)], 1))
+
+
+def test_through_joined_layers() -> None:
+    """Filters of which nothing is left stay as they are."""
+    assert "elementwise" not in operators(apply_exactly(canonical(randomise(_Joined()), X), *PASSES))
+
+
+class _Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 6, 3), norm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x).transpose(1, 3))
+
+
+def test_a_filter_of_several_channels_is_left_alone() -> None:
+    graph_module = apply_exactly(canonical(randomise(_Shared()), X), *PASSES)
+    (alone,) = nodes(graph_module, "elementwise")
+    assert "values of conv go to several channels" in reasons(alone)
+
+
 @pytest.mark.parametrize("kind", ["depthwise", "depthwise with a multiplier", "grouped", "1x1"])
 def test_into_the_layer_behind(kind: str) -> None:
     graph_module = apply_exactly(canonical(randomise(nn.Sequential(nn.ReLU(), norm(4), CONVOLUTIONS[kind]())), X), *PASSES)
