@@ -114,7 +114,7 @@ class LayerReport(_Record):
 
 def layer_reports(program: "Program", graph_module: "GraphModule | None" = None) -> tuple[LayerReport, ...]:
     """The layers of a program, with what the graph that it was lowered from knows of them."""
-    nodes = {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes}
+    nodes = {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes if node.op != "output"}  # which copies, at most
     reports = []
     for (layer, name), calls in groupby(program.calls, key=lambda call: (call.layer, call.node)):
         known = _of_node(nodes[name]) if name in nodes else {}

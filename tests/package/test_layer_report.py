@@ -1,6 +1,7 @@
 """Reports of layers: graph, choice and calls of a compiled network joined, the same in the manifest and on every target."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,3 +102,8 @@ def test_a_program_without_a_graph() -> None:
     assert [call.kernel for layer in found for call in layer.calls] == [call.kernel.name for call in program.calls]
     assert found[0].choice is None
     assert (found[0].macs, found[0].dense_macs, found[0].weight_bytes) == (37 * 13, 2 * 37 * 13, 37 * 4)
+
+
+def test_a_copy_into_an_output_is_no_layer_of_the_graph(tmp_path: Path) -> None:
+    report = pcc.compile(lambda x: x[:, 1:3], torch.zeros(2, 4, 3), tmp_path / "part")
+    assert [layer.node for layer in report.targets[0].layers] == [""]
