@@ -177,9 +177,9 @@ class _Clock:
 
 
 def _sample_inputs(model: ImportedModel) -> list[Tensor]:
-    """Inputs to verify and record with: unit normal noise from a fixed seed."""
+    """Inputs to verify and record with, from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(taken.shape, generator=generator) for taken in model.inputs]
+    return [taken.sample(generator) for taken in model.inputs]
 
 
 def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import chosen_shapes, chosen_targets, input_shapes_option, json_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def command(
     cpus: tuple[str, ...],
     pipeline: str | None,
     prune: str | None,
-    input_shapes: tuple[tuple[str | None, tuple[int, ...]], ...],
+    input_shapes: tuple[InputShape, ...],
     weights: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,

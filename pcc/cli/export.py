@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pcc.cli.options import chosen_shapes, input_shapes_option, json_option
+from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option
 
 
 @click.command("export")
@@ -21,7 +21,7 @@ def command(
     output: Path,
     pipeline: str | None,
     prune: str | None,
-    input_shapes: tuple[tuple[str | None, tuple[int, ...]], ...],
+    input_shapes: tuple[InputShape, ...],
     weights: str | None,
     as_json: bool,
 ) -> None:

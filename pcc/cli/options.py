@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -39,29 +40,50 @@ class Shape(click.ParamType):
         return tuple(map(int, sizes))
 
 
+INPUT_TYPES = ("float32", "uint8", "int8", "int32", "int64", "bool")
+"""As `pcc.frontend.inputs` has them."""
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """An input of the command line: ``image=1,3,224,224``, ``1,77:int64``."""
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str | None = None
+    """fp32, or what a model's file says, unless it is written."""
+
+
 class NamedShape(Shape):
-    """A `Shape` with or without the input's name in front, as ``(name, shape)``: ``1,3,224,224``, ``image=1,3,224,224``."""
+    """A `Shape` as `InputShape`, with or without the input's name in front and its type behind."""
 
-    name = "[NAME=]N,C,H,W"
+    name = "[NAME=]N,C,H,W[:TYPE]"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, tuple[int, ...]]:  # type: ignore[override]
-        name, equals, shape = str(value).rpartition("=")
-        return (name if equals else None), super().convert(shape, param, ctx)
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> InputShape:  # type: ignore[override]
+        name, equals, rest = str(value).rpartition("=")
+        shape, colon, dtype = rest.partition(":")
+        if colon and dtype not in INPUT_TYPES:
+            self.fail(f"'{shortened(dtype, 80)}' is no type of an input: choose one of {', '.join(INPUT_TYPES)}", param, ctx)
+        return InputShape(name if equals else None, super().convert(shape, param, ctx), dtype or None)
 
 
 input_shapes_option = click.option(
-    "--input-shape", "input_shapes", type=NamedShape(), multiple=True, help="Shape of an input; once for each, in order or by name. Zoo models know theirs."
+    "--input-shape",
+    "input_shapes",
+    type=NamedShape(),
+    multiple=True,
+    help="Shape of an input, and its type if not fp32; once for each, in order or by name. Zoo models know theirs.",
 )
 
 
-def chosen_shapes(shapes: Sequence[tuple[str | None, tuple[int, ...]]]) -> tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]]:
+def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict[str, InputShape]:
     """The shapes of a command line, all with names or all without; `PccError` for a mixture and for a name that comes twice."""
-    names = [name for name, _ in shapes if name is not None]
+    names = [taken.name for taken in shapes if taken.name is not None]
     if names and len(names) < len(shapes):
         raise PccError("--input-shape: give all shapes by name, or all in order")
     if twice := [name for name in names if names.count(name) > 1]:
         raise PccError(f"--input-shape: {twice[0]} has two shapes")
-    return {str(name): shape for name, shape in shapes} if names else tuple(shape for _, shape in shapes)
+    return {str(taken.name): taken for taken in shapes} if names else tuple(shapes)
 
 
 threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")

@@ -108,7 +108,7 @@ def read_array(path: Path, port: "TensorRecord") -> "np.ndarray":
     shape = port.shape
     content = read_limited(path, "input", MOST_BYTES)
     start, stored, fortran, dtype = _header(path, content)
-    if dtype.kind not in "fiu":
+    if dtype.kind not in "fiub":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
     if stored != shape:
         raise PccError(f"{path} is {stored}, input '{port.name}' takes {shape}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcc.cli.options import InputShape
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from pcc.models.preprocess import Preprocessing
 
-Shapes = tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]]
+Shapes = tuple[InputShape, ...] | dict[str, InputShape]
 """Of the inputs, in their order or by their names."""
 
 MOST_LETTERS = 100
@@ -53,7 +54,7 @@ def _from_model_file(model: str, weights: str | None, input_shapes: Shapes) -> S
         raise PccError(f"--weights {weights} is for modules; {model} holds its weights")
     if not Path(model).is_file():
         raise PccError(f"model '{model}': there is no such file")
-    return Source(_short(library_name(Path(model).stem)), Path(model), _zeros(input_shapes) if input_shapes else None)
+    return Source(_short(library_name(Path(model).stem)), Path(model), _zeros(input_shapes, "meta") if input_shapes else None)
 
 
 def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
@@ -62,13 +63,14 @@ def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
     found = entry(model)
     if isinstance(input_shapes, dict):
         raise PccError(f"--input-shape {next(iter(input_shapes))}=...: {found.name} has one input, give its shape without a name")
-    shapes = input_shapes or (found.input_shape,)
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != found.input_shape[1]:
-        given = " and ".join(_shape_text(shape) for shape in shapes)
+    shapes = input_shapes or (InputShape(None, found.input_shape),)
+    shape = shapes[0].shape
+    if len(shapes) != 1 or len(shape) != 4 or shape[1] != found.input_shape[1] or shapes[0].dtype not in (None, "float32"):
+        given = " and ".join(map(_shape_text, shapes))
         raise PccError(f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W")
     module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None
-    return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shapes[0]), labels)
+    return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shape), labels)
 
 
 def _from_factory(model: str, weights: str | None, input_shapes: Shapes) -> Source:
@@ -93,12 +95,14 @@ def _short(name: str) -> str:
     return name
 
 
-def _zeros(shapes: Shapes) -> "tuple[torch.Tensor, ...] | dict[str, torch.Tensor]":
+def _zeros(shapes: Shapes, untyped: str = "cpu") -> "tuple[torch.Tensor, ...] | dict[str, torch.Tensor]":
+    """Zeros of the shapes. On the device ``untyped`` where no type was written: on ``meta`` they are shapes alone, for files that know the types."""
     import torch
 
-    if isinstance(shapes, dict):
-        return {name: torch.zeros(shape) for name, shape in shapes.items()}
-    return tuple(torch.zeros(shape) for shape in shapes)
+    def zeros(taken: InputShape) -> torch.Tensor:
+        return torch.zeros(taken.shape, dtype=getattr(torch, taken.dtype or "float32"), device="cpu" if taken.dtype else untyped)
+
+    return {name: zeros(taken) for name, taken in shapes.items()} if isinstance(shapes, dict) else tuple(map(zeros, shapes))
 
 
 def _resized(preprocessing: "Preprocessing", shape: tuple[int, ...]) -> "Preprocessing | None":
@@ -109,5 +113,5 @@ def _resized(preprocessing: "Preprocessing", shape: tuple[int, ...]) -> "Preproc
     return preprocessing.model_copy(update={"size": height, "resize": max(height, round(preprocessing.resize * height / preprocessing.size))})
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return ",".join(map(str, shape))
+def _shape_text(taken: InputShape) -> str:
+    return ",".join(map(str, taken.shape)) + (f":{taken.dtype}" if taken.dtype else "")

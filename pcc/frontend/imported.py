@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from pcc.errors import PccError
@@ -14,10 +16,17 @@ from pcc.ir.graph import layer_name, outputs, shape_of
 
 @dataclass(frozen=True)
 class Input:
-    """An input of a model: what its file or its ``forward`` calls it, and its shape."""
+    """An input of a model: what its file or its ``forward`` calls it, its shape and type."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """A value to try the model with: unit normal noise; bytes; of other whole numbers 0 and 1, which name something in any table."""
+        if self.dtype == torch.float32:
+            return torch.randn(self.shape, generator=generator)
+        return torch.randint(0, 256 if self.dtype == torch.uint8 else 2, self.shape, generator=generator).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ def imported(graph: GraphModule, origin: str, input_names: tuple[str, ...] | Non
     placeholders = graph.graph.find_nodes(op="placeholder")
     names = input_names or tuple(node.name for node in placeholders)
     layers = dict.fromkeys(layer_name(node) for node in graph.graph.nodes if node.op == "call_function")
-    inputs = tuple(Input(name, shape_of(node)) for name, node in zip(names, placeholders, strict=True))
+    inputs = tuple(Input(name, shape_of(node), node.meta["val"].dtype) for name, node in zip(names, placeholders, strict=True))
     return ImportedModel(graph, tuple(layers), inputs, tuple(outputs(graph)), origin)
 
 

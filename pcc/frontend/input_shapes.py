@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pcc.errors import PccError
-from pcc.frontend.inputs import example_tensor
+from pcc.frontend.inputs import check_input, example_tensor
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,14 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str) -> l
     `PccError` that lists all inputs with open sizes if some are not given, and for examples that do not fit.
     """
     for one in declared:
-        if one.dtype != torch.float32:
-            raise PccError(f"{what}: its input '{one.name}' is {_type_name(one.dtype)}: pcc compiles fp32 models with fp32 inputs")
+        check_input(one.name, torch.empty(1, dtype=one.dtype))
     by_name = _by_name(declared, examples, what)
     still_open = [one for one in declared if one.name not in by_name and (one.sizes is None or any(isinstance(size, str) for size in one.sizes))]
     if still_open:
         sizes = still_open[0].sizes or (1, 3, 224, 224)
         example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
         raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; give --input-shape {still_open[0].name}={example}")
-    return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()]) for one in declared]
+    return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()], dtype=one.dtype) for one in declared]
 
 
 def _by_name(declared: Sequence[Declared], examples: Any, what: str) -> dict[str, Tensor]:
@@ -62,12 +61,13 @@ def _by_name(declared: Sequence[Declared], examples: Any, what: str) -> dict[str
 def _checked(one: Declared, position: int, given: Any, what: str) -> Tensor:
     """An example that fits an input."""
     example = example_tensor(position, given)
-    if example.dtype != torch.float32:
-        raise PccError(f"input {one.name} is {_type_name(example.dtype)}: pcc compiles fp32 models with fp32 inputs")
     if not _fits(tuple(example.shape), one.sizes):
         raise PccError(f"{what} takes {one}: {','.join(map(str, example.shape))} does not fit")
-    if not example.numel():
-        raise PccError(f"input {one.name} is empty: {'x'.join(map(str, example.shape))}")
+    if example.is_meta:  # a shape alone; the type is the file's
+        example = torch.zeros(example.shape, dtype=one.dtype)
+    if example.dtype != one.dtype:
+        raise PccError(f"{what} takes {one.name} as {_type_name(one.dtype)}, not {_type_name(example.dtype)}")
+    check_input(one.name, example)
     return example
 
 

@@ -16,6 +16,18 @@ from torch.nn.parameter import is_lazy
 
 from pcc.errors import PccError
 
+INPUT_TYPES = (torch.float32, torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool)
+"""What a model may take. Truth values are bytes to whoever runs it."""
+
+
+def check_input(name: str | int, example: Tensor) -> None:
+    """`PccError` for an example of a type that pcc does not take, or of no elements."""
+    if example.dtype not in INPUT_TYPES:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in INPUT_TYPES)
+        raise PccError(f"input {name} is {str(example.dtype).removeprefix('torch.')}: pcc compiles fp32 models with inputs of {kinds}")
+    if not example.numel():
+        raise PccError(f"input {name} is empty: {'x'.join(map(str, example.shape))}")
+
 
 def library_name(name: str) -> str:
     """A name that files and C identifiers can have."""
@@ -92,7 +104,7 @@ def example_tensor(position: int, example: Any) -> Tensor:
         try:
             example = torch.from_numpy(np.ascontiguousarray(example).copy())
         except TypeError as error:
-            raise PccError(f"input {position} is an array of {example.dtype}: pcc compiles fp32 models with fp32 inputs") from error
+            raise PccError(f"input {position} is an array of {example.dtype}: pcc compiles models whose inputs are tensors") from error
     if not isinstance(example, Tensor):
         raise PccError(f"input {position} is of type '{_type_name(example)}': pcc compiles models whose inputs are tensors")
     return example

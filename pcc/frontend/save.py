@@ -49,7 +49,7 @@ def writer_for(path: Path) -> Callable[[ImportedModel, Path], None]:
 
 def _exported(model: ImportedModel) -> ExportedProgram:
     with quiet(), torch.no_grad():
-        return torch.export.export(_returning(model), tuple(torch.zeros(taken.shape) for taken in model.inputs), strict=False)
+        return torch.export.export(_returning(model), tuple(torch.zeros(taken.shape, dtype=taken.dtype) for taken in model.inputs), strict=False)
 
 
 def _returning(model: ImportedModel) -> GraphModule:

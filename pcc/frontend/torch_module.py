@@ -15,7 +15,7 @@ from pcc.errors import PccError
 from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import export
 from pcc.frontend.imported import ImportedModel, imported
-from pcc.frontend.inputs import as_module, example_tensors
+from pcc.frontend.inputs import as_module, check_input, example_tensors
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
@@ -32,10 +32,7 @@ def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], exam
     _check_fp32(module)
     check_finite(module)
     for position, example in enumerate(example_inputs):
-        if example.dtype != torch.float32:
-            raise PccError(f"input {position} is {_dtype(example)}: pcc compiles fp32 models with fp32 inputs")
-        if not example.numel():
-            raise PccError(f"input {position} is empty: {'x'.join(map(str, example.shape))}")
+        check_input(position, example)
     was_training = [part for part in module.modules() if part.training]
     module.eval()
     try:

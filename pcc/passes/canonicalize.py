@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.dtype import dtype_of
-from pcc.ir.annotations import Skipped, annotate
+from pcc.ir.annotations import Skipped, annotate, carry
 from pcc.ir.graph import finish, infer, insert, is_constant
 from pcc.ir.ops import CANONICAL, CONVERT
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, layers, moves, pointwise
@@ -28,6 +28,7 @@ class Canonicalize:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         before, output = str(graph_module.graph), graph_module.graph.output_node()
         types = [node.meta["val"].dtype for node in output.args[0]]  # type: ignore[union-attr]
+        _take_as_fp32(graph_module)
         # Producers come before their users, so a rule sees operands that are canonical already.
         for node in list(graph_module.graph.nodes):
             rule = RULES.get(node.target) if node.op == "call_function" and not node._erased and not _is_table(node) else None
@@ -40,6 +41,21 @@ class Canonicalize:
         _return_as(output, types)
         finish(graph_module)
         return PassResult(graph_module, str(graph_module.graph) != before)
+
+
+def _take_as_fp32(graph_module: GraphModule) -> None:
+    """What the model takes as whole numbers or truth values (as uint8) is converted first, and is fp32 in the canonical graph."""
+    for node in graph_module.graph.find_nodes(op="placeholder"):
+        dtype = node.meta["val"].dtype
+        if dtype == torch.float32:
+            continue
+        with graph_module.graph.inserting_after(node):
+            number = graph_module.graph.create_node("call_function", CONVERT, (node, "float32"), name=f"{node.name}_fp32")
+        node.replace_all_uses_with(number, delete_user_cb=lambda user, number=number: user is not number)
+        carry(node, number)
+        if dtype == torch.bool:
+            node.meta["val"] = node.meta["val"].to(torch.uint8)
+        infer(number)
 
 
 def _return_as(output: Node, types: list[torch.dtype]) -> None:

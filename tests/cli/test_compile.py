@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pcc.cli.options import InputShape
 from pcc.cli.source import open_source
 from tests.arm64 import arm64
 from tests.cli.conftest import SCRIPT
@@ -66,7 +67,7 @@ def arrays(factory: str, tmp_path: Path) -> tuple[Path, np.ndarray]:
     x = torch.randn(2, 3, 13, 11, generator=torch.Generator().manual_seed(1))
     np.save(tmp_path / "x.npy", x.numpy())
     with torch.no_grad():
-        y = open_source(factory, None, ((2, 3, 13, 11),)).model.double()(x.double())
+        y = open_source(factory, None, (InputShape(None, (2, 3, 13, 11)),)).model.double()(x.double())
     return tmp_path / "x.npy", y.numpy()
 
 
@@ -205,7 +206,7 @@ def test_unknown_model_is_one_line(pcc_process, tmp_path: Path) -> None:
 
 def test_bad_weights_are_one_line(pcc_process, factory: str, tmp_path: Path) -> None:
     (tmp_path / "empty.pt").write_bytes(b"")
-    state = open_source(factory, None, ((2, 3, 13, 11),)).model.state_dict()
+    state = open_source(factory, None, (InputShape(None, (2, 3, 13, 11)),)).model.state_dict()
     torch.save({**state, "conv2.bias": state["conv2.bias"] * float("nan")}, tmp_path / "nan.pt")
     for name, message in (("empty.pt", "empty.pt"), ("nan.pt", "conv2.bias")):
         arguments = ["compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", "--weights", tmp_path / name]

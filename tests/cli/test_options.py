@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from pcc.cli.options import Shape, chosen_device, chosen_targets
+from pcc.cli.options import INPUT_TYPES, InputShape, NamedShape, Shape, chosen_device, chosen_targets
 from pcc.errors import PccError
 from pcc.target import host_target
 
@@ -72,3 +72,26 @@ def test_a_processor_that_qemu_does_not_emulate() -> None:
         chosen_device("qemu", "cortex-b1")
     with pytest.raises(PccError, match="--cpu is for --device qemu"):
         chosen_device("host", "cortex-a53")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,77:int64", InputShape(None, (1, 77), "int64")),
+        ("image=1,9,9,3:uint8", InputShape("image", (1, 9, 9, 3), "uint8")),
+        ("a=b=2x3", InputShape("a=b", (2, 3))),
+    ],
+)
+def test_inputs_with_names_and_types(text: str, expected: InputShape) -> None:
+    assert NamedShape().convert(text, None, None) == expected
+
+
+def test_a_type_that_no_input_has() -> None:
+    with pytest.raises(click.BadParameter, match="'float16' is no type of an input: choose one of float32, uint8"):
+        NamedShape().convert("1,77:float16", None, None)
+
+
+def test_the_types_are_those_of_the_frontend() -> None:
+    from pcc.frontend.inputs import INPUT_TYPES as OF_FRONTEND
+
+    assert [f"torch.{name}" for name in INPUT_TYPES] == [str(dtype) for dtype in OF_FRONTEND]

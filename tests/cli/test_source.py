@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pcc.cli.options import InputShape
 from pcc.cli.source import open_source
 from pcc.errors import PccError
 
@@ -21,7 +22,7 @@ def make():
 def not_a_module():
     return 3
 """
-SHAPE = ((1, 3, 6, 6),)
+SHAPE = (InputShape(None, (1, 3, 6, 6)),)
 
 
 @pytest.fixture
@@ -39,10 +40,10 @@ def test_zoo_model_with_random_weights() -> None:
 
 
 def test_preprocessing_follows_the_input_shape() -> None:
-    source = open_source("mobilenet_v2", "none", ((1, 3, 160, 160),))
+    source = open_source("mobilenet_v2", "none", (InputShape(None, (1, 3, 160, 160)),))
     assert source.preprocessing is not None
     assert (source.preprocessing.size, source.preprocessing.resize) == (160, 183)
-    assert open_source("mobilenet_v2", "none", ((1, 3, 160, 96),)).preprocessing is None
+    assert open_source("mobilenet_v2", "none", (InputShape(None, (1, 3, 160, 96)),)).preprocessing is None
 
 
 def test_factory_keeps_the_weights_it_made(factory: str) -> None:
@@ -78,7 +79,7 @@ def test_factories_that_give_no_module(factory: str, name: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 4, 224, 224), (3, 224, 224)])
 def test_shape_that_does_not_fit_the_zoo_model(shape: tuple[int, ...]) -> None:
     with pytest.raises(PccError, match="takes one input N,3,H,W"):
-        open_source("resnet18", "none", (shape,))
+        open_source("resnet18", "none", (InputShape(None, shape),))
 
 
 def test_weights_that_do_not_fit_name_the_keys(factory: str, tmp_path: Path) -> None:

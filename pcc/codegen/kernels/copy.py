@@ -11,7 +11,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.nest import NEST_PARAMS, Nest, nest_of, reference_rows, row_of, rows_of_work
 from pcc.codegen.kernels.runs import copy_run, fill_run
-from pcc.codegen.layers import Convert, Copy
+from pcc.codegen.layers import Copy
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32, DType
 
@@ -36,10 +36,10 @@ def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
     b.call(FillRows(unit=nest.run_strides == (1,)), {"y": y, "value": value, **nest.arguments(b, name)}, work=nest.work)
 
 
-def emit_convert(layer: Convert, b: ProgramBuilder) -> None:
-    """``y[...] = x[...]`` in another element type."""
-    size = prod(layer.y.shape)
-    b.call(ConvertElements(layer.x.dtype, layer.y.dtype), {"y": layer.y, "x": layer.x, "size": size}, work=-(-size // CONVERTED_PER_ITEM))
+def emit_convert(b: ProgramBuilder, y: View, x: View, dtype: str) -> None:
+    """``y[...] = x[...]`` in another element type, which ``y`` has."""
+    size = prod(y.shape)
+    b.call(ConvertElements(x.dtype, y.dtype), {"y": y, "x": x, "size": size}, work=-(-size // CONVERTED_PER_ITEM))
 
 
 def _copy_nest(layer: Copy) -> Nest:
@@ -88,7 +88,7 @@ CONVERTED_PER_ITEM = 8192
 
 @dataclass(frozen=True)
 class ConvertElements:
-    """Converts elements one by one: models convert what they return, which is little."""
+    """Converts elements one by one: models convert what they take and return, which is little."""
 
     source: DType
     target: DType
