@@ -41,6 +41,8 @@ class Emitter:
         """The version of the operators."""
         self.used: tuple[bool, ...] = ()
         """Which outputs of the operator somebody reads."""
+        self.more_outputs: dict[str, Value] = {}
+        """What the model returns besides what its file says, by name."""
         self._names: dict[int, tuple[Tensor, str]] = {}
         self._attributes: dict[int, Node] = {}
         self._taken: set[str] = set()

@@ -15,6 +15,7 @@ from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import quiet
 from pcc.frontend.imported import ImportedModel, imported
 from pcc.frontend.input_shapes import Declared, chosen_examples
+from pcc.frontend.onnx.control import RUN
 from pcc.frontend.onnx.data_types import torch_tensor, torch_type
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value
 from pcc.frontend.onnx.names import has_weight, layer_of, node_name, unique
@@ -50,7 +51,7 @@ def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None) -> Im
 
 def without_rule(operator: str) -> bool:
     """Whether pcc knows nothing of an operator, not even why it refuses it."""
-    return operator not in TABLE and operator not in REFUSED and operator != "If"
+    return operator not in TABLE and operator not in REFUSED and operator not in RUN
 
 
 def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> GraphModule:
@@ -104,14 +105,17 @@ class _Import:
             raise PccError(f"pcc cannot compile {count} operator{'s' if count > 1 else ''} of this model: {'; '.join(self.problems)}")
         if not self.model.graph.outputs:
             raise PccError(f"model {self.name} has no outputs")
-        graph_module = self.emit.finish([self.values[value] for value in self.model.graph.outputs])
-        graph_module.meta[OUTPUT_NAMES] = tuple(unique([value.name or "output" for value in self.model.graph.outputs]))
+        named = [(value.name or "output", self.values[value]) for value in self.model.graph.outputs] + list(self.emit.more_outputs.items())
+        graph_module = self.emit.finish([value for _, value in named])
+        graph_module.meta[OUTPUT_NAMES] = tuple(unique([name for name, _ in named]))
         finish(graph_module)
         return graph_module
 
     def graph(self, graph: ir.Graph) -> None:
         """Computes a graph's values, or a branch's."""
         for value in graph.initializers.values():
+            if value in self.values:  # the next step of a loop
+                continue
             if value.const_value is None:
                 raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
             try:
@@ -149,8 +153,8 @@ class _Import:
         self.failed.update(node.outputs)
 
     def compute(self, node: ir.Node, layer: str) -> None:
-        if node.op_type == "If":
-            return self.branch(node)
+        if node.op_type in RUN:
+            return RUN[node.op_type](self, node)
         emit = self.emit
         emit.layer, emit.kind, emit.name = layer, node.op_type, node_name(node, layer)
         emit.used = tuple(bool(value.uses()) or value.is_graph_output() for value in node.outputs)
@@ -160,25 +164,13 @@ class _Import:
         for place, value in enumerate(node.outputs):
             result = results[place] if place < len(results) else None
             if result is not None:
-                self.values[value] = emit.called(result, value.name or emit.name) if isinstance(result, Tensor) else result
+                self.set(value, emit.called(result, value.name or emit.name) if isinstance(result, Tensor) else result)
             elif emit.used[place]:
                 raise Refused(f"its output {place} is used")
 
-    def branch(self, node: ir.Node) -> None:
-        """An If whose condition is known is the branch it takes."""
-        condition = None if node.inputs[0] is None else self.values[node.inputs[0]]
-        if not isinstance(condition, Tensor):
-            raise Refused("what it computes next depends on the values of the model's input; pcc compiles models whose operators are always the same")
-        taken = node.attributes["then_branch" if bool(condition) else "else_branch"].as_graph()
-        before = len(self.problems)
-        self.graph(taken)
-        for inner, outer in zip(taken.outputs, node.outputs, strict=True):
-            if inner in self.values:
-                self.values[outer] = self.values[inner]
-            else:
-                self.failed.add(outer)
-                if len(self.problems) == before:
-                    raise Refused(f"nothing computes '{inner.name}' in the branch it takes")
+    def set(self, value: ir.Value, result: Value) -> None:
+        self.values[value] = result
+        self.failed.discard(value)
 
     def layer(self, node: ir.Node) -> str:
         """A layer with a weight has a name of its own."""

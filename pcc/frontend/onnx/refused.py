@@ -9,11 +9,10 @@ _BY_VALUE = "the size of its result depends on the values of the model's input; 
 
 REFUSED = {
     **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"), _QUANTISED),
-    **dict.fromkeys(("Loop", "Scan", "SequenceMap"), _LOOP),
+    "SequenceMap": _LOOP,
     **dict.fromkeys(("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength"), _SEQUENCE),
     **dict.fromkeys(("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement"), _SEQUENCE),
     **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"), _RANDOM),
     **dict.fromkeys(("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer", "ImageDecoder"), _TEXT),
-    "NonMaxSuppression": f"{_BY_VALUE}: end it before this operator, and do the rest on the host",
     "Unique": _BY_VALUE,
 }

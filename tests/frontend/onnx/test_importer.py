@@ -249,3 +249,61 @@ def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
     made = model(graph, {"scales": np.array([1, 1, 2, 3], np.float32), "zero": np.array(0, np.float32)}, opset=opset)
     x = torch.randn(1, 2, 3, 4)
     assert relative_error(run_graph(import_model(made).graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
+
+
+def test_inputs_have_the_files_types() -> None:
+    """A shape alone has the type that the file says; another type is refused."""
+    graph = "agraph (int64[N,3] ids, bool[N,3] mask) => (float[N,3,4] y) { e = Gather (table, ids) m = Unsqueeze (mask, last) y = Where (m, e, zero) }"
+    made = model(graph, {"table": weight(5, 4), "last": np.array([2], np.int64), "zero": np.zeros((), np.float32)})
+    imported = import_model(made, {name: torch.empty(2, 3, device="meta") for name in ("ids", "mask")})
+    assert [(taken.name, taken.shape, taken.dtype) for taken in imported.inputs] == [("ids", (2, 3), torch.int64), ("mask", (2, 3), torch.bool)]
+    inputs = (torch.tensor([[0, 4, -1], [3, 2, 1]]), torch.tensor([[True, False, True]] * 2))
+    expected = run_onnxruntime(made, inputs)
+    canonical = PassManager([Decompose(), Canonicalize()])(imported.graph).graph_module
+    check_supported(canonical)
+    assert relative_error(run_graph(canonical, inputs), expected) == 0
+    with pytest.raises(PccError, match="takes ids as int64, not float32"):
+        import_model(made, {"ids": torch.zeros(2, 3), "mask": inputs[1]})
+
+
+def test_a_loop_of_known_length_is_written_out() -> None:
+    """A length that depends on the input is refused."""
+    graph = """
+    agraph (float[1,3] x, int64 open) => (float[1,3] last, float[COUNT,1,3] all) {
+        count = Constant <value = int64 {3}> ()
+        last, all = Loop (LENGTH, , x) <body = step (int64 i, bool go, float[1,3] state) => (bool on, float[1,3] next, float[1,3] out)
+            <float[3,3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> {
+                on = Identity (go)
+                product = MatMul (state, w)
+                next = Sigmoid (product)
+                out = Neg (next)
+            }>
+    }
+    """
+    made = model(graph.replace("LENGTH", "count").replace("COUNT", "3"))
+    x = (torch.randn(1, 3), torch.tensor(3))
+    imported = import_model(made)
+    assert relative_error(run_graph(imported.graph, x), run_onnxruntime(made, x)) < 1e-6
+    with pytest.raises(PccError, match=r"Loop .*its number of steps is computed from the model's input"):
+        import_model(model(graph.replace("LENGTH", "open").replace("COUNT", "N")))
+
+
+def test_boxes_that_stay_come_first_and_are_counted() -> None:
+    graph = """
+    agraph (float[1,6,4] boxes, float[1,2,6] scores) => (int64[N,3] chosen) {
+        most = Constant <value = int64 {4}> ()
+        iou = Constant <value = float {0.5}> ()
+        least = Constant <value = float {0.4}> ()
+        chosen = NonMaxSuppression (boxes, scores, most, iou, least)
+    }
+    """
+    made = model(graph)
+    generator = torch.Generator().manual_seed(3)
+    inputs = (torch.rand(1, 6, 4, generator=generator), torch.rand(1, 2, 6, generator=generator))
+    imported = import_model(made)
+    (expected,) = run_onnxruntime(made, inputs)
+    chosen, count = run_graph(imported.graph, inputs)
+    assert 0 < len(expected) < 8
+    assert (imported.outputs[0], int(count)) == ("chosen", len(expected))
+    assert torch.equal(chosen[: len(expected)], expected)
+    assert (chosen[len(expected) :] == -1).all()

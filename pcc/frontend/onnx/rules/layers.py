@@ -1,4 +1,4 @@
-"""Convolutions, matrix products, recurrent layers."""
+"""Convolutions and matrix products."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, known, rank, shape
+from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, rank, shape
 from pcc.frontend.onnx.rule import Rule
 
 _aten: Any = torch.ops.aten
@@ -164,144 +164,10 @@ def einsum(emit: Emitter, *operands: Value, equation: str) -> Value:
     return emit.call(_aten.einsum.default, equation, list(operands))
 
 
-# ---- recurrent layers ----
-
-
-def lstm(
-    emit: Emitter,
-    x: Value,
-    w: Value,
-    r: Value,
-    b: Value | None = None,
-    lengths: Value | None = None,
-    hidden: Value | None = None,
-    cell: Value | None = None,
-    peephole: Value | None = None,
-    *,
-    activations: Sequence[str] | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    input_forget: int = 0,
-    layout: int = 0,
-) -> tuple[Value, Value, Value]:
-    if input_forget or peephole is not None:
-        raise Refused("an LSTM with peepholes or a joint input and forget gate")
-    _check_activations(activations, ("Sigmoid", "Tanh", "Tanh"), direction)
-    return _recurrent(emit, _aten.lstm.input, (0, 2, 3, 1), x, w, r, b, lengths, [hidden, cell], direction, layout)  # type: ignore[return-value]
-
-
-def gru(
-    emit: Emitter,
-    x: Value,
-    w: Value,
-    r: Value,
-    b: Value | None = None,
-    lengths: Value | None = None,
-    hidden: Value | None = None,
-    *,
-    activations: Sequence[str] | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
-    linear_before_reset: int = 0,
-) -> tuple[Value, Value]:
-    if not linear_before_reset:
-        raise Refused("linear_before_reset=0: pcc has the GRU that applies the reset gate after the product, as PyTorch and cuDNN do")
-    _check_activations(activations, ("Sigmoid", "Tanh"), direction)
-    return _recurrent(emit, _aten.gru.input, (1, 0, 2), x, w, r, b, lengths, [hidden], direction, layout)  # type: ignore[return-value]
-
-
-def rnn(
-    emit: Emitter,
-    x: Value,
-    w: Value,
-    r: Value,
-    b: Value | None = None,
-    lengths: Value | None = None,
-    hidden: Value | None = None,
-    *,
-    activations: Sequence[str] | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
-) -> tuple[Value, Value]:
-    kinds = {(activation or "").lower() for activation in activations or ("Tanh",)}
-    if kinds not in ({"tanh"}, {"relu"}):
-        raise Refused(f"activations={list(activations or ())}")
-    target = _aten.rnn_tanh.input if kinds == {"tanh"} else _aten.rnn_relu.input
-    return _recurrent(emit, target, (0,), x, w, r, b, lengths, [hidden], direction, layout)  # type: ignore[return-value]
-
-
-def _known(value: Value) -> Tensor:
-    tensor = known(value, "a weight of it is")
-    assert tensor is not None
-    return tensor
-
-
-def _check_activations(activations: Sequence[str] | None, usual: Sequence[str], direction: str) -> None:
-    count = 2 if direction == "bidirectional" else 1
-    if activations is not None and [name.lower() for name in activations] != [name.lower() for name in usual] * count:
-        raise Refused(f"activations={list(activations)}")
-
-
-def _recurrent(
-    emit: Emitter,
-    target: Any,
-    gates: Sequence[int],
-    x: Value,
-    w: Value,
-    r: Value,
-    b: Value | None,
-    lengths: Value | None,
-    states: list[Value | None],
-    direction: str,
-    layout: int,
-) -> tuple[Value, ...]:
-    """One layer of PyTorch's, in one direction or two. ``gates[i]`` is the place of PyTorch's i-th gate among ONNX's.
-
-    x (T, N, I), or (N, T, I) with ``layout``; w (D, G*H, I), r (D, G*H, H), b (D, 2*G*H); gives (T, D, N, H) and the last states (D, N, H).
-    """
-    if direction not in ("forward", "bidirectional", "reverse"):
-        raise Refused(f"direction={direction}")
-    if layout:
-        x = emit.call(_aten.transpose.int, x, 0, 1)
-        states = [None if state is None else emit.call(_aten.transpose.int, state, 0, 1) for state in states]
-    steps, batch = shape(x)[:2]
-    weights, recurrent = _known(w), _known(r)
-    directions, hidden = recurrent.shape[0], recurrent.shape[2]
-    wanted = integers(lengths, "its sequence lengths are")
-    if wanted is not None and set(wanted) != {steps}:
-        raise Refused(f"sequence_lens={wanted} of {steps} steps: pcc compiles sequences of one length")
-    if direction == "reverse":
-        x = emit.call(_aten.flip.default, x, [0])
-
-    def reordered(value: Tensor) -> Tensor:
-        return torch.cat([value[gate * hidden : (gate + 1) * hidden] for gate in gates])
-
-    parameters = []
-    for number in range(directions):
-        parameters += [reordered(weights[number]), reordered(recurrent[number])]
-        if b is not None:
-            both = _known(b)[number]
-            parameters += [reordered(both[: len(gates) * hidden]), reordered(both[len(gates) * hidden :])]
-    initial = [torch.zeros(directions, batch, hidden, dtype=dtype(x)) if state is None else state for state in states]
-    options = (b is not None, 1, 0.0, False, directions == 2, False)
-    results = emit.call(target, x, initial if len(initial) > 1 else initial[0], parameters, *options)
-    y = emit.call(_aten.reshape.default, results[0], [steps, batch, directions, hidden])
-    if direction == "reverse":
-        y = emit.call(_aten.flip.default, y, [0])
-    if layout:
-        return emit.call(_aten.transpose.int, y, 0, 1), *(emit.call(_aten.transpose.int, state, 0, 1) for state in results[1:])
-    return emit.call(_aten.transpose.int, y, 1, 2), *results[1:]
-
-
 RULES: dict[str, Rule] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "MatMul": matmul,
     "Gemm": gemm,
     "Einsum": einsum,
-    "LSTM": lstm,
-    "GRU": gru,
-    "RNN": rnn,
 }

@@ -240,6 +240,37 @@ def center_crop_pad(emit: Emitter, x: Value, sizes: Value, *, axes: Sequence[int
     return x
 
 
+def columns_to_image(
+    emit: Emitter,
+    x: Value,
+    sizes: Value,
+    block: Value,
+    *,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    """Windows, laid back into their padded image and added up; then the padding goes."""
+    image, kernel = integers(sizes, "its image_shape is"), integers(block, "its block_shape is")
+    if image is None or kernel is None or len(image) != 2 or len(kernel) != 2:
+        raise Refused(f"image_shape={image}, block_shape={kernel}; pcc has it for images")
+    top, left, bottom, right = pads or (0, 0, 0, 0)
+    padded = [image[0] + top + bottom, image[1] + left + right]
+    made = emit.call(_aten.col2im.default, x, padded, kernel, list(dilations or (1, 1)), [0, 0], list(strides or (1, 1)))
+    return emit.call(_aten.constant_pad_nd.default, made, [-left, -right, -top, -bottom], 0.0) if pads and any(pads) else made
+
+
+def reverse_sequence(emit: Emitter, x: Value, lengths: Value, *, batch_axis: int = 1, time_axis: int = 0) -> Value:
+    """The first so many steps of each row turned round."""
+    counts = integers(lengths, "its sequence lengths are")
+    if counts is None or {batch_axis, time_axis} != {0, 1} or len(counts) != shape(x)[batch_axis]:
+        raise Refused(f"batch_axis={batch_axis}, time_axis={time_axis} of {shape(x)} with {counts} steps")
+    steps = shape(x)[time_axis]
+    table = torch.tensor([[count - 1 - step if step < count else step for count in counts] for step in range(steps)])
+    rows = torch.arange(len(counts)).expand(steps, -1)
+    return emit.call(_aten.index.Tensor, x, [rows.T.contiguous(), table.T.contiguous()] if time_axis else [table, rows])
+
+
 def trilu(emit: Emitter, x: Value, k: Value | None = None, *, upper: int = 1) -> Value:
     diagonal = int(number(k, "its k is")) if isinstance(k, Tensor | torch.fx.Node) else 0
     return emit.call(_aten.triu.default if upper else _aten.tril.default, x, diagonal)
@@ -262,4 +293,6 @@ RULES: dict[str, Rule] = {
     "SpaceToDepth": space_to_depth,
     "CenterCropPad": center_crop_pad,
     "Trilu": trilu,
+    "Col2Im": columns_to_image,
+    "ReverseSequence": reverse_sequence,
 }

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value, rank, shape
+from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, rank, shape
 from pcc.frontend.onnx.rule import Rule
-from pcc.frontend.onnx.rules.layers import window_pads
+from pcc.frontend.onnx.rules.layers import pad_list, window_pads
 from pcc.frontend.onnx.rules.reductions import p_norm
 from pcc.ir.ops import POOL2D
 
@@ -36,16 +36,61 @@ def max_pool(
     pads: Sequence[int] | None = None,
     storage_order: int = 0,
     strides: Sequence[int] | None = None,
-) -> Value:
-    """``storage_order`` is about the places of the maxima, which are refused."""
+) -> Value | tuple[Value, Value]:
+    """``storage_order`` is about the places of the maxima."""
     axes = _axes(x, kernel_shape)
-    if len(emit.used) > 1 and emit.used[1]:
-        raise Refused("the indices of max pooling are used")
     kernel, stride, dilation = list(kernel_shape), list(strides or [1] * axes), list(dilations or [1] * axes)
     amounts = window_pads(auto_pad, pads, shape(x)[2:], kernel, stride, dilation)
-    if all(before == after and 0 <= 2 * before <= taps for (before, after), taps in zip(amounts, kernel, strict=True)):
+    plain = all(before == after and 0 <= 2 * before <= taps for (before, after), taps in zip(amounts, kernel, strict=True))
+    if len(emit.used) > 1 and emit.used[1]:
+        if not plain or axes > 2 or storage_order:
+            raise Refused(f"the places of maxima with pads={pads}, storage_order={storage_order} on {shape(x)}; pcc has them for even pads of images, by rows")
+        return _with_places(emit, x, kernel, stride, [before for before, _ in amounts], dilation, bool(ceil_mode))
+    if plain:
         return emit.call(_MAXIMA[axes], x, kernel, stride, [before for before, _ in amounts], dilation, bool(ceil_mode))
     return _pool2d(emit, x, "max", kernel, stride, amounts, dilation, bool(ceil_mode), True)
+
+
+def _with_places(emit: Emitter, x: Value, kernel: list[int], stride: list[int], pads: list[int], dilation: list[int], ceil_mode: bool) -> tuple[Value, Value]:
+    """The maxima, and their places in the whole tensor."""
+    row = len(kernel) == 1
+    image = emit.call(_aten.unsqueeze.default, x, 2) if row else x
+    settings = [[neutral, *values] if row else values for values, neutral in ((kernel, 1), (stride, 1), (pads, 0), (dilation, 1))]
+    values, places = emit.call(_aten.max_pool2d_with_indices.default, image, *settings, ceil_mode)
+    if prod(shape(x)) > 1 << 24:
+        raise Refused(f"places among {prod(shape(x))} elements: fp32 numbers them up to {1 << 24}")
+    planes = shape(image)[0] * shape(image)[1]
+    first = (torch.arange(planes) * prod(shape(image)[2:])).reshape(*shape(image)[:2], 1, 1)
+    places = emit.call(_aten.add.Tensor, places, first)
+    return (emit.call(_aten.squeeze.dim, values, 2), emit.call(_aten.squeeze.dim, places, 2)) if row else (values, places)
+
+
+def max_unpool(
+    emit: Emitter,
+    x: Value,
+    places: Value,
+    sizes: Value | None = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    """Values at their places in the tensor that was pooled, zeros elsewhere; then room behind, where a larger output is asked for."""
+    axes = _axes(x, kernel_shape)
+    steps, sides = list(strides or [1] * axes), list(pads or [0] * (2 * axes))
+    pooled = [
+        (have - 1) * step + taps - sides[axis] - sides[axis + axes]
+        for axis, (have, step, taps) in enumerate(zip(shape(x)[2:], steps, kernel_shape, strict=True))
+    ]
+    whole = [*shape(x)[:2], *pooled]
+    flat, values = (emit.call(_aten.reshape.default, value, [-1]) for value in (places, x))
+    made = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
+    made = emit.call(_aten.reshape.default, made, whole)
+    wanted = integers(sizes, "its output shape is") or whole
+    if any(want < have for want, have in zip(wanted, whole, strict=True)):
+        raise Refused(f"output_shape={wanted} of places in {whole}")
+    room = [(0, want - have) for want, have in zip(wanted, whole, strict=True)]
+    return emit.call(_aten.constant_pad_nd.default, made, pad_list(room), 0.0) if wanted != whole else made
 
 
 def average_pool(
@@ -134,6 +179,7 @@ def global_lp(emit: Emitter, x: Value, *, p: int = 2) -> Value:
 
 RULES: dict[str, Rule] = {
     "MaxPool": max_pool,
+    "MaxUnpool": max_unpool,
     "AveragePool": average_pool,
     "LpPool": lp_pool,
     "GlobalAveragePool": global_average,

@@ -148,14 +148,19 @@ def top_k(emit: Emitter, x: Value, count: Value | None = None, *, k: int | None 
     return emit.call(_aten.slice.Tensor, values, along, 0, many), emit.call(_aten.slice.Tensor, places, along, 0, many)
 
 
-def cumulative_sum(emit: Emitter, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
-    along = _axis(int(number(axis, "its axis is")), x)
-    if reverse:
-        x = emit.call(_aten.flip.default, x, [along])
-    total = emit.call(_aten.cumsum.default, x, along, **({} if dtype(x).is_floating_point else {"dtype": dtype(x)}))
-    if exclusive:
-        total = emit.call(_aten.sub.Tensor, total, x)
-    return emit.call(_aten.flip.default, total, [along]) if reverse else total
+def _cumulative(target: Any, start: int) -> Rule:
+    def rule(emit: Emitter, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
+        """``exclusive``: of what comes before an element, from ``start`` on."""
+        along = _axis(int(number(axis, "its axis is")), x)
+        if reverse:
+            x = emit.call(_aten.flip.default, x, [along])
+        if exclusive:
+            first = torch.full([1 if dim == along else size for dim, size in enumerate(shape(x))], start, dtype=dtype(x))
+            x = emit.call(_aten.cat.default, [first, emit.call(_aten.slice.Tensor, x, along, 0, shape(x)[along] - 1)], along)
+        total = emit.call(target, x, along, **({} if dtype(x).is_floating_point else {"dtype": dtype(x)}))
+        return emit.call(_aten.flip.default, total, [along]) if reverse else total
+
+    return rule
 
 
 RULES: dict[str, Rule] = {
@@ -175,5 +180,6 @@ RULES: dict[str, Rule] = {
     "ArgMax": _arg(_aten.argmax.default),
     "ArgMin": _arg(_aten.argmin.default),
     "TopK": top_k,
-    "CumSum": cumulative_sum,
+    "CumSum": _cumulative(_aten.cumsum.default, 0),
+    "CumProd": _cumulative(_aten.cumprod.default, 1),
 }

@@ -1,0 +1,111 @@
+"""If, Loop and Scan whose course is known when compiling: the branch that is taken, the steps one after the other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from pcc.frontend.onnx.emitter import Emitter, Refused, Value, number, rank, shape
+
+if TYPE_CHECKING:
+    from pcc.frontend.onnx.importer import _Import
+
+_aten: Any = torch.ops.aten
+
+MOST_STEPS = 1000
+"""Each step is written out."""
+
+_OPEN = "what it computes next depends on the values of the model's input; pcc compiles models whose operators are always the same"
+
+
+def run_if(model: "_Import", node: ir.Node) -> None:
+    """The branch that it takes."""
+    condition = _value(model, node.inputs[0])
+    if not isinstance(condition, Tensor):
+        raise Refused(_OPEN)
+    taken = node.attributes["then_branch" if bool(condition) else "else_branch"].as_graph()
+    for outer, result in zip(node.outputs, _body(model, taken, []), strict=True):
+        model.set(outer, result)
+
+
+def run_loop(model: "_Import", node: ir.Node) -> None:
+    """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds, stacked."""
+    limit, condition, *state = (_value(model, value) for value in node.inputs)
+    most = None if limit is None else int(number(limit, "its number of steps is"))
+    body = node.attributes["body"].as_graph()
+    more, step, rows = condition, 0, []
+    while (most is None or step < most) and (more is None or bool(_condition(more))):
+        _check_steps(step)
+        more, *results = _body(model, body, [torch.tensor(step), torch.tensor(True), *state])
+        state, added = results[: len(state)], results[len(state) :]
+        rows.append(added)
+        step += 1
+    if not rows and len(node.outputs) > len(state):
+        raise Refused("no step, so that what its steps add is empty")
+    collected = [_stacked(model.emit, list(parts), 0) for parts in zip(*rows, strict=True)]
+    for outer, result in zip(node.outputs, [*state, *collected], strict=True):
+        model.set(outer, result)
+
+
+def run_scan(model: "_Import", node: ir.Node) -> None:
+    """Steps along an axis of its inputs: ``(state..., inputs...)`` gives the state, and what each step adds, stacked."""
+    if model.opset < 9:
+        raise Refused("Scan of opset 8; export the model with a newer one")
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    count = int(given["num_scan_inputs"])
+    values = [_value(model, value) for value in node.inputs]
+    state, inputs = values[: len(values) - count], values[len(values) - count :]
+    axes, backwards = _numbers(given, "scan_input_axes", count), _numbers(given, "scan_input_directions", count)
+    axes = [axis % rank(x) for axis, x in zip(axes, inputs, strict=True)]
+    steps = shape(inputs[0])[axes[0]]
+    _check_steps(steps - 1)
+    rows = []
+    for step in range(steps):
+        parts = [model.emit.call(_aten.select.int, x, axis, steps - 1 - step if back else step) for x, axis, back in zip(inputs, axes, backwards, strict=True)]
+        results = _body(model, node.attributes["body"].as_graph(), [*state, *parts])
+        state, added = results[: len(state)], results[len(state) :]
+        rows.append(added)
+    added = [list(parts) for parts in zip(*rows, strict=True)]
+    out_axes, reverse = _numbers(given, "scan_output_axes", len(added)), _numbers(given, "scan_output_directions", len(added))
+    collected = [_stacked(model.emit, part[::-1] if back else part, axis) for part, axis, back in zip(added, out_axes, reverse, strict=True)]
+    for outer, result in zip(node.outputs, [*state, *collected], strict=True):
+        model.set(outer, result)
+
+
+RUN = {"If": run_if, "Loop": run_loop, "Scan": run_scan}
+
+
+def _value(model: "_Import", value: ir.Value | None) -> Any:
+    return None if value is None else model.values[value]
+
+
+def _condition(value: Value) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise Refused(f"when it ends is computed from the model's input: {_OPEN}")
+    return value
+
+
+def _check_steps(step: int) -> None:
+    if step >= MOST_STEPS:
+        raise Refused(f"more than {MOST_STEPS} steps, each of which would be written out")
+
+
+def _body(model: "_Import", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
+    """What a part of the model gives for some inputs. `Refused` if it cannot be computed; nodes of it that are refused themselves are noted by name."""
+    for inner, value in zip(graph.inputs, values, strict=True):
+        model.values[inner] = value
+    model.graph(graph)
+    for inner in graph.outputs:
+        if inner not in model.values or inner in model.failed:
+            raise Refused(f"nothing computes '{inner.name}' in the part of the model that it runs")
+    return [model.values[inner] for inner in graph.outputs]
+
+
+def _stacked(emit: Emitter, parts: list[Value], axis: int) -> Value:
+    return emit.call(_aten.stack.default, parts, axis)
+
+
+def _numbers(given: dict[str, Any], name: str, count: int) -> list[int]:
+    return [int(value) for value in given.get(name) or [0] * count]
