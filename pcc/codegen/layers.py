@@ -95,15 +95,6 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Convert:
-    """The elements of a contiguous tensor as another type, which ``y`` has."""
-
-    name: str
-    x: View
-    y: View
-
-
-@dataclass(frozen=True)
 class Softmax:
     """Softmax (or log-softmax) over one dimension of a contiguous tensor."""
 
@@ -146,24 +137,3 @@ class Gather:
     index: View
     weight: View | None
     y: View
-
-
-@dataclass(frozen=True)
-class TopK:
-    """The k largest (or smallest) values, or their positions, of each column of a contiguous (O, S, I); ``y`` is (O, k, I)."""
-
-    name: str
-    x: View
-    y: View
-    largest: bool
-    indices: bool
-
-
-@dataclass(frozen=True)
-class Scan:
-    """Running ``sum``, ``prod``, ``max`` or ``min`` down the columns of a contiguous (O, S, I)."""
-
-    name: str
-    x: View
-    y: View
-    mode: str

@@ -16,8 +16,10 @@ from pcc.codegen.kernels.copy import emit_convert, emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
 from pcc.codegen.kernels.gather import emit_gather
 from pcc.codegen.kernels.matmul import emit_matmul
+from pcc.codegen.kernels.nms import emit_nms
 from pcc.codegen.kernels.pool import emit_pool
 from pcc.codegen.kernels.resize import emit_resize
+from pcc.codegen.kernels.scatter import emit_scatter
 from pcc.codegen.kernels.softmax import emit_softmax
 from pcc.codegen.layers import ConvGeometry
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
@@ -82,8 +84,12 @@ class Lowering:
     def optional_view(self, node: Node | None) -> View | None:
         return None if node is None else self.view(node)
 
+    def tensor(self, node: Node) -> View:
+        """A new contiguous tensor for a node's value."""
+        return self.builder.tensor(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
+
     def result(self, node: Node) -> View:
-        """A new tensor for a node's value."""
+        """A new tensor for a node's value, for kernels that write planes wherever they start."""
         make = self.builder.planes if has_planes(node) else self.builder.tensor
         return make(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
 
@@ -176,12 +182,6 @@ def _matmul(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return layer.y
 
 
-def _convert(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = layers.Convert(node.name, lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"), lowering.result(node))
-    emit_convert(layer, lowering.builder)
-    return layer.y
-
-
 def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
     index: Node = given["index"]
@@ -192,22 +192,21 @@ def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         table = lowering.contiguous(lowering.view(index), f"{node.name}.index")
     weight = lowering.optional_view(given["weight"])
     weight = None if weight is None else lowering.contiguous(weight, f"{node.name}.weight")
-    layer = layers.Gather(node.name, x, table, weight, lowering.result(node))
+    layer = layers.Gather(node.name, x, table, weight, lowering.tensor(node))
     emit_gather(layer, lowering.builder)
     return layer.y
 
 
-def _top_k(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
-    layer = layers.TopK(node.name, x, lowering.result(node), given["largest"], given["indices"])
-    emit_top_k(layer, lowering.builder)
-    return layer.y
+def _contiguous(emit: Callable[..., None]) -> "_Rule":
+    """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of its schema, tensors as views."""
 
+    def rule(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+        y = lowering.tensor(node)
+        views = {name: lowering.contiguous(lowering.view(x), f"{node.name}.{name}") for name, x in given.items() if isinstance(x, Node)}
+        emit(lowering.builder, y, **{**given, **views})
+        return y
 
-def _scan(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = layers.Scan(node.name, lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"), lowering.result(node), given["mode"])
-    emit_scan(layer, lowering.builder)
-    return layer.y
+    return rule
 
 
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -233,7 +232,7 @@ def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
-    layer = layers.Softmax(node.name, x, lowering.result(node), given["dim"] % len(x.shape), given["log"])
+    layer = layers.Softmax(node.name, x, lowering.tensor(node), given["dim"] % len(x.shape), given["log"])
     emit_softmax(layer, lowering.builder)
     return layer.y
 
@@ -309,15 +308,19 @@ def slice_view(view: View, dim: int, begin: int, end: int) -> View:
 _CONTIGUOUS = (ops.LINEAR, ops.RESHAPE, ops.SOFTMAX)
 """Operators that take contiguous tensors only."""
 
-_RULES: dict[Any, Callable[[Lowering, Node, dict[str, Any]], View]] = {
+_Rule = Callable[[Lowering, Node, dict[str, Any]], View]
+
+_RULES: dict[Any, _Rule] = {
     ops.CONV2D: _conv2d,
     ops.PACKED_CONV2D: _packed_conv2d,
     ops.LINEAR: _linear,
     ops.MATMUL: _matmul,
-    ops.CONVERT: _convert,
+    ops.CONVERT: _contiguous(emit_convert),
     ops.GATHER: _gather,
-    ops.TOP_K: _top_k,
-    ops.SCAN: _scan,
+    ops.TOP_K: _contiguous(emit_top_k),
+    ops.SCAN: _contiguous(emit_scan),
+    ops.SCATTER: _contiguous(emit_scatter),
+    ops.NMS: _contiguous(emit_nms),
     ops.POOL2D: _pool2d,
     ops.RESIZE2D: _resize2d,
     ops.SOFTMAX: _softmax,

@@ -283,6 +283,60 @@ SCAN = register("scan(Tensor x, str mode) -> Tensor", lambda x, mode: _SCANS[mod
 """Running ``sum``, ``prod``, ``max`` or ``min`` down the columns of (O, S, I)."""
 
 
+# ---- by place ----
+
+
+def _scatter(x: Tensor, index: Tensor, updates: Tensor, mode: str) -> Tensor:
+    at = index.nan_to_num(0.0).clamp(0, x.shape[1] - 1).long()
+    return x.scatter(1, at, updates) if mode == "set" else x.scatter_reduce(1, at, updates, _REDUCTIONS[mode])
+
+
+def _scatter_shape(x: Tensor, index: Tensor, updates: Tensor, mode: str) -> tuple[int, ...]:
+    if x.dim() != 2 or index.shape != updates.shape or index.shape[:1] != x.shape[:1] or mode not in ("set", *_REDUCTIONS):
+        raise PccError(f"scatter: mode '{mode}' of {tuple(index.shape)} places and {tuple(updates.shape)} values for {tuple(x.shape)}")
+    return tuple(x.shape)
+
+
+_REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
+
+SCATTER = register("scatter(Tensor x, Tensor index, Tensor updates, str mode) -> Tensor", _scatter, _scatter_shape)
+"""``x`` (R, S) with ``x[r, index[r, p]]`` set to ``updates[r, p]``, or its ``sum``, ``prod``, ``max`` or ``min`` with it, p after p: index and updates (R, P).
+
+The index holds whole numbers as fp32; one outside [0, S) is the nearest place.
+"""
+
+
+def _nms(boxes: Tensor, scores: Tensor, count: int, overlap: float, threshold: float) -> Tensor:
+    chosen = scores.new_full((*scores.shape[:2], count), -1.0)
+    for image in range(scores.shape[0]):
+        top, left, bottom, right = boxes[image]
+        areas = (bottom - top) * (right - left)
+        for kind in range(scores.shape[1]):
+            remaining = scores[image, kind].where(scores[image, kind] > threshold, -torch.inf)
+            for rank in range(count):
+                best = int(remaining.argmax())
+                if remaining[best] == -torch.inf:
+                    break
+                chosen[image, kind, rank] = best
+                height = torch.minimum(bottom, bottom[best]) - torch.maximum(top, top[best])
+                width = torch.minimum(right, right[best]) - torch.maximum(left, left[best])
+                shared = height.clamp(0) * width.clamp(0)
+                remaining = remaining.masked_fill(shared / (areas + areas[best] - shared) > overlap, -torch.inf)
+                remaining[best] = -torch.inf
+    return chosen
+
+
+def _nms_shape(boxes: Tensor, scores: Tensor, count: int, overlap: float, threshold: float) -> tuple[int, ...]:
+    if boxes.dim() != 3 or scores.dim() != 3 or boxes.shape != (scores.shape[0], 4, scores.shape[2]) or count < 1:
+        raise PccError(f"nms: {count} of boxes {tuple(boxes.shape)} with scores {tuple(scores.shape)}")
+    return *scores.shape[:2], count
+
+
+NMS = register("nms(Tensor boxes, Tensor scores, int count, float overlap, float threshold) -> Tensor", _nms, _nms_shape)
+"""Greedy non-maximum suppression: of each image and class the places of at most ``count`` boxes, best first, then -1: boxes (B, 4, N) as top, left, bottom,
+right; scores (B, C, N); gives (B, C, count). Boxes count with scores above ``threshold``; intersection over union above ``overlap`` takes the worse away."""
+
+
 # ---- what stays ATen ----
 
 _aten: Any = torch.ops.aten

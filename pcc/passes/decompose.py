@@ -1,5 +1,6 @@
 """Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch norm) stays whole."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -76,10 +77,16 @@ def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any,
     """Puts the operators that compute a node in its place, and returns them; none if it is already simple.
 
     What it computes is a function of those arguments that it names (else the operator itself), traced with PyTorch's decompositions in ``table``.
+    A function that names ``computed`` is told which arguments depend on the model's input, one that names ``used`` which results somebody reads.
     """
     operands = node.all_input_nodes
     mode = fake_mode(node.graph)
     written: dict[str, Any] = arguments(node) if function is None else read_arguments(function, node)
+    named = frozenset() if function is None else inspect.signature(function).parameters
+    if "computed" in named:
+        written["computed"] = frozenset(name for name, value in written.items() if isinstance(value, Node) and not is_constant(value))
+    if "used" in named:
+        written["used"] = frozenset(user.args[1] for user in node.users if user.users)
     whole = False
 
     def compute(*values: Any) -> Any:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.dtype import dtype_named
+from pcc.errors import PccError
 from pcc.ir import expression as language
-from pcc.ir.activation import Activation
 from pcc.ir.graph import add_constant, arguments, constant, finish, layer_name, rewrite, shape_of
-from pcc.ir.ops import CONCAT, CONV2D, CONVERT, ELEMENTWISE, GATHER, LINEAR, MATMUL, PACKED_CONV2D, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K, packed_weight
+from pcc.ir.ops import CONV2D, ELEMENTWISE, GATHER, NMS, PACKED_CONV2D, POOL2D, RESIZE2D, SCAN, TOP_K, packed_weight
+from pcc.ir.register import REFERENCES
 from pcc.passes.decompose import take_apart
 from pcc.sparsity.formats import format_named
 
@@ -33,6 +33,8 @@ class SpellOut:
                 _unpack(node)
             elif node.target is RESIZE2D:
                 _resize(node)
+            elif node.target is NMS:
+                raise PccError(f"node {node.name}: non-maximum suppression is a loop, which no exported file can have: return boxes and scores before it")
             if node.target in _SPELLED:
                 changed |= bool(take_apart(node, _SPELLED[node.target], {}))
         finish(graph_module)
@@ -62,33 +64,9 @@ def _resize(node: Node) -> None:
         rewrite(node, upsample.default, (given["x"], size, *options, *scales))
 
 
-def _finished(value: Tensor, residual: Tensor | None, activation: str) -> Tensor:
-    return Activation.parse(activation)(value if residual is None else value + residual)
-
-
 def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
     top, left, bottom, right = padding
     return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
-
-
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    activation: str,
-) -> Tensor:
-    even = padding[:2] == padding[2:]
-    value = F.conv2d(x if even else _padded(x, padding), weight, bias, stride, padding[:2] if even else 0, dilation, groups)
-    return _finished(value, residual, activation)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
-    return _finished(F.linear(x, weight, bias), residual, activation)
 
 
 def _pool2d(
@@ -133,16 +111,11 @@ def _scan(x: Tensor, mode: str) -> Tensor:
 
 
 _SPELLED: dict[Any, Callable[..., Any]] = {
-    CONV2D: _conv2d,
-    LINEAR: _linear,
+    **REFERENCES,
     POOL2D: _pool2d,
-    CONCAT: lambda xs, dim: torch.cat(xs, dim),
-    MATMUL: lambda a, b: torch.matmul(a, b),
-    CONVERT: lambda x, dtype: x.to(dtype_named(dtype).torch),
     GATHER: _gather,
     TOP_K: _top_k,
     SCAN: _scan,
-    SOFTMAX: lambda x, dim, log: torch.log_softmax(x, dim) if log else torch.softmax(x, dim),
     ELEMENTWISE: _elementwise,
 }
-"""Each of pcc's operators in PyTorch's words."""
+"""Each of pcc's operators in PyTorch's words: as its reference has it, or as exporters know it."""

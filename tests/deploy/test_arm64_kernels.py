@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from pcc.codegen.isa import isa_named
-from pcc.codegen.layers import Conv2d, Convert, ConvGeometry, Copy, Elementwise, Gather, Linear, MatMul, Pool2d, Resize2d, Scan, Softmax, TopK
+from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Gather, Linear, MatMul, Pool2d, Resize2d, Softmax
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
 from pcc.dtype import INT64
 from pcc.ir.activation import Activation
 from pcc.ir.expression import evaluate, parse
-from pcc.ir.ops import GATHER, SCAN, TOP_K
+from pcc.ir.ops import GATHER, NMS, SCAN, SCATTER, TOP_K
 from pcc.sparsity import fkw, joint, pattern
 from tests.arm64 import arm64, run_emulated
 from tests.codegen.kernels.support import emit_by
@@ -219,14 +219,30 @@ def test_columns() -> None:
     for shape in ((3, 17, 1), (2, 5, 7), (1, 9, 70)):
         x, x64 = cases.input(*shape)
         for mode in ("sum", "prod", "max", "min"):
-            emit_scan(Scan("scan", x, cases.output((shape, mode), SCAN(x64, mode)), mode), cases.builder)
+            emit_scan(cases.builder, cases.output((shape, mode), SCAN(x64, mode)), x, mode)
         for largest, indices in product([True, False], repeat=2):
             y = cases.output((shape, largest, indices), TOP_K(x64, 4, largest, indices))
-            emit_top_k(TopK("top", x, y, largest, indices), cases.builder)
+            emit_top_k(cases.builder, y, x, y.shape[1], largest, indices)
         whole = cases.builder.tensor("whole", shape, INT64)
         cases.builder.output("whole", whole)
         cases.expected.append(("convert", x64.trunc()))
-        emit_convert(Convert("convert", x, whole), cases.builder)
+        emit_convert(cases.builder, whole, x, "int64")
+    cases.check()
+
+
+@arm64
+def test_places() -> None:
+    from pcc.codegen.kernels.nms import emit_nms
+    from pcc.codegen.kernels.scatter import emit_scatter
+
+    cases = Cases()
+    (x, x64), (updates, updates64), (corner, corner64), (scores, scores64) = (cases.input(*shape) for shape in ((3, 17), (3, 9), (2, 4, 33), (2, 3, 33)))
+    places = cases.rng.permuted(np.tile(np.arange(17, dtype=np.float32), (3, 1)), axis=1)[:, :9].copy()
+    cases.inputs.append(places)
+    table = cases.builder.input("places", places.shape)
+    for mode in ("set", "sum", "max"):
+        emit_scatter(cases.builder, cases.output(mode, SCATTER(x64, torch.from_numpy(places), updates64, mode)), x, table, updates, mode)
+    emit_nms(cases.builder, cases.output("nms", NMS(corner64.float(), scores64.float(), 20, 0.1, 0.0).double()), corner, scores, 20, 0.1, 0.0)
     cases.check()
 
 
@@ -257,6 +273,9 @@ EXPRESSIONS = [
     "log(add(mul(x0,x0),1))",
     "gelu(mul(x0,pow(abs(x1),0.3)))",
     "mul(exp2(x0),erf(x1))",
+    "add(sin(x0),cos(mul(x1,1048576)))",
+    "atan(x0)",
+    "pow(abs(x0),x1)",
     "add(add(floor(x0),ceil(x1)),add(trunc(x0),round(x1)))",
     "where(gt(x0,x1),lt(x0,0.5),add(le(x1,0),add(ge(x0,0),add(eq(x0,x0),ne(x0,x1)))))",
     "add(silu(x0),leaky_relu(hardsigmoid(x1),0.1))",
@@ -272,7 +291,7 @@ def test_ends_of_functions() -> None:
     """NaN and infinity come out of vectors and of single values as PyTorch has them."""
     from pcc.codegen.kernels.elementwise import emit_elementwise
 
-    functions = ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "hardswish", "silu", "gelu"]
+    functions = ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "hardswish", "silu", "gelu", "atan"]
     values = torch.tensor(ENDS).double()
     b = ProgramBuilder("ends", isa_named("neon"))
     x = b.input("x", values.shape)

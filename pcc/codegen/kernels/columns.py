@@ -12,8 +12,7 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.layers import Scan, TopK
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
@@ -22,17 +21,16 @@ if TYPE_CHECKING:
 COLUMNS_PER_ITEM = 64
 
 
-def emit_scan(layer: Scan, b: ProgramBuilder) -> None:
-    """``y = scan(x)``."""
-    outer, size, inner = layer.x.shape
-    b.call(ScanColumns(layer.mode), {"x": layer.x, "y": layer.y, "size": size, "inner": inner}, work=outer * -(-inner // COLUMNS_PER_ITEM))
+def emit_scan(b: ProgramBuilder, y: View, x: View, mode: str) -> None:
+    """``y = scan(x)``, see ``pcc::scan``."""
+    outer, size, inner = x.shape
+    b.call(ScanColumns(mode), {"x": x, "y": y, "size": size, "inner": inner}, work=outer * -(-inner // COLUMNS_PER_ITEM))
 
 
-def emit_top_k(layer: TopK, b: ProgramBuilder) -> None:
-    """``y = top_k(x)``."""
-    outer, size, inner = layer.x.shape
-    kernel = TopKColumns(layer.largest, layer.indices)
-    b.call(kernel, {"x": layer.x, "y": layer.y, "size": size, "inner": inner, "count": layer.y.shape[1]}, work=outer * -(-inner // COLUMNS_PER_ITEM))
+def emit_top_k(b: ProgramBuilder, y: View, x: View, k: int, largest: bool, indices: bool) -> None:
+    """``y = top_k(x)``, see ``pcc::top_k``."""
+    outer, size, inner = x.shape
+    b.call(TopKColumns(largest, indices), {"x": x, "y": y, "size": size, "inner": inner, "count": k}, work=outer * -(-inner // COLUMNS_PER_ITEM))
 
 
 def _columns(k: "KernelBuilder", emit: "Callable[[Expr, Expr, int], None]") -> None:

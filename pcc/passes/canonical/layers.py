@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
-from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, PAD, POOL2D, RESIZE2D, SCAN, SOFTMAX, TOP_K
+from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, NMS, PAD, POOL2D, RESIZE2D, SCAN, SCATTER, SOFTMAX, TOP_K
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, require_fp32
 from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
@@ -346,5 +346,5 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax),
     **dict.fromkeys((BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),
     **dict.fromkeys((CONV2D, POOL2D), fold_padding),
-    **dict.fromkeys((MATMUL, GATHER, TOP_K, SCAN), require_fp32),
+    **dict.fromkeys((MATMUL, GATHER, TOP_K, SCAN, SCATTER, NMS), require_fp32),
 }

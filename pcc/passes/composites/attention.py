@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _aten: Any = torch.ops.aten
@@ -39,6 +40,13 @@ def matmul(self: Tensor, other: Tensor) -> Tensor:
     return product.squeeze(-1 if other.dim() == 1 else -2) if self.dim() == 1 else product
 
 
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, computed: frozenset[str] = frozenset()) -> Tensor:
+    if "weight" in computed or (bias is not None and "bias" in computed):
+        product = input @ weight.transpose(0, 1) if "weight" in computed else F.linear(input, weight)
+        return product if bias is None else product + bias
+    return NotImplemented
+
+
 def baddbmm(self: Tensor, batch1: Tensor, batch2: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
     product = batch1 @ batch2
     return self * beta + product * alpha if beta else product * alpha
@@ -59,6 +67,7 @@ COMPOSITES = {
     _aten.bilinear.default: bilinear,
     _aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     _aten.matmul.default: matmul,
+    _aten.linear.default: linear,
     _aten.mv.default: lambda self, vec: matmul(self, vec),
     _aten.dot.default: lambda self, tensor: matmul(self, tensor),
     _aten.outer.default: lambda self, vec2: self.unsqueeze(1) * vec2,

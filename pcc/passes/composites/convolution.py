@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcc.passes.canonical import CannotCompile
+from pcc.passes.composites.moves import im2col
 
 _aten: Any = torch.ops.aten
+_pcc: Any = torch.ops.pcc
 
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
@@ -20,10 +22,40 @@ def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
     return F.conv2d(input.unsqueeze(-2), weight.unsqueeze(2), bias, (1, _single(stride)), sides, (1, _single(dilation)), groups).squeeze(-2)
 
 
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    if input.dim() == 4:
-        return NotImplemented
-    return F.conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    computed: frozenset[str] = frozenset(),
+) -> Tensor:
+    if input.dim() == 3:
+        return F.conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    if bias is not None and computed & {"weight", "bias"}:
+        return F.conv2d(input, weight, None, stride, padding, dilation, groups) + bias[:, None, None]
+    if "weight" in computed:
+        return _with_computed_weight(input, weight, _pair(stride), padding, _pair(dilation), groups)
+    return NotImplemented
+
+
+def _with_computed_weight(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Any, dilation: Sequence[int], groups: int) -> Tensor:
+    """The matrix product of the weight and the input's windows, as correlation trackers and dynamic convolutions have it."""
+    filters, _, *kernel = weight.shape
+    if isinstance(padding, str):  # the odd one behind
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        sides = [side for amount in reversed(total) for side in (amount // 2, amount - amount // 2)]
+    else:
+        sides = [side for amount in reversed(_pair(padding)) for side in (amount, amount)]
+    x = F.pad(x, sides) if any(sides) else x
+    sizes = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)]
+    single = list(kernel) == [1, 1] and list(stride) == [1, 1]
+    windows = x if single else im2col(x, kernel, dilation, (0, 0), stride)
+    product = weight.reshape(groups, filters // groups, -1) @ windows.reshape(x.shape[0], groups, -1, prod(sizes))
+    return product.reshape(x.shape[0], filters, *sizes)
 
 
 # ---- transposed ----
@@ -108,15 +140,27 @@ def conv_transpose1d(
 
 
 def convolution(
-    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    *,
+    computed: frozenset[str] = frozenset(),
 ) -> Tensor:
-    """The general form; what is 2-d, of a batch and not transposed is canonical already."""
+    """The general form."""
     rank = weight.dim() - 2
-    if rank > 2 or (rank == 2 and not transposed and input.dim() == 4):
+    if rank > 2:
         return NotImplemented
+    if rank == 2 and not transposed:
+        return conv2d(input, weight, bias, stride, padding, dilation, groups, computed=computed)
     if transposed:
         return (conv_transpose1d if rank == 1 else conv_transpose2d)(input, weight, bias, stride, padding, output_padding, groups, dilation)
-    return (F.conv1d if rank == 1 else F.conv2d)(input, weight, bias, stride, padding, dilation, groups)
+    return F.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
 # ---- pools ----
@@ -161,6 +205,43 @@ def avg_pool3d(self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 
         raise CannotCompile("pooling of volumes; pcc pools images")
     planes = self.flatten(-2)
     return F.avg_pool2d(planes, (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad).unflatten(-1, self.shape[-2:])
+
+
+def max_pool_with_places(
+    self: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    used: frozenset[int] = frozenset(),
+) -> tuple[Tensor, Tensor]:
+    """Where somebody asks for the places of the maxima in the image: the first largest element of each window, from the windows written out."""
+    if self.dim() == 3:
+        return tuple(part.squeeze(0) for part in F.max_pool2d_with_indices(self.unsqueeze(0), kernel_size, stride or None, padding, dilation, ceil_mode))  # type: ignore[return-value]
+    if 1 not in used:
+        return NotImplemented
+    kernel, pads, apart = _pair(kernel_size), _pair(padding), _pair(dilation)
+    steps = _pair(stride or kernel)
+    values = F.max_pool2d(self, kernel, steps, pads, apart, ceil_mode)
+    sizes, (height, width) = values.shape[2:], self.shape[2:]
+    reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(sizes, steps, apart, kernel, strict=True)]
+    behind = [max(0, need - have - before) for need, have, before in zip(reach, (height, width), pads, strict=True)]
+    x = F.pad(self, (pads[1], behind[1], pads[0], behind[0]), value=-torch.inf)[:, :, : reach[0], : reach[1]]
+    windows = im2col(x, kernel, apart, (0, 0), steps).reshape(-1, prod(kernel), prod(sizes))
+    tap = _pcc.top_k(windows, 1, True, True).reshape(*self.shape[:2], *sizes)
+    down = torch.floor(tap / kernel[1])
+    row = down * apart[0] + (torch.arange(sizes[0]) * steps[0] - pads[0]).reshape(-1, 1)
+    column = (tap - down * kernel[1]) * apart[1] + (torch.arange(sizes[1]) * steps[1] - pads[1])
+    return values, (row * width + column).to(torch.int64)
+
+
+def max_unpool2d(self: Tensor, indices: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Each value at its place, zeros elsewhere."""
+    rows = prod(self.shape[:-2])
+    places, values = (part.reshape(rows, -1) for part in (indices.to(torch.float32), self))
+    return _pcc.scatter(torch.zeros(rows, prod(output_size)), places, values, "set").reshape(*self.shape[:-2], *output_size)
 
 
 def batched(pool: Callable[..., Any], rank: int) -> Callable[..., Any]:
@@ -209,7 +290,8 @@ COMPOSITES = {
     _aten.avg_pool2d.default: avg_pool2d,
     _aten.avg_pool3d.default: avg_pool3d,
     _aten.max_pool2d.default: batched(_aten.max_pool2d.default, 2),
-    _aten.max_pool2d_with_indices.default: batched(_aten.max_pool2d_with_indices.default, 2),
+    _aten.max_pool2d_with_indices.default: max_pool_with_places,
+    _aten.max_unpool2d.default: max_unpool2d,
     _aten.adaptive_avg_pool2d.default: batched(_aten.adaptive_avg_pool2d.default, 2),
     _aten.adaptive_max_pool2d.default: batched(_aten.adaptive_max_pool2d.default, 2),
     _aten.adaptive_avg_pool1d.default: adaptive_row(_aten.adaptive_avg_pool2d.default),

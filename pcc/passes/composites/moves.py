@@ -147,33 +147,60 @@ def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     return slice_scatter(self, src.unsqueeze(dim), dim, index, index + 1)
 
 
-def index_put(self: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> Tensor:
-    """One number where a mask is true; or values at constant places, a choice between the old elements and the new ones."""
+def index_put(self: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+    """One number where a mask is true; or values at places."""
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool:
         if values.numel() != 1:
             raise CannotCompile("assignment of several values by truth values: where each goes depends on them")
-        mask = indices[0]
-        return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), values.reshape(()), self)
+        mask, value = indices[0], values.reshape(())
+        return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), self + value if accumulate else value, self)
     if any(i is not None and i.dtype == torch.bool for i in indices):
         raise CannotCompile("assignment by truth values and places together")
     places = torch.arange(self.numel()).reshape(self.shape)
     written = places[tuple(slice(None) if i is None else i for i in indices)]
-    return _written(self, places, written.reshape(-1), values.expand(written.shape))
+    return _written(self, written, values.expand(written.shape), "sum" if accumulate else "set")
 
 
 def scatter(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    places = torch.arange(self.numel()).reshape(self.shape)
-    return _written(self, places, _flat_places(self, dim, index).reshape(-1), src[tuple(slice(0, size) for size in index.shape)])
+    return _scattered(self, dim, index, src, "set")
 
 
 def scatter_value(self: Tensor, dim: int, index: Tensor, value: float) -> Tensor:
-    return scatter(self, dim, index, torch.full(index.shape, value))
+    return _scattered(self, dim, index, torch.full(index.shape, value), "set")
 
 
-def _written(x: Tensor, places: Tensor, written: Tensor, values: Tensor) -> Tensor:
-    """``x`` with values at flat places, the last one where a place occurs twice."""
-    table = places.reshape(-1).scatter(0, written, torch.arange(x.numel(), x.numel() + values.numel()))
-    return take(torch.cat([x.reshape(-1), values.reshape(-1)]), table, 0).reshape(x.shape)
+_REDUCTIONS = {"sum": "sum", "add": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
+
+
+def scatter_reduce(self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool = True) -> Tensor:
+    """``include_self``: whether what was there counts, too."""
+    if reduce == "mean":
+        start = self if include_self else scatter_value(self, dim, index, 0.0)
+        total = _scattered(start, dim, index, src, "sum")
+        return total / _scattered(torch.full(self.shape, float(include_self)), dim, index, torch.ones(index.shape), "sum").clamp_min(1.0)
+    mode = _REDUCTIONS[reduce]
+    if not include_self:  # a sum starts from 0, a product from 1, an extreme from any of the values
+        self = scatter_value(self, dim, index, float(mode == "prod")) if mode in ("sum", "prod") else scatter(self, dim, index, src)
+    return _scattered(self, dim, index, src, mode)
+
+
+def index_add(self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float = 1) -> Tensor:
+    rows = index.reshape([-1 if place == dim % self.dim() else 1 for place in range(self.dim())]).expand(source.shape)
+    return _scattered(self, dim, rows, source * alpha, "sum")
+
+
+def _scattered(x: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
+    if not x.dim():
+        return _scattered(x.reshape(1), 0, index.reshape(1), src.reshape(1), mode).reshape(())
+    return _written(x, _flat_places(x, dim, index), src[tuple(slice(0, size) for size in index.shape)], mode)
+
+
+def _written(x: Tensor, places: Tensor, values: Tensor, mode: str) -> Tensor:
+    """``x`` with values at flat places, or combined with what is there; the last one where a place occurs twice."""
+    if x.numel() > LARGEST_INDEX:
+        raise CannotCompile(f"an index into {x.numel()} elements: fp32 numbers them up to {LARGEST_INDEX}")
+    flat, table = x.to(torch.float32).reshape(1, -1), places.to(torch.float32).reshape(1, -1)
+    return _pcc.scatter(flat, table, values.to(torch.float32).reshape(1, -1), mode).reshape(x.shape).to(x.dtype)
 
 
 def copy(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
@@ -249,6 +276,11 @@ COMPOSITES = {
     _aten.index_put.default: index_put,
     _aten.scatter.src: scatter,
     _aten.scatter.value: scatter_value,
+    _aten.scatter_add.default: lambda self, dim, index, src: _scattered(self, dim, index, src, "sum"),
+    _aten.scatter_reduce.two: scatter_reduce,
+    _aten.scatter.reduce: lambda self, dim, index, src, reduce: _scattered(self, dim, index, src, _REDUCTIONS[reduce]),
+    _aten.scatter.value_reduce: lambda self, dim, index, value, reduce: _scattered(self, dim, index, torch.full(index.shape, value), _REDUCTIONS[reduce]),
+    _aten.index_add.default: index_add,
     _aten.copy.default: copy,
     **dict.fromkeys((_aten.fill.Tensor, _aten.fill.Scalar), fill),
     _aten.im2col.default: im2col,

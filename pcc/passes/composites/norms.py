@@ -71,6 +71,38 @@ def instance_norm(
     return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
+def batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *,
+    computed: frozenset[str] = frozenset(),
+) -> Tensor:
+    """Where a statistic or a parameter is computed; or without running statistics, when those of the batch are taken. ``momentum`` is for training."""
+    shape = (-1, *(1,) * (input.dim() - 2))
+    weight, bias = (value if value is None else value.reshape(shape) for value in (weight, bias))
+    if running_mean is None or running_var is None:
+        return _affine(normalized(input, [0, *range(2, input.dim())], eps), weight, bias)
+    if training or not computed - {"input"}:
+        return NotImplemented
+    mean, var = running_mean.reshape(shape), running_var.reshape(shape)
+    return _affine((input - mean) * torch.rsqrt(var + eps), weight, bias)
+
+
+def batch_norm_of_batch(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, training: bool, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    dims = [0, *range(2, input.dim())]
+    mean = input.mean(dims)
+    scale = torch.rsqrt((input - mean.reshape(-1, *(1,) * (input.dim() - 2))).square().mean(dims) + eps)
+    return batch_norm(input, weight, bias, None, None, training, momentum, eps), mean, scale
+
+
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -154,6 +186,8 @@ COMPOSITES = {
     _aten.group_norm.default: group_norm,
     _aten.native_group_norm.default: native_group_norm,
     _aten.instance_norm.default: instance_norm,
+    _aten.batch_norm.default: batch_norm,
+    _aten._native_batch_norm_legit.no_stats: batch_norm_of_batch,
     **{getattr(packet, name): function for packet, result in _STATISTICS.items() for name, function in _of_variance(result).items()},
     _aten.linalg_vector_norm.default: vector_norm,
 }

@@ -80,6 +80,18 @@ def running(mode: str) -> Any:
     return function
 
 
+def running_extreme(largest: bool) -> Any:
+    """``cummax``, ``cummin``: (values, the last places where they were found)."""
+
+    def function(self: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        values = running("max" if largest else "min")(self, dim)
+        counting = torch.arange(self.shape[dim], dtype=torch.float32).reshape([-1 if d == dim % self.dim() else 1 for d in range(self.dim())])
+        found = torch.where((self == values) | (self != self), counting, 0.0)
+        return values, running("max")(found, dim).to(torch.int64)
+
+    return function
+
+
 def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """``sorted`` or not: they come in order."""
     return top_k(self, k, dim, largest)
@@ -126,6 +138,8 @@ COMPOSITES = {
     **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), all_),
     _aten.cumsum.default: running("sum"),
     _aten.cumprod.default: running("prod"),
+    _aten.cummax.default: running_extreme(True),
+    _aten.cummin.default: running_extreme(False),
     _aten.topk.default: topk,
     **dict.fromkeys((_aten.sort.default, _aten.sort.stable), sort),
     **dict.fromkeys((_aten.argsort.default, _aten.argsort.stable), argsort),

@@ -7,7 +7,6 @@ import torch
 from pcc.codegen.interpret import interpret
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.columns import ScanColumns, TopKColumns, emit_scan, emit_top_k
-from pcc.codegen.layers import Scan, TopK
 from pcc.codegen.native import run_native
 from pcc.codegen.program import ProgramBuilder
 from pcc.ir.ops import SCAN, TOP_K
@@ -26,7 +25,7 @@ def test_scans(shape: tuple[int, ...], mode: str) -> None:
 
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", shape)
-        emit_scan(Scan("scan", b.input("x", shape), y, mode), b)
+        emit_scan(b, y, b.input("x", shape), mode)
         b.output("y", y)
 
     check(build, [x], [expected])
@@ -45,7 +44,7 @@ def test_top_k(shape: tuple[int, ...], count: int, indices: bool, largest: bool)
 
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", tuple(expected.shape))
-        emit_top_k(TopK("top", b.input("x", shape), y, largest, indices), b)
+        emit_top_k(b, y, b.input("x", shape), y.shape[1], largest, indices)
         b.output("y", y)
 
     for program_inputs in ([np.nan_to_num(x, posinf=9, neginf=-9)], [x]):
@@ -68,7 +67,7 @@ def test_nan_is_the_largest() -> None:
 
         def build(b: ProgramBuilder, largest: bool = largest) -> None:
             y = b.tensor("y", (1, 9, 1))
-            emit_top_k(TopK("top", b.input("x", x.shape), y, largest, True), b)
+            emit_top_k(b, y, b.input("x", x.shape), y.shape[1], largest, True)
             b.output("y", y)
 
         check_equal(build, [x], TOP_K(torch.from_numpy(x), 9, largest, True).numpy())
