@@ -1,5 +1,6 @@
 """Networks as people write them, a kind each, through the whole path: compiled for x86-64 and arm64, and compared with PyTorch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,46 +12,52 @@ from pcc.deploy import Qemu
 from pcc.package import open_package
 from pcc.target import host_cpu, target_named
 from tests.arm64 import arm64
-from tests.nets_public import KINDS, make
+from tests.public import KINDS, make
 
 TOLERANCE = 2e-5
 
-QUICK = ("mobile_vit", "unet", "crnn", "temporal_shift", "yolo")
+QUICK = ("mobile_vit", "unet", "crnn", "temporal_shift", "yolo", "bert", "tracker", "segnet")
 """Run each time; the others are marked slow."""
 
-EMULATED = ("mobile_vit", "dcgan", "style_transfer", "spatial_transformer", "centernet", "crnn")
+EMULATED = ("mobile_vit", "dcgan", "style_transfer", "spatial_transformer", "centernet", "crnn", "clip_text", "detr", "segnet", "siren", "gem", "suppressed")
 
 EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in KINDS]
 
 
-def expected(module: torch.nn.Module, x: torch.Tensor) -> list[np.ndarray]:
+def expected(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[np.ndarray]:
     with torch.no_grad():
-        values = module(x)
+        values = module(*inputs)
     return [value.numpy() for value in (values if isinstance(values, tuple) else (values,))]
+
+
+def arrays(inputs: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Truth values are bytes to a library."""
+    return [x.to(torch.uint8).numpy() if x.dtype == torch.bool else x.numpy() for x in inputs]
 
 
 def check(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     for value, want in zip(got, wanted, strict=True):
         assert value.shape == want.shape
+        assert value.dtype == (np.uint8 if want.dtype == bool else want.dtype)
         assert np.abs(value.astype(np.float64) - want).max() <= TOLERANCE * max(1e-6, np.abs(want).max())
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
-    module, x = make(name)
-    report = pcc.compile(module, [x], tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, verify_each=True)
+    module, inputs = make(name)
+    report = pcc.compile(module, inputs, tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, verify_each=True)
     with pcc.load(report.package, threads=2) as model:
-        values = model(x.numpy())
-    check(list(values) if isinstance(values, tuple | list) else [values], expected(module, x))
+        values = model(*arrays(inputs))
+    check(list(values) if isinstance(values, tuple | list) else [values], expected(module, inputs))
 
 
 @arm64
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EMULATED)
 def test_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
-    module, x = make(name)
-    report = pcc.compile(module, [x], tmp_path / "package", target="aarch64-linux", name=name)
-    check(Qemu("cortex-a53").run(open_package(report.package), [x.numpy()], threads=2), expected(module, x))
+    module, inputs = make(name)
+    report = pcc.compile(module, inputs, tmp_path / "package", target="aarch64-linux", name=name)
+    check(Qemu("cortex-a53").run(open_package(report.package), arrays(inputs), threads=2), expected(module, inputs))
 
 
 def test_pruned_transposed_convolutions_run_sparse_kernels(tmp_path: Path) -> None:
