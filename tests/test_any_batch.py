@@ -17,7 +17,7 @@ from pcc.package import open_package
 from pcc.target import host_cpu, target_named
 from tests.arm64 import arm64
 from tests.nets import Two, settle
-from tests.nets_public import make
+from tests.public import make
 
 MAX_BATCH = 5
 SHAPES = ((3, 40, 40), (5,))

@@ -87,7 +87,9 @@ def _div(self: Expr, other: Expr, rounding_mode: str | None = None) -> Expr:
 
 def _remainder(self: Expr, other: Expr) -> Expr:
     """With the sign of the divisor."""
-    return _sub(self, _call("mul", other, _div(self, other, "floor")), _ONE)
+    rest = _fmod(self, other)
+    turned = _where(_call("ne", _call("lt", rest, 0), _call("lt", other, 0)), _call("add", rest, other), rest)
+    return _where(_call("ne", rest, 0), turned, rest)
 
 
 def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
@@ -240,8 +242,9 @@ def _nan_to_num(self: Expr, nan: Literal | None = None, posinf: Literal | None =
 
 
 def _fmod(self: Expr, other: Expr) -> Expr:
-    """With the sign of the dividend."""
-    return _sub(self, _call("mul", other, _div(self, other, "trunc")), _ONE)
+    """With the sign of the dividend, which it is where nothing is taken away, of infinity too."""
+    count = _div(self, other, "trunc")
+    return _call("sub", self, _where(_call("eq", count, 0), 0, _call("mul", other, count)))
 
 
 def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -> Expr:
