@@ -56,9 +56,9 @@ class Importer:
     function: str
     """``module:function`` of ``(model, examples) -> ImportedModel``."""
 
-    def __call__(self, model: Any, examples: Any) -> ImportedModel:
+    def __call__(self, model: Any, examples: Any, **options: Any) -> ImportedModel:
         module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(model, examples)
+        return getattr(importlib.import_module(module), name)(model, examples, **options)
 
 
 IMPORTERS = (

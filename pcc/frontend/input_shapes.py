@@ -1,7 +1,7 @@
 """The shapes that a model file is compiled for: those it declares, and those that its user gives."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,17 @@ class Declared:
         return f"{self.name} ({', '.join(map(str, self.sizes)) if self.sizes is not None else '?'})"
 
 
-def chosen_examples(declared: Sequence[Declared], examples: Any, what: str) -> list[Tensor]:
+def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, any_batch: bool = False) -> list[Tensor]:
     """One example for each input: what the user gives, checked against the file, or zeros of the declared shape.
 
-    `PccError` that lists all inputs with open sizes if some are not given, and for examples that do not fit.
+    With ``any_batch`` the first size may be another than the file says. `PccError` that lists all inputs with open sizes if some are not given, and for
+    examples that do not fit.
     """
     for one in declared:
         if one.dtype != torch.float32:
             raise PccError(f"{what}: its input '{one.name}' is {_type_name(one.dtype)}: pcc compiles fp32 models with fp32 inputs")
+    if any_batch:
+        declared = [replace(one, sizes=("?", *one.sizes[1:]) if one.sizes else one.sizes) for one in declared]
     by_name = _by_name(declared, examples, what)
     still_open = [one for one in declared if one.name not in by_name and (one.sizes is None or any(isinstance(size, str) for size in one.sizes))]
     if still_open:

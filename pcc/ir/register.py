@@ -9,6 +9,9 @@ from torch import Tensor
 CANONICAL: set[Any] = set()
 """Every operator that a canonical graph may have; what the frontend lets pass."""
 
+REFERENCE: dict[Any, Callable[..., Tensor]] = {}
+"""Each operator's semantics as a PyTorch function, through which gradients flow."""
+
 
 def register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]], dtype: Callable[..., torch.dtype] | None = None) -> Any:
     """Defines ``pcc::<schema>``; ``shape`` and ``dtype`` get the operator's arguments and say what the (contiguous) result is; else it has the type
@@ -24,4 +27,5 @@ def register(schema: str, reference: Callable[..., Tensor], shape: Callable[...,
     torch.library.register_fake(name, fake)
     operator = getattr(torch.ops.pcc, schema.split("(", 1)[0]).default
     CANONICAL.add(operator)
+    REFERENCE[operator] = reference
     return operator
