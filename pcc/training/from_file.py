@@ -6,7 +6,7 @@ and for three; what differs between the two graphs is what hangs on their number
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import mul
+from operator import getitem, mul
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,17 @@ class _Trainable:
             else:
                 (result,) = node.args[0]  # type: ignore[misc]  # of one output
                 self.graph.output(self.value(result))
-        self.graph.eliminate_dead_code()
-        return GraphModule(self.root, self.graph, "Network")
+        made = GraphModule(self.root, self.graph, "Network")
+        made.graph.eliminate_dead_code()
+        made.recompile()
+        return made
 
     def call(self, node: Node, other: Node) -> Node:
+        source = node.args[0] if node.args else None
+        if node.target is getitem and isinstance(source, Node) and self.copied[source].op == "call_module":
+            if node.args[1] != 0:
+                raise PccError(f"{self.path} cannot be trained: the statistics that {layer_name(node)} computes are used")
+            return self.copied[source]  # a batch norm's result, of three
         make = _LAYERS.get(node.target)
         given = arguments(node) if make else {}
         layer = make(node, given) if make else None
@@ -174,7 +181,7 @@ def _linear(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
 
 def _batch_norm(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     values = _values(**{name: given[name] for name in ("weight", "bias", "running_mean", "running_var")})
-    rank = len(node.meta["val"].shape)
+    rank = len(given["input"].meta["val"].shape)
     if values is None or "running_mean" not in values or rank not in (2, 3, 4) or len({"weight", "bias"} & set(values)) == 1:
         return None
     kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
@@ -184,5 +191,5 @@ def _batch_norm(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
 _LAYERS: dict[Any, Callable[[Node, Mapping[str, Any]], nn.Module | None]] = {
     **dict.fromkeys((_aten.conv2d.default, _aten.conv2d.padding), _conv2d),
     _aten.linear.default: _linear,
-    _aten.batch_norm.default: _batch_norm,
+    **dict.fromkeys((_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default), _batch_norm),
 }

@@ -22,12 +22,12 @@ class Net(nn.Module):
         super().__init__()
         self.flat = False
         self.stem, self.again = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.Conv2d(8, 8, 3, padding=1, groups=2)
-        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8 * 2, 4)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8 * 5, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.stem(x)))
         x = x + self.again(torch.relu(self.again(x)))
-        x = nn.functional.adaptive_avg_pool2d(x, (2, 1))
+        x = nn.functional.adaptive_avg_pool2d(x, (5, 1))
         return self.head(x.flatten(1) if self.flat else x.reshape(x.shape[0], -1))
 
 
