@@ -80,15 +80,15 @@ def check_code(pipeline: str) -> Callable[[Random], None]:
 
 
 def test_networks(each: Callable) -> None:
-    each(check_network, 25)
+    each(check_network, 10)
 
 
 def test_models(each: Callable) -> None:
-    each(check_model, 60)
+    each(check_model, 30)
 
 
 def test_code(each: Callable) -> None:
-    each(check_code(EXACT), 4)
+    each(check_code(EXACT), 3)
 
 
 @pytest.mark.slow
