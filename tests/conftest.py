@@ -8,6 +8,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts with what the tests produce now")
+    parser.addoption("--graphs", type=int, help="how many random networks tests/random_graphs draws, in place of each test's own number")
 
 
 @pytest.fixture(autouse=True, scope="session")

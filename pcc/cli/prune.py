@@ -21,7 +21,7 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
 @click.option("--weights", metavar="WHAT", help="'trained' (default where there are any), a .pt, .pth or .safetensors file, or 'none' to train from scratch.")
 @click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
-@click.option("--input-shape", type=Shape(), help="Shape of the input, for FILE.py:factory and a folder of photos. Zoo models know theirs.")
+@click.option("--input-shape", type=Shape(), help="Shape of the input, for models that are not the zoo's and a folder of photos.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
 @click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads for each process. Default: torch's choice.")
 @json_option
@@ -37,7 +37,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Train and prune MODEL: a name from the zoo, or FILE.py:factory."""
+    """Train and prune MODEL: a name from the zoo, FILE.py:factory, or an .onnx or .pt2 file."""
     import torch
 
     from pcc.cli.console import prints_aside, training_progress

@@ -65,9 +65,9 @@ class Importer:
     function: str
     """``module:function`` of ``(model, examples, batch) -> ImportedModel``."""
 
-    def __call__(self, model: Any, examples: Any, batch: int | None) -> ImportedModel:
+    def __call__(self, model: Any, examples: Any, batch: int | None, **options: Any) -> ImportedModel:
         module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(model, examples, batch)
+        return getattr(importlib.import_module(module), name)(model, examples, batch, **options)
 
 
 IMPORTERS = (

@@ -25,11 +25,11 @@ class Declared:
     def is_open(self) -> bool:
         return self.sizes is None or any(isinstance(size, str) for size in self.sizes)
 
-    def of_batch(self, batch: int, what: str) -> "Declared":
-        """The input for a number of images. `PccError` if the file fixes another."""
+    def of_batch(self, batch: int, what: str, any_batch: bool = False) -> "Declared":
+        """The input for a number of images. `PccError` if the file fixes another, unless ``any_batch``."""
         if not self.sizes:
             return self
-        if isinstance(self.sizes[0], int) and self.sizes[0] != batch:
+        if isinstance(self.sizes[0], int) and self.sizes[0] != batch and not any_batch:
             raise PccError(f"{what} fixes the batch: it takes {self}; for any batch up to a maximum, export it with the first dimension left open")
         return Declared(self.name, (batch, *(batch if size == self.sizes[0] != "?" else size for size in self.sizes[1:])), self.dtype)
 
@@ -37,15 +37,16 @@ class Declared:
         return f"{self.name} ({', '.join(map(str, self.sizes)) if self.sizes is not None else '?'})"
 
 
-def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batch: int | None = None) -> list[Tensor]:
+def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batch: int | None = None, any_batch: bool = False) -> list[Tensor]:
     """One example for each input: what the user gives, checked against the file, or zeros of the declared shape; with ``batch``, of so many images.
 
-    `PccError` that lists all inputs with open sizes if some are not given, and for examples that do not fit.
+    With ``any_batch`` that may be another number than the file fixes. `PccError` that lists all inputs with open sizes if some are not given, and for
+    examples that do not fit.
     """
     for one in declared:
         check_input(one.name, torch.empty(1, dtype=one.dtype))
     if batch is not None:
-        declared = [one.of_batch(batch, what) for one in declared]
+        declared = [one.of_batch(batch, what, any_batch) for one in declared]
     by_name = _by_name(declared, examples, what, batch)
     still_open = [one for one in declared if one.name not in by_name and one.is_open]
     if still_open:

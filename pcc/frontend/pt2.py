@@ -40,12 +40,15 @@ _LAYOUTS = {7: torch.strided}
 _FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
 
 
-def import_pt2(path: Path | str, examples: Any = None, batch: int | None = None) -> ImportedModel:
-    """The graph of an archive, see `import_model`. Nothing in it is unpickled or run. Raises `PccError` for what is damaged, open or not plain."""
+def import_pt2(path: Path | str, examples: Any = None, batch: int | None = None, any_batch: bool = False) -> ImportedModel:
+    """The graph of an archive, see `import_model`; ``any_batch`` as in `pcc.frontend.onnx.importer.import_onnx`.
+
+    Nothing in it is unpickled or run. Raises `PccError` for what is damaged, open or not plain.
+    """
     path = Path(path)
     with open_archive(path) as archive:
         declared = _inputs(archive)
-        given = chosen_examples(declared, examples, f"model '{path.name}'", batch)
+        given = chosen_examples(declared, examples, f"model '{path.name}'", batch, any_batch)
         _check_ranges(archive, declared, given)
         module, names = _module(archive)
     graph_module = import_module(module, tuple(given))

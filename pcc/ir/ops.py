@@ -34,12 +34,12 @@ def window_output_size(
     def extent(axis: int) -> int:
         before, after = padding[axis], padding[axis + 2]
         free = size[axis] + before + after - dilation[axis] * (kernel[axis] - 1) - 1
-        if free < 0:
+        windows = (ceil(free / stride[axis]) if ceil_mode else free // stride[axis]) + 1
+        if ceil_mode and (windows - 1) * stride[axis] >= size[axis] + before:
+            windows -= 1
+        if windows < 1:
             raise PccError(f"a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an image of {tuple(size)} padded by {tuple(padding)}")
-        if not ceil_mode:
-            return free // stride[axis] + 1
-        windows = ceil(free / stride[axis]) + 1
-        return windows - 1 if (windows - 1) * stride[axis] >= size[axis] + before else windows
+        return windows
 
     return extent(0), extent(1)
 

@@ -10,7 +10,7 @@ CANONICAL: set[Any] = set()
 """Every operator that a canonical graph may have; what the frontend lets pass."""
 
 REFERENCES: dict[Any, Callable[..., Tensor]] = {}
-"""What each of pcc's operators computes, in PyTorch."""
+"""What each of pcc's operators computes, as a PyTorch function through which gradients flow."""
 
 
 def register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]], dtype: Callable[..., torch.dtype] | None = None) -> Any:

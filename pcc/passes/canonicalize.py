@@ -12,6 +12,7 @@ from pcc.ir.annotations import Skipped, annotate, carry
 from pcc.ir.graph import finish, infer, insert, is_constant
 from pcc.ir.ops import CANONICAL, CONVERT
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, layers, moves, pointwise
+from pcc.passes.canonical.permutes import sink_permute
 
 _aten: Any = torch.ops.aten
 
@@ -36,6 +37,7 @@ class Canonicalize:
                 if rule is not None:
                     apply_rule(rule, node)
                     _read_as_fp32(node)
+                    sink_permute(node)
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
         _return_as(output, types)

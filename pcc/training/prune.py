@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.models.weights import write_atomically
 from pcc.training.data import Data, open_data
 from pcc.training.folder import CHECKPOINT, REPORT, writing
+from pcc.training.from_file import FromFile, open_file
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe
 from pcc.training.report import Cost, LayerCost, layer_costs, total
@@ -56,6 +58,8 @@ class Opened:
     module: nn.Module
     input_shape: Shape | None
     preprocessing: Preprocessing | None
+    file: FromFile | None = None
+    """Where the model is from a file that holds it whole."""
 
 
 def prune(
@@ -77,8 +81,12 @@ def prune(
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
     with here.first_ahead():
-        opened = open_model(model, weights, recipe.seed, input_shape)
-        data = open_data(data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment)
+        if is_model_file(model):
+            data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)
+            opened = open_model_file(model, weights, data.input_shape)
+        else:
+            opened = open_model(model, weights, recipe.seed, input_shape)
+            data = open_data(data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment)
         teaching = [_teacher(*teacher, recipe.seed, input_shape, data) for teacher in teachers]
     module = opened.module
     check_outputs(module, data)
@@ -101,6 +109,9 @@ def prune(
     )
     if here.first:
         save_checkpoint(module, folder / CHECKPOINT)
+        if opened.file:
+            with writing(saved := folder / saved_name(model)):
+                write_atomically(saved, lambda path: opened.file.save(path, saved.suffix))
         with writing(folder / REPORT):
             write_atomically(folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8"))
     return report
@@ -110,13 +121,10 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     """A zoo model or ``FILE.py:factory`` to be trained: with a checkpoint's weights, or those its constructor draws from the seed."""
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
-    from pcc.frontend.imported import is_model_file
     from pcc.models import create, entry
     from pcc.models.registry import OWN_WEIGHTS
 
     torch.manual_seed(seed)
-    if is_model_file(model):
-        raise PccError(f"{model} holds no modules to train: give FILE.py:factory with --weights (pcc compile and pcc export prune files in one shot)")
     if ".py" in model:
         if weights in OWN_WEIGHTS:
             raise PccError(f"--weights {weights} is for zoo models; {model} takes a checkpoint file")
@@ -130,6 +138,19 @@ def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | 
     weights = weights or ("trained" if found.weights else "none")
     module = found.factory() if weights == "none" else create(model, weights)
     return Opened(module, found.input_shape[1:], found.preprocessing)
+
+
+def open_model_file(model: str, weights: str | None, input_shape: Shape) -> Opened:
+    """The model of an ONNX file or a ``.pt2`` archive, which holds its weights."""
+    if weights is not None:
+        raise PccError(f"--weights {weights} is for models without weights of their own; {model} holds its weights")
+    file = open_file(model, input_shape)
+    return Opened(file.module, input_shape, None, file)
+
+
+def saved_name(model: str) -> str:
+    """What the pruned model of a file is called: ``model.onnx``, ``model.pt2``."""
+    return f"model{Path(model).suffix.lower()}"
 
 
 def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data) -> nn.Module:
@@ -162,6 +183,8 @@ def save_checkpoint(module: nn.Module, path: Path) -> None:
 
 
 def _compile_command(model: str, input_shape: Shape, folder: Path) -> str:
+    if is_model_file(model):
+        return f"pcc compile {folder / saved_name(model)} -o {folder / 'package'}"
     shape = f" --input-shape {','.join(map(str, (1, *input_shape)))}" if ".py" in model else ""
     return f"pcc compile {model} --weights {folder / CHECKPOINT}{shape} -o {folder / 'package'}"
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pcc.frontend import load_factory
 from tests.cli.conftest import SCRIPT
+from tests.frontend.onnx.models import export
 
 SOURCE = """
 import torch
@@ -100,8 +102,6 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
     families = json.loads(compiled.out)["targets"][0]["families"]
     assert any("sparse" in family for family in families), families
 
-    from pcc.frontend import load_factory
-
     module = load_factory("net.py:make").eval()
     module.load_state_dict(load_file("out/model.safetensors"))
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -110,6 +110,27 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
     with torch.no_grad():
         expected = module.double()(x.double()).numpy()
     assert np.abs(np.load("y.npy") - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_file_is_pruned_and_compiles(suffix: str, pcc, job: Path) -> None:
+    """What comes out is a file of the same format, which the other commands take."""
+    x = torch.zeros(1, 3, 8, 8)
+    module = load_factory("net.py:make").eval()
+    if suffix == ".onnx":
+        export(module, (x,), job / "net.onnx", dynamo=False, opset=17)
+    else:
+        torch.export.save(torch.export.export(module, (x,)), job / "net.pt2")
+    outcome = pcc("prune", f"net{suffix}", *ARGS, "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert [(layer["name"], layer["structure"]) for layer in report["layers"]][1] == ("conv2", "kernels{patterns=designed, rate=3.6}")
+    assert report["compile"] == f"pcc compile out/model{suffix} -o out/package"
+    compiled = pcc(*report["compile"].split()[1:], "--json")
+    assert compiled.status == 0, compiled.err
+    assert any("sparse" in family for family in json.loads(compiled.out)["targets"][0]["families"])
+    assert pcc("export", f"out/model{suffix}", "-o", "again.onnx").status == 0
+    assert "holds its weights" in pcc("prune", f"net{suffix}", *ARGS, "--weights", "none").err
 
 
 def test_what_people_see(pcc) -> None:

@@ -99,6 +99,19 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
 ]
 
 
+EDGES: list[Callable[[Tensor], Tensor]] = [
+    lambda x: F.max_pool2d(x, (9, 2), (2, 3), (1, 1), ceil_mode=True),  # a window that is larger than the image, and hangs over
+    lambda x: F.avg_pool2d(x, (8, 2), (3, 1), ceil_mode=True, count_include_pad=False),
+    lambda x: F.pad(x[..., :1], (2, -1), value=1.5) + x[..., :2],  # cropped to nothing, then padded
+    lambda x: (x * 3).to(torch.int64).clone().float(),
+]
+
+
+@pytest.mark.parametrize("function", EDGES)
+def test_edges(function: Callable[[Tensor], Tensor]) -> None:
+    check(Net(function))
+
+
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value))
 def test_layers(layer: nn.Module, shape: tuple[int, ...]) -> None:
     check(layer, shape)

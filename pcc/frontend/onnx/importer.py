@@ -32,15 +32,18 @@ OPSETS = range(7, 100)
 """Before 7 operators broadcast by rules of their own."""
 
 
-def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None, batch: int | None = None) -> ImportedModel:
-    """The graph of an ONNX file, see `import_model`. Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import."""
+def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None, batch: int | None = None, any_batch: bool = False) -> ImportedModel:
+    """The graph of an ONNX file, see `import_model`; ``any_batch`` takes a batch that is another than the file fixes.
+
+    Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import.
+    """
     parsed, name = read_model(model, without_rule)
     inputs = [value for value in parsed.graph.inputs if not value.is_initializer()]
     try:
         declared = [Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)]
     except Refused as error:
         raise PccError(f"model {name}: {error}") from None
-    graph_module = build_graph(parsed, name, chosen_examples(declared, examples, f"model {name}", batch))
+    graph_module = build_graph(parsed, name, chosen_examples(declared, examples, f"model {name}", batch, any_batch))
     for key, value in (*graph_module.named_buffers(),):
         if value.is_floating_point() and value.dtype != torch.float32:
             raise PccError(f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to fp32 first")

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
-from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, NMS, PAD, POOL2D, RESIZE2D, SCAN, SCATTER, SOFTMAX, TOP_K
+from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, NMS, PAD, PERMUTE, POOL2D, RESIZE2D, SCAN, SCATTER, SOFTMAX, TOP_K
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, require_fp32
 from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
@@ -241,6 +241,10 @@ def reduction(node: Node, self: Node, dim: Sequence[int] | int | None = None, ke
 
 def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, int]:
     """The pooled value, its reduced dimensions of size 1 somewhere, and how many elements were reduced to one."""
+    if x.target is PERMUTE:  # what was permuted is read, if the dimensions that stay keep their order
+        order: Any = x.args[1]
+        if (kept := [order[d] for d in range(len(order)) if d not in dims]) == sorted(kept):
+            return _pool_over(node, x.args[0], sorted(order[d] for d in dims), mode)  # type: ignore[arg-type]
     shape = shape_of(x)
     count = prod(shape[d] for d in dims)
     neighbours = dims == list(range(dims[0], dims[-1] + 1)) if dims else False

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from pcc.ir.graph import add_constant, insert, replace, rewrite, shape_of
 from pcc.ir.ops import CONCAT, EXPAND, PAD, PERMUTE, RESHAPE, SLICE
-from pcc.passes.canonical import CannotCompile, Rule, dtype_name
+from pcc.passes.canonical import WHOLE, CannotCompile, Rule, dtype_name
 
 _aten: Any = torch.ops.aten
 
@@ -31,7 +31,7 @@ def make_permute(before: Node, x: Node, order: Sequence[int]) -> Node:
     source, order = _unpermuted(x, order)
     if order == list(range(len(order))):
         return source
-    if _keeps_memory_order(source, order):
+    if keeps_memory_order(source, order):
         return make_reshape(before, source, [shape_of(source)[i] for i in order])
     return insert(before, PERMUTE, (source, order), before, f"{before.name}_permute")
 
@@ -68,7 +68,7 @@ def _unpermuted(x: Node, order: Sequence[int]) -> tuple[Node, list[int]]:
     return x, list(order)
 
 
-def _keeps_memory_order(x: Node, order: Sequence[int]) -> bool:
+def keeps_memory_order(x: Node, order: Sequence[int]) -> bool:
     """Whether a permutation moves dimensions of size 1 only."""
     moving = [i for i in order if shape_of(x)[i] != 1]
     return moving == sorted(moving)
@@ -78,8 +78,9 @@ def _keeps_memory_order(x: Node, order: Sequence[int]) -> bool:
 
 
 def identity(node: Node, self: Node, **_: Any) -> None:
-    """Copies, detaches and conversions to the type a value already has."""
-    if node.meta["val"].dtype != self.meta["val"].dtype:
+    """Copies, detaches and conversions to the type a value already has. Whole numbers and truth values that are computed are fp32 by now."""
+    before, after = self.meta["val"].dtype, node.meta["val"].dtype
+    if before != after and not (before == torch.float32 and after in (torch.bool, *WHOLE)):
         raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
     replace(node, self)
 
@@ -202,6 +203,8 @@ def pad(node: Node, self: Node, pad: Sequence[int], mode: str = "constant", valu
     if mode != "constant":
         raise CannotCompile(f"padding mode '{mode}': pcc pads with constants")
     x, amounts, rank = self, list(pad), len(shape_of(self))
+    if any(size + min(0, before) + min(0, after) <= 0 for size, before, after in zip(reversed(shape_of(self)), amounts[::2], amounts[1::2], strict=False)):
+        return fill(node, float(value or 0.0))  # nothing of the input is left
     for position in range(0, len(amounts), 2):
         dim, size = rank - 1 - position // 2, shape_of(x)[rank - 1 - position // 2]
         x = make_slice(node, x, dim, max(0, -amounts[position]), size - max(0, -amounts[position + 1]))

@@ -105,12 +105,12 @@ def conv_transpose(
     even = all(before == after and before >= 0 for before, after in crop) and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
     if even:
         return emit.call(_TRANSPOSED[axes], x, weight, bias, stride, [before for before, _ in crop], extra, group, dilation)
-    made = emit.call(_TRANSPOSED[axes], x, weight, bias, stride, [0] * axes, [0] * axes, group, dilation)
-    # Cropping is negative padding; what output_padding adds is bias alone, so it can only be added while nothing is cropped away there.
+    # Cropping is negative padding; what output_padding adds behind has no taps, only the bias, which comes last then.
     behind = [after - e for (_, after), e in zip(crop, extra, strict=True)]
-    if any(amount < 0 for amount in behind) and bias is not None:
-        raise Refused(f"output_padding={extra} that exceeds pads")
-    return emit.call(_aten.constant_pad_nd.default, made, pad_list([(-before, -after) for (before, _), after in zip(crop, behind, strict=True)]), 0.0)
+    late = bias is not None and any(amount < 0 for amount in behind)
+    made = emit.call(_TRANSPOSED[axes], x, weight, None if late else bias, stride, [0] * axes, [0] * axes, group, dilation)
+    made = emit.call(_aten.constant_pad_nd.default, made, pad_list([(-before, -after) for (before, _), after in zip(crop, behind, strict=True)]), 0.0)
+    return emit.call(_aten.add.Tensor, made, emit.call(_aten.reshape.default, bias, [-1, *[1] * axes])) if late else made
 
 
 def linear(emit: Emitter, x: Value, weight: Value, bias: Value | None) -> Value:

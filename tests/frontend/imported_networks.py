@@ -1,0 +1,192 @@
+"""Networks that come in as files, compiled and compared: ``python -m tests.frontend.imported_networks [PATTERN]`` prints a table, a file a row.
+
+Each network of the zoo is written as ONNX by both exporters of PyTorch and as ``.pt2``, dense, pruned by pcc in one shot, and with filters that are
+dropped, and each of `tests.nets_public` by one of them; compiled from the file for x86-64 and for arm64; and run here and under emulation, against
+ONNX Runtime (PyTorch for ``.pt2``) on the file.
+"""
+
+import re
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+import pcc
+from pcc.deploy import Qemu
+from pcc.exporter import export_model
+from pcc.frontend.imported import import_model
+from pcc.models import create, entry
+from pcc.models.registry import names
+from pcc.package import open_package
+from pcc.passes.pipeline import insert_pruning
+from tests.nets_public import KINDS, make
+from tools.table import table
+
+LEFT_OUT = ("vgg16", "vgg16_bn", "vgg8-pruned")
+"""The same operators as smaller ones have, in files of half a gigabyte; and a checkpoint of vgg8."""
+
+SMALL = 96
+"""Photos are this wide, at most: emulation is slow."""
+
+EMULATED = "cortex-a76"
+
+TOLERANCE = 1e-4
+
+ORIGINS = ("onnx-script", "onnx-dynamo", "pt2")
+STATES = ("dense", "pruned", "dropped")
+PRUNE = "pattern{patterns=8,spare_first=false},connectivity{rate=2,spare_first=false}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file to compile."""
+
+    network: str
+    origin: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.network}-{self.origin}-{self.state}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it; errors are relative to the largest number."""
+
+    operators: Counter[str]
+    x86_64: float
+    arm64: float | None
+    """None where it was not run."""
+
+
+def cases() -> list[Case]:
+    """Every network by every way dense; pruned and dropped by one way each, in turn."""
+    chosen = [name for name in names() if name not in LEFT_OUT]
+    dense = [Case(name, origin, "dense") for name in chosen for origin in ORIGINS]
+    others = [Case(name, ORIGINS[(place + shift) % 3], state) for place, name in enumerate(chosen) for shift, state in enumerate(STATES[1:])]
+    public = [Case(name, ORIGINS[place % 3], "dense") for place, name in enumerate(KINDS)]
+    return dense + others + public
+
+
+def network(name: str) -> tuple[nn.Module, Tensor]:
+    """A network with random weights and statistics, and an input for it."""
+    if name in KINDS:
+        return make(name)
+    torch.manual_seed(0)
+    module = create(name, None).eval()
+    n, c, h, w = entry(name).input_shape
+    return module, torch.randn(n, c, min(h, SMALL), min(w, SMALL))
+
+
+def write(case: Case, folder: Path) -> tuple[Path, Tensor]:
+    """The case's file and an input. A pruned network, and one with dropped filters, is what `pcc.exporter` makes of it first."""
+    module, x = network(case.network)
+    path = folder / f"net.{'pt2' if case.origin == 'pt2' else 'onnx'}"
+    if case.state == "dense":
+        _export(module, x, path, case.origin)
+    elif case.state == "pruned":
+        _export(_after(module, x, folder, insert_pruning("decompose,canonicalize,fold-constants,fold-batchnorm", PRUNE)), x, path, case.origin)
+    else:
+        _silence(module)
+        _export(_after(module, x, folder, "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters"), x, path, case.origin)
+    return path, x
+
+
+def _after(module: nn.Module, x: Tensor, folder: Path, pipeline: str) -> nn.Module:
+    export_model(module, x, out=folder / "after.pt2", pipeline=pipeline)
+    return torch.export.load(folder / "after.pt2").module()
+
+
+def _silence(module: nn.Module) -> None:
+    """A third of each convolution's filters are 0, with their bias and what a batch norm behind makes of them: so drop-filters can drop them."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d) and layer.weight is not None:
+                layer.weight[: len(layer.weight) // 3] = 0
+                if layer.bias is not None:
+                    layer.bias[: len(layer.weight) // 3] = 0
+
+
+def _export(module: nn.Module, x: Tensor, path: Path, origin: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if origin == "pt2":
+            torch.export.save(torch.export.export(module, (x,)), path)
+        elif origin == "onnx-dynamo":
+            torch.onnx.export(module, (x,), str(path), dynamo=True, opset_version=18, external_data=False, verbose=False)
+        else:
+            torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=11)
+
+
+def expected(path: Path, x: Tensor) -> list[np.ndarray]:
+    """What the file computes, by those who defined its format."""
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return _arrays(torch.export.load(path).module()(x))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return _arrays(tuple(session.run(None, {session.get_inputs()[0].name: x.numpy()})))
+
+
+def operators(path: Path) -> Counter[str]:
+    if path.suffix == ".onnx":
+        return Counter(node.op_type for node in onnx.load(path).graph.node)
+    return Counter(str(node.target).split(".")[1] for node in import_model(path).graph.graph.nodes if node.op == "call_function")
+
+
+def check(case: Case, emulated: bool = True) -> Result:
+    """Compiles a case and runs it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path, x = write(case, folder)
+        wanted = expected(path, x)
+        targets = ["x86_64-linux", *(["aarch64-linux"] if emulated else [])]
+        pcc.compile(path, None, folder / "package", target=targets, name="net")
+        with pcc.load(folder / "package", threads=1) as model:
+            here = _arrays(model(x.numpy()))
+        there = Qemu(EMULATED).run(open_package(folder / "package"), [x.numpy()], threads=2) if emulated else None
+        return Result(operators(path), _error(here, wanted), None if there is None else _error(there, wanted))
+
+
+def _arrays(values: Any) -> list[np.ndarray]:
+    return [np.asarray(value) for value in (values if isinstance(values, tuple | list) else values.values() if isinstance(values, dict) else (values,))]
+
+
+def _error(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    assert [value.shape for value in got] == [value.shape for value in wanted]
+    return max(float(np.abs(have.astype(np.float64) - want).max() / max(1e-6, np.abs(want).max())) for have, want in zip(got, wanted, strict=True))
+
+
+@click.command()
+@click.argument("pattern", default="")
+def main(pattern: str) -> None:
+    """Compile and run the networks whose NETWORK-ORIGIN-STATE contains PATTERN, a regular expression."""
+    rows, failed = [], 0
+    for case in cases():
+        if not re.search(pattern, str(case)):
+            continue
+        try:
+            result = check(case)
+            kinds = ", ".join(f"{name} {count}" for name, count in sorted(result.operators.items()))
+            rows.append((case.network, case.origin, case.state, kinds, f"{result.x86_64:.1e}", "-" if result.arm64 is None else f"{result.arm64:.1e}"))
+            failed += max(result.x86_64, result.arm64 or 0) > TOLERANCE
+        except (pcc.PccError, AssertionError) as error:
+            rows.append((case.network, case.origin, case.state, f"failed: {error}", "-", "-"))
+            failed += 1
+        click.echo(" | ".join(rows[-1]), err=True)
+    click.echo(table(("network", "origin", "state", "operators", "error, x86-64", "error, arm64"), rows))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
