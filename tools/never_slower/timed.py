@@ -11,6 +11,8 @@ from tools.bench_peers.ratios import Ratio, paired_ratio
 from tools.never_slower.built import DENSE, Variant, load_program
 
 PAIRS, PAIRS_IN_DOUBT = 3, 21
+MOST_APART = 1.1
+"""How far few pairs may lie apart: more of them are timed where something else runs, or where the chosen kernel seems to be slower."""
 SECONDS_OF_A_PAIR = 0.01
 """A pair runs both kernels for as long at least: single runs of small layers are all noise."""
 
@@ -26,7 +28,8 @@ def times(folder: Path, variants: Sequence[Variant], target: Target) -> list[Rat
 
 def _ratio(dense: Callable[[], None], chosen: Callable[[], None]) -> Ratio:
     ratio = _compare(dense, chosen, PAIRS)
-    return ratio if ratio.median >= 1 else _compare(dense, chosen, PAIRS_IN_DOUBT)
+    is_clear = ratio.median >= 1 and ratio.high < MOST_APART * ratio.low
+    return ratio if is_clear else _compare(dense, chosen, PAIRS_IN_DOUBT)
 
 
 def _compare(dense: Callable[[], None], chosen: Callable[[], None], pairs: int) -> Ratio:

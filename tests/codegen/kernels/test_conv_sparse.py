@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
+from pcc.codegen.kernels.conv_sparse_interleaved import _loads
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -352,6 +353,22 @@ def test_loops_of_interleaved(target: Target) -> None:
             assert len(re.findall(r"vmovups\s+[^%]*\(|vfmadd\w+ps\s+[^%]*\(", loop)) <= lines
             assert len(re.findall(r"vbroadcastss", loop)) <= 4
             assert not re.search(r"\(%rsp", loop)
+
+
+@pytest.mark.parametrize(("cpu", "pairs"), [("cortex-a76", True), ("cortex-a55", False), ("cortex-a53", False)])
+def test_pairs_of_vectors_are_loaded_where_that_is_faster(cpu: str, pairs: bool) -> None:
+    target = target_named("aarch64-linux", cpu)
+    taps = tuple((tap // 3, tap % 3) for tap in EIGHT[0].tolist())
+    text = assembly(InterleavedTile(2, 4, 1, (taps,), (1, 1), 9, 4, Epilogue()), target)
+    assert bool(re.search(r"\bldp\s+q", text)) == pairs == (MACHINES[cpu].load_pair_reach > 0)
+
+
+def test_loads_of_lines() -> None:
+    """Pairs of neighbours within reach; the rest one by one."""
+    assert _loads(((0, 0), (0, 1), (0, 2)), pitch=9, reach=64) == 2
+    assert _loads(((0, 0), (0, 2), (1, 0)), pitch=9, reach=64) == 3
+    assert _loads(((0, 0), (0, 1), (3, 0), (3, 1)), pitch=30, reach=64) == 3
+    assert _loads(((0, 0), (0, 1)), pitch=9, reach=0) == 2
 
 
 @arm64
