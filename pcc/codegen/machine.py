@@ -77,7 +77,7 @@ class Machine:
 
 _KIB = 1 << 10
 
-_AVX512 = Work(fma=0.135, loads=1.38, crossing=2.05, far=0.24, beyond=9.6, updates=1.19, stores=4.0, scalars=0.38, branches=1.77, lines=5.6)
+_AVX512 = Work(fma=0.14, loads=1.03, crossing=2.03, far=0.199, beyond=9.9, updates=1.25, stores=3.7, scalars=0.389, branches=0.13, lines=6.17)
 _AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0)
 _NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8)
 _COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"

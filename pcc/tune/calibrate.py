@@ -88,7 +88,7 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
             count_trials(list(trials.values()), target, before, measurements, progress, workers)
         progress("fitting")
         costs = fit(list(trials.values()), measurements.cost, before.costs)
-        chosen = _chosen(offered, costs)
+        chosen = [offer.cheapest(costs) for offer in offered]
         if all(trial.key in trials for trial in chosen):
             break
         trials |= {trial.key: trial for trial in chosen}
@@ -96,14 +96,9 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
     rounds = f"{ROUNDS} rounds, " if timed else ""
     origin = f"{how}: {len(measured)} schedules of {len(layers)} layers, {rounds}{date.today().isoformat()}, pcc {version('pcc')}"
     after = replace(before, name=target.cpu, costs=_rounded(costs), origin=origin)
-    rankings = [rank(measured, measurements.cost, machine.costs) for machine in (before, after)]
+    built_in, fitted = (rank(measured, measurements.cost, machine.costs) for machine in (before, after))
     taken = {str(trial): measurements.cost(trial) for trial in measured}
-    return Calibration(MachineProfile.of(before), MachineProfile.of(after), *rankings, taken, measurements)
-
-
-def _chosen(offered: Sequence[Offer], costs: Work) -> list[Trial]:
-    """The cheapest schedule of each family for each layer."""
-    return [offer.cheapest(costs) for offer in offered]
+    return Calibration(MachineProfile.of(before), MachineProfile.of(after), built_in, fitted, taken, measurements)
 
 
 def _rounded(costs: Work) -> Work:
