@@ -67,8 +67,8 @@ def main() -> None:
     print(
         f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: without the weights.\n"
         f"The pruned network was cut at once and then fitted to the dense one, layer by layer, on {SAMPLES} crops of other photos without labels: it has\n"
-        f"not seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: its 3x3 kernels, which patterns are for, are depthwise, and what it\n"
-        "bears without training, half of the kernels of its 1x1 layers removed, makes these no faster."
+        f"not seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: its 3x3 layers, which patterns are for, are depthwise, and what it\n"
+        "bears without training, half of the connections of its 1x1 layers removed, makes these no faster."
     )
 
 

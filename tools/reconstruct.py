@@ -66,7 +66,7 @@ _HELD_OUT = (
 
 @dataclass(frozen=True)
 class Setup:
-    """What a network is cut to: the kernels of its convolutions but the first, depthwise ones left out."""
+    """What a network is cut to: the connections of its convolutions but the first, depthwise ones left out."""
 
     network: str
     patterns: int | None

@@ -93,7 +93,7 @@ def sheet(data: Data, chosen: np.ndarray) -> Image.Image:
 
 
 def pack(module: nn.Module) -> tuple[PackedState, Count]:
-    """The module's state, convolutions that have patterns or lack kernels packed, and what these cost."""
+    """The module's state, convolutions that have patterns or lack connections packed, and what these cost."""
     structures: dict[str, Structure] = {}
     groups: dict[str, int] = {}
     cost = Count(0, 0, 0, 0)
@@ -106,7 +106,7 @@ def pack(module: nn.Module) -> tuple[PackedState, Count]:
             structures[f"{name}.weight"], groups[f"{name}.weight"] = found, layer.groups
             cost += found.count(weight, layer.groups)
     if not structures:
-        raise PccError("the checkpoint has no convolution with patterns or missing kernels: ship one that is pruned")
+        raise PccError("the checkpoint has no convolution with patterns or missing connections: ship one that is pruned")
     return pack_state(module.state_dict(), structures, groups, half=True), cost
 
 

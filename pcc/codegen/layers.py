@@ -17,14 +17,14 @@ from pcc.sparsity.formats import PackedWeight
 class ConvGeometry:
     """Where a 2-D convolution or pooling window looks. Padding is (top, left, bottom, right) and may be uneven."""
 
-    kernel: tuple[int, int]
+    window: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the output of an image; `PccError` where the window does not fit it."""
-        return window_output_size((height, width), self.kernel, self.stride, self.padding, self.dilation)
+        return window_output_size((height, width), self.window, self.stride, self.padding, self.dilation)
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,10 @@ def has_planes(node: Node) -> bool:
     return len(shape_of(node)) == 4 and not any(user.op == "output" or user.target in _CONTIGUOUS for user in node.users)
 
 
-def geometry_of(given: Mapping[str, Any], kernel: tuple[int, int]) -> ConvGeometry:
+def geometry_of(given: Mapping[str, Any], window: tuple[int, int]) -> ConvGeometry:
     """The geometry of a convolution's or pooling's arguments."""
     top, left, bottom, right = given["padding"]
-    return ConvGeometry(kernel, _pair(given["stride"]), (top, left, bottom, right), _pair(given["dilation"]))
+    return ConvGeometry(window, _pair(given["stride"]), (top, left, bottom, right), _pair(given["dilation"]))
 
 
 def _pair(values: Any) -> tuple[int, int]:

@@ -19,32 +19,32 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class KernelPattern(Structure):
-    """Every kernel that is kept keeps the taps of one of a few patterns (row-major positions, ascending)."""
+class Patterns(Structure):
+    """Every connection that is kept keeps the taps of one of a few patterns (row-major positions, ascending)."""
 
     patterns: tuple[tuple[int, ...], ...]
-    filter_group: int
+    share: int
     """How many filters share channels and patterns; they are neighbours in the order the weight is stored in."""
-    kernels: int
-    """Kernels of the dense weight, O * I/groups."""
-    kept_kernels: int
+    connections: int
+    """Connections of the dense weight, O * I/groups."""
+    kept_connections: int
 
     def __str__(self) -> str:
         entries = "/".join(str(n) for n in sorted({len(pattern) for pattern in self.patterns}))
-        return f"pattern({len(self.patterns)}x{entries},kept={self.kept_kernels}/{self.kernels},share={self.filter_group})"
+        return f"pattern({len(self.patterns)}x{entries},kept={self.kept_connections}/{self.connections},share={self.share})"
 
 
 @dataclass(frozen=True)
 class Connectivity(Structure):
-    """Whole kernels (one filter's weights for one input channel) are zero."""
+    """Whole connections (one filter's weights for one input channel) are zero."""
 
-    filter_group: int
+    share: int
     """How many filters share their input channels; they are neighbours in the order the weight is stored in."""
-    kernels: int
-    kept_kernels: int
+    connections: int
+    kept_connections: int
 
     def __str__(self) -> str:
-        return f"connectivity(kept={self.kept_kernels}/{self.kernels},share={self.filter_group})"
+        return f"connectivity(kept={self.kept_connections}/{self.connections},share={self.share})"
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Dropped:
 
 @dataclass(frozen=True)
 class FilterOrder:
-    """The node's output channel ``i`` was output channel ``permutation[i]`` of the imported model."""
+    """The node's output channel ``i`` was output channel ``order[i]`` of the imported model."""
 
-    permutation: tuple[int, ...]
+    order: tuple[int, ...]
 
     def __str__(self) -> str:
-        moved = sum(1 for new, old in enumerate(self.permutation) if new != old)
-        return f"order(moved={moved}/{len(self.permutation)})"
+        moved = sum(1 for new, old in enumerate(self.order) if new != old)
+        return f"order(moved={moved}/{len(self.order)})"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Changing the order of a convolution's output channels for free: everything that reads them is permuted with them, at compile time.
+"""Changing the order of a convolution's output channels for free: everything that reads them is reordered with them, at compile time.
 
 The order runs through what treats channels alike (pooling, resampling, elementwise operations, padding, flattening), takes depthwise convolutions
 along, and ends in the input channels of convolutions and linear layers. Where a reader needs the channels as they are, there is a reason instead.
@@ -22,13 +22,13 @@ from pcc.passes.operands import change_operand
 
 
 def reorder_channels(conv: Node, order: np.ndarray) -> str | None:
-    """Permutes a convolution's filters and everything that reads its output; or says why that is not free, and changes nothing.
+    """Reorders a convolution's filters and everything that reads its output; or says why that is not free, and changes nothing.
 
-    Permuted convolutions get, or update, their `FilterOrder`. The graph computes the same as before.
+    Reordered convolutions get, or update, their `FilterOrder`. The graph computes the same as before.
     """
     plan = _Plan()
     try:
-        plan.permute_filters(conv, order)
+        plan.reorder_filters(conv, order)
         for node in _after(conv):
             reads = [operand for operand in node.all_input_nodes if operand in plan.carried]
             if reads:
@@ -52,32 +52,32 @@ class _Plan:
     filters: dict[Node, np.ndarray] = field(default_factory=dict)
     """Those that are convolutions, whose own parameters change for that."""
     constants: list[tuple[Node, Node, int, np.ndarray]] = field(default_factory=list)
-    """(reader, ``get_attr``, axis, order) of parameters to permute for that reader."""
+    """(reader, ``get_attr``, axis, order) of parameters to reorder for that reader."""
 
-    def permute_filters(self, conv: Node, order: np.ndarray) -> None:
+    def reorder_filters(self, conv: Node, order: np.ndarray) -> None:
         given = arguments(conv)
         if given["residual"] is not None:
             raise _NotFree(f"a residual is added to it in {conv.name}")
-        self.permute_constant(conv, given["weight"], 0, order)
+        self.reorder_constant(conv, given["weight"], 0, order)
         if given["bias"] is not None:
-            self.permute_constant(conv, given["bias"], 0, order)
+            self.reorder_constant(conv, given["bias"], 0, order)
         self.carried[conv] = self.filters[conv] = order
 
-    def permute_constant(self, reader: Node, operand: Node, axis: int, order: np.ndarray) -> None:
+    def reorder_constant(self, reader: Node, operand: Node, axis: int, order: np.ndarray) -> None:
         if operand.op != "get_attr":
             raise _NotFree(f"{operand.name}, which {reader.name} reads, is computed")
         self.constants.append((reader, operand, axis, order))
 
     def carry_out(self) -> None:
         for reader, operand, axis, order in self.constants:
-            change_operand(reader, operand, _permuted(constant(operand), axis, order))
+            change_operand(reader, operand, _reordered(constant(operand), axis, order))
         for conv, order in self.filters.items():
             before = annotation(conv, FilterOrder)
-            original = order if before is None else np.array(before.permutation)[order]
+            original = order if before is None else np.array(before.order)[order]
             annotate(conv, FilterOrder(tuple(original.tolist())))
 
 
-def _permuted(value: Tensor, axis: int, order: np.ndarray) -> Tensor:
+def _reordered(value: Tensor, axis: int, order: np.ndarray) -> Tensor:
     """The value with slice ``order[i]`` of an axis as its i-th. Slices that stay neighbours move together: one copy for each run, not for each."""
     breaks = np.flatnonzero(np.diff(order) != 1) + 1
     run = int(np.gcd.reduce(np.append(breaks, len(order))))
@@ -91,27 +91,27 @@ def _after(node: Node) -> list[Node]:
     return nodes[nodes.index(node) + 1 :]
 
 
-# ---- rules: what a reader of permuted channels does with them ----
+# ---- rules: what a reader of reordered channels does with them ----
 
 
 def _convolution(node: Node, plan: _Plan) -> None:
     given = arguments(node)
     order, weight, groups = _order_of_input(node, plan), given["weight"], given["groups"]
     if groups == 1:
-        plan.permute_constant(node, weight, 1, order)
+        plan.reorder_constant(node, weight, 1, order)
     elif shape_of(weight)[1] == 1:
         # Depthwise: the filters of a channel (one, or several that stay neighbours) move with it.
-        plan.permute_filters(node, _spread(order, shape_of(weight)[0] // groups))
+        plan.reorder_filters(node, _spread(order, shape_of(weight)[0] // groups))
     else:
         raise _NotFree(f"{node.name} reads it in {groups} groups")
 
 
 def _linear(node: Node, plan: _Plan) -> None:
-    plan.permute_constant(node, arguments(node)["weight"], 1, _order_of_input(node, plan))
+    plan.reorder_constant(node, arguments(node)["weight"], 1, _order_of_input(node, plan))
 
 
 def _order_of_input(node: Node, plan: _Plan) -> np.ndarray:
-    """The order of what a convolution or linear layer reads, if it reads nothing else that is permuted."""
+    """The order of what a convolution or linear layer reads, if it reads nothing else that is reordered."""
     given = arguments(node)
     if given["residual"] in plan.carried:
         raise _NotFree(f"{node.name} adds it to another output")
@@ -136,7 +136,7 @@ def _elementwise(node: Node, plan: _Plan) -> None:
         elif axis >= 0 and size[axis] != 1:
             if operand.op != "get_attr":
                 raise _NotFree(f"{node.name} combines it with {operand.name}")
-            plan.permute_constant(node, operand, axis, orders[0])
+            plan.reorder_constant(node, operand, axis, orders[0])
     plan.carried[node] = orders[0]
 
 

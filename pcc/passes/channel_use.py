@@ -62,7 +62,7 @@ class ChannelUse:
         self._ties.append((x, everything if own is None else own, node, everything if of is None else of))
 
     def _settle(self) -> None:
-        """What is tied to something needed is needed. Every value keeps a channel, and filters that share their kernels keep each other."""
+        """What is tied to something needed is needed. Every value keeps a channel, and filters that share their connections keep each other."""
         before = -1
         while before != (before := sum(int(needed.sum()) for needed in self.needed.values())):
             for ties in (self._ties, reversed(self._ties)):
@@ -93,16 +93,16 @@ def flattened(reshape: Node) -> int | None:
 
 
 def _keep_whole_groups(conv: Node, needed: np.ndarray) -> None:
-    """Groups of 2 or 4 filters with the same kernels run faster than filters alone: of each such set a multiple stays."""
+    """Groups of 2 or 4 filters with the same connections run faster than filters alone: of each such set a multiple stays."""
     weight = constant(arguments(conv)["weight"]).numpy()
     structure = detect_structure(weight, arguments(conv)["groups"])
-    if isinstance(structure, str) or structure.group == 1:
+    if isinstance(structure, str) or structure.share == 1:
         return
     _, like = np.unique((weight != 0).reshape(len(weight), -1), axis=0, return_inverse=True)
     for one in np.unique(like[needed]):
         members = np.flatnonzero(like == one)
         spare = members[~needed[members]]
-        needed[spare[: -int(needed[members].sum()) % structure.group]] = True
+        needed[spare[: -int(needed[members].sum()) % structure.share]] = True
 
 
 # ---- rules: what an operator does with channels ----
@@ -120,19 +120,19 @@ def _layer(node: Node, use: ChannelUse) -> None:
     if not is_constant_layer(node):
         return _opaque(node, use)
     x, residual, groups = given["x"], given["residual"], given.get("groups", 1)
-    links = constant(given["weight"]).flatten(2).any(2).numpy() if node.target is CONV2D else (constant(given["weight"]) != 0).numpy()
+    connections = constant(given["weight"]).flatten(2).any(2).numpy() if node.target is CONV2D else (constant(given["weight"]) != 0).numpy()
     if groups == 1:
-        use.read(x, np.logical_not(links.any(axis=0)))
-        dead = np.logical_not((links & ~use.zero(x)).any(axis=1))
-    elif links.shape[1] == 1:
-        source = np.repeat(np.arange(groups), len(links) // groups)
-        use.tie(x, node, source, np.arange(len(links)))
-        dead = ~links[:, 0] | use.zero(x)[source]
+        use.read(x, np.logical_not(connections.any(axis=0)))
+        dead = np.logical_not((connections & ~use.zero(x)).any(axis=1))
+    elif connections.shape[1] == 1:
+        source = np.repeat(np.arange(groups), len(connections) // groups)
+        use.tie(x, node, source, np.arange(len(connections)))
+        dead = ~connections[:, 0] | use.zero(x)[source]
     else:  # every group would have to lose as many
         use.need(x)
         use.need(node)
-        dead = np.logical_not(links.any(axis=1))
-    number = np.zeros(len(links), np.float32) if given["bias"] is None else constant(given["bias"]).numpy()
+        dead = np.logical_not(connections.any(axis=1))
+    number = np.zeros(len(connections), np.float32) if given["bias"] is None else constant(given["bias"]).numpy()
     if residual is not None:
         use.tie(residual, node)
         number = number + use.number[residual]

@@ -1,4 +1,4 @@
-"""prune-pattern: each kernel of the 3x3 convolutions keeps the taps of one of a few patterns (PCONV, PatDNN)."""
+"""prune-pattern: each connection of the 3x3 convolutions keeps the taps of one of a few patterns (PCONV, PatDNN)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,11 +18,11 @@ _FEWEST, _MOST = 4, 12
 
 @dataclass(frozen=True)
 class PrunePattern:
-    """Cuts each 3x3 kernel down to 4 of its 9 weights, in the nearest of a few shapes that the whole model shares.
+    """Cuts each 3x3 connection down to 4 of its 9 weights, in the nearest of a few shapes that the whole model shares.
 
-    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own kernels, 4 to 12. 3x3 convolutions of any stride, dilation and
+    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own connections, 4 to 12. 3x3 convolutions of any stride, dilation and
     groups take part; depthwise ones are left alone, and so is the first one, which has little work and much to lose, unless ``spare_first`` is false.
-    With ``adjacent`` only patterns whose taps touch side by side are mined: their kernels load fewer inputs. ``layers`` restricts the pass to convolutions
+    With ``adjacent`` only patterns whose taps touch side by side are mined: they load fewer inputs. ``layers`` restricts the pass to convolutions
     by module path, the first too if it is named.
     """
 
@@ -61,7 +61,7 @@ class PrunePattern:
             return reason
         kh, kw = convolution_weight(conv).shape[2:]
         if (kh, kw) != (3, 3):
-            return f"the patterns are for 3x3 kernels, not {kh}x{kw}"
+            return f"the patterns are for 3x3 connections, not {kh}x{kw}"
         if self.layers and layer_name(conv) not in self.layers:
             return "not among the layers that were named"
         if first and not self.layers:

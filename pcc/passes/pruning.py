@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Connectivity, KernelPattern, Skipped, StoredOrder, Structure, annotate, annotation, forget
+from pcc.ir.annotations import Connectivity, Patterns, Skipped, StoredOrder, Structure, annotate, annotation, forget
 from pcc.ir.graph import arguments, constant, finish, layer_name
 from pcc.ir.ops import CONV2D, LINEAR
 from pcc.passes.operands import set_constant
@@ -31,9 +31,9 @@ class Pruned:
     dense: np.ndarray = field(repr=False, compare=False)
     """The weight before any of them, (O, I/groups, kh, kw)."""
     patterns: tuple[tuple[int, ...], ...] = ()
-    """Patterns of taps a kernel may keep; none: all taps."""
+    """Patterns of taps a connection may keep; none: all taps."""
     rate: float = 1.0
-    """Kernels are fewer by this factor."""
+    """Connections are fewer by this factor."""
     scope: str = "layer"
     share: int = 1
     """Filters that share channels and patterns."""
@@ -68,7 +68,7 @@ def why_not(conv: Node) -> str | None:
     if weight_node(conv).op != "get_attr":
         return "its weight is computed, not a constant (fold-constants comes before pruning)"
     if groups_of(conv) > 1 and convolution_weight(conv).shape[1] == 1:
-        return "depthwise: a filter has one kernel, and the depthwise kernels are dense"
+        return "depthwise: a filter has one connection, and the depthwise kernels are dense"
     return None
 
 
@@ -102,8 +102,8 @@ def cut(graph_module: GraphModule, wanted: dict[Node, Pruned], pass_name: str) -
         else:
             set_constant(conv, "weight", old, torch.from_numpy(found.weight), str(old.target))
             weights[key] = weight_node(conv)
-        kernels, kept = found.choice.size, int((found.choice >= 0).sum())
-        structure = KernelPattern(pruned.patterns, pruned.share, kernels, kept) if pruned.patterns else Connectivity(pruned.share, kernels, kept)
+        connections, kept = found.choice.size, int((found.choice >= 0).sum())
+        structure = Patterns(pruned.patterns, pruned.share, connections, kept) if pruned.patterns else Connectivity(pruned.share, connections, kept)
         forget(conv, Structure)
         forget(conv, StoredOrder)
         annotate(conv, structure)

@@ -7,21 +7,21 @@ import numpy as np
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.ir.annotations import Connectivity, KernelPattern, Skipped, StoredOrder, Structure, annotate, forget
+from pcc.ir.annotations import Connectivity, Patterns, Skipped, StoredOrder, Structure, annotate, forget
 from pcc.ir.graph import finish
 from pcc.passes.channel_order import reorder_channels
 from pcc.passes.operands import share_constants
 from pcc.passes.pruning import convolution_weight, convolutions, groups_of, weight_node
-from pcc.sparsity.detect import SparseKernels, detect_structure
+from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.fkr import filter_order
 
 
 @dataclass(frozen=True)
 class ReorderKernels:
-    """Finds the structure of sparse convolutions, whoever pruned them, and brings filters with like kernels together.
+    """Finds the structure of sparse convolutions, whoever pruned them, and brings filters with like connections together.
 
     The new order of output channels is pushed into the layers that read them where that is free (`FilterOrder`). Where it is not, the graph stays as it
-    is and only the packed weight is in that order, undone when results are stored (`StoredOrder`, with the reason). Kernels inside a filter are ordered
+    is and only the packed weight is in that order, undone when results are stored (`StoredOrder`, with the reason). Connections inside a filter are ordered
     when the weight is packed.
     """
 
@@ -48,15 +48,15 @@ class ReorderKernels:
             finish(graph_module)
         return PassResult(graph_module, modified)
 
-    def _structure(self, conv: Node) -> SparseKernels | str:
+    def _structure(self, conv: Node) -> SparseConnections | str:
         if weight_node(conv).op != "get_attr":
             return "its weight is computed, not a constant"
         return detect_structure(convolution_weight(conv), groups_of(conv))
 
 
-def described(structure: SparseKernels) -> Structure:
+def described(structure: SparseConnections) -> Structure:
     """The annotation for a structure that was found."""
     if not structure.has_patterns:
-        return Connectivity(structure.group, structure.kernels, structure.kept_kernels)
+        return Connectivity(structure.share, structure.connections, structure.kept_connections)
     patterns = tuple(tuple(one) for one in structure.patterns.tolist())
-    return KernelPattern(patterns, structure.group, structure.kernels, structure.kept_kernels)
+    return Patterns(patterns, structure.share, structure.connections, structure.kept_connections)

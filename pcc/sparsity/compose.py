@@ -128,7 +128,7 @@ class Composition(Structure):
                 found = moved
             if distance >= before * (1 - _ENOUGH):
                 break
-        return zeros.project(found, groups)  # changes nothing, but for filters that share kernels and lost some more (`pcc.sparsity.kernels`)
+        return zeros.project(found, groups)  # changes nothing, but for filters that share connections and lost some more (`pcc.sparsity.kernels`)
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:

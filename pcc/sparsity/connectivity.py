@@ -1,8 +1,10 @@
-"""Connectivity: whole kernels are removed, which cuts the link between an input channel and a filter (PCONV, PatDNN).
+"""Connectivity: whole connections between input channels and filters are removed (PCONV, PatDNN).
 
-The budget is exact: of n kernels, ``budget(n, rate)`` stay, those of largest norm, equal norms by lower index. It is spent over the whole layer, or
+A *connection* is ``weight[o, i]``: the kh x kw weights from input channel i to filter o, which papers call a kernel. A *kernel* in pcc is machine code.
+
+The budget is exact: of n connections, ``budget(n, rate)`` stay, those of largest norm, equal norms by lower index. It is spent over the whole layer, or
 in every filter alike, which balances the work of filters. Filters may share their list of kept channels in groups of 2 or 4, so that a register tile
-loads an input once for all of them. For 1x1 convolutions a kernel is one weight and this is unstructured pruning.
+loads an input once for all of them. For 1x1 convolutions a connection is one weight and this is unstructured pruning.
 """
 
 import math
@@ -19,12 +21,12 @@ SHARES = (1, 2, 4)
 def budget(total: int, rate: float) -> int:
     """How many of ``total`` stay at a pruning rate of ``rate`` (3.6 keeps one in 3.6): rounded to the nearest, halves up, at least 1, at most all."""
     if not rate >= 1 or math.isinf(rate):
-        raise PccError(f"a pruning rate of {rate:g} keeps nothing that makes sense: give the factor by which kernels become fewer, 1 or more")
+        raise PccError(f"a pruning rate of {rate:g} keeps nothing that makes sense: give the factor by which connections become fewer, 1 or more")
     return min(total, max(1, math.floor(total / rate + 0.5)))
 
 
-def kernel_scores(weight: np.ndarray) -> np.ndarray:
-    """Squared norm of every kernel, float64 (O, I)."""
+def connection_scores(weight: np.ndarray) -> np.ndarray:
+    """Squared norm of every connection, float64 (O, I)."""
     return pattern.scores(weight, pattern.every_tap(weight.shape[2] * weight.shape[3]))[:, :, 0]
 
 
@@ -62,32 +64,32 @@ def check_share(share: int, filters: int, groups: int) -> None:
 
 
 def project(weight: np.ndarray, rate: float, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None) -> np.ndarray:
-    """The nearest weight with as many kernels as the budget allows, where groups of ``share`` filters keep the same channels.
+    """The nearest weight with as many connections as the budget allows, where groups of ``share`` filters keep the same channels.
 
     ``order`` (O,) says which filters form a group, by their place in it (default: consecutive filters); it stays inside a convolution's groups.
     """
     check_share(share, len(weight), groups)
-    kept = select(share_scores(kernel_scores(weight), share, order), rate, scope)
+    kept = select(share_scores(connection_scores(weight), share, order), rate, scope)
     of_filter = np.empty((len(weight), weight.shape[1]), dtype=bool)
     of_filter[np.arange(len(weight)) if order is None else order] = np.repeat(kept, share, axis=0)
     return np.where(of_filter[:, :, None, None], weight, np.float32(0))
 
 
 def count(weight: np.ndarray) -> int:
-    """Kernels with a weight that is not zero."""
+    """Connections with a weight that is not zero."""
     return int(weight.any(axis=(2, 3)).sum())
 
 
 def detect(weight: np.ndarray) -> np.ndarray | str:
-    """The links that are there, bool (O, I), or why there is nothing to gain: no kernel is all zero, or every one is."""
-    links: np.ndarray = (weight != 0).any(axis=(2, 3))
-    if links.all():
-        return "no kernel is all zero"
-    return links if links.any() else "every weight is zero"
+    """The connections that are there, bool (O, I), or why there is nothing to gain: no connection is all zero, or every one is."""
+    connections: np.ndarray = (weight != 0).any(axis=(2, 3))
+    if connections.all():
+        return "no connection is all zero"
+    return connections if connections.any() else "every weight is zero"
 
 
 def similar_order(features: np.ndarray, share: int, groups: int = 1) -> np.ndarray:
-    """An order of filters in which groups of ``share`` neighbours have like kernels, int64 (O,).
+    """An order of filters in which groups of ``share`` neighbours have like connections, int64 (O,).
 
     ``features`` are (O, F) non-negative scores, one row a filter. Greedy: the largest filter left (ties: lower index) takes the filters most like
     what its group has so far, by cosine. Filters stay inside their convolution group; groups come in order of their first filter.

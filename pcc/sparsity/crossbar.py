@@ -1,7 +1,7 @@
 """Crossbar pruning: lines of memristor crossbars are removed (Yuan et al., 2019, arXiv 1908.11691; Ma et al., 2019, arXiv 1908.10017).
 
 A crossbar computes a product with a fixed matrix: inputs drive its rows, currents of its columns are the results. The weight as that matrix, one for each
-convolution group, has a row for each (channel, kernel row, kernel column) and a column for each filter; it is cut into crossbars of ``size`` = (rows,
+convolution group, has a row for each (channel, row and column of the window) and a column for each filter; it is cut into crossbars of ``size`` = (rows,
 columns), those at the edges smaller. A line is one row, or one column, *of one crossbar*: without it the crossbar has a driver, or a converter, less, and
 one without lines is not built. The paper leaves open whether its budget is spent in each crossbar or over the layer; here it is over the layer, where it
 keeps most. States of the devices are `pcc.sparsity.conductance`, which composes with this.

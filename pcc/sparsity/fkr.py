@@ -1,27 +1,27 @@
-"""Filter-kernel reorder (PatDNN, Niu et al., ASPLOS 2020): the order of filters in which neighbours have like kernels.
+"""Filter-kernel reorder (PatDNN, Niu et al., ASPLOS 2020): the order of filters in which neighbours have like connections.
 
-Groups of filters that share their kernels stay together. They are sorted by length, the number of kernels, long ones first, so that blocks of
+Groups of filters that share their connections stay together. They are sorted by length, the number of connections, long ones first, so that blocks of
 neighbours take equally long and no thread starts a long block last. Among those of like length a greedy chain puts next to each filter the one that
-has most (channel, pattern) in common with it, so that a block of filters reads few different inputs. (Kernels inside a filter are ordered by
+has most (channel, pattern) in common with it, so that a block of filters reads few different inputs. (Connections inside a filter are ordered by
 `pcc.sparsity.fkw.pack`.)
 """
 
 import numpy as np
 
 from pcc.sparsity import pattern
-from pcc.sparsity.detect import SparseKernels
+from pcc.sparsity.detect import SparseConnections
 
 _LENGTH_CLASSES = 16
 """Lengths that differ by less than this part of the longest count as alike."""
 
 
-def filter_order(weight: np.ndarray, structure: SparseKernels) -> np.ndarray:
+def filter_order(weight: np.ndarray, structure: SparseConnections) -> np.ndarray:
     """The original filter of each place, int64 (O,), for a weight (O, I/groups, kh, kw) of that structure.
 
     Filters stay inside their convolution group. Ties go to the filter that stands first, so a weight that is in order stays as it is.
     """
     filters, inputs, kh, kw = weight.shape
-    size = structure.group
+    size = structure.share
     members = structure.order.reshape(-1, size)
     shared = (weight[structure.order] != 0).reshape(filters // size, size, inputs, kh, kw).any(axis=1)
     choice = pattern.fit(shared, structure.patterns)
@@ -36,8 +36,8 @@ def _chain(choice: np.ndarray, patterns: int) -> np.ndarray:
     present = choice >= 0
     lengths = present.sum(axis=1)
     classes = lengths // max(1, int(lengths.max()) // _LENGTH_CLASSES)
-    kernels = (choice[:, :, None] == np.arange(patterns)).reshape(len(choice), -1).astype(np.float32)
-    in_common = kernels @ kernels.T
+    connections = (choice[:, :, None] == np.arange(patterns)).reshape(len(choice), -1).astype(np.float32)
+    in_common = connections @ connections.T
     left = np.ones(len(choice), dtype=bool)
     order: list[int] = []
     for one in sorted(set(classes.tolist()), reverse=True):

@@ -1,4 +1,4 @@
-"""FKW as a weight format: for every weight in whose zeros patterns, missing kernels or both are found."""
+"""FKW as a weight format: for every weight in whose zeros patterns, missing connections or both are found."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def _pack(weight: np.ndarray, groups: int, order: np.ndarray | None) -> FKW | st
     structure = detect_structure(weight, groups)
     if isinstance(structure, str):
         return structure
-    return pack(weight, groups, structure.patterns, structure.group, structure.order if order is None else order)
+    return pack(weight, groups, structure.patterns, structure.share, structure.order if order is None else order)
 
 
 FORMAT = WeightFormat("fkw", FKW, _pack, unpack, nonzeros=lambda packed: int(np.count_nonzero(packed.weight)))

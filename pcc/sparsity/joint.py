@@ -1,7 +1,7 @@
 """Pattern and connectivity together: the exact projection on both at once.
 
-Cutting one after the other by plain norms is not the nearest weight. It is, when kernels compete by what they are worth *after* their best pattern:
-the choice of a kernel's pattern and whether the kernel stays then do not disturb each other. The same holds for groups of filters that share channels
+Cutting one after the other by plain norms is not the nearest weight. It is, when connections compete by what they are worth *after* their best pattern:
+the choice of a connection's pattern and whether the connection stays then do not disturb each other. The same holds for groups of filters that share channels
 and patterns, with norms summed over the group. Pattern pruning alone is the case of rate 1, connectivity alone that of one pattern with all taps.
 """
 
@@ -19,7 +19,7 @@ class Projection:
     weight: np.ndarray
     """fp32 (O, I, kh, kw)."""
     choice: np.ndarray
-    """int64 (O, I): the pattern of each kernel, -1 where the kernel is gone."""
+    """int64 (O, I): the pattern of each connection, -1 where the connection is gone."""
     order: np.ndarray
     """int64 (O,): filters whose places are neighbours here share channels and patterns."""
     kept: float
@@ -36,7 +36,7 @@ def project(
     groups: int = 1,
     order: np.ndarray | None = None,
 ) -> Projection:
-    """The nearest weight whose kernels use the patterns and whose number of kernels is ``budget(total, rate)``.
+    """The nearest weight whose connections use the patterns and whose number of connections is ``budget(total, rate)``.
 
     ``patterns`` (P, E) default to one with every tap. Groups of ``share`` filters have the same channels and patterns; ``order`` (O,) says which
     filters form a group (default: the better of consecutive filters and `connectivity.similar_order`). For the grouping it reports the result is
@@ -52,7 +52,7 @@ def project(
 def choose(
     scores: np.ndarray, rate: float = 1.0, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(choice, order) of `Projection` for the largest sum of scores (O, I, P), which say what a kernel is worth under each pattern; as `project` else."""
+    """(choice, order) of `Projection` for the largest sum of scores (O, I, P), which say what a connection is worth under each pattern; as `project` else."""
     connectivity.check_share(share, len(scores), groups)
     orders = [order] if order is not None else [np.arange(len(scores))]
     if order is None and share > 1:

@@ -1,7 +1,7 @@
 """Patterns, connectivity, or both at once, as one structure (PCONV, Ma et al., 2020; PatDNN, Niu et al., 2020).
 
-Both cut kernels: patterns leave 4 of 9 taps in each, connectivity leaves one kernel in so many. The projection on both is joint and exact
-(`pcc.sparsity.joint`): kernels compete by what they are worth after their best pattern. The papers' ADMM has a variable for each set instead.
+Both cut connections: patterns leave 4 of 9 taps in each, connectivity leaves one connection in so many. The projection on both is joint and exact
+(`pcc.sparsity.joint`): connections compete by what they are worth after their best pattern. The papers' ADMM has a variable for each set instead.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, fkw, joint, pattern
-from pcc.sparsity.detect import SparseKernels, detect_structure
+from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
 
@@ -24,7 +24,7 @@ _TABLES = ("patterns", "reorder", "offset", "index", "stride")
 
 @dataclass(frozen=True)
 class Kernels(Zeros):
-    """One kernel in ``rate`` stays, cut down to one of the patterns. With 4 of 9 taps that is 2.25 * ``rate`` times fewer weights.
+    """One connection in ``rate`` stays, cut down to one of the patterns. With 4 of 9 taps that is 2.25 * ``rate`` times fewer weights.
 
     With ``share`` above 1 the projection is exact for the grouping of filters it takes: the grouping that the zeros of a pruned weight show, else the
     better of consecutive and like filters. The best of all groupings is not searched for.
@@ -33,7 +33,7 @@ class Kernels(Zeros):
     name: ClassVar[str] = "kernels"
 
     patterns: str | int | tuple[tuple[int, ...], ...] | None = None
-    """``designed``: PCONV's four; a number: so many, mined by `settle`; tap positions in row-major order; None: kernels keep all taps."""
+    """``designed``: PCONV's four; a number: so many, mined by `settle`; tap positions in row-major order; None: connections keep all taps."""
     rate: float = 1.0
     scope: str = "layer"
     """Where the rate is counted: over the layer, or in every ``filter`` alike."""
@@ -53,12 +53,12 @@ class Kernels(Zeros):
         if isinstance(self.patterns, int) and self.patterns not in MINED:
             raise PccError(f"kernels: {self.patterns} patterns: mine {MINED[0]} to {MINED[-1]}")
         if isinstance(self.patterns, str | int) and self.kernel != (3, 3):
-            raise PccError("kernels: designed and mined patterns are for 3x3 kernels: give tap positions for other sizes")
+            raise PccError("kernels: designed and mined patterns are for 3x3 connections: give tap positions for other sizes")
         if isinstance(self.patterns, tuple):
             pattern.pattern_set(self.patterns, self.kernel[0] * self.kernel[1])
 
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
-        """With the patterns that are most frequent in the 3x3 kernels of these weights, where patterns are to be mined."""
+        """With the patterns that are most frequent in the 3x3 connections of these weights, where patterns are to be mined."""
         if not isinstance(self.patterns, int):
             return self
         mined = pattern.mine([weight for weight in weights if weight.shape[2:] == (3, 3)], self.patterns)
@@ -103,7 +103,7 @@ class Kernels(Zeros):
         if self.order is not None:
             return project(np.array(self.order))
         shown = detect_structure(weight, groups) if self.share > 1 and not weight.all() else "no grouping"
-        if isinstance(shown, str) or shown.group < self.share:
+        if isinstance(shown, str) or shown.share < self.share:
             return project(None)
         as_shown = project(shown.order)
         if np.array_equal(as_shown.weight, weight):
@@ -123,7 +123,7 @@ class Kernels(Zeros):
     def _misfit(self, weight: np.ndarray, groups: int) -> str | None:
         if self.patterns is not None and weight.shape[2:] != self.kernel:
             sizes = ["x".join(map(str, size)) for size in (self.kernel, weight.shape[2:])]
-            return f"the patterns are for {sizes[0]} kernels, these are {sizes[1]}: choose other layers, or connectivity alone (no patterns)"
+            return f"the patterns are for {sizes[0]} connections, these are {sizes[1]}: choose other layers, or connectivity alone (no patterns)"
         try:
             connectivity.check_share(self.share, len(weight), groups)
         except PccError as error:
@@ -137,15 +137,15 @@ class Kernels(Zeros):
         if isinstance(found, str):
             return found
         patterns = tuple(tuple(taps) for taps in found.patterns.tolist()) if found.has_patterns else None
-        rate = found.kernels / found.kept_kernels
-        return cls(patterns, rate, "filter" if rate > 1 and _balanced(four, found) else "layer", found.group, (four.shape[2], four.shape[3]))
+        rate = found.connections / found.kept_connections
+        return cls(patterns, rate, "filter" if rate > 1 and _balanced(four, found) else "layer", found.share, (four.shape[2], four.shape[3]))
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """The arrays of FKW (`pcc.sparsity.fkw`)."""
         four = _four_dimensional(weight)
         cut = self._cut(four, groups)
         if not np.array_equal(cut.weight, four):
-            raise PccError("kernels: the weight does not have these patterns or has too many kernels: project it first")
+            raise PccError("kernels: the weight does not have these patterns or has too many connections: project it first")
         packed = fkw.pack(four, groups, self._patterns(four, groups), self.share, cut.order)
         index = {name: getattr(packed, name) for name in _TABLES}
         return Packed(weight.shape, {"weight": packed.weight}, {**index, "groups": np.array([groups], dtype=np.int32)})
@@ -165,8 +165,8 @@ def _four_dimensional(weight: np.ndarray) -> np.ndarray:
     return weight[:, :, None, None] if weight.ndim == 2 else weight
 
 
-def _balanced(weight: np.ndarray, found: SparseKernels) -> bool:
-    """Whether every group of filters keeps as many kernels."""
-    of_group = weight[found.order].reshape(-1, found.group, weight.shape[1], found.taps)
-    links = np.count_nonzero(np.count_nonzero(of_group, axis=(1, 3)), axis=1)
-    return bool((links == links[0]).all())
+def _balanced(weight: np.ndarray, found: SparseConnections) -> bool:
+    """Whether every group of filters keeps as many connections."""
+    of_group = weight[found.order].reshape(-1, found.share, weight.shape[1], found.taps)
+    connections = np.count_nonzero(np.count_nonzero(of_group, axis=(1, 3)), axis=1)
+    return bool((connections == connections[0]).all())

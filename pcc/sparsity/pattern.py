@@ -1,9 +1,9 @@
-"""Kernel patterns: every kernel keeps its taps in one of a few shapes, so that one branch-free loop serves all kernels of a shape.
+"""Patterns: every connection keeps its taps in one of a few shapes, so that one branch-free loop serves all connections of a shape.
 
-A pattern set is an int32 array (P, E): P patterns of E taps, each a row of ascending row-major positions in kh*kw. Two sources for 3x3 kernels:
+A pattern set is an int32 array (P, E): P patterns of E taps, each a row of ascending row-major positions in kh*kw. Two sources for 3x3 connections:
 the four patterns designed in PCONV (Ma et al., AAAI 2020, from the Laplacian of Gaussian: the centre and three of its four neighbours), and patterns
 mined from trained weights as in PatDNN (Niu et al., ASPLOS 2020: the centre and the three largest others, the most frequent win). The centre is
-always kept. Kernels of other sizes take the patterns their caller gives.
+always kept. Connections of other sizes take the patterns their caller gives.
 """
 
 from collections import Counter
@@ -27,11 +27,11 @@ _NATURAL = np.array(list(combinations(_OTHERS, 3)))
 
 
 def mine(weights: Iterable[np.ndarray], count: int, adjacent: bool = False) -> np.ndarray:
-    """The ``count`` most frequent natural patterns of 3x3 kernels, int32 (at most count, 4), most frequent first.
+    """The ``count`` most frequent natural patterns of 3x3 connections, int32 (at most count, 4), most frequent first.
 
-    ``weights`` are (O, I, 3, 3). A kernel's natural pattern is its centre and the three largest magnitudes among the other eight (ties: the lower
-    position). Kernels that are all zero have no vote. Ties between patterns go to the one that reads the fewest inputs for a tile of outputs, which runs
-    fastest, then to the lexicographically lower. With ``adjacent`` only patterns whose taps touch side by side can win: a kernel votes for the one that
+    ``weights`` are (O, I, 3, 3). A connection's natural pattern is its centre and the three largest magnitudes among the other eight (ties: the lower
+    position). Connections that are all zero have no vote. Ties between patterns go to the one that reads the fewest inputs for a tile of outputs, which runs
+    fastest, then to the lexicographically lower. With ``adjacent`` only patterns whose taps touch side by side can win: a connection votes for the one that
     keeps most of it. Fewer than ``count`` come back only where fewer occur.
     """
     natural = np.array([rank for rank, taps in enumerate(_NATURAL.tolist()) if not adjacent or _touch([_CENTRE, *taps])])
@@ -39,18 +39,18 @@ def mine(weights: Iterable[np.ndarray], count: int, adjacent: bool = False) -> n
     for weight in weights:
         if weight.ndim != 4 or weight.shape[2:] != (3, 3):
             raise PccError(f"patterns are mined from weights of shape (O, I, 3, 3), not {tuple(weight.shape)}")
-        kernels = weight.reshape(-1, 9)
-        magnitudes = np.abs(kernels[kernels.any(axis=1)])
+        connections = weight.reshape(-1, 9)
+        magnitudes = np.abs(connections[connections.any(axis=1)])
         chosen = _adjacent(magnitudes, natural) if adjacent else _largest(magnitudes)
         votes += np.bincount(chosen, minlength=len(votes))
     winners = [rank for rank in np.lexsort((_REACH, -votes))[:count] if votes[rank]]
     if not winners:
-        raise PccError("no pattern can be mined: there is no 3x3 kernel with a weight that is not zero")
+        raise PccError("no pattern can be mined: there is no 3x3 connection with a weight that is not zero")
     return np.array([sorted([_CENTRE, *_NATURAL[rank]]) for rank in winners], dtype=np.int32)
 
 
 def _largest(magnitudes: np.ndarray) -> np.ndarray:
-    """For each kernel (n, 9) the rank of its natural pattern."""
+    """For each connection (n, 9) the rank of its natural pattern."""
     rank_of_bits = np.full(1 << 9, -1)
     rank_of_bits[(1 << _NATURAL).sum(axis=1)] = np.arange(len(_NATURAL))
     largest = _OTHERS[np.argsort(-magnitudes[:, _OTHERS], axis=1, kind="stable")[:, :3]]
@@ -58,7 +58,7 @@ def _largest(magnitudes: np.ndarray) -> np.ndarray:
 
 
 def _adjacent(magnitudes: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """For each kernel (n, 9) the one of those patterns that keeps most of it."""
+    """For each connection (n, 9) the one of those patterns that keeps most of it."""
     kept = tally(magnitudes.reshape(-1, 1, 3, 3).astype(np.float64) ** 2, _NATURAL[ranks])[:, 0]
     return ranks[kept.argmax(axis=1)]
 
@@ -109,14 +109,14 @@ def masks(patterns: np.ndarray, taps: int) -> np.ndarray:
 
 
 def scores(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """What each pattern would keep of each kernel: squared norms, float64 (O, I, P)."""
+    """What each pattern would keep of each connection: squared norms, float64 (O, I, P)."""
     return tally(np.square(weight, dtype=np.float64), patterns)
 
 
 def tally(values: np.ndarray, patterns: np.ndarray) -> np.ndarray:
     """The sum of values (O, I, kh, kw) under each pattern, float64 (O, I, P).
 
-    Taps are added one after the other, never by a BLAS, so a kernel scores the same whatever stands beside it and projections are idempotent.
+    Taps are added one after the other, never by a BLAS, so a connection scores the same whatever stands beside it and projections are idempotent.
     """
     outputs, inputs, kh, kw = values.shape
     of_tap = np.ascontiguousarray(values.reshape(outputs * inputs, kh * kw).T, dtype=np.float64)
@@ -128,39 +128,39 @@ def tally(values: np.ndarray, patterns: np.ndarray) -> np.ndarray:
 
 
 def apply(weight: np.ndarray, patterns: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """The weight with kernel (o, i) cut down to pattern ``choice[o, i]``, or to nothing where that is -1."""
+    """The weight with connection (o, i) cut down to pattern ``choice[o, i]``, or to nothing where that is -1."""
     taps = weight.shape[2] * weight.shape[3]
     allowed = np.vstack([masks(patterns, taps), np.zeros((1, taps), dtype=bool)])
     return np.where(allowed[choice].reshape(weight.shape), weight, np.float32(0))
 
 
 def project(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """The nearest weight whose kernels all use one of the patterns: each keeps the one of largest norm (ties: the first)."""
+    """The nearest weight whose connections all use one of the patterns: each keeps the one of largest norm (ties: the first)."""
     return apply(weight, patterns, scores(weight, patterns).argmax(axis=2))
 
 
 def detect(weight: np.ndarray) -> np.ndarray | str:
     """The pattern set that the zeros of a weight (O, I, kh, kw) follow, int32 (P, E) in lexicographic order, or why there is none.
 
-    All-zero kernels are left out (that is connectivity). A shape contained in another is that pattern with an accidental zero.
+    All-zero connections are left out (that is connectivity). A shape contained in another is that pattern with an accidental zero.
     """
     outputs, inputs, kh, kw = weight.shape
     return detect_shapes(weight.reshape(outputs * inputs, kh * kw) != 0)
 
 
 def detect_shapes(used: np.ndarray) -> np.ndarray | str:
-    """As `detect`, from the taps each kernel uses, bool (n, taps)."""
+    """As `detect`, from the taps each connection uses, bool (n, taps)."""
     taps = used.shape[1]
     if not used.any():
         return "every weight is zero"
     if used.all(axis=1).any():
-        return f"some kernels use all {taps} taps"
+        return f"some connections use all {taps} taps"
     shapes = _distinct(used)
     sizes = shapes.sum(axis=1)
     contained = (shapes @ shapes.T.astype(np.int32) == sizes[:, None]) & (sizes[:, None] < sizes)
     maximal = shapes[~contained.any(axis=1)]
     if len(maximal) > MOST_PATTERNS:
-        return f"kernels have {len(maximal)} different shapes, more than {MOST_PATTERNS} patterns"
+        return f"connections have {len(maximal)} different shapes, more than {MOST_PATTERNS} patterns"
     return np.array(sorted(pattern_set([np.flatnonzero(one).tolist() for one in maximal], taps).tolist()), dtype=np.int32)
 
 
@@ -176,17 +176,17 @@ def _distinct(used: np.ndarray) -> np.ndarray:
 
 
 def count(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """How many kernels use each pattern, int64 (P,); kernels that fit several count for the first, all-zero kernels for none.
+    """How many connections use each pattern, int64 (P,); connections that fit several count for the first, all-zero connections for none.
 
-    Raises `PccError` where a kernel fits no pattern.
+    Raises `PccError` where a connection fits no pattern.
     """
     return np.bincount(fit(weight, patterns).ravel() + 1, minlength=len(patterns) + 1)[1:]
 
 
 def fit(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """The first pattern that holds all of a kernel's non-zeros, int64 (O, I), -1 for kernels that are all zero.
+    """The first pattern that holds all of a connection's non-zeros, int64 (O, I), -1 for connections that are all zero.
 
-    Raises `PccError` where a kernel fits none.
+    Raises `PccError` where a connection fits none.
     """
     outputs, inputs, kh, kw = weight.shape
     used = weight.reshape(outputs, inputs, kh * kw) != 0
@@ -196,5 +196,5 @@ def fit(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
     if len(misfits):
         filter_, channel = misfits[0]
         taps = np.flatnonzero(used[filter_, channel]).tolist()
-        raise PccError(f"{len(misfits)} kernels fit no pattern: the first is filter {filter_}, channel {channel}, with taps {taps}")
+        raise PccError(f"{len(misfits)} connections fit no pattern: the first is filter {filter_}, channel {channel}, with taps {taps}")
     return np.where(used.any(axis=2), choice, -1)

@@ -1,6 +1,6 @@
 """Orders of filters and channels in which few blocks hold what matters: the search of TETRIS (Ji et al., NeurIPS 2018), and folding orders into networks.
 
-Scores (groups, R, C) say what each kernel is worth; R filters and C channels of a convolution group are cut into blocks of ``rows x columns`` *slots*,
+Scores (groups, R, C) say what each connection is worth; R filters and C channels of a convolution group are cut into blocks of ``rows x columns`` *slots*,
 the last ones of what is left over. An order says which filter sits in which slot. The search alternates:
 
 1. with orders fixed, the blocks of largest total stay;
@@ -97,7 +97,7 @@ def _swap(losses: np.ndarray, order: np.ndarray, size: int, least: float) -> tup
 
 
 def by_support(used: np.ndarray, block: tuple[int, int]) -> Orders:
-    """Orders that put filters with the same channels together, and channels with the same filters; ``used`` (groups, R, C) says which kernels are not zero.
+    """Orders that put filters with the same channels together, and channels with the same filters; ``used`` (groups, R, C) says which connections are not zero.
 
     They bring back the blocks of a weight that was pruned in blocks and then shuffled.
     """
@@ -105,9 +105,9 @@ def by_support(used: np.ndarray, block: tuple[int, int]) -> Orders:
 
 
 def by_likeness(profiles: np.ndarray, block: tuple[int, int]) -> Orders:
-    """Orders that put filters together whose kernels are alike, and channels; ``profiles`` (groups, R, C) are scores of 0 or more.
+    """Orders that put filters together whose connections are alike, and channels; ``profiles`` (groups, R, C) are scores of 0 or more.
 
-    A good start for the search. Given which kernels are not zero they do as `by_support`, also where some inside the blocks are zero by accident.
+    A good start for the search. Given which connections are not zero they do as `by_support`, also where some inside the blocks are zero by accident.
     """
     return Orders(np.array([_alike(one, block[0]) for one in profiles]), np.array([_alike(one.T, block[1]) for one in profiles]))
 

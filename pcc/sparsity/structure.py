@@ -72,7 +72,7 @@ class Structure(ABC):
     """Whether it restricts the values of weights (levels, centroids, signs) and not which of them are zero."""
 
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
-        """The structure with what it takes from all layers that share it (patterns mined from their kernels); itself where there is nothing."""
+        """The structure with what it takes from all layers that share it (patterns mined from their connections); itself where there is nothing."""
         return self
 
     def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:

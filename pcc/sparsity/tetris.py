@@ -1,8 +1,8 @@
-"""TETRIS: blocks of kernels stay or go whole, after filters and channels were put in an order that suits (Ji et al., NeurIPS 2018).
+"""TETRIS: blocks of connections stay or go whole, after filters and channels were put in an order that suits (Ji et al., NeurIPS 2018).
 
-The weight is a matrix of kernels, filters down and channels across, for each convolution group; a linear layer is one of 1x1 kernels. Orders are found by
-`pcc.sparsity.reorder` and cost nothing at run time once they are folded into the neighbours (`fold` there), which leaves dense blocks for the kernel. The paper
-ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that a projection is measured by.
+The weight is a matrix of connections, filters down and channels across, for each convolution group; a linear layer is one of 1x1 connections. Orders are found
+by `pcc.sparsity.reorder` and cost nothing at run time once they are folded into the neighbours (`fold` there), which leaves dense blocks for the kernel. The
+paper ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that a projection is measured by.
 """
 
 from dataclasses import dataclass, replace
@@ -44,31 +44,31 @@ class Tetris(Zeros):
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         """The best blocks for orders that are fixed. Where orders are searched there may be better ones; scores that have blocks keep them.
 
-        So a projection is the nearest only for fixed orders. It is idempotent; where orders are searched, only as long as few kernels inside of blocks are
+        So a projection is the nearest only for fixed orders. It is idempotent; where orders are searched, only as long as few connections inside of blocks are
         zero by accident (one in ten, and none at all where blocks do not divide the layer), because the blocks have to be found again from the zeros.
         """
-        kernels = _kernels(scores, groups)
-        orders = self._orders(kernels)
-        mask = np.zeros(kernels.size, dtype=bool)
-        mask[_cells(self._best(kernels, orders), self.block, orders)] = True
+        connections = _connections(scores, groups)
+        orders = self._orders(connections)
+        mask = np.zeros(connections.size, dtype=bool)
+        mask[_cells(self._best(connections, orders), self.block, orders)] = True
         return np.broadcast_to(mask.reshape(*scores.shape[:2], *[1] * (scores.ndim - 2)), scores.shape)
 
-    def reorder(self, weight: np.ndarray, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def orders(self, weight: np.ndarray, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The orders that `project` uses, int64: (filters (O,), channels (I,)). ``weight[filters][:, channels]`` is in blocks (of a layer without groups)."""
-        orders = self._orders(_kernels(np.square(weight, dtype=np.float64), groups))
+        orders = self._orders(_connections(np.square(weight, dtype=np.float64), groups))
         return _over_groups(orders.rows), _over_groups(orders.columns)
 
     def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
         """The structure with the orders of this weight, so that training does not change them and projections are quick."""
-        filters, channels = self.reorder(weight, groups)
+        filters, channels = self.orders(weight, groups)
         return replace(self, filters=tuple(filters.tolist()), channels=tuple(channels.tolist()))
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
         """Blocks as large as filters with the same channels, and channels with the same filters, come in."""
-        used = _kernels(weight != 0, groups) > 0
+        used = _connections(weight != 0, groups) > 0
         if used.all():
-            return "no kernel is all zero"
+            return "no connection is all zero"
         if not used.any():
             return "every weight is zero"
         rows = gcd(*(int(size) for one in used for size in np.bincount(classes(one))))
@@ -79,14 +79,14 @@ class Tetris(Zeros):
         return cls(kept.size / int(kept.sum()), (rows, columns))
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """The orders, which blocks there are, and their weights block by block (filters, then channels, then kernel entries), zeros included."""
-        kernels = _kernels(np.square(weight, dtype=np.float64), groups)
-        orders = self._orders(kernels)
-        blocks = _occupied(kernels, orders, self.block)
+        """The orders, which blocks there are, and their weights block by block (filters, then channels, then taps), zeros included."""
+        connections = _connections(np.square(weight, dtype=np.float64), groups)
+        orders = self._orders(connections)
+        blocks = _occupied(connections, orders, self.block)
         if int(blocks.sum()) > budget(blocks.size, self.rate):
             raise PccError(f"{int(blocks.sum())} of {blocks.size} blocks of {self.block[0]} x {self.block[1]} are not zero: more than one in {self.rate:g}")
         index = {"filters": _small(_over_groups(orders.rows)), "channels": _small(_over_groups(orders.columns)), "block": _small(np.array(self.block))}
-        values = weight.reshape(kernels.size, -1)[_cells(blocks, self.block, orders)]
+        values = weight.reshape(connections.size, -1)[_cells(blocks, self.block, orders)]
         return Packed(weight.shape, {"weight": values.astype(np.float32) + np.float32(0)}, {**index, **pack_places(blocks.ravel())})
 
     @staticmethod
@@ -97,31 +97,31 @@ class Tetris(Zeros):
         rows, columns = (int(size) for size in packed.index["block"])
         shape = (groups, -(-outputs // groups // rows), -(-inputs // columns))
         blocks = unpack_places(packed.index, int(np.prod(shape))).reshape(shape)
-        kernels = np.zeros((outputs * inputs, int(np.prod(packed.shape[2:]))), dtype=np.float32)
-        kernels[_cells(blocks, (rows, columns), orders)] = packed.data["weight"]
-        return kernels.reshape(packed.shape)
+        connections = np.zeros((outputs * inputs, int(np.prod(packed.shape[2:]))), dtype=np.float32)
+        connections[_cells(blocks, (rows, columns), orders)] = packed.data["weight"]
+        return connections.reshape(packed.shape)
 
-    def _best(self, kernels: np.ndarray, orders: Orders) -> np.ndarray:
+    def _best(self, connections: np.ndarray, orders: Orders) -> np.ndarray:
         """The best blocks, bool (groups, blocks down, blocks across)."""
-        sums = block_sums(orders.apply(kernels), self.block)
+        sums = block_sums(orders.apply(connections), self.block)
         return largest(sums, budget(sums.size, self.rate))
 
-    def _orders(self, kernels: np.ndarray) -> Orders:
+    def _orders(self, connections: np.ndarray) -> Orders:
         """Fixed orders, else those that lose nothing, else the best of a few searches: from the order as it is, from norms, from likeness."""
-        used = kernels != 0
-        makers = [lambda: Orders.plain(*kernels.shape)]
+        used = connections != 0
+        makers = [lambda: Orders.plain(*connections.shape)]
         if not used.all():
             makers += [lambda: by_support(used, self.block), lambda: by_likeness(used.astype(np.float64), self.block)]
         starts: list[Orders] = []
         for make in makers:
             starts.append(self._fix(make()))
-            blocks = _occupied(kernels, starts[-1], self.block)
+            blocks = _occupied(connections, starts[-1], self.block)
             kept = budget(blocks.size, self.rate)
             if int(blocks.sum()) <= kept or (self.filters is not None and self.channels is not None):
                 return starts[-1]
-        starts += [self._fix(_by_norm(kernels)), self._fix(by_likeness(np.abs(kernels), self.block))]
-        found = [search(kernels, self.block, kept, start, rows=self.filters is None, columns=self.channels is None) for start in starts]
-        return max(found, key=lambda orders: float(block_sums(orders.apply(kernels), self.block)[self._best(kernels, orders)].sum()))
+        starts += [self._fix(_by_norm(connections)), self._fix(by_likeness(np.abs(connections), self.block))]
+        found = [search(connections, self.block, kept, start, rows=self.filters is None, columns=self.channels is None) for start in starts]
+        return max(found, key=lambda orders: float(block_sums(orders.apply(connections), self.block)[self._best(connections, orders)].sum()))
 
     def _fix(self, orders: Orders) -> Orders:
         """Orders with the fixed ones in place of those searched."""
@@ -132,22 +132,22 @@ class Tetris(Zeros):
         )
 
 
-def _kernels(scores: np.ndarray, groups: int) -> np.ndarray:
-    """Scores of kernels, float64 (groups, O / groups, I / groups), from scores of weights."""
+def _connections(scores: np.ndarray, groups: int) -> np.ndarray:
+    """Scores of connections, float64 (groups, O / groups, I / groups), from scores of weights."""
     return scores.reshape(groups, len(scores) // groups, scores.shape[1], -1).sum(axis=3, dtype=np.float64)
 
 
-def _occupied(kernels: np.ndarray, orders: Orders, block: tuple[int, int]) -> np.ndarray:
-    """The blocks with a kernel that is not zero."""
-    return block_sums(orders.apply((kernels != 0).astype(np.float64)), block) > 0
+def _occupied(connections: np.ndarray, orders: Orders, block: tuple[int, int]) -> np.ndarray:
+    """The blocks with a connection that is not zero."""
+    return block_sums(orders.apply((connections != 0).astype(np.float64)), block) > 0
 
 
-def _by_norm(kernels: np.ndarray) -> Orders:
-    return Orders(np.argsort(-kernels.sum(axis=2), axis=1, kind="stable"), np.argsort(-kernels.sum(axis=1), axis=1, kind="stable"))
+def _by_norm(connections: np.ndarray) -> Orders:
+    return Orders(np.argsort(-connections.sum(axis=2), axis=1, kind="stable"), np.argsort(-connections.sum(axis=1), axis=1, kind="stable"))
 
 
 def _cells(blocks: np.ndarray, block: tuple[int, int], orders: Orders) -> np.ndarray:
-    """The kernels of the chosen blocks, as flat places in (O, I / groups): block by block, row by row inside each."""
+    """The connections of the chosen blocks, as flat places in (O, I / groups): block by block, row by row inside each."""
     groups, rows = orders.rows.shape
     columns = orders.columns.shape[1]
     filters = _over_groups(orders.rows).reshape(groups, rows, 1)

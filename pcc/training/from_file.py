@@ -168,9 +168,9 @@ def _conv2d(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     values = _values(weight=given["weight"], bias=given["bias"])
     if values is None or len(node.meta["val"].shape) != 4:
         return None
-    filters, depth, *kernel = values["weight"].shape
+    filters, depth, *connection = values["weight"].shape
     padding = given["padding"] if isinstance(given["padding"], str) else tuple(given["padding"])
-    options = (tuple(kernel), tuple(given["stride"]), padding, tuple(given["dilation"]), given["groups"], "bias" in values)
+    options = (tuple(connection), tuple(given["stride"]), padding, tuple(given["dilation"]), given["groups"], "bias" in values)
     return _filled(nn.Conv2d(depth * given["groups"], filters, *options), values)
 
 

@@ -60,7 +60,7 @@ def array(weight: torch.Tensor) -> np.ndarray:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Convolutions and linear layers by module path, in the order of definition; depthwise convolutions have one kernel a filter and are left out."""
+    """Convolutions and linear layers by module path, in the order of definition; depthwise convolutions have one connection a filter and are left out."""
     return {
         name: module
         for name, module in model.named_modules()

@@ -56,7 +56,7 @@ def dense_weight(case: Case) -> np.ndarray:
 
 
 def sparse_weight(case: Case, patterns: np.ndarray | None, rate: float, share: int) -> fkw.FKW:
-    """The dense weight pruned: 3x3 windows to the patterns, kernels to one in ``rate``, for groups of ``share`` filters."""
+    """The dense weight pruned: 3x3 windows to the patterns, connections to one in ``rate``, for groups of ``share`` filters."""
     patterns = patterns if case.kernel == 3 else None
     cut = joint.project(dense_weight(case), patterns, rate, share=share)
     return fkw.pack(cut.weight, 1, patterns, share, cut.order)
@@ -68,7 +68,7 @@ PATTERNS = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3
 
 @dataclass(frozen=True)
 class Pruned:
-    """A convolution of which one kernel in ``rate`` is kept, in 8 patterns where its window is 3x3, shared by groups of ``share`` filters; dense where it
+    """A convolution of which one connection in ``rate`` is kept, in 8 patterns where its window is 3x3, shared by groups of ``share`` filters; dense where it
     has groups."""
 
     case: Case

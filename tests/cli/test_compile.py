@@ -163,7 +163,7 @@ def test_layers_left_alone_reach_the_summary(pcc, factory: str, tmp_path: Path) 
     assert (outcome.status, outcome.err) == (0, "")
     summary = outcome.out.split("left alone:\n")[1].splitlines()
     assert "    prune-connectivity: 1 layer (conv1): the first convolution is spared (spare_first=false prunes it too)" in summary
-    assert any(line.startswith("    reorder-kernels") and "(conv1" in line and "no kernel is all zero" in line for line in summary)
+    assert any(line.startswith("    reorder-kernels") and "(conv1" in line and "no connection is all zero" in line for line in summary)
     assert any("select-kernels" in line for line in summary), "convolutions that stay dense"
 
 
@@ -187,7 +187,7 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
         (["--prune", ""], "--prune is empty: it takes pattern, connectivity"),
         (["--prune", "drop-filters"], "--prune takes pattern, connectivity, not 'drop-filters'"),
         (["--prune", "pattern,pattern"], "prune-pattern would run twice"),
-        (["--prune", "connectivity{rate=1e300}"], "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 kernels"),
+        (["--prune", "connectivity{rate=1e300}"], "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 connections"),
         (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
         (["--input-shape", "1,3,0,0"], "not a shape"),
         (["--threads", "0"], "--threads"),

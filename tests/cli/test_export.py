@@ -46,8 +46,8 @@ def test_pruning_comes_first(pcc, factory: str, tmp_path: Path) -> None:
     assert "prune-connectivity{rate=4" in json.loads(outcome.out)["pipeline"]
     from safetensors.numpy import load_file
 
-    kernels = load_file(tmp_path / "net.safetensors")["conv2.weight"].reshape(-1, 9)
-    assert 0.1 < np.mean(kernels.any(axis=1)) < 0.5
+    connections = load_file(tmp_path / "net.safetensors")["conv2.weight"].reshape(-1, 9)
+    assert 0.1 < np.mean(connections.any(axis=1)) < 0.5
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=
     """One convolution, checked with bias and, if asked for, residual and activation."""
     top, left, bottom, right = geometry.padding
     padded_size = size[2] + top + bottom, size[3] + left + right
-    if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.kernel, strict=True)):
+    if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.window, strict=True)):
         return
     x, x64 = cases.input(*size)
     bias = cases.values(len(weight))
@@ -92,7 +92,7 @@ def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=
 def test_conv_dense() -> None:
     cases = Cases()
     for size, geometry in product(SIZES, GEOMETRIES):
-        weight = cases.values(7, size[1], *geometry.kernel)
+        weight = cases.values(7, size[1], *geometry.window)
         _convolve(cases, "conv-dense", size, geometry, weight, weight)
     weight = cases.values(12, 4, 3, 3)
     _convolve(cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
@@ -127,7 +127,7 @@ def test_conv_sparse_pointwise() -> None:
 def test_conv_depthwise() -> None:
     cases = Cases()
     for size, geometry in product([(1, 3, 5, 1), (2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:4], GEOMETRIES[6]]):
-        weight = cases.values(size[1], 1, *geometry.kernel)
+        weight = cases.values(size[1], 1, *geometry.window)
         _convolve(cases, "conv-depthwise", size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
     cases.check()
 
@@ -136,7 +136,7 @@ def test_conv_depthwise() -> None:
 def test_conv_depthwise_direct() -> None:
     cases = Cases()
     for size, geometry in product([(2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:2], GEOMETRIES[3]]):
-        weight = cases.values(size[1], 1, *geometry.kernel)
+        weight = cases.values(size[1], 1, *geometry.window)
         _convolve(cases, "conv-depthwise-direct", size, geometry, weight, weight, groups=size[1], residual=True, activation="clip(0,6)")
     weight = cases.values(6, 1, 5, 5)
     _convolve(cases, "conv-depthwise-direct", (1, 6, 13, 21), ConvGeometry((5, 5), (2, 2), (2, 2, 2, 2)), weight, weight, groups=6)

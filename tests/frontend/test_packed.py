@@ -98,9 +98,9 @@ def test_a_file_is_smaller_and_always_the_same(tmp_path: Path) -> None:
     content = (tmp_path / "a.safetensors").read_bytes()
     assert content == (tmp_path / "b.safetensors").read_bytes()
     assert packed_notes(tmp_path / "a.safetensors") == {"accuracy": 0.9, "data": "cifar10", "photos": 181}
-    kernels = 64 * 64 // 4
+    connections = 64 * 64 // 4
     tables = 64 * 5 + 64 + 65 * 2 + 4 * 4 + 1  # stride, order, offsets, patterns, groups
-    assert sum(tensor.nbytes for tensor in load_file(tmp_path / "a.safetensors").values()) == kernels * (4 * 2 + 1) + tables
+    assert sum(tensor.nbytes for tensor in load_file(tmp_path / "a.safetensors").values()) == connections * (4 * 2 + 1) + tables
 
 
 def test_what_cannot_be_packed() -> None:

@@ -9,7 +9,7 @@ from pcc.ir.annotations import (
     Connectivity,
     FilterOrder,
     KernelChoice,
-    KernelPattern,
+    Patterns,
     Rejected,
     Skipped,
     Structure,
@@ -21,7 +21,7 @@ from pcc.ir.annotations import (
     skips,
 )
 
-PATTERN = KernelPattern(((0, 1, 3, 4), (1, 2, 4, 5)), 2, 24, 10)
+PATTERN = Patterns(((0, 1, 3, 4), (1, 2, 4, 5)), 2, 24, 10)
 
 
 def two_nodes() -> tuple[Graph, Node, Node]:
@@ -45,7 +45,7 @@ def test_one_of_each_type_and_found_by_base_class() -> None:
 
 def test_skips_are_a_list_with_one_entry_a_pass() -> None:
     _, node, _ = two_nodes()
-    annotate(node, Skipped("prune-pattern", "kernel is 1x1"))
+    annotate(node, Skipped("prune-pattern", "the window is 1x1"))
     annotate(node, Skipped("reorder-kernels", "depthwise"))
     annotate(node, Skipped("prune-pattern", "first layer"))
     assert [str(skip) for skip in skips(node)] == ["reorder-kernels: depthwise", "prune-pattern: first layer"]
@@ -59,9 +59,9 @@ def test_copies_of_a_graph_do_not_share_annotations() -> None:
     copied = copy.deepcopy(module)
     twin = next(other for other in copied.graph.nodes if other.name == node.name)
     annotate(twin, Connectivity(1, 8, 4))
-    forget(twin, KernelPattern)
-    assert (annotation(node, Connectivity), annotation(node, KernelPattern)) == (None, PATTERN)
-    assert (annotation(twin, Connectivity), annotation(twin, KernelPattern)) == (Connectivity(1, 8, 4), None)
+    forget(twin, Patterns)
+    assert (annotation(node, Connectivity), annotation(node, Patterns)) == (None, PATTERN)
+    assert (annotation(twin, Connectivity), annotation(twin, Patterns)) == (Connectivity(1, 8, 4), None)
 
 
 def test_carry_keeps_what_the_new_node_knows_better() -> None:
@@ -75,7 +75,7 @@ def test_carry_keeps_what_the_new_node_knows_better() -> None:
     annotate(new, Skipped("a", "new reason"))
     carry(old, new)
     assert annotation(new, KernelChoice) == KernelChoice("new", None, 1.0)
-    assert annotation(new, KernelPattern) == PATTERN
+    assert annotation(new, Patterns) == PATTERN
     assert [str(skip) for skip in skips(new)] == ["a: new reason", "b: kept"]
     assert new.meta["stack_trace"] == 'File "model.py", line 3'
     assert annotation(old, KernelChoice) == KernelChoice("old", None, 1.0)

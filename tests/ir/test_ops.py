@@ -49,7 +49,7 @@ def test_unpack_is_the_dense_weight() -> None:
     fkw = FKW(
         shape=(4, 3, 3, 3),
         groups=1,
-        group=2,
+        share=2,
         patterns=np.array([[0, 1, 3, 4], [4, 5, 7, 8]], np.int32),
         reorder=np.array([2, 0, 3, 1], np.int32),
         offset=np.array([0, 2, 5], np.int32),

@@ -33,7 +33,7 @@ def test_top1_on_photos(name: str) -> None:
 
 
 def test_vgg16_features_are_torchvisions() -> None:
-    """The first kernel of torchvision's VGG-16, which also shows that the axes were put right."""
-    kernel = models.create("vgg16-features").state_dict()["features.0.weight"][0, 0]
+    """The first connection of torchvision's VGG-16, which also shows that the axes were put right."""
+    connection = models.create("vgg16-features").state_dict()["features.0.weight"][0, 0]
     expected = torch.tensor([[-0.5537, 0.1427, 0.5290], [-0.5831, 0.3566, 0.7657], [-0.6902, -0.0480, 0.4841]])
-    torch.testing.assert_close(kernel, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(connection, expected, rtol=0, atol=1e-4)

@@ -55,8 +55,8 @@ def test_a_sparse_layer(report: CompileReport) -> None:
     assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.conv2d", (2, 64, 28, 28))
     assert wide.format == "fkw"
     assert wide.structure is not None
-    assert wide.structure.kind == "KernelPattern"
-    kept = wide.structure.fields["kept_kernels"]
+    assert wide.structure.kind == "Patterns"
+    kept = wide.structure.fields["kept_connections"]
     assert kept == 1024
     assert f"kept={kept}/4096" in wide.structure.text
     assert wide.counts is not None

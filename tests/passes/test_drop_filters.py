@@ -277,19 +277,19 @@ def test_a_layer_keeps_a_filter() -> None:
     assert sizes(dropped(module)) == DENSE | {"expand": (1, 8), "depthwise": (1, 1), "project": (8, 1)}
 
 
-def test_filters_that_share_kernels_stay_in_groups() -> None:
+def test_filters_that_share_connections_stay_in_groups() -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 3)
     module = nn.Sequential(layers[0], nn.ReLU(), layers[1]).eval()
     first, second = (layer.weight for layer in layers)
     first.data = torch.from_numpy(Kernels("designed", 2, share=4).project(first.detach().numpy()))
-    assert getattr(detect_structure(first.detach().numpy()), "group", 1) == 4
+    assert getattr(detect_structure(first.detach().numpy()), "share", 1) == 4
     alike = (first != 0).flatten(1)
     group = [filter_ for filter_ in range(16) if alike[filter_].equal(alike[0])]
     second.data[:, [*group, next(filter_ for filter_ in range(16) if filter_ not in group)]] = 0
     graph_module = dropped(module, 1, 8, 6, 6)
     shrunk = weights(graph_module)["0"].numpy()
-    assert getattr(detect_structure(shrunk), "group", 1) == 4
+    assert getattr(detect_structure(shrunk), "share", 1) == 4
     assert len(group) == 4
     assert len(shrunk) == weights(graph_module)["2"].shape[1] == 12
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Connectivity, KernelPattern, annotation, annotations, skips
+from pcc.ir.annotations import Connectivity, Patterns, annotation, annotations, skips
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import verify_structure
 from pcc.passes.prune_connectivity import PruneConnectivity
@@ -16,7 +16,7 @@ from tests.passes.prunable import convs, graph_of, mixed, output, run, weights
 CUT = ("left", "right", "grouped", "expand", "wide", "dilated")
 
 
-def kernels(weight: Tensor) -> int:
+def connections(weight: Tensor) -> int:
     return connectivity.count(weight.numpy())
 
 
@@ -29,10 +29,10 @@ def test_every_layer_has_exactly_its_budget(scope: str):
     for name, weight in weights(graph_module).items():
         filters, inputs = weight.shape[:2]
         budget = filters * connectivity.budget(inputs, 2.5) if scope == "filter" else connectivity.budget(filters * inputs, 2.5)
-        assert kernels(weight) == (budget if name in CUT else filters * inputs), name
+        assert connections(weight) == (budget if name in CUT else filters * inputs), name
         assert torch.equal(weight, torch.where(weight != 0, dense[name], 0))
         found = annotation(convs(graph_module)[name], Connectivity)
-        assert (found and (found.kernels, found.kept_kernels)) == ((filters * inputs, budget) if name in CUT else None)
+        assert (found and (found.connections, found.kept_connections)) == ((filters * inputs, budget) if name in CUT else None)
     assert output(graph_module, x).isfinite().all()
 
 
@@ -43,17 +43,17 @@ def test_what_is_left_alone_says_why():
     assert reasons == {
         **{name: [] for name in CUT},
         "stem": ["prune-connectivity: the first convolution is spared (spare_first=false prunes it too)"],
-        "depthwise": ["prune-connectivity: depthwise: a filter has one kernel, and the depthwise kernels are dense"],
+        "depthwise": ["prune-connectivity: depthwise: a filter has one connection, and the depthwise kernels are dense"],
     }
 
 
 def test_rates_of_single_layers_and_of_the_first():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity{rate=4,layers={stem=1.5,expand=1,right=8}}")
-    kept = {name: kernels(weight) for name, weight in weights(graph_module).items()}
+    kept = {name: connections(weight) for name, weight in weights(graph_module).items()}
     assert kept == {"stem": 32, "left": 64, "right": 32, "grouped": 48, "expand": 24 * 32, "depthwise": 64, "wide": 320, "dilated": 60}
     graph_module, _ = mixed()
-    assert kernels(weights(run(graph_module, "prune-connectivity{rate=4,spare_first=false}"))["stem"]) == 12
+    assert connections(weights(run(graph_module, "prune-connectivity{rate=4,spare_first=false}"))["stem"]) == 12
 
 
 @pytest.mark.parametrize("share", [1, 2, 4])
@@ -76,11 +76,11 @@ def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scop
 def test_fewer_filters_share_where_they_do_not_divide():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern{spare_first=false}")
-    shares = {name: structure.filter_group for name, conv in convs(graph_module).items() if (structure := annotation(conv, KernelPattern))}
+    shares = {name: structure.share for name, conv in convs(graph_module).items() if (structure := annotation(conv, Patterns))}
     assert shares == {"stem": 1, "left": 4, "right": 4, "grouped": 4, "dilated": 4}
     odd, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)), 1, 3, 12, 12)
     run(odd, "prune-connectivity{share=4}")
-    assert [annotation(conv, Connectivity).filter_group for conv in list(convs(odd).values())[1:]] == [2, 1]  # type: ignore[union-attr]
+    assert [annotation(conv, Connectivity).share for conv in list(convs(odd).values())[1:]] == [2, 1]  # type: ignore[union-attr]
 
 
 def test_a_second_run_replaces_the_rate_of_the_first():
@@ -97,7 +97,7 @@ def test_a_weight_changed_in_between_is_what_is_pruned():
     run(graph_module, "prune-pattern{spare_first=false},fold-batchnorm,prune-connectivity{rate=2}")
     expected, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12)
     run(expected, "prune-pattern{spare_first=false},prune-connectivity{rate=2}")
-    # Scaling whole filters changes no kernel's best pattern, so folding before or between gives the same weights up to rounding.
+    # Scaling whole filters changes no connection's best pattern, so folding before or between gives the same weights up to rounding.
     for name, weight in weights(expected).items():
         torch.testing.assert_close(weights(graph_module)[name], weight)
 
@@ -126,7 +126,7 @@ def test_a_module_called_twice_still_has_one_weight():
         ({"rate": float("nan")}, "a rate of nan is not possible"),
         ({"layers": {"left": 0.0}}, "a rate of 0 for layer left is not possible"),
         ({"layers": {"leftt": 2.0}}, "no convolution is called 'leftt': did you mean left"),
-        ({"layers": {"depthwise": 2.0}}, "layer depthwise cannot lose kernels: depthwise"),
+        ({"layers": {"depthwise": 2.0}}, "layer depthwise cannot lose connections: depthwise"),
         ({"share": 3}, "groups of 1, 2, 4, not 3"),
         ({"scope": "model"}, "unknown scope 'model'"),
     ],
@@ -150,24 +150,24 @@ def test_golden(golden: Callable[[str, str], None]):
     golden(print_graph(run(graph_module, "prune-connectivity{rate=3.6,scope=filter,share=2}")), "prune_connectivity")
 
 
-def test_layers_with_fewer_kernels_than_the_rate_are_left_alone():
+def test_layers_with_fewer_connections_than_the_rate_are_left_alone():
     graph_module, _ = mixed()
     dense = weights(graph_module)
     run(graph_module, "prune-connectivity{rate=250}")
     pruned = weights(graph_module)
     assert torch.equal(pruned["dilated"], dense["dilated"])
-    assert kernels(pruned["left"]) == 1
-    assert str(skips(convs(graph_module)["dilated"])[-1]) == "prune-connectivity: it has 240 kernels, fewer than its rate of 250"
+    assert connections(pruned["left"]) == 1
+    assert str(skips(convs(graph_module)["dilated"])[-1]) == "prune-connectivity: it has 240 connections, fewer than its rate of 250"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("rate=1e300", r"no layer can be pruned at a rate of 1e\+300: the largest, wide, has 1280 kernels"),
-        ("layers={right=257}", "layer right cannot lose kernels: it has 256 kernels, fewer than its rate of 257"),
+        ("rate=1e300", r"no layer can be pruned at a rate of 1e\+300: the largest, wide, has 1280 connections"),
+        ("layers={right=257}", "layer right cannot lose connections: it has 256 connections, fewer than its rate of 257"),
     ],
 )
-def test_rates_that_no_layer_has_kernels_for(options: str, message: str):
+def test_rates_that_no_layer_has_connections_for(options: str, message: str):
     with pytest.raises(PccError, match=message):
         run(mixed()[0], f"prune-connectivity{{{options}}}")
 

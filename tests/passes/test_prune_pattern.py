@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcc.errors import PccError
-from pcc.ir.annotations import KernelPattern, annotation, skips
+from pcc.ir.annotations import Patterns, annotation, skips
 from pcc.ir.graph import constant
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import verify_structure
@@ -25,10 +25,10 @@ def test_every_3x3_convolution_gets_the_nearest_designed_patterns():
         expected = pattern.project(dense[name].numpy(), pattern.DESIGNED) if name in PATTERNED else dense[name].numpy()
         assert np.array_equal(weight, expected), name
     for name in PATTERNED:
-        found = annotation(convs(graph_module)[name], KernelPattern)
+        found = annotation(convs(graph_module)[name], Patterns)
         assert found is not None
         assert found.patterns == tuple(map(tuple, pattern.DESIGNED.tolist()))
-        assert found.kept_kernels == found.kernels
+        assert found.kept_connections == found.connections
     assert output(graph_module, x).isfinite().all()
 
 
@@ -38,9 +38,9 @@ def test_what_is_left_alone_says_why():
     reasons = {name: [str(skip) for skip in skips(conv) if skip.pass_name == "prune-pattern"] for name, conv in convs(graph_module).items()}
     assert reasons == {
         **{name: [] for name in PATTERNED},
-        "expand": ["prune-pattern: the patterns are for 3x3 kernels, not 1x1"],
-        "depthwise": ["prune-pattern: depthwise: a filter has one kernel, and the depthwise kernels are dense"],
-        "wide": ["prune-pattern: the patterns are for 3x3 kernels, not 5x5"],
+        "expand": ["prune-pattern: the patterns are for 3x3 connections, not 1x1"],
+        "depthwise": ["prune-pattern: depthwise: a filter has one connection, and the depthwise kernels are dense"],
+        "wide": ["prune-pattern: the patterns are for 3x3 connections, not 5x5"],
     }
 
 
@@ -50,7 +50,7 @@ def test_mined_patterns_are_those_of_the_whole_model(count: int):
     mined = pattern.mine([weights(graph_module)[name].numpy() for name in PATTERNED], count)
     run(graph_module, f"prune-pattern{{spare_first=false,patterns={count}}}")
     assert len(mined) == count
-    assert {annotation(convs(graph_module)[name], KernelPattern).patterns for name in PATTERNED} == {tuple(map(tuple, mined.tolist()))}  # type: ignore[union-attr]
+    assert {annotation(convs(graph_module)[name], Patterns).patterns for name in PATTERNED} == {tuple(map(tuple, mined.tolist()))}  # type: ignore[union-attr]
     for name in PATTERNED:
         assert pattern.count(weights(graph_module)[name].numpy(), mined).sum() == weights(graph_module)[name][:, :, 0, 0].numel()
 
@@ -68,7 +68,7 @@ def test_only_the_layers_that_are_named():
     ("options", "message"),
     [
         ({"layers": ("lefft",)}, "no convolution is called 'lefft': did you mean left"),
-        ({"layers": ("expand",)}, "layer expand cannot take patterns: the patterns are for 3x3 kernels, not 1x1"),
+        ({"layers": ("expand",)}, "layer expand cannot take patterns: the patterns are for 3x3 connections, not 1x1"),
         ({"patterns": "3"}, r"patterns=3}: choose designed, or how many to mine, 4 to 12"),
         ({"patterns": "mined"}, "choose designed"),
     ],
@@ -97,5 +97,5 @@ def test_first_convolution_is_spared_unless_asked_for():
         graph_module, _ = mixed()
         run(graph_module, f"prune-pattern{options}")
         stem = convs(graph_module)["stem"]
-        assert (annotation(stem, KernelPattern) is not None) == pruned
+        assert (annotation(stem, Patterns) is not None) == pruned
         assert any("the first convolution is spared" in str(skip) for skip in skips(stem)) != pruned

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from pcc import models
 from pcc.frontend.torch_module import import_module
-from pcc.ir.annotations import FilterOrder, KernelPattern, StoredOrder, annotation, skips
+from pcc.ir.annotations import FilterOrder, Patterns, StoredOrder, annotation, skips
 from pcc.ir.ops import CONV2D
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
@@ -57,7 +57,7 @@ def test_orders_say_where_channels_went(pruning: str):
     moved = 0
     for name, conv in convs(graph_module).items():
         order = annotation(conv, FilterOrder)
-        expected = before[conv.name] if order is None else before[conv.name][:, list(order.permutation)]
+        expected = before[conv.name] if order is None else before[conv.name][:, list(order.order)]
         torch.testing.assert_close(after[conv.name], expected, rtol=1e-4, atol=1e-4, msg=name)
         moved += order is not None
     assert moved >= 5
@@ -70,7 +70,7 @@ def test_free_where_it_can_be_and_a_reason_where_not():
     stored = {name: found.reason for name, conv in convs(graph_module).items() if (found := annotation(conv, StoredOrder))}
     assert pushed == {"stem": False, "left": True, "right": False, "grouped": True, "expand": True, "depthwise": True, "wide": True, "dilated": True}
     assert stored == {"stem": "right adds it to another output", "right": "a residual is added to it in right"}
-    assert str(skips(convs(graph_module)["depthwise"])[-1]) == "reorder-kernels: depthwise: a filter has one kernel"
+    assert str(skips(convs(graph_module)["depthwise"])[-1]) == "reorder-kernels: depthwise: a filter has one connection"
 
 
 @pytest.mark.parametrize("pruning", PRUNING)
@@ -107,7 +107,7 @@ def test_dense_layers_are_not_touched():
     run(graph_module, "reorder-kernels")
     for name, weight in weights(graph_module).items():
         assert torch.equal(weight, before[name])
-        reason = "depthwise" if name == "depthwise" else "no kernel is all zero"
+        reason = "depthwise" if name == "depthwise" else "no connection is all zero"
         assert reason in str(skips(convs(graph_module)[name])[-1])
 
 
@@ -117,9 +117,9 @@ def test_a_model_pruned_elsewhere_is_recognised():
     module, _ = graph_of(nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 5, 1)), 1, 16, 9, 9)
     next(iter(weights(module).values())).copy_(pruned["left"])
     run(module, "reorder-kernels")
-    found = annotation(convs(module)["0"], KernelPattern)
+    found = annotation(convs(module)["0"], Patterns)
     assert found is not None
-    assert found.filter_group == 4
+    assert found.share == 4
 
 
 class Readers(nn.Module):
@@ -229,7 +229,7 @@ def test_pruning_again_afterwards_forgets_the_stored_order():
         packed = packed_weight(conv, FORMAT)
         assert isinstance(packed, str) == (name == "depthwise")
         if isinstance(packed, FKW):
-            assert packed.group == 2
+            assert packed.share == 2
             assert np.array_equal(unpack(packed), weights(graph_module)[name])
     expected = output(graph_module, x)
     assert relative_error([output(run(graph_module, "reorder-kernels"), x)], [expected]) < 1e-6

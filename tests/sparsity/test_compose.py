@@ -36,10 +36,10 @@ def masks(zeros: Zeros, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for one in combinations(range(shape[0]), budget(shape[0], zeros.rate)):
             yield np.broadcast_to(np.isin(np.arange(shape[0]), one)[:, None, None, None], shape)
     if isinstance(zeros, Kernels):
-        links = shape[0] * shape[1]
-        for one in combinations(range(links), budget(links, zeros.rate)):
+        connections = shape[0] * shape[1]
+        for one in combinations(range(connections), budget(connections, zeros.rate)):
             for tap in np.ndindex(*[shape[3]] * len(one)):
-                mask = np.zeros((links, shape[3]), dtype=bool)
+                mask = np.zeros((connections, shape[3]), dtype=bool)
                 mask[list(one)] = True
                 mask[list(one), list(tap)] = False
                 yield mask.reshape(shape)
@@ -141,7 +141,7 @@ def test_rates_multiply():
 
 
 def test_joint_zeros_see_what_values_do():
-    """A kernel whose weights the levels meet well is worth more than a slightly larger one that they do not."""
+    """A connection whose weights the levels meet well is worth more than a slightly larger one that they do not."""
     structure = Composition((Kernels(rate=2), UniformLevels(1)))
     weight = np.array([[1.0, 1.0], [1.6, 0.05], [1.0, 1.0], [1.6, 0.05]], dtype=np.float32).reshape(2, 2, 1, 2)
     found = structure.project(weight)

@@ -40,8 +40,8 @@ def test_the_budget_is_exact(seed: int, filters: int, inputs: int, rate: float, 
     assert connectivity.count(projected) == per_block * share
     if scope == "filter":
         assert len(set(projected.any(axis=(2, 3)).sum(axis=1))) == 1
-    links = projected.any(axis=(2, 3)).reshape(blocks, share, inputs)
-    assert (links == links[:, :1]).all()
+    connections = projected.any(axis=(2, 3)).reshape(blocks, share, inputs)
+    assert (connections == connections[:, :1]).all()
 
 
 @settings(deadline=None, max_examples=60)
@@ -78,7 +78,7 @@ def test_grouped_convolutions_share_inside_their_groups():
     weight = nonzero_weight(0, 6, 4, 3, 3)
     with pytest.raises(PccError, match="3 filters in each convolution group do not divide into groups of 2"):
         connectivity.project(weight, 2, share=2, groups=2)
-    order = connectivity.similar_order(connectivity.kernel_scores(nonzero_weight(1, 8, 4, 3, 3)), 2, groups=2)
+    order = connectivity.similar_order(connectivity.connection_scores(nonzero_weight(1, 8, 4, 3, 3)), 2, groups=2)
     assert sorted(order[:4]) == [0, 1, 2, 3]
     assert sorted(order[4:]) == [4, 5, 6, 7]
 
@@ -96,11 +96,11 @@ def test_similar_order_finds_the_hidden_groups():
 def test_sharing_follows_the_order():
     weight = nonzero_weight(2, 4, 6, 3, 3)
     order = np.array([2, 0, 3, 1])
-    links = connectivity.detect(connectivity.project(weight, 2, share=2, order=order))
-    assert isinstance(links, np.ndarray)
-    assert (links[2] == links[0]).all()
-    assert (links[3] == links[1]).all()
-    assert links.sum() == 12
+    connections = connectivity.detect(connectivity.project(weight, 2, share=2, order=order))
+    assert isinstance(connections, np.ndarray)
+    assert (connections[2] == connections[0]).all()
+    assert (connections[3] == connections[1]).all()
+    assert connections.sum() == 12
 
 
 def test_wrong_scope_and_share_are_named():
@@ -113,7 +113,7 @@ def test_wrong_scope_and_share_are_named():
 
 def test_detection():
     weight = nonzero_weight(0, 4, 4, 3, 3)
-    assert connectivity.detect(weight) == "no kernel is all zero"
+    assert connectivity.detect(weight) == "no connection is all zero"
     assert connectivity.detect(weight * 0) == "every weight is zero"
     weight[1, 2] = 0
     found = connectivity.detect(weight)

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 
 from pcc.sparsity import joint, pattern
-from pcc.sparsity.detect import SparseKernels, detect_structure
+from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.fkw import unpack, validate
 from tests.sparsity.weights import nonzero_weight
 
 
-def found_in(weight: np.ndarray, groups: int = 1) -> SparseKernels:
+def found_in(weight: np.ndarray, groups: int = 1) -> SparseConnections:
     found = detect_structure(weight, groups)
-    assert isinstance(found, SparseKernels), found
+    assert isinstance(found, SparseConnections), found
     packed = found.pack(weight)
     validate(packed)
     assert np.array_equal(unpack(packed), weight)
-    assert len(packed.index) * packed.group == found.kept_kernels
+    assert len(packed.index) * packed.share == found.kept_connections
     return found
 
 
@@ -22,11 +22,11 @@ def found_in(weight: np.ndarray, groups: int = 1) -> SparseKernels:
 def test_what_was_projected_is_found(share: int, groups: int):
     cut = joint.project(nonzero_weight(0, 32, 24, 3, 3), pattern.DESIGNED, 3.6, share=share, groups=groups)
     found = found_in(cut.weight, groups)
-    assert found.group == share
+    assert found.share == share
     assert found.has_patterns
     assert found.patterns.tolist() == sorted(pattern.DESIGNED.tolist())
-    assert found.kernels == 32 * 24
-    assert found.kept_kernels == (cut.choice >= 0).sum()
+    assert found.connections == 32 * 24
+    assert found.kept_connections == (cut.choice >= 0).sum()
 
 
 @pytest.mark.parametrize("share", [2, 4])
@@ -35,8 +35,8 @@ def test_sharing_is_found_after_a_shuffle(share: int):
     assert np.array_equal(found_in(cut.weight).order, np.arange(32))
     shuffled = cut.weight[np.random.default_rng(0).permutation(32)]
     found = found_in(shuffled)
-    assert found.group == share
-    assert found.kept_kernels == (cut.choice >= 0).sum()
+    assert found.share == share
+    assert found.kept_connections == (cut.choice >= 0).sum()
 
 
 def test_accidental_zeros_do_not_hide_sharing():
@@ -45,7 +45,7 @@ def test_accidental_zeros_do_not_hide_sharing():
     weight.reshape(-1)[np.flatnonzero(weight)[::97]] = 0
     first = np.argwhere(weight.any(axis=(2, 3)))[0]
     weight[tuple(first)] = 0
-    assert found_in(weight).group == 4
+    assert found_in(weight).share == 4
 
 
 def test_connectivity_alone():
@@ -53,28 +53,28 @@ def test_connectivity_alone():
     found = found_in(weight)
     assert not found.has_patterns
     assert found.patterns.tolist() == [list(range(9))]
-    assert found.group == 1
+    assert found.share == 1
 
 
 def test_connectivity_of_1x1_with_sharing():
     weight = joint.project(nonzero_weight(4, 16, 40, 1, 1), rate=4, share=4).weight
     found = found_in(weight)
-    assert found.group == 4
-    assert found.kept_kernels == 160
+    assert found.share == 4
+    assert found.kept_connections == 160
 
 
-def test_unstructured_zeros_that_remove_whole_kernels_are_connectivity():
+def test_unstructured_zeros_that_remove_whole_connections_are_connectivity():
     weight = nonzero_weight(5, 16, 40, 3, 3) * (np.random.default_rng(5).uniform(size=(16, 40, 3, 3)) < 0.1)
     found = found_in(weight.astype(np.float32))
     assert not found.has_patterns
-    assert found.kept_kernels == weight.any(axis=(2, 3)).sum()
+    assert found.kept_connections == weight.any(axis=(2, 3)).sum()
 
 
 @pytest.mark.parametrize(
     ("weight", "groups", "reason"),
     [
-        (nonzero_weight(6, 8, 8, 3, 3), 1, "no kernel is all zero and some kernels use all 9 taps"),
-        (nonzero_weight(6, 8, 1, 3, 3), 8, "depthwise: a filter has one kernel"),
+        (nonzero_weight(6, 8, 8, 3, 3), 1, "no connection is all zero and some connections use all 9 taps"),
+        (nonzero_weight(6, 8, 1, 3, 3), 8, "depthwise: a filter has one connection"),
         (np.zeros((4, 4, 3, 3), dtype=np.float32), 1, "every weight is zero"),
     ],
 )
@@ -84,5 +84,5 @@ def test_reasons(weight: np.ndarray, groups: int, reason: str):
 
 def test_patterns_of_one_filter_each_need_no_sharing():
     found = found_in(pattern.project(nonzero_weight(7, 3, 5, 3, 3), pattern.DESIGNED))
-    assert found.group == 1
-    assert found.kept_kernels == 15
+    assert found.share == 1
+    assert found.kept_connections == 15

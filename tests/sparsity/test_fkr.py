@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 
 from pcc.sparsity import joint, pattern
-from pcc.sparsity.detect import SparseKernels, detect_structure
+from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.fkr import filter_order
 from pcc.sparsity.fkw import pack
 from tests.sparsity.weights import nonzero_weight
 
 
-def structure_of(weight: np.ndarray, groups: int = 1) -> SparseKernels:
+def structure_of(weight: np.ndarray, groups: int = 1) -> SparseConnections:
     found = detect_structure(weight, groups)
-    assert isinstance(found, SparseKernels)
+    assert isinstance(found, SparseConnections)
     return found
 
 
-def neighbours_in_common(weight: np.ndarray, structure: SparseKernels, order: np.ndarray) -> int:
+def neighbours_in_common(weight: np.ndarray, structure: SparseConnections, order: np.ndarray) -> int:
     """How many (channel, pattern) a filter has in common with the next, in all."""
     choice = pattern.fit(weight, structure.patterns)[order]
     return int(((choice[1:] == choice[:-1]) & (choice[1:] >= 0)).sum())
@@ -56,7 +56,7 @@ def test_like_filters_become_neighbours():
 def test_filter_groups_stay_together():
     weight = joint.project(nonzero_weight(3, 32, 24, 3, 3), pattern.DESIGNED, 3, share=4).weight
     structure = structure_of(weight[np.random.default_rng(3).permutation(32)])
-    assert structure.group == 4
+    assert structure.share == 4
     shuffled = weight[np.random.default_rng(3).permutation(32)]
     packed = pack(shuffled, 1, structure.patterns, 4, filter_order(shuffled, structure))
-    assert len(packed.index) * 4 == structure.kept_kernels
+    assert len(packed.index) * 4 == structure.kept_connections

@@ -32,7 +32,7 @@ def test_round_trip_bit_for_bit(seed: int, filters: int, inputs: int, groups: in
     assert unpack(packed).tobytes() == (cut.weight + np.float32(0)).tobytes()
 
 
-def test_kernels_are_ordered_by_pattern_then_channel():
+def test_connections_are_ordered_by_pattern_then_channel():
     weight = pattern.project(nonzero_weight(0, 4, 30, 3, 3), pattern.DESIGNED)
     packed = pack(weight, patterns=pattern.DESIGNED)
     choice = pattern.fit(weight, pattern.DESIGNED)
@@ -89,21 +89,21 @@ def test_golden_tables(golden: Callable[[str, str], None]):
 def test_bytes_against_csr():
     weight = joint.project(nonzero_weight(0, 64, 64, 3, 3), pattern.DESIGNED, 3.6, share=4).weight
     sizes = nbytes(pack(weight, 1, pattern.DESIGNED, 1))
-    kernels = connectivity.budget(16 * 64, 3.6) * 4
-    assert sizes.values == kernels * 4 * 4
-    assert sizes.csr == kernels * 4 * 8 + 65 * 4
+    connections = connectivity.budget(16 * 64, 3.6) * 4
+    assert sizes.values == connections * 4 * 4
+    assert sizes.csr == connections * 4 * 8 + 65 * 4
     assert sizes.dense == 64 * 64 * 9 * 4
-    assert sizes.tables == 4 * (16 + 64 + 65 + kernels + 64 * 5)
+    assert sizes.tables == 4 * (16 + 64 + 65 + connections + 64 * 5)
     assert sizes.fkw < 0.75 * sizes.csr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patterns": pattern.DESIGNED}, "16 kernels fit no pattern: the first is filter 0, channel 0"),
+        ({"patterns": pattern.DESIGNED}, "16 connections fit no pattern: the first is filter 0, channel 0"),
         ({"order": np.array([0, 1, 2, 2])}, "not a permutation"),
-        ({"groups": 2, "group": 4}, "do not divide into filter groups of 4"),
-        ({"groups": 2, "group": 2, "order": np.array([0, 2, 1, 3])}, "mixes filters"),
+        ({"groups": 2, "share": 4}, "do not divide into filter groups of 4"),
+        ({"groups": 2, "share": 2, "order": np.array([0, 2, 1, 3])}, "mixes filters"),
     ],
 )
 def test_weights_that_cannot_be_packed(arguments: dict, message: str):
@@ -120,7 +120,7 @@ def _changed(array: np.ndarray, at: int | tuple[int, ...], value: float) -> np.n
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: replace(f, group=3), "do not divide"),
+        (lambda f: replace(f, share=3), "do not divide"),
         (lambda f: replace(f, patterns=f.patterns[0]), r"\(P, E\)"),
         (lambda f: replace(f, patterns=_changed(f.patterns, (0, 3), 9)), r"outside 0\.\.8"),
         (lambda f: replace(f, patterns=f.patterns[:, ::-1].copy()), "do not ascend"),

@@ -65,7 +65,7 @@ def test_a_grouping_stays_once_it_is_cut(seed: int, shuffle: bool, share: int, g
 @pytest.mark.parametrize("shape", [(16, 20, 3, 3), (16, 20, 5, 5), (16, 20, 1, 1), (16, 20)])
 @pytest.mark.parametrize("scope", connectivity.SCOPES)
 @pytest.mark.parametrize("share", [1, 4])
-def test_exact_budget_of_kernels(shape: tuple[int, ...], scope: str, share: int):
+def test_exact_budget_of_connections(shape: tuple[int, ...], scope: str, share: int):
     cut = Kernels(rate=3.6, scope=scope, share=share).project(nonzero_weight(7, *shape))
     kept = connectivity.budget(20, 3.6) * 16 if scope == "filter" else connectivity.budget(20 * 16 // share, 3.6) * share
     assert np.count_nonzero(cut.reshape(16, 20, -1).any(axis=2)) == kept
@@ -115,7 +115,7 @@ def test_keep_takes_any_scores():
         ({"patterns": "desinged"}, "unknown patterns 'desinged'"),
         ({"patterns": 3}, "3 patterns: mine 4 to 12"),
         ({"patterns": ((0, 9),)}, r"positions 0\.\.8"),
-        ({"patterns": "designed", "kernel": (5, 5)}, "for 3x3 kernels"),
+        ({"patterns": "designed", "kernel": (5, 5)}, "for 3x3 connections"),
         ({"rate": 0.5}, "pruning rate"),
         ({"scope": "row"}, "unknown scope 'row'"),
         ({"share": 3}, "groups of 1, 2, 4, not 3"),
@@ -131,7 +131,7 @@ def test_weights_that_do_not_fit():
     assert structure.fits(nonzero_weight(0, 4, 4, 3, 3))
     for weight, size in ((nonzero_weight(0, 4, 4, 5, 5), "5x5"), (nonzero_weight(0, 4, 4), "1x1")):
         assert not structure.fits(weight)
-        with pytest.raises(PccError, match=f"the patterns are for 3x3 kernels, these are {size}"):
+        with pytest.raises(PccError, match=f"the patterns are for 3x3 connections, these are {size}"):
             structure.project(weight)
     assert not Kernels(rate=2, share=4).fits(nonzero_weight(0, 6, 4, 3, 3))
     with pytest.raises(PccError, match="6 filters do not divide into groups of 4"):

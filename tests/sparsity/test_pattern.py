@@ -25,12 +25,12 @@ def test_designed_patterns_are_the_t_shapes_of_pconv():
 
 
 def test_mining_takes_the_most_frequent_natural_patterns():
-    def kernel(*taps: int) -> np.ndarray:
+    def connection(*taps: int) -> np.ndarray:
         values = np.full(9, 0.01, dtype=np.float32)
         values[list(taps)] = [1, -2, 3]
         return values
 
-    corner, cross, edge = kernel(0, 1, 3), kernel(1, 3, 5), kernel(6, 7, 8)
+    corner, cross, edge = connection(0, 1, 3), connection(1, 3, 5), connection(6, 7, 8)
     weight = np.stack([cross, edge, corner, edge, cross, edge]).reshape(3, 2, 3, 3)
     assert pattern.mine([weight], 2).tolist() == [[4, 6, 7, 8], [1, 3, 4, 5]]
     assert pattern.mine([weight[:1], weight[1:]], 12).tolist() == [[4, 6, 7, 8], [1, 3, 4, 5], [0, 1, 3, 4]]
@@ -44,7 +44,7 @@ def test_mining_keeps_the_centre_even_when_it_is_the_smallest():
     assert (mined == 4).any(axis=1).all()
 
 
-def test_mining_breaks_ties_by_reach_then_position_and_ignores_zero_kernels():
+def test_mining_breaks_ties_by_reach_then_position_and_ignores_zero_connections():
     equal = np.ones((1, 1, 3, 3), dtype=np.float32)
     assert pattern.mine([np.concatenate([equal, np.zeros((5, 1, 3, 3), dtype=np.float32)])], 4).tolist() == [[0, 1, 2, 4]]
     one_each = np.zeros((2, 1, 9), dtype=np.float32)
@@ -53,11 +53,11 @@ def test_mining_breaks_ties_by_reach_then_position_and_ignores_zero_kernels():
     assert pattern.mine([one_each.reshape(2, 1, 3, 3)], 2).tolist() == [[4, 5, 7, 8], [0, 4, 7, 8]]  # a square reads fewer inputs
 
 
-def test_mining_against_a_loop_over_kernels():
+def test_mining_against_a_loop_over_connections():
     weight = np.random.default_rng(1).standard_normal((20, 30, 3, 3)).astype(np.float32)
     votes: dict[tuple[int, ...], int] = {}
-    for kernel in weight.reshape(-1, 9):
-        others = sorted((tap for tap in range(9) if tap != 4), key=lambda tap: (-abs(kernel[tap]), tap))[:3]
+    for connection in weight.reshape(-1, 9):
+        others = sorted((tap for tap in range(9) if tap != 4), key=lambda tap: (-abs(connection[tap]), tap))[:3]
         natural = tuple(sorted([4, *others]))
         votes[natural] = votes.get(natural, 0) + 1
     # Ties may be in any order: only the numbers of votes are compared.
@@ -66,14 +66,14 @@ def test_mining_against_a_loop_over_kernels():
 
 
 def test_mining_adjacent_patterns():
-    """Every pattern is in one piece; each kernel's vote goes to the one of largest norm, by brute force."""
+    """Every pattern is in one piece; each connection's vote goes to the one of largest norm, by brute force."""
     weight = np.random.default_rng(2).standard_normal((20, 30, 3, 3)).astype(np.float32)
     mined = pattern.mine([weight], 56, adjacent=True).tolist()
     pieces = [sorted((4, *others)) for others in combinations((0, 1, 2, 3, 5, 6, 7, 8), 3)]
     corners = {0: (1, 3), 2: (1, 5), 6: (3, 7), 8: (5, 7)}  # the others touch the centre
     pieces = [taps for taps in pieces if all(set(beside) & set(taps) for corner, beside in corners.items() if corner in taps)]
     assert sorted(mined) == sorted(pieces)
-    votes = Counter(max(range(len(pieces)), key=lambda i: float(np.sum(kernel[pieces[i]].astype(np.float64) ** 2))) for kernel in weight.reshape(-1, 9))
+    votes = Counter(max(range(len(pieces)), key=lambda i: float(np.sum(connection[pieces[i]].astype(np.float64) ** 2))) for connection in weight.reshape(-1, 9))
     counts = [votes[pieces.index(taps)] for taps in mined]
     assert counts == sorted(counts, reverse=True)
 
@@ -103,7 +103,7 @@ def test_projection_breaks_ties_by_the_first_pattern():
     assert np.flatnonzero(projected).tolist() == pattern.DESIGNED[0].tolist()
 
 
-def test_projection_of_5x5_kernels_onto_given_patterns():
+def test_projection_of_5x5_connections_onto_given_patterns():
     patterns = np.array([[2, 7, 12, 17, 22], [10, 11, 12, 13, 14]], dtype=np.int32)
     weight = nonzero_weight(3, 4, 5, 5, 5)
     projected = pattern.project(weight, patterns)
@@ -116,7 +116,7 @@ def test_detection_finds_the_patterns_it_projected_on():
     assert found_in(pattern.project(weight, pattern.DESIGNED)) == sorted(pattern.DESIGNED.tolist())
 
 
-def test_detection_sees_through_accidental_zeros_and_missing_kernels():
+def test_detection_sees_through_accidental_zeros_and_missing_connections():
     projected = pattern.project(nonzero_weight(5, 16, 16, 3, 3), pattern.DESIGNED)
     projected[3, 4] = 0
     projected[5, 6, 1, 1] = 0
@@ -136,8 +136,8 @@ def test_detection_fills_up_patterns_of_different_sizes():
     ("weight", "reason"),
     [
         (np.zeros((2, 2, 3, 3)), "every weight is zero"),
-        (np.ones((2, 2, 3, 3)), "some kernels use all 9 taps"),
-        (np.ones((2, 2, 1, 1)), "some kernels use all 1 taps"),
+        (np.ones((2, 2, 3, 3)), "some connections use all 9 taps"),
+        (np.ones((2, 2, 1, 1)), "some connections use all 1 taps"),
         (np.array([[tap in one for tap in range(9)] for one in combinations(range(9), 2)]).reshape(6, 6, 3, 3) * 1.0, "36 different shapes, more than 16"),
     ],
 )
@@ -147,7 +147,7 @@ def test_detection_says_why_there_are_no_patterns(weight: np.ndarray, reason: st
     assert reason in found
 
 
-def test_detection_of_kernels_with_more_than_64_taps():
+def test_detection_of_connections_with_more_than_64_taps():
     weight = np.zeros((4, 2, 81), dtype=np.float32)
     weight[:2, :, [0, 40, 80]] = 1
     weight[2:, :, [0, 41, 80]] = 1
@@ -160,7 +160,7 @@ def test_pattern_sets_from_lists():
         pattern.pattern_set([[4, 9]], 9)
 
 
-def test_a_kernel_outside_every_pattern_is_named():
+def test_a_connection_outside_every_pattern_is_named():
     weight = np.zeros((2, 3, 3, 3), dtype=np.float32)
     weight[1, 2, 0, 0] = weight[1, 2, 2, 2] = 1
     with pytest.raises(PccError, match=r"filter 1, channel 2, with taps \[0, 8\]"):

@@ -25,9 +25,9 @@ SHAPES = [
 
 def in_blocks(weight: np.ndarray, groups: int, block: tuple[int, int]) -> np.ndarray:
     """Which blocks of a weight have something in them, bool (groups, down, across), one after the other."""
-    kernels = np.abs(weight).reshape(groups, len(weight) // groups, weight.shape[1], -1).sum(axis=3)
-    down, across = (range(0, size, step) for size, step in zip(kernels.shape[1:], block, strict=True))
-    return np.array([[[kernels[g, r : r + block[0], c : c + block[1]].any() for c in across] for r in down] for g in range(groups)])
+    connections = np.abs(weight).reshape(groups, len(weight) // groups, weight.shape[1], -1).sum(axis=3)
+    down, across = (range(0, size, step) for size, step in zip(connections.shape[1:], block, strict=True))
+    return np.array([[[connections[g, r : r + block[0], c : c + block[1]].any() for c in across] for r in down] for g in range(groups)])
 
 
 @settings(deadline=None, max_examples=40)
@@ -60,7 +60,7 @@ def test_budget_idempotence_packing_detection(shape: tuple[int, ...], groups: in
     assert Tetris.unpack(packed).tobytes() == once.tobytes()
     assert packed.data["weight"].size == np.count_nonzero(once)
     if groups == 1:
-        filters, channels = structure.reorder(once)
+        filters, channels = structure.orders(once)
         blocks = in_blocks(once[filters][:, channels], 1, block)
         assert blocks.sum() == budget(blocks.size, rate)
     found = Tetris.detect(once, groups)
@@ -110,7 +110,7 @@ def test_one_fixed_order_is_kept_and_the_other_searched():
     weight = nonzero_weight(4, 8, 8)
     channels = tuple(np.random.default_rng(0).permutation(8).tolist())
     structure = Tetris(2, (2, 2), channels=channels)
-    filters, kept = structure.reorder(weight)
+    filters, kept = structure.orders(weight)
     assert kept.tolist() == list(channels)
     assert in_blocks(structure.project(weight)[filters][:, kept], 1, (2, 2)).sum() == 8
 
@@ -137,7 +137,7 @@ def test_folded_orders_leave_the_network_as_it_was():
     net.second.weight.copy_(torch.from_numpy(structure.project(net.second.weight.numpy())))
     x = torch.randn(2, 3, 4, 4)
     expected = net(x)
-    filters, channels = structure.reorder(net.second.weight.numpy())
+    filters, channels = structure.orders(net.second.weight.numpy())
 
     def refold(order: np.ndarray, producers: list[torch.Tensor | None], consumers: list[torch.Tensor]) -> None:
         before, after = [one for one in producers if one is not None], consumers
@@ -176,7 +176,7 @@ def test_folding_into_groups():
 
 
 def test_nothing_to_gain_and_wrong_use_are_said():
-    assert Tetris.detect(nonzero_weight(0, 4, 4)) == "no kernel is all zero"
+    assert Tetris.detect(nonzero_weight(0, 4, 4)) == "no connection is all zero"
     assert Tetris.detect(np.zeros((4, 4), dtype=np.float32)) == "every weight is zero"
     assert "no filters have the same channels" in str(Tetris.detect(np.tril(nonzero_weight(0, 4, 4))))
     with pytest.raises(PccError, match="rate"):

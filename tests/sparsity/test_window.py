@@ -16,7 +16,7 @@ RATES = st.sampled_from([1.0, 1.5, 2.25, 3.0, 9.0, 100.0])
 @settings(deadline=None, max_examples=40)
 @given(weight=weights(st.integers(1, 2), st.integers(1, 3), (2, 2)), rate=RATES, kernels=RATES)
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float, kernels: float) -> None:
-    """The filters are apart, so each is tried alone: every choice of kernels, and every window of each."""
+    """The filters are apart, so each is tried alone: every choice of connections, and every window of each."""
     structure = Window(rate, kernels)
     found = structure.project(weight)
     for filter_, cut in zip(weight, found, strict=True):
@@ -47,12 +47,12 @@ def test_round_trip_is_bit_for_bit(weight: np.ndarray, rate: float, kernels: flo
     assert np.array_equal(Window.unpack(packed).view(np.int32), cut.view(np.int32))
 
 
-def test_budget_is_exact_in_every_kernel_and_filter() -> None:
+def test_budget_is_exact_in_every_connection_and_filter() -> None:
     structure = Window(2.25, 2)
     cut = structure.project(nonzero_weight(0, 6, 10, 3, 3))
-    of_kernel = np.count_nonzero(cut, axis=(2, 3))
-    assert set(of_kernel.ravel().tolist()) == {0, 4}
-    assert (np.count_nonzero(of_kernel, axis=1) == 5).all()
+    of_connection = np.count_nonzero(cut, axis=(2, 3))
+    assert set(of_connection.ravel().tolist()) == {0, 4}
+    assert (np.count_nonzero(of_connection, axis=1) == 5).all()
     count = structure.count(cut)
     assert (count.weights, count.kept, count.data_bytes) == (540, 120, 480)
     assert count.index_bytes <= 69
@@ -70,7 +70,7 @@ def test_one_tap_stays(shape: tuple[int, ...]) -> None:
 
 def test_detect() -> None:
     weight = nonzero_weight(2, 4, 3, 5, 5)
-    assert Window.detect(weight) == "some kernels use all 25 taps"
+    assert Window.detect(weight) == "some connections use all 25 taps"
     assert Window.detect(0 * weight) == "every weight is zero"
     cut = Window(2.3, 1.5).project(weight)
     found = Window.detect(cut)
@@ -83,7 +83,7 @@ def test_detect() -> None:
 def test_wrong_use() -> None:
     with pytest.raises(PccError, match=r"pruning rate of 0\.5"):
         Window(2, 0.5)
-    with pytest.raises(PccError, match="a kernel has 9 weights that are not zero: more than the 4 of 9"):
+    with pytest.raises(PccError, match="a connection has 9 weights that are not zero: more than the 4 of 9"):
         Window(2.25).pack(nonzero_weight(3, 2, 2, 3, 3))
-    with pytest.raises(PccError, match="a filter has 2 kernels that are not zero: more than the 1 of 2"):
+    with pytest.raises(PccError, match="a filter has 2 connections that are not zero: more than the 1 of 2"):
         Window(1, 2).pack(nonzero_weight(3, 2, 2, 3, 3))

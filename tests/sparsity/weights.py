@@ -27,7 +27,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def cuts(groups: int, channels: int, patterns: int, kept: int, *, per_group: bool) -> Iterator[np.ndarray]:
-    """Every way to keep ``kept`` kernels (in all, or per filter group) under some pattern: choices (groups, channels), -1 for gone."""
+    """Every way to keep ``kept`` connections (in all, or per filter group) under some pattern: choices (groups, channels), -1 for gone."""
     if per_group:
         rows = list(cuts(1, channels, patterns, kept, per_group=False))
         for chosen in product(rows, repeat=groups):

@@ -39,7 +39,7 @@ def test_the_sheet_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest
 
 def test_only_pruned_convolutions_are_packed() -> None:
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Linear(8, 2))
-    with pytest.raises(PccError, match="no convolution with patterns or missing kernels"):
+    with pytest.raises(PccError, match="no convolution with patterns or missing connections"):
         ship.pack(net)
     grouped = net.get_parameter("1.weight").data
     grouped.copy_(torch.from_numpy(Kernels("designed", 2.0).project(grouped.numpy(), 2)))

@@ -28,7 +28,7 @@ class Network:
     """A zoo name, or a convolution: ``conv:IN,OUT,KERNEL,SIZE[,STRIDE]``."""
     summary: str
     rates: Mapping[int, float] = field(default_factory=dict)
-    """Of the convolutions with square kernels of this size, one kernel in ``rate`` is kept; of 3x3 ones 4 taps of each by the patterns, too."""
+    """Of the convolutions with square windows of this size, one connection in ``rate`` is kept; of 3x3 ones 4 taps of each by the patterns, too."""
 
     @property
     def pruned(self) -> bool:
@@ -107,7 +107,7 @@ def _kind(layer: nn.Conv2d | nn.Linear) -> str:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution with square kernels and planes, padded so that stride 1 keeps the size."""
+    """A convolution with square windows and planes, padded so that stride 1 keeps the size."""
 
     inputs: int
     outputs: int
@@ -124,7 +124,7 @@ def _layer(text: str) -> _Layer | None:
     return _Layer(*map(int, text.removeprefix("conv:").split(","))) if text.startswith("conv:") else None
 
 
-_PATTERNS = f"{PATTERNS} patterns in 3x3, one 3x3 kernel in"
+_PATTERNS = f"{PATTERNS} patterns in 3x3, one 3x3 connection in"
 _NETWORKS = (
     Network("vgg16-features", "vgg16-features", "VGG-16's 13 convolutions, dense"),
     Network("vgg16-features-7.8x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 3.6", {3: 3.6}),
@@ -172,7 +172,7 @@ def network_named(name: str) -> Network:
         raise PccError(f"no network '{name}': choose of {', '.join((*GROUPS, *NETWORKS))}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
     base, rate = match[1], match[2]
     kernel = int(base.split(",")[2])
-    return Network(name, base, f"{base}, {f'one kernel in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
+    return Network(name, base, f"{base}, {f'one connection in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
 
 
 def networks_named(names: Iterable[str]) -> list[Network]:

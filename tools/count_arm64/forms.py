@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--patterns", type=int, choices=(4, 0), default=4, help="4: the designed ones; 0: every tap")
-    parser.add_argument("--rate", type=float, default=3.6, help="connectivity: one kernel in so many is kept")
+    parser.add_argument("--rate", type=float, default=3.6, help="connectivity: one connection in so many is kept")
     options = parser.parse_args()
     for network in options.networks:
         print(f"{network}: thousands of instructions")

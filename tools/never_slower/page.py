@@ -11,7 +11,7 @@ _HEAD = """## Never slower than dense
 
 Every different convolution of the zoo but first and depthwise ones, with random weights at densities from 5 to 100 %: the kernel that pcc chooses beside the
 dense one it would take otherwise. *Gain* is the dense kernel's time (or executed instructions) over the chosen one's. Where a sparse kernel
-would lose, or nothing is pruned, the dense one is chosen, and the gain is 1. 3x3 kernels have patterns up to 44 %, and are cut whole above.
+would lose, or nothing is pruned, the dense one is chosen, and the gain is 1. 3x3 windows have patterns up to 44 %, and are cut whole above.
 """
 
 

@@ -19,7 +19,7 @@ from pcc.sparsity.formats import DENSE, OWN, format_named
 from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
-"""Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole kernels are cut above."""
+"""Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole connections are cut above."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ ROWS = {
     for row in [
         *_LENET,
         *_cifar("vgg8"),
-        Row("vgg8-campfire", "vgg8", "cifar10", "campfire-vgg8", "Campfire from scratch, 4 of 9 taps, kernels 3.6x"),
+        Row("vgg8-campfire", "vgg8", "cifar10", "campfire-vgg8", "Campfire from scratch, 4 of 9 taps, connections 3.6x"),
         Row("vgg8-dcp", "vgg8", "cifar10", "dcp-vgg8", "DCP, half of the channels", "vgg8-dense"),
         Row("vgg8-demo", "vgg8", "cifar10", "demo-vgg8", "gradual, 8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
         *_cifar("resnet20"),

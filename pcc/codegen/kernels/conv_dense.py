@@ -1,4 +1,4 @@
-"""Dense 2-D convolution, any kernel, stride, padding, dilation and groups: the family that takes every convolution."""
+"""Dense 2-D convolution, any window, stride, padding, dilation and groups: the family that takes every convolution."""
 
 from dataclasses import dataclass
 

@@ -73,7 +73,7 @@ class DepthwiseFamily:
             return "a filter reads more than one channel"
         height, width = layer.geometry.output_size(*layer.x.shape[2:])
         positions = (height - 1) * staged_pitch(layer.x, layer.geometry) + width
-        rows = ROWS if layer.geometry.kernel in UNROLLED and height >= ROWS and machine.isa.registers >= 32 else 1
+        rows = ROWS if layer.geometry.window in UNROLLED and height >= ROWS and machine.isa.registers >= 32 else 1
         vectors = {DepthwiseSchedule("rows"): _vectors_by_rows(height, width, lanes)}
         if width >= lanes:
             vectors[DepthwiseSchedule("wide", rows)] = -(-height // rows) * rows * -(-width // lanes)
@@ -102,7 +102,7 @@ class DepthwiseFamily:
             taps = layout.taps
             copied = {"staged": b.thread_tensor(f"{layer.name}.staged", (layout.plane + b.isa.lanes(FLOAT32),)), **copy_args(b, layer.name, x, layout)}
         kernel = ConvDepthwise(
-            (geometry.kernel, geometry.stride, geometry.dilation) if geometry.kernel in UNROLLED else None,
+            (geometry.window, geometry.stride, geometry.dilation) if geometry.window in UNROLLED else None,
             Epilogue(layer.residual is not None, layer.activation),
             schedule.form,
             schedule.rows,
@@ -131,7 +131,7 @@ FAMILY = DepthwiseFamily()
 
 def _vector_work(layer: Conv2d, schedule: DepthwiseSchedule) -> Work:
     """One vector of outputs; rows that are computed at once share the lines that their taps read."""
-    (kh, kw), stride = layer.geometry.kernel, layer.geometry.stride[0]
+    (kh, kw), stride = layer.geometry.window, layer.geometry.stride[0]
     taps = kh * kw
     shared = (schedule.rows - 1) * max(0, kh - stride) * kw / schedule.rows if layer.geometry.dilation[0] == 1 else 0
     return Work(fma=taps, crossing=taps - shared, stores=2 if schedule.form == "flat" else 1, scalars=1)
@@ -150,7 +150,7 @@ class _Window:
 
 @dataclass(frozen=True)
 class ConvDepthwise:
-    """``window`` is (kernel, stride, dilation) where the taps are unrolled, None where they are looped over.
+    """``window`` is (size, stride, dilation) where the taps are unrolled, None where they are looped over.
 
     ``copy`` is the column stride that `copy_plane` knows, None where the input is read where it is.
     """

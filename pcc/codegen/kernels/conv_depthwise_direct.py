@@ -55,9 +55,9 @@ class DirectFamily:
         assert isinstance(weight, np.ndarray)
         if layer.groups == 1 or weight.shape[1] != 1:
             return "a filter reads more than one channel"
-        if geometry.kernel not in WINDOWS or geometry.stride[1] > 2:
+        if geometry.window not in WINDOWS or geometry.stride[1] > 2:
             return "its window is not 3x3 or 5x5, or steps over more than every second column"
-        reach = (geometry.kernel[1] - 1) * geometry.dilation[1]
+        reach = (geometry.window[1] - 1) * geometry.dilation[1]
         if (geometry.padding[1] + 1) * FLOAT32.bytes > READ_LEAD or (reach + 2 * lanes) * FLOAT32.bytes > READ_SLACK:
             return "the window reaches too far outside of the rows"
         height, width = geometry.output_size(*layer.x.shape[2:])
@@ -78,14 +78,14 @@ class DirectFamily:
         masks = column_masks(geometry, x.shape[3], width, b.isa.lanes(FLOAT32))
         below = x.shape[2] + geometry.padding[0] - (height - schedule.rows) * geometry.stride[0]
         kernel = ConvDepthwiseDirect(
-            geometry.kernel,
+            geometry.window,
             geometry.stride,
             geometry.dilation,
             geometry.padding[:2],
             min(below, _lines(geometry, schedule.rows)),
             schedule.rows,
             schedule.narrow,
-            tuple(bool((masks[:, tap] == 0).any()) for tap in range(geometry.kernel[1])),
+            tuple(bool((masks[:, tap] == 0).any()) for tap in range(geometry.window[1])),
             b.isa.lanes(FLOAT32),
             Epilogue(layer.residual is not None, layer.activation),
         )
@@ -113,19 +113,19 @@ def column_masks(geometry: ConvGeometry, x_width: int, width: int, lanes: int) -
     """int32 (V, kw, lanes): -1 where a tap of the outputs of a vector of a row is inside, else 0. The last vector begins early."""
     vectors = -(-width // lanes)
     first = np.minimum(np.arange(vectors) * lanes, max(0, width - lanes))
-    taps = np.arange(geometry.kernel[1]) * geometry.dilation[1] - geometry.padding[1]
+    taps = np.arange(geometry.window[1]) * geometry.dilation[1] - geometry.padding[1]
     column = (first[:, None, None] + np.arange(lanes)) * geometry.stride[1] + taps[:, None]
     return np.where((column >= 0) & (column < x_width), -1, 0).astype(np.int32)
 
 
 def _lines(geometry: ConvGeometry, rows: int) -> int:
     """Rows of the padded input from the first to the last that so many rows of outputs use."""
-    return (rows - 1) * geometry.stride[0] + (geometry.kernel[0] - 1) * geometry.dilation[0] + 1
+    return (rows - 1) * geometry.stride[0] + (geometry.window[0] - 1) * geometry.dilation[0] + 1
 
 
 def _block_work(layer: Conv2d, schedule: DirectSchedule) -> Work:
     """One vector of each row of a block."""
-    (kh, kw), stride = layer.geometry.kernel, layer.geometry.stride
+    (kh, kw), stride = layer.geometry.window, layer.geometry.stride
     lines = len({row * stride[0] + u * layer.geometry.dilation[0] for row in range(schedule.rows) for u in range(kh)})
     loads = kw if stride[1] == 1 else 2 * (kw // 2 + 1)
     return Work(fma=kh * kw * schedule.rows, crossing=lines * loads, stores=schedule.rows, scalars=schedule.rows)

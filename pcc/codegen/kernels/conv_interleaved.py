@@ -69,13 +69,13 @@ class InterleavedFamily:
         if self.format == DENSE and layer.weight.shape[1] == 1:
             return "a filter that reads one channel makes too little of a copy of it"
         weight = packed(layer)
-        if prod(layer.geometry.kernel) == 1:
+        if prod(layer.geometry.window) == 1:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
             return "a residual is added to rows in memory, not to what a tile pools"
         if any(size % step for size, step in zip(layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer), strict=True)):
             return "the windows of the pool do not divide the plane"
-        found, counts = [], _kernels_of_patterns(weight)
+        found, counts = [], _connections_of_patterns(weight)
         for schedule in _schedules(layer, weight, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
             if layout.is_possible:
@@ -96,7 +96,7 @@ class InterleavedFamily:
         else:
             arguments = {"x": interleave(b, layer.x, layout), "x_image": layer.x.shape[1] * layout.plane}
         patterns, epilogue = _patterns(weight, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
-        groups, across = weight.shape[0] // weight.group, schedule.blocks.columns // schedule.columns
+        groups, across = weight.shape[0] // weight.share, schedule.blocks.columns // schedule.columns
         first, outputs = 0, layer.x.shape[0] * prod(layout.size)
         for rows, count in schedule.heights:
             strips = layer.x.shape[0] * count
@@ -104,7 +104,7 @@ class InterleavedFamily:
             kernel = InterleavedTile(
                 rows,
                 schedule.columns,
-                weight.group,
+                weight.share,
                 patterns,
                 layer.geometry.stride,
                 layout.pitch,
@@ -162,12 +162,12 @@ def _tables(layer: Conv2d, weight: FKW, layout: Layout, channel: int, b: Program
 
 def _patterns(weight: FKW, geometry: ConvGeometry) -> tuple[Pattern, ...]:
     """The patterns as lines from that of the first tap."""
-    (_, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    (_, kw), (dh, dw) = geometry.window, geometry.dilation
     return tuple(tuple((tap // kw * dh, tap % kw * dw) for tap in pattern) for pattern in weight.patterns.tolist())
 
 
-def _kernels_of_patterns(weight: FKW) -> tuple[int, ...]:
-    """How many kernels, of all filter groups, have each pattern."""
+def _connections_of_patterns(weight: FKW) -> tuple[int, ...]:
+    """How many connections, of all filter groups, have each pattern."""
     return tuple(np.bincount(places(weight)[1], minlength=len(weight.patterns)).tolist())
 
 
@@ -176,11 +176,11 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
     down, right = window_of(layer)
     lanes, taps = machine.isa.lanes(FLOAT32), weight.patterns.shape[1]
-    weights = -(-taps * weight.group // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * weight.group
+    weights = -(-taps * weight.share // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * weight.share
     free = machine.isa.registers - weights - machine.loads_ahead - 2
     if taps > FEW_TAPS:
         free = min(free, machine.isa.registers // 2)
-    sums = min(free, MOST_MULTIPLIES // (taps * len(weight.patterns))) // weight.group
+    sums = min(free, MOST_MULTIPLIES // (taps * len(weight.patterns))) // weight.share
     prefetch = layer.y.strides[0] * layer.y.shape[0] * layer.y.dtype.bytes > machine.l2_bytes // 2
     for across in range(1, lanes + 1):
         rows = _divided(_divided(height, lanes // across), down) * down
@@ -232,7 +232,7 @@ def _loads(lines: tuple[tuple[int, int], ...], pitch: int, reach: int) -> int:
 
 
 def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    """The schedule with its input copied whole, and, where threads would not copy much again, by strips; ``counts`` are kernels of each pattern."""
+    """The schedule with its input copied whole, and, where threads would not copy much again, by strips; ``counts`` are connections of each pattern."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
@@ -241,7 +241,7 @@ def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: Inter
         lines = layer.x.shape[1] * line_extent(rows, layer.geometry, 0) * layout.pitch
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
-        again += copy * (strips * (_chunks(strips, weight.shape[0] // weight.group, rows * count / schedule.blocks.rows) - 1))
+        again += copy * (strips * (_chunks(strips, weight.shape[0] // weight.share, rows * count / schedule.blocks.rows) - 1))
     yield Candidate(schedule, tiles + interleaving_work(layer.x, layout, machine))
     if machine.cycles(again) <= MOST_COPIED_AGAIN * machine.cycles(tiles):
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
@@ -249,21 +249,21 @@ def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: Inter
 
 def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
     """What the tiles of a strip execute."""
-    lanes, taps, groups = machine.isa.lanes(FLOAT32), weight.patterns.shape[1], weight.shape[0] // weight.group
+    lanes, taps, groups = machine.isa.lanes(FLOAT32), weight.patterns.shape[1], weight.shape[0] // weight.share
     patterns = _patterns(weight, layer.geometry)
-    weights = taps * weight.group / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
-    sums = rows * schedule.columns * weight.group
+    weights = taps * weight.share / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
+    sums = rows * schedule.columns * weight.share
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
     row_bytes = weight.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
     tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
     down, right = window_of(layer)
-    stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.group
+    stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.share
     tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
     reach, loads, lines = machine.load_pair_reach // machine.isa.vector_bytes, 0, 0
-    for pattern, kernels in zip(patterns, counts, strict=True):
+    for pattern, connections in zip(patterns, counts, strict=True):
         distinct = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
-        loads, lines = loads + _loads(distinct, layout.pitch, reach) * kernels, lines + len(distinct) * kernels
-    multiplies, kernels = taps * max(sums, machine.fma_in_flight), sum(counts)
-    tile += Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * kernels
+        loads, lines = loads + _loads(distinct, layout.pitch, reach) * connections, lines + len(distinct) * connections
+    multiplies, connections = taps * max(sums, machine.fma_in_flight), sum(counts)
+    tile += Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
     return tile * (schedule.blocks.columns // schedule.columns)

@@ -69,7 +69,7 @@ class PointwiseFamily:
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         fkw, lanes = sparse_tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
-        if prod(layer.geometry.kernel) > 1 or any(layer.geometry.padding):
+        if prod(layer.geometry.window) > 1 or any(layer.geometry.padding):
             return "the window is not a single position without padding"
         if not _is_flat(layer):
             return "planes are not flat: their rows are longer than what they hold"

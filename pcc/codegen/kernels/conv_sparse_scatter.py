@@ -47,7 +47,7 @@ class ScatterSchedule:
     block: int
     room: int
     most_taps: int
-    """Taps of a kernel that are taken at a time."""
+    """Taps of a connection that are taken at a time."""
 
     def __str__(self) -> str:
         return f"tiles of {self.block} filters x {self.size} positions"
@@ -99,14 +99,14 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: ScatterSchedule, vectors: int)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     blocks, channels, patterns = -(-fkw.shape[0] // schedule.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
     used = np.zeros((blocks, channels, patterns), bool)
-    for member in range(fkw.group):  # a block may end inside a filter group
-        used[(group * fkw.group + member) // schedule.block, fkw.index, pattern] = True
+    for member in range(fkw.share):  # a block may end inside a filter group
+        used[(group * fkw.share + member) // schedule.block, fkw.index, pattern] = True
     segment = tap_loads(layer.x, layer.geometry, taps * vectors) + Work(
         scalars=4 + taps, branches=4
     )  # trip counts change from one to the next: the branch is often mispredicted
-    kernel = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1)
+    connection = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1)
     stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
-    return (segment * int(used.sum()) + kernel * (len(fkw.index) * fkw.group)) * parts + stored * fkw.shape[0]
+    return (segment * int(used.sum()) + connection * (len(fkw.index) * fkw.share)) * parts + stored * fkw.shape[0]
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ class ConvSparseScatter:
         for e in range(self.taps):
             tap_at = k.let(x_at + channel_at + k.load(k["taps"], pattern + e))
             inputs.append([k.let(k.load(k["x"], tap_at + v, k.lanes)) for v in vectors])
-        with k.loop(k.wide(begin), k.wide(end)) as kernel:
-            at = k.let(k.wide(origin + k.load(k["slots"], kernel)))
-            weights = tile.broadcast_weights(k, k["weight"], kernel * self.taps, self.taps)
+        with k.loop(k.wide(begin), k.wide(end)) as connection:
+            at = k.let(k.wide(origin + k.load(k["slots"], connection)))
+            weights = tile.broadcast_weights(k, k["weight"], connection * self.taps, self.taps)
             values = [k.load(sums, at + v, k.lanes) for v in vectors]
             for e in range(self.taps):
                 values = [k.let(value + weights[e] * inputs[e][i]) for i, value in enumerate(values)]

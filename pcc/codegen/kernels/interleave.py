@@ -100,7 +100,7 @@ class Layout:
 
 def line_extent(count: int, geometry: ConvGeometry, axis: int) -> int:
     """How many rows (columns) of lines ``count`` rows (columns) of outputs read."""
-    return (count - 1) * geometry.stride[axis] + (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1
+    return (count - 1) * geometry.stride[axis] + (geometry.window[axis] - 1) * geometry.dilation[axis] + 1
 
 
 def interleaving_work(x: View, layout: Layout, machine: Machine) -> Work:

@@ -1,6 +1,6 @@
 """The kernel of convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for each pattern.
 
-The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's kernels pass by, sorted
+The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's connections pass by, sorted
 by pattern. The code of a pattern loads each distinct line that its taps read once, aligned, and feeds every accumulator that uses it. Nothing is looked
 up but the channel and the weights, which are one sequential stream.
 
@@ -34,7 +34,7 @@ Pattern = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class InterleavedTile:
-    """An item is one row of tiles (a *strip*) of ``groups_per_item`` filter groups of ``group`` filters, of one image.
+    """An item is one row of tiles (a *strip*) of ``groups_per_item`` filter groups of ``share`` filters, of one image.
 
     With ``copy`` the input ``image`` is planes: what a strip reads is copied to lines in the thread's own memory ``x``, once for the items of a strip that a
     thread computes one after the other. Without, ``x`` holds the lines of whole planes.
@@ -42,7 +42,7 @@ class InterleavedTile:
 
     rows: int
     columns: int
-    group: int
+    share: int
     patterns: tuple[Pattern, ...]
     stride: tuple[int, int]
     pitch: int
@@ -58,7 +58,7 @@ class InterleavedTile:
     @property
     def name(self) -> str:
         digest = hashlib.sha256(repr(self.patterns).encode()).hexdigest()[:8]
-        shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.group}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
+        shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.share}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
         prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
         pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
         return f"pcc_conv_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
@@ -85,7 +85,7 @@ class InterleavedTile:
         from tvm import tirx
 
         lanes, tile = k.lanes, self.rows * self.columns
-        sums = k.local(self.group * tile * lanes)
+        sums = k.local(self.share * tile * lanes)
         with k.work() as item:
             rest, chunk = k.divide(item, k["chunks"])
             image, down = k.divide(rest, k["tiles_down"])
@@ -103,8 +103,8 @@ class InterleavedTile:
             ):
                 column = k.let(across * self.columns)
                 x_at = k.let(row_at + column * (self.stride[1] * lanes))
-                for f in range(self.group):
-                    bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.group + f)), lanes))
+                for f in range(self.share):
+                    bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.share + f)), lanes))
                     for i in range(tile):
                         k.store(sums, (f * tile + i) * lanes, bias, lanes)
                 asked_for = self._following_outputs(k, group, image, row, column) if self.prefetch else []
@@ -112,8 +112,8 @@ class InterleavedTile:
                     for place in asked_for[pattern :: len(self.patterns)]:
                         k.prefetch(k["y"], place, write=True)
                     self._segment(k, pattern, group, x_at, sums)
-                for f in range(self.group):
-                    self._store(k, sums, f, k.let(k.load(k["channels"], group * self.group + f)), image, row, column)
+                for f in range(self.share):
+                    self._store(k, sums, f, k.let(k.load(k["channels"], group * self.share + f)), image, row, column)
 
     def _copy_strip(self, k: "KernelBuilder", copy: RowCopy, image_at: "Expr", first_line: "Expr") -> None:
         """Copies what the tiles of a strip read, of all channels."""
@@ -126,25 +126,25 @@ class InterleavedTile:
         """Where the next filter group's rows of this tile begin in ``y``, in each lane."""
         from tvm import tirx
 
-        first = k.let(tirx.Min(group + 1, k["groups"] - 1) * self.group)
+        first = k.let(tirx.Min(group + 1, k["groups"] - 1) * self.share)
         tile_at = k.let(image * k["y_image"] + row // self.window[0] * k["y_row"] + column // self.window[1])
-        starts = [k.let(tile_at + k.load(k["channels"], first + f) * k["y_plane"]) for f in range(self.group)]
+        starts = [k.let(tile_at + k.load(k["channels"], first + f) * k["y_plane"]) for f in range(self.share)]
         return [start + r * k["y_row"] + k.load(k["y_at"], lane) for start, r, lane in product(starts, range(self.stored[0]), range(self.lanes))]
 
     def _segment(self, k: "KernelBuilder", pattern: int, group: "Expr", x_at: "Expr", sums: "Buffer") -> None:
-        """Adds the kernels of one pattern of a filter group."""
+        """Adds the connections of one pattern of a filter group."""
         lanes, taps = k.lanes, len(self.patterns[pattern])
         segment = k.let(group * len(self.patterns) + pattern)
         begin, end = k.let(k.load(k["segments"], segment)), k.let(k.load(k["segments"], segment + 1))
-        with k.loop(k.wide(begin), k.wide(end)) as kernel:
-            lines = k.pointer(k["x"], x_at + k.load(k["channels_at"], kernel))
-            weights = broadcast_weights(k, k["weight"], kernel * (taps * self.group), taps * self.group)
+        with k.loop(k.wide(begin), k.wide(end)) as connection:
+            lines = k.pointer(k["x"], x_at + k.load(k["channels_at"], connection))
+            weights = broadcast_weights(k, k["weight"], connection * (taps * self.share), taps * self.share)
             for (row, column), users in users_of_lines(self.patterns[pattern], self.rows, self.columns, self.stride).items():
                 line = k.let(k.load(lines, (row * self.pitch + column) * lanes, lanes))
                 for tap, r, q in users:
-                    for f in range(self.group):
+                    for f in range(self.share):
                         place = ((f * self.rows + r) * self.columns + q) * lanes
-                        k.store(sums, place, k.load(sums, place, lanes) + weights[tap * self.group + f] * line, lanes)
+                        k.store(sums, place, k.load(sums, place, lanes) + weights[tap * self.share + f] * line, lanes)
 
     def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, channel: "Expr", image: "Expr", row: "Expr", column: "Expr") -> None:
         """One filter's tile through the epilogue, and the pool, to rows of ``y``."""
@@ -180,7 +180,7 @@ class InterleavedTile:
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
         lanes = self.lanes
         taps, r, q = len(self.patterns[0]), np.arange(self.rows)[:, None, None], np.arange(self.columns)[:, None]
-        weight = weight[: weight.size // (taps * self.group) * taps * self.group].reshape(-1, taps, self.group)
+        weight = weight[: weight.size // (taps * self.share) * taps * self.share].reshape(-1, taps, self.share)
         for item in range(begin, end):
             rest, chunk = divmod(item, n["chunks"])
             image, down = divmod(rest, n["tiles_down"])
@@ -194,14 +194,14 @@ class InterleavedTile:
             x_at = 0 if self.copy else image * n["x_image"] + row * self.stride[0] * self.pitch * lanes
             for group, across in product(groups, range(n["tiles_across"])):
                 column = across * self.columns
-                outputs = channels[group * self.group : (group + 1) * self.group]
-                sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(self.group, self.rows, self.columns, lanes)
+                outputs = channels[group * self.share : (group + 1) * self.share]
+                sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(self.share, self.rows, self.columns, lanes)
                 for p, pattern in enumerate(self.patterns):
                     members = range(*segments[group * len(self.patterns) + p :][:2])
                     for tap, (u, v) in enumerate(pattern):
                         line = ((r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
-                        for kernel in members:
-                            sums += weight[kernel, tap][:, None, None, None] * x[x_at + channels_at[kernel] + line]
+                        for connection in members:
+                            sums += weight[connection, tap][:, None, None, None] * x[x_at + channels_at[connection] + line]
                 (down_by, across_by), (rows, columns) = self.window, self.stored
                 for values, channel in zip(sums, outputs, strict=True):
 

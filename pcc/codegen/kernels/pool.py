@@ -33,7 +33,7 @@ IDENTITY = {"max": float("-inf"), "avg": 0.0}
 def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
     """``y = pool(x)``."""
     (batch, channels, height, width), (_, _, out_height, out_width) = layer.x.shape, layer.y.shape
-    (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = layer.geometry.kernel, layer.geometry.stride, layer.geometry.padding, layer.geometry.dilation
+    (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = layer.geometry.window, layer.geometry.stride, layer.geometry.padding, layer.geometry.dilation
     places = {"x": layer.x, "y": layer.y, "channels": channels, "height": height, "width": width}
     places |= plane_strides(layer.x, layer.y)
     if (kh, kw) == (height, width) and (out_height, out_width) == (1, 1) and not any(layer.geometry.padding):
@@ -54,7 +54,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
             "inverse_columns": b.constant(f"{layer.name}.inverse_columns", columns),
             "out_height": out_height,
             "out_width": out_width,
-            "kernel_height": kh,
+            "window_height": kh,
             "stride_height": sh,
             "dilation_height": dh,
             "top": top,
@@ -80,7 +80,7 @@ def _inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
     before, after = geometry.padding[axis], geometry.padding[axis + 2]
     if layer.mode == "max":
         return np.ones(outputs, np.float32)
-    taps = np.arange(outputs)[:, None] * geometry.stride[axis] + np.arange(geometry.kernel[axis]) * geometry.dilation[axis] - before
+    taps = np.arange(outputs)[:, None] * geometry.stride[axis] + np.arange(geometry.window[axis]) * geometry.dilation[axis] - before
     low, high = (-before, size + after) if layer.count_include_pad else (0, size)
     return (1.0 / np.maximum(1, ((taps >= low) & (taps < high)).sum(1))).astype(np.float32)
 
@@ -100,23 +100,23 @@ class PoolWindow:
     """
 
     mode: str
-    kernel: int
+    window: int
     stride: int
     dilation: int
 
     @property
     def name(self) -> str:
-        return f"pcc_pool_{self.mode}_k{self.kernel}s{self.stride}d{self.dilation}"
+        return f"pcc_pool_{self.mode}_k{self.window}s{self.stride}d{self.dilation}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        numbers = ("out_height", "out_width", "kernel_height", "stride_height", "dilation_height", "top", "left", "rows_per_item")
+        numbers = ("out_height", "out_width", "window_height", "stride_height", "dilation_height", "top", "left", "rows_per_item")
         pointers = (Param("x", "f32*"), Param("y", "f32*", writes=True), Param("inverse_rows", "f32*"), Param("inverse_columns", "f32*"))
         return (*pointers, *PLACES, *(Param(name) for name in numbers), Param("empty", "f32"))
 
     def body(self, k: "KernelBuilder") -> None:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
-        inputs = (outputs - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        inputs = (outputs - 1) * self.stride + (self.window - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
         with output_rows(k) as (x_at, y_at, oy), k.loop(0, (k["out_width"] + (outputs - 1)) // outputs) as tile:
             column = k.let(tile * (outputs * self.stride) - k["left"])  # of the image, at the start of the row on the stack
@@ -129,7 +129,7 @@ class PoolWindow:
         lanes, step = k.lanes, k["dilation_height"]
         top = k.let(oy * k["stride_height"] - k["top"])
         skipped = k.let(math.larger(0, (step - 1 - top) // step))  # rows above the image
-        rows = k.let(math.smaller(k["kernel_height"], (math.larger(0, k["height"] - top) + step - 1) // step))
+        rows = k.let(math.smaller(k["window_height"], (math.larger(0, k["height"] - top) + step - 1) // step))
         begin, end = k.let(math.larger(0, -column)), k.let(math.larger(0, math.smaller(inputs, k["width"] - column)))
         empty = k.splat(k["empty"], lanes)
         source = k.let(x_at + top * k["x_row"] + column + begin)
@@ -150,7 +150,7 @@ class PoolWindow:
 
         def emit(offset: "Expr", lanes: int) -> None:
             total = self._every(k, row, offset * self.stride, lanes)
-            for tap in range(1, self.kernel):
+            for tap in range(1, self.window):
                 total = k.let(_combine(k, self.mode, total, self._every(k, row, offset * self.stride + tap * self.dilation, lanes)))
             if self.mode == "avg":
                 total = total * k.splat(scale, lanes) * k.load(k["inverse_columns"], out + offset, lanes)
@@ -179,10 +179,10 @@ class PoolWindow:
             plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize))
             first = item % blocks * n["rows_per_item"]
             for oy in range(first, min(first + n["rows_per_item"], n["out_height"])):
-                rows = oy * n["stride_height"] - n["top"] + n["dilation_height"] * np.arange(n["kernel_height"])
+                rows = oy * n["stride_height"] - n["top"] + n["dilation_height"] * np.arange(n["window_height"])
                 rows = rows[(rows >= 0) & (rows < n["height"])]
                 for ox in range(n["out_width"]):
-                    columns = ox * self.stride - n["left"] + self.dilation * np.arange(self.kernel)
+                    columns = ox * self.stride - n["left"] + self.dilation * np.arange(self.window)
                     columns = columns[(columns >= 0) & (columns < n["width"])]
                     value = reduce(plane[np.ix_(rows, columns)], initial=np.float32(-np.inf if self.mode == "max" else 0.0))
                     scale = inverse_rows[oy] * inverse_columns[ox]

@@ -8,8 +8,8 @@ from pcc.sparsity.fkw import FKW, places
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """The kernels of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few taps at a time."""
+class Connections:
+    """The connections of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few taps at a time."""
 
     patterns: np.ndarray
     """int32 (P * parts, E): taps; a last part that is not full is filled up with its pattern's first tap, with zero weights."""
@@ -20,7 +20,7 @@ class Kernels:
     pattern: np.ndarray
     """int64 (K,): row of ``patterns``."""
     weight: np.ndarray
-    """fp32 (K, E, group)."""
+    """fp32 (K, E, share)."""
 
 
 def parts_of(taps: int, most_taps: int) -> tuple[int, int]:
@@ -29,16 +29,16 @@ def parts_of(taps: int, most_taps: int) -> tuple[int, int]:
     return parts, -(-taps // parts)
 
 
-def kernels_of(fkw: FKW, most_taps: int) -> Kernels:
-    """The kernels in FKW's order, a kernel of more than ``most_taps`` taps as several of equal size."""
+def connections_of(fkw: FKW, most_taps: int) -> Connections:
+    """The connections in FKW's order, a connection of more than ``most_taps`` taps as several of equal size."""
     group, pattern = places(fkw)
     taps = fkw.patterns.shape[1]
     parts, size = parts_of(taps, most_taps)
     fill = parts * size - taps
     split_patterns = np.concatenate([fkw.patterns, np.repeat(fkw.patterns[:, :1], fill, axis=1)], axis=1).reshape(-1, size)
-    weight = np.pad(fkw.weight, ((0, 0), (0, fill), (0, 0))).reshape(-1, size, fkw.group)
+    weight = np.pad(fkw.weight, ((0, 0), (0, fill), (0, 0))).reshape(-1, size, fkw.share)
     split_pattern = (pattern[:, None] * parts + np.arange(parts)).ravel()
-    return Kernels(split_patterns, np.repeat(group, parts), np.repeat(fkw.index.astype(np.int64), parts), split_pattern, weight)
+    return Connections(split_patterns, np.repeat(group, parts), np.repeat(fkw.index.astype(np.int64), parts), split_pattern, weight)
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ class ScatterTables:
     blocks: np.ndarray
     """int32 (B + 1, 2): first filter and first segment of each block."""
     segments: np.ndarray
-    """int32 (S + 1, 3): channel, pattern, first kernel."""
+    """int32 (S + 1, 3): channel, pattern, first connection."""
     slots: np.ndarray
-    """int32 (K,): place of the kernel's filter in its block."""
+    """int32 (K,): place of the connection's filter in its block."""
     weight: np.ndarray
     """fp32 (K, E)."""
 
 
 def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterTables:
-    """Kernels of single filters in blocks of ``filters``, ordered for loops whose trip counts repeat.
+    """Connections of single filters in blocks of ``filters``, ordered for loops whose trip counts repeat.
 
     The order: block, run of ``run`` channels (few enough that their inputs stay in L1), length of the segment, channel, pattern, filter.
     """
-    kernels = kernels_of(fkw, most_taps)
-    place = (kernels.group[:, None] * fkw.group + np.arange(fkw.group)).ravel()
-    channel, pattern = np.repeat(kernels.channel, fkw.group), np.repeat(kernels.pattern, fkw.group)
-    weight = kernels.weight.transpose(0, 2, 1).reshape(-1, kernels.patterns.shape[1])
+    connections = connections_of(fkw, most_taps)
+    place = (connections.group[:, None] * fkw.share + np.arange(fkw.share)).ravel()
+    channel, pattern = np.repeat(connections.channel, fkw.share), np.repeat(connections.pattern, fkw.share)
+    weight = connections.weight.transpose(0, 2, 1).reshape(-1, connections.patterns.shape[1])
     block = place // filters
-    segment = (block * (channel.max(initial=0) + 1) + channel) * len(kernels.patterns) + pattern
+    segment = (block * (channel.max(initial=0) + 1) + channel) * len(connections.patterns) + pattern
     _, inverse, length = np.unique(segment, return_inverse=True, return_counts=True)
     order = np.lexsort((place, pattern, channel, -length[inverse], channel // run, block))
     block, channel, pattern = block[order], channel[order], pattern[order]
@@ -75,7 +75,7 @@ def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterT
     segments = np.concatenate([np.stack([channel[starts], pattern[starts], starts], axis=1), [[0, 0, len(order)]]])
     edges = np.arange(-(-fkw.shape[0] // filters) + 1)
     blocks = np.stack([np.minimum(edges * filters, fkw.shape[0]), np.searchsorted(block[starts], edges)], axis=1)
-    patterns, blocks, segments, slots = (array.astype(np.int32) for array in (kernels.patterns, blocks, segments, (place % filters)[order]))
+    patterns, blocks, segments, slots = (array.astype(np.int32) for array in (connections.patterns, blocks, segments, (place % filters)[order]))
     return ScatterTables(patterns, blocks, segments, slots, weight[order])
 
 
@@ -86,21 +86,21 @@ class GatherTables:
     patterns: np.ndarray
     """int32 (P, E): taps."""
     segments: np.ndarray
-    """int32 (G * P + 1,): first kernel of each (filter group, pattern)."""
+    """int32 (G * P + 1,): first connection of each (filter group, pattern)."""
     channels: np.ndarray
-    """int32 (K,): input channel of each kernel."""
+    """int32 (K,): input channel of each connection."""
     weight: np.ndarray
-    """fp32 (K, E, group)."""
+    """fp32 (K, E, share)."""
 
 
 def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
-    """Kernels of filter groups, ordered by group, pattern and channel."""
-    kernels = kernels_of(fkw, most_taps)
-    segment = kernels.group * len(kernels.patterns) + kernels.pattern
-    order = np.lexsort((kernels.channel, segment))
-    edges = np.arange(fkw.shape[0] // fkw.group * len(kernels.patterns) + 1)
+    """Connections of filter groups, ordered by group, pattern and channel."""
+    connections = connections_of(fkw, most_taps)
+    segment = connections.group * len(connections.patterns) + connections.pattern
+    order = np.lexsort((connections.channel, segment))
+    edges = np.arange(fkw.shape[0] // fkw.share * len(connections.patterns) + 1)
     segments = np.searchsorted(segment[order], edges).astype(np.int32)
-    return GatherTables(kernels.patterns.astype(np.int32), segments, kernels.channel[order].astype(np.int32), kernels.weight[order])
+    return GatherTables(connections.patterns.astype(np.int32), segments, connections.channel[order].astype(np.int32), connections.weight[order])
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def _grouped(fkw: FKW, size: int) -> np.ndarray:
     """fp32 (G, size, C): the dense rows of stored filters in groups of ``size``; the last group is filled up with its last filter."""
     group, _ = places(fkw)
     rows = np.zeros((fkw.shape[0], fkw.groups * fkw.shape[1]), np.float32)
-    for member in range(fkw.group):
-        rows[group * fkw.group + member, fkw.index] = fkw.weight[:, 0, member]
+    for member in range(fkw.share):
+        rows[group * fkw.share + member, fkw.index] = fkw.weight[:, 0, member]
     fill = -len(rows) % size
     return np.concatenate([rows, np.repeat(rows[-1:], fill, axis=0)]).reshape(-1, size, rows.shape[1])
 

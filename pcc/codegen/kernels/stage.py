@@ -85,7 +85,7 @@ class Layout:
     def _axis(self, axis: int, phase: int) -> _Axis:
         size = (self.height, self.width)[axis]
         stride, before = self.geometry.stride[axis], self.geometry.padding[axis]
-        offsets = [tap * self.geometry.dilation[axis] for tap in range(self.geometry.kernel[axis])]
+        offsets = [tap * self.geometry.dilation[axis] for tap in range(self.geometry.window[axis])]
         reach = max(offset // stride for offset in offsets if offset % stride == phase)
         length = self.geometry.output_size(self.height, self.width)[axis] + reach
         lead = min(length, max(0, -(-(before - phase) // stride)))
@@ -95,7 +95,7 @@ class Layout:
 
     def _phases_used(self, axis: int) -> list[int]:
         stride, dilation = self.geometry.stride[axis], self.geometry.dilation[axis]
-        return sorted({tap * dilation % stride for tap in range(self.geometry.kernel[axis])})
+        return sorted({tap * dilation % stride for tap in range(self.geometry.window[axis])})
 
     @cached_property
     def pitch(self) -> int:
@@ -128,7 +128,7 @@ class Layout:
     @property
     def taps(self) -> np.ndarray:
         """int32 (kh*kw,): the offset of every tap."""
-        (kh, kw), (sh, sw), (dh, dw) = self.geometry.kernel, self.geometry.stride, self.geometry.dilation
+        (kh, kw), (sh, sw), (dh, dw) = self.geometry.window, self.geometry.stride, self.geometry.dilation
         offsets = [self.phases[u % sh, v % sw].start + u // sh * self.pitch + v // sw for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)]
         return np.array(offsets, np.int32)
 
@@ -168,7 +168,7 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: b
 def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:
     """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines, as staged ones are."""
     places, line = (x.strides[0], x.strides[1], x.offset), line_elements(x.dtype)
-    aligned = geometry.kernel == (1, 1) and (is_staged(geometry) or all(place % line == 0 for place in places))
+    aligned = geometry.window == (1, 1) and (is_staged(geometry) or all(place % line == 0 for place in places))
     return Work(loads=count) if aligned else Work(crossing=count)
 
 
@@ -177,7 +177,7 @@ def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0)
     batch, channels, height, width = x.shape
     out_height, out_width = geometry.output_size(height, width)
     if not is_staged(geometry):
-        (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+        (kh, kw), (dh, dw) = geometry.window, geometry.dilation
         taps = np.array([u * x.strides[2] + v for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)], np.int32)
         return Staged(x, x.strides[2], x.strides[1], x.strides[0], taps, out_height, out_width)
     layout = Layout(geometry, height, width)

@@ -37,7 +37,7 @@ from pcc.sparsity.connectivity import budget
 from pcc.training.data import Batch, Data
 from pcc.training.layers import Structures
 from pcc.training.method import Masks, Method, average
-from pcc.training.methods.wiring import Wiring, groups_of, kernel_norms, per_channel, per_link, per_weight
+from pcc.training.methods.wiring import Wiring, connection_norms, groups_of, per_channel, per_connection, per_weight
 
 HEAD = "dcp_classifier"
 """Where a classifier lies in the convolution whose output it sees, while the stage runs."""
@@ -190,7 +190,7 @@ class Selection:
             gradient, loss = self._gradient(self.samples)
             without = loss
             while (count := int(chosen.sum())) < keep:
-                norms = per_channel(kernel_norms(gradient, self.weight.shape[1]), groups_of(self.module)).masked_fill(chosen, -1)
+                norms = per_channel(connection_norms(gradient, self.weight.shape[1]), groups_of(self.module)).masked_fill(chosen, -1)
                 new = torch.zeros_like(chosen)
                 new[norms.argsort(descending=True, stable=True)[: min(portion, keep - count)]] = True
                 chosen |= new
@@ -212,7 +212,7 @@ class Selection:
         self.weight.grad = None
 
     def _weights(self, channels: torch.Tensor) -> torch.Tensor:
-        return per_weight(per_link(channels, len(self.weight), groups_of(self.module)), self.weight)
+        return per_weight(per_connection(channels, len(self.weight), groups_of(self.module)), self.weight)
 
     def _gradient(self, samples: list[Batch], first: int = 0) -> tuple[torch.Tensor, float]:
         """dL/dW of the weights that earlier pruning left, and L, on the mean over batches and processes; ``first``: number of the first batch."""

@@ -3,10 +3,10 @@
 Two papers, one loop:
 
 * Zhu & Gupta, "To prune, or not to prune" (2017): sparsity s_t = s_f (1 - (1 - t/n)^3), fast while there is much to spare, slow at the end;
-* Campfire (Gamboa et al., 2020): no regulariser, training from scratch, fixed structures inside kernels and filters, equal steps once an epoch.
+* Campfire (Gamboa et al., 2020): no regulariser, training from scratch, fixed structures inside connections and filters, equal steps once an epoch.
 
-Both prune by magnitude; here a step is the projection on the structure with part of its budget, so whatever has a rate can grow: weights, windows, kernels,
-filters. What has no degrees (the patterns of kernels) comes in full with the first step. Departures: Zhu & Gupta step every few hundred updates, here it is
+Both prune by magnitude; here a step is the projection on the structure with part of its budget, so whatever has a rate can grow: weights, windows, connections,
+filters. What has no degrees (the patterns of connections) comes in full with the first step. Departures: Zhu & Gupta step every few hundred updates, here it is
 once an epoch; patterns that are mined are those of the weights the stage begins with.
 """
 

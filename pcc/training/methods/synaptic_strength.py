@@ -1,9 +1,9 @@
 """Synaptic strength: which connections between feature maps carry something (Lin, Zhong, Wu, Yan, "Synaptic Strength for Convolutional Neural Network",
 NeurIPS 2018).
 
-A connection leads from an input channel to a filter; what it carries is the scale of the channel times the norm of its kernel. The steps of the paper:
+A connection leads from an input channel to a filter; what it carries is the scale of the channel times the norm of its weights. The steps of the paper:
 
-* the scale of each batch norm moves into the kernels that read it, and each kernel becomes a strength times a direction: W = s V / ||V||;
+* the scale of each batch norm moves into the weights that read it, and each connection becomes a strength times a direction: W = s V / ||V||;
 * training with weight * sum |s| added to the loss;
 * the connections of least |s| are cut, by one threshold for the whole network; fine-tuning follows (a stage of its own, `Train`).
 
@@ -15,7 +15,7 @@ Where we depart from it:
 * Strengths are compared, and their penalty weighed, in units of what a filter of their layer gets from all its connections at the start (the root of the
   mean over filters of sum s^2): the batch norm that follows undoes the scale of a layer, and in a network that is trained already strengths are the smaller
   the more of them a filter has. One threshold for bare strengths would cut the last layers off.
-* Linear layers take part where they are not the last: a kernel is what leads from one map to one neuron. Every layer keeps its strongest connection.
+* Linear layers take part where they are not the last: a connection is what leads from one map to one neuron. Every layer keeps its strongest connection.
 
 Structures that a recipe gives are ignored: the threshold decides alone. Zeros that are there already stay.
 """
@@ -30,16 +30,16 @@ from pcc.errors import PccError
 from pcc.sparsity.connectivity import budget
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method
-from pcc.training.methods.wiring import NORMS, Wiring, groups_of, is_sum, kernel_norms, per_link, per_weight
+from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight
 
 LEAST_SCALE = 1e-4
-"""Batch norms scale by less where a map is all but dead; its kernels' strengths then are what they would be at this scale."""
+"""Batch norms scale by less where a map is all but dead; its connections' strengths then are what they would be at this scale."""
 
 
 class Strength(nn.Module):
-    """A weight as strengths s (O, channels) and directions V (the weight's shape): W = s / scale * V / ||V||, each kernel alone.
+    """A weight as strengths s (O, channels) and directions V (the weight's shape): W = s / scale * V / ||V||, each connection alone.
 
-    ``scale`` (O, channels) is that of the feature map which a kernel reads; ``kept``: bool, the weight's shape.
+    ``scale`` (O, channels) is that of the feature map which a connection reads; ``kept``: bool, the weight's shape.
     """
 
     scale: torch.Tensor
@@ -51,12 +51,12 @@ class Strength(nn.Module):
         self.register_buffer("kept", kept)
 
     def forward(self, strength: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        # A kernel that is all zero has strength 0 and no direction.
-        norms = kernel_norms(direction, strength.shape[1]).clamp_min(torch.finfo(torch.float32).tiny)
+        # A connection that is all zero has strength 0 and no direction.
+        norms = connection_norms(direction, strength.shape[1]).clamp_min(torch.finfo(torch.float32).tiny)
         return per_weight(strength / self.scale / norms, direction) * direction * self.kept
 
     def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return kernel_norms(weight, self.scale.shape[1]) * self.scale, weight.clone()
+        return connection_norms(weight, self.scale.shape[1]) * self.scale, weight.clone()
 
 
 class SynapticStrength(Method):
@@ -86,7 +86,7 @@ class SynapticStrength(Method):
             norm.weight.requires_grad_(False)
         self.reparameterised = layers
         for name, module in layers.items():
-            scale = per_link(scales[name].clamp_min(LEAST_SCALE), len(module.weight), groups_of(module)).clone()
+            scale = per_connection(scales[name].clamp_min(LEAST_SCALE), len(module.weight), groups_of(module)).clone()
             # unsafe: the pair (s, V) has not the shape of W.
             parametrize.register_parametrization(module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True)
         self.units = {name: max(float(one.detach().norm()) / len(one) ** 0.5, LEAST_SCALE) for name, one in self.strengths().items()}

@@ -60,7 +60,7 @@ class Source:
         """Which maps no reader uses: bool (filters,)."""
         used = torch.zeros(self.filters, dtype=torch.bool, device=self.module.weight.device)
         for reader in self.readers:
-            used |= per_channel(kernel_norms(reader.module.weight, self._links(reader)), groups_of(reader.module)) > 0
+            used |= per_channel(connection_norms(reader.module.weight, self._connections(reader)), groups_of(reader.module)) > 0
         return ~used
 
     @torch.no_grad()
@@ -71,10 +71,10 @@ class Source:
                 if isinstance(values, torch.Tensor):
                     values[dead] = 0
         for reader in self.readers:
-            alive = per_link(~dead, len(reader.module.weight), groups_of(reader.module))
+            alive = per_connection(~dead, len(reader.module.weight), groups_of(reader.module))
             reader.module.weight.mul_(per_weight(alive, reader.module.weight))
 
-    def _links(self, reader: Reader) -> int:
+    def _connections(self, reader: Reader) -> int:
         return self.filters // groups_of(reader.module)
 
 
@@ -144,23 +144,23 @@ def groups_of(module: nn.Conv2d | nn.Linear) -> int:
     return module.groups if isinstance(module, nn.Conv2d) else 1
 
 
-def kernel_norms(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """Norm of every kernel, (O, channels), of a weight (O, channels, kh, kw) or (O, channels * span)."""
+def connection_norms(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Norm of every connection, (O, channels), of a weight (O, channels, kh, kw) or (O, channels * span)."""
     return weight.reshape(len(weight), channels, -1).norm(dim=2)
 
 
 def per_channel(norms: torch.Tensor, groups: int) -> torch.Tensor:
-    """Norm of all that reads a channel, (I,), from norms of kernels (O, I/groups)."""
+    """Norm of all that reads a channel, (I,), from norms of connections (O, I/groups)."""
     return norms.reshape(groups, -1, norms.shape[1]).norm(dim=1).flatten()
 
 
-def per_link(values: torch.Tensor, filters: int, groups: int) -> torch.Tensor:
-    """What holds for a channel, (I,), for every kernel that reads it: (O, I/groups)."""
+def per_connection(values: torch.Tensor, filters: int, groups: int) -> torch.Tensor:
+    """What holds for a channel, (I,), for every connection that reads it: (O, I/groups)."""
     return values.reshape(groups, 1, -1).expand(-1, filters // groups, -1).reshape(filters, -1)
 
 
 def per_weight(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What holds for a kernel, (O, channels), in a shape that broadcasts to a weight (O, channels, kh, kw) or (O, channels * span)."""
+    """What holds for a connection, (O, channels), in a shape that broadcasts to a weight (O, channels, kh, kw) or (O, channels * span)."""
     return values[:, :, None, None] if weight.ndim == 4 else values.repeat_interleave(weight.shape[1] // values.shape[1], dim=1)
 
 

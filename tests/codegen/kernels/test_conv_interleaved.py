@@ -34,7 +34,7 @@ def emit(name: str, layer: Conv2d, b: ProgramBuilder, place: int, by_strips: boo
     """The layer by one of the family's schedules with little code."""
     offered = family_named(name).candidates(layer, machine_of(b.isa))
     assert not isinstance(offered, str), offered
-    taps = np.prod(layer.geometry.kernel) * (1 if isinstance(layer.weight, np.ndarray) else len(pattern.DESIGNED))
+    taps = np.prod(layer.geometry.window) * (1 if isinstance(layer.weight, np.ndarray) else len(pattern.DESIGNED))
     schedules = [c.schedule for c in offered if not c.schedule.in_strips]
     small = [s for s in schedules if all(rows * s.columns * taps <= SMALL_TILE for rows, _ in s.heights)] or schedules
     family_named(name).emit(layer, replace(small[place % len(small)], in_strips=by_strips, prefetch=by_strips), b)
@@ -50,7 +50,7 @@ def weights(name: str, shape: tuple[int, ...], groups: int = 1) -> tuple[np.ndar
 
 
 def compare(name, size, channels=5, filters=6, geometry=PADDED, groups=1, window=(1, 1), batch=2, place=0, by_strips=False) -> None:
-    weight, stored = weights(name, (filters, channels // groups, *geometry.kernel), groups)
+    weight, stored = weights(name, (filters, channels // groups, *geometry.window), groups)
     x = rng(1).standard_normal((batch, channels, *size)).astype(np.float32)
     bias = rng(2).standard_normal(filters).astype(np.float32)
     top, left, bottom, right = geometry.padding

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pcc.codegen.kernels.conv_sparse_interleaved import _loads
 
 from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
-from pcc.codegen.kernels.conv_sparse_interleaved import _loads
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -129,7 +129,7 @@ def test_patterns_over_geometries(family, geometry) -> None:
 @FAMILY
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 3), (3, 3), (5, 5), (1, 7)], ids=str)
 def test_connectivity_over_kernel_sizes(family, kernel) -> None:
-    """All taps of a kernel; long kernels are cut into parts."""
+    """All taps of a connection; long ones are cut into parts."""
     conv((1, 6, 9, 13), sparse((9, 6, *kernel), rate=3.0), ConvGeometry(kernel, padding=(0, 1, 2, 1)), family=family)
 
 
@@ -206,8 +206,8 @@ def test_shared_tables_hold_the_weight(channels) -> None:
 
 
 @FAMILY
-def test_filters_without_kernels(family) -> None:
-    """They still write their bias, through the activation; without any kernel at all as well."""
+def test_filters_without_connections(family) -> None:
+    """They still write their bias, through the activation; without any connection at all as well."""
     weight, _ = sparse((6, 4, 3, 3), pattern.DESIGNED)
     weight[2:5] = 0
     for pruned in (weight, np.zeros_like(weight)):
@@ -260,7 +260,7 @@ def layer_of(packed: fkw.FKW, size: int) -> Conv2d:
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_cost(machine) -> None:
-    """Fewer kernels and more sharing cost less; at 8 times fewer weights a sparse kernel wins, where nearly all single weights are kept it gains little."""
+    """Fewer connections and more sharing cost less; at 8 times fewer weights a sparse kernel wins, where nearly all single weights are kept it gains little."""
 
     def cost(patterns, rate, kernel=3, share=1):
         layer = layer_of(sparse((64, 64, kernel, kernel), patterns, rate, share)[1], 28)
@@ -294,19 +294,19 @@ BY_LANE = r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]"
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
-@pytest.mark.parametrize("group", [1, 2, 4])
-def test_inner_loop_of_gather(target: Target, group: int) -> None:
+@pytest.mark.parametrize("share", [1, 2, 4])
+def test_inner_loop_of_gather(target: Target, share: int) -> None:
     """In the widest tiles that plans use: one multiply-add for each accumulator and tap; nothing touches the stack; no calls."""
     lanes = LANES[target.isa]
-    vectors = isa_named(target.isa).registers // 2 // group
+    vectors = isa_named(target.isa).registers // 2 // share
     for taps in (4, MOST_TAPS):
-        text = assembly(ConvSparseGather(taps, vectors * lanes, group, Epilogue()), target)
+        text = assembly(ConvSparseGather(taps, vectors * lanes, share, Epilogue()), target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
-        assert len(re.findall(MULTIPLY, loop)) == taps * vectors * group
+        assert len(re.findall(MULTIPLY, loop)) == taps * vectors * share
         assert not re.search(r"[yz]mm\d+, [^%]*\(%r[sb]p|[yz]mm\d+.*spill|q\d+, .*\[sp", loop, re.IGNORECASE)
         if target.isa == "neon" and taps == 4:
-            assert len(re.findall(BY_LANE, loop)) == taps * vectors * group
+            assert len(re.findall(BY_LANE, loop)) == taps * vectors * share
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)

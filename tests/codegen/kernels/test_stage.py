@@ -50,7 +50,7 @@ def windows(x: np.ndarray, geometry: ConvGeometry, fill: float) -> np.ndarray:
     (top, left, bottom, right), (dh, dw), (sh, sw) = geometry.padding, geometry.dilation, geometry.stride
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     oh, ow = geometry.output_size(*x.shape[2:])
-    taps = itertools.product(range(geometry.kernel[0]), range(geometry.kernel[1]))
+    taps = itertools.product(range(geometry.window[0]), range(geometry.window[1]))
     return np.stack([padded[:, :, u * dh :, v * dw :][:, :, ::sh, ::sw][:, :, :oh, :ow] for u, v in taps], axis=2)
 
 

@@ -40,7 +40,7 @@ def test_dense_and_sparse() -> None:
         kept = sparse_weight(case, pattern.DESIGNED, 3.6, share).weight.size
         assert sparse.vfma >= kept * case.macs / LANES / dense_weight(case).size  # no output is left out
         assert sparse.total < dense.total / 2  # of 8 times fewer weights
-        assert sparse.vfma > 0.25 * sparse.total  # loops of two or three kernels
+        assert sparse.vfma > 0.25 * sparse.total  # loops of two or three connections
 
 
 @arm64

@@ -78,9 +78,9 @@ def test_designed_patterns_come_with_the_first_step() -> None:
     model = net()
     method = Gradual(model, {"conv2": Kernels("designed", 2)}, 4, end=4, schedule="linear")
     method.begin()
-    of_kernel = model.conv2.weight.count_nonzero(dim=(2, 3))
-    assert set(of_kernel.unique().tolist()) == {0, 4}
-    assert int((of_kernel > 0).sum()) == budget(96, 1 / (1 - 0.5 / 4))
+    of_connection = model.conv2.weight.count_nonzero(dim=(2, 3))
+    assert set(of_connection.unique().tolist()) == {0, 4}
+    assert int((of_connection > 0).sum()) == budget(96, 1 / (1 - 0.5 / 4))
 
 
 def test_partial_grades_every_rate() -> None:
@@ -94,9 +94,9 @@ def test_training_reaches_the_budget_and_a_resumed_run_is_the_same(tmp_path: Pat
     recipe = RECIPE.replace("REGROW", regrow)
     model, again = net(), net()
     outcome = run(model, recipe, tmp_path / "whole")
-    of_kernel = model.conv2.weight.count_nonzero(dim=(2, 3))
-    assert set(of_kernel.unique().tolist()) == {0, 4}
-    assert bool(((of_kernel > 0).sum(dim=1) == 4).all())
+    of_connection = model.conv2.weight.count_nonzero(dim=(2, 3))
+    assert set(of_connection.unique().tolist()) == {0, 4}
+    assert bool(((of_connection > 0).sum(dim=1) == 4).all())
     assert int(model.fc1.weight.count_nonzero()) == 16 * 48 // 4
     assert outcome.accuracy > 0.9
     assert [row["share"] for row in outcome.rows[1:]] == [0, 0.25, 0.5, 0.75, 1, 1, 1]

@@ -8,7 +8,7 @@ import torch
 from pcc.errors import PccError
 from pcc.models.cifar import ResNet20
 from pcc.training.methods.synaptic_strength import SynapticStrength, input_scales, strongest
-from pcc.training.methods.wiring import Wiring, kernel_norms
+from pcc.training.methods.wiring import Wiring, connection_norms
 from tests.training.methods.loop import net, run, run_interrupted, same
 
 RECIPE = """
@@ -22,7 +22,7 @@ CHANNELS = {"conv1": 1, "conv2": 8, "fc1": 12}
 
 
 def connections(model: torch.nn.Module) -> int:
-    return sum(int((kernel_norms(model.get_submodule(name).weight, channels) > 0).sum()) for name, channels in CHANNELS.items())  # type: ignore[arg-type]
+    return sum(int((connection_norms(model.get_submodule(name).weight, channels) > 0).sum()) for name, channels in CHANNELS.items())  # type: ignore[arg-type]
 
 
 def test_the_forward_is_what_it_was() -> None:
@@ -47,7 +47,7 @@ def test_the_forward_is_what_it_was() -> None:
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.is_leaf} == parameters
 
 
-def test_strength_is_the_norm_of_the_kernel_times_the_scale_of_its_map() -> None:
+def test_strength_is_the_norm_of_the_connection_times_the_scale_of_its_map() -> None:
     model = ResNet20()
     with torch.no_grad():
         model.bn1.weight.fill_(3.0)
@@ -56,7 +56,7 @@ def test_strength_is_the_norm_of_the_kernel_times_the_scale_of_its_map() -> None
     assert torch.equal(scales["conv1"], torch.ones(3))
     assert torch.equal(scales["layer1.0.conv1"], torch.full((16,), 3.0))
     torch.testing.assert_close(scales["layer1.1.conv1"], torch.full((16,), 5.0))
-    norms = kernel_norms(model.layer1[1].conv1.weight, 16)  # type: ignore[union-attr]
+    norms = connection_norms(model.layer1[1].conv1.weight, 16)  # type: ignore[union-attr]
     method = SynapticStrength(model, {}, 1, rate=2)
     torch.testing.assert_close(method.strengths()["layer1.1.conv1"].detach(), 5 * norms.detach())
 
@@ -73,7 +73,7 @@ def test_budget_and_least_strengths() -> None:
     assert method.connections == 8 + 12 * 8 + 16 * 12
     strengths = {name: strength.detach() / strength.detach().square().sum(dim=1).mean().sqrt() for name, strength in method.strengths().items()}
     method.finish()
-    stays = {name: kernel_norms(model.get_submodule(name).weight, CHANNELS[name]) > 0 for name in CHANNELS}  # type: ignore[arg-type]
+    stays = {name: connection_norms(model.get_submodule(name).weight, CHANNELS[name]) > 0 for name in CHANNELS}  # type: ignore[arg-type]
     assert sum(int(one.sum()) for one in stays.values()) == method.budget == round(296 / 5)
     least_kept = torch.cat([strengths[name][stays[name]] for name in CHANNELS]).min()
     assert torch.cat([strengths[name][~stays[name]] for name in CHANNELS]).max() <= least_kept

@@ -8,7 +8,7 @@ from pcc.errors import PccError
 from pcc.models.cifar import ResNet20
 from pcc.models.efficientnet_lite import EfficientNetLite0
 from pcc.models.mobilenet_v2 import MobileNetV2
-from pcc.training.methods.wiring import Wiring, kernel_norms, per_channel, per_link, per_weight
+from pcc.training.methods.wiring import Wiring, connection_norms, per_channel, per_connection, per_weight
 from tests.training.methods.loop import net
 
 
@@ -90,13 +90,13 @@ def test_zoo() -> None:
 
 def test_views_of_grouped_weights() -> None:
     weight = torch.randn(6, 4, 3, 3)
-    norms = kernel_norms(weight, 4)
+    norms = connection_norms(weight, 4)
     torch.testing.assert_close(norms, weight.square().sum(dim=(2, 3)).sqrt())
     channels = per_channel(norms, 2)
     torch.testing.assert_close(channels[5], weight[3:, 1].norm())
-    links = per_link(torch.arange(8.0), 6, 2)
-    assert links.tolist() == [[0, 1, 2, 3]] * 3 + [[4, 5, 6, 7]] * 3
-    assert torch.equal(per_weight(links, torch.ones(6, 8))[0], torch.tensor([0.0, 0, 1, 1, 2, 2, 3, 3]))
+    connections = per_connection(torch.arange(8.0), 6, 2)
+    assert connections.tolist() == [[0, 1, 2, 3]] * 3 + [[4, 5, 6, 7]] * 3
+    assert torch.equal(per_weight(connections, torch.ones(6, 8))[0], torch.tensor([0.0, 0, 1, 1, 2, 2, 3, 3]))
 
 
 def test_a_forward_that_cannot_be_traced() -> None:
