@@ -15,7 +15,7 @@ from pcc.target import Target, executes_here, host_processor, target_named
 from pcc.tune.fit import Ranking, fit, rank
 from pcc.tune.layers import LAYERS, Pruned
 from pcc.tune.measure import ROUNDS, Measurements, Progress, count_trials, time_trials
-from pcc.tune.trials import Offer, Trial, offers
+from pcc.tune.trials import Offer, offers
 
 MOST_COUNTED_MACS = 120_000_000
 """Of a dense layer. Emulation is slow, and counts of a large layer say no more than those of a small one."""
