@@ -114,11 +114,32 @@ def test_conv_sparse(share: int) -> None:
 
 
 @arm64
+def test_conv_sparse_pointwise() -> None:
+    cases = Cases()
+    for size, geometry in product([(2, 17, 9, 7), (1, 24, 13, 13)], GEOMETRIES[4:6]):
+        cut = joint.project(cases.values(9, size[1], 1, 1), None, 3.0)
+        packed = fkw.pack(cut.weight)
+        _convolve(cases, "conv-sparse-pointwise", size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
+    cases.check()
+
+
+@arm64
 def test_conv_depthwise() -> None:
     cases = Cases()
     for size, geometry in product([(1, 3, 5, 1), (2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:4], GEOMETRIES[6]]):
         weight = cases.values(size[1], 1, *geometry.kernel)
         _convolve(cases, "conv-depthwise", size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
+    cases.check()
+
+
+@arm64
+def test_conv_depthwise_direct() -> None:
+    cases = Cases()
+    for size, geometry in product([(2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:2], GEOMETRIES[3]]):
+        weight = cases.values(size[1], 1, *geometry.kernel)
+        _convolve(cases, "conv-depthwise-direct", size, geometry, weight, weight, groups=size[1], residual=True, activation="clip(0,6)")
+    weight = cases.values(6, 1, 5, 5)
+    _convolve(cases, "conv-depthwise-direct", (1, 6, 13, 21), ConvGeometry((5, 5), (2, 2), (2, 2, 2, 2)), weight, weight, groups=6)
     cases.check()
 
 

@@ -64,7 +64,7 @@ class DirectFamily:
         narrow = width < lanes
         if narrow and not ((height - 1) * layer.y.strides[2] + lanes <= layer.y.strides[1] and has_whole_lines(layer.y)):
             return "rows are shorter than a vector, and planes have no room for what is stored behind the last"
-        rows = min(ROWS if machine.isa.registers >= 32 else 1, height)
+        rows = min(ROWS if machine.isa.registers >= 32 else 2, height)
         schedule = DirectSchedule(rows, narrow)
         vectors = -(-height // rows) * -(-width // lanes) * layer.x.shape[0] * len(weight)
         return [Candidate(schedule, _block_work(layer, schedule) * vectors + machine.beyond(layer.x, layer.y, layer.residual))]
