@@ -182,8 +182,8 @@ def test_c_program(package: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["gru_video", "vit_head", "mobile_vit", "vlad", "densenet", "shufflenet", "yolo"])
 def test_networks(name: str, tmp_path: Path) -> None:
     """Recurrent ones, attention, concats, residuals, several outputs: what PyTorch gives for the batch."""
-    module, x = make(name)
-    report = pcc.compile(module, [x], tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, max_batch=3)
+    module, (x,) = make(name)
+    report = pcc.compile(module, (x,), tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, max_batch=3)
     torch.manual_seed(0)
     images = torch.randn(3, *x.shape[1:])
     with torch.no_grad():

@@ -170,7 +170,7 @@ def _conv2d(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
         return None
     filters, depth, *connection = values["weight"].shape
     padding = given["padding"] if isinstance(given["padding"], str) else tuple(given["padding"])
-    options = (tuple(connection), tuple(given["stride"]), padding, tuple(given["dilation"]), given["groups"], "bias" in values)
+    options: Any = (tuple(connection), tuple(given["stride"]), padding, tuple(given["dilation"]), given["groups"], "bias" in values)
     return _filled(nn.Conv2d(depth * given["groups"], filters, *options), values)
 
 

@@ -109,9 +109,9 @@ def prune(
     )
     if here.first:
         save_checkpoint(module, folder / CHECKPOINT)
-        if opened.file:
+        if file := opened.file:
             with writing(saved := folder / saved_name(model)):
-                write_atomically(saved, lambda path: opened.file.save(path, saved.suffix))
+                write_atomically(saved, lambda path: file.save(path, saved.suffix))
         with writing(folder / REPORT):
             write_atomically(folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8"))
     return report

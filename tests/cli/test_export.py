@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pcc.cli.options import InputShape
 from pcc.cli.source import open_source
 from tests.cli.test_compile import FACTORY, SHAPE
 from tests.frontend.onnx.models import run_onnxruntime
@@ -32,7 +33,7 @@ def test_export_then_compile_then_run(pcc, factory: str, suffix: str, tmp_path: 
     np.save(tmp_path / "x.npy", x.numpy())
     assert pcc("run", tmp_path / "package", "--input", tmp_path / "x.npy", "-o", tmp_path / "y.npy").status == 0
     with torch.no_grad():
-        expected = open_source(factory, None, ((2, 3, 13, 11),)).model(x).numpy()
+        expected = open_source(factory, None, (InputShape(None, (2, 3, 13, 11)),)).model(x).numpy()
     assert np.abs(np.load(tmp_path / "y.npy") - expected).max() < 1e-5
     if suffix == "onnx":
         assert np.abs(run_onnxruntime(file, (x,))[0].numpy() - expected).max() < 1e-5

@@ -28,7 +28,7 @@ from pcc.models import create, entry
 from pcc.models.registry import names
 from pcc.package import open_package
 from pcc.passes.pipeline import insert_pruning
-from tests.nets_public import KINDS, make
+from tests.public import KINDS, make
 from tools.table import table
 
 LEFT_OUT = ("vgg16", "vgg16_bn", "vgg8-pruned")
@@ -77,32 +77,32 @@ def cases() -> list[Case]:
     return dense + others + public
 
 
-def network(name: str) -> tuple[nn.Module, Tensor]:
-    """A network with random weights and statistics, and an input for it."""
+def network(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A network with random weights and statistics, and inputs for it."""
     if name in KINDS:
         return make(name)
     torch.manual_seed(0)
     module = create(name, None).eval()
     n, c, h, w = entry(name).input_shape
-    return module, torch.randn(n, c, min(h, SMALL), min(w, SMALL))
+    return module, (torch.randn(n, c, min(h, SMALL), min(w, SMALL)),)
 
 
-def write(case: Case, folder: Path) -> tuple[Path, Tensor]:
-    """The case's file and an input. A pruned network, and one with dropped filters, is what `pcc.exporter` makes of it first."""
-    module, x = network(case.network)
+def write(case: Case, folder: Path) -> tuple[Path, tuple[Tensor, ...]]:
+    """The case's file and inputs. A pruned network, and one with dropped filters, is what `pcc.exporter` makes of it first."""
+    module, inputs = network(case.network)
     path = folder / f"net.{'pt2' if case.origin == 'pt2' else 'onnx'}"
     if case.state == "dense":
-        _export(module, x, path, case.origin)
+        _export(module, inputs, path, case.origin)
     elif case.state == "pruned":
-        _export(_after(module, x, folder, insert_pruning("decompose,canonicalize,fold-constants,fold-batchnorm", PRUNE)), x, path, case.origin)
+        _export(_after(module, inputs, folder, insert_pruning("decompose,canonicalize,fold-constants,fold-batchnorm", PRUNE)), inputs, path, case.origin)
     else:
         _silence(module)
-        _export(_after(module, x, folder, "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters"), x, path, case.origin)
-    return path, x
+        _export(_after(module, inputs, folder, "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters"), inputs, path, case.origin)
+    return path, inputs
 
 
-def _after(module: nn.Module, x: Tensor, folder: Path, pipeline: str) -> nn.Module:
-    export_model(module, x, out=folder / "after.pt2", pipeline=pipeline)
+def _after(module: nn.Module, inputs: tuple[Tensor, ...], folder: Path, pipeline: str) -> nn.Module:
+    export_model(module, inputs, out=folder / "after.pt2", pipeline=pipeline)
     return torch.export.load(folder / "after.pt2").module()
 
 
@@ -116,26 +116,26 @@ def _silence(module: nn.Module) -> None:
                     layer.bias[: len(layer.weight) // 3] = 0
 
 
-def _export(module: nn.Module, x: Tensor, path: Path, origin: str) -> None:
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, origin: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if origin == "pt2":
-            torch.export.save(torch.export.export(module, (x,)), path)
+            torch.export.save(torch.export.export(module, inputs), path)
         elif origin == "onnx-dynamo":
-            torch.onnx.export(module, (x,), str(path), dynamo=True, opset_version=18, external_data=False, verbose=False)
+            torch.onnx.export(module, inputs, str(path), dynamo=True, opset_version=18, external_data=False, verbose=False)
         else:
-            torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=11)
+            torch.onnx.export(module, inputs, str(path), dynamo=False, opset_version=11)
 
 
-def expected(path: Path, x: Tensor) -> list[np.ndarray]:
+def expected(path: Path, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
     """What the file computes, by those who defined its format."""
     if path.suffix == ".pt2":
         with torch.no_grad():
-            return _arrays(torch.export.load(path).module()(x))
+            return _arrays(torch.export.load(path).module()(*inputs))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return _arrays(tuple(session.run(None, {session.get_inputs()[0].name: x.numpy()})))
+    return _arrays(tuple(session.run(None, {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs, strict=True)})))
 
 
 def operators(path: Path) -> Counter[str]:
@@ -148,13 +148,13 @@ def check(case: Case, emulated: bool = True) -> Result:
     """Compiles a case and runs it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path, x = write(case, folder)
-        wanted = expected(path, x)
+        path, inputs = write(case, folder)
+        wanted = expected(path, inputs)
         targets = ["x86_64-linux", *(["aarch64-linux"] if emulated else [])]
         pcc.compile(path, None, folder / "package", target=targets, name="net")
         with pcc.load(folder / "package", threads=1) as model:
-            here = _arrays(model(x.numpy()))
-        there = Qemu(EMULATED).run(open_package(folder / "package"), [x.numpy()], threads=2) if emulated else None
+            here = _arrays(model(*(x.numpy() for x in inputs)))
+        there = Qemu(EMULATED).run(open_package(folder / "package"), [x.numpy() for x in inputs], threads=2) if emulated else None
         return Result(operators(path), _error(here, wanted), None if there is None else _error(there, wanted))
 
 

@@ -124,7 +124,8 @@ def run_node(node: onnx.NodeProto, feeds: dict[str, np.ndarray], opset: int) -> 
     options.log_severity_level, options.intra_op_num_threads, options.graph_optimization_level = 4, 1, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+        session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session.run(None, feeds)
     except Exception as error:  # ONNX Runtime's: arguments that do not fit, and operators that it does not have
         raise Unfit(str(error)) from error
 

@@ -216,7 +216,8 @@ def view(b: OnnxBuilder) -> None:
             d = b.divisor(value.size)
             b.add("Reshape", x, whole(*b.random.choice([[d, -1], [-1, d], [1, d, -1], [1, -1, d, 1]])))
         case 2 | 3:
-            b.add("Transpose", x, **({"perm": b.random.sample(range(rank), rank)} if rank and b.random.random() < 0.8 else {}))
+            given: dict[str, Any] = {"perm": b.random.sample(range(rank), rank)} if rank and b.random.random() < 0.8 else {}
+            b.add("Transpose", x, **given)
         case 4:
             axes = sorted({b.random.randint(0, rank) for _ in range(b.size(2))})
             b.add("Unsqueeze", x, whole(*axes)) if b.opset >= 13 else b.add("Unsqueeze", x, axes=axes)
@@ -231,7 +232,8 @@ def view(b: OnnxBuilder) -> None:
         case _ if rank == 4:
             n = b.size(2)
             operator = b.random.choice(["DepthToSpace", "SpaceToDepth"])
-            b.add(operator, x, blocksize=n, **({"mode": b.random.choice(["DCR", "CRD"])} if operator == "DepthToSpace" else {}))
+            modes: dict[str, Any] = {"mode": b.random.choice(["DCR", "CRD"])} if operator == "DepthToSpace" else {}
+            b.add(operator, x, blocksize=n, **modes)
         case _:
             b.add("Identity", x)
 

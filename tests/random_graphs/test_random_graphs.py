@@ -38,7 +38,7 @@ def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], 
             deadline=None,
             derandomize=True,
             database=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example],
             phases=(Phase.generate, Phase.shrink),
         )
         chosen(given(st.randoms(use_true_random=False))(check))()

@@ -28,7 +28,7 @@ def conv2d(b: Builder) -> None:
     padding: Any = [b.random.randint(0, 3) for _ in size] if b.random.random() < 0.8 else "same"
     if padding == "same":
         stride = [1, 1]
-    b.add(nn.Conv2d(channels, groups * b.size(4), kernel, stride, padding, dilation, groups, b.flag(), mode), x)
+    b.add(nn.Conv2d(channels, groups * b.size(4), kernel, stride, padding, dilation, groups, b.flag(), mode), x)  # type: ignore[arg-type]
 
 
 def conv1d(b: Builder) -> None:
@@ -87,7 +87,7 @@ def pool2d(b: Builder) -> None:
             b.add(nn.AvgPool2d(kernel, stride, padding, b.flag(), b.flag(), divisor), x)  # type: ignore[arg-type]
         case _:
             power, ceil = float(b.size(2)), b.flag()
-            b.add(lambda x: F.lp_pool2d(x.abs() + 0.1, power, kernel, stride, ceil), x)
+            b.add(lambda x: F.lp_pool2d(x.abs() + 0.1, power, kernel, stride, ceil), x)  # type: ignore[arg-type]
 
 
 def pool1d(b: Builder) -> None:

@@ -25,7 +25,7 @@ def sink_permute(node: Node) -> None:
     sink = _SINKS.get(node.target)
     if node._erased or sink is None:
         return
-    operands = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
+    operands: Any = node.args[0] if isinstance(node.args[0], list | tuple) else [node.args[0]]
     permuted = [x for x in operands if isinstance(x, Node) and x.target is PERMUTE]
     if not permuted or any(user.target not in _INDIFFERENT for x in permuted for user in x.users):
         return

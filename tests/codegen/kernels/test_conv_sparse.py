@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pcc.codegen.kernels.conv_sparse_interleaved import _loads
 
 from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.conv_interleaved import _loads
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.copy import emit_copy

@@ -30,7 +30,8 @@ def test_scatter(rows: int, size: int, places: int, mode: str) -> None:
 
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", (rows, size))
-        emit_scatter(b, y, *(b.input(name, array.shape) for name, array in zip(("x", "index", "updates"), arrays, strict=True)), mode)
+        x, at, values = (b.input(name, array.shape) for name, array in zip(("x", "index", "updates"), arrays, strict=True))
+        emit_scatter(b, y, x, at, values, mode)
         b.output("y", y)
 
     check(build, arrays, [expected])
