@@ -176,7 +176,7 @@ def test_models_with_state_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_types_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PccError, match="its input 'input' is float16"):
+    with pytest.raises(PccError, match="input input is float16"):
         import_model(save(nn.Linear(3, 3).half(), (torch.ones(2, 3).half(),), tmp_path / "net.pt2"))
 
 

@@ -88,7 +88,6 @@ ALLOWED: dict[str, tuple[Network, tuple[tuple[int, ...], ...]]] = {
     "attention over an image": (lambda x: torch.softmax(x @ x.transpose(1, 2), -1) @ x, ((5, 4),)),
     "patches": (lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2), ((3, 4, 6),)),
     "rows of all images": (lambda x: (x.reshape(-1, 4) @ torch.eye(4)).reshape(x.shape).sum(1), ((5, 4),)),
-    "steps of time-major rows": (lambda x: x.transpose(0, 1).reshape(-1, 4)[2 * x.shape[0] :].reshape(3, -1, 4).transpose(0, 1), ((5, 4),)),
     "best of each": (lambda x: x.topk(2, 1).values, ((7,),)),
     "batch norm": (Normalised().eval(), ((3, 4, 4),)),
     "same rows for all": (lambda x: x.repeat_interleave(2, 0), ((4,),)),

@@ -64,8 +64,8 @@ def segnet() -> Made:
         first = net.first(x)
         pooled, places = F.max_pool2d(first, 2, return_indices=True)
         deep, deeper = F.max_pool2d(net.second(pooled), 2, return_indices=True)
-        up = F.max_unpool2d(deep, deeper, [2], output_size=pooled.shape[2:])
-        return net.last(F.max_unpool2d(net.third(up), places, [2], output_size=first.shape[2:]))
+        up = F.max_unpool2d(deep, deeper, [2, 2], output_size=pooled.shape[2:])
+        return net.last(F.max_unpool2d(net.third(up), places, [2, 2], output_size=first.shape[2:]))
 
     parts = {"first": conv_bn(3, 4), "second": conv_bn(4, 6), "third": conv_bn(6, 4), "last": nn.Conv2d(4, 2, 3, padding=1)}
     return Net(forward, **parts), (2, 3, 11, 12)

@@ -116,7 +116,7 @@ def test_all_that_cannot_be_imported_is_named() -> None:
 def test_other_types_are_refused() -> None:
     half = built(node("Add", ["x", "h"], ["y"]), weights={"h": np.ones(4, np.float16)})
     half.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
-    assert "its input 'x' is float16" in refusal(half)
+    assert "input x is float16" in refusal(half)
     double = built(node("Cast", ["x"], ["a"], to=11), node("Mul", ["a", "d"], ["b"]), node("Cast", ["b"], ["y"], to=1), weights={"d": np.ones((4, 4))})
     assert "'d' is float64: pcc compiles fp32 models" in refusal(double)
     infinite = built(node("Add", ["x", "w"], ["y"]), weights={"w": np.array([1, np.inf, 0, np.nan], np.float32)})

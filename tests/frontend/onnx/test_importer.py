@@ -201,7 +201,7 @@ def test_weights_stored_as_integers_are_weights() -> None:
         ({"c": torch.ones(2, 3)}, "has no input 'c': it has a, b"),
         ((torch.ones(2, 3),), r"has 2 inputs \(a, b\), not 1"),
         ((torch.ones(2, 4), torch.ones(2, 1)), r"takes a \(n, 3\): 2,4 does not fit"),
-        ((torch.ones(2, 3).double(), torch.ones(2, 1)), "input a is float64"),
+        ((torch.ones(2, 3).double(), torch.ones(2, 1)), "takes a as float32, not float64"),
         ((torch.ones(0, 3), torch.ones(2, 1)), "input a is empty: 0x3"),
     ],
 )
