@@ -68,7 +68,7 @@ class InterleavedFamily:
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         if self.format == DENSE and layer.weight.shape[1] == 1:
             return "a filter that reads one channel makes too little of a copy of it"
-        weight = packed(layer)
+        weight = self._packed(layer)
         if prod(layer.geometry.window) == 1:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
@@ -82,8 +82,12 @@ class InterleavedFamily:
                 found += _priced(layer, weight, counts, schedule, layout, machine)
         return found or "no tiling in blocks fits the plane and the registers"
 
+    def _packed(self, layer: Conv2d) -> FKW:
+        """The weight with its patterns; a dense one has one of all taps."""
+        return fkw.pack(layer.weight, layer.groups) if self.format == DENSE else sparse_tile.fkw_of(layer)  # type: ignore[arg-type]
+
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
-        weight = packed(layer)
+        weight = self._packed(layer)
         layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
         highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0) * layout.pitch * b.isa.lanes(FLOAT32)
         views = _tables(layer, weight, layout, highest if schedule.in_strips else layout.plane, b)
@@ -133,11 +137,6 @@ SPARSE_FAMILY = InterleavedFamily("conv-sparse-interleaved", Conv2d, "fkw")
 SPARSE_POOLED_FAMILY = InterleavedFamily("conv-sparse-interleaved-pool", PooledConv2d, "fkw")
 DENSE_FAMILY = InterleavedFamily("conv-dense-interleaved", Conv2d, DENSE)
 DENSE_POOLED_FAMILY = InterleavedFamily("conv-dense-interleaved-pool", PooledConv2d, DENSE)
-
-
-def packed(layer: Conv2d) -> FKW:
-    """The weight with its patterns; a dense one has one of all taps."""
-    return fkw.pack(layer.weight, layer.groups) if isinstance(layer.weight, np.ndarray) else sparse_tile.fkw_of(layer)
 
 
 def window_of(layer: Conv2d) -> tuple[int, int]:
