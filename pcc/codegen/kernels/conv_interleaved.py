@@ -83,8 +83,12 @@ class InterleavedFamily:
         return found or "no tiling in blocks fits the plane and the registers"
 
     def _packed(self, layer: Conv2d) -> FKW:
-        """The weight with its patterns; a dense one has one of all taps."""
-        return fkw.pack(layer.weight, layer.groups) if self.format == DENSE else sparse_tile.fkw_of(layer)  # type: ignore[arg-type]
+        """The weight with its patterns. A dense one has one pattern of all taps, and every connection: its zeros are stored, too."""
+        if self.format != DENSE:
+            return sparse_tile.fkw_of(layer)
+        assert isinstance(layer.weight, np.ndarray)
+        every = fkw.pack(np.ones_like(layer.weight), layer.groups)
+        return replace(every, weight=np.ascontiguousarray(layer.weight, np.float32).reshape(every.weight.shape))
 
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
         weight = self._packed(layer)

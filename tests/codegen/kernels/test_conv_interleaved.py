@@ -188,3 +188,13 @@ def test_arm64() -> None:
         for output, expected in zip(outputs, want, strict=True):
             error = np.abs(output.reshape(expected.shape) - expected).max() / np.abs(expected).max()
             assert error <= 1e-5, f"{cpu}: relative error {error:g}"
+
+
+def test_a_dense_weight_keeps_its_zeros() -> None:
+    """What a dense layer takes does not hang on its weights: costs, and comparisons with it, count every connection."""
+    weight = np.zeros((4, 6, 3, 3), np.float32)
+    weight[1, 2] = rng(0).standard_normal((3, 3))
+    b = ProgramBuilder("zeros", isa_named("avx2"))
+    layer = Conv2d("conv", b.input("x", (1, 6, 8, 8)), b.tensor("y", (1, 4, 8, 8)), weight, None, PADDED)
+    emit("conv-dense-interleaved", layer, b, 0, by_strips=False)
+    assert sum(call.macs for call in b.calls) == 4 * 6 * 9 * 64
