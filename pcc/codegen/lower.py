@@ -96,8 +96,7 @@ class Lowering:
 
     def result(self, node: Node) -> View:
         """A new tensor for a node's value, for kernels that write planes wherever they start."""
-        make = self.builder.planes if has_planes(node) else self.builder.tensor
-        return make(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
+        return self.builder.planes(node.name, shape_of(node), dtype_of(node.meta["val"].dtype)) if has_planes(node) else self.tensor(node)
 
     def contiguous(self, view: View, name: str) -> View:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""

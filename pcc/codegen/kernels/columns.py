@@ -76,21 +76,10 @@ class ScanColumns:
             k.store(k["y"], at, k.load(total, 0, lanes), lanes)
             with k.loop(1, k["size"]) as i:
                 place = k.let(at + i * k["inner"])
-                k.store(total, 0, self._combine(k, k.load(total, 0, lanes), k.let(k.load(k["x"], place, lanes))), lanes)
+                k.store(total, 0, math.combine(k, self.mode, k.load(total, 0, lanes), k.let(k.load(k["x"], place, lanes))), lanes)
                 k.store(k["y"], place, k.load(total, 0, lanes), lanes)
 
         _columns(k, emit)
-
-    def _combine(self, k: "KernelBuilder", total: "Expr", value: "Expr") -> "Expr":
-        match self.mode:
-            case "sum":
-                return total + value
-            case "prod":
-                return total * value
-            case "max":
-                return math.maximum(k, value, total)
-            case _:
-                return math.minimum(k, value, total)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         size = int(args["size"])  # type: ignore[arg-type]

@@ -68,13 +68,13 @@ class InterleavedFamily:
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         if self.format == DENSE and layer.weight.shape[1] == 1:
             return "a filter that reads one channel makes too little of a copy of it"
-        weight = self._packed(layer)
         if prod(layer.geometry.window) == 1:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
             return "a residual is added to rows in memory, not to what a tile pools"
         if any(size % step for size, step in zip(layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer), strict=True)):
             return "the windows of the pool do not divide the plane"
+        weight = self._packed(layer)
         found, counts = [], _connections_of_patterns(weight)
         for schedule in _schedules(layer, weight, machine):
             layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])

@@ -66,6 +66,19 @@ def minimum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
     return _nan_of_first(k, a, _smaller_unless_first_nan(k, a, b))
 
 
+def combine(k: "KernelBuilder", mode: str, total: "Expr", value: "Expr") -> "Expr":
+    """A running ``sum``, ``prod``, ``max`` or ``min`` with one value more."""
+    match mode:
+        case "sum":
+            return total + value
+        case "prod":
+            return total * value
+        case "max":
+            return maximum(k, value, total)
+        case _:
+            return minimum(k, value, total)
+
+
 def clamp(k: "KernelBuilder", x: "Expr", low: float, high: float, lanes: int) -> "Expr":
     """``min(high, max(low, x))``, an instruction a bound; infinite bounds cost nothing."""
     if low != float("-inf"):

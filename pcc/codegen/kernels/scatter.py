@@ -13,7 +13,7 @@ from pcc.codegen.layers import Copy
 from pcc.codegen.program import ProgramBuilder, View
 
 if TYPE_CHECKING:
-    from pcc.codegen.builder import Expr, KernelBuilder
+    from pcc.codegen.builder import KernelBuilder
 
 
 def emit_scatter(b: ProgramBuilder, y: View, x: View, index: View, updates: View, mode: str) -> None:
@@ -43,18 +43,7 @@ class ScatterRows:
             with k.loop(0, k["places"]) as place:
                 at = k.let(start + math.whole_within(k, k.let(k.load(k["index"], first + place)), k["size"] - 1, 1))
                 update = k.let(k.load(k["updates"], first + place))
-                k.store(k["y"], at, update if self.mode == "set" else self._combine(k, k.let(k.load(k["y"], at)), update))
-
-    def _combine(self, k: "KernelBuilder", old: "Expr", update: "Expr") -> "Expr":
-        match self.mode:
-            case "sum":
-                return old + update
-            case "prod":
-                return old * update
-            case "max":
-                return math.maximum(k, update, old)
-            case _:
-                return math.minimum(k, update, old)
+                k.store(k["y"], at, update if self.mode == "set" else math.combine(k, self.mode, k.let(k.load(k["y"], at)), update))
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         combine = {"set": lambda old, new: new, "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[self.mode]
