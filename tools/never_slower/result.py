@@ -47,8 +47,11 @@ class Sweep(BaseModel):
     points: list[Point] = []
 
     def save(self, folder: Path) -> None:
+        """A line for each point."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.measure}.json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        head = self.model_dump_json(exclude={"points"}).removesuffix("}")
+        points = ",\n".join(point.model_dump_json() for point in self.points)
+        (folder / f"{self.measure}.json").write_text(f'{head},"points":[\n{points}\n]}}\n', encoding="utf-8")
 
 
 def load_sweeps(folder: Path) -> list[Sweep]:
