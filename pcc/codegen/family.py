@@ -30,6 +30,7 @@ OWN: dict[str, str] = {
     "conv-sparse-pointwise": "conv_sparse_pointwise:FAMILY",
     "conv-sparse-interleaved": "conv_interleaved:SPARSE_FAMILY",
     "conv-sparse-interleaved-pool": "conv_interleaved:SPARSE_POOLED_FAMILY",
+    "conv-sparse-interleaved-scatter": "conv_interleaved_scatter:FAMILY",
     "linear": "linear:FAMILY",
     "linear-sparse-gather": "linear_sparse_gather:FAMILY",
     "linear-sparse-expand": "linear_sparse_expand:FAMILY",

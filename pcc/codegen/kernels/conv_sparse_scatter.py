@@ -7,7 +7,7 @@ redundancy elimination without asking filters for a common structure. Inside a r
 that the inner loop's trip count repeats and branches are predicted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,29 +68,19 @@ class ScatterFamily:
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
         fkw, lanes = tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
-        filters, positions = fkw.shape[0], tile.positions_of(layer)
-        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
+        positions = tile.positions_of(layer)
+        staging, load = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), tap_loads(layer.x, layer.geometry, 1)
+        found = []
         for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
-            room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (vectors * machine.isa.vector_bytes)
-            block = -(-filters // -(-filters // room))
-            most_taps = min(INPUT_REGISTERS[machine.isa.registers] // vectors, LONGEST_CHAIN)
-            schedule = ScatterSchedule(vectors * lanes, block, room, most_taps)
+            schedule = schedule_of(fkw.shape[0], vectors, machine)
             tiles = layer.x.shape[0] * -(-positions // schedule.size)
-            found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, vectors) * tiles + staging))
+            found.append(Candidate(schedule, tile_work(fkw, schedule, vectors, load) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: ScatterSchedule, b: ProgramBuilder) -> None:
         fkw = tile.fkw_of(layer)
         staged = stage(b, layer.x, layer.geometry)
-        tables = scatter_tables(fkw, schedule.block, CHANNELS_IN_L1, schedule.most_taps)
-        taps = tables.patterns.shape[1]
-        arrays = {
-            "weight": tables.weight,
-            "taps": staged.taps[tables.patterns],
-            "blocks_at": tables.blocks,
-            "segments": tables.segments * np.array([staged.plane, taps, 1], np.int32),
-            "slots": tables.slots * schedule.size,
-        }
+        arrays, taps = block_arrays(fkw, schedule, staged.taps, staged.plane)
         kernel = ConvSparseScatter(taps, schedule.size, schedule.room, Epilogue(layer.residual is not None, layer.activation))
         tile.record(b, layer, staged, kernel, schedule.size, -(-fkw.shape[0] // schedule.block), tile.Parts(arrays, {}))
 
@@ -98,17 +88,38 @@ class ScatterFamily:
 FAMILY = ScatterFamily()
 
 
-def _tile_work(layer: Conv2d, fkw: FKW, schedule: ScatterSchedule, vectors: int) -> Work:
-    """One tile of all filters of one image."""
+def schedule_of(filters: int, vectors: int, machine: Machine) -> ScatterSchedule:
+    """Tiles of so many vectors, with as many filters as their accumulators leave room for."""
+    room = min(machine.l1_bytes // 2, MOST_SUMS_BYTES) // (vectors * machine.isa.vector_bytes)
+    block = -(-filters // -(-filters // room))
+    most_taps = min(INPUT_REGISTERS[machine.isa.registers] // vectors, LONGEST_CHAIN)
+    return ScatterSchedule(vectors * machine.isa.lanes(FLOAT32), block, room, most_taps)
+
+
+def block_arrays(fkw: FKW, schedule: ScatterSchedule, taps_at: np.ndarray, plane: int) -> tuple[dict[str, np.ndarray], int]:
+    """What `sum_block` reads, and how many taps a connection has there; ``taps_at`` is where each tap of the window lies, channels are ``plane`` apart."""
+    tables = scatter_tables(fkw, schedule.block, CHANNELS_IN_L1, schedule.most_taps)
+    taps = tables.patterns.shape[1]
+    arrays = {
+        "weight": tables.weight,
+        "taps": taps_at[tables.patterns],
+        "blocks_at": tables.blocks,
+        "segments": tables.segments * np.array([plane, taps, 1], np.int32),
+        "slots": tables.slots * schedule.size,
+    }
+    return arrays, taps
+
+
+def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work) -> Work:
+    """One tile of all filters of one image, stored in rows; ``load`` is what a vector of inputs costs."""
     group, pattern = places(fkw)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     blocks, channels, patterns = -(-fkw.shape[0] // schedule.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
     used = np.zeros((blocks, channels, patterns), bool)
     for member in range(fkw.share):  # a block may end inside a filter group
         used[(group * fkw.share + member) // schedule.block, fkw.index, pattern] = True
-    segment = tap_loads(layer.x, layer.geometry, taps * vectors) + Work(
-        scalars=4 + taps, branches=4
-    )  # trip counts change from one to the next: the branch is often mispredicted
+    # Trip counts change from one segment to the next: the branch is often mispredicted.
+    segment = load * (taps * vectors) + Work(scalars=4 + taps, branches=4)
     connection = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1)
     stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
     return (segment * int(used.sum()) + connection * (len(fkw.index) * fkw.share)) * parts + stored * fkw.shape[0]
@@ -129,57 +140,70 @@ class ConvSparseScatter:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        tables = (Param("blocks_at", "i32*"), Param("segments", "i32*"), Param("slots", "i32*"))
-        return (*tile.INPUTS, *tables, *tile.POSITIONS, *tile.output_params(self.epilogue))
+        return (*tile.INPUTS, *TABLES, *tile.POSITIONS, *tile.output_params(self.epilogue))
 
     def body(self, k: "KernelBuilder") -> None:
         size = self.size
         sums, origin = tile.aligned_local(k, self.filters * size)
         with k.work() as number:
             item = tile.decode(k, number, size)
-            first_filter, first_segment, end_filter, end_segment = (k.let(k.load(k["blocks_at"], item.block * 2 + field)) for field in range(4))
-            with k.loop(0, end_filter - first_filter) as slot:
-                bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], first_filter + slot)), k.lanes))
-                for v in range(0, size, k.lanes):
-                    k.store(sums, origin + slot * size + v, bias, k.lanes)
             x_at = k.let(item.image * k["x_image"] + item.start)
-            with k.loop(first_segment, end_segment) as segment:
-                self._segment(k, segment, x_at, sums, origin)
-            with k.loop(0, end_filter - first_filter) as slot:
-                channel, at = k.let(k.load(k["channels"], first_filter + slot)), k.let(origin + slot * size)
+            first, end = sum_block(k, item.block, x_at, range(0, size, k.lanes), self.taps, sums, origin)
+            with k.loop(0, end - first) as slot:
+                channel, at = k.let(k.load(k["channels"], first + slot)), k.let(origin + slot * size)
                 with k.when_else(item.whole) as (then, otherwise):
                     with then:
                         tile.store_whole(k, self.epilogue, item, [k.load(sums, at + v, k.lanes) for v in range(0, size, k.lanes)], channel)
                     with otherwise:
                         tile.store_rows(k, self.epilogue, item, sums, at, size, channel)
 
-    def _segment(self, k: "KernelBuilder", segment: "Expr", x_at: "Expr", sums: "Buffer", origin: "Expr") -> None:
-        """Adds one (channel, pattern) to the accumulators of the filters that use it."""
-        vectors = range(0, self.size, k.lanes)
+    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
+        for item in tile.reference_items(args, begin, end, self.size):
+            for channel, values in reference_block(args, item.block, item.x, np.arange(self.size), self.taps):
+                tile.reference_store(args, self.epilogue, item, values, channel)
+
+
+TABLES = (Param("blocks_at", "i32*"), Param("segments", "i32*"), Param("slots", "i32*"))
+"""Of `scatter_tables`, as `sum_block` takes them."""
+
+
+def sum_block(k: "KernelBuilder", block: "Expr", x_at: "Expr", offsets: Sequence[int], taps: int, sums: "Buffer", origin: "Expr") -> tuple["Expr", "Expr"]:
+    """Computes one tile of a block of filters into ``sums[origin:]``: bias and all connections. Returns the block's filters as (first, end).
+
+    The tile's vectors lie ``offsets`` elements behind ``x_at`` in the input, and one behind the other in the sums.
+    """
+    first_filter, first_segment, end_filter, end_segment = (k.let(k.load(k["blocks_at"], block * 2 + field)) for field in range(4))
+    vectors = [i * k.lanes for i in range(len(offsets))]
+    with k.loop(0, end_filter - first_filter) as slot:
+        bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], first_filter + slot)), k.lanes))
+        for v in vectors:
+            k.store(sums, origin + slot * (len(vectors) * k.lanes) + v, bias, k.lanes)
+    with k.loop(first_segment, end_segment) as segment:
         channel_at, pattern, begin, end = (k.let(k.load(k["segments"], segment * 3 + field)) for field in (0, 1, 2, 5))
         inputs = []
-        for e in range(self.taps):
+        for e in range(taps):
             tap_at = k.let(x_at + channel_at + k.load(k["taps"], pattern + e))
-            inputs.append([k.let(k.load(k["x"], tap_at + v, k.lanes)) for v in vectors])
+            inputs.append([k.let(k.load(k["x"], tap_at + offset, k.lanes)) for offset in offsets])
         with k.loop(k.wide(begin), k.wide(end)) as connection:
             at = k.let(k.wide(origin + k.load(k["slots"], connection)))
-            weights = tile.broadcast_weights(k, k["weight"], connection * self.taps, self.taps)
+            weights = tile.broadcast_weights(k, k["weight"], connection * taps, taps)
             values = [k.load(sums, at + v, k.lanes) for v in vectors]
-            for e in range(self.taps):
+            for e in range(taps):
                 values = [k.let(value + weights[e] * inputs[e][i]) for i, value in enumerate(values)]
             for value, v in zip(values, vectors, strict=True):
                 k.store(sums, at + v, value, k.lanes)
+    return first_filter, end_filter
 
-    def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        taps, weight, slots = (np.asarray(args[name]) for name in ("taps", "weight", "slots"))
-        edges, segments, channels = (np.asarray(args[name]) for name in ("blocks_at", "segments", "channels"))
-        for item in tile.reference_items(args, begin, end, self.size):
-            first_filter, first_segment, end_filter, end_segment = edges[item.block * 2 : item.block * 2 + 4]
-            outputs = channels[first_filter:end_filter]
-            sums = np.repeat(np.asarray(args["bias"])[outputs, None], self.size, axis=1)
-            for segment in range(first_segment, end_segment):
-                channel_at, pattern, first, _, _, last = segments[segment * 3 : segment * 3 + 6]
-                inputs = np.stack([item.x[channel_at + tap :][: self.size] for tap in taps[pattern : pattern + self.taps]])
-                sums[slots[first:last] // self.size] += weight[first * self.taps : last * self.taps].reshape(-1, self.taps) @ inputs
-            for values, channel in zip(sums, outputs, strict=True):
-                tile.reference_store(args, self.epilogue, item, values, int(channel))
+
+def reference_block(args: Mapping[str, Argument], block: int, x: np.ndarray, places: np.ndarray, taps: int) -> Iterator[tuple[int, np.ndarray]]:
+    """`sum_block` on numpy: the output channel and the sums of every filter; ``x`` begins at the tile, whose elements lie at ``places``."""
+    taps_at, weight, slots = (np.asarray(args[name]) for name in ("taps", "weight", "slots"))
+    edges, segments, channels = (np.asarray(args[name]) for name in ("blocks_at", "segments", "channels"))
+    first_filter, first_segment, end_filter, end_segment = edges[block * 2 : block * 2 + 4]
+    outputs = channels[first_filter:end_filter]
+    sums = np.repeat(np.asarray(args["bias"])[outputs, None], len(places), axis=1)
+    for segment in range(first_segment, end_segment):
+        channel_at, pattern, first, _, _, last = segments[segment * 3 : segment * 3 + 6]
+        inputs = np.stack([x[channel_at + tap + places] for tap in taps_at[pattern : pattern + taps]])
+        sums[slots[first:last] // len(places)] += weight[first * taps : last * taps].reshape(-1, taps) @ inputs
+    return zip(outputs.tolist(), sums, strict=True)

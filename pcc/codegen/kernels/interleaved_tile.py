@@ -153,15 +153,7 @@ class InterleavedTile:
         lines = [k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)]
         if not self.epilogue.residual:
             lines = self._pooled(k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines])
-        for members, runs in pieces(*self.stored):
-            vectors = [lines[member] for member in members]
-            quarters = split_lanes(k, vectors, k.lanes) if len(members) == QUARTER else [k.part(vectors[0], lane, 1) for lane in range(k.lanes)]
-            for (r, first, width, place), (lane, quarter) in product(runs, enumerate(quarters)):
-                value = quarter if width == len(members) else k.part(quarter, place, width)
-                if self.epilogue.residual:
-                    addend = k.load(k["residual"], r_at + r * k["r_row"] + k.load(k["r_at"], lane) + first, width)
-                    value = self.epilogue.apply(k, value, addend, width)
-                k.store(k["y"], y_at + r * k["y_row"] + k.load(k["y_at"], lane) + first, value, width)
+        store_lines(k, lines, self.stored, self.epilogue, y_at, r_at)
 
     def _pooled(self, k: "KernelBuilder", lines: list["Expr"]) -> list["Expr"]:
         """The maxima of the tile's windows, row by row."""
@@ -212,6 +204,19 @@ class InterleavedTile:
                     residual = np.asarray(args["residual"])[at("r", row, column, np.asarray(args["r_at"]))] if self.epilogue.residual else None
                     values = self.epilogue.reference(values, residual).reshape(rows, down_by, columns, across_by, lanes).max((1, 3))
                     y[at("y", row // down_by, column // across_by, y_at)[:rows, :columns]] = values
+
+
+def store_lines(k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int], epilogue: Epilogue, y_at: "Expr", r_at: "Expr") -> None:
+    """Stores (rows, columns) of lines to rows of ``y`` from ``y_at`` on, lane by lane; a residual, at ``r_at``, is added first."""
+    for members, runs in pieces(*shape):
+        vectors = [lines[member] for member in members]
+        quarters = split_lanes(k, vectors, k.lanes) if len(members) == QUARTER else [k.part(vectors[0], lane, 1) for lane in range(k.lanes)]
+        for (r, first, width, place), (lane, quarter) in product(runs, enumerate(quarters)):
+            value = quarter if width == len(members) else k.part(quarter, place, width)
+            if epilogue.residual:
+                addend = k.load(k["residual"], r_at + r * k["r_row"] + k.load(k["r_at"], lane) + first, width)
+                value = epilogue.apply(k, value, addend, width)
+            k.store(k["y"], y_at + r * k["y_row"] + k.load(k["y_at"], lane) + first, value, width)
 
 
 def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, int, int]]]:

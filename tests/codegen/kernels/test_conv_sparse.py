@@ -30,7 +30,7 @@ from tests.arm64 import arm64, run_emulated
 from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, loop_blocks, machine_of, rng
 
 EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
-SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-pointwise", "conv-sparse-interleaved")
+SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-pointwise", "conv-sparse-interleaved", "conv-sparse-interleaved-scatter")
 BY_STRIPS = "conv-sparse-interleaved, by strips"
 FORMS = (*SPARSE, BY_STRIPS)
 FAMILY = pytest.mark.parametrize("family", ["chosen", *FORMS])
@@ -57,6 +57,9 @@ def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
             assert "1x1" in offered or "fits" in offered
             return emit(layer, b, "chosen")
         size = layer.weight.patterns.size
+        if family == "conv-sparse-interleaved-scatter":
+            some = offered[len(layer.weight.index) % len(offered)].schedule
+            return family_named(family).emit(layer, replace(some, filters=replace(some.filters, block=5, room=8)), b)
         small = [c.schedule for c in offered if all(rows * c.schedule.columns * size <= SMALL_TILE for rows, _ in c.schedule.heights)] or [offered[0].schedule]
         schedule = replace(small[len(layer.weight.index) % len(small)], in_strips=by_strips, prefetch=by_strips)
     family_named(family).emit(layer, schedule, b)
