@@ -3,7 +3,7 @@
 import copy
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
+from pcc.codegen.tuning_records import records_of
+from pcc.config import processor_words
 from pcc.errors import PccError
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
@@ -31,7 +33,7 @@ from pcc.ir.dump import dump_graph
 from pcc.ir.graph import max_batch
 from pcc.ir.left_alone import LeftAlone, left_alone
 from pcc.ir.verify import run_graph
-from pcc.package.layer_report import LayerReport
+from pcc.package.layer_report import LayerReport, TuningUseRecord
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
@@ -66,11 +68,18 @@ class TargetReport:
     """The costs that kernels were chosen by."""
     profile_file: Path | None
     """Where they were read from; None for pcc's own."""
+    records_file: Path | None
+    """The tuning records that came first; None where costs alone chose."""
 
     @property
-    def families(self) -> Mapping[str, int]:
+    def families(self) -> Counter[str]:
         """How many convolutions and linear layers each kernel family runs."""
         return Counter(layer.choice.family for layer in self.layers if layer.choice)
+
+    @property
+    def tuning(self) -> Sequence[TuningUseRecord]:
+        """What came of the tuning records of layers that have some."""
+        return [layer.choice.tuning for layer in self.layers if layer.choice and layer.choice.tuning]
 
 
 @dataclass
@@ -104,6 +113,7 @@ def compile_model(
     print_ir_after: str | None = None,
     verify_each: bool = False,
     machine_profile: str | None = None,
+    tuning_records: str | None = None,
     progress: Progress = quiet,
     threads: int = 1,
     max_batch: int | None = None,
@@ -115,7 +125,8 @@ def compile_model(
     ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
     ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None, each target has the one that is saved for its processor, else
-    pcc's own. Nothing else from outside decides which kernels are chosen; the manifest records it.
+    pcc's own. ``tuning_records`` is a file of ``pcc tune``, or ``none``; if None, the saved one. Nothing else from outside decides which kernels are
+    chosen; the manifest records both.
     Raises `PccError` for what cannot be compiled or written.
     """
     steps = split_pipeline(parse_pipeline(pipeline))
@@ -123,8 +134,8 @@ def compile_model(
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
     if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
         raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
-    processors = _processors(targets, steps.graph, machine_profile)
-    profiles = {target: MachineProfile.of(machine_named(processor)) for target, processor in processors.items()}
+    choosers = _choosers(targets, steps.graph, machine_profile, tuning_records)
+    profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in choosers.items()}
     clock = _Clock()
     with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
         roots = [dumps, *([dump_ir] if dump_ir else [])]
@@ -144,17 +155,17 @@ def compile_model(
         progress("running passes")
         shared, selecting = _split_at_target(steps.graph)
         graph = _run_passes(shared, graph, instruments, 0, clock)
-        by_processor: dict[str, tuple[GraphModule, Program]] = {}
-        for processor, target in {processors[target]: target for target in targets}.items():
-            chosen = [replace(step, processor=processor) if hasattr(step, "processor") else step for step in selecting]
+        by_chooser: dict[_Chooser, tuple[GraphModule, Program]] = {}
+        for chooser, target in {choosers[target]: target for target in targets}.items():
+            chosen = [replace(step, **{field: value for field, value in vars(chooser).items() if hasattr(step, field)}) for step in selecting]
             selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
-            by_processor[processor] = selected, _lower(selected, name, target, steps.program, clock)
+            by_chooser[chooser] = selected, _lower(selected, name, target, steps.program, clock)
             if print_ir_after in ("all", *(step.name for step in steps.program)):
-                print(print_program(by_processor[processor][1]))
+                print(print_program(by_chooser[chooser][1]))
 
         compiled: list[tuple[Target, list[CompiledKernel]]] = []
         for target in targets:
-            program = by_processor[processors[target]][1]
+            program = by_chooser[choosers[target]][1]
             progress(f"compiling {len(program.kernels)} kernels for {target.name}")
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
@@ -166,17 +177,28 @@ def compile_model(
         with clock.measure("package"):
             builds = []
             for target, kernels in compiled:
-                selected, program = by_processor[processors[target]]
+                selected, program = by_chooser[choosers[target]]
                 builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected, profiles[target]))
-            selected = next(iter(by_processor.values()))[0]
+            selected = next(iter(by_chooser.values()))[0]
             selftest = _selftest(selected, samples)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, by_processor[processors[target]][1], kernels, manifest, profiles[target], processors[target]) for target, kernels in compiled]
-    alone = dict.fromkeys(layer for graph, _ in by_processor.values() for layer in left_alone(graph))
+    reports = [_report(target, by_chooser[choosers[target]][1], kernels, manifest, profiles[target], choosers[target]) for target, kernels in compiled]
+    alone = dict.fromkeys(layer for graph, _ in by_chooser.values() for layer in left_alone(graph))
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
+
+
+def open_graph(model: Any, examples: Any, pipeline: str, progress: Progress = quiet) -> GraphModule:
+    """A model's graph after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
+    shared, selecting = _split_at_target(split_pipeline(parse_pipeline(pipeline)).graph)
+    if not selecting:
+        raise PccError("the pipeline has no select-kernels: there is nothing to tune")
+    progress("importing the model")
+    graph = import_model(model, examples).graph
+    progress("running passes")
+    return _run_passes(shared, graph, [refuse_unsupported], 0, _Clock())
 
 
 class _Clock:
@@ -215,14 +237,30 @@ def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any
     return passes[:first], passes[first:]
 
 
-def _processors(targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None) -> dict[Target, str]:
-    """The processor of each target, as `machine_named` takes it: what a pass names, or as `processor_of` has it."""
-    named = next((step.processor for step in passes if getattr(step, "processor", "")), None)
+@dataclass(frozen=True)
+class _Chooser:
+    """What chooses kernels for a target: fields of the passes that ask for the processor."""
+
+    processor: str
+    records: str
+    tuned_for: str
+
+
+def _choosers(targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None, tuning_records: str | None) -> dict[Target, _Chooser]:
+    """The processor of each target, as `machine_named` takes it, and the tuning records: what a pass names, or as `processor_of` and `records_of` have it."""
+    named, records, tuned_for = (
+        next((value for step in passes if (value := getattr(step, field, ""))), None) for field in ("processor", "records", "tuned_for")
+    )
     if named and machine_profile:
         raise PccError(f"the pipeline names the processor {named}, and --machine-profile {machine_profile}: leave one of them out")
+    if records and tuning_records:
+        raise PccError(f"the pipeline names the records {records}, and --tuning-records {tuning_records}: leave one of them out")
     if named and (wrong := [target for target in targets if target.isa != machine_named(named).isa.name]):
         raise PccError(f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} has {wrong[0].isa}")
-    return {target: named or processor_of(target, machine_profile) for target in targets}
+    records = records_of(records or tuning_records)
+    return {
+        target: _Chooser(named or processor_of(target, machine_profile), records, tuned_for or processor_words(target) if records else "") for target in targets
+    }
 
 
 def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: _Clock) -> GraphModule:
@@ -270,7 +308,9 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, processor: str) -> TargetReport:
+def _report(
+    target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, chooser: _Chooser
+) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,
@@ -283,5 +323,6 @@ def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel],
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
         layers=record.layers,
         profile=profile,
-        profile_file=None if processor in MACHINES else Path(processor),
+        profile_file=None if chooser.processor in MACHINES else Path(chooser.processor),
+        records_file=Path(chooser.records) if chooser.records else None,
     )

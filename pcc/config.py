@@ -14,8 +14,12 @@ def config_root() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pcc"
 
 
-def saved_profile(target: Target) -> Path:
-    """Where the profile is saved that compilations for a target's processor use. One that is timed belongs to this computer's processor, one that is counted
-    to the processor's name."""
+def processor_words(target: Target) -> str:
+    """What measurements belong to: timed ones to a target's processor on this computer's, counted ones to the target's alone."""
     words = f"{target.cpu} {host_processor()}" if executes_here(target) else target.cpu
-    return config_root() / "machines" / f"{re.sub('[^a-z0-9]+', '-', words.lower()).strip('-')}.json"
+    return re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def saved_profile(target: Target) -> Path:
+    """Where the profile is saved that compilations for a target's processor use."""
+    return config_root() / "machines" / f"{processor_words(target)}.json"

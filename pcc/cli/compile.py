@@ -3,18 +3,20 @@
 import gc
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from statistics import geometric_mean
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
-    from pcc.compiler import CompileReport
+    from pcc.compiler import CompileReport, TargetReport
 
 
 @click.command("compile")
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Costs to choose kernels by: a file of pcc tune, or 'built-in'. Default: those saved for the processor.",
 )
+@tuning_records_option
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
 @click.option("--verify-each", is_flag=True, help="Run the graph after each pass and compare it with the model.")
@@ -49,6 +52,7 @@ def command(
     max_batch: int | None,
     weights: str | None,
     machine_profile: str | None,
+    tuning_records: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
     verify_each: bool,
@@ -85,6 +89,7 @@ def command(
             print_ir_after=print_ir_after,
             verify_each=verify_each,
             machine_profile=machine_profile,
+            tuning_records=tuning_records,
             progress=step,
             threads=threads or os.cpu_count() or 1,
             max_batch=max_batch,
@@ -123,6 +128,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
         if made.profile_file:
             click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
+        for line in _tuning_lines(made):
+            click.echo(f"    {line}")
         click.echo(f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
     if report.left_alone:
         click.echo("  left alone:")
@@ -137,6 +144,20 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         rows = [(step, f"{time:.2f}", f"{time / seconds:.0%}") for step, time in report.seconds.items()]
         rest = seconds - sum(report.seconds.values())
         print_table(["step", "s", "share"], [*rows, ("loading and the rest", f"{rest:.2f}", f"{rest / seconds:.0%}"), ("total", f"{seconds:.2f}", "100%")])
+
+
+def _tuning_lines(made: "TargetReport") -> list[str]:
+    """What came of tuning records: how many layers have their kernel from them, and why others have not."""
+    if not made.records_file:
+        return []
+    faster = [use.speedup for use in made.tuning if use.speedup and use.speedup > 1]
+    used, layers = sum(use.speedup is not None for use in made.tuning), made.families.total()
+    gain = f", {len(faster)} of them {geometric_mean(faster):.2f}x as fast as what costs choose (geometric mean)" if faster else ""
+    ignored = Counter(use.reason for use in made.tuning if use.speedup is None)
+    return [
+        f"tuned: {used} of {layers} layers, by {made.records_file}{gain}",
+        *(f"{count} layers by costs, their records are not used: {reason}" for reason, count in ignored.items()),
+    ]
 
 
 def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
@@ -154,6 +175,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "kernels_from_cache": made.kernels_from_cache,
             "profile": made.profile.model_dump(),
             "profile_file": None if made.profile_file is None else str(made.profile_file),
+            "records_file": None if made.records_file is None else str(made.records_file),
             "families": dict(made.families),
             "layers": [layer.model_dump() for layer in made.layers],
         }

@@ -31,8 +31,8 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def training_progress(enabled: bool = True) -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error for a whole run, with the time it still takes; nothing when that is not a terminal.
+def progress_bar(enabled: bool = True) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error for a run with a known end, with the time it still takes; nothing when that is not a terminal.
 
     Yields the function to call with what runs and the part of the run that is over, 0..1. It raises KeyboardInterrupt if an interrupt was swallowed.
     """

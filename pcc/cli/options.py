@@ -86,6 +86,11 @@ def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict
     return {str(taken.name): taken for taken in shapes} if names else tuple(shapes)
 
 
+tuning_records_option = click.option(
+    "--tuning-records",
+    metavar="FILE",
+    help="What pcc tune found, or 'none'. Default: where pcc tune keeps it.",
+)
 threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 

@@ -40,7 +40,7 @@ def command(
     """Train and prune MODEL: a name from the zoo, FILE.py:factory, or an .onnx or .pt2 file."""
     import torch
 
-    from pcc.cli.console import prints_aside, training_progress
+    from pcc.cli.console import prints_aside, progress_bar
     from pcc.training.processes import OtherFailed, processes
     from pcc.training.prune import prune
     from pcc.training.recipe import load_recipe
@@ -48,7 +48,7 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with processes() as here, training_progress(enabled=here.first) as watch, prints_aside():
+        with processes() as here, progress_bar(enabled=here.first) as watch, prints_aside():
             report = prune(
                 model,
                 data_name,

@@ -1,4 +1,4 @@
-"""``pcc tune``: what a processor's costs are."""
+"""``pcc tune``: the best schedules of a network's layers, or what a processor's costs are."""
 
 import json
 import os
@@ -7,50 +7,173 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import chosen_targets, json_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
 from pcc.config import saved_profile
 from pcc.errors import PccError
+from pcc.target import Target, executes_here, target_named
 
 if TYPE_CHECKING:
     from pcc.tune.calibrate import Calibration
+    from pcc.tune.tuner import TunedLayer
+
+TRIALS = 32
+
+OF_MODEL = {"trials": "--trials", "weights": "--weights", "input_shapes": "--input-shape", "pipeline": "-p", "prune": "--prune"}
+OF_MODEL |= {"machine_profile": "--machine-profile", "tuning_records": "--tuning-records"}
+"""Options that go with a model, by their parameters."""
 
 
 @click.command("tune")
-@click.option("--calibrate", is_flag=True, help="Find what a processor's costs are, by which kernels are chosen.")
+@click.argument("model", required=False)
+@click.option("--calibrate", is_flag=True, help="Find what a processor's costs are, by which kernels are chosen; takes no model.")
+@click.option("--trials", type=click.IntRange(min=2), metavar="N", help=f"Schedules to measure for each layer, earlier calls included. Default: {TRIALS}.")
+@click.option("--device", type=click.Choice(["host", "qemu"]), help="Time on this computer, or count arm64 instructions. Default: by the target.")
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What is compiled for (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the profile goes. Default: where pcc compile looks for it.")
+@click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes that the model will be compiled with (pcc passes).")
+@click.option("--prune", metavar="WHAT", help="What it will be pruned by: 'pattern,connectivity'.")
+@input_shapes_option
+@click.option("--weights", metavar="WHAT", help="As for pcc compile: 'trained', a file, or 'none'.")
+@click.option("--machine-profile", metavar="FILE", help="Costs to start from, as for pcc compile.")
+@tuning_records_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where a profile goes. Default: where pcc compile looks for it.")
 @json_option
-def command(calibrate: bool, target_names: tuple[str, ...], cpus: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    """Fit pcc's cost model to a processor.
+@click.pass_context
+def command(
+    context: click.Context,
+    model: str | None,
+    calibrate: bool,
+    device: str | None,
+    target_names: tuple[str, ...],
+    cpus: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find the best schedules of MODEL's layers, or fit pcc's cost model to a processor.
 
-    With --calibrate, layers of known networks are run by several schedules of every kernel family, and costs are fitted to what they took: times, if this
-    computer executes the target's code, else instructions that arm64 code executes under QEMU. That takes some minutes; leave the computer alone
-    meanwhile. Ctrl-C loses nothing: the next call goes on. pcc compile uses the profile for that processor, and says so, until the file is removed.
+    With a MODEL, as pcc compile takes it, schedules of each layer are measured beside the one that the costs choose: times, if this computer executes the
+    target's code, else instructions that arm64 code executes under QEMU. pcc compile then uses those that were faster. With --calibrate, layers of known
+    networks are run by several schedules of every kernel family, and costs are fitted to what they took; pcc compile uses the profile for that processor,
+    and says so, until the file is removed.
+
+    Leave the computer alone meanwhile. Ctrl-C loses nothing: the next call goes on.
     """
-    if not calibrate:
-        raise click.UsageError("say what to tune: --calibrate")
-    targets = chosen_targets(target_names, cpus)
-    if len(targets) > 1:
-        raise PccError("calibrate one target at a time")
-    from pcc.cli.console import progress
-    from pcc.tune.calibrate import calibrate as run
+    if calibrate == (model is not None):
+        raise click.UsageError("say what to tune: a MODEL, or --calibrate and no model")
+    target = _chosen_target(target_names, cpus, device)
+    if calibrate:
+        if given := [option for name, option in OF_MODEL.items() if options[name]]:
+            raise click.UsageError(f"{given[0]} goes with a MODEL, not with --calibrate")
+        _calibrate(target, output, as_json)
+    elif output:
+        raise click.UsageError("-o is for the profile of --calibrate; --tuning-records names the file for a MODEL")
+    else:
+        _tune(str(model), target, as_json, **options)
 
-    path = output or saved_profile(targets[0])
+
+def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None) -> Target:
+    """The target of a command line; `PccError` where the device cannot judge it."""
+    targets = [target_named("aarch64-linux")] if device == "qemu" and not names and not cpus else chosen_targets(names, cpus)
+    if len(targets) > 1:
+        raise PccError("tune for one target at a time")
+    (target,) = targets
+    if device == "host" and not executes_here(target):
+        raise PccError(f"--device host: this computer cannot execute code for {target.name}, {target.cpu}")
+    if device == "qemu" and (target.arch != "aarch64" or executes_here(target)):
+        raise PccError(f"--device qemu counts instructions of arm64 code that this computer cannot execute, not of {target.name}, {target.cpu}")
+    return target
+
+
+def _tune(
+    model: str,
+    target: Target,
+    as_json: bool,
+    *,
+    trials: int | None,
+    pipeline: str | None,
+    prune: str | None,
+    input_shapes: tuple[InputShape, ...],
+    weights: str | None,
+    machine_profile: str | None,
+    tuning_records: str | None,
+) -> None:
+    from pcc.cli.compile import checked_pipeline
+    from pcc.cli.console import progress, progress_bar
+    from pcc.cli.source import open_source
+    from pcc.codegen.machine_profile import machine_named, processor_of
+    from pcc.codegen.tuning_records import NO_RECORDS, saved_records
+    from pcc.tune.measure import measurable
+
+    if tuning_records == NO_RECORDS:
+        raise PccError(f"--tuning-records {NO_RECORDS}: what is found has to be kept in a file")
+    if (Path(model) / "manifest.json").exists():
+        raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
+    text, target = checked_pipeline(pipeline, prune, None), measurable(target)
+    machine = machine_named(processor_of(target, machine_profile))
+    with progress() as step:
+        step(f"loading {model}")
+        source = open_source(model, weights, chosen_shapes(input_shapes))
+        from pcc.compiler import open_graph
+
+        graph = open_graph(source.model, source.examples, text, step)
+    from pcc.tune.tuner import tune
+
+    path = Path(tuning_records) if tuning_records else saved_records()
+    with progress_bar() as show:
+        tuned = tune(graph, target, machine, path, trials or TRIALS, show, os.cpu_count() or 1)
+    if as_json:
+        click.echo(json.dumps({"records": str(path), "target": target.name, "cpu": target.cpu, "layers": [_layer_json(layer) for layer in tuned]}, indent=2))
+    else:
+        _print_tuned(tuned, target, path)
+
+
+def _print_tuned(tuned: "list[TunedLayer]", target: Target, path: Path) -> None:
+    from pcc.cli.console import print_table
+    from pcc.tune.tuner import mean_speedup
+
+    rows = []
+    for layer in tuned:
+        faster, schedules = f"{layer.record.speedup:.2f}", layer.record.schedules
+        rows.append([layer.names[0], len(layer.names), schedules, layer.costs_choice, layer.best if layer.best != layer.costs_choice else "the same", faster])
+    print_table(["layer", "times", "schedules", "costs choose", "best", "x as fast"], rows)
+    click.echo()
+    unit = "times" if executes_here(target) else "executed instructions"
+    worst = max(tuned, key=lambda layer: layer.record.speedup, default=None)
+    if worst is None:
+        click.echo("The model has no convolutions or linear layers.")
+        return
+    click.echo(f"{target.name}, {target.cpu}: tuned layers are {mean_speedup(tuned):.3f}x as fast as what the costs choose, by {unit} (geometric mean),")
+    click.echo(f"at most {worst.record.speedup:.2f}x ({worst.names[0]}). Saved in {path}: pcc compile uses it, and says so.")
+
+
+def _layer_json(layer: "TunedLayer") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    record = asdict(layer.record)
+    schedules = {"costs_schedule": record.pop("costs_choice"), "best_schedule": record.pop("best")}
+    return {"layers": layer.names, "costs_choice": layer.costs_choice, "best": layer.best, **schedules, **record}
+
+
+def _calibrate(target: Target, output: Path | None, as_json: bool) -> None:
+    from pcc.cli.console import progress
+    from pcc.tune.calibrate import calibrate
+
+    path = output or saved_profile(target)
     if path.is_dir():
         raise PccError(f"{path} is a folder: -o names a file")
     with progress() as step:
-        found = run(targets[0], step, os.cpu_count() or 1)
+        found = calibrate(target, step, os.cpu_count() or 1)
     if found.is_better:
         found.save(path)
     found.measurements.forget()
     if as_json:
-        click.echo(json.dumps(_as_json(found, path), indent=2))
+        click.echo(json.dumps(_calibration_json(found, path), indent=2))
     else:
-        _print(found, path, output is None)
+        _print_calibration(found, path, output is None)
 
 
-def _print(found: "Calibration", path: Path, is_default: bool) -> None:
+def _print_calibration(found: "Calibration", path: Path, is_default: bool) -> None:
     from pcc.cli.console import print_table
 
     name = found.profile.name
@@ -73,7 +196,7 @@ def _print(found: "Calibration", path: Path, is_default: bool) -> None:
         click.echo(f"Saved as {path}: pcc compile --machine-profile {path} uses it.")
 
 
-def _as_json(found: "Calibration", path: Path) -> dict[str, Any]:
+def _calibration_json(found: "Calibration", path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {

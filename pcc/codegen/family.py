@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from random import Random
 from typing import Any, Protocol
 
 from pcc.codegen.layers import Conv2d, Linear
@@ -46,7 +47,8 @@ class Candidate:
     """A schedule of a family for a layer."""
 
     schedule: Any
-    """A frozen dataclass of the family's; ``str`` describes it in a few words."""
+    """A frozen dataclass of the family's; ``str`` describes it in a few words. It may have ``variants()``: schedules that compute the same and that costs do
+    not tell apart."""
     work: Work
     """What it executes, for all images of the layer."""
 
@@ -101,11 +103,31 @@ def family_named(name: str) -> KernelFamily:
     return families()[name]
 
 
-def cheapest(family: KernelFamily, layer: Any, machine: Machine) -> tuple[Candidate, float] | str:
-    """The cheapest schedule of a family and its cycles; or why it has none for the layer."""
+def offered(family: KernelFamily, layer: Any, machine: Machine) -> Sequence[Candidate] | str:
+    """The schedules of a family that are worth pricing, or why it has none for the layer."""
     if layer.x.dtype not in family.dtypes:
         return f"{family.name} takes {' or '.join(map(str, family.dtypes))}, not {layer.x.dtype}"
-    offered = family.candidates(layer, machine)
-    if isinstance(offered, str):
-        return offered
-    return min(((candidate, machine.cycles(candidate.work)) for candidate in offered), key=lambda priced: priced[1])
+    return family.candidates(layer, machine)
+
+
+def with_variants(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """All schedules that may be tuned over: candidates, then their variants, each once."""
+    found = {candidate.schedule: candidate for candidate in candidates}
+    for candidate in candidates:
+        for schedule in getattr(candidate.schedule, "variants", tuple)():
+            found.setdefault(schedule, Candidate(schedule, candidate.work))
+    return list(found.values())
+
+
+def draw(family: KernelFamily, layer: Any, machine: Machine, random: Random) -> Any:
+    """A random schedule that computes the layer; or why the family has none."""
+    candidates = offered(family, layer, machine)
+    return candidates if isinstance(candidates, str) else random.choice(with_variants(candidates)).schedule
+
+
+def cheapest(family: KernelFamily, layer: Any, machine: Machine) -> tuple[Candidate, float] | str:
+    """The cheapest schedule of a family and its cycles; or why it has none for the layer."""
+    candidates = offered(family, layer, machine)
+    if isinstance(candidates, str):
+        return candidates
+    return min(((candidate, machine.cycles(candidate.work)) for candidate in candidates), key=lambda priced: priced[1])

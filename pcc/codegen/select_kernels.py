@@ -1,7 +1,9 @@
-"""select-kernels: each convolution and linear layer gets the cheapest schedule of any kernel family that can run it, and a weight packed for it."""
+"""select-kernels: each convolution and linear layer gets the tuned or the cheapest schedule of all kernel families, and a weight packed for it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,30 +11,29 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.codegen.family import cheapest, families, family_named
+from pcc.codegen.family import Candidate, KernelFamily, cheapest, families, family_named, offered, with_variants
 from pcc.codegen.kernels.pool import pool_work
-from pcc.codegen.layers import Conv2d, Linear, PooledConv2d
+from pcc.codegen.layers import Conv2d, Linear, Pool2d, PooledConv2d
 from pcc.codegen.lower import geometry_of, has_planes, with_pool
-from pcc.codegen.machine import Machine
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.machine_profile import machine_named
 from pcc.codegen.program import View, contiguous_strides, plane_strides
+from pcc.codegen.signature import layer_signature, weight_summary
+from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords, family_of, schedule_text
 from pcc.dtype import dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
-from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, annotate
+from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, TuningUse, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, infer, max_batch, shape_of
 from pcc.ir.ops import CONV2D, LINEAR, POOL2D, UNPACK
 from pcc.passes.operands import set_argument
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
 
-Weights = dict[str, Any]
-"""A layer's weight by format (`np.ndarray` or `PackedWeight`); the reason where it does not fit one."""
-
 
 @dataclass(frozen=True)
 class SelectKernels:
-    """Gives each layer its cheapest kernel by cost model; weights of sparse kernels become packed.
+    """Gives each layer its tuned kernel, else the cheapest by cost model; weights of sparse kernels become packed.
 
     The structure is looked for in the zeros of the weight, so it does not matter which tool pruned it. A sparse kernel that would lose to the
     dense one is not chosen; what each family would cost, or why it cannot run the layer, is kept with the choice.
@@ -40,64 +41,141 @@ class SelectKernels:
 
     processor: str = ""
     """The profile that costs are for: a name of `pcc.codegen.machine` or a profile's file; the driver fills in the target's."""
+    records: str = ""
+    """A file of ``pcc tune`` whose schedules come before those that cost least; nothing: costs choose. The driver fills in the saved one."""
+    tuned_for: str = ""
+    """Whose records: `pcc.config.processor_words` of the target; the driver fills it in."""
 
     name: ClassVar[str] = "select-kernels"
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        machine = machine_named(self.processor)
-        for node in list(graph_module.graph.nodes):
-            if node.op == "call_function" and node.target in (CONV2D, LINEAR) and arguments(node)["weight"].target is not UNPACK:
-                _select(node, machine, max_batch(graph_module) or 1)
+        machine, images = machine_named(self.processor), max_batch(graph_module) or 1
+        with TuningRecords(Path(self.records)) if self.records else nullcontext() as records:
+            for node in choosing_nodes(graph_module):
+                _select(OpenLayer.of(node, images), machine, records, self.tuned_for)
         finish(graph_module)
         return PassResult(graph_module, True)
 
 
-def _select(node: Node, machine: Machine, images: int) -> None:
+def choosing_nodes(graph_module: GraphModule) -> list[Node]:
+    """The convolutions and linear layers of a graph whose kernels are not chosen yet. `PccError` for one whose weight is computed."""
+    nodes = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target in (CONV2D, LINEAR)]
+    nodes = [node for node in nodes if arguments(node)["weight"].target is not UNPACK]
+    for node in nodes:
+        if arguments(node)["weight"].op != "get_attr":
+            raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
+    return nodes
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A schedule of a family for a layer, and its cycles, those of a max pool after the layer left out."""
+
+    family: str
+    candidate: Candidate
+    cost: float
+
+    @property
+    def text(self) -> str:
+        return schedule_text(self.family, self.candidate.schedule)
+
+    def __str__(self) -> str:
+        return f"{self.family}, {self.candidate.schedule}"
+
+
+@dataclass(frozen=True)
+class OpenLayer:
+    """A convolution or linear layer whose kernel is not chosen yet, with the max pool after it where a kernel may compute both."""
+
+    node: Node
+    images: int
+    pool: Node | None
+    weights: dict[str, Any]
+    """By format (`np.ndarray` or `PackedWeight`), or the reason where it does not fit one; packed for formats that are asked for the first time."""
+
+    @classmethod
+    def of(cls, node: Node, images: int) -> "OpenLayer":
+        return cls(node, images, _max_pool_after(node), {DENSE: constant(arguments(node)["weight"]).numpy()})
+
+    def takers(self) -> Iterator[tuple[KernelFamily, Conv2d | Linear | str]]:
+        """The families for such a layer, and the layer as each takes it, or why its weight does not fit; those last that compute the pool, too."""
+        for pool in (None, self.pool) if self.pool else (None,):
+            kind = Linear if self.node.target is LINEAR else Conv2d if pool is None else PooledConv2d
+            for family in families().values():
+                if family.layer is kind:
+                    yield family, self._as(family.format, pool)
+
+    def _as(self, format: str, pool: Node | None) -> Conv2d | Linear | str:
+        if format not in self.weights:
+            self.weights[format] = packed_weight(self.node, format_named(format))
+        stored = self.weights[format]
+        return stored if isinstance(stored, str) else _layer(self.node, arguments(self.node), stored, self.images, pool)
+
+    def separate_pool(self) -> Pool2d | None:
+        """The max pool for families that do not compute it: sizes, not places."""
+        if self.pool is None:
+            return None
+        given = arguments(self.pool)
+        return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(given, given["kernel"]))
+
+    def priced(self, machine: Machine) -> tuple[list[Priced], list[Rejected]]:
+        """The cheapest schedule of each family, cheapest first, and the families that have none."""
+        priced, rejected = [], []
+        for family, layer in self.takers():
+            found = layer if isinstance(layer, str) else cheapest(family, layer, machine)
+            if isinstance(found, str):
+                rejected.append(Rejected(family.name, None, found))
+            else:
+                priced.append(self._price(family, found[0], machine))
+        return sorted(priced, key=lambda each: each.cost), rejected
+
+    def schedules(self, machine: Machine, only: str | None = None) -> Iterator[Priced]:
+        """All that the layer may be tuned over, of all families or of one."""
+        for family, layer in self.takers():
+            candidates = "" if isinstance(layer, str) or only not in (None, family.name) else offered(family, layer, machine)
+            if not isinstance(candidates, str):
+                yield from (self._price(family, candidate, machine) for candidate in with_variants(candidates))
+
+    def _price(self, family: KernelFamily, candidate: Candidate, machine: Machine) -> Priced:
+        pooling = pool_work(_view(self.node), _view(self.pool), machine) if self.pool and family.layer is PooledConv2d else Work()
+        return Priced(family.name, candidate, machine.cycles(candidate.work) - machine.cycles(pooling))
+
+    def key(self, processor: str) -> Key:
+        """Of its tuning records; the processor as `pcc.config.processor_words` has it."""
+        layer = self._as(DENSE, self.pool)
+        assert not isinstance(layer, str)
+        for _ in self.takers():  # each packs the weight
+            pass
+        return Key(layer_signature(layer), weight_summary(self.weights), layer.x.dtype.name, processor)
+
+
+def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, tuned_for: str) -> None:
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
-    given = arguments(node)
-    if given["weight"].op != "get_attr":
-        raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
-    weights: Weights = {DENSE: constant(given["weight"]).numpy()}
-    priced, rejected = _candidates(node, weights, machine, images)
-    pool, pooling = _max_pool_after(node), 0.0
-    if pool is not None:
-        pooling = machine.cycles(pool_work(_view(node), _view(pool), machine))
-        pooled, not_pooled = _candidates(node, weights, machine, images, pool)
-        # Without the pool, as the others are.
-        priced += [replace(choice, cost=choice.cost - pooling) for choice in pooled]
-        rejected += not_pooled
-    best, *others = sorted(priced, key=lambda choice: choice.cost)
-    family = family_named(best.family)
-    annotate(node, replace(best, rejected=(*(Rejected(other.family, other.cost) for other in others), *rejected)))
-    if pool is not None and family.layer is PooledConv2d:
-        annotate(pool, ComputedWith(node.name))
+    node, (priced, rejected) = layer.node, layer.priced(machine)
+    best, tuning = (priced[0], None) if records is None else _by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
+    others, family = [other for other in priced if other.family != best.family], family_named(best.family)
+    annotate(
+        node, KernelChoice(best.family, best.candidate.schedule, best.cost, (*(Rejected(other.family, other.cost) for other in others), *rejected), tuning)
+    )
+    if layer.pool is not None and family.layer is PooledConv2d:
+        annotate(layer.pool, ComputedWith(node.name))
     if family.format != DENSE:
-        _pack(node, given, format_named(family.format), weights[family.format])
+        _pack(node, arguments(node), format_named(family.format), layer.weights[family.format])
     else:
-        annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, weights)))
+        annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, layer.weights)))
 
 
-def _candidates(node: Node, weights: Weights, machine: Machine, images: int, pool: Node | None = None) -> tuple[list[KernelChoice], list[Rejected]]:
-    """The cheapest schedule of each family for a layer, or for a convolution with the max pool after it; and the families that have none.
-
-    Packs the weight for formats that are asked for the first time.
-    """
-    given, priced, rejected = arguments(node), [], []
-    kind = Linear if node.target is LINEAR else Conv2d if pool is None else PooledConv2d
-    for family in families().values():
-        if family.layer is not kind:
-            continue
-        if family.format not in weights:
-            weights[family.format] = packed_weight(node, format_named(family.format))
-        stored = weights[family.format]
-        found = stored if isinstance(stored, str) else cheapest(family, _layer(node, given, stored, images, pool), machine)
-        if isinstance(found, str):
-            rejected.append(Rejected(family.name, None, found))
-        else:
-            candidate, cost = found
-            priced.append(KernelChoice(family.name, candidate.schedule, cost))
-    return priced, rejected
+def _by_record(layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequence[TuningRecord]) -> tuple[Priced, TuningUse | None]:
+    """The schedule that was measured to be the best, where that was beside the one that costs choose now; what came of the layer's records."""
+    use = None
+    for record in records:
+        objection = record.objection(chosen.text)
+        best = None if objection else next((each for each in layer.schedules(machine, family_of(record.best)) if each.text == record.best), None)
+        if best is not None:
+            return best, TuningUse(record.speedup, str(chosen), record)
+        use = TuningUse(None, objection or "no family has its schedule: tune again", record)
+    return chosen, use
 
 
 def _max_pool_after(node: Node) -> Node | None:
@@ -114,7 +192,7 @@ def _max_pool_after(node: Node) -> Node | None:
     return pool if given["mode"] == "max" and is_plain and covers else None
 
 
-def _why_dense(cost: float, others: Sequence[KernelChoice], weights: Weights) -> str:
+def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any]) -> str:
     """What the cheapest kernel for a packed weight would cost, or why the weight cannot be packed."""
     sparse = [other.cost for other in others if family_named(other.family).format != DENSE]
     if sparse:

@@ -91,6 +91,21 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class TuningUse:
+    """What came of a tuning record of the node's layer."""
+
+    speedup: float | None
+    """How many times as fast as the costs' choice the kernel was measured to be (1: it is that choice); None where the record was not used."""
+    reason: str
+    """Why it was not used, or what the costs choose."""
+    record: object
+    """A dataclass."""
+
+    def __str__(self) -> str:
+        return f"record not used: {self.reason}" if self.speedup is None else f"tuned, {self.speedup:.2f}x as fast as {self.reason}"
+
+
+@dataclass(frozen=True)
 class KernelChoice:
     """The kernel family that runs the node, its schedule, the modelled cost of it (cycles), and the families it was chosen from."""
 
@@ -98,11 +113,14 @@ class KernelChoice:
     schedule: object
     cost: float
     rejected: tuple[Rejected, ...] = ()
+    tuning: TuningUse | None = None
+    """None where no record is about the layer: the costs chose."""
 
     def __str__(self) -> str:
         others = [f"{other.family} {other.cost / self.cost:.2f}x" for other in self.rejected if other.cost is not None]
         reasons = list(dict.fromkeys(other.reason for other in self.rejected if other.cost is None))
-        return f"kernel({'; '.join((f'{self.family}, {self.schedule}', *others, *reasons))})"
+        tuning = [str(self.tuning)] if self.tuning else []
+        return f"kernel({'; '.join((f'{self.family}, {self.schedule}', *tuning, *others, *reasons))})"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,15 @@ class RejectedRecord(_Record):
     reason: str
 
 
+class TuningUseRecord(_Record):
+    """A tuning record of the layer: `speedup` over what costs choose, and that choice; or None, and why it was not used."""
+
+    speedup: float | None
+    reason: str
+    record: dict[str, Any]
+    """A `pcc.codegen.tuning_records.TuningRecord`."""
+
+
 class ChoiceRecord(_Record):
     """The kernel family that runs the layer; costs are cycles by the processor's profile (executed instructions where that says so)."""
 
@@ -53,6 +62,7 @@ class ChoiceRecord(_Record):
     schedule: Described
     cost: float
     rejected: tuple[RejectedRecord, ...]
+    tuning: TuningUseRecord | None = None
 
 
 class CountsRecord(_Record):
@@ -151,7 +161,8 @@ def _of_node(node: "Node") -> dict[str, Any]:
 
 def _choice(choice: "KernelChoice") -> ChoiceRecord:
     rejected = tuple(RejectedRecord(family=other.family, cost=other.cost, reason=other.reason) for other in choice.rejected)
-    return ChoiceRecord(family=choice.family, schedule=_described(choice.schedule), cost=choice.cost, rejected=rejected)
+    tuning = None if choice.tuning is None else TuningUseRecord(**asdict(choice.tuning))
+    return ChoiceRecord(family=choice.family, schedule=_described(choice.schedule), cost=choice.cost, rejected=rejected, tuning=tuning)
 
 
 def _described(value: object) -> Described:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from pcc.codegen.machine import Work, machine_of
 from pcc.codegen.machine_profile import MachineProfile
-from pcc.deploy.counting_qemu import missing
 from pcc.errors import PccError
-from pcc.target import Target, executes_here, host_processor, target_named
+from pcc.target import Target, executes_here, host_processor
 from pcc.tune.fit import Ranking, fit, rank
 from pcc.tune.layers import LAYERS, Pruned
-from pcc.tune.measure import ROUNDS, Measurements, Progress, count_trials, time_trials
+from pcc.tune.measure import ROUNDS, Measurements, Progress, count_trials, measurable, time_trials
 from pcc.tune.trials import Offer, offers
 
 MOST_COUNTED_MACS = 120_000_000
@@ -61,19 +60,14 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
     """
     layers = LAYERS if layers is None else layers
     before = machine_of(target)
-    timed = executes_here(target)
+    timed, target = executes_here(target), measurable(target)
     if timed:
         processor = host_processor()
         before = replace(before, l1_bytes=_cache_bytes(1, before.l1_bytes), l2_bytes=_cache_bytes(2, before.l2_bytes))
         how = f"timed on {processor}"
-    elif target.arch == "aarch64":
-        if complaint := missing():
-            raise PccError(complaint)
-        target, processor = target_named("aarch64-linux", target.cpu), "counted"
-        layers = [layer for layer in layers if layer.case.macs <= MOST_COUNTED_MACS]
-        how = "instructions executed under QEMU"
     else:
-        raise PccError(f"{target.name}, {target.cpu}: this computer cannot execute its code, so its costs cannot be timed here")
+        processor, how = "counted", "instructions executed under QEMU"
+        layers = [layer for layer in layers if layer.case.macs <= MOST_COUNTED_MACS]
     measurements = Measurements.of(target, processor)
     offered: list[Offer] = []
     for layer in layers:

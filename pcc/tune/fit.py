@@ -8,8 +8,7 @@ from statistics import geometric_mean, mean
 import numpy as np
 
 from pcc.codegen.machine import Work
-from pcc.tune.layers import Pruned
-from pcc.tune.trials import Trial, counts, vector
+from pcc.tune.trials import Measurable, Trial, counts, vector
 
 Cost = Callable[[Trial], float]
 """What a trial was measured to take."""
@@ -24,7 +23,7 @@ def fit(trials: Sequence[Trial], cost: Cost, before: Work) -> Work:
     """The non-negative costs of least squares of relative errors, where a schedule counts the less the slower it is beside the layer's best: a choice is
     between good ones."""
     measured, old = np.array([cost(trial) for trial in trials]), vector(before)
-    best: dict[Pruned, float] = {}
+    best: dict[Measurable, float] = {}
     for trial, taken in zip(trials, measured, strict=True):
         best[trial.layer] = min(taken, best.get(trial.layer, taken))
     weights = np.array([best[trial.layer] for trial in trials]) / measured

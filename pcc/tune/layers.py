@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from pcc.codegen.family import family_named
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import Activation
@@ -88,6 +89,11 @@ class Pruned:
             return dense_weight(self.case)
         packed = _packed(self)
         return fkw.unpack(packed) if format == DENSE else packed
+
+    def emit(self, b: ProgramBuilder, name: str, family: str, schedule: object) -> None:
+        """Records the layer with an input and an output of its own."""
+        chosen = family_named(family)
+        chosen.emit(self.case.layer(b, name, self.weight(chosen.format)), schedule, b)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
 from pcc.codegen.machine import Machine
@@ -21,9 +23,10 @@ from pcc.codegen.native import NativeKernels
 from pcc.codegen.objects import compile_kernels, generation
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
-from pcc.deploy.counting_qemu import Counted, count_package
+from pcc.deploy.counting_qemu import Counted, count_package, missing
+from pcc.errors import PccError
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
-from pcc.target import Target
+from pcc.target import Target, executes_here, target_named
 from pcc.tune.program_runner import ProgramRunner, program_runner
 from pcc.tune.trials import Trial
 
@@ -78,6 +81,18 @@ class Measurements:
         self.path.unlink(missing_ok=True)
 
 
+def measurable(target: Target) -> Target:
+    """The target whose code is measured for a target: itself where this computer executes it, arm64 Linux where that is emulated. `PccError` where it can be
+    neither timed nor counted."""
+    if executes_here(target):
+        return target
+    if target.arch != "aarch64":
+        raise PccError(f"{target.name}, {target.cpu}: this computer cannot execute its code, so it cannot be timed here")
+    if complaint := missing():
+        raise PccError(complaint)
+    return target_named("aarch64-linux", target.cpu)
+
+
 def time_trials(trials: Sequence[Trial], target: Target, measurements: Measurements, progress: Progress, workers: int) -> None:
     """Times all of them in turn, `ROUNDS` times, on one core, so that slow and fast phases of the computer meet all alike. Where some are new, older rounds,
     which others had without them, do not count."""
@@ -98,6 +113,17 @@ def time_trials(trials: Sequence[Trial], target: Target, measurements: Measureme
             for trial, cycles in zip(trials, found, strict=True):
                 measurements.taken.setdefault(trial.key, []).append(cycles)
             measurements.save()
+
+
+def time_ratios(base: Trial, trials: Sequence[Trial], target: Target, rounds: int, workers: int) -> list[float]:
+    """How many times the time of ``base`` each takes: medians over rounds in which all run in turn on one core."""
+    programs = [trial.program(isa_named(target.isa)) for trial in (base, *trials)]
+    kernels = {kernel.name: kernel for program in programs for kernel in program.kernels}
+    native = NativeKernels(list(kernels.values()), target, workers)
+    runs = [program_runner(program, native) for program in programs]
+    with _pinned():
+        seconds = np.array([[_time(run) for run in runs] for _ in range(rounds)])
+    return np.median(seconds[:, 1:] / seconds[:, :1], axis=0).tolist()
 
 
 def _time(run: ProgramRunner) -> float:
@@ -127,14 +153,18 @@ def count_trials(trials: Sequence[Trial], target: Target, machine: Machine, meas
     for layer in dict.fromkeys(trial.layer for trial in missing):
         of_layer = [trial for trial in missing if trial.layer == layer]
         progress(f"counting {len(of_layer)} schedules of {layer}")
-        b = ProgramBuilder("calibrate", machine.isa)
-        for place, trial in enumerate(of_layer):
-            trial.emit(b, f"layer{place}")
-        counted = count_program(b.build(), target, workers)
-        for place, trial in enumerate(of_layer):
-            executed = counted[f"layer{place}"]
-            measurements.taken[trial.key] = [executed.total + (machine.multiply_add_weight - 1) * executed.vfma]
+        for trial, count in zip(of_layer, weighted_counts(of_layer, target, machine, workers), strict=True):
+            measurements.taken[trial.key] = [count]
         measurements.save()
+
+
+def weighted_counts(trials: Sequence[Trial], target: Target, machine: Machine, workers: int) -> list[float]:
+    """The instructions that each executes, multiply-adds weighted as the processor has units for them; all in one program."""
+    b = ProgramBuilder("count", machine.isa)
+    for place, trial in enumerate(trials):
+        trial.emit(b, f"layer{place}")
+    executed = count_program(b.build(), target, workers)
+    return [executed[f"layer{place}"].total + (machine.multiply_add_weight - 1) * executed[f"layer{place}"].vfma for place in range(len(trials))]
 
 
 def count_program(program: Program, target: Target, workers: int = 1) -> dict[str, Counted]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from typing import Protocol
 
 import numpy as np
 
-from pcc.codegen.family import Candidate, families
+from pcc.codegen.family import Candidate, families, offered
 from pcc.codegen.isa import Isa
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
@@ -19,11 +20,19 @@ RIVALS = 1.3
 """They are modelled to take at most so many times the cheapest one."""
 
 
+class Measurable(Protocol):
+    """A layer that can be run by itself. Equal ones are the same layer, and ``str`` says which it is."""
+
+    def emit(self, b: ProgramBuilder, name: str, family: str, schedule: object) -> None:
+        """Records the layer with an input and an output of its own, its calls under ``name``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trial:
     """A schedule of a layer."""
 
-    layer: Pruned
+    layer: Measurable
     family: str
     candidate: Candidate
 
@@ -37,8 +46,7 @@ class Trial:
 
     def emit(self, b: ProgramBuilder, name: str) -> None:
         """Records the layer, with an input and an output of its own."""
-        family = families()[self.family]
-        family.emit(self.layer.case.layer(b, name, self.layer.weight(family.format)), self.candidate.schedule, b)
+        self.layer.emit(b, name, self.family, self.candidate.schedule)
 
     def program(self, isa: Isa) -> Program:
         """The layer by itself."""
@@ -51,7 +59,7 @@ class Trial:
 class Offer:
     """All schedules that a family offers for a layer."""
 
-    layer: Pruned
+    layer: Measurable
     family: str
     candidates: Sequence[Candidate]
     works: np.ndarray = field(init=False, repr=False, compare=False)
@@ -82,9 +90,9 @@ def offers(layer: Pruned, machine: Machine) -> Iterator[Offer]:
     for family in families().values():
         if family.layer is not Conv2d or not layer.has_format(family.format):
             continue
-        offered = family.candidates(layer.case.layer(ProgramBuilder("offers", machine.isa), "conv", layer.weight(family.format)), machine)
-        if not isinstance(offered, str):
-            yield Offer(layer, family.name, offered)
+        candidates = offered(family, layer.case.layer(ProgramBuilder("offers", machine.isa), "conv", layer.weight(family.format)), machine)
+        if not isinstance(candidates, str):
+            yield Offer(layer, family.name, candidates)
 
 
 KINDS = tuple(kind.name for kind in fields(Work))

@@ -8,6 +8,7 @@ import pytest
 
 from pcc.codegen.machine import MACHINES, machine_of
 from pcc.codegen.machine_profile import MachineProfile, read_profile
+from pcc.codegen.tuning_records import saved_records
 from pcc.config import saved_profile
 from pcc.package import open_package
 from pcc.target import executes_here, target_named
@@ -85,8 +86,40 @@ def test_what_cannot_be_used_is_said_in_one_line(pcc, net: str, profile: Path, t
     assert not (tmp_path / "package").exists()
 
 
-def test_wrong_use(pcc, tmp_path: Path) -> None:
-    assert "say what to tune: --calibrate" in pcc("tune").error
+@pytest.mark.skipif(not executes_here(TARGET), reason="this computer does not execute x86-64-v3 code")
+def test_tune_and_compile(pcc, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0)
+    monkeypatch.setenv("PCC_CONFIG", str(tmp_path / "config"))
+    outcome = pcc("tune", net, *NET, "--trials", 3)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "costs choose" in outcome.out
+    assert f"Saved in {saved_records()}: pcc compile uses it" in outcome.out
+    report = json.loads(pcc("tune", net, *NET, "--trials", 3, "--json", "--tuning-records", tmp_path / "mine").out)
+    assert (report["records"], report["cpu"]) == (str(tmp_path / "mine"), TARGET.cpu)
+    (layer,) = report["layers"]
+    assert (layer["layers"], layer["schedules"]) == (["0"], 3)
+
+    compiled = pcc("compile", net, *NET, "-o", tmp_path / "package")
+    assert f"tuned: 1 of 1 layers, by {saved_records()}" in compiled.out
+    compiled = json.loads(pcc("compile", net, *NET, "-o", tmp_path / "package", "--tuning-records", tmp_path / "mine", "--json").out)
+    assert compiled["targets"][0]["records_file"] == str(tmp_path / "mine")
+    assert compiled["targets"][0]["layers"][0]["choice"]["tuning"]["record"]["best"] == layer["best_schedule"]
+    assert "tuned" not in pcc("compile", net, *NET, "-o", tmp_path / "package", "--tuning-records", "none").out
+
+
+def test_wrong_use(pcc, net: str, tmp_path: Path) -> None:
+    assert "say what to tune: a MODEL, or --calibrate and no model" in pcc("tune").error
+    assert "say what to tune" in pcc("tune", net, "--calibrate").error
+    assert "--trials goes with a MODEL" in pcc("tune", "--calibrate", "--trials", 3).error
+    assert "-o is for the profile of --calibrate" in pcc("tune", net, *NET, "-o", tmp_path / "file").error
+    assert "cannot execute code for aarch64-linux" in pcc("tune", net, "--device", "host", "--target", "aarch64-linux").error
+    assert "counts instructions of arm64 code" in pcc("tune", net, "--device", "qemu", "--target", "x86_64-linux").error
+    assert "has to be kept in a file" in pcc("tune", net, *NET, "--tuning-records", "none").error
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "manifest.json").write_text("{}")
+    assert "is a package, whose kernels are compiled" in pcc("tune", tmp_path / "package").error
+    assert "the pipeline has no select-kernels" in pcc("tune", net, *NET, "-p", "canonicalize").error
+    assert "no such file" in pcc("compile", net, *NET, "-o", tmp_path / "p", "--tuning-records", tmp_path / "none").error
     assert "one target at a time" in pcc("tune", "--calibrate", "--target", "aarch64-linux", "--target", "x86_64-linux").error
     assert "unknown cpu '486'" in pcc("tune", "--calibrate", "--cpu", "486").error
     assert "is a folder" in pcc("tune", "--calibrate", "-o", tmp_path).error

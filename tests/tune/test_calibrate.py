@@ -9,7 +9,6 @@ from pcc.codegen.machine_profile import read_profile
 from pcc.deploy.counting_qemu import missing
 from pcc.errors import PccError
 from pcc.target import Target, executes_here, target_named
-from pcc.tune import calibrate as calibration
 from pcc.tune import measure
 from pcc.tune.calibrate import calibrate
 from pcc.tune.layers import LAYERS, Case, Pruned
@@ -102,8 +101,8 @@ def test_counted() -> None:
     ],
 )
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, target: Target, complaint: str) -> None:
-    monkeypatch.setattr(calibration, "executes_here", lambda target: False)
-    monkeypatch.setattr(calibration, "missing", lambda: "no plugins here")
+    monkeypatch.setattr(measure, "executes_here", lambda target: False)
+    monkeypatch.setattr(measure, "missing", lambda: "no plugins here")
     with pytest.raises(PccError, match=complaint):
         calibrate(target, quiet, layers=SMALL)
 

@@ -5,8 +5,8 @@ constant away; an input that needs neither is read where it is. The taps of 3x3 
 several rows at once, so that a line of the input is loaded once for all of them; other windows loop over them.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +55,11 @@ class DepthwiseSchedule:
 
     def __str__(self) -> str:
         return f"{self.form}, {self.rows} rows at once"
+
+    def variants(self) -> Iterator["DepthwiseSchedule"]:
+        """A row at a time."""
+        if self.rows > 1:
+            yield replace(self, rows=1)
 
 
 @dataclass(frozen=True)

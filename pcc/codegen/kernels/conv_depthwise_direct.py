@@ -5,8 +5,8 @@ next row replaces. A row of the input is loaded once for all output rows of the 
 and odd columns in registers. Where a vector can touch the edge of the image, rows outside are moved into it and masked, columns masked by a table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -39,6 +39,10 @@ class DirectSchedule:
 
     def __str__(self) -> str:
         return f"{self.rows} {'narrow ' if self.narrow else ''}rows at once"
+
+    def variants(self) -> Iterator["DirectSchedule"]:
+        """Fewer rows at once."""
+        yield from (replace(self, rows=rows) for rows in range(1, self.rows))
 
 
 @dataclass(frozen=True)

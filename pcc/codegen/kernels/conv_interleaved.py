@@ -55,6 +55,10 @@ class InterleavedSchedule:
         tiles = f"{self.blocks}, tiles of {' and '.join(f'{rows}x{self.columns}' for rows, _ in self.heights)}"
         return tiles + (", input by strips" if self.in_strips else "") + (", prefetch" if self.prefetch else "")
 
+    def variants(self) -> Iterator["InterleavedSchedule"]:
+        """With and without prefetches."""
+        yield replace(self, prefetch=not self.prefetch)
+
 
 @dataclass(frozen=True)
 class InterleavedFamily:

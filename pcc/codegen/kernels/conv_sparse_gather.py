@@ -5,8 +5,8 @@ taps of its input channel to ``share`` x ``vectors`` accumulators. Nothing is st
 taking accumulators from memory would cost more than the arithmetic.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,11 @@ class GatherSchedule:
 
     def __str__(self) -> str:
         return f"tiles of {self.size} positions"
+
+    def variants(self) -> Iterator["GatherSchedule"]:
+        """Smaller items, and connections in parts."""
+        yield from (replace(self, block=self.block // parts) for parts in (2, 4) if self.block >= parts)
+        yield from (replace(self, most_taps=taps) for taps in (2, 4) if taps < self.most_taps)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ Every group reads most channels of the tile again. Where they are more than the 
 on the first block, then on the next; sums wait in the thread's own memory.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,11 @@ class PointwiseSchedule:
 
     def __str__(self) -> str:
         return f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a time"
+
+    def variants(self) -> Iterator["PointwiseSchedule"]:
+        """Smaller items, and other blocks of channels."""
+        yield from (replace(self, block=self.block // parts) for parts in (2, 4) if self.block >= parts)
+        yield from (replace(self, channels=-(-self.channels // parts)) for parts in (2, 4) if self.channels >= parts)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ that the inner loop's trip count repeats and branches are predicted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +55,10 @@ class ScatterSchedule:
 
     def __str__(self) -> str:
         return f"tiles of {self.block} filters x {self.size} positions"
+
+    def variants(self) -> Iterator["ScatterSchedule"]:
+        """Fewer filters at a time."""
+        yield from (replace(self, block=-(-self.block // parts)) for parts in (2, 4) if self.block >= parts)
 
 
 @dataclass(frozen=True)

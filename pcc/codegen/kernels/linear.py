@@ -3,8 +3,8 @@
 With one row the layer is as fast as memory; more rows share what was loaded, four at a time. One or two rows that are left over are a tile of their own.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,10 @@ class LinearSchedule:
 
     def __str__(self) -> str:
         return f"tiles of {self.rows} rows x {self.vectors} vectors"
+
+    def variants(self) -> Iterator["LinearSchedule"]:
+        """Fewer outputs at a time."""
+        yield from (replace(self, vectors=vectors) for vectors in range(1, self.vectors))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""Tuning records: what is kept, by several processes at once, and files that hold none."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pcc.codegen.objects import generation
+from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords, records_of, saved_records, schedule_text
+from pcc.errors import PccError
+
+KEY = Key("conv2d", "density 1", "float32", "cortex-a76")
+
+WRITER = """
+import sys
+from pathlib import Path
+from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords
+from pcc.codegen.objects import generation
+
+key = Key("conv2d", "density 1", "float32", "cortex-a76")
+for number in range(100):
+    with TuningRecords(Path(sys.argv[1])) as records:
+        records.add_ratios(key, "base", {f"{sys.argv[2]} {number}": number + 1.0})
+        records.put(TuningRecord(**vars(key), generation=generation(), costs_choice="base", best=sys.argv[2], speedup=1.5, schedules=number))
+"""
+
+
+def record(**changes: object) -> TuningRecord:
+    values = {"generation": generation(), "costs_choice": "base", "best": "best", "speedup": 2.0, "schedules": 3}
+    return TuningRecord(**vars(KEY), **values | changes)  # type: ignore[arg-type]
+
+
+def test_what_is_put_is_there(tmp_path: Path) -> None:
+    with TuningRecords(tmp_path / "folder" / "records") as records:
+        records.add_ratios(KEY, "base", {"a": 0.5, "b": 1.5})
+        records.put(record())
+        records.put(record(speedup=3.0))
+        records.put(record(generation="old"))
+    with TuningRecords(tmp_path / "folder" / "records") as records:
+        assert records.ratios(KEY, "base") == {"a": 0.5, "b": 1.5}
+        assert records.ratios(KEY, "another") == {}
+        found = records.of(KEY)
+        assert sorted(each.speedup for each in found) == [2.0, 3.0]
+        assert not records.of(Key("linear", "density 1", "float32", "cortex-a76"))
+
+
+def test_when_a_record_says_nothing() -> None:
+    assert record().objection("base") is None
+    assert "another version of the kernels" in str(record(generation="old").objection("base"))
+    assert "another choice of the costs" in str(record().objection("another"))
+
+
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stderr=subprocess.PIPE, text=True) for name in ("first", "second")]
+    for writer in writers:
+        _, complaint = writer.communicate(timeout=300)
+        assert writer.returncode == 0, complaint
+    with TuningRecords(path) as records:
+        assert len(records.ratios(KEY, "base")) == 200
+        (kept,) = records.of(KEY)
+        assert kept.best in ("first", "second")
+
+
+def test_files_that_hold_none(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("a line that is longer than a database's header, and says nothing of the kind\n" * 9)
+    with pytest.raises(PccError, match="cannot be used: file is not a database"):
+        TuningRecords(text)
+    other = tmp_path / "other"
+    with sqlite3.connect(other) as database:
+        database.execute("CREATE TABLE something (x)")
+    with pytest.raises(PccError, match="holds no tuning records"):
+        TuningRecords(other)
+    newer = tmp_path / "newer"
+    with sqlite3.connect(newer) as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(PccError, match="holds no tuning records that this pcc reads"):
+        TuningRecords(newer)
+    with pytest.raises(PccError, match="cannot"):
+        TuningRecords(text / "below")
+
+
+def test_which_records_a_compilation_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PCC_CONFIG", str(tmp_path))
+    assert records_of(None) == records_of("none") == ""
+    with pytest.raises(PccError, match="no such file"):
+        records_of(str(tmp_path / "nowhere"))
+    with TuningRecords(saved_records()):
+        pass
+    assert records_of(None) == str(saved_records()) == records_of(str(saved_records()))
+    assert records_of("none") == ""
+
+
+def test_a_schedule_as_text_has_every_detail() -> None:
+    assert schedule_text("linear", (1, 2)) == "linear: (1, 2)"
