@@ -101,25 +101,19 @@ def _tune(
     from pcc.cli.compile import checked_pipeline
     from pcc.cli.console import progress, progress_bar
     from pcc.cli.source import open_source
-    from pcc.codegen.machine_profile import machine_named, processor_of
-    from pcc.codegen.tuning_records import NO_RECORDS, saved_records
-    from pcc.tune.measure import measurable
 
-    if tuning_records == NO_RECORDS:
-        raise PccError(f"--tuning-records {NO_RECORDS}: what is found has to be kept in a file")
     if (Path(model) / "manifest.json").exists():
         raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
-    text, target = checked_pipeline(pipeline, prune, None), measurable(target)
-    machine = machine_named(processor_of(target, machine_profile))
+    text = checked_pipeline(pipeline, prune, None)
     with progress() as step:
         step(f"loading {model}")
+        from pcc.tune.tuner import machine_for, records_file, tune
+
+        path, machine = records_file(tuning_records), machine_for(target, machine_profile)
         source = open_source(model, weights, chosen_shapes(input_shapes))
         from pcc.compiler import open_graph
 
         graph = open_graph(source.model, source.examples, text, step)
-    from pcc.tune.tuner import tune
-
-    path = Path(tuning_records) if tuning_records else saved_records()
     with progress_bar() as show:
         tuned = tune(graph, target, machine, path, trials or TRIALS, show, os.cpu_count() or 1)
     if as_json:

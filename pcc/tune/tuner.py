@@ -8,12 +8,14 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from pcc.codegen.machine import Machine
+from pcc.codegen.machine_profile import machine_named, processor_of
 from pcc.codegen.objects import generation
 from pcc.codegen.select_kernels import Priced
-from pcc.codegen.tuning_records import TuningRecord, TuningRecords
+from pcc.codegen.tuning_records import NO_RECORDS, TuningRecord, TuningRecords, saved_records
 from pcc.config import processor_words
+from pcc.errors import PccError
 from pcc.target import Target, executes_here
-from pcc.tune.measure import time_ratios, weighted_counts
+from pcc.tune.measure import measurable, time_ratios, weighted_counts
 from pcc.tune.network import NetworkLayer, network_layers
 from pcc.tune.search import Search
 from pcc.tune.trials import Trial
@@ -70,12 +72,25 @@ class Judge:
         return {each.text: self._counts[layer.key, each.text] / self._counts[layer.key, base.text] for each in schedules}
 
 
+def machine_for(target: Target, machine_profile: str | None) -> Machine:
+    """The processor whose costs are started from, as a compilation has it: ``machine_profile`` is a file or ``built-in``; if None, the saved or pcc's own."""
+    return machine_named(processor_of(target, machine_profile))
+
+
+def records_file(wanted: str | None) -> Path:
+    """Where records are kept: a file that is named, else the saved one."""
+    if wanted == NO_RECORDS:
+        raise PccError(f"--tuning-records {NO_RECORDS}: what is found has to be kept in a file")
+    return Path(wanted) if wanted else saved_records()
+
+
 def tune(graph_module: GraphModule, target: Target, machine: Machine, path: Path, trials: int, show: Show, workers: int = 1) -> list[TunedLayer]:
     """Measures up to ``trials`` schedules of each layer of a graph whose kernels are not chosen, those of earlier calls included, and records the best.
 
-    ``target`` is one that this computer executes, or arm64 Linux, whose instructions are counted. Each measurement is kept as soon as it is there: an
-    interrupted call loses a few of them. Raises `PccError` for records that cannot be written.
+    Each measurement is kept as soon as it is there: an interrupted call loses a few of them. Raises `PccError` for records that cannot be written, and for a
+    target whose code can be neither timed nor counted.
     """
+    target = measurable(target)
     judge, tuned = Judge(target, machine, workers), []
     with TuningRecords(path) as records:
         layers = network_layers(graph_module, processor_words(target))
