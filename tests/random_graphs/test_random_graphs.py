@@ -1,6 +1,6 @@
 """Random networks through pcc: the graph computes what PyTorch and ONNX Runtime compute, and the machine code what the graph does.
 
-``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``. They are the same each time, and others for each ``--hypothesis-seed``.
+``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``; the same ones each time, others for each ``--hypothesis-seed``.
 """
 
 from collections.abc import Callable
