@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from pcc.errors import PccError
 from pcc.frontend.supported import check_supported
@@ -28,9 +29,8 @@ def _sample(plane: Tensor, row: float, column: float) -> float:
     return total
 
 
-def deform_conv2d(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, groups: int, og: int, use: bool
-) -> Tensor:  # fmt: skip
+def deform_conv2d(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, *geometry: int) -> Tensor:
+    sh, sw, ph, pw, dh, dw, groups, og, use = geometry
     (filters, inputs, kh, kw), (batch, _, height, width) = weight.shape, offset.shape
     y = torch.zeros(batch, filters, height, width, dtype=torch.float64)
     for n, o, i, u, v, r, c in itertools.product(*map(range, (batch, filters, inputs, kh, kw, height, width))):
@@ -92,12 +92,16 @@ class Net(nn.Module):
         return self.function(*inputs)
 
 
-def agree(function: Callable[..., Tensor], *inputs: Tensor) -> None:
+def canonical(function: Callable[..., Tensor], *inputs: Tensor) -> GraphModule:
     graph_module = import_module(Net(function), inputs)
     for step in (Decompose(), Canonicalize(), FoldConstants()):
         step(graph_module)
     check_supported(graph_module)
-    torch.testing.assert_close(run_graph(graph_module, inputs)[0], function(*inputs), rtol=1e-4, atol=1e-4)
+    return graph_module
+
+
+def agree(function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    torch.testing.assert_close(run_graph(canonical(function, *inputs), inputs)[0], function(*inputs), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,4 @@ def test_boxes_of_several_images(aligned: bool) -> None:
 )
 def test_what_depends_on_values_is_refused(function: Callable[..., Tensor], inputs: Any, message: str) -> None:
     with pytest.raises(PccError, match=message):
-        graph_module = import_module(Net(function), tuple(torch.rand(shape) for shape in inputs))
-        Decompose()(graph_module)
-        Canonicalize()(graph_module)
-        check_supported(graph_module)
+        canonical(function, *(torch.rand(shape) for shape in inputs))
