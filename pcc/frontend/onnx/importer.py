@@ -125,6 +125,7 @@ class _Import:
                 raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
             try:
                 self.values[value] = self.emit.called(torch_tensor(value.const_value), value.name or "constant")
+                value.const_value = None  # holds the file's bytes, all of them
             except Refused as error:
                 raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
             except Exception as error:  # external data that is too short, raw data of another length
