@@ -22,14 +22,18 @@ COUNTS = (2, 3)
 """Of images, that the graphs which are compared are made for. Two numbers tell what counts images from what happens to be as many."""
 
 
+MOST_IMAGES = 65536
+"""Of a batch; a larger number is a mistake."""
+
+
 def import_one_image(model: Any, examples: Any, max_batch: int) -> ImportedModel:
     """The canonical graph of one image of a model, which the model computes for each image of a batch, and nothing else.
 
     ``model`` and ``examples`` are what `import_model` takes; first dimensions of the examples do not count. Raises `PccError` for whatever cannot be
     imported, and for a model that mixes images or depends on how many there are, with the name of a node.
     """
-    if max_batch < 2:
-        raise PccError(f"a maximum batch of {max_batch}: give 2 or more; without one, a package runs the batch of its example")
+    if not 2 <= max_batch <= MOST_IMAGES:
+        raise PccError(f"a maximum batch of {max_batch}: give 2 to {MOST_IMAGES}; without one, a package runs the batch of its example")
     made: list[ImportedModel] = []
     for count in COUNTS:
         imported = import_model(model, examples, count)

@@ -1,7 +1,7 @@
 """Graph to kernel program: each node becomes a layer, each layer is written by its kernel family; data movement becomes views where it can."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -66,7 +66,7 @@ class Lowering:
             rule = _RULES.get(node.target)
             if rule is None:
                 raise PccError(f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and fold-batchnorm")
-            self.views[node] = rule(self, node, arguments(node))
+            self.views[node] = rule.lower(self, node, arguments(node))
 
     def array(self, node: Node) -> np.ndarray:
         """The value of a constant node (a ``get_attr``)."""
@@ -106,6 +106,11 @@ class Lowering:
         emit_copy(layers.Copy(name, view, copy), self.builder)
         return copy
 
+    def in_one_piece(self, node: Node) -> dict[str, View]:
+        """The operands of a node that its operator takes as contiguous tensors, by name, without those that are left out."""
+        given = arguments(node)
+        return {name: self.contiguous(self.view(given[name]), f"{node.name}.{name}") for name in _RULES[node.target].contiguous if given[name] is not None}
+
     def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
         """Records a layer as the family does that was chosen for its node; `PccError` where none was."""
         choice = annotation(node, KernelChoice)
@@ -127,7 +132,12 @@ class Lowering:
 
 def has_planes(node: Node) -> bool:
     """Whether the planes of a node's value start at cache lines: they do unless somebody takes the value as one piece."""
-    return len(shape_of(node)) == 4 and not any(user.op == "output" or user.target in _CONTIGUOUS for user in node.users)
+    return len(shape_of(node)) == 4 and not any(user.op == "output" or _takes_one_piece(user, node) for user in node.users)
+
+
+def _takes_one_piece(user: Node, operand: Node) -> bool:
+    given, rule = arguments(user), _RULES.get(user.target)
+    return rule is not None and any(given[name] is operand for name in rule.contiguous)
 
 
 def geometry_of(given: Mapping[str, Any], window: tuple[int, int]) -> ConvGeometry:
@@ -165,14 +175,12 @@ def with_pool(layer: layers.Conv2d, pool: Node) -> layers.PooledConv2d:
 
 
 def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    residual = lowering.optional_view(given["residual"])
     layer = layers.Linear(
         node.name,
-        x=lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x"),
+        **lowering.in_one_piece(node),
         y=lowering.result(node),
         weight=lowering.weight(given["weight"]),
         bias=lowering.optional_array(given["bias"]),
-        residual=None if residual is None else lowering.contiguous(residual, f"{node.name}.residual"),
         activation=Activation.parse(given["activation"]),
         images=max_batch(lowering.graph_module) or 1,
     )
@@ -180,37 +188,33 @@ def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _matmul(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    b = lowering.contiguous(lowering.view(given["b"]), f"{node.name}.b")
-    layer = layers.MatMul(node.name, lowering.view(given["a"]), b, lowering.result(node))
+    layer = layers.MatMul(node.name, lowering.view(given["a"]), **lowering.in_one_piece(node), y=lowering.result(node))
     emit_matmul(layer, lowering.builder)
     return layer.y
 
 
 def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
     index: Node = given["index"]
     if index.op == "get_attr":
-        whole = np.clip(lowering.array(index), 0, x.shape[2] - 1).astype(np.int32)
+        whole = np.clip(lowering.array(index), 0, shape_of(given["x"])[2] - 1).astype(np.int32)
         table = lowering.builder.constant(str(index.target), whole)
     else:
         table = lowering.contiguous(lowering.view(index), f"{node.name}.index")
-    weight = lowering.optional_view(given["weight"])
-    weight = None if weight is None else lowering.contiguous(weight, f"{node.name}.weight")
-    layer = layers.Gather(node.name, x, table, weight, lowering.tensor(node))
+    operands = lowering.in_one_piece(node)
+    layer = layers.Gather(node.name, operands["x"], table, operands.get("weight"), lowering.tensor(node))
     emit_gather(layer, lowering.builder)
     return layer.y
 
 
-def _contiguous(emit: Callable[..., None]) -> "_Rule":
+def _plain(emit: Callable[..., None], *tensors: str) -> "_Rule":
     """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of its schema, tensors as views."""
 
-    def rule(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    def lower(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         y = lowering.tensor(node)
-        views = {name: lowering.contiguous(lowering.view(x), f"{node.name}.{name}") for name, x in given.items() if isinstance(x, Node)}
-        emit(lowering.builder, y, **{**given, **views})
+        emit(lowering.builder, y, **{**given, **lowering.in_one_piece(node)})
         return y
 
-    return rule
+    return _Rule(lower, tensors)
 
 
 def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -237,8 +241,7 @@ def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    x = lowering.contiguous(lowering.view(given["x"]), f"{node.name}.x")
-    layer = layers.Softmax(node.name, x, lowering.tensor(node), given["dim"] % len(x.shape), given["log"])
+    layer = layers.Softmax(node.name, **lowering.in_one_piece(node), y=lowering.tensor(node), dim=given["dim"] % len(shape_of(node)), log=given["log"])
     emit_softmax(layer, lowering.builder)
     return layer.y
 
@@ -261,9 +264,8 @@ def _concat(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _reshape(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    x = lowering.contiguous(lowering.view(node.args[0]), f"{node.name}.x")  # type: ignore[arg-type]
     shape = shape_of(node)
-    return replace(x, shape=shape, strides=contiguous_strides(shape))
+    return replace(lowering.in_one_piece(node)["self"], shape=shape, strides=contiguous_strides(shape))
 
 
 def _permute(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
@@ -311,29 +313,34 @@ def slice_view(view: View, dim: int, begin: int, end: int) -> View:
     return replace(view, shape=shape, offset=view.offset + begin * view.strides[dim])
 
 
-_CONTIGUOUS = (ops.LINEAR, ops.RESHAPE, ops.SOFTMAX)
-"""Operators that take contiguous tensors only."""
+@dataclass(frozen=True)
+class _Rule:
+    """How an operator becomes calls of kernels."""
 
-_Rule = Callable[[Lowering, Node, dict[str, Any]], View]
+    lower: Callable[[Lowering, Node, dict[str, Any]], View]
+    """Records the calls for a node and its arguments, by name; gives where the result lies."""
+    contiguous: tuple[str, ...] = ()
+    """The operands of which its kernels take contiguous tensors only."""
+
 
 _RULES: dict[Any, _Rule] = {
-    ops.CONV2D: _conv2d,
-    ops.LINEAR: _linear,
-    ops.MATMUL: _matmul,
-    ops.CONVERT: _contiguous(emit_convert),
-    ops.GATHER: _gather,
-    ops.TOP_K: _contiguous(emit_top_k),
-    ops.SCAN: _contiguous(emit_scan),
-    ops.SCATTER: _contiguous(emit_scatter),
-    ops.NMS: _contiguous(emit_nms),
-    ops.POOL2D: _pool2d,
-    ops.RESIZE2D: _resize2d,
-    ops.SOFTMAX: _softmax,
-    ops.ELEMENTWISE: _elementwise,
-    ops.CONCAT: _concat,
-    ops.RESHAPE: _reshape,
-    ops.PERMUTE: _permute,
-    ops.SLICE: _slice,
-    ops.EXPAND: _expand,
-    ops.PAD: _pad,
+    ops.CONV2D: _Rule(_conv2d),
+    ops.LINEAR: _Rule(_linear, ("x", "residual")),
+    ops.MATMUL: _Rule(_matmul, ("b",)),
+    ops.CONVERT: _plain(emit_convert, "x"),
+    ops.GATHER: _Rule(_gather, ("x", "weight")),
+    ops.TOP_K: _plain(emit_top_k, "x"),
+    ops.SCAN: _plain(emit_scan, "x"),
+    ops.SCATTER: _plain(emit_scatter, "x", "index", "updates"),
+    ops.NMS: _plain(emit_nms, "boxes", "scores"),
+    ops.POOL2D: _Rule(_pool2d),
+    ops.RESIZE2D: _Rule(_resize2d),
+    ops.SOFTMAX: _Rule(_softmax, ("x",)),
+    ops.ELEMENTWISE: _Rule(_elementwise),
+    ops.CONCAT: _Rule(_concat),
+    ops.RESHAPE: _Rule(_reshape, ("self",)),
+    ops.PERMUTE: _Rule(_permute),
+    ops.SLICE: _Rule(_slice),
+    ops.EXPAND: _Rule(_expand),
+    ops.PAD: _Rule(_pad),
 }

@@ -59,7 +59,7 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batc
 
 def _batch_hint(still_open: Sequence[Declared], batch: int | None) -> str:
     only_first = all(one.sizes and not any(isinstance(size, str) for size in one.sizes[1:]) for one in still_open)
-    return ", or --max-batch N to run any batch up to N" if batch is None and only_first else ""
+    return ", or compile it with --max-batch N to run any batch up to N" if batch is None and only_first else ""
 
 
 def _by_name(declared: Sequence[Declared], examples: Any, what: str, batch: int | None) -> dict[str, Tensor]:

@@ -47,13 +47,12 @@ def import_pt2(path: Path | str, examples: Any = None, batch: int | None = None,
     """
     path = Path(path)
     with open_archive(path) as archive:
-        declared = _inputs(archive)
-        given = chosen_examples(declared, examples, f"model '{path.name}'", batch, any_batch)
-        _check_ranges(archive, declared, given)
+        declared, ranges, version = _inputs(archive), _ranges(archive), str(archive.program.get("torch_version", ""))
         module, names = _module(archive)
+    given = chosen_examples(declared, examples, f"model '{path.name}'", batch, any_batch)
+    _check_ranges(path.name, ranges, declared, given)
     graph_module = import_module(module, tuple(given))
     graph_module.meta[OUTPUT_NAMES] = names
-    version = archive.program.get("torch_version", "")
     return imported(graph_module, f"{path.name} (torch.export, PyTorch {version})", tuple(one.name for one in declared))
 
 
@@ -76,15 +75,20 @@ def _declared_size(size: Mapping[str, Any]) -> int | str:
     return int(size["as_int"]) if "as_int" in size else re.sub(r"Symbol\('(\w+)'[^)]*\)", r"\1", str(size["as_expr"]["expr_str"]))
 
 
-def _check_ranges(archive: Archive, declared: Sequence[Declared], examples: Sequence[Tensor]) -> None:
-    """`PccError` for a size outside of the range that the model was exported for."""
+def _ranges(archive: Archive) -> dict[str, tuple[int | None, int | None]]:
+    """The smallest and the largest size that a symbol stands for, None where any will do."""
     ranges = archive.program.get("range_constraints", {})
+    return {symbol: tuple(None if (bound := limits[key]) is None else int(bound) for key in ("min_val", "max_val")) for symbol, limits in ranges.items()}
+
+
+def _check_ranges(name: str, ranges: Mapping[str, tuple[int | None, int | None]], declared: Sequence[Declared], examples: Sequence[Tensor]) -> None:
+    """`PccError` for a size outside of the range that the model was exported for."""
     for one, example in zip(declared, examples, strict=True):
         for symbol, size in zip(one.sizes or (), example.shape, strict=True):
-            if symbol in ranges:
-                low, high = ranges[symbol]["min_val"], ranges[symbol]["max_val"]
+            if isinstance(symbol, str) and symbol in ranges:
+                low, high = ranges[symbol]
                 if (low is not None and size < low) or (high is not None and size > high):
-                    raise PccError(f"model '{archive.path.name}': {one} was exported for {symbol} from {low} to {high or 'any size'}, not {size}")
+                    raise PccError(f"model '{name}': {one} was exported for {symbol} from {low} to {high or 'any size'}, not {size}")
 
 
 def _module(archive: Archive) -> tuple[GraphModule, tuple[str, ...]]:

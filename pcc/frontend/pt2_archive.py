@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcc.errors import PccError
+from pcc.errors import PccError, shortened
 
 LARGEST = 2**34
 """Bytes of what an archive holds."""
@@ -93,7 +93,7 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """An archive, closed when the block ends. Whatever is wrong with it in the block is a `PccError`."""
+    """An archive, closed when the block ends, which only reads it: what goes wrong there is the file's fault, and a `PccError`."""
     if not path.is_file():
         raise PccError(f"model '{path}': there is no such file")
     try:
@@ -102,4 +102,5 @@ def open_archive(path: Path) -> Iterator[Archive]:
     except PccError:
         raise
     except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
-        raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged") from error
+        reason = shortened(f"{type(error).__name__}: {error}", 100)
+        raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged ({reason})") from error

@@ -145,16 +145,22 @@ def _pool2d(
         padded = _pad(_pad(x, padding, -torch.inf), hang, -torch.inf)
         return F.max_pool2d(padded, kernel, stride, 0, dilation)[:, :, :height, :width].contiguous()
     counted = _pad(torch.ones_like(x[:1, :1]), padding, 1.0 if count_include_pad else 0.0)
-    total = F.avg_pool2d(_pad(_pad(x, padding), hang), kernel, stride, divisor_override=1)
-    count = F.avg_pool2d(_pad(counted, hang), kernel, stride, divisor_override=1)
+    total, count = (_window_sums(_pad(part, hang), kernel, stride, dilation) for part in (_pad(x, padding), counted))
     return (total / count)[:, :, :height, :width].contiguous()
+
+
+def _window_sums(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> Tensor:
+    if dilation == [1, 1]:
+        return F.avg_pool2d(x, kernel, stride, divisor_override=1)
+    planes = F.conv2d(x.reshape(-1, 1, *x.shape[2:]), torch.ones((1, 1, *kernel), dtype=x.dtype), None, stride, 0, dilation)
+    return planes.reshape(*x.shape[:2], *planes.shape[2:])
 
 
 def _pool2d_shape(
     x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
 ) -> tuple[int, ...]:
-    if mode not in ("max", "avg") or x.dim() != 4 or (mode == "avg" and any(d != 1 for d in dilation)):
-        raise PccError(f"pool2d: mode '{mode}' with dilation {list(dilation)} on {tuple(x.shape)} is not a pooling")
+    if mode not in ("max", "avg") or x.dim() != 4:
+        raise PccError(f"pool2d: mode '{mode}' on {tuple(x.shape)} is not a pooling")
     return x.shape[0], x.shape[1], *window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
 
 
@@ -163,7 +169,7 @@ POOL2D = register(
     _pool2d,
     _pool2d_shape,
 )
-"""``max`` or ``avg`` pooling as PyTorch means it; padding may be uneven."""
+"""``max`` or ``avg`` pooling as PyTorch means it; padding may be uneven, and averages dilated."""
 
 
 def _resize2d(x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None) -> Tensor:

@@ -9,13 +9,22 @@ from torch import Tensor
 CANONICAL: set[Any] = set()
 """Every operator that a canonical graph may have; what the frontend lets pass."""
 
+COMPOSITE: set[Any] = set()
+"""Operators that decompose takes apart, into what their reference calls."""
+
 REFERENCES: dict[Any, Callable[..., Tensor]] = {}
 """What each of pcc's operators computes, as a PyTorch function through which gradients flow."""
 
 
-def register(schema: str, reference: Callable[..., Tensor], shape: Callable[..., Sequence[int]], dtype: Callable[..., torch.dtype] | None = None) -> Any:
+def register(
+    schema: str,
+    reference: Callable[..., Tensor],
+    shape: Callable[..., Sequence[int]],
+    dtype: Callable[..., torch.dtype] | None = None,
+    composite: bool = False,
+) -> Any:
     """Defines ``pcc::<schema>``; ``shape`` and ``dtype`` get the operator's arguments and say what the (contiguous) result is; else it has the type
-    of the first operand."""
+    of the first operand. A ``composite`` operator is not canonical."""
     name = "pcc::" + schema.split("(", 1)[0]
     torch.library.define(name, schema[schema.index("(") :])
     torch.library.impl(name, "CompositeExplicitAutograd", reference)
@@ -26,6 +35,6 @@ def register(schema: str, reference: Callable[..., Tensor], shape: Callable[...,
 
     torch.library.register_fake(name, fake)
     operator = getattr(torch.ops.pcc, schema.split("(", 1)[0]).default
-    CANONICAL.add(operator)
+    (COMPOSITE if composite else CANONICAL).add(operator)
     REFERENCES[operator] = reference
     return operator

@@ -17,7 +17,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.ir.annotations import Skipped, annotate, carry
 from pcc.ir.graph import arguments, fake_mode, finish, is_constant
 from pcc.passes.canonical import CannotCompile, read_arguments
-from pcc.passes.composites import COMPOSITES
+from pcc.passes.composites import composite_of
 
 _aten: Any = torch.ops.aten
 
@@ -48,10 +48,13 @@ class Decompose:
         pending = list(graph_module.graph.nodes)
         while pending:
             node = pending.pop(0)
-            if node.op != "call_function" or not (node.target in COMPOSITES or getattr(node.target, "overloadpacket", None) in packets) or is_constant(node):
+            if node.op != "call_function" or is_constant(node):
+                continue
+            function = composite_of(node.target)
+            if function is None and getattr(node.target, "overloadpacket", None) not in packets:
                 continue
             try:
-                parts = take_apart(node, COMPOSITES.get(node.target), _table())
+                parts = take_apart(node, function, _table())
             except CannotCompile as error:
                 annotate(node, Skipped(self.name, str(error)))
                 continue

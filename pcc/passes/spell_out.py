@@ -69,6 +69,8 @@ def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
 def _pool2d(
     x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
 ) -> Tensor:
+    if mode == "avg" and dilation != [1, 1]:
+        return REFERENCES[POOL2D](x, mode, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
     if padding[:2] == padding[2:] and all(2 * before <= taps for before, taps in zip(padding, kernel, strict=False)):
         if mode == "max":
             return F.max_pool2d(x, kernel, stride, padding[:2], dilation, ceil_mode)

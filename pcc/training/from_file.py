@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from pcc.errors import PccError
-from pcc.frontend.imported import Input, import_model, importer_of
+from pcc.frontend.imported import ImportedModel, Input, import_model, importer_of
 from pcc.frontend.save import WRITERS
 from pcc.ir.graph import OUTPUT_NAMES, arguments, assign_attribute, constant, layer_name
 from pcc.ir.register import REFERENCES
@@ -42,18 +42,21 @@ class FromFile:
 
 def open_file(path: str | Path, shape: Sequence[int]) -> FromFile:
     """The model of an ONNX file or a ``.pt2`` archive for inputs of (C, H, W). Raises `PccError` for what cannot be imported, or not for several samples."""
-    two, three = (_imported(path, (count, *shape)) for count in (2, 3))
+    two, three = (_imported(path, count, shape) for count in (2, 3))
     if len(two.inputs) != 1 or len(two.outputs) != 1:
         raise PccError(f"{path} has {len(two.inputs)} inputs and {len(two.outputs)} outputs: training needs a model with one of each")
     module = _Trainable(str(path), two.graph, three.graph).module()
     return FromFile(module, Input(two.inputs[0].name, (1, *shape)), two.outputs)
 
 
-def _imported(path: str | Path, shape: Sequence[int]) -> Any:
+def _imported(path: str | Path, count: int, shape: Sequence[int]) -> ImportedModel:
+    importer = importer_of(path)
     try:
-        return importer_of(path)(path, (torch.zeros(*shape),), shape[0], any_batch=True)
+        return importer(path, (torch.zeros(count, *shape),), count, any_batch=True)
     except PccError as error:
-        raise PccError(f"{error} (to be trained, {path} has to take {shape[0]} samples at once: export it with a dynamic batch size)") from None
+        if count == 2:
+            importer(path, (torch.zeros(1, *shape),), 1, any_batch=True)  # where the number of samples is not to blame, this says what is
+        raise PccError(f"{error} (to be trained, {path} has to take {count} samples at once: export it with a dynamic batch size)") from None
 
 
 class _Trainable:

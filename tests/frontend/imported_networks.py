@@ -1,14 +1,13 @@
 """Networks that come in as files, compiled and compared: ``python -m tests.frontend.imported_networks [PATTERN]`` prints a table, a file a row.
 
 Each network of the zoo is written as ONNX by both exporters of PyTorch and as ``.pt2``, dense, pruned by pcc in one shot, and with filters that are
-dropped, and each of `tests.nets_public` by one of them; compiled from the file for x86-64 and for arm64; and run here and under emulation, against
+dropped, and each of `tests.public` by one of them; compiled from the file for x86-64 and for arm64; and run here and under emulation, against
 ONNX Runtime (PyTorch for ``.pt2``) on the file.
 """
 
 import re
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from pcc.models import create, entry
 from pcc.models.registry import names
 from pcc.package import open_package
 from pcc.passes.pipeline import insert_pruning
+from tests.frontend.onnx.models import export, run_onnxruntime
 from tests.public import KINDS, make
 from tools.table import table
 
@@ -41,7 +41,8 @@ EMULATED = "cortex-a76"
 
 TOLERANCE = 1e-4
 
-ORIGINS = ("onnx-script", "onnx-dynamo", "pt2")
+EXPORTERS = {"onnx-script": {"dynamo": False, "opset": 11}, "onnx-dynamo": {"dynamo": True, "opset": 18}}
+ORIGINS = (*EXPORTERS, "pt2")
 STATES = ("dense", "pruned", "dropped")
 PRUNE = "pattern{patterns=8,spare_first=false},connectivity{rate=2,spare_first=false}"
 
@@ -117,14 +118,10 @@ def _silence(module: nn.Module) -> None:
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, origin: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if origin == "pt2":
-            torch.export.save(torch.export.export(module, inputs), path)
-        elif origin == "onnx-dynamo":
-            torch.onnx.export(module, inputs, str(path), dynamo=True, opset_version=18, external_data=False, verbose=False)
-        else:
-            torch.onnx.export(module, inputs, str(path), dynamo=False, opset_version=11)
+    if origin == "pt2":
+        torch.export.save(torch.export.export(module, inputs), path)
+    else:
+        export(module, inputs, path, **EXPORTERS[origin])
 
 
 def expected(path: Path, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
@@ -132,10 +129,7 @@ def expected(path: Path, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
     if path.suffix == ".pt2":
         with torch.no_grad():
             return _arrays(torch.export.load(path).module()(*inputs))
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return _arrays(tuple(session.run(None, {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs, strict=True)})))
+    return _arrays(run_onnxruntime(path, inputs))
 
 
 def operators(path: Path) -> Counter[str]:

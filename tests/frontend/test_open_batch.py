@@ -51,7 +51,7 @@ def test_an_onnx_model_needs_no_shape() -> None:
 
 
 def test_without_a_maximum_it_is_mentioned() -> None:
-    with pytest.raises(PccError, match="give --input-shape image=1,3,6,5, or --max-batch N to run any batch up to N"):
+    with pytest.raises(PccError, match="give --input-shape image=1,3,6,5, or compile it with --max-batch N to run any batch up to N"):
         import_model(net())
 
 

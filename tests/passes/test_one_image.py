@@ -130,7 +130,7 @@ def test_refuses(name: str) -> None:
 
 
 def test_refuses_a_batch_that_is_none() -> None:
-    with pytest.raises(PccError, match="a maximum batch of 1: give 2 or more"):
+    with pytest.raises(PccError, match="a maximum batch of 1: give 2 to 65536"):
         import_one_image(lambda x: x, torch.zeros(1, 4), 1)
     with pytest.raises(PccError, match="an input without dimensions"):
         import_one_image(lambda x: x, torch.tensor(1.0), 4)

@@ -135,3 +135,7 @@ def apart(*differences: Tensor) -> None:
     """`Unfit` if a number, of which the sign decides, is nearly 0."""
     if any(bool((x.double().abs() < GAP).any()) for x in differences):
         raise Unfit
+
+
+def broadcast(x: Tensor, y: Tensor) -> bool:
+    return all(1 in (m, n) or m == n for m, n in zip(x.shape[::-1], y.shape[::-1], strict=False))

@@ -134,3 +134,20 @@ def apart(*differences: np.ndarray) -> None:
     """`Unfit` if a number, of which the sign decides, is nearly 0."""
     if any(bool((np.abs(x) < GAP).any()) for x in differences):
         raise Unfit
+
+
+def whole(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def scalar(number: float) -> np.ndarray:
+    return np.array(number, np.float32)
+
+
+def broadcast(x: np.ndarray, y: np.ndarray) -> bool:
+    return all(1 in (m, n) or m == n for m, n in zip(x.shape[::-1], y.shape[::-1], strict=False))
+
+
+def constant_for(b: OnnxBuilder, x: np.ndarray) -> np.ndarray:
+    """Of a shape that broadcasts to the value's."""
+    return b.noise(*[size if b.flag() else 1 for size in x.shape][b.random.randint(0, x.ndim) :])

@@ -1,6 +1,6 @@
 """Random networks through pcc: the graph computes what PyTorch and ONNX Runtime compute, and the machine code what the graph does.
 
-``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``.
+``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``; the same ones each time, others for each ``--hypothesis-seed``.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], 
         chosen = settings(
             max_examples=request.config.getoption("--graphs") or count,
             deadline=None,
-            derandomize=True,
+            derandomize=request.config.getoption("--hypothesis-seed") is None,
             database=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example],
             phases=(Phase.generate, Phase.shrink),

@@ -97,6 +97,14 @@ def test_a_number_of_samples_in_the_file_is_refused_in_a_line(sizes: list[int], 
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_not_about_the_number_of_samples_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PccError, match=r"there is no such file$"):
+        open_file(tmp_path / "missing.pt2", (3, 9, 8))
+    onnx.save(model("net (float[N,3,9,8] x) => (float[N,3,9,8] y) { y = Frobnicate (x) }"), tmp_path / "net.onnx")
+    with pytest.raises(PccError, match=r"Frobnicate .*or end it before\)$"):
+        open_file(tmp_path / "net.onnx", (3, 9, 8))
+
+
 def test_several_outputs_are_refused(tmp_path: Path) -> None:
     made = model("net (float[N,3,9,8] x) => (float[N,4,7,6] a, float[N,4,7,6] b) { a = Conv(x, w) b = Relu(a) }", {"w": weight(4, 3, 3, 3)})
     with pytest.raises(PccError, match="1 inputs and 2 outputs"):

@@ -88,7 +88,8 @@ class _Import:
         self.emit = Emitter()
         self.opset = opset_of(model)
         self.values: dict[ir.Value, Value] = {}
-        self.problems: list[str] = []
+        self.problems: dict[str, list[tuple[str, str]]] = {}
+        """The operators and layers that cannot be imported, by the reason."""
         self.failed: set[ir.Value] = set()
         """What could not be computed, or reads what could not."""
         self.layers: set[str] = set()
@@ -104,8 +105,9 @@ class _Import:
         if missing and not self.problems:
             raise PccError(f"model {self.name} is damaged: nothing computes its output '{missing[0]}'")
         if self.problems:
-            count = len(self.problems)
-            raise PccError(f"pcc cannot compile {count} operator{'s' if count > 1 else ''} of this model: {'; '.join(self.problems)}")
+            count = sum(map(len, self.problems.values()))
+            listed = "; ".join(_described(reason, refused) for reason, refused in self.problems.items())
+            raise PccError(f"pcc cannot compile {count} operator{'s' if count > 1 else ''} of this model: {listed}")
         if not self.model.graph.outputs:
             raise PccError(f"model {self.name} has no outputs")
         named = [(value.name or "output", self.values[value]) for value in self.model.graph.outputs] + list(self.emit.more_outputs.items())
@@ -123,6 +125,7 @@ class _Import:
                 raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
             try:
                 self.values[value] = self.emit.called(torch_tensor(value.const_value), value.name or "constant")
+                value.const_value = None  # holds the file's bytes, all of them
             except Refused as error:
                 raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
             except Exception as error:  # external data that is too short, raw data of another length
@@ -145,15 +148,16 @@ class _Import:
                 raise Refused(f"nothing computes its input '{unknown[0].name}'")
             if not missing:
                 return self.compute(node, layer)
-        except Refused as error:
-            self.problems.append(f"{node.op_type} (layer {layer}: {error})")
-        except PccError as error:
-            self.problems.append(f"{node.op_type} (layer {layer}: {error})")
+        except (Refused, PccError) as error:
+            self.refuse(node, layer, str(error))
         except (MemoryError, RecursionError, KeyboardInterrupt):
             raise
         except Exception as error:  # PyTorch's for shapes and types that do not fit
-            self.problems.append(f"{node.op_type} (layer {layer}: {shortened((str(error).strip() or type(error).__name__).split(chr(10), 1)[0], 200)})")
+            self.refuse(node, layer, shortened((str(error).strip() or type(error).__name__).split(chr(10), 1)[0], 200))
         self.failed.update(node.outputs)
+
+    def refuse(self, node: ir.Node, layer: str, reason: str) -> None:
+        self.problems.setdefault(reason, []).append((node.op_type, layer))
 
     def compute(self, node: ir.Node, layer: str) -> None:
         if node.op_type in RUN:
@@ -186,6 +190,13 @@ class _Import:
             free = f"{layer}_{number}"
         self.layers.add(free)
         return free
+
+
+def _described(reason: str, refused: Sequence[tuple[str, str]]) -> str:
+    """What is refused for the same reason: ``QuantizeLinear, ConvInteger (layer conv1 and 6 more: it computes with quantised values; ...)``."""
+    operators, layers = (list(dict.fromkeys(names)) for names in zip(*refused, strict=True))
+    more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    return f"{', '.join(operators)} (layer {layers[0]}{more}: {reason})"
 
 
 def _attribute(attribute: ir.Attr) -> Any:

@@ -11,14 +11,22 @@ reads.
 from collections.abc import Callable
 from typing import Any
 
-from pcc.passes.composites import attention, convolution, moves, norms, recurrent, reductions, resample
+from torch._ops import OpOverload
+
+from pcc.passes.composites import attention, convolution, detection, moves, norms, recurrent, reductions, resample
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
     **attention.COMPOSITES,
     **convolution.COMPOSITES,
+    **detection.COMPOSITES,
     **moves.COMPOSITES,
     **norms.COMPOSITES,
     **recurrent.COMPOSITES,
     **reductions.COMPOSITES,
     **resample.COMPOSITES,
 }
+
+
+def composite_of(target: Any) -> Callable[..., Any] | None:
+    """The function of a call's target, if it has one; operators of other libraries are known by name."""
+    return COMPOSITES.get(target) or (detection.NAMED.get(target.name()) if isinstance(target, OpOverload) else None)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcc.passes.canonical import CannotCompile
-from pcc.passes.composites.moves import im2col
+from pcc.passes.composites.moves import im2col, take
 
 _aten: Any = torch.ops.aten
 _pcc: Any = torch.ops.pcc
@@ -228,13 +228,41 @@ def max_pool_with_places(
     sizes, (height, width) = values.shape[2:], self.shape[2:]
     reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(sizes, steps, apart, kernel, strict=True)]
     behind = [max(0, need - have - before) for need, have, before in zip(reach, (height, width), pads, strict=True)]
-    x = F.pad(self, (pads[1], behind[1], pads[0], behind[0]), value=-torch.inf)[:, :, : reach[0], : reach[1]]
-    windows = im2col(x, kernel, apart, (0, 0), steps).reshape(-1, prod(kernel), prod(sizes))
-    tap = _pcc.top_k(windows, 1, True, True).reshape(*self.shape[:2], *sizes)
+    x = F.pad(self, (pads[1], behind[1], pads[0], behind[0]), value=-torch.inf)
+    rows, columns = (torch.arange(k)[:, None] * d + torch.arange(n) * s for k, d, n, s in zip(kernel, apart, sizes, steps, strict=True))
+    tap = _pcc.top_k(_windows(x, rows, columns), 1, True, True).reshape(values.shape)
     down = torch.floor(tap / kernel[1])
     row = down * apart[0] + (torch.arange(sizes[0]) * steps[0] - pads[0]).reshape(-1, 1)
     column = (tap - down * kernel[1]) * apart[1] + (torch.arange(sizes[1]) * steps[1] - pads[1])
     return values, (row * width + column).to(torch.int64)
+
+
+def adaptive_max_pool2d(self: Tensor, output_size: Sequence[int], *, used: frozenset[int] = frozenset()) -> tuple[Tensor, Tensor]:
+    """Where somebody asks for the places of the maxima, the windows are written out, as large as the largest; smaller ones have their last elements twice."""
+    if self.dim() == 3:
+        return tuple(part.squeeze(0) for part in F.adaptive_max_pool2d_with_indices(self.unsqueeze(0), output_size))  # type: ignore[return-value]
+    if 1 not in used:
+        return NotImplemented
+    sizes, width = self.shape[2:], self.shape[3]
+    starts, tables = [], []
+    for size, count in zip(sizes, output_size, strict=True):
+        begin = torch.arange(count) * size // count
+        end = -(-(torch.arange(count) + 1) * size // count)
+        longest = max(-(-(i + 1) * size // count) - i * size // count for i in range(count))
+        starts.append(begin)
+        tables.append(torch.minimum(begin + torch.arange(longest)[:, None], end - 1))
+    windows = _windows(self, *tables)
+    values, tap = (_pcc.top_k(windows, 1, True, indices).reshape(*self.shape[:2], *output_size) for indices in (False, True))
+    down = torch.floor(tap / tables[1].shape[0])
+    row, column = down + starts[0].reshape(-1, 1), tap - down * tables[1].shape[0] + starts[1]
+    return values, (row * width + column).to(torch.int64)
+
+
+def _windows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The elements of each window, (N * C, taps, windows), by tables of rows and columns (taps, windows) of each axis."""
+    (kh, height), (kw, width) = rows.shape, columns.shape
+    taken = take(take(x, rows.reshape(-1), 2), columns.reshape(-1), 3).reshape(-1, kh, height, kw, width)
+    return taken.permute(0, 1, 3, 2, 4).reshape(-1, kh * kw, height * width)
 
 
 def max_unpool2d(self: Tensor, indices: Tensor, output_size: Sequence[int]) -> Tensor:
@@ -293,7 +321,7 @@ COMPOSITES = {
     _aten.max_pool2d_with_indices.default: max_pool_with_places,
     _aten.max_unpool2d.default: max_unpool2d,
     _aten.adaptive_avg_pool2d.default: batched(_aten.adaptive_avg_pool2d.default, 2),
-    _aten.adaptive_max_pool2d.default: batched(_aten.adaptive_max_pool2d.default, 2),
+    _aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     _aten.adaptive_avg_pool1d.default: adaptive_row(_aten.adaptive_avg_pool2d.default),
     _aten.adaptive_max_pool1d.default: adaptive_row(_aten.adaptive_max_pool2d.default),
 }

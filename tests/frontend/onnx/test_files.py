@@ -97,7 +97,11 @@ def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, 
         (built(helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")), "of the domain 'com.microsoft'"),
         (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=99)), "element type 99"),
         (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=8)), "elements of type STRING"),
-        (built(node("MaxPool", ["x"], ["z", "y"], kernel_shape=[2, 2], storage_order=1)), "storage_order=1 .*by rows"),
+        (
+            built(node("RoiAlign", ["x", "b", "i"], ["y"], mode="max"), weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)}),
+            "mode=max, .*export it with 2",
+        ),
+        (built(node("RoiAlign", ["x", "b", "i"], ["y"]), weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)}), "sampling_ratio=0; .*export it with 2"),
     ],
 )
 def test_models_that_cannot_be(made: onnx.ModelProto, words: str) -> None:
@@ -111,6 +115,14 @@ def test_all_that_cannot_be_imported_is_named() -> None:
     text = refusal(built(*nodes))
     assert text.startswith("pcc cannot compile 2 operators of this model: Frobnicate (layer ")
     assert "; Unique (layer " in text
+
+
+def test_what_is_refused_for_the_same_reason_is_named_once() -> None:
+    scale = {"s": np.ones(1, np.float32), "z": np.zeros(1, np.uint8)}
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["a"], name="first"), node("DynamicQuantizeLinear", ["x"], ["b", "c", "d"], name="second")]
+    text = refusal(built(*nodes, node("QuantizeLinear", ["x", "s", "z"], ["y"], name="third"), weights=scale))
+    assert text.startswith("pcc cannot compile 3 operators of this model: QuantizeLinear, DynamicQuantizeLinear (layer first and 2 more: it computes with")
+    assert text.endswith("export the network before it is quantised)")
 
 
 def test_other_types_are_refused() -> None:

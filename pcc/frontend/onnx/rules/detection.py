@@ -1,5 +1,6 @@
-"""The end of detectors."""
+"""What detectors have besides convolutions: deformable ones, RoIAlign, and suppression at the end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,9 @@ import torch
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, number, shape
 from pcc.frontend.onnx.rule import Rule
 from pcc.frontend.onnx.rules.arithmetic import convert
+from pcc.frontend.onnx.rules.windows import kernel_of, window
 from pcc.ir.ops import NMS, SCATTER
+from pcc.ir.sampling import DEFORM_CONV2D, ROI_ALIGN
 
 _aten: Any = torch.ops.aten
 
@@ -57,4 +60,47 @@ def non_max_suppression(
     return convert(emit, found, torch.int64)
 
 
-RULES: dict[str, Rule] = {"NonMaxSuppression": non_max_suppression}
+def deform_conv(
+    emit: Emitter,
+    x: Value,
+    weight: Value,
+    offset: Value,
+    bias: Value | None = None,
+    mask: Value | None = None,
+    *,
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    offset_group: int = 1,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    w = window(x, kernel_of(weight, kernel_shape, x), strides, dilations, pads=pads)
+    if w.axes != 2:
+        raise Refused(f"a deformable convolution of {shape(x)}; pcc compiles those of images")
+    (top, bottom), (left, right) = w.pads
+    return emit.call(DEFORM_CONV2D, x, weight, offset, mask, bias, w.stride, [top, left, bottom, right], w.dilation, group, offset_group)
+
+
+def roi_align(
+    emit: Emitter,
+    x: Value,
+    boxes: Value,
+    images: Value,
+    *,
+    coordinate_transformation_mode: str = "",
+    mode: str = "avg",
+    output_height: int = 1,
+    output_width: int = 1,
+    sampling_ratio: int = 0,
+    spatial_scale: float = 1.0,
+) -> Value:
+    """Opset 16 gave the coordinates a mode, which is the other one by default."""
+    transformation = coordinate_transformation_mode or ("half_pixel" if emit.opset >= 16 else "output_half_pixel")
+    if mode != "avg" or sampling_ratio < 1 or transformation not in ("half_pixel", "output_half_pixel"):
+        raise Refused(f"mode={mode}, sampling_ratio={sampling_ratio}; pcc has averages of a number of samples, the same for all boxes: export it with 2")
+    number_of = convert(emit, images, torch.float32)
+    return emit.call(ROI_ALIGN, x, boxes, number_of, spatial_scale, [output_height, output_width], sampling_ratio, transformation == "half_pixel")
+
+
+RULES: dict[str, Rule] = {"NonMaxSuppression": non_max_suppression, "DeformConv": deform_conv, "RoiAlign": roi_align}

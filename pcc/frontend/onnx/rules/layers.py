@@ -8,39 +8,12 @@ from torch import Tensor
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, rank, shape
 from pcc.frontend.onnx.rule import Rule
+from pcc.frontend.onnx.rules.windows import kernel_of, pad_list, split, window
 
 _aten: Any = torch.ops.aten
 
 _CONVOLUTIONS = {1: _aten.conv1d.default, 2: _aten.conv2d.default, 3: _aten.conv3d.default}
 _TRANSPOSED = {1: _aten.conv_transpose1d.default, 2: _aten.conv_transpose2d.input, 3: _aten.conv_transpose3d.input}
-
-
-def window_pads(
-    auto_pad: str, pads: Sequence[int] | None, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> list[tuple[int, int]]:
-    """What a sliding window pads before and after each spatial axis, of the four ways to say it."""
-    axes = len(kernel)
-    match auto_pad:
-        case "NOTSET":
-            amounts = list(pads) if pads is not None else [0] * (2 * axes)
-            if len(amounts) != 2 * axes:
-                raise Refused(f"pads={amounts} for {axes} spatial axes")
-            return list(zip(amounts[:axes], amounts[axes:], strict=True))
-        case "VALID":
-            return [(0, 0)] * axes
-        case "SAME_UPPER" | "SAME_LOWER":
-            total = [
-                max(0, (-(-have // step) - 1) * step + (taps - 1) * apart + 1 - have)
-                for have, taps, step, apart in zip(size, kernel, stride, dilation, strict=True)
-            ]
-            upper = auto_pad == "SAME_UPPER"
-            return [(amount // 2, amount - amount // 2) if upper else (amount - amount // 2, amount // 2) for amount in total]
-    raise Refused(f"auto_pad={auto_pad}")
-
-
-def pad_list(pads: Sequence[tuple[int, int]]) -> list[int]:
-    """As ``aten.pad`` has it: the last axis first."""
-    return [amount for pair in reversed(pads) for amount in pair]
 
 
 def conv(
@@ -56,19 +29,10 @@ def conv(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    axes = rank(x) - 2
-    if axes not in _CONVOLUTIONS or rank(weight) != rank(x):
-        raise Refused(f"a convolution of {shape(x)} with a weight of {shape(weight)}")
-    kernel = shape(weight)[2:]
-    if kernel_shape is not None and tuple(kernel_shape) != kernel:
-        raise Refused(f"kernel_shape={list(kernel_shape)} of a weight of {shape(weight)}")
-    stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
-    amounts = window_pads(auto_pad, pads, shape(x)[2:], kernel, stride, dilation)
-    even = all(before == after and before >= 0 for before, after in amounts)
-    if not even:
-        x = emit.call(_aten.constant_pad_nd.default, x, pad_list(amounts), 0.0)
-    padding = [before for before, _ in amounts] if even else [0] * axes
-    return emit.call(_CONVOLUTIONS[axes], x, weight, bias, stride, padding, dilation, group)
+    w = window(x, kernel_of(weight, kernel_shape, x), strides, dilations, auto_pad, pads)
+    if not w.is_even:
+        x = emit.call(_aten.constant_pad_nd.default, x, pad_list(w.pads), 0.0)
+    return emit.call(_CONVOLUTIONS[w.axes], x, weight, bias, w.stride, w.before if w.is_even else [0] * w.axes, w.dilation, group)
 
 
 def conv_transpose(
@@ -86,22 +50,14 @@ def conv_transpose(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    axes = rank(x) - 2
-    if axes not in _TRANSPOSED or rank(weight) != rank(x):
-        raise Refused(f"a transposed convolution of {shape(x)} with a weight of {shape(weight)}")
-    kernel = shape(weight)[2:]
-    if kernel_shape is not None and tuple(kernel_shape) != kernel:
-        raise Refused(f"kernel_shape={list(kernel_shape)} of a weight of {shape(weight)}")
-    stride, dilation = list(strides or [1] * axes), list(dilations or [1] * axes)
+    same = output_shape is not None or auto_pad.startswith("SAME")
+    w = window(x, kernel_of(weight, kernel_shape, x), strides, dilations, "VALID" if same else auto_pad, pads)
+    axes, stride, dilation, crop = w.axes, w.stride, w.dilation, w.pads
     extra = list(output_padding or [0] * axes)
-    full = [(have - 1) * s + (taps - 1) * d + 1 + e for have, s, taps, d, e in zip(shape(x)[2:], stride, kernel, dilation, extra, strict=True)]
-    if output_shape is not None or auto_pad.startswith("SAME"):
+    if same:
         wanted = list(output_shape)[-axes:] if output_shape is not None else [have * s for have, s in zip(shape(x)[2:], stride, strict=True)]
-        total = [have - want for have, want in zip(full, wanted, strict=True)]
-        upper = auto_pad == "SAME_UPPER"
-        crop = [(amount // 2, amount - amount // 2) if upper else (amount - amount // 2, amount // 2) for amount in total]
-    else:
-        crop = window_pads(auto_pad, pads, shape(x)[2:], kernel, stride, dilation)
+        full = [(have - 1) * s + (taps - 1) * d + 1 + e for have, s, taps, d, e in zip(shape(x)[2:], stride, w.kernel, dilation, extra, strict=True)]
+        crop = [split(have - want, auto_pad) for have, want in zip(full, wanted, strict=True)]
     even = all(before == after and before >= 0 for before, after in crop) and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
     if even:
         return emit.call(_TRANSPOSED[axes], x, weight, bias, stride, [before for before, _ in crop], extra, group, dilation)

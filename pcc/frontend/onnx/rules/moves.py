@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, check_size, dtype, integers, number, rank, shape
 from pcc.frontend.onnx.rule import Rule
-from pcc.frontend.onnx.rules.layers import pad_list
+from pcc.frontend.onnx.rules.windows import pad_list
 
 _aten: Any = torch.ops.aten
 

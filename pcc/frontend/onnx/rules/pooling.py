@@ -8,8 +8,8 @@ import torch
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, rank, shape
 from pcc.frontend.onnx.rule import Rule
-from pcc.frontend.onnx.rules.layers import pad_list, window_pads
 from pcc.frontend.onnx.rules.reductions import p_norm
+from pcc.frontend.onnx.rules.windows import Window, pad_list, window
 from pcc.ir.ops import POOL2D
 
 _aten: Any = torch.ops.aten
@@ -18,11 +18,14 @@ _MAXIMA = {1: _aten.max_pool1d.default, 2: _aten.max_pool2d.default, 3: _aten.ma
 _AVERAGES = {1: _aten.avg_pool1d.default, 2: _aten.avg_pool2d.default, 3: _aten.avg_pool3d.default}
 
 
-def _axes(x: Value, kernel: Sequence[int]) -> int:
-    axes = rank(x) - 2
-    if axes not in _MAXIMA or len(kernel) != axes:
-        raise Refused(f"a pooling of {shape(x)} with kernel_shape={list(kernel)}")
-    return axes
+def _is_plain(w: Window) -> bool:
+    """Whether PyTorch's poolings have such padding: even, and half a window at most."""
+    return w.is_even and all(2 * before <= taps for before, taps in zip(w.before, w.kernel, strict=True))
+
+
+def _as_image(w: Window) -> Window:
+    """A window over a row, over an image of one row."""
+    return Window([1, *w.kernel], [1, *w.stride], [1, *w.dilation], [(0, 0), *w.pads])
 
 
 def max_pool(
@@ -38,30 +41,38 @@ def max_pool(
     strides: Sequence[int] | None = None,
 ) -> Value | tuple[Value, Value]:
     """``storage_order`` is about the places of the maxima."""
-    axes = _axes(x, kernel_shape)
-    kernel, stride, dilation = list(kernel_shape), list(strides or [1] * axes), list(dilations or [1] * axes)
-    amounts = window_pads(auto_pad, pads, shape(x)[2:], kernel, stride, dilation)
-    plain = all(before == after and 0 <= 2 * before <= taps for (before, after), taps in zip(amounts, kernel, strict=True))
+    w = window(x, kernel_shape, strides, dilations, auto_pad, pads)
     if len(emit.used) > 1 and emit.used[1]:
-        if not plain or axes > 2 or storage_order:
-            raise Refused(f"the places of maxima with pads={pads}, storage_order={storage_order} on {shape(x)}; pcc has them for even pads of images, by rows")
-        return _with_places(emit, x, kernel, stride, [before for before, _ in amounts], dilation, bool(ceil_mode))
-    if plain:
-        return emit.call(_MAXIMA[axes], x, kernel, stride, [before for before, _ in amounts], dilation, bool(ceil_mode))
-    return _pool2d(emit, x, "max", kernel, stride, amounts, dilation, bool(ceil_mode), True)
+        return _with_places(emit, x, w, bool(ceil_mode), bool(storage_order))
+    if _is_plain(w):
+        return emit.call(_MAXIMA[w.axes], x, w.kernel, w.stride, w.before, w.dilation, bool(ceil_mode))
+    return _pool2d(emit, x, "max", w, bool(ceil_mode), True)
 
 
-def _with_places(emit: Emitter, x: Value, kernel: list[int], stride: list[int], pads: list[int], dilation: list[int], ceil_mode: bool) -> tuple[Value, Value]:
-    """The maxima, and their places in the whole tensor."""
-    row = len(kernel) == 1
-    image = emit.call(_aten.unsqueeze.default, x, 2) if row else x
-    settings = [[neutral, *values] if row else values for values, neutral in ((kernel, 1), (stride, 1), (pads, 0), (dilation, 1))]
-    values, places = emit.call(_aten.max_pool2d_with_indices.default, image, *settings, ceil_mode)
+def _with_places(emit: Emitter, x: Value, w: Window, ceil_mode: bool, by_columns: bool) -> tuple[Value, Value]:
+    """The maxima, and their places in the whole tensor; ``by_columns`` numbers the elements of an image column by column."""
+    if w.axes > 2:
+        raise Refused("pooling of volumes; pcc pools images")
     if prod(shape(x)) > 1 << 24:
         raise Refused(f"places among {prod(shape(x))} elements: fp32 numbers them up to {1 << 24}")
-    planes = shape(image)[0] * shape(image)[1]
-    first = (torch.arange(planes) * prod(shape(image)[2:])).reshape(*shape(image)[:2], 1, 1)
-    places = emit.call(_aten.add.Tensor, places, first)
+    row = w.axes == 1
+    if row:
+        x, w = emit.call(_aten.unsqueeze.default, x, 2), _as_image(w)
+    images, channels, height, width = shape(x)
+    plain = _is_plain(w)
+    padded = x if plain else emit.call(_aten.constant_pad_nd.default, x, pad_list(w.pads), float("-inf"))
+    pads = w.before if plain else [0, 0]
+    values, places = emit.call(_aten.max_pool2d_with_indices.default, padded, w.kernel, w.stride, pads, w.dilation, ceil_mode)
+    if not plain or by_columns:
+        line = shape(padded)[3]
+        down = emit.call(_aten.div.Tensor_mode, places, line, rounding_mode="floor")
+        right = emit.call(_aten.sub.Tensor, places, emit.call(_aten.mul.Tensor, down, line))
+        if not plain:
+            down, right = (emit.call(_aten.sub.Tensor, part, before) for part, before in zip((down, right), w.before, strict=True))
+        first, second, line = (right, down, height) if by_columns else (down, right, width)
+        places = emit.call(_aten.add.Tensor, emit.call(_aten.mul.Tensor, first, line), second)
+    starts = (torch.arange(images * channels) * (height * width)).reshape(images, channels, 1, 1)
+    places = emit.call(_aten.add.Tensor, places, starts)
     return (emit.call(_aten.squeeze.dim, values, 2), emit.call(_aten.squeeze.dim, places, 2)) if row else (values, places)
 
 
@@ -76,12 +87,8 @@ def max_unpool(
     strides: Sequence[int] | None = None,
 ) -> Value:
     """Values at their places in the tensor that was pooled, zeros elsewhere; then room behind, where a larger output is asked for."""
-    axes = _axes(x, kernel_shape)
-    steps, sides = list(strides or [1] * axes), list(pads or [0] * (2 * axes))
-    pooled = [
-        (have - 1) * step + taps - sides[axis] - sides[axis + axes]
-        for axis, (have, step, taps) in enumerate(zip(shape(x)[2:], steps, kernel_shape, strict=True))
-    ]
+    w = window(x, kernel_shape, strides, None, pads=pads)
+    pooled = [(have - 1) * step + taps - sum(sides) for have, step, taps, sides in zip(shape(x)[2:], w.stride, w.kernel, w.pads, strict=True)]
     whole = [*shape(x)[:2], *pooled]
     flat, values = (emit.call(_aten.reshape.default, value, [-1]) for value in (places, x))
     made = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
@@ -105,37 +112,24 @@ def average_pool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    axes = _axes(x, kernel_shape)
-    if any(apart != 1 for apart in dilations or ()):
-        raise Refused(f"dilations={list(dilations or ())}")
-    kernel, stride = list(kernel_shape), list(strides or [1] * axes)
-    amounts = window_pads(auto_pad, pads, shape(x)[2:], kernel, stride, [1] * axes)
-    if all(before == after and 0 <= 2 * before <= taps for (before, after), taps in zip(amounts, kernel, strict=True)):
-        return emit.call(_AVERAGES[axes], x, kernel, stride, [before for before, _ in amounts], bool(ceil_mode), bool(count_include_pad))
-    return _pool2d(emit, x, "avg", kernel, stride, amounts, [1] * axes, bool(ceil_mode), bool(count_include_pad))
+    w = window(x, kernel_shape, strides, dilations, auto_pad, pads)
+    if _is_plain(w) and w.dilation == [1] * w.axes:
+        return emit.call(_AVERAGES[w.axes], x, w.kernel, w.stride, w.before, bool(ceil_mode), bool(count_include_pad))
+    return _pool2d(emit, x, "avg", w, bool(ceil_mode), bool(count_include_pad))
 
 
-def _pool2d(
-    emit: Emitter,
-    x: Value,
-    mode: str,
-    kernel: list[int],
-    stride: list[int],
-    pads: list[tuple[int, int]],
-    dilation: list[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-) -> Value:
-    """Padding that PyTorch's poolings do not have: uneven, or more than half a window. pcc's own pooling has it, over two axes."""
-    axes = len(kernel)
-    if axes > 2 or any(amount < 0 for pair in pads for amount in pair):
-        raise Refused(f"pads={[amount for pair in zip(*pads, strict=True) for amount in pair]}")
-    if axes == 1:
-        x = emit.call(_aten.unsqueeze.default, x, 2)
-        kernel, stride, dilation, pads = [1, *kernel], [1, *stride], [1, *dilation], [(0, 0), *pads]
-    (top, bottom), (left, right) = pads
-    made = emit.call(POOL2D, x, mode, kernel, stride, [top, left, bottom, right], dilation, ceil_mode, count_include_pad)
-    return emit.call(_aten.squeeze.dim, made, 2) if axes == 1 else made
+def _pool2d(emit: Emitter, x: Value, mode: str, w: Window, ceil_mode: bool, count_include_pad: bool) -> Value:
+    """What PyTorch's poolings do not have: padding that is uneven or more than half a window, averages with dilation. pcc's own has it, over two axes."""
+    if w.axes > 2:
+        raise Refused("pooling of volumes; pcc pools images")
+    if any(amount < 0 for pair in w.pads for amount in pair):
+        raise Refused(f"pads={[amount for pair in zip(*w.pads, strict=True) for amount in pair]}")
+    if w.axes == 1:
+        image = emit.call(_aten.unsqueeze.default, x, 2)
+        made = _pool2d(emit, image, mode, _as_image(w), ceil_mode, count_include_pad)
+        return emit.call(_aten.squeeze.dim, made, 2)
+    (top, bottom), (left, right) = w.pads
+    return emit.call(POOL2D, x, mode, w.kernel, w.stride, [top, left, bottom, right], w.dilation, ceil_mode, count_include_pad)
 
 
 def lp_pool(
