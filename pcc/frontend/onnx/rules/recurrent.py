@@ -30,9 +30,9 @@ def lstm(
     layout: int = 0,
 ) -> tuple[Value, Value, Value]:
     if input_forget or peephole is not None:
-        raise Refused("an LSTM with peepholes or a joint input and forget gate")
+        raise Refused("an LSTM with peepholes or a joint input and forget gate; PyTorch and Keras have none: export the layer without them")
     _check_activations(activations, ("Sigmoid", "Tanh", "Tanh"), direction)
-    return _recurrent(emit, _aten.lstm.input, (0, 2, 3, 1), x, w, r, b, lengths, [hidden, cell], direction, layout)  # type: ignore[return-value]
+    return _recurrent(emit, _aten.lstm.input, (0, 2, 3, 1), x, w, r, b, lengths, [hidden, cell], direction, hidden_size, layout)  # type: ignore[return-value]
 
 
 def gru(
@@ -52,7 +52,7 @@ def gru(
 ) -> tuple[Value, Value]:
     """PyTorch has the GRU that applies the reset gate after the product (``linear_before_reset``); the other is written out."""
     _check_activations(activations, ("Sigmoid", "Tanh"), direction)
-    return _recurrent(emit, _aten.gru.input if linear_before_reset else _reset_first, (1, 0, 2), x, w, r, b, lengths, [hidden], direction, layout)  # type: ignore[return-value]
+    return _recurrent(emit, _aten.gru.input if linear_before_reset else _reset_first, (1, 0, 2), x, w, r, b, lengths, [hidden], direction, hidden_size, layout)  # type: ignore[return-value]
 
 
 def rnn(
@@ -73,7 +73,7 @@ def rnn(
     if kinds not in ({"tanh"}, {"relu"}):
         raise Refused(f"activations={list(activations or ())}")
     target = _aten.rnn_tanh.input if kinds == {"tanh"} else _aten.rnn_relu.input
-    return _recurrent(emit, target, (0,), x, w, r, b, lengths, [hidden], direction, layout)  # type: ignore[return-value]
+    return _recurrent(emit, target, (0,), x, w, r, b, lengths, [hidden], direction, hidden_size, layout)  # type: ignore[return-value]
 
 
 def _reset_first(emit: Emitter, x: Value, start: Value, parameters: Sequence[Tensor]) -> tuple[Value, Value]:
@@ -118,6 +118,16 @@ def _check_activations(activations: Sequence[str] | None, usual: Sequence[str], 
         raise Refused(f"activations={list(activations)}")
 
 
+def _check(direction: str, hidden_size: int | None, hidden: int, lengths: Value | None, steps: int) -> None:
+    if direction not in ("forward", "bidirectional", "reverse"):
+        raise Refused(f"direction={direction}")
+    if hidden_size not in (None, hidden):
+        raise Refused(f"hidden_size={hidden_size} of a weight for {hidden}")
+    wanted = integers(lengths, "its sequence lengths are")
+    if wanted is not None and set(wanted) != {steps}:
+        raise Refused(f"sequence_lens={wanted} of {steps} steps: pcc compiles sequences of one length")
+
+
 def _recurrent(
     emit: Emitter,
     target: Any,
@@ -129,23 +139,20 @@ def _recurrent(
     lengths: Value | None,
     states: list[Value | None],
     direction: str,
+    hidden_size: int | None,
     layout: int,
 ) -> tuple[Value, ...]:
     """One layer of PyTorch's, in one direction or two. ``gates[i]`` is the place of PyTorch's i-th gate among ONNX's.
 
     x (T, N, I), or (N, T, I) with ``layout``; w (D, G*H, I), r (D, G*H, H), b (D, 2*G*H); gives (T, D, N, H) and the last states (D, N, H).
     """
-    if direction not in ("forward", "bidirectional", "reverse"):
-        raise Refused(f"direction={direction}")
     if layout:
         x = emit.call(_aten.transpose.int, x, 0, 1)
         states = [None if state is None else emit.call(_aten.transpose.int, state, 0, 1) for state in states]
     steps, batch = shape(x)[:2]
     weights, recurrent = _known(w), _known(r)
     directions, hidden = recurrent.shape[0], recurrent.shape[2]
-    wanted = integers(lengths, "its sequence lengths are")
-    if wanted is not None and set(wanted) != {steps}:
-        raise Refused(f"sequence_lens={wanted} of {steps} steps: pcc compiles sequences of one length")
+    _check(direction, hidden_size, hidden, lengths, steps)
     if direction == "reverse":
         x = emit.call(_aten.flip.default, x, [0])
 
