@@ -5,20 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcc.codegen.family import Candidate, WeightFormat
+from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_weight, split_work
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work, tap_loads
-from pcc.codegen.layers import Conv2d
+from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32, DType
 
-TILES: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 2), (4, 4))}
-"""(filters, vectors) of the tiles for each number of lanes.
+POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 2), (4, 4))}
+"""(filters, vectors) of the tiles with positions in lanes, for each number of lanes.
 
 AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
 """
+
+FILTERS: dict[int, tuple[tuple[int, int], ...]] = {16: ((14, 2), (9, 3)), 8: ((5, 2), (6, 2)), 4: ((14, 2), (7, 3))}
+"""(positions, vectors), at most, of the tiles with filters in lanes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,17 @@ class DenseTile:
 
     def __str__(self) -> str:
         return f"tiles of {self.filters} filters x {self.vectors} vectors"
+
+
+@dataclass(frozen=True)
+class FilterTile:
+    """A tile of ``vectors`` vectors of filters times ``positions`` positions."""
+
+    vectors: int
+    positions: int
+
+    def __str__(self) -> str:
+        return f"tiles of {self.vectors} vectors of filters x {self.positions} positions"
 
 
 @dataclass(frozen=True)
@@ -59,13 +74,111 @@ class ConvDense:
     dtypes: tuple[DType, ...] = (FLOAT32,)
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        return [Candidate(schedule, _work(layer, schedule, machine)) for schedule in (DenseTile(*tile) for tile in TILES[machine.isa.lanes(FLOAT32)])]
+        lanes = machine.isa.lanes(FLOAT32)
+        flat = [Candidate(tile, _work(layer, tile, machine)) for tile in (DenseTile(*tile) for tile in POSITIONS[lanes])]
+        runs = _runs(layer)
+        tiles = {FilterTile(vectors, runs.run(positions)) for positions, vectors in FILTERS[lanes]}
+        return [*flat, *(Candidate(tile, _filter_work(layer, tile, machine)) for tile in sorted(tiles, key=str))]
 
-    def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
-        _emit(layer, schedule, b)
+    def emit(self, layer: Conv2d, schedule: DenseTile | FilterTile, b: ProgramBuilder) -> None:
+        if isinstance(schedule, DenseTile):
+            _emit(layer, schedule, b)
+        else:
+            _emit_filters(layer, schedule, b)
 
 
 FAMILY = ConvDense()
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The rows of outputs that tiles with filters in lanes go along: ``rows`` of ``width`` outputs each, whose inputs are ``step`` elements apart in a
+    row, and ``x_row`` from row to row."""
+
+    rows: int
+    width: int
+    step: int
+    x_row: int
+
+    def run(self, most: int) -> int:
+        """The positions of a tile, at most so many, so that those of a row are about as many."""
+        return -(-self.width // -(-self.width // most))
+
+    def across(self, run: int) -> int:
+        """Tiles of a row."""
+        return -(-self.width // run)
+
+
+def _runs(layer: Conv2d) -> _Runs:
+    """Where the input is read: in place unless it is padded."""
+    (height, width), geometry = layer.geometry.output_size(*layer.x.shape[2:]), layer.geometry
+    if any(geometry.padding):
+        step, x_row = 1, staged_pitch(layer.x, geometry)
+    else:
+        step, x_row = geometry.stride[1], geometry.stride[0] * layer.x.strides[2]
+    strides = [view.strides[2] for view in (layer.y, layer.residual) if view is not None]
+    flat = height == 1 or (step == 1 and all(stride == x_row == width for stride in strides))
+    return _Runs(1, height * width, step, 0) if flat else _Runs(height, width, step, x_row)
+
+
+def _filter_work(layer: Conv2d, tile: FilterTile, machine: Machine) -> Work:
+    """Whole tiles, as `_work`; a tile is transposed when it is done."""
+    weight, lanes, runs = layer.weight, machine.isa.lanes(FLOAT32), _runs(layer)
+    assert isinstance(weight, np.ndarray)
+    blocks = -(-(weight.shape[0] // layer.groups) // (tile.vectors * lanes))
+    outputs = tile.vectors * tile.positions
+    inputs = -(-tile.positions * runs.step // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else tile.positions
+    step = Work(fma=outputs, loads=tile.vectors, far=tile.vectors, scalars=inputs + 1, branches=1)
+    item = step * weight[0].size + Work(stores=outputs, lines=outputs, branches=1)
+    tiles = runs.rows * runs.across(tile.positions)
+    padded = any(layer.geometry.padding)
+    brought = staging_work(layer.x, layer.geometry, machine) if padded else machine.beyond(layer.x)
+    return item * (layer.x.shape[0] * layer.groups * blocks * tiles) + brought + machine.beyond(layer.y, layer.residual)
+
+
+def _emit_filters(layer: Conv2d, schedule: FilterTile, b: ProgramBuilder) -> None:
+    weight, runs, lanes, geometry = layer.weight, _runs(layer), b.isa.lanes(FLOAT32), layer.geometry
+    assert isinstance(weight, np.ndarray)
+    kernel = ConvFilters(schedule.positions, schedule.vectors, lanes, runs.step, Epilogue(layer.residual is not None, layer.activation))
+    out_channels, channels = weight.shape[:2]
+    if any(geometry.padding):
+        staged = stage(b, layer.x, geometry)
+    else:
+        unit = ConvGeometry(geometry.window, (1, 1), (0, 0, 0, 0), geometry.dilation)
+        staged = stage(b, layer.x, unit)
+    offsets = _offsets(staged, channels)
+    per_group, across = out_channels // layer.groups, runs.across(schedule.positions)
+    tiles = runs.rows * across
+    split, work = split_work(
+        images=layer.x.shape[0],
+        groups=layer.groups,
+        blocks=-(-per_group // kernel.filters),
+        tiles=tiles,
+        depth=offsets.size,
+        block=kernel.filters,
+        tile_cycles=offsets.size * schedule.positions * schedule.vectors,
+        together=1 if runs.width % schedule.positions == 0 else across,
+    )
+    height, width = geometry.output_size(*layer.x.shape[2:])
+    b.call(
+        kernel,
+        {
+            "x": staged.view,
+            "x_image": staged.image,
+            "x_group": channels * staged.plane,
+            "x_row": runs.x_row,
+            "w": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups, kernel.filters)),
+            "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, out_channels, layer.groups, kernel.filters)),
+            "offsets": b.constant(f"offsets_{channels}x{len(staged.taps)}_{staged.plane}", offsets),
+            "width": runs.width,
+            "across": across,
+            "filters": per_group,
+            **epilogue_strides(layer.y, layer.residual),
+            **split,
+        },
+        work=work,
+        macs=layer.x.shape[0] * out_channels * height * width * offsets.size,
+    )
 
 
 def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
