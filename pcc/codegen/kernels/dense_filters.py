@@ -1,8 +1,8 @@
 """Dense convolution with filters in the lanes of vectors: a tile is some vectors of filters times a run of positions of one output row.
 
 Weights are loaded as vectors, inputs are spread over one (on NEON a vector of inputs is multiplied by lane), so a run may be of any length and begin
-anywhere: planes of 7x7 or 14x14 leave no part of a vector empty, and a stride of columns is a distance between the inputs. Finished tiles are transposed
-on their way to memory. Good for small planes, strides and many filters.
+anywhere: planes of 7x7 or 14x14 leave no part of a vector empty. Finished tiles are transposed on their way to memory. Good for small planes and many
+filters. Inputs are staged (see `stage`), strided ones, too: read where they are they take more cache lines than the copy does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvFilters:
-    """Tiles of ``vectors`` vectors of ``lanes`` filters times ``positions`` neighbouring outputs of a row, whose inputs are ``step`` elements apart.
+    """Tiles of ``vectors`` vectors of ``lanes`` filters times ``positions`` neighbouring outputs of a row.
 
-    The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item.
+    The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item. ``prefetch`` as in `ConvPositions`.
     """
 
     positions: int
     vectors: int
     lanes: int
-    step: int
     epilogue: Epilogue
+    prefetch: bool = False
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_filters_{self.filters}x{self.positions}s{self.step}_{self.epilogue.symbol}"
+        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{'_ahead' if self.prefetch else ''}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        rows = (Param("x_row"), Param("width"), Param("across"))
+        rows = (Param("pitch"), Param("width"), Param("across"))
         return *pointer_params(self.epilogue), *stride_params(self.epilogue), *rows, *WORK_PARAMS
 
     @property
@@ -56,9 +56,14 @@ class ConvFilters:
         with tiles_of_work(k, self.filters, self.epilogue.residual) as at:
             row, across = k.divide(at.tile, k["across"])
             column = k.let(tirx.Min(across * self.positions, k["width"] - self.positions))
-            self._multiply(k, sums, at, k.let(at.x + row * k["x_row"] + column * self.step))
+            x = k.pointer(k["x"], at.x + row * k["pitch"] + column)
             y = k.pointer(k["y"], at.y + row * k["y_row"] + column)
             residual = k.pointer(k["residual"], at.residual + row * k["r_row"] + column) if self.epilogue.residual else None
+            self._begin(k, sums, at)
+            if self.prefetch:
+                self._multiply_ahead(k, sums, at, x, y, residual)
+            else:
+                self._multiply(k, sums, at, x, 0, k["depth"])
             left = k.let(k["filters"] - at.block * self.filters)
             with k.when_else(left >= self.filters) as (then, otherwise):
                 with then:
@@ -66,17 +71,34 @@ class ConvFilters:
                 with otherwise:
                     self._store_some(k, sums, y, residual, left)
 
-    def _multiply(self, k: "KernelBuilder", sums: "Buffer", at: Tile, source: "Expr") -> None:
-        """sums (positions, filters) = bias + sum over depth of weights times inputs."""
-        lanes, run = self.lanes, self.filters
-        for v in range(0, run, lanes):
-            bias = k.let(k.load(k["bias"], at.panel * run + v, lanes))
+    def _begin(self, k: "KernelBuilder", sums: "Buffer", at: Tile) -> None:
+        """sums (positions, filters) = bias."""
+        for v in range(0, self.filters, self.lanes):
+            bias = k.let(k.load(k["bias"], at.panel * self.filters + v, self.lanes))
             for p in range(self.positions):
-                k.store(sums, p * run + v, bias, lanes)
+                k.store(sums, p * self.filters + v, bias, self.lanes)
+
+    def _multiply_ahead(self, k: "KernelBuilder", sums: "Buffer", at: Tile, x: "Buffer", y: "Buffer", residual: "Buffer | None") -> None:
+        """All of the depth, in as many parts as there are lanes: each asks for the outputs of some filters."""
+        from tvm import tirx
+
+        part = k.let(k.divide(k["depth"] + (self.lanes - 1), self.lanes)[0])
+        with k.loop(0, self.lanes) as number:
+            for v in range(self.vectors):
+                filter = number + v * self.lanes
+                k.prefetch(y, filter * k["y_plane"] + (self.positions - 1), write=True)
+                if residual is not None:
+                    k.prefetch(residual, filter * k["r_plane"] + (self.positions - 1), write=False)
+            self._multiply(k, sums, at, x, number * part, k.let(tirx.Min((number + 1) * part, k["depth"])))
+
+    def _multiply(self, k: "KernelBuilder", sums: "Buffer", at: Tile, inputs_at: "Buffer", first: "Expr", end: "Expr") -> None:
+        """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
+        lanes, run = self.lanes, self.filters
         weights = k.pointer(k["w"], at.panel * k["depth"] * run)
-        inputs_at = k.pointer(k["x"], source)
-        with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
+        with k.loop(k.wide(first), k.wide(end)) as depth:
             x = k.pointer(inputs_at, k.load(k["offsets"], depth))
+            if self.prefetch:
+                k.prefetch(x, 2 * self.positions - 1, write=False)
             panel = [k.let(k.load(weights, depth * run + v, lanes)) for v in range(0, run, lanes)]
             for p, value in enumerate(self._inputs(k, x)):
                 for v, weight in zip(range(0, run, lanes), panel, strict=True):
@@ -84,16 +106,13 @@ class ConvFilters:
 
     def _inputs(self, k: "KernelBuilder", x: "Buffer") -> Iterator["Expr"]:
         """The inputs of all positions, each in all lanes, one after the other: few wait in registers."""
-        places, lanes = [p * self.step for p in range(self.positions)], self.lanes
-        loaded: dict[int, Expr] = {}
-        for place in places:
-            if not k.isa.multiply_add(FLOAT32).by_lane:
-                yield k.let(k.splat(k.load(x, place), lanes))
-                continue
-            first = place // lanes * lanes
-            if first not in loaded:
-                loaded[first] = k.let(k.load(x, first, lanes))
-            yield k.lane(loaded[first], place - first, lanes)
+        for first in range(0, self.positions, self.lanes):
+            places = range(min(self.lanes, self.positions - first))
+            if k.isa.multiply_add(FLOAT32).by_lane:
+                vector = k.let(k.load(x, first, self.lanes))
+                yield from (k.lane(vector, place, self.lanes) for place in places)
+            else:
+                yield from (k.let(k.splat(k.load(x, first + place), self.lanes)) for place in places)
 
     def _store_whole(self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None") -> None:
         """All filters exist: four positions of as many filters as a vector has lanes change places, and go to memory filter by filter."""
@@ -120,10 +139,10 @@ class ConvFilters:
             k.store(y, filter * k["y_plane"] + p, self.epilogue.apply(k, k.load(held, p * self.filters + filter), addend, 1))
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        width, across, x_row = (int(args[name]) for name in ("width", "across", "x_row"))
+        pitch, width, across = (int(args[name]) for name in ("pitch", "width", "across"))
         for image, group, filters, tiles in items_reference(args, begin, end, self.filters):
             tile = np.array(tiles)
             first = np.minimum(tile % across * self.positions, width - self.positions)
             column = (first[:, None] + np.arange(self.positions)).ravel()
             row = np.repeat(tile // across, self.positions)
-            conv_reference(args, self.epilogue, self.filters, (image, group, filters), row * x_row + column * self.step, row, column)
+            conv_reference(args, self.epilogue, self.filters, (image, group, filters), row * pitch + column, row, column)

@@ -66,9 +66,7 @@ def epilogue_strides(y: View, residual: View | None) -> dict[str, View | int | f
     return args
 
 
-def split_work(
-    images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1
-) -> tuple[dict[str, int], int]:
+def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1) -> tuple[dict[str, int], int]:
     """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together`` says are in the same item."""
     blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
     tiles_per_item = max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together

@@ -9,7 +9,8 @@ import torch
 
 from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.isa import ISAS, Isa
-from pcc.codegen.kernels.conv_dense import TILES
+from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
+from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry
@@ -114,7 +115,7 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
 def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
     """One multiply-add for each accumulator, none of them spilled, and no calls."""
     lanes = LANES[target.isa]
-    for filters, vectors in TILES[lanes]:
+    for filters, vectors in POSITIONS[lanes]:
         text = assembly(ConvPositions(filters, vectors, lanes, epilogue), target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
