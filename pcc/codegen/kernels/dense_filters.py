@@ -95,10 +95,12 @@ class ConvFilters:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes, run = self.lanes, self.filters
         weights = k.pointer(k["w"], at.panel * k["depth"] * run)
+        ahead = k.pointer(k["w"], at.ahead) if self.prefetch else None
         with k.loop(k.wide(first), k.wide(end)) as depth:
             x = k.pointer(inputs_at, k.load(k["offsets"], depth))
-            if self.prefetch:
+            if ahead is not None:
                 k.prefetch(x, 2 * self.positions - 1, write=False)
+                k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
             panel = [k.let(k.load(weights, depth * run + v, lanes)) for v in range(0, run, lanes)]
             for p, value in enumerate(self._inputs(k, x)):
                 for v, weight in zip(range(0, run, lanes), panel, strict=True):

@@ -95,11 +95,13 @@ class ConvPositions:
         lanes = self.lanes
         source, panel = k.let(k.wide(at.x + position)), k.let(k.wide(at.panel * k["depth"] * self.filters))
         by_lane = k.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0
+        ahead = k.pointer(k["w"], at.ahead) if self.prefetch else None
         following = k.let(k.wide(self.run + at.block % self.vectors * lanes))
         with k.loop(k.wide(first), k.wide(end)) as depth:
             base = k.let(source + k.wide(k.load(k["offsets"], depth)))
-            if self.prefetch:
+            if ahead is not None:
                 k.prefetch(k["x"], base + following, write=False)
+                k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
             inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
             step = k.let(panel + depth * self.filters)
             quads = [k.let(k.load(k["w"], step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
