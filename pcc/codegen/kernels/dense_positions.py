@@ -93,20 +93,19 @@ class ConvPositions:
     def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", first: "Expr", end: "Expr") -> None:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes = self.lanes
-        source, panel = k.let(k.wide(at.x + position)), k.let(k.wide(at.panel * k["depth"] * self.filters))
         by_lane = k.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0
-        ahead = k.pointer(k["w"], at.ahead) if self.prefetch else None
-        following = k.let(k.wide(self.run + at.block % self.vectors * lanes))
+        source, weights = k.pointer(k["x"], at.x + position), k.pointer(k["w"], at.panel * k["depth"] * self.filters)
+        following, ahead = k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes), k.pointer(k["w"], at.ahead)
         with k.loop(k.wide(first), k.wide(end)) as depth:
-            base = k.let(source + k.wide(k.load(k["offsets"], depth)))
-            if ahead is not None:
-                k.prefetch(k["x"], base + following, write=False)
+            offset = k.let(k.wide(k.load(k["offsets"], depth)))
+            if self.prefetch:
+                k.prefetch(following, offset, write=False)
                 k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
-            inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
-            step = k.let(panel + depth * self.filters)
-            quads = [k.let(k.load(k["w"], step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
+            inputs = [k.let(k.load(source, offset + v * lanes, lanes)) for v in range(self.vectors)]
+            step = depth * self.filters
+            quads = [k.let(k.load(weights, step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
             for m in range(self.filters):
-                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(k["w"], step + m), lanes))
+                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(weights, step + m), lanes))
                 for v in range(self.vectors):
                     index = (m * self.vectors + v) * lanes
                     k.store(acc, index, k.load(acc, index, lanes) + weight * inputs[v], lanes)

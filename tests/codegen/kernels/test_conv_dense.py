@@ -1,6 +1,7 @@
 """Dense convolution against float64 PyTorch over odd shapes, and the instructions of its inner loop."""
 
 import re
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -110,16 +111,26 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
     assert cost(images, filters, 16 * channels) > 2 * once
 
 
+KERNELS = {
+    isa: [
+        *(ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon") for filters, vectors in POSITIONS[lanes]),
+        *(ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon") for positions, vectors in FILTERS[lanes]),
+    ]
+    for isa, lanes in LANES.items()
+}
+"""The largest tiles of each kind."""
+
+
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
     """One multiply-add for each accumulator, none of them spilled, and no calls."""
-    lanes = LANES[target.isa]
-    for filters, vectors in POSITIONS[lanes]:
-        text = assembly(ConvPositions(filters, vectors, lanes, epilogue), target)
+    for kernel in (replace(kernel, epilogue=epilogue) for kernel in KERNELS[target.isa]):
+        text = assembly(kernel, target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
-        assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == filters * vectors
-        assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop)
+        sums = kernel.vectors * (kernel.filters if isinstance(kernel, ConvPositions) else kernel.positions)
+        assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == sums
+        assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop), kernel.name
         if target.isa == "neon":
-            assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == filters * vectors
+            assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == sums
