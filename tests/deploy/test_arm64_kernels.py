@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
 from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Gather, Linear, MatMul, Pool2d, Resize2d, Softmax
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
 from pcc.dtype import INT64
@@ -64,8 +65,8 @@ SIZES = [(1, 3, 5, 1), (2, 17, 9, 7), (1, 1, 13, 13)]
 """Inputs (n, c, h, w); a geometry that does not fit one is left out of it."""
 
 
-def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none"):
-    """One convolution, checked with bias and, if asked for, residual and activation."""
+def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none", number=None):
+    """One convolution, checked with bias and, if asked for, residual and activation; by the family's cheapest schedule, or the one of that number."""
     top, left, bottom, right = geometry.padding
     padded_size = size[2] + top + bottom, size[3] + left + right
     if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.window, strict=True)):
@@ -85,7 +86,7 @@ def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=
     y = cases.output((size, geometry, groups), function(y64 + extra64))
     layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function)
     cases.builder.layer = layer.name
-    emit_by(family, layer, cases.builder)
+    emit_by(family, layer, cases.builder, number)
 
 
 @arm64
@@ -97,7 +98,8 @@ def test_conv_dense() -> None:
     weight = cases.values(12, 4, 3, 3)
     _convolve(cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
     weight = cases.values(33, 40, 1, 1)
-    _convolve(cases, "conv-dense", (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)")
+    for number in range(len(POSITIONS[4]) + len(FILTERS[4])):
+        _convolve(cases, "conv-dense", (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)", number=number)
     cases.check()
 
 

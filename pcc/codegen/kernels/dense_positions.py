@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvPositions:
-    """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions."""
+    """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions.
+
+    ``prefetch``: the cache lines of a tile's outputs, and of the inputs of the next tile, are asked for while it is computed.
+    """
 
     filters: int
     vectors: int
     lanes: int
     epilogue: Epilogue
+    prefetch: bool = False
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}"
+        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{'_ahead' if self.prefetch else ''}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -50,8 +54,12 @@ class ConvPositions:
         spilled = k.local(self.filters * self.run)
         with tiles_of_work(k, self.filters, self.epilogue.residual) as at:
             position = k.let(at.tile * self.run)
-            self._multiply(k, acc, at, position)
             row, column = k.divide(position, k["pitch"])
+            self._begin(k, acc, at)
+            if self.prefetch:
+                self._multiply_ahead(k, acc, at, position, row, column)
+            else:
+                self._multiply(k, acc, at, position, 0, k["depth"])
             inside = tirx.And(column + self.run <= k["width"], (at.block + 1) * self.filters <= k["filters"])
             with k.when_else(inside) as (then, otherwise):
                 with then:
@@ -61,22 +69,43 @@ class ConvPositions:
                         k.store(spilled, index, k.load(acc, index, self.lanes), self.lanes)
                     self._store_by_rows(k, spilled, at, position, row)
 
-    def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr") -> None:
-        """acc = bias + sum over depth of weights times inputs."""
-        lanes = self.lanes
+    def _begin(self, k: "KernelBuilder", acc: "Buffer", at: Tile) -> None:
+        """acc = bias."""
         for m in range(self.filters):
-            start = k.let(k.splat(k.load(k["bias"], at.panel * self.filters + m), lanes))
+            start = k.let(k.splat(k.load(k["bias"], at.panel * self.filters + m), self.lanes))
             for v in range(self.vectors):
-                k.store(acc, (m * self.vectors + v) * lanes, start, lanes)
-        source, panel = k.let(k.wide(at.x + position)), k.let(k.wide(at.panel * k["depth"] * self.filters))
+                k.store(acc, (m * self.vectors + v) * self.lanes, start, self.lanes)
+
+    def _multiply_ahead(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", row: "Expr", column: "Expr") -> None:
+        """All of the depth, in as many parts as there are filters: each asks for the outputs of one of them."""
+        from tvm import tirx
+
+        part = k.let(k.divide(k["depth"] + (self.filters - 1), self.filters)[0])
+        y = k.let(at.y + row * k["y_row"] + column)
+        residual = k.let(at.residual + row * k["r_row"] + column) if self.epilogue.residual else 0
+        with k.loop(0, self.filters) as m:
+            for v in range(0, self.run, self.lanes):
+                k.prefetch(k["y"], y + m * k["y_plane"] + v, write=True)
+                if self.epilogue.residual:
+                    k.prefetch(k["residual"], residual + m * k["r_plane"] + v, write=False)
+            self._multiply(k, acc, at, position, m * part, k.let(tirx.Min((m + 1) * part, k["depth"])))
+
+    def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", first: "Expr", end: "Expr") -> None:
+        """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
+        lanes = self.lanes
         by_lane = k.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0
-        with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
-            base = k.let(source + k.wide(k.load(k["offsets"], depth)))
-            inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
-            step = k.let(panel + depth * self.filters)
-            quads = [k.let(k.load(k["w"], step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
+        source, weights = k.pointer(k["x"], at.x + position), k.pointer(k["w"], at.panel * k["depth"] * self.filters)
+        following, ahead = k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes), k.pointer(k["w"], at.ahead)
+        with k.loop(k.wide(first), k.wide(end)) as depth:
+            offset = k.let(k.wide(k.load(k["offsets"], depth)))
+            if self.prefetch:
+                k.prefetch(following, offset, write=False)
+                k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
+            inputs = [k.let(k.load(source, offset + v * lanes, lanes)) for v in range(self.vectors)]
+            step = depth * self.filters
+            quads = [k.let(k.load(weights, step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
             for m in range(self.filters):
-                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(k["w"], step + m), lanes))
+                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(weights, step + m), lanes))
                 for v in range(self.vectors):
                     index = (m * self.vectors + v) * lanes
                     k.store(acc, index, k.load(acc, index, lanes) + weight * inputs[v], lanes)

@@ -26,7 +26,7 @@ ITEM_CYCLES = 60_000
 """About what an item should cost: 10 to 100 us."""
 
 WORK_PARAMS = tuple(
-    Param(name) for name in ("groups", "filters", "blocks", "blocks_per_item", "block_chunks", "tiles", "tiles_per_item", "tile_chunks", "depth")
+    Param(name) for name in ("groups", "filters", "blocks", "blocks_per_item", "block_chunks", "tiles", "tiles_per_item", "tile_chunks", "depth", "share_ahead")
 )
 
 
@@ -66,10 +66,13 @@ def epilogue_strides(y: View, residual: View | None) -> dict[str, View | int | f
     return args
 
 
-def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int) -> tuple[dict[str, int], int]:
-    """How many blocks and tiles an item covers, as arguments, and the number of items."""
+def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1) -> tuple[dict[str, int], int]:
+    """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together`` says are in the same item.
+
+    ``share_ahead`` is how many of the next blocks' weights each step of the depth has to ask for, if all tiles are to have asked for all of them.
+    """
     blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
-    tiles_per_item = max(1, min(tiles, ITEM_CYCLES // (tile_cycles * blocks_per_item)))
+    tiles_per_item = max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {
         "groups": groups,
@@ -80,6 +83,7 @@ def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, bl
         "tiles_per_item": tiles_per_item,
         "tile_chunks": tile_chunks,
         "depth": depth,
+        "share_ahead": -(-block // tiles) if block_chunks > 1 else 0,
     }
     return args, images * groups * block_chunks * tile_chunks
 
@@ -98,6 +102,8 @@ class Tile:
     """Offset of the block's first filter in ``y``."""
     residual: "Expr"
     """The same in the residual (0 where there is none)."""
+    ahead: "Expr"
+    """Which of the weights to ask for from this tile and block on: a share of those that the next item with other blocks uses."""
 
 
 @contextmanager
@@ -117,7 +123,9 @@ def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Itera
             filter = k.let(group * k["filters"] + block * block_size)
             y = k.let(image * k["y_image"] + filter * k["y_plane"])
             r = k.let(image * k["r_image"] + filter * k["r_plane"]) if residual else 0
-            yield Tile(tile, block, x, k.let(group * k["blocks"] + block), y, r)
+            done = (tile * k["blocks_per_item"] + block - first_block) * k["depth"]
+            ahead = (group * k["blocks"] + first_block + k["blocks_per_item"]) * k["depth"] * block_size + done * k["share_ahead"]
+            yield Tile(tile, block, x, k.let(group * k["blocks"] + block), y, r, ahead)
 
 
 def items_reference(args: Mapping[str, Argument], begin: int, end: int, block_size: int) -> Iterator[tuple[int, int, np.ndarray, range]]:

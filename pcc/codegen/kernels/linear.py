@@ -13,10 +13,11 @@ from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import pack_bias, pack_weight
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.linear_sparse import AHEAD
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, Together, View
+from pcc.codegen.program import ProgramBuilder, Together, View, line_elements
 from pcc.dtype import FLOAT32, INT32, DType
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ class LinearTile:
                 k.store(acc, r * self.run + v, bias, lanes)
         start = k.let(k.wide(first * k["depth"]))
         with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
+            for line in range(0, self.run, line_elements(FLOAT32)):
+                k.prefetch(k["w"], start + depth * self.run + line + AHEAD // FLOAT32.bytes, write=False)
             inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
             for v in range(0, self.run, lanes):
                 weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))

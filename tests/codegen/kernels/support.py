@@ -32,11 +32,13 @@ def machine_of(isa: Isa) -> Machine:
     return next(machine for machine in MACHINES.values() if machine.isa == isa)
 
 
-def emit_by(family: str, layer: Conv2d | Linear, b: ProgramBuilder) -> None:
-    """Records a layer by the family's cheapest schedule."""
-    found = cheapest(family_named(family), layer, machine_of(b.isa))
+def emit_by(family: str, layer: Conv2d | Linear, b: ProgramBuilder, number: int | None = None) -> None:
+    """Records a layer by the family's cheapest schedule, or by the one of that number."""
+    machine = machine_of(b.isa)
+    found = cheapest(family_named(family), layer, machine)
     assert not isinstance(found, str), found
-    family_named(family).emit(layer, found[0].schedule, b)
+    schedule = found[0].schedule if number is None else family_named(family).candidates(layer, machine)[number].schedule
+    family_named(family).emit(layer, schedule, b)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

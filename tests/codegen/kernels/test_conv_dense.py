@@ -1,6 +1,7 @@
 """Dense convolution against float64 PyTorch over odd shapes, and the instructions of its inner loop."""
 
 import re
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,16 +10,18 @@ import torch
 
 from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.isa import ISAS, Isa
-from pcc.codegen.kernels.conv_dense import TILES
+from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
+from pcc.codegen.kernels.copy import emit_copy
+from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, assembly, check, emit_by, external_calls, inner_loop, machine_of, padded_view, rng
+from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, emit_by, external_calls, inner_loop, machine_of, padded_view, rng
 
 RELU = Activation("relu")
 
@@ -83,6 +86,42 @@ def test_strided_output(case) -> None:
     conv(*case, strided=True)
 
 
+SCHEDULES = [
+    # shape, filters, kernel, stride, padding, groups: runs of positions that overlap, blocks of filters that are not full, rows with junk between them
+    ((2, 5, 7, 7), 35, 1, 1, 0, 1),
+    ((1, 6, 13, 9), 49, 3, 1, 1, 1),
+    ((1, 8, 17, 17), 66, 1, 2, 0, 2),
+    ((1, 3, 12, 40), 9, 3, 2, 1, 1),
+]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
+    shape, filters, kernel, stride, padding, groups = case
+    random, geometry = rng(), ConvGeometry((kernel, kernel), (stride, stride), (padding,) * 4)
+    x, weight = random.standard_normal(shape, np.float32), random.standard_normal((filters, shape[1] // groups, kernel, kernel), np.float32)
+    size = shape[0], filters, *geometry.output_size(*shape[2:])
+    bias, addend = random.standard_normal(filters, np.float32), random.standard_normal(size, np.float32)
+    want = torch.nn.functional.conv2d(*(torch.from_numpy(part).double() for part in (x, weight, bias)), stride, padding, 1, groups)
+    want = RELU(want + torch.from_numpy(addend).double() if residual else want)
+    for target in X86_TARGETS:
+        lanes = LANES[target.isa]
+        count = len(POSITIONS[lanes]) + len({vectors for _, vectors in FILTERS[lanes]})
+
+        def build(b: ProgramBuilder, count: int = count) -> None:
+            views = b.input("x", shape), b.input("r", size)
+            for number in range(count):
+                y, z = b.planes(f"y{number}", size), b.tensor(f"z{number}", size)
+                b.layer = f"conv{number}"
+                layer = Conv2d(b.layer, views[0], y, weight, bias, geometry, groups, views[1] if residual else None, RELU)
+                emit_by("conv-dense", layer, b, number)
+                emit_copy(Copy(f"copy{number}", y, z), b)
+                b.output(f"out{number}", z)
+
+        check(build, [x, addend], [want] * count, targets=[target])
+
+
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cost_grows_with_the_work(case, isa: Isa) -> None:
@@ -109,16 +148,26 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
     assert cost(images, filters, 16 * channels) > 2 * once
 
 
+KERNELS = {
+    isa: [
+        *(ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon") for filters, vectors in POSITIONS[lanes]),
+        *(ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon") for positions, vectors in FILTERS[lanes]),
+    ]
+    for isa, lanes in LANES.items()
+}
+"""The largest tiles of each kind."""
+
+
 @pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
     """One multiply-add for each accumulator, none of them spilled, and no calls."""
-    lanes = LANES[target.isa]
-    for filters, vectors in TILES[lanes]:
-        text = assembly(ConvPositions(filters, vectors, lanes, epilogue), target)
+    for kernel in (replace(kernel, epilogue=epilogue) for kernel in KERNELS[target.isa]):
+        text = assembly(kernel, target)
         assert external_calls(text) == set()
         loop = inner_loop(text)
-        assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == filters * vectors
-        assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop)
+        sums = kernel.vectors * (kernel.filters if isinstance(kernel, ConvPositions) else kernel.positions)
+        assert len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", loop)) == sums
+        assert not re.search(r"^\s+v.*\(%rsp\)|\bq\d+, \[sp", loop, re.MULTILINE), kernel.name
         if target.isa == "neon":
-            assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == filters * vectors
+            assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == sums
