@@ -9,7 +9,7 @@ beside each other fill a vector, in *runs*, they come as one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING
@@ -36,27 +36,21 @@ they begin in a plane of ``y``, and of the residual."""
 
 
 @dataclass(frozen=True)
-class Edges:
-    """How many of the first and last rows, and columns, of the inputs of a tile lie outside the image in some tile. They read as zero."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    def __str__(self) -> str:
-        return f"{self.top}{self.left}{self.bottom}{self.right}"
-
-
-@dataclass(frozen=True)
 class WinogradTile:
-    """``values`` and ``products`` are memory of the thread: transformed inputs (places, blocks of vectors, channels, vectors of a block, lanes), each place
-    ``values_place`` from the one before, and what is multiplied (filters, places, vectors, lanes)."""
+    """``values`` and ``products`` are memory of the thread: transformed inputs (places, vectors in groups of those of the inner loop, channels, vectors of a
+    group, lanes), each place ``values_place`` from the one before, and what is multiplied (filters, places, vectors of a block, lanes).
+
+    Of the inputs of a tile, the first and last rows and columns may lie outside the image, and read as zero: ``left`` and ``right`` columns in some tile, and
+    the rows outside [whole_begin, whole_end).
+    """
 
     form: Form
     gemm: GemmTile
     lanes: int
-    edges: Edges
+    vectors: int
+    """Of a block."""
+    left: int
+    right: int
     epilogue: Epilogue
     runs: bool = False
     window: tuple[int, int] = (1, 1)
@@ -66,14 +60,15 @@ class WinogradTile:
     def name(self) -> str:
         m, runs = self.form.outputs, "_runs" if self.runs else ""
         pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
-        return f"pcc_conv_winograd_f{m}_{self.gemm.filters}x{self.gemm.vectors}x{self.lanes}_e{self.edges}_{self.epilogue.symbol}{pool}{runs}"
+        shape = f"f{m}_{self.gemm.symbol}x{self.lanes}_b{self.vectors}_{self.left}_{self.right}"
+        return f"pcc_conv_winograd_{shape}_{self.epilogue.symbol}{pool}{runs}"
 
     @property
     def params(self) -> tuple[Param, ...]:
         pointers = [Param("x", "f32*"), Param("x_at", "i32*"), Param("tiles", "i32*"), Param("whole", "i32*"), Param("w", "f32*"), Param("bias", "f32*")]
         pointers += [Param("values", "f32*", writes=True), Param("products", "f32*", writes=True), Param("y", "f32*", writes=True)]
         numbers = ["groups", "channels", "filters", "height", "width", "x_image", "x_group", "x_plane", "y_image", "y_plane", "y_row"]
-        numbers += ["vectors", "vectors_per_block", "blocks", "panels", "panels_per_chunk", "chunks", "values_place"]
+        numbers += ["whole_begin", "whole_end", "vectors", "blocks", "panels", "panels_per_chunk", "chunks", "values_place"]
         if self.epilogue.residual:
             pointers.append(Param("residual", "f32*"))
             numbers += ["r_image", "r_plane", "r_row"]
@@ -104,11 +99,11 @@ class WinogradTile:
             rest, chunk = k.divide(item, k["chunks"])
             rest, block = k.divide(rest, k["blocks"])
             image, group = k.divide(rest, k["groups"])
-            first = k.let(block * k["vectors_per_block"])
-            vectors = k.let(tirx.Min(k["vectors"] - first, k["vectors_per_block"]))
+            first = k.let(block * self.vectors)
+            vectors = k.let(tirx.Min(k["vectors"] - first, self.vectors))
             with k.when(tirx.Or(chunk == 0, item == k.begin)), k.loop(0, vectors) as vector:
                 source = k.let(image * k["x_image"] + group * k["x_group"])
-                self._transform_inputs(k, k.let(first + vector), vector, source, between, row_masks)
+                self._transform_inputs(k, k.let(first + vector), vector, vectors, source, between, row_masks)
             first_panel = k.let(chunk * k["panels_per_chunk"])
             panels = k.let(tirx.Min(k["panels"] - first_panel, k["panels_per_chunk"]))
             self._multiply(k, k.let(group * k["chunks"] + chunk), panels, vectors, sums)
@@ -122,28 +117,30 @@ class WinogradTile:
 
     # ---- inputs ----
 
-    def _transform_inputs(self, k: "KernelBuilder", tiles: "Expr", vector: "Expr", source: "Expr", between: "Buffer", row_masks: "Buffer") -> None:
+    def _transform_inputs(
+        self, k: "KernelBuilder", tiles: "Expr", vector: "Expr", vectors: "Expr", source: "Expr", between: "Buffer", row_masks: "Buffer"
+    ) -> None:
         """Puts ``B' d B`` of a vector of tiles, of all channels of a group, into ``values``."""
         lanes, size, n = self.lanes, self.form.inputs, self.gemm.vectors
         first_row, first_column = (k.let(k.load(k["tiles"], self._tile(k, tiles, field), lanes)) for field in ("row", "column"))
-        for row in (*range(self.edges.top), *range(size - self.edges.bottom, size)):
-            k.store(row_masks, row * lanes, _inside(k, first_row + k.splat(_int(row), lanes), k["height"], lanes), lanes)
-        columns = (*range(self.edges.left), *range(size - self.edges.right, size))
-        column_masks = {column: k.let(_inside(k, first_column + k.splat(_int(column), lanes), k["width"], lanes)) for column in columns}
-        block, place = k.divide(vector, n)
-        target = k.let((block * k["channels"] * n + place) * lanes)
+        with k.loop(0, size) as row:
+            k.store(row_masks, row * lanes, _inside(k, first_row + k.splat(row, lanes), k["height"], lanes), lanes)
+        columns = (*range(self.left), *range(size - self.right, size))
+        masks = {column: k.let(_inside(k, first_column + k.splat(_int(column), lanes), k["width"], lanes)) for column in columns}
+        group, place = k.divide(vector, n)
+        width = k.let(math.smaller(vectors - group * n, n) * lanes)
+        target = k.let((group * (k["channels"] * n) + place) * lanes)
         with k.loop(0, k["channels"]) as channel:
             plane = k.pointer(k["x"], k.let(source + channel * k["x_plane"]))
-            for begin, end, is_edge in ((0, self.edges.top, True), (self.edges.top, size - self.edges.bottom, False), (size - self.edges.bottom, size, True)):
-                if begin < end:
-                    with k.loop(begin, end) as row:
-                        values = self._row_of_inputs(k, plane, k.let((tiles * size + row) * self.starts), column_masks)
-                        if is_edge:
-                            mask = k.let(k.load(row_masks, row * lanes, lanes))
-                            values = [k.let(k.mask(value, mask, lanes)) for value in values]
-                        for column, value in enumerate(apply(k, self.form.input_matrix, values)):
-                            k.store(between, (row * size + column) * lanes, value, lanes)
-            at = k.let(target + channel * (n * lanes))
+            for begin, end in ((0, k["whole_begin"]), (k["whole_begin"], k["whole_end"]), (k["whole_end"], size)):
+                with k.loop(begin, end) as row:
+                    values = self._row_of_inputs(k, plane, k.let((tiles * size + row) * self.starts), masks)
+                    if end is not k["whole_end"]:
+                        mask = k.let(k.load(row_masks, row * lanes, lanes))
+                        values = [k.let(k.mask(value, mask, lanes)) for value in values]
+                    for column, value in enumerate(apply(k, self.form.input_matrix, values)):
+                        k.store(between, (row * size + column) * lanes, value, lanes)
+            at = k.let(target + channel * width)
             with k.loop(0, size) as column:
                 values = [k.let(k.load(between, (row * size + column) * lanes, lanes)) for row in range(size)]
                 for row, value in enumerate(apply(k, self.form.input_matrix, values)):
@@ -165,18 +162,23 @@ class WinogradTile:
 
     def _multiply(self, k: "KernelBuilder", chunk: "Expr", panels: "Expr", vectors: "Expr", sums: "Buffer") -> None:
         """All places of the filters of a chunk and the tiles of a block."""
-        lanes, m, n = self.lanes, self.gemm.filters, self.gemm.vectors
-        blocks = k.let((vectors + n - 1) // n)
-        pitch = k.let((k["vectors_per_block"] + n - 1) // n * (n * lanes))
+        lanes, m, n, pitch = self.lanes, self.gemm.filters, self.gemm.vectors, self.vectors * self.lanes
+        groups, rest = k.divide(vectors, n)
+
+        def tile(gemm: GemmTile, weights: "Buffer", group: "Expr", place: "Expr", panel: "Expr") -> None:
+            values = k.pointer(k["values"], k.let(place * k["values_place"] + group * (k["channels"] * (n * lanes))))
+            gemm.multiply(k, weights, values, k["channels"], sums)
+            target = k.let((panel * (m * self.places) + place) * pitch + group * (n * lanes))
+            for f, v in product(range(m), range(gemm.vectors)):
+                k.store(k["products"], target + f * (self.places * pitch) + v * lanes, k.load(sums, (f * gemm.vectors + v) * lanes, lanes), lanes)
+
         with k.loop(0, self.places) as place, k.loop(0, panels) as panel:
             weights = k.pointer(k["w"], k.let(((chunk * self.places + place) * k["panels_per_chunk"] + panel) * k["channels"] * m))
-            with k.loop(0, blocks) as block:
-                values = k.pointer(k["values"], k.let(place * k["values_place"] + block * k["channels"] * (n * lanes)))
-                self.gemm.multiply(k, weights, values, k["channels"], sums)
-                target = k.let((panel * (m * self.places) + place) * pitch + block * (n * lanes))
-                for f, v in product(range(m), range(n)):
-                    value = k.load(sums, (f * n + v) * lanes, lanes)
-                    k.store(k["products"], target + f * self.places * pitch + v * lanes, value, lanes)
+            with k.loop(0, groups) as group:
+                tile(self.gemm, weights, group, place, panel)
+            for left in range(1, n):
+                with k.when(rest == left):
+                    tile(replace(self.gemm, vectors=left), weights, groups, place, panel)
 
     # ---- outputs ----
 
@@ -184,9 +186,8 @@ class WinogradTile:
         self, k: "KernelBuilder", f: "Expr", vector: "Expr", tiles: "Expr", channel: "Expr", image: "Expr", between: "Buffer", spilled: "Buffer"
     ) -> None:
         """``A' m A`` of one filter and a vector of tiles, to ``y``."""
-        lanes, m, size, n = self.lanes, self.form.outputs, self.form.inputs, self.gemm.vectors
-        pitch = k.let((k["vectors_per_block"] + n - 1) // n * (n * lanes))
-        source = k.let(f * self.places * pitch + vector * lanes)
+        lanes, m, size, pitch = self.lanes, self.form.outputs, self.form.inputs, self.vectors * self.lanes
+        source = k.let(f * (self.places * pitch) + vector * lanes)
         with k.loop(0, size) as column:
             values = [k.let(k.load(k["products"], source + (row * size + column) * pitch, lanes)) for row in range(size)]
             for row, value in enumerate(apply(k, self.form.output_matrix, values)):
@@ -275,7 +276,7 @@ class WinogradTile:
             weight = w[(group * n["chunks"] + chunk) * self.places * n["panels_per_chunk"] * n["channels"] * filters :]
             weight = weight[: self.places * n["panels_per_chunk"] * n["channels"] * filters]
             weight = weight.reshape(self.places, n["panels_per_chunk"], n["channels"], filters)[:, : len(panels)].transpose(0, 1, 3, 2)
-            for vector in range(block * n["vectors_per_block"], min((block + 1) * n["vectors_per_block"], n["vectors"])):
+            for vector in range(block * self.vectors, min((block + 1) * self.vectors, n["vectors"])):
                 tile = dict(zip(TILE_FIELDS, tiles[vector], strict=True))
                 inside = _exists(tile["row"], size, n["height"])[:, :, None] & _exists(tile["column"], size, n["width"])[:, None]
                 at = np.where(inside, starts[vector].T[:, :, None] + step, 0)  # (lanes, size, size)
