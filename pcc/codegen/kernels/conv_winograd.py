@@ -13,8 +13,7 @@ from pcc.codegen.kernel import READ_LEAD, READ_SLACK
 from pcc.codegen.kernels.conv_interleaved import window_of
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.gemm_tile import GemmTile
-from pcc.codegen.kernels.linear_map import multiply_adds
+from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
 from pcc.codegen.kernels.transpose import QUARTER
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
 from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
@@ -33,6 +32,13 @@ GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
     4: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
 }
 """For each number of lanes."""
+
+
+FAR = 4
+"""Weights are asked for ahead where they are so many times the L2 cache (not on NEON, where it is an instruction in thirty and nobody has timed it)."""
+
+ASKED_FOR = 0.5
+"""What vectors from behind the L2 cache cost that were asked for, beside others: measured at 512 channels."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,7 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
     assert isinstance(layer.weight, np.ndarray)
     lanes, filters = machine.isa.lanes(FLOAT32), layer.weight.shape[0] // layer.groups
     vectors = len(Tiles.of(layer.geometry.output_size(*layer.x.shape[2:]), form.outputs, lanes).row)
-    is_far = form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > machine.l2_bytes // 2
+    is_far = lanes > QUARTER and form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > FAR * machine.l2_bytes
     for gemm in (replace(tile, prefetch=is_far) for tile in GEMM_TILES[lanes]):
         panels = -(-filters // gemm.filters)
         for blocks in dict.fromkeys(min(size * gemm.vectors, vectors) for size in (1, 2, 4, 8, 1 << 20)):
@@ -227,29 +233,50 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
 
 
 def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
-    """What a layer executes: transforms, products of whole vectors and panels, and what passes the L2 cache."""
-    weight, form, gemm, lanes = layer.weight, schedule.form, schedule.gemm, machine.isa.lanes(FLOAT32)
+    """What a layer executes: transforms, products, and what comes from behind the L2 cache or goes there."""
+    weight, form, lanes = layer.weight, schedule.form, machine.isa.lanes(FLOAT32)
     assert isinstance(weight, np.ndarray)
     filters, channels = weight.shape[0] // layer.groups, weight.shape[1]
-    size, m, places = form.inputs, form.outputs, form.inputs**2
-    vectors = len(Tiles.of(layer.geometry.output_size(*layer.x.shape[2:]), m, lanes).row)
-    panels = -(-filters // gemm.filters)
+    size = layer.geometry.output_size(*layer.x.shape[2:])
+    tiles, places, runs = Tiles.of(size, form.outputs, lanes), form.inputs**2, has_runs(layer, form, lanes)
+    vectors, panels = len(tiles.row), -(-filters // schedule.gemm.filters)
     chunks, blocks = -(-panels // schedule.panels), -(-vectors // schedule.vectors)
-    runs = has_runs(layer, form, lanes)
-    loads = (1 if runs else lanes // QUARTER) * size * -(-size // QUARTER) * QUARTER
-    inputs = Work(fma=2 * size * multiply_adds(form.input_matrix), crossing=loads, loads=places, stores=2 * places, scalars=loads / 2)
-    stores = m * m * (1 if runs else lanes // QUARTER)
-    outputs = Work(fma=(size + m) * multiply_adds(form.output_matrix), loads=places + m * size, stores=m * size + stores, scalars=stores)
-    scalars = gemm.filters / lanes if machine.isa.multiply_add(FLOAT32).by_lane else gemm.filters
-    step = Work(fma=gemm.filters * gemm.vectors, loads=gemm.vectors, scalars=scalars, branches=1)
-    tile = step * channels + Work(stores=gemm.filters * gemm.vectors, branches=1)
-    work = inputs * (channels * vectors) + outputs * (filters * vectors) + tile * (places * panels * vectors / gemm.vectors)
+    last = vectors - (blocks - 1) * schedule.vectors
+    products = _products(schedule.gemm, schedule.vectors, channels, machine) * (blocks - 1) + _products(schedule.gemm, last, channels, machine)
+    work = _input_work(form, lanes, runs) * (channels * vectors) + products * (places * panels)
+    in_parts = (tiles.row + form.outputs > size[0]) | (tiles.column + form.outputs > size[1]) | ~tiles.exists
+    work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
     values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
-    weight_bytes = places * channels * panels * gemm.filters * FLOAT32.bytes
-    far = Work()
-    if weight_bytes > machine.l2_bytes // 2:
-        far += Work(beyond=weight_bytes / machine.isa.vector_bytes * blocks)
-    if values_bytes > machine.l2_bytes // 2:
-        far += Work(beyond=values_bytes / machine.isa.vector_bytes * blocks * (1 + chunks))
-    return (work + far) * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
+    weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
+    beyond = weight_bytes * blocks * (ASKED_FOR if schedule.gemm.prefetch else 1) if weight_bytes > machine.l2_bytes else 0.0
+    beyond += values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
+    work += Work(beyond=beyond / machine.isa.vector_bytes)
+    return work * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
 
+
+def _input_work(form: Form, lanes: int, runs: bool) -> Work:
+    """The transform of a vector of tiles of one channel."""
+    places = form.inputs**2
+    loads = (1 if runs else lanes // QUARTER) * form.inputs * -(-form.inputs // QUARTER) * QUARTER
+    return Work(fma=2 * form.inputs * form.input_adds, crossing=loads, loads=places, stores=2 * places, scalars=loads / 2)
+
+
+def _output_work(form: Form, lanes: int, runs: bool, in_parts: float) -> Work:
+    """The transform of a vector of tiles of one filter; ``in_parts`` is the share of vectors with tiles that a plane does not hold as a whole."""
+    m, size = form.outputs, form.inputs
+    stores = m * m * (1 if runs else lanes // QUARTER)
+    parts = Work(loads=2 * lanes * m, stores=2 * lanes * m, branches=lanes * m) * in_parts
+    return parts + Work(fma=(size + m) * form.output_adds, loads=size * size + m * size, stores=m * size + stores * (1 - in_parts), scalars=stores)
+
+
+def _products(gemm: GemmTile, vectors: int, channels: int, machine: Machine) -> Work:
+    """Those of a block, for one place and the filters of a tile of the inner loop."""
+    full, rest = divmod(vectors, gemm.vectors)
+    scalars = gemm.filters / machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else gemm.filters
+    total = Work()
+    for count, width in ((full, gemm.vectors), (1, rest)):
+        if width:
+            sums = gemm.filters * width
+            step = Work(fma=max(sums, machine.fma_in_flight), loads=width, scalars=scalars, branches=1 / STEPS)
+            total += (step * channels + Work(stores=sums, branches=1)) * count
+    return total

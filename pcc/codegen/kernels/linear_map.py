@@ -88,4 +88,3 @@ def _plus(k: "KernelBuilder", total: "Expr", factor: Fraction, value: "Expr") ->
     if abs(factor) == 1:
         return k.let(total + value if factor == 1 else total - value)
     return k.let(total + k.splat(float(factor), k.lanes) * value)
-

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from math import prod
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pcc.codegen.builder import Expr, KernelBuilder
+from pcc.codegen.kernels.linear_map import multiply_adds
 
 WINDOW = 3
 
@@ -50,13 +49,23 @@ class Form:
     @cached_property
     def weight_matrix(self) -> Matrix:
         """G, (m + 2, 3)."""
-        rows = [tuple(point**power / _product(point - other for other in self._without(point)) for power in range(WINDOW)) for point in self.points]
+        rows = [tuple(point**power / prod(point - other for other in self._without(point)) for power in range(WINDOW)) for point in self.points]
         return (*rows, tuple(Fraction(int(power == WINDOW - 1)) for power in range(WINDOW)))
 
     @cached_property
     def input_matrix(self) -> Matrix:
         """B', (m + 2, m + 2): each row the polynomial that is zero at all other points."""
         return (*((*_polynomial(self._without(point)), Fraction(0)) for point in self.points), _polynomial(self.points))
+
+    @cached_property
+    def input_adds(self) -> int:
+        """Instructions of the transform of a row of inputs."""
+        return multiply_adds(self.input_matrix)
+
+    @cached_property
+    def output_adds(self) -> int:
+        """Instructions of the transform of a row of products."""
+        return multiply_adds(self.output_matrix)
 
     def _without(self, point: Fraction) -> tuple[Fraction, ...]:
         return tuple(other for other in self.points if other != point)
@@ -86,13 +95,6 @@ class Form:
 _ROUNDING, _TRANSFORMS = 0.15, 14
 """The error of a sum of n products is about so many units times the root of n, and of n more for the transforms: fitted to measured errors, which are
 within 1.5 times of it."""
-
-
-def _product(factors: "Sequence[Fraction] | object") -> Fraction:
-    product = Fraction(1)
-    for factor in factors:  # type: ignore[union-attr]
-        product *= factor
-    return product
 
 
 def _polynomial(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:

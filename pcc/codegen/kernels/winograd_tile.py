@@ -10,7 +10,7 @@ beside each other fill a vector, in *runs*, they come as one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -212,7 +212,9 @@ class WinogradTile:
         (down, across), (rows, columns), m = self.window, self.stored, self.form.outputs
         if self.window == (1, 1):
             return lines
-        windows = [[lines[(r * down + u) * m + q * across + v] for u, v in product(range(down), range(across))] for r, q in product(range(rows), range(columns))]
+        windows = [
+            [lines[(r * down + u) * m + q * across + v] for u, v in product(range(down), range(across))] for r, q in product(range(rows), range(columns))
+        ]
         return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
     def _store_whole(self, k: "KernelBuilder", lines: "list[Expr]", y: "Expr", residual: "Expr", tiles: "Expr") -> None:
@@ -232,20 +234,25 @@ class WinogradTile:
     def _store_parts(self, k: "KernelBuilder", lines: "list[Expr]", y: "Expr", residual: "Expr", tiles: "Expr", spilled: "Buffer") -> None:
         """Tiles of which rows or columns may lie beyond the plane."""
         height, width = self.stored
+        whole_row = {(first, count) for _, runs in pieces(height, width) for row, first, count, _ in runs if row == 0}
         for members, runs in pieces(height, width):
             quarters = self._split(k, [lines[member] for member in members])
             for (row, first, count, place), lane in product(runs, range(self.lanes)):
                 k.store(spilled, (lane * height + row) * width + first, k.part(quarters[lane], place, count), count)
         places = {field: self._tile(k, tiles, field) for field in ("rows", "columns", "y_at", "r_at")}
         with k.loop(0, self.lanes) as lane:
-            fields = {field: k.let(k.load(k["tiles"], place + lane)) for field, place in places.items()}
-            with k.loop(0, fields["rows"]) as row:
+            rows, columns, y_at, r_at = (k.let(k.load(k["tiles"], place + lane)) for place in places.values())
 
-                def store(column: "Expr", count: int, lane: "Expr" = lane, row: "Expr" = row, fields: "dict[str, Expr]" = fields) -> None:
-                    value = k.load(spilled, (lane * height + row) * width + column, count)
-                    self._store(k, value, y + fields["y_at"], residual + fields["r_at"], row, column, count)
+            def store(row: "Expr", column: "Expr", count: int) -> None:
+                value = k.load(spilled, (lane * height + row) * width + column, count)
+                self._store(k, value, y + y_at, residual + r_at, row, column, count)
 
-                run_tail(k, fields["columns"], store, 2 * QUARTER)
+            with k.when_else(columns == width) as (then, otherwise):
+                with then, k.loop(0, rows) as row:
+                    for column, count in sorted(whole_row):
+                        store(row, column, count)
+                with otherwise, k.loop(0, rows) as row:
+                    run_tail(k, columns, partial(store, row), 2 * QUARTER)
 
     def _split(self, k: "KernelBuilder", vectors: "list[Expr]") -> "list[Expr]":
         """For each lane, its elements of the vectors."""
