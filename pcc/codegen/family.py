@@ -24,6 +24,8 @@ OWN: dict[str, str] = {
     "conv-dense": "conv_dense:FAMILY",
     "conv-dense-interleaved": "conv_interleaved:DENSE_FAMILY",
     "conv-dense-interleaved-pool": "conv_interleaved:DENSE_POOLED_FAMILY",
+    "conv-dense-winograd": "conv_winograd:FAMILY",
+    "conv-dense-winograd-pool": "conv_winograd:POOLED_FAMILY",
     "conv-depthwise": "conv_depthwise:FAMILY",
     "conv-depthwise-direct": "conv_depthwise_direct:FAMILY",
     "conv-sparse-scatter": "conv_sparse_scatter:FAMILY",

@@ -14,12 +14,12 @@ def exact_run(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], N
     """
     with k.loop(0, count // k.lanes) as vector:
         emit(vector * k.lanes, k.lanes)
-    run_tail(k, count, emit)
+    run_tail(k, count, emit, k.lanes)
 
 
-def run_tail(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None]) -> None:
+def run_tail(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None], lanes: int) -> None:
     """The last ``count % lanes`` elements of a run: the bits of ``count`` say which of the smaller vectors are needed."""
-    lanes = k.lanes // 2
+    lanes //= 2
     while lanes:
         with k.when(count // lanes % 2 == 1):
             emit(count // (2 * lanes) * (2 * lanes), lanes)

@@ -17,16 +17,16 @@ def transpose_quarters(k: "KernelBuilder", rows: list["Expr"]) -> list["Expr"]:
     """Four columns of ``len(rows)`` lanes each, from one vector of four columns for each lane."""
     lanes = len(rows)
     vectors = [k.let(k.concat([rows[quarter + i] for quarter in range(0, lanes, QUARTER)])) for i in range(QUARTER)]
-    return _transpose(k, vectors, lanes)
+    return transpose(k, vectors, lanes)
 
 
 def split_lanes(k: "KernelBuilder", columns: list["Expr"], lanes: int) -> list["Expr"]:
     """One vector of four columns for each lane, from four columns of ``lanes`` lanes each."""
-    vectors = _transpose(k, columns, lanes)
+    vectors = transpose(k, columns, lanes)
     return [k.part(vectors[lane % QUARTER], lane // QUARTER * QUARTER, QUARTER) for lane in range(lanes)]
 
 
-def _transpose(k: "KernelBuilder", vectors: list["Expr"], lanes: int) -> list["Expr"]:
+def transpose(k: "KernelBuilder", vectors: list["Expr"], lanes: int) -> list["Expr"]:
     """In each quarter, element j of vector i becomes element i of vector j."""
 
     def interleaved(a: "Expr", b: "Expr", first: int, size: int) -> "Expr":

@@ -1,0 +1,282 @@
+"""Winograd convolution: dense 3x3 windows at stride 1, two to five times fewer multiplies for some more additions, with the max pool after it or without.
+
+The form F(m x m, 3 x 3) is part of the schedule. A form that loses too many digits in a layer, by its weights and channels, is not offered for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pcc.codegen.family import Candidate, WeightFormat
+from pcc.codegen.kernel import READ_LEAD, READ_SLACK
+from pcc.codegen.kernels.conv_interleaved import window_of
+from pcc.codegen.kernels.dense_work import epilogue_strides
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
+from pcc.codegen.kernels.transpose import QUARTER
+from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
+from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
+from pcc.codegen.layers import Conv2d, PooledConv2d
+from pcc.codegen.machine import Machine, Work
+from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32, DType
+from pcc.sparsity.formats import DENSE
+
+MOST_ERROR = 3.5e-6
+"""The expected error of an output, root mean square, relative to the outputs, of forms that are offered (`Form.error`): 29 units in the last place."""
+
+GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
+    16: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
+    8: (GemmTile(4, 3), GemmTile(4, 2), GemmTile(8, 1)),
+    4: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
+}
+"""For each number of lanes."""
+
+
+FAR = 4
+"""Weights are asked for ahead where they are so many times the L2 cache (not on NEON, where it is an instruction in thirty and nobody has timed it)."""
+
+ASKED_FOR = 0.5
+"""What vectors from behind the L2 cache cost that were asked for, beside others: measured at 512 channels."""
+
+
+@dataclass(frozen=True)
+class WinogradSchedule:
+    """How a layer is cut: blocks of ``vectors`` vectors of tiles, and chunks of ``panels`` times the filters of the inner loop."""
+
+    outputs: int
+    """m of the form F(m x m, 3 x 3)."""
+    gemm: GemmTile
+    vectors: int
+    panels: int
+
+    def __str__(self) -> str:
+        return f"{self.form}, {self.gemm}, blocks of {self.vectors} vectors, chunks of {self.panels * self.gemm.filters} filters"
+
+    @property
+    def form(self) -> Form:
+        return FORMS[self.outputs]
+
+
+@dataclass(frozen=True)
+class WinogradFamily:
+    """Winograd convolution with the transforms and the products in one kernel."""
+
+    name: str
+    layer: type[Conv2d]
+    format: WeightFormat = DENSE
+    dtypes: tuple[DType, ...] = (FLOAT32,)
+
+    def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
+        geometry, window = layer.geometry, window_of(layer)
+        if geometry.window != (WINDOW, WINDOW) or geometry.stride != (1, 1) or geometry.dilation != (1, 1):
+            return "it is for 3x3 windows with stride and dilation 1"
+        if window != (1, 1) and layer.residual is not None:
+            return "a residual is added to rows in memory, not to what a tile pools"
+        assert isinstance(layer.weight, np.ndarray)
+        size = geometry.output_size(*layer.x.shape[2:])
+        reasons, found = [], []
+        for form in FORMS.values():
+            if any(form.outputs % step or extent % step for step, extent in zip(window, size, strict=True)):
+                reasons.append(f"the windows of the pool do not divide the tiles of {form}, or the plane")
+            elif (error := form.error(layer.weight)) > MOST_ERROR:
+                reasons.append(f"{form} would have an error of {error:.1e}, more than {MOST_ERROR:g}")
+            else:
+                found += [Candidate(schedule, _work(layer, schedule, machine)) for schedule in _schedules(layer, form, machine)]
+        return found or "; ".join(reasons)
+
+    def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
+        _emit(layer, schedule, b)
+
+
+FAMILY = WinogradFamily("conv-dense-winograd", Conv2d)
+POOLED_FAMILY = WinogradFamily("conv-dense-winograd-pool", PooledConv2d)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of the outputs of a plane, and in which lane of which vector each lies. Lanes that are left over repeat the last one, and store nothing."""
+
+    row: np.ndarray
+    """int64 (vectors, lanes): the first row of outputs, ..."""
+    column: np.ndarray
+    """... and the first column."""
+    exists: np.ndarray
+    """bool (vectors, lanes)."""
+    across: int
+    """Tiles side by side."""
+
+    @classmethod
+    def of(cls, size: tuple[int, int], outputs: int, lanes: int) -> "Tiles":
+        """In each vector, four quarters of neighbouring elements take turns in the order of the tiles, as `transpose` puts runs of them."""
+        down, across = (-(-extent // outputs) for extent in size)
+        order = np.arange(lanes).reshape(QUARTER, lanes // QUARTER).T.ravel()
+        place = np.arange(-(-down * across // lanes))[:, None] * lanes + order
+        tile = np.minimum(place, down * across - 1)
+        return cls(tile // across * outputs, tile % across * outputs, place < down * across, across)
+
+
+def _emit(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
+    weight, gemm, form, lanes = layer.weight, schedule.gemm, schedule.form, b.isa.lanes(FLOAT32)
+    assert isinstance(weight, np.ndarray)
+    filters, channels = weight.shape[0] // layer.groups, weight.shape[1]
+    size, window = layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer)
+    tiles = Tiles.of(size, form.outputs, lanes)
+    tables, whole, (left, right), runs = _tables(layer, tiles, form, lanes)
+    panels = -(-filters // gemm.filters)
+    chunks, blocks = -(-panels // schedule.panels), -(-len(tiles.row) // schedule.vectors)
+    place = schedule.vectors * channels * lanes + lanes  # not a power of two: places would share few sets of a cache
+    b.call(
+        WinogradTile(form, gemm, lanes, schedule.vectors, left, right, Epilogue(layer.residual is not None, layer.activation), runs, window),
+        {
+            "x": layer.x,
+            **{name: b.table(f"{layer.name}.{name}", table) for name, table in tables.items()},
+            "w": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups, schedule)),
+            "bias": b.constant(f"{layer.name}.bias", np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias),
+            "values": b.thread_tensor(f"{layer.name}.values", (form.inputs**2, place)),
+            "products": b.thread_tensor(f"{layer.name}.products", (schedule.panels * gemm.filters, form.inputs**2, schedule.vectors * lanes)),
+            "groups": layer.groups,
+            "channels": channels,
+            "filters": filters,
+            "height": layer.x.shape[2],
+            "width": layer.x.shape[3],
+            "x_image": layer.x.strides[0],
+            "x_group": channels * layer.x.strides[1],
+            "x_plane": layer.x.strides[1],
+            "whole_begin": whole[0],
+            "whole_end": whole[1],
+            "vectors": len(tiles.row),
+            "blocks": blocks,
+            "panels": panels,
+            "panels_per_chunk": schedule.panels,
+            "chunks": chunks,
+            "values_place": place,
+            **epilogue_strides(layer.y, layer.residual),
+        },
+        work=layer.x.shape[0] * layer.groups * blocks * chunks,
+        macs=layer.x.shape[0] * weight.size * size[0] * size[1],
+    )
+
+
+def pack_weight(weight: np.ndarray, groups: int, schedule: WinogradSchedule) -> np.ndarray:
+    """(O, I/groups, 3, 3) to fp32 (groups, chunks, places, panels, I/groups, filters), transformed in double precision and rounded once."""
+    form, step = schedule.form, schedule.gemm.filters
+    per_group, channels = weight.shape[0] // groups, weight.shape[1]
+    chunks = -(-per_group // (schedule.panels * step))
+    packed = np.zeros((groups, chunks * schedule.panels * step, channels, form.inputs**2), np.float32)
+    packed[:, :per_group] = form.transformed(weight).reshape(groups, per_group, channels, -1)
+    return packed.reshape(groups, chunks, schedule.panels, step, channels, -1).transpose(0, 1, 5, 2, 4, 3)
+
+
+def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[str, np.ndarray], tuple[int, int], tuple[int, int], bool]:
+    """The tables of a kernel; between which rows the inputs of tiles lie inside, how many columns on the left and right may not; whether there are runs."""
+    (height, width), window = layer.x.shape[2:], window_of(layer)
+    top, left = layer.geometry.padding[:2]
+    row, column = tiles.row - top, tiles.column - left
+    places = np.arange(form.inputs)
+    rows, columns = row[..., None] + places, column[..., None] + places
+    near_above, near_below = _edges(((rows >= 0) & (rows < height)).all((0, 1)))
+    near_left, near_right = _edges(((columns >= 0) & (columns < width)).all((0, 1)))
+    runs = has_runs(layer, form, lanes)
+    first = column if runs else np.clip(column, -form.inputs, width)  # what lies outside as a whole is read from wherever it may be
+    starts = np.clip(rows, 0, height - 1) * layer.x.strides[2] + first[..., None]  # (vectors, lanes, rows)
+    ends = [np.where(tiles.exists, np.minimum(form.outputs, extent - begin), 0) // step for begin, extent, step in _extents(layer, tiles)]
+    at = [
+        np.zeros_like(tiles.row) if view is None else tiles.row // window[0] * view.strides[2] + tiles.column // window[1] for view in (layer.y, layer.residual)
+    ]
+    stored = np.array([form.outputs // window[0], form.outputs // window[1]])
+    whole = ((ends[0] == stored[0]) & (ends[1] == stored[1])).all(1)
+    tables = {
+        "x_at": starts[:, : QUARTER if runs else lanes].transpose(0, 2, 1),
+        "tiles": np.stack([row, column, *ends, *at], axis=1),
+        "whole": whole.astype(np.int32),
+    }
+    assert tables["tiles"].shape[1] == len(TILE_FIELDS)
+    return tables, (near_above, form.inputs - near_below), (near_left, near_right), runs
+
+
+def _extents(layer: Conv2d, tiles: Tiles) -> Iterator[tuple[np.ndarray, int, int]]:
+    """(first output of each tile, size of the output, step of the pool) of rows, then of columns."""
+    size, window = layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer)
+    yield from zip((tiles.row, tiles.column), size, window, strict=True)
+
+
+def has_runs(layer: Conv2d, form: Form, lanes: int) -> bool:
+    """Whether four columns of as many neighbouring tiles as a vector has quarters are a vector of the image: tiles do not wrap within one, nor is too much
+    read before or behind a tensor."""
+    width = layer.geometry.output_size(*layer.x.shape[2:])[1]
+    across, left = -(-width // form.outputs), layer.geometry.padding[1]
+    behind = across * form.outputs - left + QUARTER - layer.x.shape[3]
+    near = left * FLOAT32.bytes <= READ_LEAD and behind * FLOAT32.bytes <= READ_SLACK
+    return form.outputs == QUARTER and lanes > QUARTER and across % (lanes // QUARTER) == 0 and near
+
+
+def _edges(exists: np.ndarray) -> tuple[int, int]:
+    """How many of the first and of the last places do not exist everywhere."""
+    whole = np.flatnonzero(exists)
+    return (int(whole[0]), len(exists) - 1 - int(whole[-1])) if len(whole) else (len(exists), 0)
+
+
+def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[WinogradSchedule]:
+    assert isinstance(layer.weight, np.ndarray)
+    lanes, filters = machine.isa.lanes(FLOAT32), layer.weight.shape[0] // layer.groups
+    vectors = len(Tiles.of(layer.geometry.output_size(*layer.x.shape[2:]), form.outputs, lanes).row)
+    is_far = lanes > QUARTER and form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > FAR * machine.l2_bytes
+    for gemm in (replace(tile, prefetch=is_far) for tile in GEMM_TILES[lanes]):
+        panels = -(-filters // gemm.filters)
+        for blocks in dict.fromkeys(min(size * gemm.vectors, vectors) for size in (1, 2, 4, 8, 1 << 20)):
+            for chunks in dict.fromkeys(min(count, panels) for count in (1, 2, 4, 8, 20)):
+                items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * chunks
+                if items >= 20 or items % 4 == 0 or chunks == panels:
+                    yield WinogradSchedule(form.outputs, gemm, blocks, -(-panels // chunks))
+
+
+def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
+    """What a layer executes: transforms, products, and what comes from behind the L2 cache or goes there."""
+    weight, form, lanes = layer.weight, schedule.form, machine.isa.lanes(FLOAT32)
+    assert isinstance(weight, np.ndarray)
+    filters, channels = weight.shape[0] // layer.groups, weight.shape[1]
+    size = layer.geometry.output_size(*layer.x.shape[2:])
+    tiles, places, runs = Tiles.of(size, form.outputs, lanes), form.inputs**2, has_runs(layer, form, lanes)
+    vectors, panels = len(tiles.row), -(-filters // schedule.gemm.filters)
+    chunks, blocks = -(-panels // schedule.panels), -(-vectors // schedule.vectors)
+    last = vectors - (blocks - 1) * schedule.vectors
+    products = _products(schedule.gemm, schedule.vectors, channels, machine) * (blocks - 1) + _products(schedule.gemm, last, channels, machine)
+    work = _input_work(form, lanes, runs) * (channels * vectors) + products * (places * panels)
+    in_parts = (tiles.row + form.outputs > size[0]) | (tiles.column + form.outputs > size[1]) | ~tiles.exists
+    work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
+    values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
+    weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
+    beyond = weight_bytes * blocks * (ASKED_FOR if schedule.gemm.prefetch else 1) if weight_bytes > machine.l2_bytes else 0.0
+    beyond += values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
+    work += Work(beyond=beyond / machine.isa.vector_bytes)
+    return work * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
+
+
+def _input_work(form: Form, lanes: int, runs: bool) -> Work:
+    """The transform of a vector of tiles of one channel."""
+    places = form.inputs**2
+    loads = (1 if runs else lanes // QUARTER) * form.inputs * -(-form.inputs // QUARTER) * QUARTER
+    return Work(fma=2 * form.inputs * form.input_adds, crossing=loads, loads=places, stores=2 * places, scalars=loads / 2)
+
+
+def _output_work(form: Form, lanes: int, runs: bool, in_parts: float) -> Work:
+    """The transform of a vector of tiles of one filter; ``in_parts`` is the share of vectors with tiles that a plane does not hold as a whole."""
+    m, size = form.outputs, form.inputs
+    stores = m * m * (1 if runs else lanes // QUARTER)
+    parts = Work(loads=2 * lanes * m, stores=2 * lanes * m, branches=lanes * m) * in_parts
+    return parts + Work(fma=(size + m) * form.output_adds, loads=size * size + m * size, stores=m * size + stores * (1 - in_parts), scalars=stores)
+
+
+def _products(gemm: GemmTile, vectors: int, channels: int, machine: Machine) -> Work:
+    """Those of a block, for one place and the filters of a tile of the inner loop."""
+    full, rest = divmod(vectors, gemm.vectors)
+    scalars = gemm.filters / machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else gemm.filters
+    total = Work()
+    for count, width in ((full, gemm.vectors), (1, rest)):
+        if width:
+            sums = gemm.filters * width
+            step = Work(fma=max(sums, machine.fma_in_flight), loads=width, scalars=scalars, branches=1 / STEPS)
+            total += (step * channels + Work(stores=sums, branches=1)) * count
+    return total
