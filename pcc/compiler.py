@@ -24,6 +24,7 @@ from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
+from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
@@ -40,7 +41,7 @@ from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verif
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.scratch import temporary_folder
-from pcc.target import Target
+from pcc.target import ARM_CPUS, X86_CPUS, Target
 
 SELFTEST_IMAGES = 3
 """In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's rows."""
@@ -124,6 +125,7 @@ def compile_model(
     if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
         raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
     processors = _processors(targets, steps.graph, machine_profile)
+    _check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(processor)) for target, processor in processors.items()}
     clock = _Clock()
     with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
@@ -223,6 +225,18 @@ def _processors(targets: Sequence[Target], passes: Sequence[Any], machine_profil
     if named and (wrong := [target for target in targets if target.isa != machine_named(named).isa.name]):
         raise PccError(f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} has {wrong[0].isa}")
     return {target: named or processor_of(target, machine_profile) for target in targets}
+
+
+def _check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
+    """`PccError` where a pass makes activations a type that a target does not compute in."""
+    for narrow in [dtype_named(step.dtype) for step in passes if step.name == "reduce-precision"]:
+        for target in targets:
+            if not isa_named(target.isa).computes_in(narrow):
+                able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
+                raise PccError(
+                    f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "
+                    f"{narrow} and compute in fp32 (--weight-dtype fp16)"
+                )
 
 
 def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: _Clock) -> GraphModule:

@@ -102,6 +102,8 @@ def family_named(name: str) -> KernelFamily:
 
 def cheapest(family: KernelFamily, layer: Any, machine: Machine) -> tuple[Candidate, float] | str:
     """The cheapest schedule of a family and its cycles; or why it has none for the layer."""
+    if not machine.isa.computes_in(layer.x.dtype):
+        return f"{machine.isa.name} does not multiply {layer.x.dtype}"
     if layer.x.dtype not in family.dtypes:
         return f"{family.name} takes {' or '.join(map(str, family.dtypes))}, not {layer.x.dtype}"
     offered = family.candidates(layer, machine)

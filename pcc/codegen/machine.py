@@ -109,7 +109,7 @@ MACHINES: dict[str, Machine] = {
         ),
         Machine(
             "cortex-a55",
-            isa_named("neon"),
+            isa_named("neon-fp16"),
             32 * _KIB,
             256 * _KIB,
             4,
@@ -119,10 +119,11 @@ MACHINES: dict[str, Machine] = {
             multiply_add_weight=1.6,
             llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
-        Machine("cortex-a76", isa_named("neon"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
+        Machine("cortex-a72", isa_named("neon"), 32 * _KIB, 512 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
+        Machine("cortex-a76", isa_named("neon-fp16"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH),
         Machine(
             "cortex-x1",
-            isa_named("neon"),
+            isa_named("neon-fp16"),
             64 * _KIB,
             1024 * _KIB,
             16,
@@ -140,7 +141,8 @@ _OF_CPU = {
     **dict.fromkeys(("x86-64-v3", "haswell", "zen3"), "avx2"),
     "cortex-a53": "cortex-a53",
     "cortex-a55": "cortex-a55",
-    **dict.fromkeys(("cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "neoverse-n1"), "cortex-a76"),
+    **dict.fromkeys(("cortex-a57", "cortex-a72", "cortex-a73"), "cortex-a72"),
+    **dict.fromkeys(("cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "neoverse-n1"), "cortex-a76"),
     "cortex-x1": "cortex-x1",
 }
 """Processors (`pcc.target`) by the profile that stands for them."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from pcc.dtype import REALS
 from pcc.errors import PccError
 from pcc.ir.graph import OUTPUT_NAMES, constant, infer, is_constant
 
@@ -74,8 +75,8 @@ def _verify_call(node: Node) -> None:
     for was, now in zip(_parts(recorded), _parts(computed), strict=True):
         if was.shape != now.shape or was.dtype != now.dtype:
             raise PccError(f"node {node.name}: recorded as {_describe(was)}, {node.target} gives {_describe(now)}")
-        if now.is_floating_point() and now.dtype != torch.float32 and not is_constant(node):
-            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not fp32")
+        if now.is_floating_point() and now.dtype not in (dtype.torch for dtype in REALS) and not is_constant(node):
+            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not {' or '.join(map(str, REALS))}")
 
 
 def _parts(value: object) -> list[Tensor]:

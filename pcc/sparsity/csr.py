@@ -22,7 +22,7 @@ class Csr:
     index: np.ndarray
     """int32 (N,): columns, ascending in a row."""
     weight: np.ndarray
-    """fp32 (N,)."""
+    """(N,), of the dense weight's type."""
 
     @property
     def columns(self) -> int:
@@ -38,12 +38,12 @@ def pack(weight: np.ndarray, groups: int = 1, order: np.ndarray | None = None) -
         return f"only {zeros} of {rows.size} weights are zero" if zeros else "no weight is zero"
     offset = np.zeros(len(rows) + 1, np.int32)
     offset[1:] = kept.sum(axis=1).cumsum()
-    return Csr(weight.shape, groups, offset, np.nonzero(kept)[1].astype(np.int32), rows[kept].astype(np.float32))
+    return Csr(weight.shape, groups, offset, np.nonzero(kept)[1].astype(np.int32), rows[kept])
 
 
 def unpack(csr: Csr) -> np.ndarray:
     """The dense weight."""
-    weight = np.zeros((csr.shape[0], csr.columns), np.float32)
+    weight = np.zeros((csr.shape[0], csr.columns), csr.weight.dtype)
     weight[np.repeat(np.arange(csr.shape[0]), np.diff(csr.offset)), csr.index] = csr.weight
     return weight.reshape(csr.shape)
 

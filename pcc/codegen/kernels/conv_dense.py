@@ -12,10 +12,10 @@ from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work,
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import REALS, DType
 
-TILES: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 2), (4, 4))}
-"""(filters, vectors) of the tiles for each number of lanes.
+TILES: dict[int, tuple[tuple[int, int], ...]] = {64: ((8, 2), (4, 4)), 32: ((4, 2),), 16: ((8, 2), (4, 4))}
+"""(filters, vectors) of the tiles for each size of vectors, in bytes.
 
 AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
 """
@@ -56,10 +56,10 @@ class ConvDense:
     name: str = "conv-dense"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        return [Candidate(schedule, _work(layer, schedule, machine)) for schedule in (DenseTile(*tile) for tile in TILES[machine.isa.lanes(FLOAT32)])]
+        return [Candidate(schedule, _work(layer, schedule, machine)) for schedule in (DenseTile(*tile) for tile in TILES[machine.isa.vector_bytes])]
 
     def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
         _emit(layer, schedule, b)
@@ -70,11 +70,11 @@ FAMILY = ConvDense()
 
 def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     """Whole tiles: junk columns and filled-up blocks included. Weights are spread over vectors, or, multiplied by lane, loaded as some."""
-    weight, lanes = layer.weight, machine.isa.lanes(FLOAT32)
+    weight, lanes = layer.weight, machine.isa.lanes(layer.x.dtype)
     assert isinstance(weight, np.ndarray)
     blocks = -(-(weight.shape[0] // layer.groups) // tile.filters)
     tiles = -(-_rows(layer, staged_pitch(layer.x, layer.geometry)).positions // (tile.vectors * lanes))
-    weights = tile.filters / lanes if machine.isa.multiply_add(FLOAT32).by_lane and tile.filters % lanes == 0 else tile.filters
+    weights = tile.filters / lanes if machine.isa.multiply_add(layer.x.dtype).by_lane and tile.filters % lanes == 0 else tile.filters
     outputs = tile.filters * tile.vectors
     depth = weight[0].size
     step = Work(fma=outputs, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, tile.vectors)
@@ -86,7 +86,7 @@ def _emit(layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
     weight, filters = layer.weight, schedule.filters
     assert isinstance(weight, np.ndarray)
     staged = stage(b, layer.x, layer.geometry)
-    kernel = ConvPositions(filters, schedule.vectors, b.isa.lanes(FLOAT32), Epilogue(layer.residual is not None, layer.activation))
+    kernel = ConvPositions(filters, schedule.vectors, b.isa.lanes(layer.x.dtype), Epilogue(layer.residual is not None, layer.activation))
     out_channels, channels = weight.shape[:2]
     rows = _rows(layer, staged.pitch)
     offsets = _offsets(staged, channels)
@@ -118,6 +118,7 @@ def _emit(layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
         },
         work=work,
         macs=layer.x.shape[0] * out_channels * staged.height * staged.width * offsets.size,
+        arithmetic=layer.x.dtype,
     )
 
 

@@ -14,7 +14,6 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, items_reference, pointer_params, stride_params, tiles_of_work
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -69,7 +68,7 @@ class ConvPositions:
             for v in range(self.vectors):
                 k.store(acc, (m * self.vectors + v) * lanes, start, lanes)
         source, panel = k.let(k.wide(at.x + position)), k.let(k.wide(at.panel * k["depth"] * self.filters))
-        by_lane = k.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0
+        by_lane = k.isa.multiply_add(k.real).by_lane and self.filters % lanes == 0
         with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
             base = k.let(source + k.wide(k.load(k["offsets"], depth)))
             inputs = [k.let(k.load(k["x"], base + v * lanes, lanes)) for v in range(self.vectors)]
