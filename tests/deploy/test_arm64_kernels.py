@@ -142,7 +142,7 @@ def test_conv_depthwise(cases: Cases) -> None:
 
 @arm64
 def test_conv_depthwise_direct(cases: Cases) -> None:
-    for size, geometry in product([(2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:2], GEOMETRIES[3]]):
+    for size, geometry in product([(2, 17, 9, 19), (1, 8, 14, 16)], [*GEOMETRIES[:2], GEOMETRIES[3]]):
         weight = cases.values(size[1], 1, *geometry.window)
         _convolve(cases, "conv-depthwise-direct", size, geometry, weight, weight, groups=size[1], residual=True, activation="clip(0,6)")
     weight = cases.values(6, 1, 5, 5)
