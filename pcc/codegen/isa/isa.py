@@ -21,8 +21,6 @@ class MultiplyAdd:
     """Neighbouring products that one lane of the sum takes: 4 for a dot product of bytes (``vpdpbusd``, ``sdot``)."""
     by_lane: bool = False
     """Whether one lane of a vector can be the second factor (NEON's ``fmla v.4s, v.4s, v.s[i]``); else factors are broadcast from memory."""
-    any_register: bool = True
-    """Whether any register can hold that vector (of NEON's only the first 16 can, where lanes are fp16)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Isa:
 
 _FMA = MultiplyAdd(FLOAT32, FLOAT32)
 _FMA_BY_LANE = MultiplyAdd(FLOAT32, FLOAT32, by_lane=True)
-_FMA_FP16_BY_LANE = MultiplyAdd(FLOAT16, FLOAT16, by_lane=True, any_register=False)
+_FMA_FP16_BY_LANE = MultiplyAdd(FLOAT16, FLOAT16, by_lane=True)
 
 ISAS: dict[str, Isa] = {
     isa.name: isa

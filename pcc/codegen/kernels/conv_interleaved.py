@@ -34,10 +34,6 @@ MOST_COPIED_AGAIN = 0.25
 FEW_TAPS = 5
 """A line that more taps use lives longer: LLVM then spills accumulators unless half of the registers are free."""
 
-KEPT_APART = 4
-"""Registers left free where weights must lie in some of them: LLVM spills and moves accumulators otherwise (28 of them in fp16: 1.42 instructions for each
-multiply-add, 24: 1.33)."""
-
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
 
@@ -185,8 +181,6 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
     lanes, taps = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1]
     weights = -(-taps * weight.share // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else taps * weight.share
     free = machine.isa.registers - weights - machine.loads_ahead - 2
-    if not machine.isa.multiply_add(layer.x.dtype).any_register:
-        free -= KEPT_APART
     if taps > FEW_TAPS:
         free = min(free, machine.isa.registers // 2)
     sums = min(free, MOST_MULTIPLIES // (taps * len(weight.patterns))) // weight.share
