@@ -98,3 +98,20 @@ def test_network_in_fp16_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path)
     for value, want in zip(values, expected(module, inputs), strict=True):
         assert value.dtype == want.dtype
         assert np.abs(value.astype(np.float64) - want).max() <= FP16_TOLERANCE * np.abs(want).max()
+
+
+@arm64
+def test_ports_in_fp16(tmp_path: Path) -> None:
+    """Header, manifest, self-test and runner have what the library takes and gives."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 49, 5)).eval()
+    image = torch.randn(1, 3, 7, 7).half()
+    target = target_named("aarch64-linux", "cortex-a76")
+    report = pcc.compile(module, [image.float()], tmp_path / "package", target=target, dtype="fp16", port_dtype="fp16", verify_each=True)
+    assert [port.dtype for port in (*report.manifest.inputs, *report.manifest.outputs)] == ["float16", "float16"]
+    device, package = Qemu("cortex-a76"), open_package(report.package)
+    (scores,) = device.run(package, [image.numpy()])
+    assert scores.dtype == np.float16
+    (want,) = expected(module, [image.float()])
+    assert np.abs(scores - want).max() <= FP16_TOLERANCE * np.abs(want).max()
+    assert device.selftest(package).passed

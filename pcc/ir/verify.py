@@ -47,10 +47,16 @@ def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> floa
     return worst
 
 
+def as_taken(graph_module: GraphModule, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Floating-point inputs in the type that the graph takes them in."""
+    types = [node.meta["val"].dtype for node in graph_module.graph.find_nodes(op="placeholder")]
+    return [x.to(dtype) if x.is_floating_point() else x for x, dtype in zip(inputs, types, strict=True)]
+
+
 def run_graph(graph_module: GraphModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The graph's outputs, computed by the operators' reference semantics."""
     with torch.no_grad():
-        result = graph_module(*inputs)
+        result = graph_module(*as_taken(graph_module, inputs))
     return tuple(result) if isinstance(result, list | tuple) else (result,)
 
 
