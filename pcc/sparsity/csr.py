@@ -22,7 +22,7 @@ class Csr:
     index: np.ndarray
     """int32 (N,): columns, ascending in a row."""
     weight: np.ndarray
-    """(N,), of the dense weight's type."""
+    """fp32 (N,)."""
 
     @property
     def columns(self) -> int:
@@ -38,11 +38,11 @@ def pack(weight: np.ndarray, groups: int = 1, order: np.ndarray | None = None) -
         return f"only {zeros} of {rows.size} weights are zero" if zeros else "no weight is zero"
     offset = np.zeros(len(rows) + 1, np.int32)
     offset[1:] = kept.sum(axis=1).cumsum()
-    return Csr(weight.shape, groups, offset, np.nonzero(kept)[1].astype(np.int32), rows[kept])
+    return Csr(weight.shape, groups, offset, np.nonzero(kept)[1].astype(np.int32), rows[kept].astype(np.float32))
 
 
 def unpack(csr: Csr) -> np.ndarray:
-    """The dense weight."""
+    """The dense weight, of the type that ``weight`` has."""
     weight = np.zeros((csr.shape[0], csr.columns), csr.weight.dtype)
     weight[np.repeat(np.arange(csr.shape[0]), np.diff(csr.offset)), csr.index] = csr.weight
     return weight.reshape(csr.shape)

@@ -75,12 +75,12 @@ def pack(weight: np.ndarray, groups: int = 1, patterns: np.ndarray | None = None
         offset=np.concatenate([[0], stride[:, -1].cumsum()]).astype(np.int32),
         index=(channel + conv_group[block, 0] * inputs).astype(np.int32),
         stride=stride.astype(np.int32),
-        weight=np.ascontiguousarray(connections + weight.dtype.type(0)),
+        weight=np.ascontiguousarray(connections + np.float32(0), dtype=np.float32),
     )
 
 
 def unpack(fkw: FKW) -> np.ndarray:
-    """The dense weight (O, I/groups, kh, kw), fp32, in the original order of filters: bit for bit what was packed."""
+    """The dense weight (O, I/groups, kh, kw) in the original order of filters, of the type that ``weight`` has: bit for bit what was packed."""
     filters, inputs, kh, kw = fkw.shape
     blocks = np.zeros((filters // fkw.share, fkw.share, inputs, kh * kw), dtype=fkw.weight.dtype)
     block, chosen = places(fkw)
