@@ -33,6 +33,9 @@ def compile(
     target: str | Target | Sequence[str | Target] | None = None,
     pipeline: str | None = None,
     prune: str | None = None,
+    dtype: str = "fp32",
+    port_dtype: str = "fp32",
+    weight_dtype: str = "fp32",
     name: str | None = None,
     **options: Any,
 ) -> "CompileReport":
@@ -44,8 +47,10 @@ def compile(
     archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the names of
     ``forward`` or of the file's inputs; None for a file that says all its shapes.
     ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
-    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``name`` (the class's,
-    function's or file's, in small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
+    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``).
+    ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on processors that have it, ``port_dtype`` inputs and outputs, too;
+    ``weight_dtype`` ``"fp16"`` stores weights of linear layers so. ``name`` (the class's, function's or file's, in small letters) names the library.
+    Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
     cannot be compiled or written.
     """
     from pcc.compiler import compile_model
@@ -55,7 +60,7 @@ def compile(
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(one) if isinstance(one, str) else one for one in several]
-    text = chosen_pipeline(pipeline, prune)
+    text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
     return compile_model(model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options)
 
 

@@ -26,13 +26,14 @@ from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.codegen.tuning_records import records_of
 from pcc.config import processor_words
+from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph
 from pcc.ir.graph import max_batch
 from pcc.ir.left_alone import LeftAlone, left_alone
-from pcc.ir.verify import run_graph
+from pcc.ir.verify import TOLERANCE, as_taken, run_graph
 from pcc.package.layer_report import LayerReport, TuningUseRecord
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
@@ -42,10 +43,13 @@ from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verif
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.scratch import temporary_folder
-from pcc.target import Target
+from pcc.target import ARM_CPUS, X86_CPUS, Target
 
 SELFTEST_IMAGES = 3
 """In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's rows."""
+
+FP16_TOLERANCE = 2e-2
+"""Of the recorded output of a network in fp16: PyTorch's has each layer's sums rounded once, a kernel's after each addition."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def compile_model(
     if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
         raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
     choosers = _choosers(targets, steps.graph, machine_profile, tuning_records)
+    _check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in choosers.items()}
     clock = _Clock()
     with new_package(out, package_files(name, targets)) as folder, temporary_folder() as dumps:
@@ -180,7 +185,7 @@ def compile_model(
                 selected, program = by_chooser[choosers[target]]
                 builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected, profiles[target]))
             selected = next(iter(by_chooser.values()))[0]
-            selftest = _selftest(selected, samples)
+            selftest = _selftest(selected, samples, FP16_TOLERANCE if _narrow_types(steps.graph) else TOLERANCE)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
@@ -217,14 +222,12 @@ class _Clock:
         self.add(step, perf_counter() - start)
 
 
-def _selftest(graph: GraphModule, samples: Sequence[Tensor]) -> SelfTest:
+def _selftest(graph: GraphModule, samples: Sequence[Tensor], tolerance: float) -> SelfTest:
     """The samples and what the graph gives for them; of a graph for any batch, for a few images, all of them different."""
-    if not max_batch(graph):
-        return SelfTest([sample.numpy() for sample in samples], [result.numpy() for result in run_graph(graph, samples)])
-    images = [[sample.roll(image) for sample in samples] for image in range(min(max_batch(graph), SELFTEST_IMAGES))]
+    images = [as_taken(graph, [sample.roll(image) for sample in samples]) for image in range(min(max_batch(graph) or 1, SELFTEST_IMAGES))]
     results = [run_graph(graph, image) for image in images]
     inputs, outputs = ([torch.cat(parts).numpy() for parts in zip(*tensors, strict=True)] for tensors in (images, results))
-    return SelfTest(inputs, outputs)
+    return SelfTest(inputs, outputs, tolerance)
 
 
 def _sample_inputs(model: ImportedModel) -> list[Tensor]:
@@ -263,6 +266,23 @@ def _choosers(targets: Sequence[Target], passes: Sequence[Any], machine_profile:
     return {
         target: _Chooser(named or processor_of(target, machine_profile), records, tuned_for or processor_words(target) if records else "") for target in targets
     }
+
+
+def _narrow_types(passes: Sequence[Any]) -> list[DType]:
+    """The types that passes make activations."""
+    return [dtype_named(step.dtype) for step in passes if step.name == "reduce-precision"]
+
+
+def _check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
+    """`PccError` where a pass makes activations a type that a target does not compute in."""
+    for narrow in _narrow_types(passes):
+        for target in targets:
+            if not isa_named(target.isa).computes_in(narrow):
+                able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
+                raise PccError(
+                    f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "
+                    f"{narrow} and compute in fp32 (--weight-dtype fp16)"
+                )
 
 
 def _run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: _Clock) -> GraphModule:

@@ -63,6 +63,10 @@ INT64 = DType("int64", "i64", "int64_t", 8, code=6)
 DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16, INT8, UINT8, INT32, INT64)}
 
 
+REALS: tuple[DType, ...] = tuple(dtype for dtype in DTYPES.values() if dtype.is_float)
+"""What activations and weights may be. A kernel that multiplies and adds in whatever type it is asked for takes all of them."""
+
+
 def dtype_named(name: str) -> DType:
     """The element type of that name; `PccError` where there is none."""
     if name not in DTYPES:

@@ -37,19 +37,10 @@ TARGETS: dict[str, Target] = {
 }
 
 X86_CPUS: dict[str, str] = {"x86-64-v3": "avx2", "haswell": "avx2", "zen3": "avx2", "x86-64-v4": "avx512", "skylake-avx512": "avx512", "znver4": "avx512"}
-ARM_CPUS: tuple[str, ...] = (
-    "cortex-a53",
-    "cortex-a55",
-    "cortex-a57",
-    "cortex-a72",
-    "cortex-a73",
-    "cortex-a75",
-    "cortex-a76",
-    "cortex-a77",
-    "cortex-a78",
-    "cortex-x1",
-    "neoverse-n1",
-)
+ARM_CPUS: dict[str, str] = {
+    **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), "neon"),
+    **dict.fromkeys(("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1"), "neon-fp16"),
+}
 
 
 def host_cpu_flags() -> set[str]:
@@ -119,5 +110,5 @@ def target_named(name: str, cpu: str | None = None) -> Target:
             return replace(target, cpu=cpu, isa=X86_CPUS[cpu])
         raise PccError(f"unknown cpu '{cpu}' for {name}: choose native or one of {', '.join(X86_CPUS)}")
     if cpu in ARM_CPUS:
-        return replace(target, cpu=cpu)
+        return replace(target, cpu=cpu, isa=ARM_CPUS[cpu])
     raise PccError(f"unknown cpu '{cpu}' for {name}: choose one of {', '.join(ARM_CPUS)}")

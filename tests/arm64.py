@@ -18,6 +18,9 @@ from pcc.target import target_named
 CPUS = ("cortex-a53", "cortex-a76", "max")
 """What is emulated: the oldest cores that we compile for, newer ones, and all that QEMU knows."""
 
+FP16_CPUS = ("cortex-a76", "max")
+"""Those of them that compute in fp16; the first is one that pcc compiles for."""
+
 Test = TypeVar("Test", bound=Callable)
 
 
@@ -27,9 +30,11 @@ def arm64(test: Test) -> Test:
     return pytest.mark.arm64(pytest.mark.skipif(missing is not None, reason=f"arm64 not run: {missing}")(test))
 
 
-def run_emulated(program: Program, inputs: Sequence[np.ndarray], cpus: Sequence[str] = CPUS, threads: int = 2) -> dict[str, list[np.ndarray]]:
-    """The outputs of a program (for 4 lanes, memory not planned) on each emulated processor, through package and runner."""
-    target = target_named("aarch64-linux")
+def run_emulated(
+    program: Program, inputs: Sequence[np.ndarray], cpus: Sequence[str] = CPUS, threads: int = 2, cpu: str | None = None
+) -> dict[str, list[np.ndarray]]:
+    """The outputs of a program (for NEON, memory not planned), compiled for ``cpu``, on each emulated processor, through package and runner."""
+    target = target_named("aarch64-linux", cpu)
     planned = PlanMemory()(program)
     objects = [kernel.object for kernel in compile_kernels(planned.kernels, target)]
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from pcc.codegen.native import run_native
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import DTYPES, FLOAT32, INT8, INT32, DType, dtype_named, dtype_of, short_name
+from pcc.dtype import DTYPES, FLOAT16, FLOAT32, INT8, INT32, DType, dtype_named, dtype_of, short_name
 from pcc.errors import PccError
 from pcc.package.toolchain import RUNTIME
 from pcc.target import target_named
@@ -64,7 +64,8 @@ def test_tables_hold_what_fits() -> None:
 def test_what_instruction_sets_multiply() -> None:
     for isa in ISAS.values():
         assert isa.lanes(INT8) == 4 * isa.lanes(FLOAT32) == isa.vector_bytes
-        assert isa.multiply_add(FLOAT32).by_lane == (isa.name == "neon")
+        assert isa.multiply_add(FLOAT32).by_lane == isa.name.startswith("neon")
+        assert isa.computes_in(FLOAT16) == (isa.name == "neon-fp16")
     with pytest.raises(PccError, match="avx2 does not multiply int8, only float32"):
         isa_named("avx2").multiply_add(INT8)
     assert MultiplyAdd(INT8, INT32, products=4).factors == INT8

@@ -77,3 +77,41 @@ def test_pruned_transposed_convolutions_run_sparse_kernels(tmp_path: Path) -> No
         noise = np.fromfile(open_package(report.package).file("selftest/input_0.bin"), np.float32).reshape(x.shape)
         wanted = np.fromfile(open_package(report.package).file("selftest/output_0.bin"), np.float32)
         np.testing.assert_allclose(np.asarray(model(noise)).ravel(), wanted, atol=1e-3)
+
+
+FP16_TOLERANCE = 1e-2
+"""Of values that went through tens of layers in fp16, to the largest: 20 units of 2^-11."""
+
+IN_FP16 = ("mobile_vit", "crnn", "clip_text", "detr", "segnet", "spatial_transformer", "gem", "suppressed")
+"""With softmax, layer norms, places that are computed, recurrence; `mobile_vit` runs each time."""
+
+
+@arm64
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "mobile_vit" else [pytest.mark.slow]) for name in IN_FP16])
+def test_network_in_fp16_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
+    module, inputs = make(name)
+    target = target_named("aarch64-linux", "cortex-a76")
+    report = pcc.compile(module, inputs, tmp_path / "package", target=target, name=name, dtype="fp16", verify_each=True)
+    (verified,) = (each for each in report.verified if not each.exact)
+    assert 0 < verified.error <= FP16_TOLERANCE
+    values = Qemu("cortex-a76").run(open_package(report.package), arrays(inputs), threads=2)
+    for value, want in zip(values, expected(module, inputs), strict=True):
+        assert value.dtype == want.dtype
+        assert np.abs(value.astype(np.float64) - want).max() <= FP16_TOLERANCE * np.abs(want).max()
+
+
+@arm64
+def test_ports_in_fp16(tmp_path: Path) -> None:
+    """Header, manifest, self-test and runner have what the library takes and gives."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 49, 5)).eval()
+    image = torch.randn(1, 3, 7, 7).half()
+    target = target_named("aarch64-linux", "cortex-a76")
+    report = pcc.compile(module, [image.float()], tmp_path / "package", target=target, dtype="fp16", port_dtype="fp16", verify_each=True)
+    assert [port.dtype for port in (*report.manifest.inputs, *report.manifest.outputs)] == ["float16", "float16"]
+    device, package = Qemu("cortex-a76"), open_package(report.package)
+    (scores,) = device.run(package, [image.numpy()])
+    assert scores.dtype == np.float16
+    (want,) = expected(module, [image.float()])
+    assert np.abs(scores - want).max() <= FP16_TOLERANCE * np.abs(want).max()
+    assert device.selftest(package).passed

@@ -18,6 +18,8 @@ from pcc.errors import PccError
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport
 
+_FLOATS = click.Choice(["fp32", "fp16"])
+
 
 @click.command("compile")
 @click.argument("model")
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+@click.option("--dtype", type=_FLOATS, default="fp32", show_default=True, help="What activations and weights are, and what is computed in.")
+@click.option("--port-dtype", type=_FLOATS, default="fp32", show_default=True, help="What floating-point inputs and outputs are; fp16 needs --dtype fp16.")
+@click.option("--weight-dtype", type=_FLOATS, default="fp32", show_default=True, help="What weights of linear layers are stored as.")
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
@@ -48,6 +53,9 @@ def command(
     cpus: tuple[str, ...],
     pipeline: str | None,
     prune: str | None,
+    dtype: str,
+    port_dtype: str,
+    weight_dtype: str,
     input_shapes: tuple[InputShape, ...],
     max_batch: int | None,
     weights: str | None,
@@ -69,7 +77,7 @@ def command(
     targets = chosen_targets(target_names, cpus)
     if max_batch and (fixed := next((each.shape for each in input_shapes if each.shape[0] not in (1, max_batch)), None)):
         raise PccError(f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 for it")
-    pipeline = checked_pipeline(pipeline, prune, print_ir_after)
+    pipeline = checked_pipeline(pipeline, prune, print_ir_after, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
 
     with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
@@ -103,12 +111,12 @@ def command(
         _print(report, seconds, time_passes)
 
 
-def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None) -> str:
+def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None, **dtypes: str) -> str:
     """The pipeline of a command line, checked: every pass exists with its options, and so does the one to print after."""
     from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
     from pcc.passes.registry import suggestion
 
-    text = chosen_pipeline(pipeline, prune)
+    text = chosen_pipeline(pipeline, prune, **dtypes)
     names = tuple(step.name for step in parse_pipeline(text))
     if print_ir_after not in (None, "all", *names):
         raise PccError(f"--print-ir-after {print_ir_after}: the pipeline has no such pass; {suggestion(print_ir_after, ('all', *names))}")

@@ -8,9 +8,10 @@ import tvm
 import tvm.tirx.script.builder
 from tvm.script.ir_builder import IRBuilder
 
+from pcc.codegen.in_type import InType
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, Param
-from pcc.dtype import FLOAT32, INT8, INT32, INT64, DType
+from pcc.dtype import DTYPES, FLOAT32, INT8, INT32, INT64, DType
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
 tirx: Any = tvm.tirx
@@ -30,10 +31,12 @@ _HIGH_LOCALITY, _DATA_CACHE = 3, 1
 class KernelBuilder:
     """Hands a kernel's body its arguments (``k["x"]``), its range (`work`) and the words to write it with."""
 
-    def __init__(self, isa: Isa, arguments: dict[str, Any], begin: Expr, end: Expr) -> None:
+    def __init__(self, isa: Isa, real: DType, arguments: dict[str, Any], begin: Expr, end: Expr) -> None:
         self.isa = isa
-        self.lanes = isa.lanes(FLOAT32)
-        """Elements in a vector of the type that kernels compute in."""
+        self.real = real
+        """The type that the kernel computes in."""
+        self.lanes = isa.lanes(real)
+        """Elements of it in a vector."""
         self._arguments = arguments
         self.begin, self._end = begin, end
 
@@ -93,21 +96,41 @@ class KernelBuilder:
         element = str(buffer.dtype) if dtype is None else dtype.tir()
         return T.decl_buffer((_UNBOUNDED,), element, data=T.bind(T.address_of(buffer[index])))
 
-    def local(self, size: int, dtype: DType = FLOAT32) -> Buffer:
-        """An array on the stack (or, small and fully unrolled, in registers)."""
-        return T.alloc_buffer((size,), dtype.tir(), scope="local")
+    def local(self, size: int, dtype: DType | None = None) -> Buffer:
+        """An array on the stack (or, small and fully unrolled, in registers), of the type that the kernel computes in if none is named."""
+        return T.alloc_buffer((size,), (dtype or self.real).tir(), scope="local")
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
-        """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned)."""
-        return tirx.BufferLoad(buffer, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
+        """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned). Numbers stored as another floating-point type are converted."""
+        return self.load_at(buffer, index if lanes == 1 else T.Ramp(index, 1, lanes), lanes)
+
+    def load_at(self, buffer: Buffer, places: Expr, lanes: int = 1) -> Expr:
+        """As `load`, from each of the places in a vector."""
+        value = tirx.BufferLoad(buffer, [places])
+        return value if buffer.scope() == "local" else self.converted(value, self.real)
+
+    def converted(self, value: Expr, dtype: DType) -> Expr:
+        """Values of a floating-point type in another."""
+        held = value.ty.dtype
+        return tirx.Cast(dtype.tir(held.lanes), value) if held.is_float and str(held.with_lanes(1)) != dtype.name else value
+
+    @contextmanager
+    def computing_in(self, dtype: DType) -> Iterator[None]:
+        """Code that computes in another type than the rest of the kernel."""
+        real, self.real = self.real, dtype
+        yield
+        self.real = real
 
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
+        """Stores an element or a vector; rounded to what the buffer holds, where that is another floating-point type."""
+        if str(buffer.dtype) in DTYPES and not isinstance(value, int | float):
+            value = self.converted(value, DTYPES[str(buffer.dtype)])
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
 
     def gather(self, buffer: Buffer, places: Expr, lanes: int) -> Expr:
-        """fp32 elements of a buffer from the ``places`` in an int32 vector."""
-        if not self.isa.gathers or lanes != self.lanes:
-            return tirx.BufferLoad(buffer, [places])  # one by one
+        """Elements of a buffer from the ``places`` in an int32 vector."""
+        if not self.isa.gathers or lanes != self.lanes or str(buffer.dtype) != FLOAT32.name:
+            return self.load_at(buffer, places, lanes)  # one by one
         nothing, start, result = self.splat(0.0, lanes), T.address_of(buffer[0]), FLOAT32.tir(lanes)
         if self.isa.expands:
             everywhere = T.Broadcast(tirx.const(True, "bool"), lanes)
@@ -127,8 +150,8 @@ class KernelBuilder:
         T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _HIGH_LOCALITY, _DATA_CACHE))
 
     def splat(self, value: Expr, lanes: int) -> Expr:
-        """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become fp32."""
-        scalar = tirx.const(value, FLOAT32.tir()) if isinstance(value, float | int) else value
+        """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become what the kernel computes in."""
+        scalar = tirx.const(value, self.real.tir()) if isinstance(value, float | int) else value
         return scalar if lanes == 1 else T.Broadcast(scalar, lanes)
 
     def lane(self, vector: Expr, lane: int, lanes: int) -> Expr:
@@ -154,9 +177,10 @@ class KernelBuilder:
         return vector if vector.ty.dtype.lanes == lanes else T.Shuffle([vector], list(range(first, first + lanes)))
 
     def mask(self, vector: Expr, mask: Expr, lanes: int) -> Expr:
-        """fp32 lanes where the int32 mask is -1, zero where it is 0, whatever stands there (a NaN, too)."""
-        kept = tirx.reinterpret(INT32.tir(lanes), vector) & mask
-        return tirx.reinterpret(FLOAT32.tir(lanes), kept)
+        """The lanes where the int32 mask is -1, zero where it is 0, whatever stands there (a NaN, too)."""
+        bits = f"int{8 * self.real.bytes}x{lanes}"
+        kept = tirx.reinterpret(bits, vector) & tirx.Cast(bits, mask)
+        return tirx.reinterpret(self.real.tir(lanes), kept)
 
     def every_second(self, low: Expr, high: Expr, lanes: int) -> Expr:
         """The even lanes of two vectors that lie one after the other."""
@@ -169,6 +193,7 @@ def _type(param: Param) -> Any:
 
 def build_function(kernel: Kernel, isa: Isa) -> Any:
     """The TIR of a kernel for an instruction set."""
+    real = kernel.arithmetic if isinstance(kernel, InType) else FLOAT32
     with IRBuilder() as ib:
         with T.prim_func(s_tir=True):
             T.func_name(kernel.name)
@@ -178,6 +203,10 @@ def build_function(kernel: Kernel, isa: Isa) -> Any:
             for param in kernel.params:
                 if param.is_pointer:
                     arguments[param.name] = T.decl_buffer((_UNBOUNDED,), param.dtype.tir(), data=arguments[param.name])
-            kernel.body(KernelBuilder(isa, arguments, begin, end))
+            k = KernelBuilder(isa, real, arguments, begin, end)
+            for param in kernel.params:
+                if param.dtype.is_float and not param.is_pointer:
+                    arguments[param.name] = k.let(k.converted(arguments[param.name], real))
+            kernel.body(k)
     function: Any = ib.get()
     return function.with_attr("global_symbol", kernel.name)

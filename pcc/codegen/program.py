@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel
 from pcc.dtype import FLOAT32, INT32, DType, dtype_of
@@ -255,9 +256,9 @@ class ProgramBuilder:
         """A strided tensor in a new arena buffer of that many elements (a padded plane)."""
         return View(self._add(name, "scratch", elements, dtype).name, shape, strides, offset, dtype)
 
-    def thread_tensor(self, name: str, shape: tuple[int, ...]) -> View:
-        """A contiguous fp32 tensor in each thread's own memory, for one call."""
-        return View(self._add(name, "thread", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
+    def thread_tensor(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
+        """A contiguous tensor in each thread's own memory, for one call."""
+        return View(self._add(name, "thread", prod(shape), dtype).name, shape, contiguous_strides(shape), dtype=dtype)
 
     def constant(self, name: str, values: np.ndarray) -> View:
         """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values are stored once, under their first name."""
@@ -294,11 +295,16 @@ class ProgramBuilder:
         macs: int = 0,
         dense_macs: int | None = None,
         together: Together | None = None,
+        arithmetic: DType = FLOAT32,
     ) -> None:
-        """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another element type than the kernel takes."""
+        """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another element type than the kernel takes.
+
+        A kernel of fp32 tensors takes those of any floating-point type, and may compute in another ``arithmetic`` than fp32.
+        """
         expected = [param.name for param in kernel.params]
         if sorted(expected) != sorted(args):
             raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
+        kernel = in_type(kernel, {name: view.dtype for name, view in args.items() if isinstance(view, View)}, arithmetic)
         for param in kernel.params:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
                 raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")

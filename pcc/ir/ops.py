@@ -94,7 +94,7 @@ UNPACK = register(
     "unpack(Tensor[] arrays, str format, int[] numbers, int[] shape, int groups) -> Tensor",
     lambda arrays, format, numbers, shape, groups: torch.from_numpy(format_named(format).unpack(_packed(format, shape, groups, numbers, arrays))),
     lambda arrays, format, numbers, shape, groups: shape,
-    lambda *_: torch.float32,
+    lambda arrays, *_: next(array.dtype for array in arrays if array.is_floating_point()),
 )
 """The dense weight of a layer, (O, I/groups, kh, kw) or (M, K), that is stored in a format of `pcc.sparsity.formats`, which says what ``arrays`` and
 ``numbers`` are. Kernels take the weight as it is stored."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 CANONICAL: set[Any] = set()
 """Every operator that a canonical graph may have; what the frontend lets pass."""
@@ -27,7 +28,7 @@ def register(
     of the first operand. A ``composite`` operator is not canonical."""
     name = "pcc::" + schema.split("(", 1)[0]
     torch.library.define(name, schema[schema.index("(") :])
-    torch.library.impl(name, "CompositeExplicitAutograd", reference)
+    torch.library.impl(name, "CompositeExplicitAutograd", reference if dtype else _rounded_once(reference))
 
     def fake(*args: Any, **kwargs: Any) -> Tensor:
         first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
@@ -38,3 +39,17 @@ def register(
     (COMPOSITE if composite else CANONICAL).add(operator)
     REFERENCES[operator] = reference
     return operator
+
+
+def _rounded_once(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A reference that computes in fp32 where operands are narrower, and rounds what it gives to the type of the first one."""
+
+    def computed(*args: Any) -> Tensor:
+        first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
+        return reference(*pytree.tree_map(_widened, args)).to(first.dtype)
+
+    return computed
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from pcc.dtype import REALS
 from pcc.errors import PccError
 from pcc.ir.graph import OUTPUT_NAMES, constant, infer, is_constant
 
@@ -46,10 +47,16 @@ def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> floa
     return worst
 
 
+def as_taken(graph_module: GraphModule, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Floating-point inputs in the type that the graph takes them in."""
+    types = [node.meta["val"].dtype for node in graph_module.graph.find_nodes(op="placeholder")]
+    return [x.to(dtype) if x.is_floating_point() else x for x, dtype in zip(inputs, types, strict=True)]
+
+
 def run_graph(graph_module: GraphModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The graph's outputs, computed by the operators' reference semantics."""
     with torch.no_grad():
-        result = graph_module(*inputs)
+        result = graph_module(*as_taken(graph_module, inputs))
     return tuple(result) if isinstance(result, list | tuple) else (result,)
 
 
@@ -74,8 +81,8 @@ def _verify_call(node: Node) -> None:
     for was, now in zip(_parts(recorded), _parts(computed), strict=True):
         if was.shape != now.shape or was.dtype != now.dtype:
             raise PccError(f"node {node.name}: recorded as {_describe(was)}, {node.target} gives {_describe(now)}")
-        if now.is_floating_point() and now.dtype != torch.float32 and not is_constant(node):
-            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not fp32")
+        if now.is_floating_point() and now.dtype not in (dtype.torch for dtype in REALS) and not is_constant(node):
+            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not {' or '.join(map(str, REALS))}")
 
 
 def _parts(value: object) -> list[Tensor]:

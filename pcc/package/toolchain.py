@@ -23,7 +23,10 @@ from pcc.target import Target
 RUNTIME = Path(__file__).parents[1] / "runtime"
 LIBRARY_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
 RUNNER_SOURCES = ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c", "mapped.c", "runner.c")
-LIBC_SYMBOLS = ("calloc", "clock_gettime", "free", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall", "vsnprintf")
+LIBC_SYMBOLS = (
+    *("calloc", "clock_gettime", "free", "getauxval", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall"),
+    "vsnprintf",
+)
 """All that a library needs from outside."""
 C_FLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra")
 ANDROID_API = 24

@@ -58,10 +58,42 @@ def make_pass(name: str, options: Mapping[str, Value]) -> Any:
     return cls(**{option: _convert(f"{name}{{{option}=...}}", value, hints[option]) for option, value in options.items()})
 
 
-def chosen_pipeline(pipeline: str | None, prune: str | None) -> str:
-    """The text of the pipeline that is asked for: the default one if None, with the pruning passes of ``prune`` put in."""
+PRECISIONS: Mapping[str, Mapping[str, str]] = {
+    "dtype": {"fp16": "reduce-precision"},
+    "port_dtype": {"fp16": "reduce-precision{ports=true}"},
+    "weight_dtype": {"fp16": "store-weights"},
+}
+"""What the options of that name put into a pipeline; ``fp32`` puts in nothing."""
+
+
+def chosen_pipeline(pipeline: str | None, prune: str | None = None, *, dtype: str = "fp32", port_dtype: str = "fp32", weight_dtype: str = "fp32") -> str:
+    """The text of the pipeline that is asked for: the default one if None, with the pruning passes of ``prune`` put in, and the passes that change
+    element types.
+
+    ``dtype`` is what activations and weights are; with ``port_dtype`` inputs and outputs, too; ``weight_dtype`` is what weights of linear layers are
+    stored as. Raises `PccError` for types that pcc does not compute in.
+    """
     text = DEFAULT_PIPELINE if pipeline is None else pipeline
-    return text if prune is None else insert_pruning(text, prune)
+    text = text if prune is None else insert_pruning(text, prune)
+    wanted = {"dtype": dtype, "port_dtype": port_dtype, "weight_dtype": weight_dtype}
+    for option, value in wanted.items():
+        if value not in ("fp32", *PRECISIONS[option]):
+            raise PccError(f"{option} '{value}': choose one of fp32, {', '.join(PRECISIONS[option])}")
+    if port_dtype != "fp32" and port_dtype != dtype:
+        raise PccError(f"port_dtype {port_dtype} needs dtype {port_dtype}: inputs and outputs are of the type that the network computes in, or fp32")
+    if port_dtype != "fp32":
+        del wanted["dtype"]
+    added = [PRECISIONS[option][value] for option, value in wanted.items() if value != "fp32"]
+    return insert_before(text, "select-kernels", ",".join(added)) if added else text
+
+
+def insert_before(pipeline: str, name: str, added: str) -> str:
+    """The pipeline with passes before the one of that name; `PccError` where it has none."""
+    steps = parse_pipeline(pipeline)
+    places = [place for place, step in enumerate(steps) if step.name == name]
+    if not places:
+        raise PccError(f"{added} goes before {name}, which the pipeline does not have: put it into the pipeline where it belongs")
+    return print_pipeline([*steps[: places[0]], *parse_pipeline(added), *steps[places[0] :]])
 
 
 def insert_pruning(pipeline: str, prune: str) -> str:

@@ -25,6 +25,8 @@ _PASSES = {
     "drop-filters": "pcc.passes.drop_filters:DropFilters",
     "fuse-epilogues": "pcc.passes.fuse_epilogues:FuseEpilogues",
     "reorder-kernels": "pcc.passes.reorder_kernels:ReorderKernels",
+    "reduce-precision": "pcc.passes.reduce_precision:ReducePrecision",
+    "store-weights": "pcc.passes.store_weights:StoreWeights",
 }
 """Names of passes and where their classes are, in the order a pipeline usually has them."""
 

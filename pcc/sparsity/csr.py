@@ -42,8 +42,8 @@ def pack(weight: np.ndarray, groups: int = 1, order: np.ndarray | None = None) -
 
 
 def unpack(csr: Csr) -> np.ndarray:
-    """The dense weight."""
-    weight = np.zeros((csr.shape[0], csr.columns), np.float32)
+    """The dense weight, of the type that ``weight`` has."""
+    weight = np.zeros((csr.shape[0], csr.columns), csr.weight.dtype)
     weight[np.repeat(np.arange(csr.shape[0]), np.diff(csr.offset)), csr.index] = csr.weight
     return weight.reshape(csr.shape)
 

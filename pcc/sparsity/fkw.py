@@ -80,12 +80,12 @@ def pack(weight: np.ndarray, groups: int = 1, patterns: np.ndarray | None = None
 
 
 def unpack(fkw: FKW) -> np.ndarray:
-    """The dense weight (O, I/groups, kh, kw), fp32, in the original order of filters: bit for bit what was packed."""
+    """The dense weight (O, I/groups, kh, kw) in the original order of filters, of the type that ``weight`` has: bit for bit what was packed."""
     filters, inputs, kh, kw = fkw.shape
-    blocks = np.zeros((filters // fkw.share, fkw.share, inputs, kh * kw), dtype=np.float32)
+    blocks = np.zeros((filters // fkw.share, fkw.share, inputs, kh * kw), dtype=fkw.weight.dtype)
     block, chosen = places(fkw)
     blocks[block[:, None], :, (fkw.index % inputs)[:, None], fkw.patterns[chosen]] = fkw.weight
-    weight = np.empty((filters, inputs, kh, kw), dtype=np.float32)
+    weight = np.empty((filters, inputs, kh, kw), dtype=fkw.weight.dtype)
     weight[fkw.reorder] = blocks.reshape(fkw.shape)
     return weight
 

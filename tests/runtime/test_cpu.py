@@ -3,9 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from pcc.codegen.isa import ISAS
 from pcc.package.toolchain import RUNTIME, run_tool, zig
-from pcc.target import TARGETS
+from pcc.target import ARM_CPUS, TARGETS
 from tests.arm64 import arm64
 
 SOURCE = """#include "cpu.h"
@@ -54,5 +56,8 @@ def test_x86(tmp_path: Path) -> None:
 
 
 @arm64
-def test_arm64(tmp_path: Path) -> None:
-    assert _lacks(tmp_path, "aarch64", ["neon", "avx2", *UNKNOWN], ["qemu-aarch64"]) == ["nothing", "avx2", *UNKNOWN]
+@pytest.mark.parametrize(("cpu", "fp16"), [("cortex-a53", "arithmetic in fp16 (asimdhp)"), ("cortex-a76", "nothing"), ("max", "nothing")])
+def test_arm64(cpu: str, fp16: str, tmp_path: Path) -> None:
+    assert {target.isa for target in TARGETS.values() if target.arch == "aarch64"} <= {"neon", *ARM_CPUS.values()} == {"neon", "neon-fp16"}
+    answers = _lacks(tmp_path, "aarch64", ["neon", "neon-fp16", "avx2", *UNKNOWN], ["qemu-aarch64", "-cpu", cpu])
+    assert answers == ["nothing", fp16, "avx2", *UNKNOWN]

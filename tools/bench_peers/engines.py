@@ -26,6 +26,7 @@ _ADAPTERS = "tools.bench_peers.adapters"
 _TORCH = "torch==2.13.0"
 _NUMPY = "numpy==2.4.6"
 _MNN = Environment("mnn", ("MNN==3.6.1", _NUMPY))
+_NCNN = Environment("ncnn", ("ncnn==1.0.20261020", _NUMPY), alone=("pnnx==20261020",))
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _ENGINES = (
@@ -34,7 +35,7 @@ _ENGINES = (
     Engine("openvino", "OpenVINO", f"{_ADAPTERS}.open_vino", Environment("openvino", ("openvino==2026.4.1", _NUMPY))),
     Engine("mnn", "MNN", f"{_ADAPTERS}.mnn_module", _MNN),
     Engine("mnn-sparse", "MNN, sparse", f"{_ADAPTERS}.mnn_sparse", _MNN, uses_zeros=True),
-    Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", Environment("ncnn", ("ncnn==1.0.20261020", _NUMPY), alone=("pnnx==20261020",)), variables=_ONE_THREAD),
+    Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", _NCNN, variables=_ONE_THREAD),
     Engine("executorch", "ExecuTorch", f"{_ADAPTERS}.executorch_program", Environment("executorch", (_TORCH, "executorch==1.5.1"))),
     Engine("litert", "LiteRT", f"{_ADAPTERS}.litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))),
     Engine(
@@ -49,3 +50,6 @@ _ENGINES = (
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
 """By name, in the order of the table's columns; pcc is the first."""
+
+FP16_ENGINES: Mapping[str, Engine] = {"ncnn-fp16": Engine("ncnn-fp16", "ncnn, fp16", f"{_ADAPTERS}.ncnn_half", _NCNN, variables=_ONE_THREAD)}
+"""Those that compute in fp16, on arm64."""

@@ -130,6 +130,8 @@ _NETWORKS = (
     Network("vgg16-features-7.8x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 3.6", {3: 3.6}),
     Network("vgg16-features-12x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 5.69", {3: 5.69}),
     Network("vgg16-features-19.7x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 9.79", {3: 9.79}),
+    Network("vgg16", "vgg16", "VGG-16 with its linear layers, dense"),
+    Network("vgg16-7.8x", "vgg16", f"VGG-16 with its linear layers, which stay dense; convolutions: {_PATTERNS} 3.6", {3: 3.6}),
     Network("resnet50", "resnet50", "ResNet-50, dense"),
     Network("resnet50-4.4x", "resnet50", f"ResNet-50: {_PATTERNS} 3.6, one weight in 3.6 of 1x1", {3: 3.6, 1: 3.6}),
     Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),

@@ -35,27 +35,20 @@ class PccCount:
     """Name and assembly of each kernel."""
 
 
-def count_pcc(prepared: Prepared, folder: Path, memory: bool) -> PccCount:
+def count_pcc(prepared: Prepared, folder: Path, memory: bool, dtype: str = "fp32") -> PccCount:
     """Compiles the network into ``folder``, runs it, and counts."""
-    kernels = assembly(prepared, folder, CPU)
+    kernels = assembly(prepared, folder, CPU, dtype)
     package = open_package(folder / CPU / "package")
     (output,) = Qemu(CPU).run(package, [np.load(prepared.folder / "input.npy")])
     return PccCount(count_package(package, memory), difference(output, prepared.reference()), kernels)
 
 
-def assembly(prepared: Prepared, folder: Path, cpu: str) -> list[tuple[str, Path]]:
+def assembly(prepared: Prepared, folder: Path, cpu: str, dtype: str = "fp32") -> list[tuple[str, Path]]:
     """Compiles the network for a processor, into a folder of that name; name and assembly of each kernel."""
     target = target_named("aarch64-linux", cpu)
     image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
-    pcc.compile(
-        prepared.network.module(),
-        (image,),
-        folder / cpu / "package",
-        target=target,
-        dump_ir=folder / cpu / "ir",
-        machine_profile="built-in",
-        tuning_records="none",
-    )
+    package, dumped = folder / cpu / "package", folder / cpu / "ir"
+    pcc.compile(prepared.network.module(), (image,), package, target=target, dump_ir=dumped, machine_profile="built-in", tuning_records="none", dtype=dtype)
     return [(path.stem, path) for path in sorted((folder / cpu / "ir" / target.name / "kernels").glob("*.s"))]
 
 

@@ -7,7 +7,7 @@ row, never for its name; where it multiplies, loads or compares like none of tho
 
 from dataclasses import dataclass
 
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.errors import PccError
 
 
@@ -47,6 +47,10 @@ class Isa:
         """Elements in one vector register."""
         return self.vector_bytes // dtype.bytes
 
+    def computes_in(self, dtype: DType) -> bool:
+        """Whether it multiplies vectors of a type."""
+        return any(instruction.factors == dtype for instruction in self.multiply_adds)
+
     def multiply_add(self, factors: DType) -> MultiplyAdd:
         """How it multiplies elements of a type; `PccError` where it cannot."""
         for instruction in self.multiply_adds:
@@ -57,13 +61,23 @@ class Isa:
 
 _FMA = MultiplyAdd(FLOAT32, FLOAT32)
 _FMA_BY_LANE = MultiplyAdd(FLOAT32, FLOAT32, by_lane=True)
+_FMA_FP16_BY_LANE = MultiplyAdd(FLOAT16, FLOAT16, by_lane=True)
 
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx512", 64, 32, (_FMA,), llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2"), gathers=True, expands=True),
-        Isa("avx2", 32, 16, (_FMA,), llvm_features=("+avx2", "+fma"), gathers=True),
+        Isa("avx512", 64, 32, (_FMA,), llvm_features=("+avx512f", "+avx512vl", "+avx512dq", "+avx512bw", "+fma", "+avx2", "+f16c"), gathers=True, expands=True),
+        Isa("avx2", 32, 16, (_FMA,), llvm_features=("+avx2", "+fma", "+f16c"), gathers=True),
         Isa("neon", 16, 32, (_FMA_BY_LANE,), llvm_features=("+neon",), post_increment=True, nan_from_either=True),
+        Isa(
+            "neon-fp16",
+            16,
+            32,
+            (_FMA_BY_LANE, _FMA_FP16_BY_LANE),
+            llvm_features=("+neon", "+fullfp16"),
+            post_increment=True,
+            nan_from_either=True,
+        ),
     )
 }
 

@@ -13,15 +13,15 @@ from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work,
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import REALS, DType
 
-POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {16: ((8, 3), (12, 2), (8, 2), (4, 4)), 8: ((4, 2),), 4: ((8, 3), (8, 2), (4, 4))}
-"""(filters, vectors) of the tiles with positions in lanes, for each number of lanes.
+POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {64: ((8, 3), (12, 2), (8, 2), (4, 4)), 32: ((4, 2),), 16: ((8, 3), (8, 2), (4, 4))}
+"""(filters, vectors) of the tiles with positions in lanes, for each size of vectors, in bytes.
 
 AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
 """
 
-FILTERS: dict[int, tuple[tuple[int, int], ...]] = {16: ((14, 2), (9, 3)), 8: ((6, 2), (5, 2)), 4: ((14, 2), (7, 3))}
+FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (9, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
 """(positions, vectors) of the tiles with filters in lanes: so many positions at most."""
 
 
@@ -62,8 +62,8 @@ class PositionTile:
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
         """Of one tile. Weights are spread over vectors, or, multiplied by lane, loaded as some."""
-        lanes, outputs = machine.isa.lanes(FLOAT32), self.outputs
-        weights = self.filters / lanes if machine.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0 else self.filters
+        lanes, outputs = machine.isa.lanes(layer.x.dtype), self.outputs
+        weights = self.filters / lanes if machine.isa.multiply_add(layer.x.dtype).by_lane and self.filters % lanes == 0 else self.filters
         step = Work(fma=outputs, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, self.vectors)
         return step * layer.weight[0].size + Work(stores=outputs, scalars=self.filters, branches=1)
 
@@ -105,8 +105,8 @@ class FilterTile:
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
         """Of one tile. Inputs are spread over vectors, or, multiplied by lane, loaded as some; weights come from the L2 cache."""
-        lanes, outputs = machine.isa.lanes(FLOAT32), self.outputs
-        inputs = -(-self.positions // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else self.positions
+        lanes, outputs = machine.isa.lanes(layer.x.dtype), self.outputs
+        inputs = -(-self.positions // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else self.positions
         step = Work(fma=outputs, loads=self.vectors, far=self.vectors, scalars=inputs + 1, branches=1)
         return step * layer.weight[0].size + Work(stores=outputs, lines=outputs, branches=1)
 
@@ -148,18 +148,18 @@ class ConvDense:
     name: str = "conv-dense"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        lanes, rows = machine.isa.lanes(FLOAT32), _rows(layer)
+        rows = _rows(layer)
         prefetch = machine.costs.far > 0
-        tiles: list[PositionTile | FilterTile] = [PositionTile(filters, vectors, prefetch) for filters, vectors in POSITIONS[lanes]]
-        runs = {(vectors, rows.even_run(positions)) for positions, vectors in FILTERS[lanes]}
+        tiles: list[PositionTile | FilterTile] = [PositionTile(filters, vectors, prefetch) for filters, vectors in POSITIONS[machine.isa.vector_bytes]]
+        runs = {(vectors, rows.even_run(positions)) for positions, vectors in FILTERS[machine.isa.vector_bytes]}
         tiles += [FilterTile(vectors, run, prefetch) for vectors, run in sorted(runs)]
         return [Candidate(tile, _work(layer, tile, machine)) for tile in tiles]
 
     def emit(self, layer: Conv2d, schedule: PositionTile | FilterTile, b: ProgramBuilder) -> None:
-        weight, rows, lanes = layer.weight, _rows(layer), b.isa.lanes(FLOAT32)
+        weight, rows, lanes = layer.weight, _rows(layer), b.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
         staged, block = stage(b, layer.x, layer.geometry), schedule.block(lanes)
         out_channels, channels = weight.shape[:2]
@@ -191,6 +191,7 @@ class ConvDense:
             },
             work=work,
             macs=layer.x.shape[0] * out_channels * staged.height * staged.width * offsets.size,
+            arithmetic=layer.x.dtype,
         )
 
 
@@ -199,7 +200,7 @@ FAMILY = ConvDense()
 
 def _work(layer: Conv2d, tile: PositionTile | FilterTile, machine: Machine) -> Work:
     """Whole tiles: junk columns, filled-up blocks and what is computed again included."""
-    lanes = machine.isa.lanes(FLOAT32)
+    lanes = machine.isa.lanes(layer.x.dtype)
     blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.block(lanes))
     tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer), lanes)
     return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)

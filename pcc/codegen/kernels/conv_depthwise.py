@@ -21,7 +21,7 @@ from pcc.codegen.kernels.stage import COPY_PARAMS, Layout, copy_args, copy_plane
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import REALS, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -69,10 +69,10 @@ class DepthwiseFamily:
     name: str = "conv-depthwise"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        weight, lanes = layer.weight, machine.isa.lanes(FLOAT32)
+        weight, lanes = layer.weight, machine.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
         if layer.groups == 1 or weight.shape[1] != 1:
             return "a filter reads more than one channel"
@@ -105,7 +105,8 @@ class DepthwiseFamily:
         else:
             layout = Layout(geometry, *x.shape[2:])
             taps = layout.taps
-            copied = {"staged": b.thread_tensor(f"{layer.name}.staged", (layout.plane + b.isa.lanes(FLOAT32),)), **copy_args(b, layer.name, x, layout)}
+            staged = b.thread_tensor(f"{layer.name}.staged", (layout.plane + b.isa.lanes(x.dtype),), x.dtype)
+            copied = {"staged": staged, **copy_args(b, layer.name, x, layout)}
         kernel = ConvDepthwise(
             (geometry.window, geometry.stride, geometry.dilation) if geometry.window in UNROLLED else None,
             Epilogue(layer.residual is not None, layer.activation),
@@ -128,7 +129,7 @@ class DepthwiseFamily:
             **copied,
             **epilogue_strides(layer.y, layer.residual),
         }
-        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width)
+        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype)
 
 
 FAMILY = DepthwiseFamily()

@@ -20,7 +20,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
-from pcc.dtype import FLOAT32, INT32, DType
+from pcc.dtype import INT32, REALS, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -52,17 +52,17 @@ class DirectFamily:
     name: str = "conv-depthwise-direct"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        geometry, weight, lanes = layer.geometry, layer.weight, machine.isa.lanes(FLOAT32)
+        geometry, weight, lanes = layer.geometry, layer.weight, machine.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
         if layer.groups == 1 or weight.shape[1] != 1:
             return "a filter reads more than one channel"
         if geometry.window not in WINDOWS or geometry.stride[1] > 2:
             return "its window is not 3x3 or 5x5, or steps over more than every second column"
         reach = (geometry.window[1] - 1) * geometry.dilation[1]
-        if (geometry.padding[1] + 1) * FLOAT32.bytes > READ_LEAD or (reach + 2 * lanes) * FLOAT32.bytes > READ_SLACK:
+        if (geometry.padding[1] + 1) * layer.x.dtype.bytes > READ_LEAD or (reach + 2 * lanes) * layer.x.dtype.bytes > READ_SLACK:
             return "the window reaches too far outside of the rows"
         height, width = geometry.output_size(*layer.x.shape[2:])
         narrow = width < lanes
@@ -79,7 +79,7 @@ class DirectFamily:
         assert isinstance(weight, np.ndarray)
         filters = weight.shape[0]
         height, width = geometry.output_size(*x.shape[2:])
-        masks = column_masks(geometry, x.shape[3], width, b.isa.lanes(FLOAT32))
+        masks = column_masks(geometry, x.shape[3], width, b.isa.lanes(x.dtype))
         below = x.shape[2] + geometry.padding[0] - (height - schedule.rows) * geometry.stride[0]
         kernel = ConvDepthwiseDirect(
             geometry.window,
@@ -90,7 +90,7 @@ class DirectFamily:
             schedule.rows,
             schedule.narrow,
             tuple(bool((masks[:, tap] == 0).any()) for tap in range(geometry.window[1])),
-            b.isa.lanes(FLOAT32),
+            b.isa.lanes(x.dtype),
             Epilogue(layer.residual is not None, layer.activation),
         )
         args: dict[str, View | int | float] = {
@@ -107,7 +107,7 @@ class DirectFamily:
             "width": width,
             **epilogue_strides(layer.y, layer.residual),
         }
-        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width)
+        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype)
 
 
 FAMILY = DirectFamily()

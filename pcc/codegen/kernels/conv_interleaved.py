@@ -20,7 +20,7 @@ from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import REALS, DType
 from pcc.sparsity import fkw
 from pcc.sparsity.fkw import FKW, places
 from pcc.sparsity.formats import DENSE
@@ -67,7 +67,7 @@ class InterleavedFamily:
     name: str
     layer: type[Conv2d]
     format: WeightFormat
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         if self.format == DENSE and layer.weight.shape[1] == 1:
@@ -92,17 +92,17 @@ class InterleavedFamily:
             return sparse_tile.fkw_of(layer)
         assert isinstance(layer.weight, np.ndarray)
         every = fkw.pack(np.ones_like(layer.weight), layer.groups)
-        return replace(every, weight=np.ascontiguousarray(layer.weight, np.float32).reshape(every.weight.shape))
+        return replace(every, weight=np.ascontiguousarray(layer.weight).reshape(every.weight.shape))
 
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
         weight = self._packed(layer)
         layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
-        highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0) * layout.pitch * b.isa.lanes(FLOAT32)
+        highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0) * layout.pitch * b.isa.lanes(layer.x.dtype)
         views = _tables(layer, weight, layout, highest if schedule.in_strips else layout.plane, b)
         copy = None
         if schedule.in_strips:
             copy, arguments = row_copy(b, layer.x, layout)
-            lines = b.thread_tensor(f"{layer.name}.strip", (layer.x.shape[1], highest))
+            lines = b.thread_tensor(f"{layer.name}.strip", (layer.x.shape[1], highest), layer.x.dtype)
             arguments |= {"x": lines, "image": layer.x, "x_image": layer.x.strides[0], "x_plane": layer.x.strides[1]}
             arguments |= {"x_channels": layer.x.shape[1], "strip_plane": highest}
         else:
@@ -120,7 +120,7 @@ class InterleavedFamily:
                 patterns,
                 layer.geometry.stride,
                 layout.pitch,
-                b.isa.lanes(FLOAT32),
+                b.isa.lanes(layer.x.dtype),
                 epilogue,
                 schedule.prefetch,
                 copy,
@@ -137,7 +137,7 @@ class InterleavedFamily:
             }
             part = outputs * rows * count / schedule.blocks.rows
             args = {**arguments, **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
-            b.call(kernel, args, strips * chunks, macs=round(weight.weight.size * part), dense_macs=round(prod(weight.shape) * part))
+            b.call(kernel, args, strips * chunks, macs=round(weight.weight.size * part), dense_macs=round(prod(weight.shape) * part), arithmetic=layer.x.dtype)
             first += rows * count
 
 
@@ -182,8 +182,8 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
     """Every cut of the plane into blocks, with every tile that the registers hold."""
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
     down, right = window_of(layer)
-    lanes, taps = machine.isa.lanes(FLOAT32), weight.patterns.shape[1]
-    weights = -(-taps * weight.share // lanes) if machine.isa.multiply_add(FLOAT32).by_lane else taps * weight.share
+    lanes, taps = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1]
+    weights = -(-taps * weight.share // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else taps * weight.share
     free = machine.isa.registers - weights - machine.loads_ahead - 2
     if taps > FEW_TAPS:
         free = min(free, machine.isa.registers // 2)
@@ -256,9 +256,9 @@ def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: Inter
 
 def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
     """What the tiles of a strip execute."""
-    lanes, taps, groups = machine.isa.lanes(FLOAT32), weight.patterns.shape[1], weight.shape[0] // weight.share
+    lanes, taps, groups = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1], weight.shape[0] // weight.share
     patterns = _patterns(weight, layer.geometry)
-    weights = taps * weight.share / (lanes if machine.isa.multiply_add(FLOAT32).by_lane else 1)
+    weights = taps * weight.share / (lanes if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     sums = rows * schedule.columns * weight.share
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
     row_bytes = weight.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes

@@ -20,7 +20,7 @@ from pcc.codegen.kernels.stage import stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import REALS, DType
 from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class GatherFamily:
     name: str = "conv-sparse-gather"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "fkw"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
+        fkw, lanes = tile.fkw_of(layer), machine.isa.lanes(layer.x.dtype)
         groups, positions = fkw.shape[0] // fkw.share, tile.positions_of(layer)
         vectors_of_plane = -(-positions // lanes)  # wider tiles would read past the slack after a tensor
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
@@ -90,8 +90,8 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, vectors: int, 
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     groups, sums = fkw.shape[0] // fkw.share, fkw.share * vectors
     loads = taps * vectors
-    weights = taps * fkw.share / (machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else 1)
-    far = loads if fkw.shape[1] * schedule.size * FLOAT32.bytes > machine.l1_bytes else 0
+    weights = taps * fkw.share / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
+    far = loads if fkw.shape[1] * schedule.size * layer.x.dtype.bytes > machine.l1_bytes else 0
     connection = Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, loads)
     segment = Work(scalars=2 + taps, branches=2)
     stored = Work(stores=sums, scalars=2 * fkw.share, branches=1)
@@ -155,7 +155,7 @@ class ConvSparseGather:
             for e in range(self.taps):
                 tap_at = k.let(taps_at[e] + channel_at)
                 inputs = (k.let(k.load(k["x"], tap_at + v * k.lanes, k.lanes)) for v in range(vectors))
-                if k.isa.multiply_add(FLOAT32).by_lane:  # weights are in few registers: inputs one at a time
+                if k.isa.multiply_add(k.real).by_lane:  # weights are in few registers: inputs one at a time
                     for v, values in enumerate(inputs):
                         for f in range(self.share):
                             self._add(k, sums, f, v, weights[e * self.share + f] * values)

@@ -20,23 +20,23 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math, sparse_tile
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels
+from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import FLOAT32, REALS, DType
 from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
 TILES: dict[int, tuple[tuple[int, int], ...]] = {
-    16: ((1, 13), (1, 20), (2, 7), (2, 13), (3, 7), (4, 5)),
-    8: ((1, 13), (2, 4), (2, 6)),
-    4: ((1, 13), (1, 16), (2, 13)),
+    64: ((1, 13), (1, 20), (2, 7), (2, 13), (3, 7), (4, 5)),
+    32: ((1, 13), (2, 4), (2, 6)),
+    16: ((1, 13), (1, 16), (2, 13)),
 }
-"""(filters, vectors) of the tiles for each number of lanes."""
+"""(filters, vectors) of the tiles for each size of vectors, in bytes."""
 
 FAR = 2
 """What a vector from the L2 cache counts: most are for one or two multiply-adds, which do not hide it."""
@@ -70,17 +70,17 @@ class PointwiseFamily:
     name: str = "conv-sparse-pointwise"
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "fkw"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
-        fkw, lanes = sparse_tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
+        fkw, lanes = sparse_tile.fkw_of(layer), machine.isa.lanes(layer.x.dtype)
         if prod(layer.geometry.window) > 1 or any(layer.geometry.padding):
             return "the window is not a single position without padding"
         if not _is_flat(layer):
             return "planes are not flat: their rows are longer than what they hold"
         inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
-        for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[lanes] if filters <= fkw.shape[0]}):
+        for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[machine.isa.vector_bytes] if filters <= fkw.shape[0]}):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
             for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
                 multiplies = fkw.weight.size * width / groups if channels == inputs else 0  # blocks of channels serve as many groups as they can
@@ -89,12 +89,12 @@ class PointwiseFamily:
         return found
 
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
-        fkw, lanes = sparse_tile.fkw_of(layer), b.isa.lanes(FLOAT32)
+        fkw, lanes = sparse_tile.fkw_of(layer), b.isa.lanes(layer.x.dtype)
         staged = stage(b, layer.x, layer.geometry)
-        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane)
+        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype)
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
         tiles, blocks = -(-positions // size), -(-tables.groups // schedule.block)
-        tile_step, block_step = (1, tiles) if staged.image * FLOAT32.bytes <= sparse_tile.L2_BYTES else (blocks, 1)
+        tile_step, block_step = (1, tiles) if staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES else (blocks, 1)
         arrays = {
             "entries": tables.entries,
             "lists": tables.lists,
@@ -121,10 +121,11 @@ class PointwiseFamily:
         outputs = layer.y.shape[0] * staged.positions
         in_blocks = schedule.channels < layer.x.shape[1]
         if in_blocks:
-            args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, schedule.filters * size))
+            args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, schedule.filters * size), layer.x.dtype)
             args["channel_blocks"] = len(tables.lists) // tables.groups
-        kernel = ConvSparsePointwise(schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks)
-        b.call(kernel, args, layer.y.shape[0] * tiles * blocks, macs=fkw.weight.size * outputs, dense_macs=prod(fkw.shape) * outputs)
+        kernel = ConvSparsePointwise(schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks, layer.x.dtype)
+        macs, dense_macs = fkw.weight.size * outputs, prod(fkw.shape) * outputs
+        b.call(kernel, args, layer.y.shape[0] * tiles * blocks, macs=macs, dense_macs=dense_macs, arithmetic=layer.x.dtype)
 
 
 FAMILY = PointwiseFamily()
@@ -150,7 +151,7 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     left = max(0.0, 1 - machine.l1_bytes / (schedule.channels * width * machine.isa.vector_bytes))  # of the inputs, without room in the L1 cache
     far = FAR * width * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
     multiplies = float(np.maximum(users * width, machine.fma_in_flight).sum())
-    weights = users.sum() / (machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else 1)
+    weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights, far=far)
     lists = Work(scalars=1, branches=LIST_ENDS) * ((2**schedule.filters - 1) * blocks - 1)
     sums = Work(stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
@@ -168,6 +169,8 @@ class ConvSparsePointwise:
     size: int
     epilogue: Epilogue
     in_blocks: bool = False
+    weights: DType = FLOAT32
+    """What the weights in ``entries`` are."""
 
     @property
     def name(self) -> str:
@@ -232,18 +235,18 @@ class ConvSparsePointwise:
         at = k.let(k.load(lists, 0))
         for members in range(1, 1 << self.filters):
             users = [f for f in range(self.filters) if members >> f & 1]
-            places, weights_of = k.pointer(k["entries"], at), k.pointer(k["entries"], at, FLOAT32)
+            places, weights_of = k.pointer(k["entries"], at), k.pointer(k["entries"], at, self.weights)
             count = k.let(k.load(lists, members))
             with k.loop(k.wide(0), k.wide(count)) as number:
-                entry = k.let(number * (1 + len(users)))
+                entry = k.let(number * (1 + words_of(len(users), self.weights)))
                 channel = k.pointer(x, k.load(places, entry))
-                weights = sparse_tile.broadcast_weights(k, weights_of, entry + 1, len(users))
+                weights = sparse_tile.broadcast_weights(k, weights_of, (entry + 1) * weights_of_word(self.weights), len(users))
                 for v in range(0, self.size, k.lanes):
                     values = k.let(k.load(channel, v, k.lanes))
                     for f, weight in zip(users, weights, strict=True):
                         place = f * self.size + v
                         k.store(sums, place, k.load(sums, place, k.lanes) + weight * values, k.lanes)
-            at = k.let(at + count * (1 + len(users)))
+            at = k.let(at + count * (1 + words_of(len(users), self.weights)))
 
     def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, filter: "Expr", image: "Expr", start: "Expr", first: "Expr") -> None:
         """One filter's tile through the epilogue."""
@@ -283,9 +286,11 @@ class ConvSparsePointwise:
                     at, *counts = lists[(channels * n["groups"] + group) * sets :][:sets].tolist()
                     for members, count in enumerate(counts, 1):
                         users = [f for f in range(self.filters) if members >> f & 1]
-                        of_list = entries[at : at + count * (1 + len(users))].reshape(count, 1 + len(users))
+                        size = 1 + words_of(len(users), self.weights)
+                        of_list = entries[at : at + count * size].reshape(count, size)
                         inputs = x[image * n["x_image"] + start + of_list[:, :1] + np.arange(self.size)]
-                        sums[users] += np.ascontiguousarray(of_list[:, 1:]).view(np.float32).T @ inputs
+                        weights = np.ascontiguousarray(of_list[:, 1:]).view(self.weights.numpy)[:, : len(users)]
+                        sums[users] += weights.astype(bias.dtype).T @ inputs
                         at += of_list.size
                 stop = min(start + self.size, n["stored"])
                 for values, channel in zip(sums[:, first - start : stop - start], outputs.tolist(), strict=True):

@@ -25,7 +25,8 @@ def emit_copy(layer: Copy, b: ProgramBuilder) -> None:
         return
     nest = _copy_nest(layer)
     kernel = CopyRows(unit=nest.run_strides == (1, 1), dtype=layer.x.dtype)
-    b.call(kernel, {"y": layer.y, "x": layer.x, **nest.arguments(b, layer.name)}, work=nest.work)
+    arithmetic = layer.x.dtype if layer.x.dtype.is_float else FLOAT32
+    b.call(kernel, {"y": layer.y, "x": layer.x, **nest.arguments(b, layer.name)}, work=nest.work, arithmetic=arithmetic)
 
 
 def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
@@ -33,7 +34,7 @@ def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
     if not prod(y.shape):
         return
     nest = nest_of(y.shape, [y.strides])
-    b.call(FillRows(unit=nest.run_strides == (1,)), {"y": y, "value": value, **nest.arguments(b, name)}, work=nest.work)
+    b.call(FillRows(unit=nest.run_strides == (1,)), {"y": y, "value": value, **nest.arguments(b, name)}, work=nest.work, arithmetic=y.dtype)
 
 
 def emit_convert(b: ProgramBuilder, y: View, x: View, dtype: str) -> None:

@@ -16,7 +16,6 @@ from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, it
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleaved_tile import pieces
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes
-from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -110,7 +109,7 @@ class ConvFilters:
         """The inputs of all positions, each in all lanes, one after the other: few wait in registers."""
         for first in range(0, self.positions, self.lanes):
             places = range(min(self.lanes, self.positions - first))
-            if k.isa.multiply_add(FLOAT32).by_lane:
+            if k.isa.multiply_add(k.real).by_lane:
                 vector = k.let(k.load(x, first, self.lanes))
                 yield from (k.lane(vector, place, self.lanes) for place in places)
             else:

@@ -14,7 +14,6 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, items_reference, pointer_params, stride_params, tiles_of_work
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -93,7 +92,7 @@ class ConvPositions:
     def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", first: "Expr", end: "Expr") -> None:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes = self.lanes
-        by_lane = k.isa.multiply_add(FLOAT32).by_lane and self.filters % lanes == 0
+        by_lane = k.isa.multiply_add(k.real).by_lane and self.filters % lanes == 0
         source, weights = k.pointer(k["x"], at.x + position), k.pointer(k["w"], at.panel * k["depth"] * self.filters)
         following, ahead = k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes), k.pointer(k["w"], at.ahead)
         with k.loop(k.wide(first), k.wide(end)) as depth:

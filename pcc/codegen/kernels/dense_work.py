@@ -44,7 +44,7 @@ def pack_weight(weight: np.ndarray, groups: int, block: int) -> np.ndarray:
     """(O, I/groups, kh, kw) to (groups, blocks, K, block) with K = I/groups * kh * kw; filters that fill up a group's last block are zero."""
     per_group = weight.shape[0] // groups
     blocks = -(-per_group // block)
-    packed = np.zeros((groups, blocks * block, weight[0].size), np.float32)
+    packed = np.zeros((groups, blocks * block, weight[0].size), weight.dtype)
     packed[:, :per_group] = weight.reshape(groups, per_group, -1)
     return packed.reshape(groups, blocks, block, -1).transpose(0, 1, 3, 2)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pcc.codegen.kernels import math
+from pcc.dtype import FLOAT32
 from pcc.errors import PccError
 from pcc.ir.activation import IDENTITY, Activation
 
@@ -45,7 +46,11 @@ def activate(k: "KernelBuilder", activation: Activation, x: "Expr", lanes: int) 
         return x
     if activation.kind not in _CODE:
         raise PccError(f"no kernel code for activation '{activation}': add it to pcc/codegen/kernels/epilogue.py")
-    return _CODE[activation.kind](k, k.let(x), lanes, *activation.args)
+    if activation.kind in _IN_TYPE or k.real == FLOAT32:
+        return _CODE[activation.kind](k, k.let(x), lanes, *activation.args)
+    with k.computing_in(FLOAT32):
+        wide = _CODE[activation.kind](k, k.let(k.converted(x, FLOAT32)), lanes, *activation.args)
+    return k.converted(wide, k.real)
 
 
 def _relu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -85,3 +90,6 @@ _CODE: dict[str, Callable[..., "Expr"]] = {
     "softplus": math.softplus,
 }
 """Kind: its code, from a bound value, the lanes and the activation's arguments."""
+
+_IN_TYPE = ("relu", "clip", "leaky_relu")
+"""Those that are computed in whatever type the kernel computes in: at most one operation rounds. The others are computed in fp32, and rounded once."""

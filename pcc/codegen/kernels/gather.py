@@ -94,12 +94,10 @@ class GatherRows:
 
     def _element(self, k: "KernelBuilder", x_at: "Expr", entry: "Expr", inside: "Expr", lanes: int) -> "Expr":
         """The inputs of an output: one run of memory, or a place for each lane."""
-        from pcc.codegen.builder import tirx
-
         if self.runs:
             return k.load(k["x"], x_at + k.let(self._index(k, entry, 1)) * k["inner"] + inside, lanes)
         index = k.let(self._index(k, entry, lanes))
-        return tirx.BufferLoad(k["x"], [x_at + index if lanes == 1 else k.splat(x_at, lanes) + index])
+        return k.load_at(k["x"], x_at + index if lanes == 1 else k.splat(x_at, lanes) + index, lanes)
 
     def _index(self, k: "KernelBuilder", entry: "Expr", lanes: int) -> "Expr":
         index = k.load(k["index"], entry, lanes)

@@ -106,7 +106,7 @@ def line_extent(count: int, geometry: ConvGeometry, axis: int) -> int:
 def interleaving_work(x: View, layout: Layout, machine: Machine) -> Work:
     """What the copy of a tensor executes, and reading it once."""
     shape = (x.shape[0], x.shape[1], layout.rows, layout.pitch, layout.blocks.lanes)
-    copied, lines = View(x.buffer, shape, contiguous_strides(shape)), prod(shape[:4])
+    copied, lines = View(x.buffer, shape, contiguous_strides(shape), dtype=x.dtype), prod(shape[:4])
     return Work(lines=lines, stores=lines) + machine.beyond(x, copied, copied)
 
 
@@ -188,10 +188,11 @@ def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:
     batch, channels = x.shape[:2]
     key = ("interleave", x, layout)
     if key not in b.shared:
-        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.interleaved", (batch, channels, layout.rows, layout.pitch, layout.blocks.lanes))
+        shape = (batch, channels, layout.rows, layout.pitch, layout.blocks.lanes)
+        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.interleaved", shape, x.dtype)
         copy, arguments = row_copy(b, x, layout)
         numbers = {"rows": layout.rows, "channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1]}
-        b.call(Interleave(copy), {"x": x, "y": view, **arguments, **numbers}, work=batch * channels)
+        b.call(Interleave(copy), {"x": x, "y": view, **arguments, **numbers}, work=batch * channels, arithmetic=x.dtype)
     return b.shared[key]
 
 

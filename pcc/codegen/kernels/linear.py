@@ -1,6 +1,8 @@
 """Linear layers: outputs in the lanes of vectors, weights streamed once in the order they are stored, each vector used for all rows of a tile.
 
 With one row the layer is as fast as memory; more rows share what was loaded, four at a time. One or two rows that are left over are a tile of their own.
+Weights may be stored in a narrower type than inputs, and become that of the inputs as they are loaded. Where inputs are fp16, so are the sums of
+`BLOCK` inputs; those of the blocks are fp32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,13 +20,16 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, Together, View, line_elements
-from pcc.dtype import FLOAT32, INT32, DType
+from pcc.dtype import FLOAT32, INT32, REALS, DType, dtype_of
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
-VECTORS: dict[int, dict[int, int]] = {16: {1: 4, 4: 4}, 8: {1: 4, 4: 3}, 4: {1: 8, 4: 4}}
-"""Vectors of outputs in a tile, by lanes and rows of the tile."""
+VECTORS: dict[int, dict[int, int]] = {64: {1: 4, 4: 4}, 32: {1: 4, 4: 3}, 16: {1: 8, 4: 4}}
+"""Vectors of outputs in a tile, by the size of vectors in bytes and rows of the tile."""
+
+BLOCK = 64
+"""Products that are added up in fp16: rounding then makes a sum of any depth an error of some 2^-9 of its largest terms (measured; see tests)."""
 
 FEW_ROWS = (1, 2)
 """Rows of a last tile that are not filled up to a whole one."""
@@ -52,16 +57,17 @@ class LinearFamily:
     name: str = "linear"
     layer: type[Linear] = Linear
     format: WeightFormat = "dense"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         batch, depth = layer.x.shape
         outputs = layer.weight.shape[0]
         rows = 1 if batch * layer.images == 1 else 4
-        vectors = VECTORS[machine.isa.lanes(FLOAT32)][rows]
-        tiles = -(-outputs // (vectors * machine.isa.lanes(FLOAT32))) * -(-batch // rows)
+        vectors, lanes = VECTORS[machine.isa.vector_bytes][rows], machine.isa.lanes(layer.x.dtype)
+        tiles = -(-outputs // (vectors * lanes)) * -(-batch // rows)
         step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
-        memory = machine.beyond(View("weight", (outputs, depth), (depth, 1)))
+        assert isinstance(layer.weight, np.ndarray)
+        memory = machine.beyond(View("weight", (outputs, depth), (depth, 1), dtype=dtype_of(layer.weight.dtype)))
         return [Candidate(LinearSchedule(rows, vectors), (step * depth + Work(stores=rows * vectors)) * tiles + memory)]
 
     def emit(self, layer: Linear, schedule: LinearSchedule, b: ProgramBuilder) -> None:
@@ -69,7 +75,7 @@ class LinearFamily:
         weight = layer.weight
         assert isinstance(weight, np.ndarray)
         outputs = weight.shape[0]
-        kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(FLOAT32), Epilogue(layer.residual is not None, layer.activation))
+        kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(layer.x.dtype), Epilogue(layer.residual is not None, layer.activation))
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
         residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
         strides = {"x_row": "x", "y_row": "y", **({} if layer.residual is None else {"r_row": "residual"})}
@@ -91,6 +97,7 @@ class LinearFamily:
             work=blocks * row_tiles,
             macs=batch * weight.size,
             together=Together(schedule.rows, "batch", "row_tiles", strides) if batch == 1 < layer.images else None,
+            arithmetic=layer.x.dtype,
         )
 
 
@@ -140,21 +147,27 @@ class LinearTile:
         """``tall`` rows of outputs, as many of them as there are."""
         from tvm import tirx
 
-        acc = k.local(tall * self.run)
+        acc = k.local(tall * self.run, FLOAT32)
         # Rows past the last one repeat it.
         rows = [k.let(tirx.min(first_row + r, k["batch"] - 1)) for r in range(tall)]
-        self._multiply(k, acc, [k.let(row * k["x_row"]) for row in rows], first)
-        store_tile(k, self.epilogue, acc, rows, first, self.run)
+        starts = [k.let(row * k["x_row"]) for row in rows]
+        with k.computing_in(FLOAT32):
+            for v in range(0, self.run, self.lanes):
+                bias = k.let(k.load(k["bias"], first + v, self.lanes))
+                for r in range(tall):
+                    k.store(acc, r * self.run + v, bias, self.lanes)
+        if k.real == FLOAT32:
+            self._multiply(k, acc, starts, first, 0, k["depth"])
+        else:
+            self._multiply_by_blocks(k, acc, starts, first)
+        with k.computing_in(FLOAT32):
+            store_tile(k, self.epilogue, acc, rows, first, self.run)
 
-    def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr") -> None:
-        """acc = bias + sum over depth of inputs times weights."""
+    def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr", begin: "Expr", end: "Expr") -> None:
+        """acc += sum over the depth from ``begin`` to ``end`` of inputs times weights."""
         lanes = self.lanes
-        for v in range(0, self.run, lanes):
-            bias = k.let(k.load(k["bias"], first + v, lanes))
-            for r in range(len(rows)):
-                k.store(acc, r * self.run + v, bias, lanes)
         start = k.let(k.wide(first * k["depth"]))
-        with k.loop(k.wide(0), k.wide(k["depth"])) as depth:
+        with k.loop(k.wide(begin), k.wide(end)) as depth:
             for line in range(0, self.run, line_elements(FLOAT32)):
                 k.prefetch(k["w"], start + depth * self.run + line + AHEAD // FLOAT32.bytes, write=False)
             inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
@@ -162,6 +175,20 @@ class LinearTile:
                 weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))
                 for r in range(len(rows)):
                     k.store(acc, r * self.run + v, k.load(acc, r * self.run + v, lanes) + weight * inputs[r], lanes)
+
+    def _multiply_by_blocks(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr") -> None:
+        """acc += the sums of blocks of the depth."""
+        from tvm import tirx
+
+        sums = k.local(len(rows) * self.run)
+        with k.loop(0, k.divide(k["depth"] + (BLOCK - 1), BLOCK)[0]) as block:
+            for place in range(0, len(rows) * self.run, self.lanes):
+                k.store(sums, place, k.splat(0.0, self.lanes), self.lanes)
+            begin = k.let(block * BLOCK)
+            self._multiply(k, sums, rows, first, begin, k.let(tirx.min(begin + BLOCK, k["depth"])))
+            for place in range(0, len(rows) * self.run, self.lanes):
+                of_block = k.converted(k.load(sums, place, self.lanes), FLOAT32)
+                k.store(acc, place, k.load(acc, place, self.lanes) + of_block, self.lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, w, bias, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "y"))

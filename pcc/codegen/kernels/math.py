@@ -39,7 +39,7 @@ def constant(k: "KernelBuilder", value: float, lanes: int) -> "Expr":
     """A number as a vector of ``lanes`` (a scalar for 1)."""
     from tvm import tirx
 
-    return k.splat(float(value), lanes) if lanes > 1 else tirx.const(value, FLOAT32.tir())
+    return k.splat(float(value), lanes) if lanes > 1 else tirx.const(value, k.real.tir())
 
 
 def smaller(a: "Expr", b: "Expr") -> "Expr":
@@ -131,7 +131,7 @@ def intrinsic(name: str, x: "Expr", lanes: int) -> "Expr":
     """An LLVM function of one value that every instruction set has as an instruction (``llvm.floor``)."""
     from tvm import tirx
 
-    return tirx.call_llvm_pure_intrin(FLOAT32.tir(lanes), name, x)
+    return tirx.call_llvm_pure_intrin(x.ty, name, x)
 
 
 def fused(a: "Expr", b: "Expr", c: "Expr", lanes: int) -> "Expr":

@@ -19,7 +19,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import ConvGeometry, Pool2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32
+from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
@@ -42,7 +42,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
         channels_per_item = max(1, ITEM_READS // (height * width))
         items = batch * -(-channels // channels_per_item)
         scale = 1.0 if layer.mode == "max" else 1.0 / (height * width)
-        b.call(PoolPlane(layer.mode), places | {"channels_per_item": channels_per_item, "scale": scale}, work=items)
+        b.call(PoolPlane(layer.mode), places | {"channels_per_item": channels_per_item, "scale": scale}, work=items, arithmetic=_arithmetic(layer))
         return
     rows_per_item = max(1, min(out_height, ITEM_READS // (width * sh)))
     rows, columns = (_inverse_counts(layer, axis) for axis in (0, 1))
@@ -63,12 +63,18 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
             "empty": IDENTITY[layer.mode],
         },
         work=batch * channels * -(-out_height // rows_per_item),
+        arithmetic=_arithmetic(layer),
     )
+
+
+def _arithmetic(layer: Pool2d) -> DType:
+    """Maxima are exact in any type; sums are added up in fp32."""
+    return layer.x.dtype if layer.mode == "max" else FLOAT32
 
 
 def pool_work(x: View, y: View, machine: Machine) -> Work:
     """What pooling by small windows executes: rows are combined on the stack, columns from there."""
-    lanes = machine.isa.lanes(FLOAT32)
+    lanes = machine.isa.lanes(x.dtype)
     read, written = prod(x.shape) / lanes, prod(y.shape) / lanes
     return Work(crossing=read + 2 * written, stores=3 * written) + machine.beyond(x, y)
 

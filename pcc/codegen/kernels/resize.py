@@ -99,12 +99,6 @@ def _reference_rows(args: Mapping[str, Argument], begin: int, end: int) -> Itera
             yield image * n["x_image"] + channel * n["x_plane"], image * n["y_image"] + channel * n["y_plane"] + oy * n["y_row"], oy
 
 
-def _gather(buffer: "Expr", indices: "Expr") -> "Expr":
-    from tvm import tirx
-
-    return tirx.BufferLoad(buffer, [indices])
-
-
 def _plus(k: "KernelBuilder", scalar: "Expr", vector: "Expr", lanes: int) -> "Expr":
     return k.splat(scalar, lanes) + vector
 
@@ -122,7 +116,7 @@ class ResizeNearest:
 
             def emit(offset: "Expr", lanes: int) -> None:
                 at = k.let(k.load(k["columns"], offset, lanes))
-                k.store(k["y"], y_at + offset, _gather(k["x"], _plus(k, source, at, lanes)), lanes)
+                k.store(k["y"], y_at + offset, k.load_at(k["x"], _plus(k, source, at, lanes), lanes), lanes)
 
             exact_run(k, k["out_width"], emit)
 
@@ -164,7 +158,7 @@ class ResizeBilinear:
 
                 def emit(offset: "Expr", width: int, begin: "Expr" = begin) -> None:
                     at = k.let(begin + offset)
-                    a, b = (k.let(_gather(mixed, k.load(k["columns"], at + which, width))) for which in (0, k["out_width"]))
+                    a, b = (k.let(k.load_at(mixed, k.load(k["columns"], at + which, width), width)) for which in (0, k["out_width"]))
                     k.store(k["y"], y_at + at, a + (b - a) * k.load(k["column_weights"], at, width), width)
 
                 exact_run(k, end - begin, emit)

@@ -16,7 +16,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.stage import Staged, staged_pitch
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32, INT32, INT64
+from pcc.dtype import INT32, INT64
 from pcc.errors import PccError
 from pcc.sparsity.fkw import FKW
 
@@ -58,7 +58,7 @@ def position_args(staged: Staged, layer: Conv2d, size: int, blocks: int) -> tupl
     A plane without junk on either side is one row.
     """
     tiles = -(-staged.positions // size)
-    tile_step, block_step = (1, tiles) if staged.image * FLOAT32.bytes <= L2_BYTES else (blocks, 1)
+    tile_step, block_step = (1, tiles) if staged.image * layer.x.dtype.bytes <= L2_BYTES else (blocks, 1)
     args = {"tiles": tiles, "tile_step": tile_step, "blocks": blocks, "block_step": block_step, "positions": staged.positions}
     pitches = {staged.pitch, layer.y.strides[2], staged.pitch if layer.residual is None else layer.residual.strides[2]}
     height, width, pitch = (1, staged.positions, staged.positions) if pitches == {staged.width} else (staged.height, staged.width, staged.pitch)
@@ -96,7 +96,7 @@ def record(b: ProgramBuilder, layer: Conv2d, staged: Staged, kernel: Kernel, siz
     views |= {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
     outputs = batch * staged.height * staged.width
     args = {**views, "x_image": staged.image, **parts.numbers, **positions, **output_strides(layer)}
-    b.call(kernel, args, work, macs=fkw.weight.size * outputs, dense_macs=int(np.prod(fkw.shape)) * outputs)
+    b.call(kernel, args, work, macs=fkw.weight.size * outputs, dense_macs=int(np.prod(fkw.shape)) * outputs, arithmetic=layer.x.dtype)
 
 
 @dataclass(frozen=True)
@@ -181,14 +181,14 @@ def aligned_local(k: "KernelBuilder", size: int) -> tuple["Buffer", "Expr"]:
         return k.local(size), 0
     array = k.local(size + line)
     address = tirx.reinterpret(INT64.tir(), T.address_of(array[0]))
-    element = tirx.const(FLOAT32.bytes.bit_length() - 1, INT64.tir())
+    element = tirx.const(k.real.bytes.bit_length() - 1, INT64.tir())
     past = k.let(tirx.Cast(INT32.tir(), address >> element) & (line - 1))
     return array, k.let((line - past) & (line - 1))
 
 
 def broadcast_weights(k: "KernelBuilder", buffer: "Expr", at: "Expr", count: int) -> list["Expr"]:
     """``count`` consecutive weights, each in all lanes: loaded four at a time where the instruction set multiplies by a lane."""
-    if not k.isa.multiply_add(FLOAT32).by_lane:
+    if not k.isa.multiply_add(k.real).by_lane:
         return [k.let(k.splat(k.load(buffer, at + i), k.lanes)) for i in range(count)]
     loaded = [k.let(k.load(buffer, at + i, k.lanes)) for i in range(0, count, k.lanes)]
     return [k.lane(loaded[i // k.lanes], i % k.lanes, k.lanes) for i in range(count)]

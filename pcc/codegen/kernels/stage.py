@@ -154,8 +154,8 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: b
     if not is_staged(geometry):
         return machine.beyond(x)
     batch, channels, height, width = x.shape
-    layout, lanes = Layout(geometry, height, width), machine.isa.lanes(FLOAT32)
-    copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)))
+    layout, lanes = Layout(geometry, height, width), machine.isa.lanes(x.dtype)
+    copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)), dtype=x.dtype)
     plane = Work()
     for phase in layout.phases.values():
         runs = phase.columns, layout.pitch - phase.columns
@@ -184,13 +184,14 @@ def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0)
     key = ("stage", x, geometry, fill)
     view = b.shared.get(key)
     if view is None:
-        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.staged", (batch, channels, layout.plane))
+        view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.staged", (batch, channels, layout.plane), x.dtype)
         kernel = Stage(column_stride=min(geometry.stride[1], 3))
         sizes = {"plane": layout.plane, "channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1]}
         b.call(
             kernel,
             {"x": x, "y": view, **sizes, **copy_args(b, view.buffer, x, layout, fill)},
             work=batch * channels,
+            arithmetic=x.dtype,
         )
     return Staged(view, layout.pitch, layout.plane, channels * layout.plane, layout.taps, out_height, out_width)
 

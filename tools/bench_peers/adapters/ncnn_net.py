@@ -34,9 +34,13 @@ class Adapter(adapter.Adapter):
         option = self.net.opt
         option.num_threads = 1
         option.use_vulkan_compute = False
-        option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = option.use_bf16_storage = False
+        self.set_precision(option)
         self.net.load_param(str(self.converted / "model.ncnn.param"))
         self.net.load_model(str(self.converted / "model.ncnn.bin"))
+
+    def set_precision(self, option: Any) -> None:
+        """All in fp32."""
+        option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = option.use_bf16_storage = False
 
     def feed(self, image: np.ndarray) -> None:
         self.image = ncnn.Mat(np.ascontiguousarray(image[0])).clone()

@@ -1,0 +1,143 @@
+"""reduce-precision and store-weights: what becomes fp16, what stays fp32, and what is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+import pcc
+from pcc.errors import PccError
+from pcc.ir.graph import arguments, constant
+from pcc.ir.verify import relative_error, run_graph, verify_structure
+from pcc.passes.fold_batchnorm import FoldBatchnorm
+from pcc.passes.fold_constants import FoldConstants
+from pcc.passes.fuse_epilogues import FuseEpilogues
+from pcc.passes.manager import GraphPass
+from pcc.passes.pipeline import chosen_pipeline
+from pcc.passes.reduce_precision import ReducePrecision
+from pcc.passes.store_weights import StoreWeights
+from tests.nets import Residual, settle
+from tests.passes.exact import canonical, nodes
+
+IMAGE = torch.randn(2, 3, 13, 11, generator=torch.Generator().manual_seed(0))
+HALF, FLOAT = torch.float16, torch.float32
+
+
+def reduced(module: nn.Module, inputs: Sequence[Tensor], step: GraphPass) -> tuple[GraphModule, float]:
+    """The graph after the pass, and the relative error that it caused."""
+    graph = canonical(module, *inputs)
+    for exact in (FoldConstants(), FoldBatchnorm(), FuseEpilogues()):
+        graph = exact(graph).graph_module
+    before = run_graph(graph, inputs)
+    result = step(graph)
+    assert result.modified
+    verify_structure(result.graph_module)
+    return result.graph_module, relative_error(run_graph(result.graph_module, inputs), before)
+
+
+def types(graph: GraphModule, operator: str) -> set[torch.dtype]:
+    return {node.meta["val"].dtype for node in nodes(graph, operator)}
+
+
+def test_activations_and_weights_become_fp16_between_fp32_ports() -> None:
+    graph, error = reduced(settle(Residual()), [IMAGE], ReducePrecision())
+    assert 0 < error < 4 * 2.0**-11
+    assert types(graph, "conv2d") == types(graph, "pool2d") == types(graph, "linear") == {HALF}
+    for node in (*nodes(graph, "conv2d"), *nodes(graph, "linear")):
+        assert constant(arguments(node)["weight"]).dtype == HALF
+        assert constant(arguments(node)["bias"]).dtype == FLOAT
+    assert [str(node.args[1]) for node in nodes(graph, "convert")] == ["float16", "float32"], "the image once, the result once"
+    assert not ReducePrecision()(graph).graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default)
+
+
+def test_ports_in_fp16() -> None:
+    graph, error = reduced(settle(Residual()), [IMAGE], ReducePrecision(ports=True))
+    assert 0 < error < 4 * 2.0**-11
+    assert not nodes(graph, "convert")
+    (image,) = graph.graph.find_nodes(op="placeholder")
+    assert image.meta["val"].dtype == run_graph(graph, [IMAGE])[0].dtype == HALF
+
+
+class Pointer(nn.Module):
+    """Looks up rows of a table by places that are computed; returns whole numbers, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(8, 1), nn.Parameter(torch.randn(4000, 6))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        place = (self.layer(x).sigmoid() * 3999).floor().long().reshape(-1)
+        return self.table[place] * 2, place + 1
+
+
+def test_places_and_whole_numbers_stay_fp32() -> None:
+    """3999 is no number of fp16."""
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    graph, _ = reduced(settle(Pointer()), [x], ReducePrecision())
+    (gather,) = nodes(graph, "gather")
+    assert gather.meta["val"].dtype == HALF
+    assert arguments(gather)["index"].meta["val"].dtype == FLOAT
+    assert run_graph(graph, [x])[1].dtype == torch.int64
+    indices = [node for node in nodes(graph, "elementwise") if node.meta["val"].dtype == FLOAT]
+    assert any("floor" in str(node.args[1]) for node in indices)
+
+
+def test_values_that_do_not_fit() -> None:
+    module = nn.Conv2d(3, 4, 1)
+    module.weight.data[1] = 7e4
+    with pytest.raises(PccError, match=r"weight has values up to 7e\+04, and float16 ends at 65504"):
+        reduced(module, [IMAGE], ReducePrecision())
+
+
+def test_only_weights_of_linear_layers() -> None:
+    graph, error = reduced(settle(Residual()), [IMAGE], StoreWeights())
+    assert 0 < error < 2.0**-11
+    assert types(graph, "conv2d") == types(graph, "linear") == {FLOAT}
+    (linear,) = nodes(graph, "linear")
+    assert constant(arguments(linear)["weight"]).dtype == HALF
+    assert {constant(arguments(node)["weight"]).dtype for node in nodes(graph, "conv2d")} == {FLOAT}
+    assert not StoreWeights()(graph).modified
+
+
+def test_pipelines() -> None:
+    assert "reorder-kernels,reduce-precision,select-kernels" in chosen_pipeline(None, dtype="fp16")
+    assert "reduce-precision{ports=true},select-kernels" in chosen_pipeline(None, dtype="fp16", port_dtype="fp16")
+    assert "store-weights,select-kernels" in chosen_pipeline(None, weight_dtype="fp16")
+    assert chosen_pipeline(None) == chosen_pipeline(None, dtype="fp32", weight_dtype="fp32")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"dtype": "fp8"}, "dtype 'fp8': choose one of fp32, fp16"),
+        ({"port_dtype": "fp16"}, "port_dtype fp16 needs dtype fp16"),
+        ({"dtype": "fp16", "pipeline": "canonicalize,plan-memory"}, "reduce-precision goes before select-kernels, which the pipeline does not have"),
+        ({"dtype": "fp16", "target": "aarch64-linux"}, r"aarch64-linux, cortex-a53 does not compute in float16: give one of cortex-a55, .*--weight-dtype fp16"),
+        ({"dtype": "fp16", "target": "x86_64-linux"}, "x86_64-linux, x86-64-v3 does not compute in float16"),
+    ],
+)
+def test_what_is_refused(options: dict[str, str], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(PccError, match=complaint):
+        pcc.compile(nn.Conv2d(3, 4, 1), IMAGE, tmp_path / "package", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_in_fp16_on_this_machine(tmp_path: Path) -> None:
+    """Dense and sparse linear layers from the command to the numbers: half the bytes, the error of rounding weights once."""
+    torch.manual_seed(0)
+    wide, narrow = nn.Linear(700, 300), nn.Linear(300, 41)
+    narrow.weight.data *= torch.rand_like(narrow.weight) < 0.1
+    x = torch.randn(1, 700)
+    module = nn.Sequential(wide, nn.ReLU(), narrow).eval()
+    whole, half = (pcc.compile(module, x, tmp_path / name, weight_dtype=name) for name in ("fp32", "fp16"))
+    assert half.targets[0].weight_bytes < 0.6 * whole.targets[0].weight_bytes
+    assert set(half.targets[0].families) == set(whole.targets[0].families)
+    with torch.no_grad():
+        want = F.linear(F.linear(x, wide.weight.half().float(), wide.bias).relu(), narrow.weight.half().float(), narrow.bias).numpy()
+    with pcc.load(half.package) as model:
+        np.testing.assert_allclose(model(x.numpy()), want, atol=1e-5 * np.abs(want).max(), rtol=0)
