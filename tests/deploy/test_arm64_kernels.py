@@ -109,7 +109,7 @@ def test_conv_dense(cases: Cases) -> None:
     weight = cases.values(12, 4, 3, 3)
     _convolve(cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
     weight = cases.values(33, 40, 1, 1)
-    for number in range(len(POSITIONS[4]) + len(FILTERS[4])):
+    for number in range(len(POSITIONS[16]) + len(FILTERS[16])):
         _convolve(cases, "conv-dense", (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)", number=number)
     cases.check()
 

@@ -107,7 +107,7 @@ def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
     want = RELU(want + torch.from_numpy(addend).double() if residual else want)
     for target in X86_TARGETS:
         lanes = LANES[target.isa]
-        count = len(POSITIONS[lanes]) + len({vectors for _, vectors in FILTERS[lanes]})
+        count = len(POSITIONS[4 * lanes]) + len({vectors for _, vectors in FILTERS[4 * lanes]})
 
         def build(b: ProgramBuilder, count: int = count) -> None:
             views = b.input("x", shape), b.input("r", size)
@@ -150,8 +150,8 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
 
 KERNELS = {
     isa: [
-        *(ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon") for filters, vectors in POSITIONS[lanes]),
-        *(ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon") for positions, vectors in FILTERS[lanes]),
+        *(ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon") for filters, vectors in POSITIONS[4 * lanes]),
+        *(ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon") for positions, vectors in FILTERS[4 * lanes]),
     ]
     for isa, lanes in LANES.items()
 }
