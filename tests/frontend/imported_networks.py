@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 
 import pcc
 from pcc.deploy import Qemu
@@ -144,7 +145,8 @@ def expected(path: Path, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
 def operators(path: Path) -> Counter[str]:
     if path.suffix == ".onnx":
         return Counter(node.op_type for node in onnx.load(path).graph.node)
-    return Counter(str(node.target).split(".")[1] for node in import_model(path).graph.graph.nodes if node.op == "call_function")
+    calls = [node.target for node in import_model(path).graph.graph.nodes if node.op == "call_function"]
+    return Counter(str(target).split(".")[1] if isinstance(target, OpOverload) else target.__name__ for target in calls)  # type: ignore[union-attr]
 
 
 def check(case: Case, emulated: bool = True) -> Result:
