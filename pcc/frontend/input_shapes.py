@@ -31,7 +31,8 @@ class Declared:
             return self
         if isinstance(self.sizes[0], int) and self.sizes[0] != batch and not any_batch:
             raise PccError(f"{what} fixes the batch: it takes {self}; for any batch up to a maximum, export it with the first dimension left open")
-        return Declared(self.name, (batch, *(batch if size == self.sizes[0] != "?" else size for size in self.sizes[1:])), self.dtype)
+        first = self.sizes[0] if isinstance(self.sizes[0], str) and self.sizes[0] != "?" else None
+        return Declared(self.name, (batch, *(batch if size == first else size for size in self.sizes[1:])), self.dtype)
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(map(str, self.sizes)) if self.sizes is not None else '?'})"

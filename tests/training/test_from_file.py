@@ -77,6 +77,13 @@ def test_an_onnx_file_of_one_sample_trains_on_many(net: Net, tmp_path: Path) -> 
     torch.testing.assert_close(run_onnxruntime(tmp_path / "saved.onnx", (x[:1],))[0], net(x[:1]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_file_of_one_sample_of_one_channel_trains_on_many(tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 6, 3))
+    opened = open_file(export(layers, (torch.zeros(1, 1, 9, 8),), tmp_path / "net.onnx", dynamo=False, opset=17), (1, 9, 8))
+    x = torch.randn(3, 1, 9, 8)
+    torch.testing.assert_close(opened.module.eval()(x), layers(x), rtol=1e-4, atol=1e-5)
+
+
 def saved(made: onnx.ModelProto, folder: Path) -> Path:
     onnx.save(made, folder / "net.onnx")
     return folder / "net.onnx"
