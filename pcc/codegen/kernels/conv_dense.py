@@ -1,6 +1,8 @@
 """Dense 2-D convolution, any window, stride, padding, dilation and groups: the family that takes every convolution."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -21,94 +23,60 @@ POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {64: ((8, 3), (12, 2), (8, 2
 AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
 """
 
-FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (9, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
+FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (7, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
 """(positions, vectors) of the tiles with filters in lanes: so many positions at most."""
 
 
 @dataclass(frozen=True)
-class PositionTile:
-    """A tile of ``filters`` filters times ``vectors`` vectors of positions."""
+class DenseTile:
+    """A tile of ``filters`` filters times ``positions`` positions, either of which are in the lanes of vectors."""
 
+    in_lanes: Literal["positions", "filters"]
     filters: int
-    vectors: int
-    prefetch: bool
-
-    def __str__(self) -> str:
-        return f"tiles of {self.filters} filters x {self.vectors} vectors{', prefetch' if self.prefetch else ''}"
-
-    @property
-    def outputs(self) -> int:
-        """Vectors of outputs of a tile."""
-        return self.filters * self.vectors
-
-    def block(self, lanes: int) -> int:
-        """Filters of a tile."""
-        return self.filters
-
-    def tiles(self, rows: "_Rows", lanes: int) -> int:
-        """Tiles of an image."""
-        return -(-rows.positions // (self.vectors * lanes))
-
-    def kernel(self, lanes: int, epilogue: Epilogue) -> ConvPositions:
-        return ConvPositions(self.filters, self.vectors, lanes, epilogue, self.prefetch)
-
-    def numbers(self, rows: "_Rows") -> dict[str, int]:
-        """The arguments that say where tiles are."""
-        return {"positions": rows.positions, "pitch": rows.pitch, "width": rows.width}
-
-    def together(self, rows: "_Rows") -> int:
-        """Tiles that have to be in one item."""
-        return 1
-
-    def work(self, layer: Conv2d, machine: Machine) -> Work:
-        """Of one tile. Weights are spread over vectors, or, multiplied by lane, loaded as some."""
-        lanes, outputs = machine.isa.lanes(layer.x.dtype), self.outputs
-        weights = self.filters / lanes if machine.isa.multiply_add(layer.x.dtype).by_lane and self.filters % lanes == 0 else self.filters
-        step = Work(fma=outputs, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, self.vectors)
-        return step * layer.weight[0].size + Work(stores=outputs, scalars=self.filters, branches=1)
-
-
-@dataclass(frozen=True)
-class FilterTile:
-    """A tile of ``vectors`` vectors of filters times ``positions`` positions."""
-
-    vectors: int
     positions: int
     prefetch: bool
 
     def __str__(self) -> str:
-        return f"tiles of {self.vectors} vectors of filters x {self.positions} positions{', prefetch' if self.prefetch else ''}"
+        return f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in lanes{', prefetch' if self.prefetch else ''}"
 
-    @property
-    def outputs(self) -> int:
-        """Vectors of outputs of a tile."""
-        return self.positions * self.vectors
+    def variants(self) -> Iterator["DenseTile"]:
+        """What the costs do not tell apart."""
+        yield replace(self, prefetch=not self.prefetch)
 
-    def block(self, lanes: int) -> int:
-        """Filters of a tile."""
-        return self.vectors * lanes
+    def kernel(self, lanes: int, epilogue: Epilogue) -> ConvPositions | ConvFilters:
+        if self.in_lanes == "positions":
+            return ConvPositions(self.filters, self.positions // lanes, lanes, epilogue, self.prefetch)
+        return ConvFilters(self.positions, self.filters // lanes, lanes, epilogue, self.prefetch)
 
-    def tiles(self, rows: "_Rows", lanes: int) -> int:
+    def tiles(self, rows: "_Rows") -> int:
         """Tiles of an image."""
-        return rows.count * rows.across(self.positions)
-
-    def kernel(self, lanes: int, epilogue: Epilogue) -> ConvFilters:
-        return ConvFilters(self.positions, self.vectors, lanes, epilogue, self.prefetch)
-
-    def numbers(self, rows: "_Rows") -> dict[str, int]:
-        """The arguments that say where tiles are."""
-        return {"pitch": rows.pitch, "width": rows.width, "across": rows.across(self.positions)}
+        return -(-rows.positions // self.positions) if self.in_lanes == "positions" else rows.count * rows.across(self.positions)
 
     def together(self, rows: "_Rows") -> int:
         """Tiles that have to be in one item: those of a row, where the last of them overlaps the one before."""
-        return 1 if rows.width % self.positions == 0 else rows.across(self.positions)
+        return 1 if self.in_lanes == "positions" or rows.width % self.positions == 0 else rows.across(self.positions)
+
+    def numbers(self, rows: "_Rows") -> dict[str, int]:
+        """The arguments that say where tiles are."""
+        last = {"positions": rows.positions} if self.in_lanes == "positions" else {"across": rows.across(self.positions)}
+        return {"pitch": rows.pitch, "width": rows.width, **last}
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
-        """Of one tile. Inputs are spread over vectors, or, multiplied by lane, loaded as some; weights come from the L2 cache."""
-        lanes, outputs = machine.isa.lanes(layer.x.dtype), self.outputs
-        inputs = -(-self.positions // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else self.positions
-        step = Work(fma=outputs, loads=self.vectors, far=self.vectors, scalars=inputs + 1, branches=1)
-        return step * layer.weight[0].size + Work(stores=outputs, lines=outputs, branches=1)
+        """Of one tile. What is not in lanes is spread over vectors or, multiplied by lane, loaded as some. With filters in lanes, both come from the L2
+        cache, and the tile is transposed."""
+        weight, lanes = layer.weight, machine.isa.lanes(layer.x.dtype)
+        assert isinstance(weight, np.ndarray)
+        outputs, by_lane = self.filters * self.positions // lanes, machine.isa.multiply_add(layer.x.dtype).by_lane
+        asked = 2 if self.prefetch else 0  # lines, at each step
+        if self.in_lanes == "positions":
+            weights = self.filters / lanes if by_lane and self.filters % lanes == 0 else self.filters
+            step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, self.positions // lanes)
+            finish = Work(stores=outputs, scalars=self.filters, branches=1)
+        else:
+            inputs, vectors = -(-self.positions // lanes) if by_lane else self.positions, self.filters // lanes
+            step = Work(fma=outputs, loads=vectors + asked, far=vectors + self.positions / lanes, scalars=inputs + 1, branches=1)
+            finish = Work(stores=outputs, lines=outputs, branches=1)
+        return step * weight[0].size + finish
 
 
 @dataclass(frozen=True)
@@ -151,17 +119,15 @@ class ConvDense:
     dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        rows = _rows(layer)
-        prefetch = machine.costs.far > 0
-        tiles: list[PositionTile | FilterTile] = [PositionTile(filters, vectors, prefetch) for filters, vectors in POSITIONS[machine.isa.vector_bytes]]
-        runs = {(vectors, rows.even_run(positions)) for positions, vectors in FILTERS[machine.isa.vector_bytes]}
-        tiles += [FilterTile(vectors, run, prefetch) for vectors, run in sorted(runs)]
-        return [Candidate(tile, _work(layer, tile, machine)) for tile in tiles]
+        lanes, rows, prefetch = machine.isa.lanes(layer.x.dtype), _rows(layer), machine.costs.far > 0
+        tiles = [DenseTile("positions", filters, vectors * lanes, prefetch) for filters, vectors in POSITIONS[machine.isa.vector_bytes]]
+        tiles += [DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch) for positions, vectors in FILTERS[machine.isa.vector_bytes]]
+        return [Candidate(tile, _work(layer, tile, machine)) for tile in dict.fromkeys(tiles)]
 
-    def emit(self, layer: Conv2d, schedule: PositionTile | FilterTile, b: ProgramBuilder) -> None:
+    def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:
         weight, rows, lanes = layer.weight, _rows(layer), b.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
-        staged, block = stage(b, layer.x, layer.geometry), schedule.block(lanes)
+        staged, block = stage(b, layer.x, layer.geometry), schedule.filters
         out_channels, channels = weight.shape[:2]
         offsets = _offsets(staged, channels)
         per_group = out_channels // layer.groups
@@ -169,10 +135,10 @@ class ConvDense:
             images=layer.x.shape[0],
             groups=layer.groups,
             blocks=-(-per_group // block),
-            tiles=schedule.tiles(rows, lanes),
+            tiles=schedule.tiles(rows),
             depth=offsets.size,
             block=block,
-            tile_cycles=offsets.size * schedule.outputs,
+            tile_cycles=offsets.size * schedule.filters * schedule.positions // lanes,
             together=schedule.together(rows),
         )
         b.call(
@@ -198,11 +164,10 @@ class ConvDense:
 FAMILY = ConvDense()
 
 
-def _work(layer: Conv2d, tile: PositionTile | FilterTile, machine: Machine) -> Work:
+def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     """Whole tiles: junk columns, filled-up blocks and what is computed again included."""
-    lanes = machine.isa.lanes(layer.x.dtype)
-    blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.block(lanes))
-    tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer), lanes)
+    blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.filters)
+    tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer))
     return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)
 
 

@@ -34,11 +34,12 @@ def machine_of(isa: Isa) -> Machine:
 
 def emit_by(family: str, layer: Conv2d | Linear, b: ProgramBuilder, number: int | None = None) -> None:
     """Records a layer by the family's cheapest schedule, or by the one of that number."""
-    machine = machine_of(b.isa)
-    found = cheapest(family_named(family), layer, machine)
+    machine, chosen = machine_of(b.isa), family_named(family)
+    found = cheapest(chosen, layer, machine)
     assert not isinstance(found, str), found
-    schedule = found[0].schedule if number is None else family_named(family).candidates(layer, machine)[number].schedule
-    family_named(family).emit(layer, schedule, b)
+    candidates = [found[0]] if number is None else chosen.candidates(layer, machine)
+    assert not isinstance(candidates, str)
+    chosen.emit(layer, candidates[number or 0].schedule, b)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

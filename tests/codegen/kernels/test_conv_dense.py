@@ -103,7 +103,8 @@ def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
     x, weight = random.standard_normal(shape, np.float32), random.standard_normal((filters, shape[1] // groups, kernel, kernel), np.float32)
     size = shape[0], filters, *geometry.output_size(*shape[2:])
     bias, addend = random.standard_normal(filters, np.float32), random.standard_normal(size, np.float32)
-    want = torch.nn.functional.conv2d(*(torch.from_numpy(part).double() for part in (x, weight, bias)), stride, padding, 1, groups)
+    inputs, weights, biases = (torch.from_numpy(part).double() for part in (x, weight, bias))
+    want = torch.nn.functional.conv2d(inputs, weights, biases, stride, padding, 1, groups)
     want = RELU(want + torch.from_numpy(addend).double() if residual else want)
     for target in X86_TARGETS:
         lanes = LANES[target.isa]
