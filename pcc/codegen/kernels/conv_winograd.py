@@ -176,8 +176,8 @@ def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[s
     row, column = tiles.row - top, tiles.column - left
     places = np.arange(form.inputs)
     rows, columns = row[..., None] + places, column[..., None] + places
-    near_above, near_below = _edges(((rows >= 0) & (rows < height)).all((0, 1)))
-    near_left, near_right = _edges(((columns >= 0) & (columns < width)).all((0, 1)))
+    near_above, near_below = _edges((rows >= 0) & (rows < height))
+    near_left, near_right = _edges((columns >= 0) & (columns < width))
     runs = has_runs(layer, form, lanes)
     first = column if runs else np.clip(column, -form.inputs, width)  # what lies outside as a whole is read from wherever it may be
     starts = np.clip(rows, 0, height - 1) * layer.x.strides[2] + first[..., None]  # (vectors, lanes, rows)
@@ -213,9 +213,9 @@ def has_runs(layer: Conv2d, form: Form, lanes: int) -> bool:
 
 
 def _edges(exists: np.ndarray) -> tuple[int, int]:
-    """How many of the first and of the last places do not exist everywhere."""
-    whole = np.flatnonzero(exists)
-    return (int(whole[0]), len(exists) - 1 - int(whole[-1])) if len(whole) else (len(exists), 0)
+    """How many of the first and of the last places of tiles do not exist in some tile; ``exists`` is bool (vectors, lanes, places)."""
+    whole, places = np.flatnonzero(exists.all((0, 1))), exists.shape[2]
+    return (int(whole[0]), places - 1 - int(whole[-1])) if len(whole) else (places, 0)
 
 
 def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[WinogradSchedule]:

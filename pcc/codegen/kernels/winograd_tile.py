@@ -100,7 +100,7 @@ class WinogradTile:
             rest, block = k.divide(rest, k["blocks"])
             image, group = k.divide(rest, k["groups"])
             first = k.let(block * self.vectors)
-            vectors = k.let(tirx.Min(k["vectors"] - first, self.vectors))
+            vectors = k.let(math.smaller(k["vectors"] - first, self.vectors))
             with k.when(tirx.Or(chunk == 0, item == k.begin)), k.loop(0, vectors) as vector:
                 source = k.let(image * k["x_image"] + group * k["x_group"])
                 self._transform_inputs(k, k.let(first + vector), vector, vectors, source, between, row_masks)
