@@ -29,7 +29,7 @@ MOST_ERROR = 3.5e-6
 GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
     16: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
     8: (GemmTile(4, 3), GemmTile(4, 2), GemmTile(8, 1)),
-    4: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
+    4: (GemmTile(8, 3), GemmTile(12, 2), GemmTile(16, 1)),
 }
 """For each number of lanes."""
 
@@ -37,7 +37,7 @@ GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
 FAR = 4
 """Weights are asked for ahead where they are so many times the L2 cache (not on NEON, where it is an instruction in thirty and nobody has timed it)."""
 
-ASKED_FOR = 0.5
+ASKED_FOR = 0.75
 """What vectors from behind the L2 cache cost that were asked for, beside others: measured at 512 channels."""
 
 
@@ -176,8 +176,8 @@ def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[s
     row, column = tiles.row - top, tiles.column - left
     places = np.arange(form.inputs)
     rows, columns = row[..., None] + places, column[..., None] + places
-    near_above, near_below = _edges(((rows >= 0) & (rows < height)).all((0, 1)))
-    near_left, near_right = _edges(((columns >= 0) & (columns < width)).all((0, 1)))
+    near_above, near_below = _edges((rows >= 0) & (rows < height))
+    near_left, near_right = _edges((columns >= 0) & (columns < width))
     runs = has_runs(layer, form, lanes)
     first = column if runs else np.clip(column, -form.inputs, width)  # what lies outside as a whole is read from wherever it may be
     starts = np.clip(rows, 0, height - 1) * layer.x.strides[2] + first[..., None]  # (vectors, lanes, rows)
@@ -213,9 +213,9 @@ def has_runs(layer: Conv2d, form: Form, lanes: int) -> bool:
 
 
 def _edges(exists: np.ndarray) -> tuple[int, int]:
-    """How many of the first and of the last places do not exist everywhere."""
-    whole = np.flatnonzero(exists)
-    return (int(whole[0]), len(exists) - 1 - int(whole[-1])) if len(whole) else (len(exists), 0)
+    """How many of the first and of the last places of tiles do not exist in some tile; ``exists`` is bool (vectors, lanes, places)."""
+    whole, places = np.flatnonzero(exists.all((0, 1))), exists.shape[2]
+    return (int(whole[0]), places - 1 - int(whole[-1])) if len(whole) else (places, 0)
 
 
 def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[WinogradSchedule]:
@@ -225,7 +225,7 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
     is_far = lanes > QUARTER and form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > FAR * machine.l2_bytes
     for gemm in (replace(tile, prefetch=is_far) for tile in GEMM_TILES[lanes]):
         panels = -(-filters // gemm.filters)
-        for blocks in dict.fromkeys(min(size * gemm.vectors, vectors) for size in (1, 2, 4, 8, 1 << 20)):
+        for blocks in dict.fromkeys(-(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)):
             for chunks in dict.fromkeys(min(count, panels) for count in (1, 2, 4, 8, 20)):
                 items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * chunks
                 if items >= 20 or items % 4 == 0 or chunks == panels:
@@ -271,12 +271,12 @@ def _output_work(form: Form, lanes: int, runs: bool, in_parts: float) -> Work:
 
 def _products(gemm: GemmTile, vectors: int, channels: int, machine: Machine) -> Work:
     """Those of a block, for one place and the filters of a tile of the inner loop."""
-    full, rest = divmod(vectors, gemm.vectors)
+    groups = -(-vectors // gemm.vectors)
+    few, wide = divmod(vectors, groups)
     scalars = gemm.filters / machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else gemm.filters
     total = Work()
-    for count, width in ((full, gemm.vectors), (1, rest)):
-        if width:
-            sums = gemm.filters * width
-            step = Work(fma=max(sums, machine.fma_in_flight), loads=width, scalars=scalars, branches=1 / STEPS)
-            total += (step * channels + Work(stores=sums, branches=1)) * count
+    for count, width in ((wide, few + 1), (groups - wide, few)):
+        sums = gemm.filters * width
+        step = Work(fma=max(sums, machine.fma_in_flight), loads=width, scalars=scalars, branches=1 / STEPS)
+        total += (step * channels + Work(stores=sums, branches=1)) * count
     return total

@@ -13,7 +13,7 @@ from pcc.dtype import FLOAT32
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
-STEPS = 4
+STEPS = 8
 """Of the depth in an iteration: pairs of loads become one instruction on NEON, and loop ends are fewer."""
 
 AHEAD = 4096

@@ -100,7 +100,7 @@ class WinogradTile:
             rest, block = k.divide(rest, k["blocks"])
             image, group = k.divide(rest, k["groups"])
             first = k.let(block * self.vectors)
-            vectors = k.let(tirx.Min(k["vectors"] - first, self.vectors))
+            vectors = k.let(math.smaller(k["vectors"] - first, self.vectors))
             with k.when(tirx.Or(chunk == 0, item == k.begin)), k.loop(0, vectors) as vector:
                 source = k.let(image * k["x_image"] + group * k["x_group"])
                 self._transform_inputs(k, k.let(first + vector), vector, vectors, source, between, row_masks)
@@ -121,15 +121,19 @@ class WinogradTile:
         self, k: "KernelBuilder", tiles: "Expr", vector: "Expr", vectors: "Expr", source: "Expr", between: "Buffer", row_masks: "Buffer"
     ) -> None:
         """Puts ``B' d B`` of a vector of tiles, of all channels of a group, into ``values``."""
-        lanes, size, n = self.lanes, self.form.inputs, self.gemm.vectors
+        from tvm import tirx
+
+        lanes, size = self.lanes, self.form.inputs
         first_row, first_column = (k.let(k.load(k["tiles"], self._tile(k, tiles, field), lanes)) for field in ("row", "column"))
         with k.loop(0, size) as row:
             k.store(row_masks, row * lanes, _inside(k, first_row + k.splat(row, lanes), k["height"], lanes), lanes)
         columns = (*range(self.left), *range(size - self.right, size))
         masks = {column: k.let(_inside(k, first_column + k.splat(_int(column), lanes), k["width"], lanes)) for column in columns}
-        group, place = k.divide(vector, n)
-        width = k.let(math.smaller(vectors - group * n, n) * lanes)
-        target = k.let((group * (k["channels"] * n) + place) * lanes)
+        _, few, wide = self._groups(k, vectors)
+        narrow_from = k.let(wide * (few + 1))
+        width = k.let(tirx.Select(vector < narrow_from, few + 1, few))
+        _, place = k.divide(k.let(tirx.Select(vector < narrow_from, vector, vector - narrow_from)), width)
+        target = k.let(((vector - place) * k["channels"] + place) * lanes)
         with k.loop(0, k["channels"]) as channel:
             plane = k.pointer(k["x"], k.let(source + channel * k["x_plane"]))
             for begin, end in ((0, k["whole_begin"]), (k["whole_begin"], k["whole_end"]), (k["whole_end"], size)):
@@ -140,11 +144,11 @@ class WinogradTile:
                         values = [k.let(k.mask(value, mask, lanes)) for value in values]
                     for column, value in enumerate(apply(k, self.form.input_matrix, values)):
                         k.store(between, (row * size + column) * lanes, value, lanes)
-            at = k.let(target + channel * width)
+            into = k.pointer(k["values"], k.let(target + channel * (width * lanes)))
             with k.loop(0, size) as column:
                 values = [k.let(k.load(between, (row * size + column) * lanes, lanes)) for row in range(size)]
                 for row, value in enumerate(apply(k, self.form.input_matrix, values)):
-                    k.store(k["values"], at + (row * size + column) * k["values_place"], value, lanes)
+                    k.store(into, (row * size + column) * k["values_place"], value, lanes)
 
     def _row_of_inputs(self, k: "KernelBuilder", plane: "Buffer", at: "Expr", masks: "Mapping[int, Expr]") -> "list[Expr]":
         """One vector for each column of the tiles' inputs, in one row of them."""
@@ -162,23 +166,28 @@ class WinogradTile:
 
     def _multiply(self, k: "KernelBuilder", chunk: "Expr", panels: "Expr", vectors: "Expr", sums: "Buffer") -> None:
         """All places of the filters of a chunk and the tiles of a block."""
-        lanes, m, n, pitch = self.lanes, self.gemm.filters, self.gemm.vectors, self.vectors * self.lanes
-        groups, rest = k.divide(vectors, n)
+        from tvm import tirx
 
-        def tile(gemm: GemmTile, weights: "Buffer", group: "Expr", place: "Expr", panel: "Expr") -> None:
-            values = k.pointer(k["values"], k.let(place * k["values_place"] + group * (k["channels"] * (n * lanes))))
-            gemm.multiply(k, weights, values, k["channels"], sums)
-            target = k.let((panel * (m * self.places) + place) * pitch + group * (n * lanes))
-            for f, v in product(range(m), range(gemm.vectors)):
-                k.store(k["products"], target + f * (self.places * pitch) + v * lanes, k.load(sums, (f * gemm.vectors + v) * lanes, lanes), lanes)
-
+        lanes, m, pitch = self.lanes, self.gemm.filters, self.vectors * self.lanes
+        groups, few, wide = self._groups(k, vectors)
         with k.loop(0, self.places) as place, k.loop(0, panels) as panel:
             weights = k.pointer(k["w"], k.let(((chunk * self.places + place) * k["panels_per_chunk"] + panel) * k["channels"] * m))
             with k.loop(0, groups) as group:
-                tile(self.gemm, weights, group, place, panel)
-            for left in range(1, n):
-                with k.when(rest == left):
-                    tile(replace(self.gemm, vectors=left), weights, groups, place, panel)
+                first = k.let((group * few + math.smaller(group, wide)) * lanes)
+                values = k.pointer(k["values"], k.let(place * k["values_place"] + first * k["channels"]))
+                into = k.pointer(k["products"], k.let((panel * (m * self.places) + place) * pitch + first))
+                for width in range(1, self.gemm.vectors + 1):
+                    with k.when(tirx.Or(tirx.And(group < wide, few + 1 == width), tirx.And(group >= wide, few == width))):
+                        replace(self.gemm, vectors=width).multiply(k, weights, values, k["channels"], sums)
+                        for f, v in product(range(m), range(width)):
+                            value = k.load(sums, (f * width + v) * lanes, lanes)
+                            k.store(into, f * (self.places * pitch) + v * lanes, value, lanes)
+
+    def _groups(self, k: "KernelBuilder", vectors: "Expr") -> "tuple[Expr, Expr, Expr]":
+        """A block's vectors in as few groups as the inner loop takes, all of nearly one size: how many, the size, and how many of the first have one more."""
+        groups, _ = k.divide(vectors + (self.gemm.vectors - 1), self.gemm.vectors)
+        few, wide = k.divide(vectors, groups)
+        return groups, few, wide
 
     # ---- outputs ----
 
@@ -187,9 +196,9 @@ class WinogradTile:
     ) -> None:
         """``A' m A`` of one filter and a vector of tiles, to ``y``."""
         lanes, m, size, pitch = self.lanes, self.form.outputs, self.form.inputs, self.vectors * self.lanes
-        source = k.let(f * (self.places * pitch) + vector * lanes)
+        source = k.pointer(k["products"], k.let(f * (self.places * pitch) + vector * lanes))
         with k.loop(0, size) as column:
-            values = [k.let(k.load(k["products"], source + (row * size + column) * pitch, lanes)) for row in range(size)]
+            values = [k.let(k.load(source, (row * size + column) * pitch, lanes)) for row in range(size)]
             for row, value in enumerate(apply(k, self.form.output_matrix, values)):
                 k.store(between, (row * size + column) * lanes, value, lanes)
         bias = k.let(k.splat(k.load(k["bias"], channel), lanes))
@@ -199,8 +208,8 @@ class WinogradTile:
             lines += [k.let(value + bias) for value in apply(k, self.form.output_matrix, values)]
         if not self.epilogue.residual:
             lines = self._pooled(k, [k.let(self.epilogue.apply(k, line, None, lanes)) for line in lines])
-        y = k.let(image * k["y_image"] + channel * k["y_plane"])
-        residual = k.let(image * k["r_image"] + channel * k["r_plane"]) if self.epilogue.residual else 0
+        y = k.pointer(k["y"], k.let(image * k["y_image"] + channel * k["y_plane"]))
+        residual = k.pointer(k["residual"], k.let(image * k["r_image"] + channel * k["r_plane"])) if self.epilogue.residual else None
         with k.when_else(k.load(k["whole"], tiles) == 1) as (then, otherwise):
             with then:
                 self._store_whole(k, lines, y, residual, tiles)
@@ -217,21 +226,24 @@ class WinogradTile:
         ]
         return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
-    def _store_whole(self, k: "KernelBuilder", lines: "list[Expr]", y: "Expr", residual: "Expr", tiles: "Expr") -> None:
+    def _store_whole(self, k: "KernelBuilder", lines: "list[Expr]", y: "Buffer", residual: "Buffer | None", tiles: "Expr") -> None:
         """Tiles that lie in the plane as a whole."""
         y_at, r_at = self._tile(k, tiles, "y_at"), self._tile(k, tiles, "r_at")
+        starts = [
+            (k.pointer(y, k.load(k["tiles"], y_at + start)), None if residual is None else k.pointer(residual, k.load(k["tiles"], r_at + start)))
+            for start in range(QUARTER if self.runs and self.stored[1] == QUARTER else self.lanes)
+        ]
         if self.runs and self.stored[1] == QUARTER:
             for row in range(self.stored[0]):
-                for start, vector in enumerate(transpose(k, lines[row * QUARTER : (row + 1) * QUARTER], self.lanes)):
-                    self._store(k, vector, y + k.load(k["tiles"], y_at + start), residual + k.load(k["tiles"], r_at + start), row, 0, self.lanes)
+                for start, vector in zip(starts, transpose(k, lines[row * QUARTER : (row + 1) * QUARTER], self.lanes), strict=True):
+                    self._store(k, vector, *start, row, 0, self.lanes)
             return
         for members, runs in pieces(*self.stored):
             quarters = self._split(k, [lines[member] for member in members])
             for (row, first, width, place), lane in product(runs, range(self.lanes)):
-                value = k.part(quarters[lane], place, width)
-                self._store(k, value, y + k.load(k["tiles"], y_at + lane), residual + k.load(k["tiles"], r_at + lane), row, first, width)
+                self._store(k, k.part(quarters[lane], place, width), *starts[lane], row, first, width)
 
-    def _store_parts(self, k: "KernelBuilder", lines: "list[Expr]", y: "Expr", residual: "Expr", tiles: "Expr", spilled: "Buffer") -> None:
+    def _store_parts(self, k: "KernelBuilder", lines: "list[Expr]", y: "Buffer", residual: "Buffer | None", tiles: "Expr", spilled: "Buffer") -> None:
         """Tiles of which rows or columns may lie beyond the plane."""
         height, width = self.stored
         whole_row = {(first, count) for _, runs in pieces(height, width) for row, first, count, _ in runs if row == 0}
@@ -242,10 +254,11 @@ class WinogradTile:
         places = {field: self._tile(k, tiles, field) for field in ("rows", "columns", "y_at", "r_at")}
         with k.loop(0, self.lanes) as lane:
             rows, columns, y_at, r_at = (k.let(k.load(k["tiles"], place + lane)) for place in places.values())
+            start = k.pointer(y, y_at), None if residual is None else k.pointer(residual, r_at)
 
             def store(row: "Expr", column: "Expr", count: int) -> None:
                 value = k.load(spilled, (lane * height + row) * width + column, count)
-                self._store(k, value, y + y_at, residual + r_at, row, column, count)
+                self._store(k, value, *start, row, column, count)
 
             with k.when_else(columns == width) as (then, otherwise):
                 with then, k.loop(0, rows) as row:
@@ -258,10 +271,11 @@ class WinogradTile:
         """For each lane, its elements of the vectors."""
         return split_lanes(k, vectors, self.lanes) if len(vectors) == QUARTER else [k.part(vectors[0], lane, 1) for lane in range(self.lanes)]
 
-    def _store(self, k: "KernelBuilder", value: "Expr", y: "Expr", residual: "Expr", row: "Expr", column: "Expr", lanes: int) -> None:
-        if self.epilogue.residual:
-            value = self.epilogue.apply(k, value, k.load(k["residual"], residual + row * k["r_row"] + column, lanes), lanes)
-        k.store(k["y"], y + row * k["y_row"] + column, value, lanes)
+    def _store(self, k: "KernelBuilder", value: "Expr", y: "Buffer", residual: "Buffer | None", row: "Expr", column: "Expr", lanes: int) -> None:
+        """Stores ``lanes`` outputs of a tile that begins at ``y``, and its residual at ``residual``."""
+        if residual is not None:
+            value = self.epilogue.apply(k, value, k.load(residual, row * k["r_row"] + column, lanes), lanes)
+        k.store(y, row * k["y_row"] + column, value, lanes)
 
     # ---- on numpy ----
 
