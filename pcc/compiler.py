@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
+from pcc.codegen.emit_c import lay_out_weights
 from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
 from pcc.codegen.machine import MACHINES
@@ -59,6 +60,9 @@ class TargetReport:
     target: Target
     library_bytes: int
     weight_bytes: int
+    """Of the library."""
+    level_weight_bytes: int
+    """What its code for this target reads of them."""
     arena_bytes: int
     arena_lower_bound: int
     """Bytes alive at the worst moment: no arena could be smaller."""
@@ -133,6 +137,7 @@ def compile_model(
     chosen; the manifest records both.
     Raises `PccError` for what cannot be compiled or written.
     """
+    targets = [level for target in targets for level in target.levels]
     steps = split_pipeline(parse_pipeline(pipeline))
     if not any(step.name == "plan-memory" for step in steps.program):
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
@@ -175,9 +180,9 @@ def compile_model(
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
             for root in roots:
-                _dump_program(root / target.name, program)
+                _dump_program(root / target.folder, program)
             if dump_ir:
-                _dump_kernels(dump_ir / target.name / "kernels", compiled[-1][1])
+                _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
         with clock.measure("package"):
             builds = []
@@ -338,12 +343,13 @@ def _report(
         target=target,
         library_bytes=manifest.files[record.library].size,
         weight_bytes=record.weight_bytes,
+        level_weight_bytes=lay_out_weights(program).nbytes,
         arena_bytes=program.arena_bytes,
         arena_lower_bound=memory_lower_bound(program),
         thread_bytes=program.thread_bytes,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
-        layers=record.layers,
+        layers=record.level(f"{target.name}, {target.cpu}").layers,
         profile=profile,
         profile_file=None if chooser.processor in MACHINES else Path(chooser.processor),
         records_file=Path(chooser.records) if chooser.records else None,

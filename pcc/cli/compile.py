@@ -133,7 +133,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory += f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
-        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+        weights = f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})" if made.target.shares_library else ""
+        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, {kernels}")
         if made.profile_file:
             click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
         for line in _tuning_lines(made):
@@ -176,6 +177,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "isa": made.target.isa,
             "library_bytes": made.library_bytes,
             "weight_bytes": made.weight_bytes,
+            "level_weight_bytes": made.level_weight_bytes,
             "arena_bytes": made.arena_bytes,
             "arena_lower_bound": made.arena_lower_bound,
             "thread_bytes": made.thread_bytes,

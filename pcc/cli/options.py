@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pcc.errors import PccError, shortened
-from pcc.target import ARM_CPUS, X86_CPUS, Target, host_target, target_named
+from pcc.target import ARM_CPUS, GENERIC, X86_CPUS, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
@@ -119,11 +119,12 @@ def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:
     """
     if not names and not cpus:
         return [host_target()]
-    names = list(dict.fromkeys(names)) or ["x86_64-linux" if cpu_architecture(cpus[0]) == "x86_64" else "aarch64-linux"]
+    known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]
+    names = list(dict.fromkeys(names)) or [{"x86_64": "x86_64-linux", "aarch64": "aarch64-linux"}[known[0]] if known else host_target().name]
     targets = []
     unused = set(cpus)
     for name in names:
-        fitting = [cpu for cpu in dict.fromkeys(cpus) if cpu_architecture(cpu) == target_named(name).arch]
+        fitting = [cpu for cpu in dict.fromkeys(cpus) if cpu == GENERIC or cpu_architecture(cpu) == target_named(name).arch]
         if len(fitting) > 1:
             raise PccError(f"two processors for {name}: {' and '.join(fitting)}; a package holds one library for each target")
         targets.append(target_named(name, fitting[0] if fitting else None))
@@ -139,4 +140,4 @@ def cpu_architecture(cpu: str) -> str:
         return "x86_64"
     if cpu in ARM_CPUS:
         return "aarch64"
-    raise PccError(f"unknown cpu '{cpu}': choose native or one of {', '.join([*X86_CPUS, *ARM_CPUS])}")
+    raise PccError(f"unknown cpu '{cpu}': choose native, generic or one of {', '.join([*X86_CPUS, *ARM_CPUS])}")

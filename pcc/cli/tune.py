@@ -10,7 +10,7 @@ import click
 from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
 from pcc.config import saved_profile
 from pcc.errors import PccError
-from pcc.target import Target, executes_here, target_named
+from pcc.target import GENERIC, Target, executes_here, target_named
 
 if TYPE_CHECKING:
     from pcc.tune.calibrate import Calibration
@@ -78,6 +78,8 @@ def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | 
     if len(targets) > 1:
         raise PccError("tune for one target at a time")
     (target,) = targets
+    if target.cpu == GENERIC:
+        raise PccError(f"tune for one processor: --cpu {GENERIC} is several")
     if device == "host" and not executes_here(target):
         raise PccError(f"--device host: this computer cannot execute code for {target.name}, {target.cpu}")
     if device == "qemu" and (target.arch != "aarch64" or executes_here(target)):
