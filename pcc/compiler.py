@@ -167,7 +167,8 @@ def compile_model(
         graph = _run_passes(shared, graph, instruments, 0, clock)
         by_chooser: dict[_Chooser, tuple[GraphModule, Program]] = {}
         for chooser, target in {choosers[target]: target for target in targets}.items():
-            chosen = [replace(step, **{field: value for field, value in vars(chooser).items() if hasattr(step, field)}) for step in selecting]
+            steps_of_target = [step for step in selecting if not _is_beyond(target, step)]
+            chosen = [replace(step, **{field: value for field, value in vars(chooser).items() if hasattr(step, field)}) for step in steps_of_target]
             selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
             by_chooser[chooser] = selected, _lower(selected, name, target, steps.program, clock)
             if print_ir_after in ("all", *(step.name for step in steps.program)):
@@ -200,15 +201,17 @@ def compile_model(
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
 
 
-def open_graph(model: Any, examples: Any, pipeline: str, progress: Progress = quiet) -> GraphModule:
-    """A model's graph after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
-    shared, selecting = _split_at_target(split_pipeline(parse_pipeline(pipeline)).graph)
-    if not selecting:
+def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
+    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
+    passes = split_pipeline(parse_pipeline(pipeline)).graph
+    last = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
+    if last is None:
         raise PccError("the pipeline has no select-kernels: there is nothing to tune")
+    _check_precision([target], passes)
     progress("importing the model")
     graph = import_model(model, examples).graph
     progress("running passes")
-    return _run_passes(shared, graph, [refuse_unsupported], 0, _Clock())
+    return _run_passes(passes[:last], graph, [refuse_unsupported], 0, _Clock())
 
 
 class _Clock:
@@ -242,8 +245,8 @@ def _sample_inputs(model: ImportedModel) -> list[Tensor]:
 
 
 def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Passes that are the same for every target, and those from the first on that asks for the processor."""
-    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), len(passes))
+    """Passes that are the same for every target, and those from the first on that asks for the processor or makes a type that not all compute in."""
+    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor") or step.name == "reduce-precision"), len(passes))
     return passes[:first], passes[first:]
 
 
@@ -278,11 +281,18 @@ def _narrow_types(passes: Sequence[Any]) -> list[DType]:
     return [dtype_named(step.dtype) for step in passes if step.name == "reduce-precision"]
 
 
+def _is_beyond(target: Target, step: Any) -> bool:
+    """Whether a pass makes activations a type that a target does not compute in: where others of the same library do, it stays with fp32."""
+    return step.name == "reduce-precision" and not isa_named(target.isa).computes_in(dtype_named(step.dtype))
+
+
 def _check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
-    """`PccError` where a pass makes activations a type that a target does not compute in."""
-    for narrow in _narrow_types(passes):
+    """`PccError` where a pass makes activations a type that a target does not compute in, and it cannot do without."""
+    for step in passes:
         for target in targets:
-            if not isa_named(target.isa).computes_in(narrow):
+            others = [other for other in targets if other.name == target.name and not _is_beyond(other, step)]
+            if _is_beyond(target, step) and (step.ports or not others):
+                narrow = dtype_named(step.dtype)
                 able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
                 raise PccError(
                     f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "

@@ -60,7 +60,7 @@ ARM_CPUS: dict[str, str] = {
 
 GENERIC = "generic"
 """The processor that is any: one library has code for several instruction sets."""
-GENERIC_CPUS: dict[str, tuple[str, ...]] = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("cortex-a53",)}
+GENERIC_CPUS: dict[str, tuple[str, ...]] = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("cortex-a76", "cortex-a53")}
 """The processors that stand for them, best first; the last is what every processor that pcc compiles for has."""
 
 

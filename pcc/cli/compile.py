@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport
-
-_FLOATS = click.Choice(["fp32", "fp16"])
 
 
 @click.command("compile")
@@ -28,9 +26,7 @@ _FLOATS = click.Choice(["fp32", "fp16"])
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
-@click.option("--dtype", type=_FLOATS, default="fp32", show_default=True, help="What activations and weights are, and what is computed in.")
-@click.option("--port-dtype", type=_FLOATS, default="fp32", show_default=True, help="What floating-point inputs and outputs are; fp16 needs --dtype fp16.")
-@click.option("--weight-dtype", type=_FLOATS, default="fp32", show_default=True, help="What weights of linear layers are stored as.")
+@dtype_options
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")

@@ -86,6 +86,20 @@ def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict
     return {str(taken.name): taken for taken in shapes} if names else tuple(shapes)
 
 
+DTYPE_OPTIONS = {
+    "--dtype": "What activations and weights are, and what is computed in.",
+    "--port-dtype": "What floating-point inputs and outputs are; fp16 needs --dtype fp16.",
+    "--weight-dtype": "What weights of linear layers are stored as.",
+}
+
+
+def dtype_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`DTYPE_OPTIONS`, parameters of `pcc.passes.pipeline.chosen_pipeline`."""
+    for name, text in reversed(DTYPE_OPTIONS.items()):
+        function = click.option(name, type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help=text)(function)
+    return function
+
+
 tuning_records_option = click.option(
     "--tuning-records",
     metavar="FILE",

@@ -13,7 +13,9 @@ from pcc.deploy.host import Host
 from pcc.deploy.qemu import Qemu
 from pcc.errors import PccError
 from pcc.package import Package, open_package
+from pcc.passes.pipeline import chosen_pipeline
 from pcc.target import GENERIC, Target, executes_here, target_named
+from tests.arm64 import arm64
 
 X86 = target_named("x86_64-linux", GENERIC)
 emulated = pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 not found: install qemu-user")
@@ -29,10 +31,12 @@ class QemuX86(Qemu):
         return ["qemu-x86_64", "-cpu", self._cpu, str(program)]
 
 
-def compiled(folder: Path, target: Target) -> CompileReport:
+def compiled(folder: Path, target: Target, dtype: str = "fp32", port_dtype: str = "fp32") -> CompileReport:
+    pipeline = chosen_pipeline(None, dtype=dtype, port_dtype=port_dtype)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.Flatten(), nn.Linear(8 * 13 * 13, 5)).eval()
-    return compile_model(network, (torch.zeros(1, 3, 13, 13),), out=folder, targets=[target], name="net", tuning_records="none", dump_ir=folder.parent / "dump")
+    examples, dumps = (torch.zeros(1, 3, 13, 13),), folder.parent / "dump"
+    return compile_model(network, examples, out=folder, targets=[target], name="net", pipeline=pipeline, tuning_records="none", dump_ir=dumps)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +98,21 @@ def test_weights_that_are_packed_alike_are_there_once(report: CompileReport) -> 
     assert max(wide.level_weight_bytes, narrow.level_weight_bytes) < wide.weight_bytes < wide.level_weight_bytes + narrow.level_weight_bytes
 
 
-def test_one_level_is_a_plain_library(tmp_path: Path) -> None:
-    """As long as pcc has one instruction set for arm64, generic is that."""
-    target = target_named("aarch64-linux", GENERIC)
-    if len(target.levels) > 1:
-        pytest.skip("arm64 has several")
-    (made,) = compiled(tmp_path / "package", target).targets
-    assert (made.target.cpu, made.target.shares_library) == ("cortex-a53", False)
-    assert open_package(tmp_path / "package").target("aarch64-linux").better == ()
+@arm64
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_arm64(tmp_path: Path, dtype: str) -> None:
+    """A core without arithmetic in fp16 computes in fp32, also where others of the same library do not."""
+    package = open_package(compiled(tmp_path / "package", target_named("aarch64-linux", GENERIC), dtype).package)
+    assert runs(Qemu("cortex-a53"), package) == "cortex-a53"
+    assert runs(Qemu("cortex-a76"), package) == "cortex-a76"
+    record = package.target("aarch64-linux")
+    kernels = {level.isa: {call.kernel for call in level.calls} for level in (*record.better, record)}
+    assert any("_f16" in kernel for kernel in kernels["neon-fp16"]) == (dtype == "fp16")
+    assert not any("_f16" in kernel for kernel in kernels["neon"])
+
+
+def test_ports_are_the_same_in_all_levels(tmp_path: Path) -> None:
+    with pytest.raises(PccError, match="cortex-a53 does not compute in float16"):
+        compiled(tmp_path / "package", target_named("aarch64-linux", GENERIC), "fp16", "fp16")
+    with pytest.raises(PccError, match="does not compute in float16"):
+        compiled(tmp_path / "package", X86, "fp16")
