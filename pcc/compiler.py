@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
+from pcc.codegen.emit_c import lay_out_weights
 from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
 from pcc.codegen.machine import MACHINES
@@ -59,6 +60,9 @@ class TargetReport:
     target: Target
     library_bytes: int
     weight_bytes: int
+    """Of the library."""
+    level_weight_bytes: int
+    """What its code for this target reads of them."""
     arena_bytes: int
     arena_lower_bound: int
     """Bytes alive at the worst moment: no arena could be smaller."""
@@ -133,6 +137,7 @@ def compile_model(
     chosen; the manifest records both.
     Raises `PccError` for what cannot be compiled or written.
     """
+    targets = [level for target in targets for level in target.levels]
     steps = split_pipeline(parse_pipeline(pipeline))
     if not any(step.name == "plan-memory" for step in steps.program):
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
@@ -162,7 +167,8 @@ def compile_model(
         graph = _run_passes(shared, graph, instruments, 0, clock)
         by_chooser: dict[_Chooser, tuple[GraphModule, Program]] = {}
         for chooser, target in {choosers[target]: target for target in targets}.items():
-            chosen = [replace(step, **{field: value for field, value in vars(chooser).items() if hasattr(step, field)}) for step in selecting]
+            steps_of_target = [step for step in selecting if not _is_beyond(target, step)]
+            chosen = [replace(step, **{field: value for field, value in vars(chooser).items() if hasattr(step, field)}) for step in steps_of_target]
             selected = _run_passes(chosen, copy.deepcopy(graph), instruments, len(shared), clock)
             by_chooser[chooser] = selected, _lower(selected, name, target, steps.program, clock)
             if print_ir_after in ("all", *(step.name for step in steps.program)):
@@ -175,9 +181,9 @@ def compile_model(
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
             for root in roots:
-                _dump_program(root / target.name, program)
+                _dump_program(root / target.folder, program)
             if dump_ir:
-                _dump_kernels(dump_ir / target.name / "kernels", compiled[-1][1])
+                _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
         with clock.measure("package"):
             builds = []
@@ -195,15 +201,17 @@ def compile_model(
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
 
 
-def open_graph(model: Any, examples: Any, pipeline: str, progress: Progress = quiet) -> GraphModule:
-    """A model's graph after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
-    shared, selecting = _split_at_target(split_pipeline(parse_pipeline(pipeline)).graph)
-    if not selecting:
+def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
+    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
+    passes = split_pipeline(parse_pipeline(pipeline)).graph
+    last = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
+    if last is None:
         raise PccError("the pipeline has no select-kernels: there is nothing to tune")
+    _check_precision([target], passes)
     progress("importing the model")
     graph = import_model(model, examples).graph
     progress("running passes")
-    return _run_passes(shared, graph, [refuse_unsupported], 0, _Clock())
+    return _run_passes(passes[:last], graph, [refuse_unsupported], 0, _Clock())
 
 
 class _Clock:
@@ -237,8 +245,8 @@ def _sample_inputs(model: ImportedModel) -> list[Tensor]:
 
 
 def _split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Passes that are the same for every target, and those from the first on that asks for the processor."""
-    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), len(passes))
+    """Passes that are the same for every target, and those from the first on that asks for the processor or makes a type that not all compute in."""
+    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor") or step.name == "reduce-precision"), len(passes))
     return passes[:first], passes[first:]
 
 
@@ -273,11 +281,18 @@ def _narrow_types(passes: Sequence[Any]) -> list[DType]:
     return [dtype_named(step.dtype) for step in passes if step.name == "reduce-precision"]
 
 
+def _is_beyond(target: Target, step: Any) -> bool:
+    """Whether a pass makes activations a type that a target does not compute in: where others of the same library do, it stays with fp32."""
+    return step.name == "reduce-precision" and not isa_named(target.isa).computes_in(dtype_named(step.dtype))
+
+
 def _check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
-    """`PccError` where a pass makes activations a type that a target does not compute in."""
-    for narrow in _narrow_types(passes):
+    """`PccError` where a pass makes activations a type that a target does not compute in, and it cannot do without."""
+    for step in passes:
         for target in targets:
-            if not isa_named(target.isa).computes_in(narrow):
+            others = [other for other in targets if other.name == target.name and not _is_beyond(other, step)]
+            if _is_beyond(target, step) and (step.ports or not others):
+                narrow = dtype_named(step.dtype)
                 able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
                 raise PccError(
                     f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "
@@ -338,12 +353,13 @@ def _report(
         target=target,
         library_bytes=manifest.files[record.library].size,
         weight_bytes=record.weight_bytes,
+        level_weight_bytes=lay_out_weights(program).nbytes,
         arena_bytes=program.arena_bytes,
         arena_lower_bound=memory_lower_bound(program),
         thread_bytes=program.thread_bytes,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
-        layers=record.layers,
+        layers=record.level(f"{target.name}, {target.cpu}").layers,
         profile=profile,
         profile_file=None if chooser.processor in MACHINES else Path(chooser.processor),
         records_file=Path(chooser.records) if chooser.records else None,

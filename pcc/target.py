@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pcc.errors import PccError
 
@@ -16,7 +16,9 @@ class Target:
     zig: str
     isa: str
     cpu: str
-    """LLVM's processor name: what instructions may be used and how they are scheduled."""
+    """LLVM's processor name: what instructions may be used and how they are scheduled; or `GENERIC`."""
+    shares_library: bool = field(default=False, repr=False)
+    """Whether it is one of the `levels` of another target, whose library holds all."""
 
     @property
     def is_android(self) -> bool:
@@ -25,6 +27,19 @@ class Target:
     @property
     def arch(self) -> str:
         return self.name.split("-")[0]
+
+    @property
+    def folder(self) -> str:
+        """Where texts about it go: one of several levels has a folder of its own."""
+        return f"{self.name}/{self.isa}" if self.shares_library else self.name
+
+    @property
+    def levels(self) -> "tuple[Target, ...]":
+        """The targets that one library is compiled for, best first: it runs the first whose instructions the processor has. Itself, unless it is `GENERIC`."""
+        if self.cpu != GENERIC:
+            return (self,)
+        cpus = GENERIC_CPUS[self.arch]
+        return tuple(replace(target_named(self.name, cpu), shares_library=len(cpus) > 1) for cpu in cpus)
 
 
 TARGETS: dict[str, Target] = {
@@ -41,6 +56,12 @@ ARM_CPUS: dict[str, str] = {
     **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), "neon"),
     **dict.fromkeys(("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1"), "neon-fp16"),
 }
+
+
+GENERIC = "generic"
+"""The processor that is any: one library has code for several instruction sets."""
+GENERIC_CPUS: dict[str, tuple[str, ...]] = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("cortex-a76", "cortex-a53")}
+"""The processors that stand for them, best first; the last is what every processor that pcc compiles for has."""
 
 
 def host_cpu_flags() -> set[str]:
@@ -104,11 +125,13 @@ def target_named(name: str, cpu: str | None = None) -> Target:
     target = TARGETS[name]
     if cpu is None:
         return target
+    if cpu == GENERIC:
+        return replace(target, cpu=GENERIC)
     if target.arch == "x86_64":
         cpu = host_cpu() if cpu == "native" else cpu
         if cpu in X86_CPUS:
             return replace(target, cpu=cpu, isa=X86_CPUS[cpu])
-        raise PccError(f"unknown cpu '{cpu}' for {name}: choose native or one of {', '.join(X86_CPUS)}")
+        raise PccError(f"unknown cpu '{cpu}' for {name}: choose native, generic or one of {', '.join(X86_CPUS)}")
     if cpu in ARM_CPUS:
         return replace(target, cpu=cpu, isa=ARM_CPUS[cpu])
-    raise PccError(f"unknown cpu '{cpu}' for {name}: choose one of {', '.join(ARM_CPUS)}")
+    raise PccError(f"unknown cpu '{cpu}' for {name}: choose generic or one of {', '.join(ARM_CPUS)}")

@@ -88,9 +88,9 @@ def test_a_row_is_all_that_a_new_type_needs(monkeypatch: pytest.MonkeyPatch) -> 
         assert found.dtype == np.int16
         np.testing.assert_array_equal(found, np.stack([x, x // 2]))
     assert "input x: i16[3,37] in %x" in print_program(program)
-    text = emit_model_c(program, target_named("x86_64-linux"))
+    text = emit_model_c([(target_named("x86_64-linux"), program)])
     assert "PCC_ELEMENT(int16, int16_t, PCC_INT16)" in text
-    assert '{"x", &pcc_int16, inputs_0_dims, 2, 222, ' in text
+    assert '{"x", &pcc_int16, inputs_avx2_0_dims, 2, 222, ' in text
 
 
 def _half(view, index: int):

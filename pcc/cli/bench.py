@@ -47,7 +47,7 @@ def command(package: Path, threads: int, warmup: int, runs: int, batch: int | No
     with progress() as step:
         step(f"{warmup + runs} runs on {chosen.name}")
         result = chosen.bench(opened, threads, warmup, runs, profile, batch)
-    layers = layer_times(result, record.layers) if profile else []
+    layers = layer_times(result, record.level(result.target).layers) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
         report = result.model_dump(exclude={"calls"}) | {"device": chosen.name, "library_bytes": library_bytes, "batch": batch}

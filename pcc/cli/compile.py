@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport
-
-_FLOATS = click.Choice(["fp32", "fp16"])
 
 
 @click.command("compile")
@@ -28,9 +26,7 @@ _FLOATS = click.Choice(["fp32", "fp16"])
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
-@click.option("--dtype", type=_FLOATS, default="fp32", show_default=True, help="What activations and weights are, and what is computed in.")
-@click.option("--port-dtype", type=_FLOATS, default="fp32", show_default=True, help="What floating-point inputs and outputs are; fp16 needs --dtype fp16.")
-@click.option("--weight-dtype", type=_FLOATS, default="fp32", show_default=True, help="What weights of linear layers are stored as.")
+@dtype_options
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
 @click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
@@ -133,7 +129,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory += f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
-        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}, {memory}, {kernels}")
+        weights = f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})" if made.target.shares_library else ""
+        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, {kernels}")
         if made.profile_file:
             click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
         for line in _tuning_lines(made):
@@ -176,6 +173,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "isa": made.target.isa,
             "library_bytes": made.library_bytes,
             "weight_bytes": made.weight_bytes,
+            "level_weight_bytes": made.level_weight_bytes,
             "arena_bytes": made.arena_bytes,
             "arena_lower_bound": made.arena_lower_bound,
             "thread_bytes": made.thread_bytes,

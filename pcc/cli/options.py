@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pcc.errors import PccError, shortened
-from pcc.target import ARM_CPUS, X86_CPUS, Target, host_target, target_named
+from pcc.target import ARM_CPUS, GENERIC, X86_CPUS, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
@@ -86,6 +86,20 @@ def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict
     return {str(taken.name): taken for taken in shapes} if names else tuple(shapes)
 
 
+DTYPE_OPTIONS = {
+    "--dtype": "What activations and weights are, and what is computed in.",
+    "--port-dtype": "What floating-point inputs and outputs are; fp16 needs --dtype fp16.",
+    "--weight-dtype": "What weights of linear layers are stored as.",
+}
+
+
+def dtype_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`DTYPE_OPTIONS`, parameters of `pcc.passes.pipeline.chosen_pipeline`."""
+    for name, text in reversed(DTYPE_OPTIONS.items()):
+        function = click.option(name, type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help=text)(function)
+    return function
+
+
 tuning_records_option = click.option(
     "--tuning-records",
     metavar="FILE",
@@ -119,11 +133,12 @@ def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:
     """
     if not names and not cpus:
         return [host_target()]
-    names = list(dict.fromkeys(names)) or ["x86_64-linux" if cpu_architecture(cpus[0]) == "x86_64" else "aarch64-linux"]
+    known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]
+    names = list(dict.fromkeys(names)) or [{"x86_64": "x86_64-linux", "aarch64": "aarch64-linux"}[known[0]] if known else host_target().name]
     targets = []
     unused = set(cpus)
     for name in names:
-        fitting = [cpu for cpu in dict.fromkeys(cpus) if cpu_architecture(cpu) == target_named(name).arch]
+        fitting = [cpu for cpu in dict.fromkeys(cpus) if cpu == GENERIC or cpu_architecture(cpu) == target_named(name).arch]
         if len(fitting) > 1:
             raise PccError(f"two processors for {name}: {' and '.join(fitting)}; a package holds one library for each target")
         targets.append(target_named(name, fitting[0] if fitting else None))
@@ -139,4 +154,4 @@ def cpu_architecture(cpu: str) -> str:
         return "x86_64"
     if cpu in ARM_CPUS:
         return "aarch64"
-    raise PccError(f"unknown cpu '{cpu}': choose native or one of {', '.join([*X86_CPUS, *ARM_CPUS])}")
+    raise PccError(f"unknown cpu '{cpu}': choose native, generic or one of {', '.join([*X86_CPUS, *ARM_CPUS])}")

@@ -11,12 +11,10 @@ from pcc.cli.options import json_option
 @json_option
 def command(as_json: bool) -> None:
     """List the targets and the processors of each."""
-    from pcc.target import ARM_CPUS, TARGETS, X86_CPUS
+    from pcc.target import ARM_CPUS, GENERIC, TARGETS, X86_CPUS
 
-    rows = [
-        {"target": target.name, "isa": target.isa, "default_cpu": target.cpu, "cpus": ["native", *X86_CPUS] if target.arch == "x86_64" else list(ARM_CPUS)}
-        for target in TARGETS.values()
-    ]
+    cpus = {"x86_64": ["native", GENERIC, *X86_CPUS], "aarch64": [GENERIC, *ARM_CPUS]}
+    rows = [{"target": target.name, "isa": target.isa, "default_cpu": target.cpu, "cpus": cpus[target.arch]} for target in TARGETS.values()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

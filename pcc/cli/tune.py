@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, input_shapes_option, json_option, tuning_records_option
+from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
 from pcc.config import saved_profile
 from pcc.errors import PccError
-from pcc.target import Target, executes_here, target_named
+from pcc.target import GENERIC, Target, executes_here, target_named
 
 if TYPE_CHECKING:
     from pcc.tune.calibrate import Calibration
@@ -20,6 +20,7 @@ TRIALS = 32
 
 OF_MODEL = {"trials": "--trials", "weights": "--weights", "input_shapes": "--input-shape", "pipeline": "-p", "prune": "--prune"}
 OF_MODEL |= {"machine_profile": "--machine-profile", "tuning_records": "--tuning-records"}
+OF_MODEL |= {"dtype": "--dtype", "port_dtype": "--port-dtype", "weight_dtype": "--weight-dtype"}
 """Options that go with a model, by their parameters."""
 
 
@@ -31,6 +32,7 @@ OF_MODEL |= {"machine_profile": "--machine-profile", "tuning_records": "--tuning
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What is compiled for (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes that the model will be compiled with (pcc passes).")
+@dtype_options
 @click.option("--prune", metavar="WHAT", help="What it will be pruned by: 'pattern,connectivity'.")
 @input_shapes_option
 @click.option("--weights", metavar="WHAT", help="As for pcc compile: 'trained', a file, or 'none'.")
@@ -63,7 +65,7 @@ def command(
         raise click.UsageError("say what to tune: a MODEL, or --calibrate and no model")
     target = _chosen_target(target_names, cpus, device)
     if calibrate:
-        if given := [option for name, option in OF_MODEL.items() if options[name]]:
+        if given := [option for name, option in OF_MODEL.items() if options[name] not in (None, (), "fp32")]:
             raise click.UsageError(f"{given[0]} goes with a MODEL, not with --calibrate")
         _calibrate(target, output, as_json)
     elif output:
@@ -78,6 +80,8 @@ def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | 
     if len(targets) > 1:
         raise PccError("tune for one target at a time")
     (target,) = targets
+    if target.cpu == GENERIC:
+        raise PccError(f"tune for one processor: --cpu {GENERIC} is several")
     if device == "host" and not executes_here(target):
         raise PccError(f"--device host: this computer cannot execute code for {target.name}, {target.cpu}")
     if device == "qemu" and (target.arch != "aarch64" or executes_here(target)):
@@ -97,6 +101,7 @@ def _tune(
     weights: str | None,
     machine_profile: str | None,
     tuning_records: str | None,
+    **dtypes: str,
 ) -> None:
     from pcc.cli.compile import checked_pipeline
     from pcc.cli.console import progress, progress_bar
@@ -104,7 +109,7 @@ def _tune(
 
     if (Path(model) / "manifest.json").exists():
         raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
-    text = checked_pipeline(pipeline, prune, None)
+    text = checked_pipeline(pipeline, prune, None, **dtypes)
     with progress() as step:
         step(f"loading {model}")
         from pcc.tune.tuner import machine_for, records_file, tune
@@ -113,7 +118,7 @@ def _tune(
         source = open_source(model, weights, chosen_shapes(input_shapes))
         from pcc.compiler import open_graph
 
-        graph = open_graph(source.model, source.examples, text, step)
+        graph = open_graph(source.model, source.examples, text, target, step)
     with progress_bar() as show:
         tuned = tune(graph, target, machine, path, trials or TRIALS, show, os.cpu_count() or 1)
     if as_json:

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.in_type import InType
 from pcc.codegen.isa import Isa
-from pcc.codegen.kernel import Kernel, Param
+from pcc.codegen.kernel import Kernel, Param, symbol
 from pcc.dtype import DTYPES, FLOAT32, INT8, INT32, INT64, DType
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
@@ -196,7 +196,7 @@ def build_function(kernel: Kernel, isa: Isa) -> Any:
     real = kernel.arithmetic if isinstance(kernel, InType) else FLOAT32
     with IRBuilder() as ib:
         with T.prim_func(s_tir=True):
-            T.func_name(kernel.name)
+            T.func_name(symbol(kernel, isa.name))
             T.func_attr({"tirx.noalias": True})
             arguments: dict[str, Any] = {param.name: T.arg(param.name, _type(param)) for param in kernel.params}
             begin, end = (T.arg(name, getattr(T, INT32.tir())()) for name in ("begin", "end"))
@@ -209,4 +209,4 @@ def build_function(kernel: Kernel, isa: Isa) -> Any:
                     arguments[param.name] = k.let(k.converted(arguments[param.name], real))
             kernel.body(k)
     function: Any = ib.get()
-    return function.with_attr("global_symbol", kernel.name)
+    return function.with_attr("global_symbol", symbol(kernel, isa.name))

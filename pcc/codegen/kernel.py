@@ -1,7 +1,7 @@
 """What a kernel is: a C function over a range of work items, with a TIR body and a numpy meaning.
 
 A kernel is a frozen dataclass. Its fields are what the machine code is specialised to (tile, epilogue, taps unrolled or not); everything else
-(sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void NAME(PARAMS..., int32_t begin, int32_t end)``:
+(sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void SYMBOL(PARAMS..., int32_t begin, int32_t end)``:
 the caller's thread pool hands out ranges of ``[0, work)``, in any order and at the same time.
 
 The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, an element in general); a kernel may *read* up to
@@ -61,7 +61,7 @@ class Kernel(Protocol):
 
     @property
     def name(self) -> str:
-        """The C symbol, made from the fields alone: ``pcc_conv_dense_m8n2_relu``."""
+        """A C identifier, made from the fields alone: ``pcc_conv_dense_m8n2_relu``."""
         ...
 
     @property
@@ -76,3 +76,8 @@ class Kernel(Protocol):
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         """The same function on numpy: each pointer is a flat array that starts where the pointer points (longer than what is used)."""
         ...
+
+
+def symbol(kernel: Kernel, isa: str) -> str:
+    """The C symbol of a kernel for an instruction set: a library may have it for several."""
+    return f"{kernel.name}_{isa.replace('-', '_')}"

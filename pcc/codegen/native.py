@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from pcc.codegen.interpret import execute
-from pcc.codegen.kernel import Argument, Kernel
+from pcc.codegen.kernel import Argument, Kernel, symbol
 from pcc.codegen.objects import compile_kernels
 from pcc.codegen.program import Program
 from pcc.scratch import temporary_folder
@@ -20,6 +20,7 @@ class NativeKernels:
     """Kernels linked into one shared library and loaded. Needs a target this computer can execute."""
 
     def __init__(self, kernels: Sequence[Kernel], target: Target, workers: int = 1) -> None:
+        self._isa = target.isa
         objects = [str(compiled.object) for compiled in compile_kernels(kernels, target, workers)]
         with temporary_folder() as folder:
             library = folder / "kernels.so"
@@ -40,7 +41,7 @@ class NativeKernels:
                 values.append(ctypes.c_void_p(value.ctypes.data))
             else:
                 values.append(np.ctypeslib.as_ctypes_type(param.dtype.numpy)(value))
-        return partial(getattr(self._library, kernel.name), *values, ctypes.c_int32(begin), ctypes.c_int32(end))
+        return partial(getattr(self._library, symbol(kernel, self._isa)), *values, ctypes.c_int32(begin), ctypes.c_int32(end))
 
 
 def run_native(program: Program, inputs: Sequence[np.ndarray], target: Target, parts: int = 1) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
-from pcc.codegen.kernel import Kernel
+from pcc.codegen.kernel import Kernel, symbol
 from pcc.codegen.machine import machine_of
 from pcc.scratch import scratch_folder
 from pcc.target import Target
@@ -146,7 +146,7 @@ def _build(kernel: Kernel, target: Target, folder: Path) -> None:
     (folder / "kernel.tir").write_text(str(function.script()) + "\n")
     features = [*isa_named(target.isa).llvm_features, *machine_of(target).llvm_features]
     host = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": features})
-    module = _lower(tvm.IRModule({kernel.name: function}), host)
+    module = _lower(tvm.IRModule({symbol(kernel, target.isa): function}), host)
     library = tvm.get_global_func("target.build.llvm")(module, host)
     for suffix in ("o", "s", "ll"):
         library.write_to_file(str(folder / f"kernel.{suffix}"))

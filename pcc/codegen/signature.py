@@ -12,8 +12,9 @@ from pcc.sparsity.formats import DENSE, format_named
 
 
 def layer_signature(layer: Conv2d | Linear) -> str:
-    """Shapes, strides of memory, attributes and epilogue: all that schedules depend on but the element type and the weight's zeros."""
-    words = [type(layer).__name__.lower(), f"x {_tensor(layer.x)}", f"y {_tensor(layer.y)}", f"weight {_sizes(layer.weight.shape)}"]
+    """Shapes, strides of memory, attributes and epilogue: all that schedules depend on but the type of ``x`` and the weight's zeros."""
+    stored = f" {layer.weight.dtype}" if isinstance(layer.weight, np.ndarray) and layer.weight.dtype != layer.x.dtype.numpy else ""
+    words = [type(layer).__name__.lower(), f"x {_tensor(layer.x)}", f"y {_tensor(layer.y)}", f"weight {_sizes(layer.weight.shape)}{stored}"]
     if isinstance(layer, Conv2d):
         geometry = layer.geometry
         words += [f"stride {_sizes(geometry.stride)}", f"padding {_sizes(geometry.padding)}", f"dilation {_sizes(geometry.dilation)}", f"groups {layer.groups}"]

@@ -100,7 +100,7 @@ class Device(ABC):
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
         arguments += [] if batch is None else ["--batch", str(batch)]
         result = self._answer(BenchResult, package, [*arguments, *(["--profile"] if profile else [])])
-        if profile and len(result.calls) != (recorded := len(package.target(self.target).calls)):
+        if profile and len(result.calls) != (recorded := len(package.target(self.target).level(result.target).calls)):
             raise PccError(f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: compile it again")
         return result
 

@@ -51,17 +51,13 @@ class TensorRecord(_Record):
     """A name of `pcc.dtype`."""
 
 
-class TargetRecord(_Record):
-    """One library: where it lies in the package, and what it needs."""
+class LevelRecord(_Record):
+    """A library's code for one instruction set, and what it needs."""
 
-    name: str
     cpu: str
     isa: str
-    library: Inside
-    runner: Inside
     arena_bytes: int
     thread_bytes: int = 0
-    weight_bytes: int
     profile: dict[str, Any] | None = None
     """The costs that kernels were chosen by: a `pcc.codegen.machine_profile.MachineProfile`, which as a file chooses the same ones again."""
     layers: tuple[LayerReport, ...] = ()
@@ -71,6 +67,25 @@ class TargetRecord(_Record):
     def calls(self) -> tuple[CallRecord, ...]:
         """All kernel calls, in order."""
         return tuple(call for layer in self.layers for call in layer.calls)
+
+
+class TargetRecord(LevelRecord):
+    """One library: where it lies in the package, and its code for the instruction set that every processor has which it runs on."""
+
+    name: str
+    library: Inside
+    runner: Inside
+    weight_bytes: int
+    """Of all its code: constants that several instruction sets share are there once."""
+    better: tuple[LevelRecord, ...] = ()
+    """Code for other instruction sets, best first: the first that the processor has is what runs."""
+
+    def level(self, target: str) -> LevelRecord:
+        """The code that a library says it runs (``pcc_target_name``); `PccError` for code that it has not."""
+        for level in (*self.better, self):
+            if target == f"{self.name}, {level.cpu}":
+                return level
+        raise PccError(f"{self.library} runs code for {target[:100]}, which its manifest does not have: compile it again")
 
 
 class SelfTestRecord(_Record):

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from pcc.codegen.emit_c import WEIGHTS_HEADER_BYTES, Weights, weight_chunks
-from pcc.codegen.program import ALIGNMENT, Program
+from pcc.codegen.program import ALIGNMENT
 
 SYMBOL = "pcc_embedded_weights"
 MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -18,8 +18,8 @@ _PROGBITS, _SYMTAB, _STRTAB, _ALLOC = 1, 2, 3, 2
 _GLOBAL_OBJECT, _HIDDEN = 0x11, 2
 
 
-def write_weights_object(program: Program, weights: Weights, arch: str, path: Path) -> None:
-    """Writes the program's constants as an object file for ``arch``, behind the header that the runtime's ``struct pcc_weights`` describes."""
+def write_weights_object(weights: Weights, arch: str, path: Path) -> None:
+    """Writes the constants as an object file for ``arch``, behind the header that the runtime's ``struct pcc_weights`` describes."""
     names = ["", ".pcc_weights", ".symtab", ".strtab", ".note.GNU-stack", SYMBOL]
     strings = b"".join(name.encode() + b"\0" for name in names)
     name_at = {name: strings.index(name.encode() + b"\0") for name in names[1:]}
@@ -40,7 +40,7 @@ def write_weights_object(program: Program, weights: Weights, arch: str, path: Pa
     with path.open("wb") as file:
         file.write(header)
         file.write(b"pccweigh" + weights.nbytes.to_bytes(8, "little") + weights.digest + bytes(16))
-        for chunk in weight_chunks(program):
+        for chunk in weight_chunks(weights):
             file.write(chunk)
         file.seek(symbols_at)
         file.write(symbols + strings)

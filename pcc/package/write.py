@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pcc.errors import PccError
 from pcc.package.files import file_record
 from pcc.package.header import model_header
 from pcc.package.layer_report import layer_reports
-from pcc.package.manifest import MANIFEST, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.manifest import MANIFEST, LevelRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
 from pcc.package.read import first_problem
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TargetBuild:
     """One target's machine code: its program with planned memory, the object files of the program's kernels, the graph that it was lowered from,
-    and what its kernels were chosen by."""
+    and what its kernels were chosen by. Builds for one target's name go into one library, best first."""
 
     target: Target
     program: Program
@@ -77,7 +78,7 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
     files = [MANIFEST, "labels.txt", "include/pcc.h", f"include/{name}.h", "ir/[0-9][0-9][0-9]_*.txt"]
     files += ["selftest/tolerance", "selftest/input_[0-9]*.bin", "selftest/output_[0-9]*.bin"]
     for target in targets:
-        files += [_library(name, target), _runner(target), f"ir/{target.name}/model.c", f"ir/{target.name}/program.txt"]
+        files += [_library(name, target), _runner(target), f"ir/{target.name}/model.c", f"ir/{target.folder}/program.txt"]
     return files
 
 
@@ -93,9 +94,9 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
     """Compiles, links and writes everything into ``folder``, the manifest last."""
     _check(spec)
     targets = []
-    for build in spec.builds:
-        progress(f"linking {build.target.name}")
-        targets.append(_build_target(spec.name, build, folder, progress))
+    for target, builds in groupby(spec.builds, key=lambda build: build.target.name):
+        progress(f"linking {target}")
+        targets.append(_build_target(spec.name, list(builds), folder, progress))
     program = spec.builds[0].program
     _write_headers(spec, folder)
     if spec.ir:
@@ -141,30 +142,32 @@ def _check_name(name: str) -> None:
         raise PccError(f"'{name}' cannot name a library: its header would take the place of the runtime's own, pcc.h")
 
 
-def _build_target(name: str, build: TargetBuild, folder: Path, progress: Progress) -> TargetRecord:
-    target, program = build.target, build.program
+def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progress: Progress) -> TargetRecord:
+    target, objects = builds[-1].target, [path for build in builds for path in build.objects]
     library, runner = _library(name, target), _runner(target)
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    weights = lay_out_weights(program)
-    source.write_text(emit_model_c(program, target, weights), encoding="ascii")
+    weights = lay_out_weights(*(build.program for build in builds))
+    source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
     with scratch_folder(folder) as scratch:
         model, constants = scratch / "model.o", scratch / "weights.o"
         toolchain.compile_model(source, model)
-        write_weights_object(program, weights, target.arch, constants)
-        toolchain.link_library(name, [model, *build.objects, constants], folder / library)
-        toolchain.link_runner([model, *build.objects], folder / runner)
-    return TargetRecord(
-        name=target.name,
+        write_weights_object(weights, target.arch, constants)
+        toolchain.link_library(name, [model, *objects, constants], folder / library)
+        toolchain.link_runner([model, *objects], folder / runner)
+    *better, baseline = (_level(build) for build in builds)
+    return TargetRecord(**vars(baseline), name=target.name, library=library, runner=runner, weight_bytes=weights.nbytes, better=tuple(better))
+
+
+def _level(build: TargetBuild) -> LevelRecord:
+    target, program = build.target, build.program
+    return LevelRecord(
         cpu=target.cpu,
         isa=target.isa,
-        library=library,
-        runner=runner,
         arena_bytes=program.arena_bytes,
         thread_bytes=program.thread_bytes,
-        weight_bytes=weights.nbytes,
         profile=None if build.profile is None else build.profile.model_dump(),
         layers=layer_reports(program, build.graph),
     )

@@ -24,6 +24,7 @@ struct range {
 };
 
 struct pcc_context {
+  const struct pcc_model *model; /* in the form for this processor */
   char *arena;              /* and, behind it, each thread's own memory */
   void *arena_memory; /* what to free */
   const char *weights;
@@ -78,9 +79,9 @@ static void run_range(const pcc_context *context, const struct pcc_step *step, c
  * lets all go on to the next. */
 static void run_steps(void *argument, int32_t thread) {
   pcc_context *context = argument;
-  char *const own = context->arena + pcc_model.arena_bytes + (size_t)thread * pcc_model.thread_bytes;
+  char *const own = context->arena + context->model->arena_bytes + (size_t)thread * context->model->thread_bytes;
   for (int32_t i = context->stage->begin; i < context->stage->end; i++) {
-    const struct pcc_step *step = &pcc_model.steps[i];
+    const struct pcc_step *step = &context->model->steps[i];
     const int32_t work = step->work * (step->together ? (context->images + step->together - 1) / step->together : context->images);
     struct range *range = &context->ranges[i];
     int32_t begin, end;
@@ -111,11 +112,11 @@ static pcc_status fail(pcc_context *context, pcc_status status, const char *form
 
 /* A stage on images [image, image + images) of a batch, with the inputs and outputs that are its to copy. */
 static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t images, const void *const *inputs, void *const *outputs) {
-  context->stage = &pcc_model.stages[index];
+  context->stage = &context->model->stages[index];
   context->image = image;
   context->images = images;
-  for (int32_t i = 0; i < pcc_model.input_count; i++) {
-    const struct pcc_port *port = &pcc_model.inputs[i];
+  for (int32_t i = 0; i < context->model->input_count; i++) {
+    const struct pcc_port *port = &context->model->inputs[i];
     for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
       memcpy(context->arena + port->offset + k * port->image_bytes, (const char *)inputs[i] + k * port->bytes, port->bytes);
   }
@@ -129,8 +130,8 @@ static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t
     pcc_pool_run(context->pool);
   else
     run_steps(context, 0);
-  for (int32_t i = 0; i < pcc_model.output_count; i++) {
-    const struct pcc_port *port = &pcc_model.outputs[i];
+  for (int32_t i = 0; i < context->model->output_count; i++) {
+    const struct pcc_port *port = &context->model->outputs[i];
     for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
       memcpy((char *)outputs[i] + k * port->bytes, context->arena + port->offset + k * port->image_bytes, port->bytes);
   }
@@ -139,14 +140,14 @@ static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t
 /* The model on the first `batch` images. */
 static pcc_status run_images(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
   if (!inputs || !outputs) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: %s is NULL", inputs ? "outputs" : "inputs");
-  for (int32_t i = 0; i < pcc_model.input_count; i++)
-    if (!inputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: inputs[%d] ('%s') is NULL", i, pcc_model.inputs[i].name);
-  for (int32_t i = 0; i < pcc_model.output_count; i++)
-    if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, pcc_model.outputs[i].name);
+  for (int32_t i = 0; i < context->model->input_count; i++)
+    if (!inputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: inputs[%d] ('%s') is NULL", i, context->model->inputs[i].name);
+  for (int32_t i = 0; i < context->model->output_count; i++)
+    if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, context->model->outputs[i].name);
 
-  if (context->clock) memset(context->clock, 0, (size_t)pcc_model.step_count * sizeof *context->clock);
-  for (int32_t stage = 0; stage < pcc_model.stage_count; stage++) {
-    const int32_t images = pcc_model.stages[stage].at_once ? batch : 1;
+  if (context->clock) memset(context->clock, 0, (size_t)context->model->step_count * sizeof *context->clock);
+  for (int32_t stage = 0; stage < context->model->stage_count; stage++) {
+    const int32_t images = context->model->stages[stage].at_once ? batch : 1;
     for (int32_t image = 0; image < batch; image += images) run_stage(context, stage, (size_t)image, images, inputs, outputs);
   }
   return PCC_OK;
@@ -155,15 +156,15 @@ static pcc_status run_images(pcc_context *context, int32_t batch, const void *co
 pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
   if (!context) return PCC_BAD_ARGUMENT;
   context->error[0] = 0;
-  return run_images(context, pcc_model.max_batch ? pcc_model.max_batch : 1, inputs, outputs);
+  return run_images(context, context->model->max_batch ? context->model->max_batch : 1, inputs, outputs);
 }
 
 pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
   if (!context) return PCC_BAD_ARGUMENT;
   context->error[0] = 0;
-  if (!pcc_model.max_batch) return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: %s was compiled for one batch: use pcc_run", pcc_model.name);
-  if (batch < 1 || batch > pcc_model.max_batch)
-    return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: a batch of %d: %s takes 1 to %d", batch, pcc_model.name, pcc_model.max_batch);
+  if (!context->model->max_batch) return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: %s was compiled for one batch: use pcc_run", context->model->name);
+  if (batch < 1 || batch > context->model->max_batch)
+    return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: a batch of %d: %s takes 1 to %d", batch, context->model->name, context->model->max_batch);
   return run_images(context, batch, inputs, outputs);
 }
 
@@ -171,14 +172,15 @@ const char *pcc_error(const pcc_context *context) { return context ? context->er
 
 /* Fills a new context; what was made so far is left to pcc_destroy. */
 static pcc_status set_up(pcc_context *context, const pcc_options *options) {
-  const char *lacks = pcc_cpu_lacks(pcc_model.isa);
-  if (lacks) return fail(context, PCC_WRONG_CPU, "%s is compiled for %s: this processor lacks %s", pcc_model.name, pcc_model.target, lacks);
+  context->model = pcc_chosen_model();
+  const char *lacks = pcc_cpu_lacks(context->model->isa);
+  if (lacks) return fail(context, PCC_WRONG_CPU, "%s is compiled for %s: this processor lacks %s", context->model->name, context->model->target, lacks);
   context->threads = options->threads ? options->threads : 1;
   if (context->threads < 1 || context->threads > MAX_THREADS)
     return fail(context, PCC_BAD_ARGUMENT, "options.threads is %d: use 1 to %d", context->threads, MAX_THREADS);
 
-  const size_t steps = (size_t)pcc_model.step_count;
-  const size_t memory = pcc_model.arena_bytes + (size_t)context->threads * pcc_model.thread_bytes;
+  const size_t steps = (size_t)context->model->step_count;
+  const size_t memory = context->model->arena_bytes + (size_t)context->threads * context->model->thread_bytes;
   context->arena_memory = calloc(1, PCC_READ_LEAD + memory + PCC_READ_SLACK + PCC_ALIGNMENT);
   context->ranges = calloc(steps + 1, sizeof *context->ranges);
   if (options->profile) context->clock = calloc(steps + 1, sizeof *context->clock);
@@ -215,8 +217,9 @@ void pcc_destroy(pcc_context *context) {
 }
 
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call) {
-  if (index < 0 || index >= pcc_model.step_count || !call) return PCC_BAD_ARGUMENT;
-  const struct pcc_step *step = &pcc_model.steps[index];
+  const struct pcc_model *model = context ? context->model : pcc_chosen_model();
+  if (index < 0 || index >= model->step_count || !call) return PCC_BAD_ARGUMENT;
+  const struct pcc_step *step = &model->steps[index];
   const bool timed = context && context->clock;
   const pcc_call known = {
       .size = call->size,

@@ -6,25 +6,26 @@
 
 uint32_t pcc_abi_version(void) { return PCC_ABI_VERSION; }
 
-const char *pcc_model_name(void) { return pcc_model.name; }
+const char *pcc_model_name(void) { return pcc_chosen_model()->name; }
 
-const char *pcc_target_name(void) { return pcc_model.target; }
+const char *pcc_target_name(void) { return pcc_chosen_model()->target; }
 
-int32_t pcc_input_count(void) { return pcc_model.input_count; }
+int32_t pcc_input_count(void) { return pcc_chosen_model()->input_count; }
 
-int32_t pcc_output_count(void) { return pcc_model.output_count; }
+int32_t pcc_output_count(void) { return pcc_chosen_model()->output_count; }
 
-int32_t pcc_max_batch(void) { return pcc_model.max_batch; }
+int32_t pcc_max_batch(void) { return pcc_chosen_model()->max_batch; }
 
-int32_t pcc_call_count(void) { return pcc_model.step_count; }
+int32_t pcc_call_count(void) { return pcc_chosen_model()->step_count; }
 
-size_t pcc_arena_bytes(void) { return pcc_model.arena_bytes; }
+size_t pcc_arena_bytes(void) { return pcc_chosen_model()->arena_bytes; }
 
-size_t pcc_thread_bytes(void) { return pcc_model.thread_bytes; }
+size_t pcc_thread_bytes(void) { return pcc_chosen_model()->thread_bytes; }
 
-size_t pcc_weight_bytes(void) { return pcc_model.weight_bytes; }
+size_t pcc_weight_bytes(void) { return pcc_chosen_model()->weight_bytes; }
 
 static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t index, pcc_tensor *tensor) {
+  const int32_t images = pcc_max_batch() ? pcc_max_batch() : 1;
   if (index < 0 || index >= count || !tensor) return PCC_BAD_ARGUMENT;
   const pcc_tensor known = {
       .size = tensor->size,
@@ -32,12 +33,18 @@ static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t 
       .dtype = ports[index].element->dtype,
       .rank = ports[index].rank,
       .dims = ports[index].dims,
-      .bytes = ports[index].bytes * (size_t)(pcc_model.max_batch ? pcc_model.max_batch : 1),
+      .bytes = ports[index].bytes * (size_t)images,
   };
   memcpy(tensor, &known, tensor->size < sizeof known ? tensor->size : sizeof known);
   return PCC_OK;
 }
 
-pcc_status pcc_describe_input(int32_t index, pcc_tensor *tensor) { return describe(pcc_model.inputs, pcc_model.input_count, index, tensor); }
+pcc_status pcc_describe_input(int32_t index, pcc_tensor *tensor) {
+  const struct pcc_model *model = pcc_chosen_model();
+  return describe(model->inputs, model->input_count, index, tensor);
+}
 
-pcc_status pcc_describe_output(int32_t index, pcc_tensor *tensor) { return describe(pcc_model.outputs, pcc_model.output_count, index, tensor); }
+pcc_status pcc_describe_output(int32_t index, pcc_tensor *tensor) {
+  const struct pcc_model *model = pcc_chosen_model();
+  return describe(model->outputs, model->output_count, index, tensor);
+}

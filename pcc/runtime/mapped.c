@@ -48,13 +48,14 @@ static void own_folder(char *folder, size_t size) {
 }
 
 int pcc_map_weights(const char *library, char *error, size_t error_size) {
+  const struct pcc_model *model = pcc_models[0]; /* files and weights are the same in all forms */
   char folder[PATH_MAX], path[PATH_MAX + 256];
   if (library) {
     snprintf(path, sizeof path, "%s", library);
   } else {
     own_folder(folder, sizeof folder);
-    snprintf(path, sizeof path, "%s%s", folder, pcc_model.library);
-    if (access(path, R_OK)) snprintf(path, sizeof path, "%s../../lib/%s/%s", folder, pcc_model.abi, pcc_model.library);
+    snprintf(path, sizeof path, "%s%s", folder, model->library);
+    if (access(path, R_OK)) snprintf(path, sizeof path, "%s../../lib/%s/%s", folder, model->abi, model->library);
   }
   const int file = open(path, O_RDONLY | O_CLOEXEC);
   struct stat status;
@@ -65,9 +66,9 @@ int pcc_map_weights(const char *library, char *error, size_t error_size) {
   const char *image = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
   close(file);
   const struct pcc_weights *weights = image == MAP_FAILED ? NULL : find_weights(image, (size_t)status.st_size);
-  if (!weights || memcmp(weights->magic, "pccweigh", 8) || weights->bytes != pcc_model.weight_bytes ||
-      memcmp(weights->digest, pcc_model.weight_digest, sizeof weights->digest)) {
-    snprintf(error, error_size, "%s does not hold the weights of this runner's model '%s': use files of one package", path, pcc_model.name);
+  if (!weights || memcmp(weights->magic, "pccweigh", 8) || weights->bytes != model->weight_bytes ||
+      memcmp(weights->digest, model->weight_digest, sizeof weights->digest)) {
+    snprintf(error, error_size, "%s does not hold the weights of this runner's model '%s': use files of one package", path, model->name);
     return -1;
   }
   mapped_values = weights->values;

@@ -66,7 +66,7 @@ struct pcc_stage {
 
 struct pcc_model {
   const char *name;
-  const char *target; /* for people */
+  const char *target; /* for people: the processor that this form of the model is for, too */
   const char *isa;    /* what pcc_cpu_lacks understands */
   const char *library; /* file names, for the runner */
   const char *abi;
@@ -85,7 +85,13 @@ struct pcc_model {
   int32_t max_batch; /* 0: what is called an image above is the one batch that the model was compiled for */
 };
 
-extern const struct pcc_model pcc_model;
+/* The model in a form for each instruction set that the library has kernels for, best first. They differ in steps and memory, and read one block of
+ * weights. */
+extern const struct pcc_model *const pcc_models[];
+extern const int32_t pcc_model_count;
+
+/* The first one that this processor executes; the last one where it executes none. */
+const struct pcc_model *pcc_chosen_model(void);
 
 /* The weights' values: embedded in the shared library (embedded.c), mapped from it by the runner (mapped.c). */
 const char *pcc_weight_values(void);

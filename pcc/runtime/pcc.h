@@ -73,7 +73,8 @@ typedef struct pcc_context pcc_context;
 
 uint32_t pcc_abi_version(void);
 
-/* The model's name, and the target it was compiled for ("aarch64-android, cortex-a76"). */
+/* The model's name, and the target it was compiled for ("aarch64-android, cortex-a76"). A library for several processors
+ * (pcc compile --cpu generic) says the one whose code this processor runs; so do all that describe calls and memory. */
 const char *pcc_model_name(void);
 const char *pcc_target_name(void);
 

@@ -24,6 +24,8 @@ enum { MAX_FILES = 64 };
 /* pool.c refers to these weakly, which does not bring them into a static program. */
 const void *const pcc_thread_functions[] = {(const void *)pthread_create, (const void *)pthread_join};
 
+static const struct pcc_model *model; /* in the form for this processor; set before all else */
+
 struct arguments {
   const char *command;
   const char *folder; /* of selftest */
@@ -96,7 +98,7 @@ static struct arguments parse(int count, char **words) {
   return known;
 }
 
-static int32_t largest_batch(void) { return pcc_model.max_batch ? pcc_model.max_batch : 1; }
+static int32_t largest_batch(void) { return model->max_batch ? model->max_batch : 1; }
 
 /* The model's tensors in memory, and of how many images they are. */
 struct tensors {
@@ -105,10 +107,10 @@ struct tensors {
 };
 
 static struct tensors allocate_tensors(void) {
-  const size_t inputs = (size_t)pcc_model.input_count, outputs = (size_t)pcc_model.output_count, batch = (size_t)largest_batch();
+  const size_t inputs = (size_t)model->input_count, outputs = (size_t)model->output_count, batch = (size_t)largest_batch();
   struct tensors tensors = {allocate(inputs * sizeof(void *)), allocate(outputs * sizeof(void *)), largest_batch()};
-  for (size_t i = 0; i < inputs; i++) tensors.inputs[i] = allocate(pcc_model.inputs[i].bytes * batch);
-  for (size_t i = 0; i < outputs; i++) tensors.outputs[i] = allocate(pcc_model.outputs[i].bytes * batch);
+  for (size_t i = 0; i < inputs; i++) tensors.inputs[i] = allocate(model->inputs[i].bytes * batch);
+  for (size_t i = 0; i < outputs; i++) tensors.outputs[i] = allocate(model->outputs[i].bytes * batch);
   return tensors;
 }
 
@@ -121,7 +123,7 @@ static int32_t read_file(const char *path, void *data, const struct pcc_port *po
   fclose(file);
   if (more || !got || got % port->bytes) {
     char images[64] = "";
-    if (pcc_model.max_batch) snprintf(images, sizeof images, " for each of 1 to %d images", pcc_model.max_batch);
+    if (model->max_batch) snprintf(images, sizeof images, " for each of 1 to %d images", model->max_batch);
     stop("%s: %s %zu bytes of %s are expected%s", path, more ? "too long," : "too short,", port->bytes, port->element->name, images);
   }
   return (int32_t)(got / port->bytes);
@@ -129,8 +131,8 @@ static int32_t read_file(const char *path, void *data, const struct pcc_port *po
 
 /* Reads the inputs, which must be of one batch. path(i) is the file of input i. */
 static void read_inputs(struct tensors *tensors, const char *const *paths) {
-  for (int32_t i = 0; i < pcc_model.input_count; i++) {
-    const int32_t batch = read_file(paths[i], tensors->inputs[i], &pcc_model.inputs[i]);
+  for (int32_t i = 0; i < model->input_count; i++) {
+    const int32_t batch = read_file(paths[i], tensors->inputs[i], &model->inputs[i]);
     if (i && batch != tensors->batch) stop("%s has %d images, %s has %d", paths[i], batch, paths[0], tensors->batch);
     tensors->batch = batch;
   }
@@ -155,20 +157,20 @@ static pcc_context *create(const struct arguments *arguments) {
 static void run(pcc_context *context, const struct tensors *tensors) {
   const void *const *inputs = (const void *const *)tensors->inputs;
   const pcc_status status =
-      pcc_model.max_batch ? pcc_run_batch(context, tensors->batch, inputs, tensors->outputs) : pcc_run(context, inputs, tensors->outputs);
+      model->max_batch ? pcc_run_batch(context, tensors->batch, inputs, tensors->outputs) : pcc_run(context, inputs, tensors->outputs);
   if (status != PCC_OK) stop("%s", pcc_error(context));
 }
 
 static int command_run(const struct arguments *arguments) {
-  if (arguments->input_count != pcc_model.input_count || arguments->output_count != pcc_model.output_count)
-    stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", pcc_model.name, pcc_model.input_count,
-         pcc_model.output_count);
+  if (arguments->input_count != model->input_count || arguments->output_count != model->output_count)
+    stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", model->name, model->input_count,
+         model->output_count);
   struct tensors tensors = allocate_tensors();
   read_inputs(&tensors, arguments->inputs);
   pcc_context *context = create(arguments);
   run(context, &tensors);
-  for (int32_t i = 0; i < pcc_model.output_count; i++)
-    write_file(arguments->outputs[i], tensors.outputs[i], pcc_model.outputs[i].bytes * (size_t)tensors.batch);
+  for (int32_t i = 0; i < model->output_count; i++)
+    write_file(arguments->outputs[i], tensors.outputs[i], model->outputs[i].bytes * (size_t)tensors.batch);
   pcc_destroy(context);
   return 0;
 }
@@ -203,17 +205,17 @@ static void print_json_text(const char *text) {
 static void print_json(const struct arguments *arguments, const double *times, const double *calls) {
   const int32_t runs = arguments->runs;
   printf("{\"model\": ");
-  print_json_text(pcc_model.name);
+  print_json_text(model->name);
   printf(", \"target\": ");
-  print_json_text(pcc_model.target);
+  print_json_text(model->target);
   printf(", \"threads\": %d, \"warmup\": %d, \"runs\": %d", arguments->threads, arguments->warmup, runs);
   printf(", \"median\": %.9g, \"p10\": %.9g, \"p90\": %.9g, \"min\": %.9g", quantile(times, runs, 0.5), quantile(times, runs, 0.1),
          quantile(times, runs, 0.9), times[0]);
   printf(", \"arena_bytes\": %zu, \"thread_bytes\": %zu, \"weight_bytes\": %zu", pcc_arena_bytes(), pcc_thread_bytes(), pcc_weight_bytes());
   if (calls) {
     printf(", \"calls\": [");
-    for (int32_t i = 0; i < pcc_model.step_count; i++) {
-      const struct pcc_step *step = &pcc_model.steps[i];
+    for (int32_t i = 0; i < model->step_count; i++) {
+      const struct pcc_step *step = &model->steps[i];
       printf("%s{\"layer\": ", i ? ", " : "");
       print_json_text(step->layer);
       printf(", \"kernel\": ");
@@ -227,23 +229,23 @@ static void print_json(const struct arguments *arguments, const double *times, c
 
 static void print_table(const struct arguments *arguments, const double *times, const double *calls) {
   const int32_t runs = arguments->runs;
-  printf("%s, %s, %d threads, %d runs: median %.3f ms, p10 %.3f, p90 %.3f, min %.3f\n", pcc_model.name, pcc_model.target, arguments->threads, runs,
+  printf("%s, %s, %d threads, %d runs: median %.3f ms, p10 %.3f, p90 %.3f, min %.3f\n", model->name, model->target, arguments->threads, runs,
          quantile(times, runs, 0.5) * 1e3, quantile(times, runs, 0.1) * 1e3, quantile(times, runs, 0.9) * 1e3, times[0] * 1e3);
   if (!calls) return;
   double total = 0;
-  for (int32_t i = 0; i < pcc_model.step_count; i++) total += calls[i];
-  for (int32_t i = 0; i < pcc_model.step_count; i++)
-    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0, pcc_model.steps[i].layer, pcc_model.steps[i].kernel);
+  for (int32_t i = 0; i < model->step_count; i++) total += calls[i];
+  for (int32_t i = 0; i < model->step_count; i++)
+    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0, model->steps[i].layer, model->steps[i].kernel);
 }
 
 static int command_bench(const struct arguments *arguments) {
   struct tensors tensors = allocate_tensors();
-  if (arguments->batch > tensors.batch || (arguments->batch && !pcc_model.max_batch))
-    stop("--batch %d: '%s' was compiled for %s%d", arguments->batch, pcc_model.name, pcc_model.max_batch ? "1 to " : "a batch of its own, not for ",
-         pcc_model.max_batch ? pcc_model.max_batch : arguments->batch);
-  for (int32_t i = 0; i < pcc_model.input_count; i++) { /* any values but zeros, whose products some processors do faster */
-    const struct pcc_element *element = pcc_model.inputs[i].element;
-    for (size_t k = 0; k < pcc_model.inputs[i].bytes / element->bytes * (size_t)tensors.batch; k++) {
+  if (arguments->batch > tensors.batch || (arguments->batch && !model->max_batch))
+    stop("--batch %d: '%s' was compiled for %s%d", arguments->batch, model->name, model->max_batch ? "1 to " : "a batch of its own, not for ",
+         model->max_batch ? model->max_batch : arguments->batch);
+  for (int32_t i = 0; i < model->input_count; i++) { /* any values but zeros, whose products some processors do faster */
+    const struct pcc_element *element = model->inputs[i].element;
+    for (size_t k = 0; k < model->inputs[i].bytes / element->bytes * (size_t)tensors.batch; k++) {
       const int32_t value = (int32_t)((k * 2654435761u >> 16) & 255);
       element->set(tensors.inputs[i], k, element->is_integer ? value & 127 : value / 128.0f - 1);
     }
@@ -251,13 +253,13 @@ static int command_bench(const struct arguments *arguments) {
   if (arguments->batch) tensors.batch = arguments->batch;
   pcc_context *context = create(arguments);
   double *times = allocate((size_t)arguments->runs * sizeof *times);
-  double *calls = arguments->profile ? allocate((size_t)pcc_model.step_count * sizeof *calls) : NULL;
+  double *calls = arguments->profile ? allocate((size_t)model->step_count * sizeof *calls) : NULL;
   for (int32_t i = 0; i < arguments->warmup; i++) run(context, &tensors);
   for (int32_t i = 0; i < arguments->runs; i++) {
     const double start = seconds();
     run(context, &tensors);
     times[i] = seconds() - start;
-    for (int32_t k = 0; calls && k < pcc_model.step_count; k++) {
+    for (int32_t k = 0; calls && k < model->step_count; k++) {
       pcc_call call = {.size = sizeof call};
       pcc_describe_call(context, k, &call);
       calls[k] += call.seconds;
@@ -304,13 +306,13 @@ static int command_selftest(const struct arguments *arguments) {
   if (!arguments->folder) stop("selftest needs a folder: the package's selftest/");
   const double tolerance = read_tolerance(arguments->folder);
   struct tensors tensors = allocate_tensors();
-  for (int32_t i = 0; i < pcc_model.input_count; i++)
-    tensors.batch = read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &pcc_model.inputs[i]);
+  for (int32_t i = 0; i < model->input_count; i++)
+    tensors.batch = read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &model->inputs[i]);
   pcc_context *context = create(arguments);
   run(context, &tensors);
   double worst = 0;
-  for (int32_t i = 0; i < pcc_model.output_count; i++) {
-    const struct pcc_port *port = &pcc_model.outputs[i];
+  for (int32_t i = 0; i < model->output_count; i++) {
+    const struct pcc_port *port = &model->outputs[i];
     void *expected = allocate(port->bytes * (size_t)largest_batch());
     const int32_t batch = read_file(file_in(arguments->folder, "output_%d.bin", i), expected, port);
     if (batch != tensors.batch) stop("%s: output %d is of %d images, the inputs are of %d", arguments->folder, i, batch, tensors.batch);
@@ -328,6 +330,7 @@ static int command_selftest(const struct arguments *arguments) {
 }
 
 int main(int count, char **words) {
+  model = pcc_chosen_model();
   const struct arguments arguments = parse(count, words);
   if (!strcmp(arguments.command, "run")) return command_run(&arguments);
   if (!strcmp(arguments.command, "bench")) return command_bench(&arguments);

@@ -17,13 +17,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Search:
-    """Asks for schedules that are not measured yet. What is asked of the estimator is a path: the family, then each field of the family's schedule, among the
-    values that the schedules have which are left; so every answer is a schedule."""
+    """Asks for schedules that are not measured yet. What is asked of the estimator is a path: the family, the kind of its schedule, then each field of that,
+    among the values that the schedules have which are left; so every answer is a schedule."""
 
     def __init__(self, schedules: Sequence[Priced], first: Sequence[Priced], measured: Mapping[str, float]) -> None:
         """``first`` are asked for before all others; ``measured`` has the ratios that are known, by schedules' texts."""
         self._schedules = {schedule.text: schedule for schedule in schedules}
-        self._features = {text: {"family": schedule.family, **_fields(schedule)} for text, schedule in self._schedules.items()}
+        self._features = {text: _features(schedule) for text, schedule in self._schedules.items()}
         self._measured = dict(measured)
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=len(first) + 2))
         self._pending: dict[str, Asked] = {}
@@ -77,6 +77,7 @@ class Search:
         return turns
 
 
-def _fields(schedule: Priced) -> dict[str, str]:
-    """A schedule's fields, as texts."""
-    return {each.name: repr(getattr(schedule.candidate.schedule, each.name)) for each in fields(schedule.candidate.schedule)}
+def _features(priced: Priced) -> dict[str, str]:
+    """What a schedule is, in the order of a path."""
+    schedule = priced.candidate.schedule
+    return {"family": priced.family, "kind": type(schedule).__name__, **{each.name: repr(getattr(schedule, each.name)) for each in fields(schedule)}}

@@ -18,17 +18,17 @@ TARGET = target_named("aarch64-linux", "cortex-a76")
 
 
 def test_golden(golden) -> None:
-    golden(emit_model_c(toy_program(depth=2), TARGET), "model_c")
+    golden(emit_model_c([(TARGET, toy_program(depth=2))]), "model_c")
 
 
 def test_weights_are_laid_out_as_they_are_written() -> None:
     program = toy_program()
     weights = lay_out_weights(program)
-    block = b"".join(bytes(chunk) for chunk in weight_chunks(program))
+    block = b"".join(bytes(chunk) for chunk in weight_chunks(weights))
     assert len(block) == weights.nbytes
     assert hashlib.sha256(block).digest() == weights.digest
     for name, values in program.constants.items():
-        start = weights.offsets[name]
+        start = weights.offsets[0][name]
         assert start % 64 == 0
         assert block[start : start + values.nbytes] == values.tobytes()
     assert block[-READ_SLACK:] == bytes(READ_SLACK)
@@ -58,17 +58,17 @@ def _with_call(program: Program, **changes) -> Program:
 def test_numbers_that_do_not_fit() -> None:
     program = toy_program()
     with pytest.raises(PccError, match=r"layer 'scale.0': width=4294967296 of pcc_toy_scale_rows does not fit 32 bits"):
-        emit_model_c(_with_call(program, args={**program.calls[0].args, "width": 1 << 32}), TARGET)
+        emit_model_c([(TARGET, _with_call(program, args={**program.calls[0].args, "width": 1 << 32}))])
     for work in (0, 1 << 31):
         with pytest.raises(PccError, match=rf"layer 'scale.0': {work} work items"):
-            emit_model_c(_with_call(program, work=work), TARGET)
+            emit_model_c([(TARGET, _with_call(program, work=work))])
 
 
 def test_memory_must_be_planned() -> None:
     program = toy_program()
     unplanned = {name: replace(buffer, offset=None) for name, buffer in program.buffers.items()}
     with pytest.raises(ValueError, match="plan-memory"):
-        emit_model_c(replace(program, buffers=unplanned), TARGET)
+        emit_model_c([(TARGET, replace(program, buffers=unplanned))])
 
 
 def test_different_kernels_of_one_name_are_not_merged() -> None:

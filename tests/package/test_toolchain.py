@@ -39,7 +39,7 @@ def test_weights_object(tmp_path: Path) -> None:
     program = toy_program()
     weights = lay_out_weights(program)
     for arch, machine in (("x86_64", "EM_X86_64"), ("aarch64", "EM_AARCH64")):
-        write_weights_object(program, weights, arch, tmp_path / "weights.o")
+        write_weights_object(weights, arch, tmp_path / "weights.o")
         with (tmp_path / "weights.o").open("rb") as file:
             elf = ELFFile(file)
             assert (elf["e_machine"], elf["e_type"]) == (machine, "ET_REL")
@@ -74,7 +74,7 @@ def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
     program, library = toy_program(), tmp_path / "libtoy.so"
     weights = lay_out_weights(program)
-    write_weights_object(program, weights, "aarch64", tmp_path / "weights.o")
+    write_weights_object(weights, "aarch64", tmp_path / "weights.o")
     toolchain = Toolchain(ANDROID)
     toolchain.compile_model(source, tmp_path / "model.o")
     kernels = [made.object for made in compile_kernels(program.kernels, ANDROID)]

@@ -9,7 +9,10 @@ import pytest
 from pcc.package.toolchain import RUNTIME
 
 HERE = Path(__file__).parent
-SOURCES = [str(RUNTIME / name) for name in ("context.c", "describe.c", "cpu.c", "pool.c", "wait.c")] + [str(HERE / "toy_model.c"), str(HERE / "stress.c")]
+SOURCES = [str(RUNTIME / name) for name in ("context.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")] + [
+    str(HERE / "toy_model.c"),
+    str(HERE / "stress.c"),
+]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
 
 

@@ -57,7 +57,7 @@ PCC_ELEMENT(float32, float, PCC_FLOAT32)
 static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0, IMAGE_BYTES, 0}};
 static const struct pcc_port outputs[] = {{"z", &pcc_float32, dims, 2, ITEMS * 4, 8192, IMAGE_BYTES, 0}};
 
-const struct pcc_model pcc_model = {
+static const struct pcc_model toy = {
     .name = "toy",
     .target = "this computer",
 #ifdef __x86_64__
@@ -80,3 +80,6 @@ const struct pcc_model pcc_model = {
     .stage_count = 1,
     .max_batch = TOY_MAX_BATCH,
 };
+
+const struct pcc_model *const pcc_models[] = {&toy};
+const int32_t pcc_model_count = 1;

@@ -38,7 +38,7 @@ def quiet(text: str, done: float) -> None:
 
 
 def tuned(path: Path, target: Target = HERE, trials: int = 4, show: tuner.Show = quiet, machine: Machine | None = None) -> list[TunedLayer]:
-    return tune(open_graph(network(), EXAMPLES, DEFAULT_PIPELINE), target, machine or machine_of(target), path, trials, show)
+    return tune(open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target), target, machine or machine_of(target), path, trials, show)
 
 
 def compiled(path: Path, folder: Path, target: Target = HERE) -> CompileReport:
@@ -155,7 +155,7 @@ def test_counted(tmp_path: Path) -> None:
 def test_a_search_asks_for_each_schedule_once() -> None:
     from pcc.tune.network import network_layers
 
-    (layer, *_) = network_layers(open_graph(network(), EXAMPLES, DEFAULT_PIPELINE), "processor")
+    (layer, *_) = network_layers(open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, HERE), "processor")
     machine = machine_of(HERE)
     schedules = list({each.text: each for each in layer.open.schedules(machine)}.values())[:40]
     search, seen = Search(schedules, schedules[:2], {schedules[5].text: 1.0}), []
