@@ -81,7 +81,8 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
         batch = ports[0].shape[0]
         if package.manifest.batch_of([(len(paths),)]) is None and len(paths) != batch:
             raise PccError(f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were given")
-        return [np.concatenate([preprocessing.apply(path) for path in paths])]
+        values, taken = np.concatenate([preprocessing.apply(path) for path in paths]), dtype_named(ports[0].dtype)
+        return [values.astype(taken.numpy) if taken.is_float else values]
     if len(paths) != len(ports):
         raise PccError(f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} files were given")
     arrays = [read_array(path, port, package.manifest.max_batch) for path, port in zip(paths, ports, strict=True)]

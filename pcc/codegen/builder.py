@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from pcc.codegen.in_type import InType
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, Param, symbol
+from pcc.codegen.program import line_elements
 from pcc.dtype import DTYPES, FLOAT32, INT8, INT32, INT64, DType
 
 # TVM's annotations are narrower than what it accepts (numbers for expressions, tuples for lists).
@@ -148,6 +149,12 @@ class KernelBuilder:
     def prefetch(self, buffer: Buffer, index: Expr, *, write: bool) -> None:
         """Asks for the cache line of an element that is soon read, or written. The address may be any."""
         T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _HIGH_LOCALITY, _DATA_CACHE))
+
+    def ahead(self, buffer: Buffer, index: Expr, distance: int, count: int) -> None:
+        """Asks for the cache lines of ``count`` elements that begin ``distance`` bytes behind an element."""
+        held = DTYPES[str(buffer.dtype)]
+        for line in range(0, count, line_elements(held)):
+            self.prefetch(buffer, index + (distance // held.bytes + line), write=False)
 
     def splat(self, value: Expr, lanes: int) -> Expr:
         """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become what the kernel computes in."""

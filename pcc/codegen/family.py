@@ -107,10 +107,10 @@ def family_named(name: str) -> KernelFamily:
 
 def offered(family: KernelFamily, layer: Any, machine: Machine) -> Sequence[Candidate] | str:
     """The schedules of a family that are worth pricing, or why it has none for the layer."""
-    if not machine.isa.computes_in(layer.x.dtype):
-        return f"{machine.isa.name} does not multiply {layer.x.dtype}"
     if layer.x.dtype not in family.dtypes:
         return f"{family.name} takes {' or '.join(map(str, family.dtypes))}, not {layer.x.dtype}"
+    if not machine.isa.computes_in(layer.x.dtype):
+        return f"{machine.isa.name} does not compute in {layer.x.dtype}"
     return family.candidates(layer, machine)
 
 

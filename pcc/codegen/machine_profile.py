@@ -82,8 +82,7 @@ def read_profile(path: Path) -> MachineProfile:
 def processor_of(target: Target, wanted: str | None) -> str:
     """What `machine_named` takes, for a target: ``wanted`` is a profile's file or `BUILT_IN`; if None, the saved file where there is one, else built in."""
     if wanted is None:
-        saved = saved_profile(target)
-        return str(saved) if saved.exists() else machine_of(target).name
+        wanted = str(saved) if (saved := saved_profile(target)).exists() else BUILT_IN
     if wanted == BUILT_IN:
         return machine_of(target).name
     profile = read_profile(Path(wanted))

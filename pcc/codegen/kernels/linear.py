@@ -19,7 +19,7 @@ from pcc.codegen.kernels.linear_sparse import AHEAD
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, Together, View, line_elements
+from pcc.codegen.program import ProgramBuilder, Together, View
 from pcc.dtype import FLOAT32, INT32, REALS, DType, dtype_of
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ class LinearTile:
         lanes = self.lanes
         start = k.let(k.wide(first * k["depth"]))
         with k.loop(k.wide(begin), k.wide(end)) as depth:
-            for line in range(0, self.run, line_elements(FLOAT32)):
-                k.prefetch(k["w"], start + depth * self.run + line + AHEAD // FLOAT32.bytes, write=False)
+            k.ahead(k["w"], start + depth * self.run, AHEAD, self.run)
             inputs = [k.let(k.splat(k.load(k["x"], row + depth), lanes)) for row in rows]
             for v in range(0, self.run, lanes):
                 weight = k.let(k.load(k["w"], start + depth * self.run + v, lanes))

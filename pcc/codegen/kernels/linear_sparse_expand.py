@@ -58,7 +58,7 @@ class LinearSparseExpandFamily:
             return f"{machine.isa.name} has no instruction that spreads weights over lanes by a mask of {LANES} bits"
         csr, batch = csr_of(layer), layer.x.shape[0]
         blocks = -(-csr.shape[0] // LANES)
-        memory = memory_work(len(csr.weight) * FLOAT32.bytes + blocks * csr.columns * LANES // 8, machine)
+        memory = memory_work(csr.weight.nbytes + blocks * csr.columns * LANES // 8, machine)
         found = []
         for rows in (rows for rows in ROWS if rows == 1 or rows <= batch):
             column = Work(fma=rows, crossing=1, scalars=2 + rows, branches=1 / 2)  # a mask is read and counted
@@ -108,7 +108,7 @@ class Masks:
     masks: np.ndarray
     """int32 (B, ceil(K / 2)): of two neighbouring inputs, the lower bits of the first one, a bit for each output that keeps it."""
     weight: np.ndarray
-    """fp32 (N,): kept weights by block, input and output."""
+    """(N,): kept weights by block, input and output."""
 
 
 def masks_of(csr: Csr) -> Masks:
@@ -178,7 +178,7 @@ class LinearSparseExpand:
 
         with k.loop(0, pairs) as pair:
             both = k.let(k.load(masks, pair))
-            k.prefetch(weights, k.load(at, 0) + AHEAD // FLOAT32.bytes, write=False)
+            k.ahead(weights, k.load(at, 0), AHEAD, 1)
             column(sums, k.let(both & _MASK), pair * 2)
             column(odd, k.let((both >> LANES) & _MASK), pair * 2 + 1)
         with k.when(k["depth"] % 2 == 1):

@@ -17,8 +17,8 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.linear_sparse import AHEAD, csr_of, memory_work
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ALIGNMENT, ProgramBuilder, View
-from pcc.dtype import FLOAT32, INT32, INT64, UINT8, DType
+from pcc.codegen.program import ProgramBuilder, View
+from pcc.dtype import FLOAT32, INT32, INT64, REALS, UINT8, DType
 from pcc.sparsity.csr import Csr
 
 if TYPE_CHECKING:
@@ -46,18 +46,18 @@ class LinearGatherSchedule:
 
 @dataclass(frozen=True)
 class LinearSparseGatherFamily:
-    """Sparse linear layers, whatever their zeros; rows of ``x``, ``y`` and the residual may lie apart."""
+    """Sparse linear layers, whatever their zeros; rows of ``x``, ``y`` and the residual may lie apart. Arithmetic is fp32."""
 
     name: str = "linear-sparse-gather"
     layer: type[Linear] = Linear
     format: WeightFormat = "csr"
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         csr, lanes, batch = csr_of(layer), machine.isa.lanes(FLOAT32), layer.x.shape[0]
         lengths = _slice_lengths(_row_lengths(csr), lanes)
         steps, slices = int(lengths.sum()), len(lengths)
-        memory = memory_work(steps * lanes * (FLOAT32.bytes + UINT8.bytes), machine)
+        memory = memory_work(steps * lanes * (csr.weight.itemsize + UINT8.bytes), machine)
         found = []
         for rows in (rows for rows in ROWS if rows == 1 or rows <= batch):
             # An element that is gathered costs more than a narrow load; without such an instruction, its step is read and added up by itself, too.
@@ -114,7 +114,7 @@ class Slices:
     steps: np.ndarray
     """uint8 (E, C): how far an entry's input lies behind that of the entry before it; behind input 0 in a list's first."""
     weight: np.ndarray
-    """fp32 (E, C): 0 where a list has ended, and where an entry only bridges a gap."""
+    """(E, C): 0 where a list has ended, and where an entry only bridges a gap."""
     outputs: np.ndarray
     """int64 (M,): the output of each place."""
 
@@ -133,7 +133,7 @@ def slices_of(csr: Csr, lanes: int) -> Slices:
     first = starts[place // lanes] * lanes + place % lanes - row_start[:-1] * lanes
     entry = np.arange(row_start[-1]) * lanes + np.repeat(first, length)
     kept = (bridges + 1).cumsum() - 1
-    steps, weight = np.zeros(starts[-1] * lanes, np.uint8), np.zeros(starts[-1] * lanes, np.float32)
+    steps, weight = np.zeros(starts[-1] * lanes, np.uint8), np.zeros(starts[-1] * lanes, csr.weight.dtype)
     steps[entry] = _FARTHEST
     steps[entry[kept]] = gap - bridges * _FARTHEST
     weight[entry[kept]] = csr.weight
@@ -212,8 +212,7 @@ class LinearSparseGather:
             with k.loop(k.wide(0), k.wide(iterations)) as iteration:
                 at = iteration * (UNROLLED * lanes)
                 if k.isa.gathers:  # gathers fill the queue of loads, and no load looks far ahead by itself
-                    for line in range(0, UNROLLED * lanes * FLOAT32.bytes, ALIGNMENT):
-                        k.prefetch(weights, at + (line + AHEAD) // FLOAT32.bytes, write=False)
+                    k.ahead(weights, at, AHEAD, UNROLLED * lanes)
                     k.prefetch(steps, at + AHEAD // FLOAT32.bytes, write=False)
                 for at in (at + entry * lanes for entry in range(UNROLLED)):
                     weight = k.let(k.load(weights, at, lanes))
