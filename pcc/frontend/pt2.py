@@ -78,7 +78,11 @@ def _declared_size(size: Mapping[str, Any]) -> int | str:
 def _ranges(archive: Archive) -> dict[str, tuple[int | None, int | None]]:
     """The smallest and the largest size that a symbol stands for, None where any will do."""
     ranges = archive.program.get("range_constraints", {})
-    return {symbol: tuple(None if (bound := limits[key]) is None else int(bound) for key in ("min_val", "max_val")) for symbol, limits in ranges.items()}
+
+    def bound(limits: Mapping[str, Any], key: str) -> int | None:
+        return None if limits[key] is None else int(limits[key])
+
+    return {symbol: (bound(limits, "min_val"), bound(limits, "max_val")) for symbol, limits in ranges.items()}
 
 
 def _check_ranges(name: str, ranges: Mapping[str, tuple[int | None, int | None]], declared: Sequence[Declared], examples: Sequence[Tensor]) -> None:

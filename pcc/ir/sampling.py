@@ -41,8 +41,8 @@ def _deform_conv2d(
     moved = offset.reshape(images, taps, 2, out_height, out_width)
     rows = (torch.arange(kh) * dilation[0] - padding[0]).repeat_interleave(kw).reshape(taps, 1, 1) + (torch.arange(out_height) * stride[0]).reshape(-1, 1)
     columns = (torch.arange(kw) * dilation[1] - padding[1]).repeat(kh).reshape(taps, 1, 1) + torch.arange(out_width) * stride[1]
-    points = [(moved[:, :, axis] + at).reshape(images, taps * out_height, out_width) for axis, at in enumerate((rows, columns))]
-    samples = _sampled(x.reshape(images, channels // offset_groups, height, width), *points, "zeros")
+    down, right = ((moved[:, :, axis] + at).reshape(images, taps * out_height, out_width) for axis, at in enumerate((rows, columns)))
+    samples = _sampled(x.reshape(images, channels // offset_groups, height, width), down, right, "zeros")
     if mask is not None:
         samples = samples * mask.reshape(images, 1, taps * out_height, out_width)
     planes = samples.reshape(batch, channels * taps, out_height, out_width)
@@ -102,7 +102,8 @@ def _roi_align(x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: lis
     grid = len(boxes), size[0] * samples, size[1] * samples
     rows, columns = points[0] + images[:, None] * float(height), points[1]
     stacked = x.transpose(0, 1).reshape(1, channels, batch * height, width)
-    found = _sampled(stacked, *(part.expand(grid).reshape(1, -1, grid[2]) for part in (rows[:, :, None], columns[:, None])), "border")
+    down, right = (part.expand(grid).reshape(1, -1, grid[2]) for part in (rows[:, :, None], columns[:, None]))
+    found = _sampled(stacked, down, right, "border")
     found = found * (inside[0][:, :, None] * inside[1][:, None]).reshape(1, 1, -1, grid[2])
     return F.avg_pool2d(found, samples).reshape(channels, len(boxes), *size).transpose(0, 1)
 
