@@ -43,7 +43,7 @@ def lay_out_weights(*programs: Program) -> Weights:
     for program in programs:
         offsets.append({})
         for name, values in program.constants.items():
-            content = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8)).digest()
+            content = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
             if content not in places:
                 places[content] = end
                 arrays.append(values)

@@ -1,6 +1,7 @@
 """Tuning from a network to what a compilation chooses: timed on this machine, counted on an emulated one, and with ratios that nobody measured."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from pcc.codegen import tuning_records
-from pcc.codegen.machine import Machine, machine_of
+from pcc.codegen.machine import Machine, Work, machine_of
 from pcc.codegen.tuning_records import TuningRecords
 from pcc.compiler import CompileReport, compile_model, open_graph
 from pcc.deploy.counting_qemu import missing
@@ -133,7 +134,7 @@ def test_a_record_that_says_nothing_now_is_named(asked: list[str], monkeypatch: 
             tuned(tmp_path / "records")
         else:  # a profile by which a vector multiply-add costs a thousand stores chooses others
             machine = machine_of(HERE)
-            tuned(tmp_path / "records", machine=Machine(**vars(machine) | {"costs": machine.costs.__class__(stores=1.0)}))
+            tuned(tmp_path / "records", machine=replace(machine, costs=Work(stores=1.0)))
     report = compiled(tmp_path / "records", tmp_path / "package").targets[0]
     reasons = {use.reason for use in report.tuning if use.speedup is None}
     assert reasons == {

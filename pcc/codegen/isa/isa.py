@@ -1,8 +1,9 @@
 """What kernels need to know of an instruction set.
 
-A new instruction set is a row in ``ISAS``, a target or processors that have it (`pcc.target`), a profile of what they cost (`pcc.codegen.machine`), a tile in
-each table that is kept by lanes (``TILES`` of the dense kernels), and its check when a library starts (``runtime/cpu.c``). Kernels ask for the fields of its
-row, never for its name; where it multiplies, loads or compares like none of those here, it needs a new field and kernels that ask.
+A new instruction set is a row in ``ISAS``, a target or processors that have it (`pcc.target`; ``GENERIC_CPUS`` names one for each form of a generic
+library), a profile of what they cost (`pcc.codegen.machine`), a tile in each table that is kept by lanes (``TILES`` of the dense kernels), and its check
+when a library starts (``runtime/cpu.c``). Kernels ask for the fields of its row, never for its name; where it multiplies, loads or compares like none of
+those here, it needs a new field and kernels that ask.
 """
 
 from dataclasses import dataclass

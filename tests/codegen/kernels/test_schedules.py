@@ -49,7 +49,7 @@ def conv(name: str, isa: str, random: Random) -> Drawn | None:
     channels, filters = random.choice([1, 3, 6, 17]), random.choice([1, 4, 6, 13])
     groups, filters = (channels, channels) if depthwise else (1, filters)
     stride, padding = random.choice([1, 1, 2]), random.choice([0, 1]) if window == 3 else 0
-    geometry = ConvGeometry((window, window), (stride, stride), (padding,) * 4)
+    geometry = ConvGeometry((window, window), (stride, stride), (padding, padding, padding, padding))
     shape = (random.choice([1, 2]), channels, random.randint(4, 16), random.randint(4, 20))
     numbers = np.random.default_rng(random.randrange(1 << 30))
     patterns = pattern.DESIGNED if window == 3 else None
@@ -59,7 +59,8 @@ def conv(name: str, isa: str, random: Random) -> Drawn | None:
         cut = joint.project(dense, patterns, 2.0 if channels > 1 else 1.0)
         dense, stored = cut.weight, fkw.pack(cut.weight, 1, patterns, 1, cut.order)
     x, bias = numbers.standard_normal(shape).astype(np.float32), numbers.standard_normal(filters).astype(np.float32)
-    want = F.conv2d(*(torch.from_numpy(each).double() for each in (x, dense, bias)), stride, padding, 1, groups)
+    image, weight, biases = (torch.from_numpy(each).double() for each in (x, dense, bias))
+    want = F.conv2d(image, weight, biases, stride, padding, 1, groups)
     pooled = family.layer is PooledConv2d
     added = None if pooled or random.random() < 0.5 else numbers.standard_normal(tuple(want.shape)).astype(np.float32)
     want = (want if added is None else want + torch.from_numpy(added)).relu()
