@@ -16,7 +16,7 @@ from pcc.dtype import FLOAT16, FLOAT32, INT64, REALS, DType
 from pcc.ir.activation import Activation
 from pcc.ir.expression import evaluate, parse
 from pcc.ir.ops import GATHER, NMS, SCAN, SCATTER, TOP_K
-from pcc.sparsity import fkw, joint, pattern
+from pcc.sparsity import csr, fkw, joint, pattern
 from tests.arm64 import FP16_CPUS, arm64, run_emulated
 from tests.codegen.kernels.support import emit_by
 
@@ -161,6 +161,20 @@ def test_linear(cases: Cases) -> None:
         function = Activation.parse(activation)
         y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()) + extra64)
         emit_by("linear", Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder)
+    cases.check()
+
+
+@arm64
+def test_linear_sparse(cases: Cases) -> None:
+    for n, k, m, activation in ((1, 300, 41, "relu"), (3, 64, 33, "none")):
+        x, x64 = cases.input(n, k)
+        weight, bias = cases.values(m, k) * (cases.rng.random((m, k)) < 0.1), cases.values(m)
+        packed = csr.pack(weight.astype(np.float32))
+        assert isinstance(packed, csr.Csr)
+        stored = replace(packed, weight=packed.weight.astype(cases.dtype.numpy))
+        function = Activation.parse(activation)
+        y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()))
+        emit_by("linear-sparse-gather", Linear(f"fc{m}", x, cases.output((n, k, m), y64), stored, bias, None, function), cases.builder)
     cases.check()
 
 
