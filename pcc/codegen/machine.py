@@ -6,6 +6,7 @@ every processor, and a new processor is one row. Sums of parts are a simple mode
 """
 
 from dataclasses import dataclass, replace
+from operator import add, mul
 
 from pcc.codegen.isa import Isa, isa_named
 from pcc.codegen.program import View
@@ -37,10 +38,10 @@ class Work:
     """Vectors transposed between rows of memory and lanes."""
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Work(*map(add, vars(self).values(), vars(other).values()))
 
     def __mul__(self, count: float) -> "Work":
-        return Work(*(a * count for a in vars(self).values()))
+        return Work(*[value * count for value in vars(self).values()])
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Machine:
         return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
 
     def cycles(self, work: Work) -> float:
-        return sum(count * cost for count, cost in zip(vars(work).values(), vars(self.costs).values(), strict=True))
+        return sum(map(mul, vars(work).values(), vars(self.costs).values()))
 
 
 _KIB = 1 << 10

@@ -80,10 +80,15 @@ class InterleavedFamily:
             return "the windows of the pool do not divide the plane"
         weight = self._packed(layer)
         found, counts = [], _connections_of_patterns(weight)
+
+        @cache  # many schedules have the same blocks
+        def copied(blocks: Blocks) -> tuple[Layout, Work] | None:
+            layout = Layout(blocks, layer.geometry, *layer.x.shape[2:])
+            return (layout, interleaving_work(layer.x, layout, machine)) if layout.is_possible else None
+
         for schedule in _schedules(layer, weight, machine):
-            layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
-            if layout.is_possible:
-                found += _priced(layer, weight, counts, schedule, layout, machine)
+            if possible := copied(schedule.blocks):
+                found += _priced(layer, weight, counts, schedule, *possible, machine)
         return found or "no tiling in blocks fits the plane and the registers"
 
     def _packed(self, layer: Conv2d) -> FKW:
@@ -238,8 +243,11 @@ def _loads(lines: tuple[tuple[int, int], ...], pitch: int, reach: int) -> int:
     return loads
 
 
-def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    """The schedule with its input copied whole, and, where threads would not copy much again, by strips; ``counts`` are connections of each pattern."""
+def _priced(
+    layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, copied: Work, machine: Machine
+) -> Iterator[Candidate]:
+    """The schedule with its input copied whole, which takes ``copied``, and, where threads would not copy much again, by strips; ``counts`` are connections of
+    each pattern."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
@@ -249,7 +257,7 @@ def _priced(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: Inter
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
         again += copy * (strips * (_chunks(strips, weight.shape[0] // weight.share, rows * count / schedule.blocks.rows) - 1))
-    yield Candidate(schedule, tiles + interleaving_work(layer.x, layout, machine))
+    yield Candidate(schedule, tiles + copied)
     if machine.cycles(again) <= MOST_COPIED_AGAIN * machine.cycles(tiles):
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
 
