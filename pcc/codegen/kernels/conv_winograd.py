@@ -16,6 +16,7 @@ from pcc.codegen.kernels.conv_interleaved import window_of
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
+from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS
 from pcc.codegen.kernels.transpose import QUARTER
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
 from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
@@ -228,10 +229,10 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
     for gemm in (replace(tile, prefetch=is_far) for tile in GEMM_TILES[lanes]):
         panels = -(-filters // gemm.filters)
         for blocks in dict.fromkeys(-(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)):
-            for chunks in dict.fromkeys(min(count, panels) for count in (1, 2, 4, 8, 20)):
-                items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * chunks
-                if items >= 20 or items % 4 == 0 or chunks == panels:
-                    yield WinogradSchedule(form.outputs, gemm, blocks, -(-panels // chunks))
+            for panels_each in dict.fromkeys(-(-panels // count) for count in (1, 2, 4, 8, 20, panels)):
+                items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * -(-panels // panels_each)
+                if panels_each == 1 or items >= FEWEST_ITEMS or (items % 4 == 0 and panels % panels_each == 0):  # threads get nearly the same
+                    yield WinogradSchedule(form.outputs, gemm, blocks, panels_each)
 
 
 def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
