@@ -10,6 +10,7 @@ has used for a month are removed when a new one begins.
 import hashlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -131,7 +132,9 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1)
         _use_generation()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Ctrl-C reaches this process, too, which stops the others.
+        ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore) as pool:
             made = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}
         return [replace(compile_kernel(kernel, target), from_cache=kernel.name not in made) for kernel in kernels]
     return [compile_kernel(kernel, target) for kernel in kernels]

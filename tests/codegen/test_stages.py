@@ -53,7 +53,7 @@ def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) ->
     found = interpret(program, [value.numpy() for value in given], parts)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * float(theirs.abs().max()))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * float(theirs.abs().max()))
 
 
 def test_every_call_is_in_one_stage(program: Program) -> None:
@@ -69,11 +69,13 @@ def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch)
     one = PlanMemory()(lower(selected(import_module(settle(Two(5)), inputs(1))), "two", isa_named("neon")))
     monkeypatch.setattr(stages, "NEAR_BYTES", 0)
     program = PlanMemory()(lower(graph, "two", isa_named("neon")))
-    assert [stage.at_once for stage in program.stages] == [False, True]
-    assert program.calls[program.stages[1].begin].layer == "hidden"
-    assert program.arena_bytes < 2 * one.arena_bytes
+    assert [stage.at_once for stage in program.stages][-2:] == [False, True]
+    assert program.calls[program.stages[-1].begin].layer == "hidden"
     monkeypatch.setattr(stages, "NEAR_BYTES", 1 << 30)
-    assert PlanMemory()(lower(graph, "two", isa_named("neon"))).arena_bytes > 3 * one.arena_bytes
+    whole = PlanMemory()(lower(graph, "two", isa_named("neon")))
+    assert [stage.at_once for stage in whole.stages] == [True]
+    assert whole.arena_bytes > 3 * one.arena_bytes
+    assert program.arena_bytes < 0.8 * whole.arena_bytes
 
 
 def test_rows_of_images_share_weights(program: Program) -> None:

@@ -37,6 +37,9 @@ GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
 """For each number of lanes."""
 
 
+THREADS = 4
+"""As many, or two, share so few items evenly."""
+
 FAR = 4
 """Weights are asked for ahead where they are so many times the L2 cache (not on NEON, where it is an instruction in thirty and nobody has timed it)."""
 
@@ -231,7 +234,7 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
         for blocks in dict.fromkeys(-(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)):
             for panels_each in dict.fromkeys(-(-panels // count) for count in (1, 2, 4, 8, 20, panels)):
                 items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * -(-panels // panels_each)
-                if panels_each == 1 or items >= FEWEST_ITEMS or (items % 4 == 0 and panels % panels_each == 0):  # threads get nearly the same
+                if panels_each == 1 or items >= FEWEST_ITEMS or (items % THREADS == 0 and panels % panels_each == 0):  # threads get nearly the same
                     yield WinogradSchedule(form.outputs, gemm, blocks, panels_each)
 
 

@@ -191,7 +191,7 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
 def test_shared_tables_hold_the_weight(channels) -> None:
     weight, packed = sparse((10, 9, 1, 1), rate=2.0, share=2)
     for size in (1, 2, 3, 4):
-        tables, plane, read = shared_tables(packed, size, channels, 7), 7, 0
+        tables, plane, read = shared_tables(packed, size, channels, 7, FLOAT32), 7, 0
         dense = np.zeros((10, 9), np.float32)
         for place, (at, *counts) in enumerate(tables.lists.tolist()):
             assert at == read

@@ -79,7 +79,7 @@ def pool(b: OnnxBuilder) -> None:
             if b.flag() and "auto_pad" not in attributes:
                 attributes["ceil_mode"] = 1
             if "auto_pad" not in attributes and b.flag() and (kind == 2 or b.opset >= 19):
-                attributes["dilations"] = [b.size(2) for _ in range(count)]
+                attributes["dilations"] = [b.size(2 if 2 * (k - 1) < size else 1) for k, size in zip(kernel, value.shape[2:], strict=True)]
             if kind == 2 and b.random.random() < 0.2:
                 if (np.diff(np.sort(value, None)) < 1e-5).any():
                     raise Unfit
