@@ -45,6 +45,8 @@ FAR = 4
 
 ASKED_FOR = 0.5
 """What vectors from behind the L2 cache cost that were asked for, beside others: timed at 512 channels, 28x28 to 7x7."""
+READ_IN_ORDER = 0.25
+"""... and where they are not, but follow each other, so that the processor itself asks for them (256->256 at 8x8: priced 1.7 times too high without)."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
     work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
     values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
     weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
-    beyond = weight_bytes * blocks * (ASKED_FOR if schedule.gemm.prefetch else 1) if weight_bytes > machine.l2_bytes else 0.0
+    beyond = weight_bytes * blocks * (ASKED_FOR if schedule.gemm.prefetch else READ_IN_ORDER) if weight_bytes > machine.l2_bytes else 0.0
     beyond += values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
     work += Work(beyond=beyond / machine.isa.vector_bytes)
     return work * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
