@@ -36,7 +36,6 @@ GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
 }
 """For each number of lanes."""
 
-
 THREADS = 4
 """As many, or two, share so few items evenly."""
 
@@ -45,6 +44,7 @@ FAR = 4
 
 ASKED_FOR = 0.5
 """What vectors from behind the L2 cache cost that were asked for, beside others: timed at 512 channels, 28x28 to 7x7."""
+
 READ_IN_ORDER = 0.25
 """... and where they are not, but follow each other, so that the processor itself asks for them (256->256 at 8x8: priced 1.7 times too high without)."""
 

@@ -152,19 +152,8 @@ class InterleavedTile:
         r_at = k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
         lines = [k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)]
         if not self.epilogue.residual:
-            lines = self._pooled(k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines])
+            lines = pooled(k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines], self.columns, self.window)
         store_lines(k, lines, self.stored, self.epilogue, y_at, r_at)
-
-    def _pooled(self, k: "KernelBuilder", lines: list["Expr"]) -> list["Expr"]:
-        """The maxima of the tile's windows, row by row."""
-        if self.window == (1, 1):
-            return lines
-        (down, across), (rows, columns) = self.window, self.stored
-        windows = [
-            [lines[(r * down + u) * self.columns + q * across + v] for u, v in product(range(down), range(across))]
-            for r, q in product(range(rows), range(columns))
-        ]
-        return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
@@ -204,6 +193,16 @@ class InterleavedTile:
                     residual = np.asarray(args["residual"])[at("r", row, column, np.asarray(args["r_at"]))] if self.epilogue.residual else None
                     values = self.epilogue.reference(values, residual).reshape(rows, down_by, columns, across_by, lanes).max((1, 3))
                     y[at("y", row // down_by, column // across_by, y_at)[:rows, :columns]] = values
+
+
+def pooled(k: "KernelBuilder", lines: list["Expr"], columns: int, window: tuple[int, int]) -> list["Expr"]:
+    """The maxima of the windows of a tile with so many columns, row by row; sizes of ``window`` divide those of the tile."""
+    if window == (1, 1):
+        return lines
+    down, across = window
+    starts = product(range(0, len(lines) // columns, down), range(0, columns, across))
+    windows = [[lines[(r + u) * columns + q + v] for u, v in product(range(down), range(across))] for r, q in starts]
+    return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
 
 def store_lines(k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int], epilogue: Epilogue, y_at: "Expr", r_at: "Expr") -> None:

@@ -10,7 +10,7 @@ beside each other fill a vector, in *runs*, they come as one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.gemm_tile import GemmTile
-from pcc.codegen.kernels.interleaved_tile import pieces
+from pcc.codegen.kernels.interleaved_tile import pieces, pooled
 from pcc.codegen.kernels.linear_map import apply
 from pcc.codegen.kernels.runs import run_tail
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes, transpose, transpose_quarters
@@ -207,7 +207,7 @@ class WinogradTile:
             values = [k.let(k.load(between, (row * size + column) * lanes, lanes)) for column in range(size)]
             lines += [k.let(value + bias) for value in apply(k, self.form.output_matrix, values)]
         if not self.epilogue.residual:
-            lines = self._pooled(k, [k.let(self.epilogue.apply(k, line, None, lanes)) for line in lines])
+            lines = pooled(k, [k.let(self.epilogue.apply(k, line, None, lanes)) for line in lines], m, self.window)
         y = k.pointer(k["y"], k.let(image * k["y_image"] + channel * k["y_plane"]))
         residual = k.pointer(k["residual"], k.let(image * k["r_image"] + channel * k["r_plane"])) if self.epilogue.residual else None
         with k.when_else(k.load(k["whole"], tiles) == 1) as (then, otherwise):
@@ -215,16 +215,6 @@ class WinogradTile:
                 self._store_whole(k, lines, y, residual, tiles)
             with otherwise:
                 self._store_parts(k, lines, y, residual, tiles, spilled)
-
-    def _pooled(self, k: "KernelBuilder", lines: "list[Expr]") -> "list[Expr]":
-        """The maxima of the windows of a tile, row by row."""
-        (down, across), (rows, columns), m = self.window, self.stored, self.form.outputs
-        if self.window == (1, 1):
-            return lines
-        windows = [
-            [lines[(r * down + u) * m + q * across + v] for u, v in product(range(down), range(across))] for r, q in product(range(rows), range(columns))
-        ]
-        return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
     def _store_whole(self, k: "KernelBuilder", lines: "list[Expr]", y: "Buffer", residual: "Buffer | None", tiles: "Expr") -> None:
         """Tiles that lie in the plane as a whole."""
