@@ -1,5 +1,8 @@
 """The one exception a user sees, a single clear line, and what keeps it short."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class PccError(Exception):
     """Wrong use or bad input: what is wrong, where (file, node, layer), and what to do, in one line.
@@ -11,3 +14,10 @@ class PccError(Exception):
 def shortened(text: str, width: int) -> str:
     """A text that is not ours, for an error: the middle of a long one is left out."""
     return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 :]}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``did you mean X?`` where a known name is near, else all of them."""
+    names = tuple(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}" if names else "there are none"

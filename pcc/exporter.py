@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.save import writer_for
 from pcc.frontend.supported import refuse_unsupported
-from pcc.models.weights import write_atomically
 from pcc.passes.instruments import NotePruning
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline, split_pipeline

@@ -1,7 +1,9 @@
-"""Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong with it."""
+"""Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong; and writing files whole."""
 
 import os
 import stat
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pcc.errors import PccError
@@ -31,3 +33,16 @@ def read_limited(path: Path, what: str, limit: int) -> bytes:
     if len(content) > limit:
         raise PccError(f"{what} {path} is larger than {limit:,} bytes")
     return content
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import nn
 
 from pcc.cache import cache_root
+from pcc.files import write_atomically
 from pcc.models import create, entry
 from pcc.models.fetch import RemotePackage, fetch_members
 from pcc.models.photos import photos
 from pcc.models.preprocess import CIFAR10
-from pcc.models.weights import write_atomically
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Structure
 from pcc.training.data import open_data

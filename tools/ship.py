@@ -14,11 +14,12 @@ from PIL import Image
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.frontend.checkpoint import load_weights
 from pcc.frontend.packed import PackedState, pack_state
 from pcc.models import entry
 from pcc.models.cifar_photos import OF_EACH, SHEET
-from pcc.models.weights import SHIPPED, VGG8_CIFAR10, write_atomically
+from pcc.models.weights import SHIPPED, VGG8_CIFAR10
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Count, Structure
 from pcc.training.data import Data, open_data

@@ -5,12 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
 from pcc.cli import interrupts, streams
-from pcc.errors import PccError, shortened
+from pcc.errors import PccError, shortened, suggestion
 
 COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
@@ -38,9 +37,7 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(COMMANDS)}"
-            raise click.UsageError(f"no command '{args[0]}': {hint}", ctx)
+            raise click.UsageError(f"no command '{args[0]}': {suggestion(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:

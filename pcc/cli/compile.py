@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport
@@ -110,7 +110,6 @@ def command(
 def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None, **dtypes: str) -> str:
     """The pipeline of a command line, checked: every pass exists with its options, and so does the one to print after."""
     from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
-    from pcc.passes.registry import suggestion
 
     text = chosen_pipeline(pipeline, prune, **dtypes)
     names = tuple(step.name for step in parse_pipeline(text))

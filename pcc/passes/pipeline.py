@@ -15,14 +15,14 @@ tuple                 ``[1,2]``
 """
 
 import re
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pcc.errors import PccError
+from pcc.fields import typed_fields
 from pcc.passes.manager import pass_level
-from pcc.passes.registry import pass_class, pass_names, suggestion
+from pcc.passes.registry import pass_class, pass_names
 
 DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
 
@@ -47,15 +47,7 @@ def print_pipeline(passes: Iterable[Any]) -> str:
 def make_pass(name: str, options: Mapping[str, Value]) -> Any:
     """A pass with options still in text form."""
     cls = pass_class(name)
-    hints = get_type_hints(cls)
-    known = tuple(field.name for field in fields(cls) if field.init)
-    for option in options:
-        if option not in known:
-            raise PccError(f"pass {name} has no option '{option}': {suggestion(option, known)}")
-    for field in fields(cls):
-        if field.init and field.default is MISSING and field.default_factory is MISSING and field.name not in options:
-            raise PccError(f"pass {name} needs the option '{field.name}'")
-    return cls(**{option: _convert(f"{name}{{{option}=...}}", value, hints[option]) for option, value in options.items()})
+    return cls(**typed_fields(cls, {option: _without_none(value) for option, value in options.items()}, source=f"pass {name}", strict=False))
 
 
 PRECISIONS: Mapping[str, Mapping[str, str]] = {
@@ -203,46 +195,9 @@ def _parse_mapping(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[d
     return entries, at + 1
 
 
-def _convert(where: str, value: Value, hint: Any) -> Any:
-    """A value as the type a field has."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value == "none" and type(None) in arguments:
-            return None
-        return _convert(where, value, next(argument for argument in arguments if argument is not type(None)))
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_convert(where, item, kind) for item, kind in zip(value, kinds, strict=True))
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
-        return {key: _convert(where, item, arguments[1]) for key, item in value.items()}
-    if origin is Literal and value in arguments:
-        return value
-    if isinstance(value, str) and (converted := _convert_word(value, hint)) is not None:
-        return converted
-    raise PccError(f"pass option {where}: {_print_value(value)} is not {_describe(hint)}")
-
-
-def _convert_word(value: str, hint: Any) -> Any:
-    if hint is str:
-        return value
-    if hint is bool:
-        return {"true": True, "false": False}.get(value)
-    try:
-        return hint(value) if hint in (int, float) else None
-    except ValueError:
-        return None
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f"one of {', '.join(arguments)}"
-    if origin is tuple:
-        return f"a list like [{','.join('...' if kind is Ellipsis else kind.__name__ for kind in arguments)}]"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping like {{name={arguments[1].__name__}}}"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a word"}.get(hint, str(hint))
+def _without_none(value: Value) -> Any:
+    """A value whose word ``none`` is None."""
+    return None if value == "none" else value
 
 
 def _print_pass(step: Any) -> str:

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 from pcc.ir.annotations import Connectivity, Patterns, Skipped, StoredOrder, Structure, annotate, annotation, forget
 from pcc.ir.graph import arguments, constant, finish, layer_name
 from pcc.ir.ops import CONV2D, LINEAR
 from pcc.passes.operands import set_constant
-from pcc.passes.registry import suggestion
 from pcc.sparsity import connectivity, joint
 
 SPARED = "the first convolution is spared (spare_first=false prunes it too)"

@@ -4,11 +4,10 @@
 
 import importlib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -65,9 +64,3 @@ def pass_class(name: str) -> type:
 def pass_summary(name: str) -> str:
     """The first line of a pass's documentation."""
     return (pass_class(name).__doc__ or "").strip().split("\n", 1)[0]
-
-
-def suggestion(name: str, known: tuple[str, ...]) -> str:
-    """``did you mean X?`` where a known name is near, else all of them."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}" if known else "there are none"

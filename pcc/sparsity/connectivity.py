@@ -7,22 +7,14 @@ in every filter alike, which balances the work of filters. Filters may share the
 loads an input once for all of them. For 1x1 convolutions a connection is one weight and this is unstructured pruning.
 """
 
-import math
-
 import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity import pattern
+from pcc.sparsity.budget import budget
 
 SCOPES = ("layer", "filter")
 SHARES = (1, 2, 4)
-
-
-def budget(total: int, rate: float) -> int:
-    """How many of ``total`` stay at a pruning rate of ``rate`` (3.6 keeps one in 3.6): rounded to the nearest, halves up, at least 1, at most all."""
-    if not rate >= 1 or math.isinf(rate):
-        raise PccError(f"a pruning rate of {rate:g} keeps nothing that makes sense: give the factor by which connections become fewer, 1 or more")
-    return min(total, max(1, math.floor(total / rate + 0.5)))
 
 
 def connection_scores(weight: np.ndarray) -> np.ndarray:

@@ -13,10 +13,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget, largest
 from pcc.sparsity.places import pack_places, unpack_places
 from pcc.sparsity.structure import Packed
-from pcc.sparsity.unstructured import largest
 from pcc.sparsity.zeros import Zeros
 
 LINES = ("rows", "columns")

@@ -12,6 +12,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, fkw, joint, pattern
+from pcc.sparsity.budget import budget
 from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
@@ -45,7 +46,7 @@ class Kernels(Zeros):
     """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`)."""
 
     def __post_init__(self) -> None:
-        connectivity.budget(1, self.rate)  # refuses rates below 1
+        budget(1, self.rate)  # refuses rates below 1
         connectivity.check_scope(self.scope)
         connectivity.check_share(self.share, self.share, 1)
         if isinstance(self.patterns, str) and self.patterns != "designed":

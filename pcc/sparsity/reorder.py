@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import largest
 from pcc.sparsity.connectivity import similar_order
-from pcc.sparsity.unstructured import largest
 
 _GAIN = 1e-9
 """Swaps that gain a smaller share of the total are rounding."""

@@ -1,14 +1,12 @@
 """All kinds of structures by name, as recipes write them, and which of them a weight has."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
-from difflib import get_close_matches
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
+from pcc.fields import typed_fields
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
@@ -51,9 +49,7 @@ def kind(name: str) -> type[Structure]:
     if name == Composition.name:
         return Composition
     if name not in _BY_NAME:
-        near = get_close_matches(name, _BY_NAME, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_BY_NAME)}"
-        raise PccError(f"unknown structure '{name}': {hint}")
+        raise PccError(f"unknown structure '{name}': {suggestion(name, _BY_NAME)}")
     return _BY_NAME[name]
 
 
@@ -65,18 +61,7 @@ def structure(name: str, /, **values: Any) -> Structure:
     if name == Composition.name:
         raise PccError("a composition is written as a list of structures")
     cls = kind(name)
-    known = {one.name: one for one in fields(cls)}  # pyright: ignore[reportArgumentType]  # every structure is a dataclass
-    hints = get_type_hints(cls)
-    frozen = {field: _frozen(value) for field, value in values.items()}
-    for field, value in frozen.items():
-        if field not in known:
-            raise PccError(f"{name}: unknown field '{field}': it has {', '.join(known) or 'none'}")
-        if not _is(value, hints[field]):
-            raise PccError(f"{name}: {field} cannot be {values[field]!r}: give {_described(hints[field])}")
-    missing = [field for field, one in known.items() if field not in frozen and one.default is MISSING]
-    if missing:
-        raise PccError(f"{name}: give {' and '.join(missing)}")
-    return cls(**frozen)
+    return cls(**typed_fields(cls, values, source=f"structure {name}"))
 
 
 def compose(parts: Sequence[Structure]) -> Structure:
@@ -88,30 +73,3 @@ def detect(weight: np.ndarray, groups: int = 1) -> list[Structure]:
     """Every simple structure that there is something to gain from in a weight; the smallest of each kind that contains it."""
     found = (one.detect(weight, groups) for one in _SIMPLE)
     return [one for one in found if not isinstance(one, str)]
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(one) for one in value) if isinstance(value, list | tuple) else value
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value has a type: numbers, texts, None, tuples of these, and unions."""
-    if isinstance(hint, UnionType):
-        return any(_is(value, one) for one in get_args(hint))
-    if get_origin(hint) is tuple:
-        of = get_args(hint)
-        each = of[:1] * len(value) if isinstance(value, tuple) and of[1:] == (...,) else of
-        return isinstance(value, tuple) and len(value) == len(each) and all(map(_is, value, each))
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, int | float if hint is float else hint)
-
-
-def _described(hint: Any) -> str:
-    """A type in words."""
-    if isinstance(hint, UnionType):
-        return " or ".join(_described(one) for one in get_args(hint))
-    if get_origin(hint) is tuple:
-        of = get_args(hint)
-        return f"a list of {_described(of[0])}" if of[1:] == (...,) else f"a list of {len(of)} numbers"
-    return {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}.get(hint, "nothing")

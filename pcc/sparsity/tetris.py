@@ -12,11 +12,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget, largest
 from pcc.sparsity.places import pack_places, unpack_places
 from pcc.sparsity.reorder import Orders, block_sums, by_likeness, by_support, classes, search
 from pcc.sparsity.structure import Packed
-from pcc.sparsity.unstructured import largest
 from pcc.sparsity.zeros import Zeros
 
 

@@ -6,25 +6,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget, largest
 from pcc.sparsity.places import pack_places, unpack_places
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
-
-
-def largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """bool mask of the ``count`` largest entries of an array of any shape, ties by lower index. Linear in time: nothing is sorted."""
-    flat = scores.ravel()
-    if count >= flat.size:
-        return np.ones(scores.shape, dtype=bool)
-    if count <= 0:
-        return np.zeros(scores.shape, dtype=bool)
-    lowest = flat.min()
-    above = flat[flat > lowest]  # of the many zeros of a pruned weight, which would slow the partition down
-    least = np.partition(above, len(above) - count)[len(above) - count] if len(above) > count else lowest
-    mask = flat > least
-    mask[np.flatnonzero(flat == least)[: count - int(mask.sum())]] = True
-    return mask.reshape(scores.shape)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget, select
+from pcc.sparsity.budget import budget
+from pcc.sparsity.connectivity import select
 from pcc.sparsity.places import pack_places
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.unstructured import Unstructured

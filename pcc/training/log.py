@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pcc.models.weights import write_atomically
+from pcc.files import write_atomically
 from pcc.training.folder import BOARD, LOG, writing
 
 Row = Mapping[str, float | str]

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
-from pcc.models.weights import write_atomically
 from pcc.training.data import Data, open_data
 from pcc.training.folder import CHECKPOINT, REPORT, writing
 from pcc.training.from_file import FromFile, open_file

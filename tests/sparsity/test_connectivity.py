@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity
+from pcc.sparsity.budget import budget
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 RATES = st.sampled_from([1.0, 1.5, 2.0, 3.6, 100.0])
@@ -14,13 +15,13 @@ RATES = st.sampled_from([1.0, 1.5, 2.0, 3.6, 100.0])
 
 @pytest.mark.parametrize(("total", "rate", "kept"), [(100, 3.6, 28), (10, 4, 3), (9, 1, 9), (3, 100, 1), (1, 3.6, 1), (4096, 3.6, 1138), (7, 1.0001, 7)])
 def test_budget(total: int, rate: float, kept: int):
-    assert connectivity.budget(total, rate) == kept
+    assert budget(total, rate) == kept
 
 
 @pytest.mark.parametrize("rate", [0.5, 0, -1, float("nan"), float("inf")])
 def test_rates_that_make_no_sense(rate: float):
     with pytest.raises(PccError, match="pruning rate"):
-        connectivity.budget(10, rate)
+        budget(10, rate)
 
 
 @settings(deadline=None, max_examples=60)
@@ -36,7 +37,7 @@ def test_the_budget_is_exact(seed: int, filters: int, inputs: int, rate: float, 
     weight = nonzero_weight(seed, filters, inputs, 3, 3)
     projected = connectivity.project(weight, rate, scope=scope, share=share)
     blocks = filters // share
-    per_block = connectivity.budget(inputs, rate) * blocks if scope == "filter" else connectivity.budget(inputs * blocks, rate)
+    per_block = budget(inputs, rate) * blocks if scope == "filter" else budget(inputs * blocks, rate)
     assert connectivity.count(projected) == per_block * share
     if scope == "filter":
         assert len(set(projected.any(axis=(2, 3)).sum(axis=1))) == 1
@@ -54,7 +55,7 @@ def test_projection_is_nearest_and_idempotent(weight: np.ndarray, rate: float, s
     projected = connectivity.project(weight, rate, scope=scope, share=share)
     worth = np.square(weight.astype(np.float64)).sum(axis=(2, 3)).reshape(blocks, share, inputs).sum(axis=1)
     rows = worth if scope == "filter" else worth.reshape(1, -1)
-    kept = connectivity.budget(rows.shape[1], rate)
+    kept = budget(rows.shape[1], rate)
     best = sum(max(sum(row[list(some)]) for some in combinations(range(len(row)), kept)) for row in rows)
     assert distance(weight, projected) == pytest.approx(worth.sum() - best, abs=1e-9)
     assert np.array_equal(connectivity.project(projected, rate, scope=scope, share=share), projected)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import budget
 from pcc.sparsity.conductance import Conductance
-from pcc.sparsity.connectivity import budget
 from pcc.sparsity.crossbar import LINES, Crossbar, Usage
 from pcc.sparsity.scale import TOLERANCE
 from tests.sparsity.weights import distance, nonzero_weight, weights

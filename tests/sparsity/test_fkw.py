@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, joint, pattern
+from pcc.sparsity.budget import budget
 from pcc.sparsity.fkw import FKW, nbytes, pack, unpack, validate
 from tests.sparsity.weights import nonzero_weight
 
@@ -89,7 +90,7 @@ def test_golden_tables(golden: Callable[[str, str], None]):
 def test_bytes_against_csr():
     weight = joint.project(nonzero_weight(0, 64, 64, 3, 3), pattern.DESIGNED, 3.6, share=4).weight
     sizes = nbytes(pack(weight, 1, pattern.DESIGNED, 1))
-    connections = connectivity.budget(16 * 64, 3.6) * 4
+    connections = budget(16 * 64, 3.6) * 4
     assert sizes.values == connections * 4 * 4
     assert sizes.csr == connections * 4 * 8 + 65 * 4
     assert sizes.dense == 64 * 64 * 9 * 4

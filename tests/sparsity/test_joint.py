@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.sparsity import connectivity, joint, pattern
+from pcc.sparsity.budget import budget
 from tests.sparsity.weights import cuts, distance, nonzero_weight, weights
 
 TWO = np.array([[0, 1], [1, 2]], dtype=np.int32)
@@ -19,7 +20,7 @@ TWO = np.array([[0, 1], [1, 2]], dtype=np.int32)
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float, scope: str, share: int):
     filters, inputs = weight.shape[:2]
     blocks = filters // share
-    kept = connectivity.budget(inputs if scope == "filter" else inputs * blocks, rate)
+    kept = budget(inputs if scope == "filter" else inputs * blocks, rate)
     best = min(
         distance(weight, pattern.apply(weight, TWO, np.repeat(choice, share, axis=0)))
         for choice in cuts(blocks, inputs, len(TWO), kept, per_group=scope == "filter")
@@ -66,7 +67,7 @@ def test_exact_budget_and_sharing(share: int, scope: str):
     weight = nonzero_weight(7, 16, 20, 3, 3)
     found = joint.project(weight, pattern.DESIGNED, 3.6, scope=scope, share=share)
     blocks = 16 // share
-    kept = connectivity.budget(20, 3.6) * blocks if scope == "filter" else connectivity.budget(20 * blocks, 3.6)
+    kept = budget(20, 3.6) * blocks if scope == "filter" else budget(20 * blocks, 3.6)
     assert np.count_nonzero(found.weight) == kept * share * 4
     assert (found.choice >= 0).sum() == kept * share
     together = found.choice[found.order].reshape(blocks, share, 20)

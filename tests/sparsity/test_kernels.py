@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, joint, pattern
+from pcc.sparsity.budget import budget
 from pcc.sparsity.kernels import Kernels
 from tests.sparsity.weights import cuts, distance, nonzero_weight, weights
 
@@ -24,7 +25,7 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float, scope: str
     """Two filters have one grouping in twos, so the projection is exact there too."""
     structure = Kernels(TWO, rate, scope, share, (1, 3))
     blocks, inputs = 2 // share, weight.shape[1]
-    kept = connectivity.budget(inputs if scope == "filter" else inputs * blocks, rate)
+    kept = budget(inputs if scope == "filter" else inputs * blocks, rate)
     best = min(
         distance(weight, pattern.apply(weight, np.array(TWO), np.repeat(choice, share, axis=0)))
         for choice in cuts(blocks, inputs, len(TWO), kept, per_group=scope == "filter")
@@ -67,7 +68,7 @@ def test_a_grouping_stays_once_it_is_cut(seed: int, shuffle: bool, share: int, g
 @pytest.mark.parametrize("share", [1, 4])
 def test_exact_budget_of_connections(shape: tuple[int, ...], scope: str, share: int):
     cut = Kernels(rate=3.6, scope=scope, share=share).project(nonzero_weight(7, *shape))
-    kept = connectivity.budget(20, 3.6) * 16 if scope == "filter" else connectivity.budget(20 * 16 // share, 3.6) * share
+    kept = budget(20, 3.6) * 16 if scope == "filter" else budget(20 * 16 // share, 3.6) * share
     assert np.count_nonzero(cut.reshape(16, 20, -1).any(axis=2)) == kept
     assert np.count_nonzero(cut) == kept * (cut.size // 320)
     packed = Kernels(rate=3.6, scope=scope, share=share).pack(cut)

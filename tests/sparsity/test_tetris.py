@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget
 from pcc.sparsity.reorder import Orders, fold, search
 from pcc.sparsity.tetris import Tetris
 from tests.sparsity.weights import distance, nonzero_weight, weights

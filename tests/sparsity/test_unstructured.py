@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget, largest
 from pcc.sparsity.places import pack_places, unpack_places
-from pcc.sparsity.unstructured import Unstructured, largest
+from pcc.sparsity.unstructured import Unstructured
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 

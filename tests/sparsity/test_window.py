@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget
 from pcc.sparsity.window import Window
 from tests.sparsity.weights import distance, nonzero_weight, weights
 

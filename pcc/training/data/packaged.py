@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pcc.cache import cache_root, writing_cache
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.models.fetch import RemotePackage, fetch_members
 from pcc.models.preprocess import CIFAR10, MNIST, Preprocessing
-from pcc.models.weights import write_atomically
 from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.data.data import Augment
 

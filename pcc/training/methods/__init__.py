@@ -1,9 +1,8 @@
 """The methods, one a file; each is imported when it is named."""
 
-from difflib import get_close_matches
 from importlib import import_module
 
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 from pcc.training.method import Method
 
 _CLASSES = {
@@ -29,8 +28,7 @@ _CLASSES = {
 def method_class(name: str) -> type[Method]:
     """The class of a method; `PccError` with the nearest names if there is none."""
     if name not in _CLASSES:
-        near = get_close_matches(str(name), _CLASSES, n=1)
-        raise PccError(f"no method '{name}': " + (f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_CLASSES)}"))
+        raise PccError(f"no method '{name}': {suggestion(str(name), _CLASSES)}")
     module, cls = _CLASSES[name].split(":")
     return getattr(import_module(f"pcc.training.methods.{module}"), cls)
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.unstructured import Unstructured, largest
+from pcc.sparsity.budget import largest
+from pcc.sparsity.unstructured import Unstructured
 from pcc.training.layers import Structures, bind, prunable
 
 _HALVINGS = 30

@@ -33,7 +33,7 @@ from torch import distributed, nn
 from torch.func import functional_call
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget
 from pcc.training.data import Batch, Data
 from pcc.training.layers import Structures
 from pcc.training.method import Masks, Method, average

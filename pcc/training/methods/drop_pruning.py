@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.unstructured import Unstructured, largest
+from pcc.sparsity.budget import largest
+from pcc.sparsity.unstructured import Unstructured
 from pcc.training.layers import Layer, Structures, array
 from pcc.training.method import Masks, Method
 

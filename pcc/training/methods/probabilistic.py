@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget
 from pcc.training.layers import Structures
 from pcc.training.method import Masks, Method
 from pcc.training.methods.budget import most_probable, onto_budget, spanned

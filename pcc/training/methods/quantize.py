@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.unstructured import largest
+from pcc.sparsity.budget import largest
 from pcc.sparsity.values import Values
 from pcc.training.layers import Layer, Structures, array
 from pcc.training.method import Masks, Method

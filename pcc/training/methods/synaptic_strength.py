@@ -27,7 +27,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from pcc.errors import PccError
-from pcc.sparsity.connectivity import budget
+from pcc.sparsity.budget import budget
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method
 from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight

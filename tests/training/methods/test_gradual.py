@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import budget
 from pcc.sparsity.columns import Column
-from pcc.sparsity.connectivity import budget
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Ternary
 from pcc.sparsity.unstructured import Unstructured
