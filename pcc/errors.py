@@ -11,6 +11,10 @@ class PccError(Exception):
     """
 
 
+class PccWarning(UserWarning):
+    """What a user should know of a result that is right: a choice between two weights, for example. The command line prints it as a line on standard error."""
+
+
 def shortened(text: str, width: int) -> str:
     """A text that is not ours, for an error: the middle of a long one is left out."""
     return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 :]}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from pcc.cli import interrupts, streams
-from pcc.errors import PccError, shortened, suggestion
+from pcc.errors import PccError, PccWarning, shortened, suggestion
 
 COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
@@ -62,6 +62,9 @@ def run(args: Sequence[str]) -> int:
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.filterwarnings("ignore", module=LIBRARIES)
+            warnings.simplefilter("always", PccWarning)
+        show = warnings.showwarning
+        warnings.showwarning = lambda message, category, *place: streams.say(f"note: {message}") if category is PccWarning else show(message, category, *place)
         try:
             status = _run(args)
             sys.stdout.flush()

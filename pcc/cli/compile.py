@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @dtype_options
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
-@click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
+@click.option(
+    "--weights",
+    metavar="WHAT",
+    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
+)
 @click.option(
     "--machine-profile",
     metavar="FILE",

@@ -14,7 +14,11 @@ from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes on the graph, in order (pcc passes). Default: up to drop-filters.")
 @click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
 @input_shapes_option
-@click.option("--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers.")
+@click.option(
+    "--weights",
+    metavar="WHAT",
+    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
+)
 @json_option
 def command(
     model: str,

@@ -19,7 +19,11 @@ EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m
 @click.option("--data", "data_name", required=True, metavar="DATA", help="mnist, cifar10, a folder with train/CLASS and test/CLASS, or FILE.py:loader.")
 @click.option("--recipe", "recipe_name", required=True, metavar="RECIPE", help="A .yaml file, or a recipe that ships with pcc, by name.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
-@click.option("--weights", metavar="WHAT", help="'trained' (default where there are any), a .pt, .pth or .safetensors file, or 'none' to train from scratch.")
+@click.option(
+    "--weights",
+    metavar="WHAT",
+    help="'trained' (default where there are any), a checkpoint (FILE or FILE:KEY), or 'none' to train from scratch.",
+)
 @click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
 @click.option("--input-shape", type=Shape(), help="Shape of the input, for models that are not the zoo's and a folder of photos.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")

@@ -1,44 +1,67 @@
-"""Weights from files into a module: ``.pt``/``.pth`` (never running code) and ``.safetensors``, plain or packed, checked key by key and number by number."""
+"""Weights from files into a module: PyTorch's (never running code) and safetensors, plain or packed, checked key by key and number by number."""
 
-import re
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pcc.errors import PccError
+from pcc.errors import PccError, PccWarning
+from pcc.frontend.pickled import Inert
+from pcc.frontend.state_dicts import Found, State, choose, plain_weights, state_dicts
+from pcc.frontend.stored import Stored
+from pcc.frontend.torch_file import read_torch_file
 
 _SHOWN = 3
 """How many keys of a kind an error names."""
 
 
-def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Loads a checkpoint into a module, which must have exactly its keys and shapes.
+def load_weights(module: nn.Module, source: str | Path) -> None:
+    """Loads a checkpoint into a module, which must have exactly its keys and shapes. A `PccWarning` says what else would have fitted.
 
-    A ``.pt`` or ``.pth`` file holds a state dict, or a dict with one under ``state_dict`` or ``model``; a ``module.`` in front of every key
-    (DataParallel's) is dropped. Floats are converted to the module's type. Raises `PccError` if the file cannot be read, would run code, does
-    not fit, or holds NaN or Inf.
+    ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``). What a file is, its content says: safetensors,
+    or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie anywhere in it and its names may have a prefix
+    (`pcc.frontend.state_dicts`); reparametrised weights become plain. Floats are converted to the module's type. Raises `PccError` if the file cannot be
+    read, does not fit, or holds NaN or Inf.
     """
-    path = Path(path)
-    state = read_state(path)
-    _check_fit(module, state, path.name)
+    path, place = _path_and_place(str(source))
+    try:
+        chosen = choose(found := _found(path), place, module)
+        state = plain_weights(_read(chosen.state), module)
+    except PccError as error:
+        raise PccError(f"weights '{path.name}': {error}") from error
+    except RuntimeError as error:
+        raise PccError(f"weights '{path.name}': a weight's parts do not fit one another ({_first_line(error)})") from error
+    try:
+        _check_fit(module, state, f"{path.name}{f':{chosen.found.place}' if chosen.found.place else ''}")
+    except PccError as error:
+        others = [other.place for other in found if other.place != chosen.found.place]
+        raise PccError(f"{error}; the file also holds {_some(others)}" if others else str(error)) from None
     module.load_state_dict(state, strict=False)
     check_finite(module)
+    if chosen.note:
+        warnings.warn(f"weights '{path.name}': {chosen.note}", PccWarning, stacklevel=2)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name."""
-    if not path.is_file():
-        raise PccError(f"weights: there is no file '{path}'")
-    match path.suffix.lower():
-        case ".safetensors":
-            return _read_safetensors(path)
-        case ".pt" | ".pth":
-            return _state_dict(_read_torch(path), path.name)
-    raise PccError(f"weights '{path.name}': choose a .pt, .pth or .safetensors file")
+def _path_and_place(source: str) -> tuple[Path, str | None]:
+    """A file and what follows its colon."""
+    path, colon, place = source.rpartition(":")
+    if Path(source).is_file() or not colon or not Path(path).is_file():
+        if not Path(source).is_file():
+            raise PccError(f"weights: there is no file '{source}'")
+        return Path(source), None
+    return Path(path), place
+
+
+def _found(path: Path) -> list[Found]:
+    """The state dicts of a file, whatever it is called."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # after the length of the header
+        return [Found("", read_safetensors(path))]
+    return state_dicts(read_torch_file(path))
 
 
 def check_finite(module: nn.Module) -> None:
@@ -52,7 +75,15 @@ def check_finite(module: nn.Module) -> None:
         raise PccError(f"weights are not finite: {_some(bad)}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read(state: State) -> dict[str, Tensor]:
+    odd = [f"{name} ({value.name.name.removeprefix('_rebuild_')})" for name, value in state.items() if isinstance(value, Inert) and value.name]
+    if odd:
+        raise PccError(f"tensors are not plain real numbers: {_some(odd)}")
+    return {name: value.tensor() if isinstance(value, Stored) else value for name, value in state.items() if not isinstance(value, Inert)}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, plain or packed by pcc, by name. `PccError` in one line where it cannot be read."""
     from safetensors import SafetensorError
 
     from pcc.frontend.packed import PackedState, open_safetensors
@@ -61,53 +92,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         opened = open_safetensors(path)
         return opened.unpack() if isinstance(opened, PackedState) else opened
     except (PccError, SafetensorError, OSError, ValueError) as error:
-        raise PccError(f"weights '{path.name}' cannot be read: {_first_line(error)}") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are refused or damaged: the error says it
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if re.search(r"GLOBAL|global|reduce|instantiate", str(error).split("Please file an issue", 1)[0]):
-            raise PccError(f"weights '{path.name}': refused, reading it would run code stored in it; save model.state_dict() instead") from error
-        raise PccError(f"weights '{path.name}' cannot be read: it is not a file that torch.save wrote, or it is damaged") from error
-
-
-def _state_dict(loaded: Any, name: str) -> dict[str, Tensor]:
-    if isinstance(loaded, Mapping):
-        for key in ("state_dict", "model"):
-            if isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-        state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-        if state and len(state) == len(loaded):
-            stripped = all(key.startswith("module.") for key in state)
-            return {key.removeprefix("module."): value for key, value in state.items()} if stripped else state
-    raise PccError(f"weights '{name}': not a state dict, nor a dict with one under 'state_dict' or 'model'")
+        raise PccError(f"it cannot be read: {_first_line(error)}") from error
 
 
 def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    odd = [f"{key} ({reason})" for key, value in state.items() if (reason := _not_plain(value))]
+    odd = [f"{key} ({str(value.dtype).removeprefix('torch.')})" for key, value in state.items() if value.is_complex()]
     if odd:
-        raise PccError(f"weights '{name}' hold tensors that are not plain real numbers: {_some(odd)}")
+        raise PccError(f"weights '{name}': tensors are not plain real numbers: {_some(odd)}")
     own = module.state_dict()
     # Counters of batch norm that old checkpoints lack; no inference reads them.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     wrong = [f"{key} ({_shape(state[key])}, model has {_shape(own[key])})" for key in own if key in state and state[key].shape != own[key].shape]
     problems = [f"{len(keys)} {word}: {_some(keys)}" for keys, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape")) if keys]
+    if near := get_close_matches(missing[0], unexpected, n=1) if missing else []:
+        problems.append(f"{near[0]} is the nearest to {missing[0]}")
     if problems:
         raise PccError(f"weights '{name}' do not fit {type(module).__name__}: {'; '.join(problems)}")
-
-
-def _not_plain(x: Tensor) -> str | None:
-    """What keeps a tensor from being copied into a parameter as it is."""
-    if x.is_meta:
-        return "meta, without values"
-    if x.layout != torch.strided:
-        return str(x.layout).removeprefix("torch.")
-    return str(x.dtype).removeprefix("torch.") if x.is_complex() or x.is_quantized else None
 
 
 def _some(items: list[str]) -> str:

@@ -1,15 +1,19 @@
 """Checkpoints: every layout that people have, and each way to be wrong in one line."""
 
 import re
-from collections import OrderedDict
+import zipfile
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
-from pcc.errors import PccError
+from pcc.errors import PccError, PccWarning
 from pcc.frontend.checkpoint import load_weights
 
 
@@ -21,16 +25,105 @@ def filled() -> dict[str, Tensor]:
     return {key: torch.full_like(value, index + 1) for index, (key, value) in enumerate(net().state_dict().items())}
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}, lambda s: {f"module.{k}": v for k, v in s.items()}]
-)
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
-def test_torch_layouts(tmp_path: Path, wrap, suffix: str) -> None:
-    path = tmp_path / f"weights{suffix}"
-    torch.save(wrap(filled()), path)
+def loaded(state: dict[str, Tensor]) -> nn.Module:
     module = net()
-    load_weights(module, path)
+    module.load_state_dict(state)
+    return module
+
+
+def other() -> dict[str, Tensor]:
+    return {key: torch.zeros_like(value) for key, value in net().state_dict().items()}
+
+
+def optimiser() -> dict[str, object]:
+    made = torch.optim.Adam((module := net()).parameters())
+    module(torch.ones(1, 3, 5, 5)).sum().backward()
+    made.step()
+    return made.state_dict()
+
+
+FORMS = {
+    "state dict": lambda s: s,
+    **{key: lambda s, key=key: {key: s, "epoch": 3} for key in ("state_dict", "model", "net", "model_state_dict", "params", "params_ema", "state_dict_ema")},
+    **{prefix: lambda s, prefix=prefix: {prefix + k: v for k, v in s.items()} for prefix in ("module.", "model.", "_orig_mod.", "module.net.")},
+    "beside an optimiser": lambda s: {"net": s, "optimizer": optimiser()},
+    "of a GAN": lambda s: {"discriminator": {"conv.weight": torch.zeros(4, 3, 3, 3)}, "generator": s},
+    "in a list": lambda s: {"models": [s]},
+    "Lightning's": lambda s: {
+        "state_dict": {f"model.{k}": v for k, v in s.items()},
+        "hyper_parameters": Namespace(lr=np.float64(0.1)),
+        "loops": defaultdict(int),
+    },
+    "beside arrays": lambda s: {"state_dict": s, "mean": np.ones(3), "accuracy": np.float32(0.5), "classes": {"cat", "dog"}},
+    "a module": loaded,
+    "modules in one another": lambda s: {"model": nn.Sequential(OrderedDict(inner=loaded(s)))},
+}
+"""What people save around a state dict."""
+
+
+@pytest.mark.filterwarnings("ignore::pcc.errors.PccWarning")
+@pytest.mark.parametrize("name", ["w.pt", "w.th", "w.pth.tar", "w"])
+@pytest.mark.parametrize("wrap", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickles"])
+def test_forms(tmp_path: Path, name: str, wrap, zipped: bool) -> None:
+    torch.save(wrap(filled()), tmp_path / name, _use_new_zipfile_serialization=zipped)
+    load_weights(module := net(), tmp_path / name)
     assert all(torch.equal(value, filled()[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript(tmp_path: Path) -> None:
+    for write in (torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(1, 3, 5, 5))):
+        torch.jit.save(write(loaded(filled()).eval()), tmp_path / "w.pt")
+        load_weights(module := net(), tmp_path / "w.pt")
+        assert all(torch.equal(value, filled()[key]) for key, value in module.state_dict().items())
+
+
+def test_of_several_the_average_is_taken_unless_a_key_says_otherwise(tmp_path: Path) -> None:
+    torch.save({"model": other(), "ema": {"state_dict": filled()}}, path := tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match=r"'w.pt': took 'ema.state_dict'; 'model' would fit too: FILE:KEY chooses"):
+        load_weights(module := net(), path)
+    assert torch.equal(module.state_dict()["bn.bias"], filled()["bn.bias"])
+    load_weights(module, f"{path}:model")
+    assert torch.equal(module.state_dict()["bn.bias"], other()["bn.bias"])
+    with pytest.raises(PccError, match="it has no state dict 'modle': did you mean model"):
+        load_weights(module, f"{path}:modle")
+
+
+def test_weights_of_a_part_are_taken_and_the_rest_is_said(tmp_path: Path) -> None:
+    torch.save({**{f"student.{k}": v for k, v in filled().items()}, "loss.weight": torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match=r"took the 7 tensors under 'student.', left 1 others"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+def pruned(module: nn.Module) -> None:
+    prune.random_unstructured(module.conv, "weight", 0.5)
+
+
+REPARAMETRISATIONS = {
+    "masks": pruned,
+    "weight norm": lambda module: nn.utils.weight_norm(module.conv),
+    "weight norm, parametrised": lambda module: parametrizations.weight_norm(module.conv, dim=1),
+    "weight norm of all": lambda module: nn.utils.weight_norm(module.conv, dim=None),  # pyright: ignore[reportArgumentType]  # as its documentation says
+    "spectral norm": lambda module: nn.utils.spectral_norm(module.conv),
+    "spectral norm, parametrised": lambda module: parametrizations.spectral_norm(module.conv),
+    "a parametrisation": lambda module: nn.utils.parametrize.register_parametrization(module.conv, "weight", nn.Identity()),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", REPARAMETRISATIONS.values(), ids=REPARAMETRISATIONS)
+@pytest.mark.parametrize("conv", [nn.Conv2d, nn.ConvTranspose2d])
+def test_reparametrised_weights_become_plain(tmp_path: Path, change, conv: type[nn.Module]) -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(OrderedDict(conv=conv(4, 4, 3)))
+
+    torch.manual_seed(0)
+    change(saved := network())
+    saved.eval()(torch.ones(1, 4, 5, 5))  # an old spectral norm computes its weight when it is called
+    torch.save(saved.state_dict(), tmp_path / "w.pt")
+    load_weights(module := network(), tmp_path / "w.pt")
+    assert torch.allclose(module.get_parameter("conv.weight"), saved.conv.weight, atol=1e-6)  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]
 
 
 def test_safetensors_also_of_half_precision(tmp_path: Path) -> None:
@@ -79,14 +172,46 @@ class Opens:
         return open, (self.path, "w")
 
 
-def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": filled(), "hook": Opens(str(tmp_path / "pwned"))}, tmp_path / "w.pt")
-    with pytest.raises(PccError, match="refused, reading it would run code"):
-        load_weights(net(), tmp_path / "w.pt")
-    torch.save(net(), tmp_path / "whole.pt")
-    with pytest.raises(PccError, match="refused"):
-        load_weights(net(), tmp_path / "whole.pt")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_in_a_pickle_is_run(tmp_path: Path, zipped: bool) -> None:
+    torch.save({"state_dict": filled(), "hook": Opens(str(tmp_path / "pwned"))}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    load_weights(net(), tmp_path / "w.pt")
     assert not (tmp_path / "pwned").exists()
+
+
+def tuples(depth: int) -> bytes:
+    """A dict with tuples in tuples as its key, whose hash would overflow the stack."""
+    return b"\x80\x02}K\x01" + b"\x85" * depth + b"K\x01s."
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        tuples(1_000_000),
+        b"\x80\x02}" + b"0}" * 6_000_000 + b".",
+        b"\x80\x05\x96\xff\xff\xff\xff\x7f\x00\x00\x00abc.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x02K\x01X\xff\xff\xff\xffabc.",
+        b"\x80\x02]K\x01K\x02s.",
+        b"\x80\x02K\x01",
+        b"\x80\x02K\x01Q.",
+    ],
+    ids=["keys", "steps", "byte array", "registry", "text", "entries of a list", "no end", "persistent id"],
+)
+def test_hostile_pickles_end_in_one_line(tmp_path: Path, pickled: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/data.pkl", pickled)
+    with pytest.raises(PccError, match="it is not a file that torch") as caught:
+        load_weights(net(), tmp_path / "w.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_end_early(tmp_path: Path) -> None:
+    torch.save(filled(), tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(content[:-4])
+    with pytest.raises(PccError, match="the numbers of a tensor end early"):
+        load_weights(net(), tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -101,9 +226,9 @@ def test_numbers_that_are_not_finite(tmp_path: Path, value: float) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("w.bin", b"", "choose a .pt, .pth or .safetensors"),
-        ("w.safetensors", b"not safetensors at all", "'w.safetensors' cannot be read"),
-        ("w.pt", b"not a zip", "'w.pt' cannot be read"),
+        ("w.bin", b"", "'w.bin': it is not a file that torch.save wrote"),
+        ("w.safetensors", b"\xff" * 8 + b"{}", "'w.safetensors': it cannot be read"),
+        ("w.pt", b"not a zip", "'w.pt': it is not a file that torch.save wrote"),
         ("gone.pt", None, "there is no file"),
     ],
 )
@@ -116,7 +241,11 @@ def test_files_that_are_not_checkpoints(tmp_path: Path, name: str, content: byte
 
 
 def test_tensors_that_are_not_plain_numbers(tmp_path: Path) -> None:
-    for bend, words in ((lambda x: x.to_sparse(), "sparse_coo"), (lambda x: x.to(torch.complex64), "complex64"), (lambda x: x.to("meta"), "meta")):
+    for bend, words in (
+        (lambda x: x.to_sparse(), "sparse_tensor"),
+        (lambda x: x.to(torch.complex64), "complex64"),
+        (lambda x: x.to("meta"), "meta_tensor_no_storage"),
+    ):
         state = filled()
         key = next(iter(state))
         state[key] = bend(state[key])
@@ -127,5 +256,5 @@ def test_tensors_that_are_not_plain_numbers(tmp_path: Path) -> None:
 
 def test_dict_without_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "best": 0.5}, tmp_path / "w.pt")
-    with pytest.raises(PccError, match="not a state dict"):
+    with pytest.raises(PccError, match="it holds no tensors with names"):
         load_weights(net(), tmp_path / "w.pt")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pcc.errors import PccError
-from pcc.frontend.checkpoint import load_weights, read_state
+from pcc.frontend.checkpoint import load_weights, read_safetensors
 from pcc.frontend.packed import KEY, PackedState, open_safetensors, pack_state, packed_notes
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
@@ -70,7 +70,7 @@ def test_every_structure_comes_back(structure: Structure, tmp_path: Path) -> Non
     net, structures = pruned(structure)
     packed = pack_state(net.state_dict(), structures, GROUPS)
     packed.save(tmp_path / "packed.safetensors")
-    assert equal(read_state(tmp_path / "packed.safetensors"), net.state_dict())
+    assert equal(read_safetensors(tmp_path / "packed.safetensors"), net.state_dict())
     assert set(structures).isdisjoint(load_file(tmp_path / "packed.safetensors"))
     loaded = Net()
     load_weights(loaded, tmp_path / "packed.safetensors")
@@ -150,9 +150,9 @@ def damaged(tmp_path: Path, change: str) -> Path:
 )
 def test_damaged_files_say_what_is_wrong(change: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(PccError) as caught:
-        read_state(damaged(tmp_path, change))
+        read_safetensors(damaged(tmp_path, change))
     assert says in str(caught.value)
-    assert str(caught.value).startswith("weights 'w.safetensors' cannot be read: ")
+    assert str(caught.value).startswith("it cannot be read: ")
     assert "\n" not in str(caught.value)
 
 
