@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pcc.errors import PccError, PccWarning
