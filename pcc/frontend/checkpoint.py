@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pcc.errors import PccError
+from pcc.frontend.zipped import check_amount
 
 _SHOWN = 3
 """How many keys of a kind an error names."""
@@ -68,7 +70,12 @@ def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that are refused or damaged: the error says it
+            if zipfile.is_zipfile(path):  # not so before PyTorch 1.6
+                with zipfile.ZipFile(path) as zipped:
+                    check_amount(zipped, path)
             return torch.load(path, map_location="cpu", weights_only=True)
+    except PccError as error:
+        raise PccError(f"weights {error}") from None
     except Exception as error:
         if re.search(r"GLOBAL|global|reduce|instantiate", str(error).split("Please file an issue", 1)[0]):
             raise PccError(f"weights '{path.name}': refused, reading it would run code stored in it; save model.state_dict() instead") from error

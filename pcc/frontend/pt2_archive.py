@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from pcc.errors import PccError, shortened
+from pcc.frontend.zipped import check_amount
 
-LARGEST = 2**34
-"""Bytes of what an archive holds."""
+MOST_REPEATED = 2**24
+"""Numbers of a tensor whose strides read some of what is stored several times, where there are more of them than are stored: 64 MiB as fp32."""
 
 SCHEMA = 8
 """The version of the graph's format: PyTorch 2.5 to 2.13 write it."""
@@ -43,9 +44,10 @@ class Archive:
 
     def __init__(self, zipped: zipfile.ZipFile, path: Path) -> None:
         self.zipped, self.path = zipped, path
+        self.stored: dict[str, bytearray] = {}
+        """Numbers by the names of their files: tensors may share them."""
+        check_amount(zipped, path)
         entries = zipped.infolist()
-        if sum(entry.file_size for entry in entries) > LARGEST:
-            raise PccError(f"model '{path}' holds more than {LARGEST:,} bytes")
         self.root = entries[0].filename.split("/", 1)[0] if entries else ""
         names = {entry.filename.removeprefix(f"{self.root}/") for entry in entries}
         models = sorted(name for name in names if name.startswith("models/") and name.endswith(".json"))
@@ -76,13 +78,20 @@ class Archive:
         offset = int(meta["storage_offset"]["as_int"])
         if min([*size, *stride, offset], default=0) < 0 or len(size) != len(stride):
             raise ValueError("negative sizes")
-        content = bytearray(self._bytes(folder + entry["path_name"]))
+        content = self._numbers(folder + entry["path_name"])
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if prod(size) else -1
         if (last + 1) * kind.itemsize > len(content):
             raise ValueError(f"the numbers of {name} end early")
+        if prod(size) > max(len(content) // kind.itemsize, MOST_REPEATED):
+            raise ValueError(f"{name} repeats its numbers {prod(size):,} times")
         if not prod(size):
             return torch.zeros(size, dtype=kind)
         return torch.frombuffer(content, dtype=kind, count=len(content) // kind.itemsize).as_strided(size, stride, offset)
+
+    def _numbers(self, name: str) -> bytearray:
+        if name not in self.stored:
+            self.stored[name] = bytearray(self._bytes(name))
+        return self.stored[name]
 
     def _bytes(self, name: str) -> bytes:
         return self.zipped.read(f"{self.root}/{name}")
@@ -101,6 +110,6 @@ def open_archive(path: Path) -> Iterator[Archive]:
             yield Archive(zipped, path)
     except PccError:
         raise
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
         reason = shortened(f"{type(error).__name__}: {error}", 100)
         raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged ({reason})") from error
