@@ -165,8 +165,9 @@ class TuningRecords:
     def of(self, key: Key) -> Sequence[TuningRecord]:
         """All records of a layer, whatever version they are of."""
         columns = [field.name for field in fields(TuningRecord)]
+        where = "layer=? AND structure=? AND dtype=? AND processor=?"
         with self._reporting():
-            found = self._database.execute(f"SELECT {', '.join(columns)} FROM records WHERE layer=? AND structure=? AND dtype=? AND processor=?", astuple(key)).fetchall()
+            found = self._database.execute(f"SELECT {', '.join(columns)} FROM records WHERE {where}", astuple(key)).fetchall()
             return _RECORDS.validate_python([dict(zip(columns, row, strict=True)) for row in found])
 
     def put(self, record: TuningRecord) -> None:

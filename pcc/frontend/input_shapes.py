@@ -12,7 +12,6 @@ from torch import Tensor
 from pcc.errors import PccError
 from pcc.frontend.inputs import check_input, example_of_batch, example_tensor
 
-
 MOST_NUMBERS = 2**28
 """Of an input: 1 GiB as fp32, as the command line has it."""
 

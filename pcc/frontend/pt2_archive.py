@@ -83,7 +83,7 @@ class Archive:
         if (last + 1) * kind.itemsize > len(content):
             raise ValueError(f"the numbers of {name} end early")
         if prod(size) > max(len(content) // kind.itemsize, MOST_REPEATED):
-            raise ValueError(f"{name} repeats its numbers {prod(size):,} times")
+            raise ValueError(f"{name} repeats its numbers: it has {prod(size):,}")
         if not prod(size):
             return torch.zeros(size, dtype=kind)
         return torch.frombuffer(content, dtype=kind, count=len(content) // kind.itemsize).as_strided(size, stride, offset)

@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,16 @@ def test_files_that_are_not_checkpoints(tmp_path: Path, name: str, content: byte
     with pytest.raises(PccError, match=words) as caught:
         load_weights(net(), tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
+    """A million zeros are a thousand bytes, and a file of some megabytes could be all of the memory."""
+    torch.save({"weight": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(PccError, match=r"weights '.*w.pt' has .* bytes and would take 4,000,.*: PyTorch compresses no archive"):
+        load_weights(net(), tmp_path / "w.pt")
 
 
 def test_tensors_that_are_not_plain_numbers(tmp_path: Path) -> None:

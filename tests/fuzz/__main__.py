@@ -59,7 +59,8 @@ class Fuzzing:
         return self.reader.mutate(content, random)[:most_bytes]
 
     def report(self) -> None:
-        click.echo(f"{self.cases:,} files: {self.refused:,} refused, {self.cases - self.refused - sum(self.kinds.values()):,} read, {len(self.kinds)} kinds of harm")
+        read = self.cases - self.refused - sum(self.kinds.values())
+        click.echo(f"{self.cases:,} files: {self.refused:,} refused, {read:,} read, {len(self.kinds)} kinds of harm")
         for kind, count in self.kinds.items():
             click.echo(f"{count:8,}  {kind}")
 

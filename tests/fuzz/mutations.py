@@ -70,7 +70,7 @@ def change_value(tree: Any, random: Random) -> Any:
                 del holder[key]
             case 1:
                 other, place = random.choice(places)
-                holder[key] = json.loads(json.dumps(other[place])) if place in other or isinstance(other, list) and place < len(other) else None
+                holder[key] = json.loads(json.dumps(other[place]))
             case 2 if isinstance(value, str) and value[:1] in ("{", "["):
                 holder[key] = json.dumps(change_value(json.loads(value), random))
             case 3 if isinstance(holder, dict):
