@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class PccError(Exception):
@@ -25,3 +29,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     names = tuple(known)
     near = get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}" if names else "there are none"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """The first thing that is wrong and where, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return " ".join(f"{f'{place}: ' if place else ''}{first['msg']}".split())

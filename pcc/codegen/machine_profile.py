@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pcc.codegen.isa import isa_named
 from pcc.codegen.machine import MACHINES, Machine, Work, machine_of
 from pcc.config import saved_profile
-from pcc.errors import PccError
+from pcc.errors import PccError, first_problem
 from pcc.files import read_limited
 from pcc.target import Target
 
@@ -73,10 +73,7 @@ def read_profile(path: Path) -> MachineProfile:
     try:
         return MachineProfile.model_validate_json(read_limited(path, "processor profile", FILE_BYTES))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        problem = " ".join(f"{f'{place}: ' if place else ''}{first['msg']}".split())
-        raise PccError(f"processor profile {path} is not one that this pcc reads: {problem}; pcc tune --calibrate makes one") from None
+        raise PccError(f"processor profile {path} is not one that this pcc reads: {first_problem(error)}; pcc tune --calibrate makes one") from None
 
 
 def processor_of(target: Target, wanted: str | None) -> str:

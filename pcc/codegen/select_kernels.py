@@ -51,7 +51,7 @@ class SelectKernels:
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         machine, images = machine_named(self.processor), max_batch(graph_module) or 1
-        with TuningRecords(Path(self.records)) if self.records else nullcontext() as records:
+        with TuningRecords(Path(self.records), read_only=True) if self.records else nullcontext() as records:
             for node in choosing_nodes(graph_module):
                 _select(OpenLayer.of(node, images), machine, records, self.tuned_for)
         finish(graph_module)

@@ -7,11 +7,16 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pcc.codegen.objects import generation
 from pcc.config import config_root
-from pcc.errors import PccError
+from pcc.errors import PccError, first_problem
 
 NO_RECORDS = "none"
 """Asks for kernels by costs alone, whatever is saved."""
@@ -34,6 +39,10 @@ class Key:
     """As `pcc.config.processor_words` has it."""
 
 
+Times = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""How many times as fast, or as slow, as something else."""
+
+
 @dataclass(frozen=True)
 class TuningRecord:
     """The best schedule that was found for a layer, measured in turns with the one that costs chose. Schedules are texts of `schedule_text`."""
@@ -46,9 +55,9 @@ class TuningRecord:
     """Of the code that made the kernels (`pcc.codegen.objects.generation`)."""
     costs_choice: str
     best: str
-    speedup: float
+    speedup: Times
     """How many times as fast as the costs' choice the best is: 1 where they are the same."""
-    schedules: int
+    schedules: Annotated[int, Field(gt=0)]
     """How many were measured."""
 
     def objection(self, costs_choice: str) -> str | None:
@@ -96,19 +105,43 @@ CREATE TABLE IF NOT EXISTS records (
 """
 
 
-class TuningRecords:
-    """An open file of records, which is made if it is not there. `PccError` in one line for a file that is none, or cannot be written."""
+_RECORDS: TypeAdapter[list[TuningRecord]] = TypeAdapter(list[TuningRecord])
+_RATIOS: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, Times])
 
-    def __init__(self, path: Path) -> None:
+
+def _schema(database: sqlite3.Connection) -> Any:
+    """All that a database computes when it is read or written: tables, views, triggers, generated columns."""
+    return database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+@cache
+def _own_schema() -> Any:
+    with sqlite3.connect(":memory:") as database:
+        database.executescript(_TABLES)
+        return _schema(database)
+
+
+class TuningRecords:
+    """An open file of records, which is made if it is not there or empty, unless it is to be read alone.
+
+    `PccError` in one line for a file that is none, is damaged, or cannot be written. Its tables have to be pcc's to the letter: a view, in the place of a
+    table, may never end.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         with self._reporting():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=BUSY_SECONDS)
-            version, tables = self._database.execute("SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION) or (version == 0 and tables):
-                raise PccError(f"{path} holds no tuning records that this pcc reads: name another file")
-            if version == 0:
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise PccError(f"tuning records {path}: not a file; name another one")
+            mode = "ro" if read_only else "rwc"
+            self._database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
+            (version,), schema = self._database.execute("PRAGMA user_version").fetchone(), _schema(self._database)
+            if (version, schema) == (0, []) and not read_only:
                 self._database.executescript(f"PRAGMA journal_mode=WAL;BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            elif (version, schema) != (SCHEMA_VERSION, _own_schema()):
+                raise PccError(f"{path} holds no tuning records that this pcc reads: name another file")
 
     def __enter__(self) -> "TuningRecords":
         return self
@@ -120,7 +153,8 @@ class TuningRecords:
         """What this version's schedules were measured to take beside the costs' choice, by their texts: its time, or count, is 1."""
         with self._reporting():
             where = "layer=? AND structure=? AND dtype=? AND processor=? AND generation=? AND costs_choice=?"
-            return dict(self._database.execute(f"SELECT schedule, ratio FROM trials WHERE {where}", (*astuple(key), generation(), costs_choice)).fetchall())
+            found = self._database.execute(f"SELECT schedule, ratio FROM trials WHERE {where}", (*astuple(key), generation(), costs_choice)).fetchall()
+            return _RATIOS.validate_python(dict(found))
 
     def add_ratios(self, key: Key, costs_choice: str, ratios: Mapping[str, float]) -> None:
         """Keeps what schedules were measured to take."""
@@ -130,10 +164,11 @@ class TuningRecords:
 
     def of(self, key: Key) -> Sequence[TuningRecord]:
         """All records of a layer, whatever version they are of."""
-        columns = ", ".join(field.name for field in fields(TuningRecord))
+        columns = [field.name for field in fields(TuningRecord)]
+        where = "layer=? AND structure=? AND dtype=? AND processor=?"
         with self._reporting():
-            found = self._database.execute(f"SELECT {columns} FROM records WHERE layer=? AND structure=? AND dtype=? AND processor=?", astuple(key)).fetchall()
-        return [TuningRecord(*row) for row in found]
+            found = self._database.execute(f"SELECT {', '.join(columns)} FROM records WHERE {where}", astuple(key)).fetchall()
+            return _RECORDS.validate_python([dict(zip(columns, row, strict=True)) for row in found])
 
     def put(self, record: TuningRecord) -> None:
         """Keeps a record, in place of an older one of the same layer, version and choice of the costs."""
@@ -146,5 +181,7 @@ class TuningRecords:
             yield
         except OSError as error:
             raise PccError(f"cannot write the tuning records {self.path}: {error.strerror or error}") from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise PccError(f"tuning records {self.path} cannot be used: {error}") from None
+        except ValidationError as error:
+            raise PccError(f"tuning records {self.path} are damaged: {first_problem(error)}; delete the file and tune again") from None

@@ -29,7 +29,7 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     try:
         chosen = choose(found := _found(path), place, module)
         state = plain_weights(_read(chosen.state), module)
-    except PccError as error:
+    except (PccError, ValueError) as error:
         raise PccError(f"weights '{path.name}': {error}") from error
     except RuntimeError as error:
         raise PccError(f"weights '{path.name}': a weight's parts do not fit one another ({_first_line(error)})") from error

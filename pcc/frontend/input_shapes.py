@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from pcc.errors import PccError
 from pcc.frontend.inputs import check_input, example_of_batch, example_tensor
+
+MOST_NUMBERS = 2**28
+"""Of an input: 1 GiB as fp32, as the command line has it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batc
         example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
         wanted = f"give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}"
         raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; {wanted}")
+    for one in declared:
+        if one.name not in by_name and prod(int(size) for size in one.sizes or ()) > MOST_NUMBERS:
+            raise PccError(f"{what} takes {one}: that is more than {MOST_NUMBERS:,} numbers, too large to be compiled")
     return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()], dtype=one.dtype) for one in declared]
 
 

@@ -7,22 +7,26 @@ the narrowest type that holds them, values in half precision where that was aske
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcc.errors import PccError
+from pcc.errors import PccError, first_problem
 from pcc.sparsity.structure import Packed, Structure
 from pcc.sparsity.structures import kind
 
 KEY = "pcc.packed"
 """The entry of a safetensors file's metadata that makes it a packed checkpoint."""
+
+MOST_NUMBERS = 2**28
+"""Of all weights of a file, unpacked: 1 GiB, twice what VGG-16 has. A file of some bytes could ask for any number."""
 
 _NARROW = (np.uint8, np.int16)
 """Types that integers of 32 bits may be stored in."""
@@ -50,6 +54,13 @@ class _Contents(_Record):
     version: Literal[1] = 1
     weights: dict[str, _Weight]
     notes: _Notes = {}
+
+    @field_validator("weights")
+    @classmethod
+    def _fit_memory(cls, weights: dict[str, _Weight]) -> dict[str, _Weight]:
+        if (numbers := sum(prod(weight.shape) for weight in weights.values())) > MOST_NUMBERS:
+            raise ValueError(f"they would have {numbers:,} numbers, more than {MOST_NUMBERS:,}")
+        return weights
 
 
 @dataclass(frozen=True)
@@ -121,9 +132,7 @@ def open_safetensors(path: Path) -> dict[str, Tensor] | PackedState:
     try:
         return PackedState(tensors, _Contents.model_validate_json(metadata[KEY]))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the text"
-        raise PccError(f"its metadata '{KEY}' are damaged or of another pcc: {where}: {first['msg']}") from None
+        raise PccError(f"its metadata '{KEY}' are damaged or of another pcc: {first_problem(error)}") from None
 
 
 def packed_notes(path: Path) -> _Notes:

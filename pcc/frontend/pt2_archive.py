@@ -8,7 +8,6 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from pcc.errors import PccError, shortened
-
-LARGEST = 2**34
-"""Bytes of what an archive holds."""
+from pcc.frontend.stored import strided
+from pcc.frontend.zipped import check_amount
 
 SCHEMA = 8
 """The version of the graph's format: PyTorch 2.5 to 2.13 write it."""
@@ -43,9 +41,13 @@ class Archive:
 
     def __init__(self, zipped: zipfile.ZipFile, path: Path) -> None:
         self.zipped, self.path = zipped, path
+        self.stored: dict[str, bytearray] = {}
+        """Numbers by the names of their files: tensors may share them."""
+        try:
+            check_amount(zipped, path)
+        except PccError as error:
+            raise PccError(f"model '{path}': {error}") from None
         entries = zipped.infolist()
-        if sum(entry.file_size for entry in entries) > LARGEST:
-            raise PccError(f"model '{path}' holds more than {LARGEST:,} bytes")
         self.root = entries[0].filename.split("/", 1)[0] if entries else ""
         names = {entry.filename.removeprefix(f"{self.root}/") for entry in entries}
         models = sorted(name for name in names if name.startswith("models/") and name.endswith(".json"))
@@ -74,15 +76,12 @@ class Archive:
         kind = TYPES[meta["dtype"]]
         size, stride = ([int(part["as_int"]) for part in meta[key]] for key in ("sizes", "strides"))
         offset = int(meta["storage_offset"]["as_int"])
-        if min([*size, *stride, offset], default=0) < 0 or len(size) != len(stride):
-            raise ValueError("negative sizes")
-        content = bytearray(self._bytes(folder + entry["path_name"]))
-        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if prod(size) else -1
-        if (last + 1) * kind.itemsize > len(content):
-            raise ValueError(f"the numbers of {name} end early")
-        if not prod(size):
-            return torch.zeros(size, dtype=kind)
-        return torch.frombuffer(content, dtype=kind, count=len(content) // kind.itemsize).as_strided(size, stride, offset)
+        return strided(self._numbers(folder + entry["path_name"]), kind, tuple(size), tuple(stride), offset)
+
+    def _numbers(self, name: str) -> bytearray:
+        if name not in self.stored:
+            self.stored[name] = bytearray(self._bytes(name))
+        return self.stored[name]
 
     def _bytes(self, name: str) -> bytes:
         return self.zipped.read(f"{self.root}/{name}")
@@ -101,6 +100,6 @@ def open_archive(path: Path) -> Iterator[Archive]:
             yield Archive(zipped, path)
     except PccError:
         raise
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
         reason = shortened(f"{type(error).__name__}: {error}", 100)
         raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged ({reason})") from error

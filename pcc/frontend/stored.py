@@ -8,8 +8,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pcc.errors import PccError
-
 MOST_REPEATED = 2**24
 """Numbers of a tensor whose strides read some of what is stored several times, where there are more of them than are stored: 64 MiB as fp32."""
 
@@ -41,19 +39,19 @@ class Stored:
     stride: tuple[int, ...]
 
     def tensor(self) -> Tensor:
-        """Its numbers, read now. `PccError` where they are not all there."""
+        """Its numbers, read now. `ValueError` where they are not all there."""
         return strided(self.storage.content, self.dtype, self.shape, self.stride, self.offset)
 
 
 def strided(content: bytearray, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> Tensor:
-    """A tensor over stored numbers; ``stride`` and ``offset`` count numbers. `PccError` for one that reaches beyond them or is far larger than they are."""
+    """A tensor over stored numbers; ``stride`` and ``offset`` count numbers. `ValueError` for one that reaches beyond them or is far larger than they are."""
     if not all(type(value) is int and value >= 0 for value in (*shape, *stride, offset)) or len(shape) != len(stride):
-        raise PccError("a tensor has negative sizes, or sizes that are no numbers")
+        raise ValueError("a tensor has negative sizes, or sizes that are no numbers")
     if not prod(shape):
         return torch.zeros(shape, dtype=dtype)
     stored = len(content) // dtype.itemsize
     if offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) >= stored:
-        raise PccError("the numbers of a tensor end early")
+        raise ValueError("the numbers of a tensor end early")
     if prod(shape) > max(stored, MOST_REPEATED):
-        raise PccError(f"a tensor repeats its numbers {prod(shape):,} times")
+        raise ValueError(f"a tensor repeats its numbers {prod(shape):,} times")
     return torch.frombuffer(content, dtype=dtype, count=stored).as_strided(shape, stride, offset)

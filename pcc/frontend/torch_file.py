@@ -12,13 +12,10 @@ import torch
 from pcc.errors import PccError
 from pcc.frontend.pickled import DTYPES, DataUnpickler, Name
 from pcc.frontend.stored import Storage
+from pcc.frontend.zipped import check_amount
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The number that older files begin with, as a pickle."""
-
-
-MOST_COMPRESSED = 2**24
-"""Bytes of an entry that is compressed: TorchScript compresses its code."""
 
 
 class Damaged(PccError):
@@ -49,10 +46,8 @@ def _read_zip(path: Path) -> Any:
         if not found:
             raise Damaged("it is a zip archive without data.pkl: not one that torch.save wrote")
         root = min(found, key=len).removesuffix("data.pkl")
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        if max((entry.file_size for entry in entries.values() if entry.compress_type != zipfile.ZIP_STORED), default=0) > MOST_COMPRESSED:
-            raise Damaged("its archive is compressed, as torch.save does with code alone: save it again")
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+        check_amount(archive, path)
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise Damaged("its numbers are big-endian: save it again on another machine")
 
         storages: dict[str, Storage] = {}

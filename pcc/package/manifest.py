@@ -92,7 +92,7 @@ class SelfTestRecord(_Record):
     """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian elements, and the relative error allowed."""
 
     folder: Inside
-    tolerance: Annotated[float, Field(gt=0)]
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class FileRecord(_Record):

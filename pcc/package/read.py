@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pcc.errors import PccError
+from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record, read_text
 from pcc.package.manifest import MANIFEST, SCHEMA_VERSION, Manifest, TargetRecord
 
@@ -78,13 +78,6 @@ def parse_record(record: type[Record], text: str | bytes) -> Record:
         return record.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong and where, in one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return " ".join(f"{f'{place}: ' if place else ''}{first['msg']}".split())
 
 
 def _parse(record: type[Record], text: str, path: Path) -> Record:

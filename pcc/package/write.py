@@ -14,12 +14,11 @@ from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
 from pcc.codegen.program import Port, Program
-from pcc.errors import PccError
+from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
 from pcc.package.header import model_header
 from pcc.package.layer_report import layer_reports
 from pcc.package.manifest import MANIFEST, LevelRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
-from pcc.package.read import first_problem
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
 from pcc.preprocessing import PreprocessingData

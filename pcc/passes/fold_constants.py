@@ -40,13 +40,12 @@ class FoldConstants:
             if node.op == "get_attr":
                 values[node] = constant(node)
             elif _is_folded(node) and all(operand in values for operand in node.all_input_nodes):
-                with torch.no_grad():
-                    value = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
-                growth = _bytes(value) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
+                growth = _bytes(node.meta["val"]) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
                 if growth > LARGEST_GROWTH:
                     annotate(node, Skipped(self.name, f"the result would be {growth >> 20} MiB larger than what it is computed from"))
-                else:
-                    values[node] = value
+                    continue
+                with torch.no_grad():
+                    values[node] = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
         for node, value in values.items():
             if node.op == "call_function" and isinstance(value, Tensor) and any(user not in values for user in node.users):
                 # A copy: the value may be a view that would keep a larger tensor alive.

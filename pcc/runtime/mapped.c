@@ -17,8 +17,8 @@ static const char *mapped_values; /* of this process, which runs one model; set 
 
 const char *pcc_weight_values(void) { return mapped_values; }
 
-/* The section `.pcc_weights` of an ELF image, or NULL. Every offset is checked: the file may be anything. */
-static const struct pcc_weights *find_weights(const char *image, size_t size) {
+/* The section `.pcc_weights` of an ELF image, with as many bytes of values, or NULL. Every offset is checked: the file may be anything. */
+static const struct pcc_weights *find_weights(const char *image, size_t size, size_t bytes) {
   const Elf64_Ehdr *header = (const Elf64_Ehdr *)image;
   if (size < sizeof *header || memcmp(header->e_ident, ELFMAG, SELFMAG) || header->e_ident[EI_CLASS] != ELFCLASS64) return NULL;
   if (header->e_shentsize != sizeof(Elf64_Shdr) || header->e_shoff % 8 || header->e_shoff > size) return NULL;
@@ -32,7 +32,8 @@ static const struct pcc_weights *find_weights(const char *image, size_t size) {
     if (section->sh_name > names->sh_size || names->sh_size - section->sh_name < sizeof wanted) continue;
     if (strcmp(image + names->sh_offset + section->sh_name, wanted)) continue;
     const bool inside = section->sh_offset <= size && section->sh_size <= size - section->sh_offset;
-    return inside && section->sh_size >= sizeof(struct pcc_weights) && section->sh_offset % PCC_ALIGNMENT == 0
+    return inside && section->sh_size >= sizeof(struct pcc_weights) && section->sh_size - sizeof(struct pcc_weights) >= bytes &&
+                   section->sh_offset % PCC_ALIGNMENT == 0
                ? (const struct pcc_weights *)(image + section->sh_offset)
                : NULL;
   }
@@ -57,7 +58,7 @@ int pcc_map_weights(const char *library, char *error, size_t error_size) {
     snprintf(path, sizeof path, "%s%s", folder, model->library);
     if (access(path, R_OK)) snprintf(path, sizeof path, "%s../../lib/%s/%s", folder, model->abi, model->library);
   }
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for who writes into it */
   struct stat status;
   if (file < 0 || fstat(file, &status)) {
     snprintf(error, error_size, "cannot open %s: keep the package's folders together, or name the library with --library", path);
@@ -65,7 +66,7 @@ int pcc_map_weights(const char *library, char *error, size_t error_size) {
   }
   const char *image = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
   close(file);
-  const struct pcc_weights *weights = image == MAP_FAILED ? NULL : find_weights(image, (size_t)status.st_size);
+  const struct pcc_weights *weights = image == MAP_FAILED ? NULL : find_weights(image, (size_t)status.st_size, model->weight_bytes);
   if (!weights || memcmp(weights->magic, "pccweigh", 8) || weights->bytes != model->weight_bytes ||
       memcmp(weights->digest, model->weight_digest, sizeof weights->digest)) {
     snprintf(error, error_size, "%s does not hold the weights of this runner's model '%s': use files of one package", path, model->name);

@@ -285,7 +285,7 @@ static double read_tolerance(const char *folder) {
   const bool read = fgets(text, sizeof text, file) != NULL;
   fclose(file);
   const double tolerance = strtod(text, NULL);
-  if (!read || !(tolerance > 0)) stop("%s/tolerance does not hold a positive number", folder);
+  if (!read || !(tolerance > 0) || isinf(tolerance)) stop("%s/tolerance does not hold a positive number", folder);
   return tolerance;
 }
 

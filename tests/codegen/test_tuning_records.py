@@ -1,5 +1,6 @@
 """Tuning records: what is kept, by several processes at once, and files that hold none."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -81,6 +82,64 @@ def test_files_that_hold_none(tmp_path: Path) -> None:
         TuningRecords(newer)
     with pytest.raises(PccError, match="cannot"):
         TuningRecords(text / "below")
+
+
+def test_what_a_compilation_reads_is_not_written(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(PccError, match="holds no tuning records"):
+        TuningRecords(empty, read_only=True)
+    assert empty.read_bytes() == b""
+    with pytest.raises(PccError, match="unable to open"):
+        TuningRecords(tmp_path / "gone", read_only=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    with TuningRecords(empty) as records:
+        records.put(record())
+    with TuningRecords(empty, read_only=True) as records:
+        assert records.of(KEY) == [record()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE records; CREATE VIEW records AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS layer FROM n",
+        "CREATE TRIGGER endless AFTER INSERT ON trials BEGIN DELETE FROM records; END",
+        "CREATE TABLE more (x)",
+        "ALTER TABLE records ADD COLUMN more TEXT",
+    ],
+)
+def test_tables_that_are_not_pccs(change: str, tmp_path: Path) -> None:
+    """A view that never ends, in the place of a table, would be read for ever."""
+    with TuningRecords(tmp_path / "records"):
+        pass
+    with sqlite3.connect(tmp_path / "records") as database:
+        database.executescript(change)
+    with pytest.raises(PccError, match="holds no tuning records that this pcc reads"):
+        TuningRecords(tmp_path / "records")
+
+
+@pytest.mark.parametrize("change", ["speedup = 0", "speedup = 'NaN'", "speedup = 1e999", "speedup = x'00'", "schedules = -1", "best = x'ff'"])
+def test_values_that_no_record_has(change: str, tmp_path: Path) -> None:
+    with TuningRecords(tmp_path / "records") as records:
+        records.put(record())
+    with sqlite3.connect(tmp_path / "records") as database:
+        database.execute(f"UPDATE records SET {change}")
+    with TuningRecords(tmp_path / "records") as records, pytest.raises(PccError, match=r"are damaged: 0\.\w+: .*; delete the file and tune again"):
+        records.of(KEY)
+
+
+def test_ratios_that_no_schedule_has(tmp_path: Path) -> None:
+    with TuningRecords(tmp_path / "records") as records:
+        records.add_ratios(KEY, "base", {"a": 0.0})
+        with pytest.raises(PccError, match=r"are damaged: a: .*greater than 0"):
+            records.ratios(KEY, "base")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(PccError, match="not a file"):
+            TuningRecords(path)
 
 
 def test_which_records_a_compilation_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -224,4 +226,26 @@ def test_runner_wants_the_weights_of_its_package(copy: Path, tmp_path: Path) -> 
         moved.write_bytes(damaged)
         done = _runner("bench", "--library", str(moved), package=copy)
         assert (done.returncode, done.stdout) == (2, ""), done
+        assert "does not hold the weights of this runner's model 'toy'" in done.stderr
+
+
+def test_weights_that_end_early(copy: Path, tmp_path: Path) -> None:
+    """A section that is shorter than its header says, at the end of its file: what is behind it is not there."""
+    content = (copy / "lib/x86_64-linux/libtoy.so").read_bytes()
+    at = content.index(b"pccweigh")
+    end = -(-(at + 64) // 4096) * 4096
+    short = bytearray(content[:end].ljust(end, b"\0"))
+    names = b"\0.pcc_weights\0"
+    sections, text = len(short), len(short) + 3 * 64
+    short += struct.pack("<IIQQQQIIQQ", *[0] * 10)
+    short += struct.pack("<IIQQQQIIQQ", 1, 1, 2, 0, at, 64, 0, 0, 64, 0)
+    short += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, text, len(names), 0, 0, 1, 0) + names
+    short[40:48], short[58:64] = struct.pack("<Q", sections), struct.pack("<HHH", 64, 3, 2)
+    (tmp_path / "short.so").write_bytes(short)
+    os.mkfifo(tmp_path / "pipe")
+    for library in ("short.so", "pipe", "."):
+        done = subprocess.run(
+            [copy / "bin/x86_64-linux/pcc-run", "bench", "--library", str(tmp_path / library)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done
         assert "does not hold the weights of this runner's model 'toy'" in done.stderr

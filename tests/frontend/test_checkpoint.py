@@ -240,6 +240,16 @@ def test_files_that_are_not_checkpoints(tmp_path: Path, name: str, content: byte
     assert "\n" not in str(caught.value)
 
 
+def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
+    """Millions of zeros are thousands of bytes, and a file of some megabytes could be all of the memory."""
+    torch.save({"weight": torch.zeros(5_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(PccError, match=r"weights 'w.pt': the archive has .* bytes and would take 20,000,.*: PyTorch compresses no weights"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
 def test_tensors_that_are_not_plain_numbers(tmp_path: Path) -> None:
     for bend, words in (
         (lambda x: x.to_sparse(), "sparse_tensor"),

@@ -129,6 +129,8 @@ def damaged(tmp_path: Path, change: str) -> Path:
             tensors["first.weight:index.patterns"] += 7
         case "shape":
             contents["weights"]["first.weight"]["shape"] = [8, 0, 3, 3]
+        case "memory":
+            contents["weights"]["first.weight"]["shape"] = [8, 2**40, 3, 3]
         case "swapped":
             tensors["first.weight:index.index"] = tensors["first.weight:index.index"].flip(0)
     text = "{" if change == "text" else json.dumps(contents)
@@ -140,8 +142,9 @@ def damaged(tmp_path: Path, change: str) -> Path:
     ("change", "says"),
     [
         ("version", "'pcc.packed' are damaged or of another pcc: version: Input should be 1"),
-        ("text", "'pcc.packed' are damaged or of another pcc: the text: Invalid JSON"),
+        ("text", "'pcc.packed' are damaged or of another pcc: Invalid JSON"),
         ("shape", "damaged or of another pcc: weights.first.weight.shape.1: Input should be greater than 0"),
+        ("memory", "damaged or of another pcc: weights: Value error, they would have 79,164,837,200,160 numbers, more than"),
         ("structure", "'first.weight' is damaged: unknown structure 'kernel': did you mean kernels?"),
         ("missing", "'first.weight' is damaged: there is no tensor 'first.weight:index.stride'"),
         ("range", "'first.weight' is damaged: damaged FKW weight: a pattern has a tap outside 0..8"),

@@ -202,6 +202,42 @@ def test_checkpoints_and_other_versions(tmp_path: Path) -> None:
         import_model(tmp_path / "gone.pt2")
 
 
+def test_files_that_fill_the_memory(tmp_path: Path) -> None:
+    net, inputs = make("concat")
+    path = save(net, inputs, tmp_path / "net.pt2")
+
+    def repeated(name: str, content: bytes) -> bytes:
+        if not name.endswith("weights_config.json"):
+            return content
+        config = json.loads(content)
+        meta = config["config"]["one.0.weight"]["tensor_meta"]
+        meta["sizes"], meta["strides"] = [{"as_int": 2**40}], [{"as_int": 0}]
+        return json.dumps(config).encode()
+
+    with pytest.raises(PccError, match=r"a tensor repeats its numbers 1,099,511,627,776 times"):
+        import_model(rewritten(path, repeated))
+    packed = tmp_path / "packed.pt2"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name in plain.namelist():
+            zipped.writestr(name, plain.read(name) + b" " * 5_000_000)
+    with pytest.raises(PccError, match=r"the archive has .* bytes and would take .*: PyTorch compresses no weights"):
+        import_model(packed)
+
+
+def test_weights_that_share_their_numbers(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x))
+
+    net, x = Tied(), torch.randn(2, 8)
+    assert relative_error(run_graph(import_model(save(net, (x,), tmp_path / "net.pt2")).graph, (x,)), (net(x),)) < 1e-6
+
+
 def test_bits_that_flip_and_files_that_end(tmp_path: Path) -> None:
     net, inputs = make("squeeze_excite")
     content = save(net, inputs, tmp_path / "whole.pt2").read_bytes()

@@ -22,6 +22,11 @@ Value = Tensor | Node
 MOST_ELEMENTS = 2**30
 """Of one value: 4 GiB as fp32. Files that ask for more are damaged, or no network for a phone."""
 
+MOST_COMPUTED = 2**28
+"""Bytes of all known values that are computed, in a file without weights: tables of positions and masks take some MiB."""
+TIMES_WEIGHTS = 3
+"""As many bytes more as a file's weights have, so often: they may be cast, transposed and put together."""
+
 _RESERVED = frozenset(dir(nn.Module())) | {"_modules", "_parameters", "_buffers"}
 
 
@@ -46,6 +51,8 @@ class Emitter:
         self._names: dict[int, tuple[Tensor, str]] = {}
         self._attributes: dict[int, Node] = {}
         self._taken: set[str] = set()
+        self._room = MOST_COMPUTED
+        """Bytes that known values may still take."""
 
     # ---- making nodes ----
 
@@ -79,7 +86,9 @@ class Emitter:
         with torch.no_grad():
             with fake_mode(self.graph) as mode:
                 fakes = pytree.tree_map(lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-                self._check_size(target(*fakes[0], **fakes[1]))
+                result = target(*fakes[0], **fakes[1])
+                self._check_size(result)
+                self.check_room(sum(part.nbytes for part in pytree.tree_leaves(result) if isinstance(part, Tensor)))
             value = target(*args, **kwargs)
         return value if isinstance(value, Tensor) else list(value)
 
@@ -90,9 +99,22 @@ class Emitter:
 
     # ---- known values ----
 
+    def read(self, value: Tensor) -> Tensor:
+        """A value of the file."""
+        self._room += (1 + TIMES_WEIGHTS) * value.nbytes
+        return value
+
+    def check_room(self, nbytes: int) -> None:
+        """`Refused` for known values that would take more memory than a model has reason to."""
+        if nbytes > self._room:
+            raise Refused(f"a constant of {nbytes:,} bytes: with those before, more than pcc computes for a file of this size")
+
     def called(self, value: Tensor, name: str) -> Tensor:
-        """A known value under a name; where it has one already, that stays."""
-        self._names.setdefault(id(value), (value, name))
+        """A known value under a name, which is kept; where it has one already, that stays."""
+        if id(value) not in self._names:
+            self.check_room(value.nbytes)
+            self._room -= value.nbytes
+            self._names[id(value)] = value, name
         return value
 
     def called_like(self, value: Value, other: Value) -> Value:

@@ -19,7 +19,7 @@ from pcc.frontend.onnx.control import RUN
 from pcc.frontend.onnx.data_types import torch_tensor, torch_type
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value
 from pcc.frontend.onnx.names import has_weight, layer_of, node_name, unique
-from pcc.frontend.onnx.read import read_model
+from pcc.frontend.onnx.read import MOST_NODES, read_model
 from pcc.frontend.onnx.refused import REFUSED
 from pcc.frontend.onnx.rule import apply
 from pcc.frontend.onnx.rules import TABLE
@@ -93,6 +93,8 @@ class _Import:
         self.failed: set[ir.Value] = set()
         """What could not be computed, or reads what could not."""
         self.layers: set[str] = set()
+        self.nodes = 0
+        """Imported so far, those of each step of a loop counted."""
 
     def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> GraphModule:
         if self.opset not in OPSETS:
@@ -124,7 +126,7 @@ class _Import:
             if value.const_value is None:
                 raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
             try:
-                self.values[value] = self.emit.called(torch_tensor(value.const_value), value.name or "constant")
+                self.values[value] = self.emit.called(self.emit.read(torch_tensor(value.const_value)), value.name or "constant")
                 value.const_value = None  # holds the file's bytes, all of them
             except Refused as error:
                 raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
@@ -134,6 +136,9 @@ class _Import:
             self.node(node)
 
     def node(self, node: ir.Node) -> None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise PccError(f"model {self.name} has more than {MOST_NODES:,} nodes, its loops written out: pcc compiles smaller networks")
         layer = self.layer(node)
         missing = [value for value in node.inputs if value is not None and value not in self.values]
         unknown = [value for value in missing if value not in self.failed]

@@ -1,7 +1,9 @@
 """An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external data in its own folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +17,12 @@ from pcc.frontend.export import quiet
 
 LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
+
+MOST_NODES = 20_000
+"""Of a model, its functions and loops written out: some ten times as many as networks for phones have, and a minute to import."""
+
+MOST_SHARING = 4
+"""How many tensors may lie at the same place of an external file."""
 
 
 def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False) -> tuple[ir.Model, str]:
@@ -37,8 +45,12 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
         with quiet():  # onnx-ir logs what it finds wrong
             parsed = ir.from_proto(_spelled_out(proto, without_rule))
         _check_names(parsed)
-        for tensor in _external(parsed):
+        external = _external(parsed)
+        for tensor in external:
             _stay_inside(tensor, folder, name)
+        _check_amount(external, name)
+        if _nodes(parsed) > MOST_NODES:
+            raise PccError(f"model {name} has more than {MOST_NODES:,} nodes, its functions written out: pcc compiles smaller networks")
         parsed = InlinePass()(parsed).model
         parsed.graph.sort()
     except PccError:
@@ -95,5 +107,27 @@ def _stay_inside(tensor: ir.ExternalTensor, folder: Path | None, name: str) -> N
     tensor.base_dir = folder
 
 
-def _first_line(error: Exception) -> str:
+def _check_amount(tensors: Sequence[ir.ExternalTensor], name: str) -> None:
+    """`PccError` for external data that would take much more memory than disk."""
+    bytes_in: dict[str, int] = {}
+    for tensor in tensors:
+        bytes_in[tensor.location] = bytes_in.get(tensor.location, 0) + tensor.nbytes
+    for location, amount in bytes_in.items():
+        size = (Path(tensors[0].base_dir) / location).stat().st_size
+        if amount > MOST_SHARING * size:
+            raise PccError(f"model {name} reads {amount:,} bytes of weights from '{location}', which has {size:,}")
+
+
+def _nodes(model: ir.Model) -> int:
+    """How many nodes a model has once its functions stand where they are called: a few functions that call each other twice are very many."""
+    calls = {key: [node.op_identifier() for node in function.all_nodes()] for key, function in model.functions.items()}
+    sizes: dict[Any, int] = {}
+    for key in TopologicalSorter({key: set(called) & set(calls) for key, called in calls.items()}).static_order():
+        sizes[key] = sum(sizes.get(called, 1) for called in calls[key])
+    return sum(sizes.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:  # onnx-ir says where, and then what
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

@@ -46,7 +46,7 @@ def test_external_data_beside_the_model(tmp_path: Path) -> None:
     x = torch.randn(2, 3)
     assert relative_error(run_graph(import_model(path).graph, (x,)), run_onnxruntime(path, (x,))) < 1e-6
     (path.parent / "weights/w.bin").write_bytes(b"short")
-    assert "the numbers of 'w' cannot be read" in refusal(path)
+    assert "reads 48 bytes of weights from 'weights/w.bin', which has 5" in refusal(path)
     assert "give pcc the model's path" in refusal(onnx.load(path, load_external_data=False))
 
 
@@ -164,3 +164,59 @@ def test_bits_that_flip_and_files_that_end(tmp_path: Path) -> None:
             refusals.append(str(error))
     assert len(refusals) > 30
     assert not [text for text in refusals if "\n" in text]
+
+
+def test_external_data_that_many_tensors_read(tmp_path: Path) -> None:
+    """A file of some bytes as gigabytes of weights."""
+    path = external(tmp_path, "w.bin", 48)
+    (path.parent / "w.bin").write_bytes(weight(3, 4).tobytes())
+    many = onnx.load(path, load_external_data=False)
+    for number in range(9):
+        many.graph.initializer.add().CopyFrom(many.graph.initializer[0])
+        many.graph.initializer[-1].name = f"again_{number}"
+    path.write_bytes(many.SerializeToString())
+    assert "reads 480 bytes of weights from 'w.bin', which has 48" in refusal(path)
+
+
+def test_functions_that_call_each_other_twice() -> None:
+    """Thirty of them stand for a thousand million nodes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    functions = []
+    for number in range(30):
+        called, domain = (f"twice_{number - 1}", "local") if number else ("Neg", "")
+        calls = [helper.make_node(called, ["a"], ["b"], domain=domain), helper.make_node(called, ["b"], ["c"], domain=domain)]
+        functions.append(helper.make_function("local", f"twice_{number}", ["a"], ["c"], calls, opsets))
+    bomb = built(helper.make_node("twice_29", ["x"], ["y"], domain="local"))
+    bomb.functions.extend(functions)
+    bomb.opset_import.add(domain="local", version=1)
+    assert "has more than 20,000 nodes, its functions written out" in refusal(bomb)
+
+
+@pytest.mark.parametrize("source", ["x", "known"])
+def test_loops_in_loops(source: str) -> None:
+    """Of 900 steps each: written out they are millions of nodes."""
+    values = helper.make_tensor_value_info
+
+    def body(depth: int) -> onnx.GraphProto:
+        inner = node("Loop", ["n", "t", f"v{depth}"], [f"w{depth}"], body=body(depth - 1)) if depth else node("Neg", ["v0"], ["w0"])
+        taken = [values(f"i{depth}", TensorProto.INT64, []), values(f"c{depth}", TensorProto.BOOL, []), values(f"v{depth}", TensorProto.FLOAT, None)]
+        given = [values(f"d{depth}", TensorProto.BOOL, []), values(f"w{depth}", TensorProto.FLOAT, None)]
+        return helper.make_graph([node("Identity", [f"c{depth}"], [f"d{depth}"]), inner], f"body{depth}", taken, given)
+
+    nodes = [node("Loop", ["n", "t", source], ["z"], body=body(2)), node("Add", ["x", "z"], ["y"])]
+    numbers = {"n": np.array(900, np.int64), "t": np.array(True), "known": np.ones((1, 3, 4, 4), np.float32)}
+    assert "has more than 20,000 nodes, its loops written out" in refusal(built(*nodes, weights=numbers))
+
+
+def test_constants_that_fill_the_memory() -> None:
+    nodes = []
+    for number in range(9):
+        nodes += [node("ConstantOfShape", ["n"], [f"c{number}"]), node("ReduceSum", [f"c{number}"], [f"s{number}"], keepdims=0)]
+        nodes.append(node("Add", [f"y{number - 1}" if number else "x", f"s{number}"], [f"y{number}" if number < 8 else "y"]))
+    assert "with those before, more than pcc computes for a file of this size" in refusal(built(*nodes, weights={"n": np.array([1 << 24], np.int64)}))
+    weights = {"w": weight(1 << 10), "n": np.array([1 << 19], np.int64)}
+    assert "a constant of 2,147,483,648 bytes" in refusal(built(node("Tile", ["w", "n"], ["t"]), node("Add", ["x", "t"], ["y"]), weights=weights))
+
+
+def test_inputs_that_are_too_large() -> None:
+    assert "more than 268,435,456 numbers" in refusal(built(node("Relu", ["x"], ["y"]), sizes=(1, 3, 1 << 28, 1 << 28)))

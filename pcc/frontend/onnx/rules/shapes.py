@@ -1,6 +1,7 @@
 """Shapes and constants: what is known as soon as the shapes are."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -29,7 +30,7 @@ def constant(
     value_ints: Sequence[int] | None = None,
 ) -> Value:
     if value is not None:
-        return torch_tensor(value)
+        return emit.read(torch_tensor(value))
     if value_float is not None or value_floats is not None:
         return torch.tensor(value_float if value_float is not None else list(value_floats or ()), dtype=torch.float32)
     if value_int is not None or value_ints is not None:
@@ -42,6 +43,7 @@ def constant_of_shape(emit: Emitter, sizes: Value, *, value: ir.TensorProtocol |
     assert wanted is not None
     check_size(wanted)
     fill = torch.zeros(1) if value is None else torch_tensor(value)
+    emit.check_room(prod(wanted) * fill.itemsize)
     return fill.reshape(()).expand(wanted).clone()
 
 
@@ -51,6 +53,7 @@ def range_(emit: Emitter, start: Value, limit: Value, delta: Value) -> Value:
         raise Refused("steps of 0")
     count = max(0, -int((first - last) // step))
     check_size([count])
+    emit.check_room(count * 8)
     return (torch.arange(count, dtype=torch.float64 if dtype(start).is_floating_point else torch.int64) * step + first).to(dtype(start))
 
 
@@ -58,6 +61,7 @@ def eye_like(emit: Emitter, x: Value, *, dtype: int | None = None, k: int = 0) -
     if rank(x) != 2:
         raise Refused(f"a value of {shape(x)}, which is no matrix")
     rows, columns = shape(x)
+    emit.check_room(rows * columns)
     kind: Any = torch_type(dtype) if dtype is not None else _type(x)
     return (torch.arange(columns)[None] == torch.arange(rows)[:, None] + k).to(kind)
 
