@@ -25,8 +25,8 @@ Buffer = Any
 
 _UNBOUNDED = 1 << 30
 
-_HIGH_LOCALITY, _DATA_CACHE = 3, 1
-"""Of LLVM's prefetch: into the nearest cache, and not that of instructions."""
+_L1, _L2, _DATA_CACHE = 3, 2, 1
+"""Of LLVM's prefetch: into the first cache or the second, and not that of instructions."""
 
 
 class KernelBuilder:
@@ -146,9 +146,9 @@ class KernelBuilder:
         zeros, result = self.splat(0.0, lanes), FLOAT32.tir(lanes)
         return tirx.call_llvm_intrin(result, f"llvm.x86.avx512.mask.expand.v{lanes}f32", self.load(buffer, index, lanes), zeros, bits)
 
-    def prefetch(self, buffer: Buffer, index: Expr, *, write: bool) -> None:
-        """Asks for the cache line of an element that is soon read, or written. The address may be any."""
-        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _HIGH_LOCALITY, _DATA_CACHE))
+    def prefetch(self, buffer: Buffer, index: Expr, *, write: bool, soon: bool = True) -> None:
+        """Asks for the cache line of an element that is read, or written: into the L1 cache, or the L2 cache if not ``soon``. The address may be any."""
+        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _L1 if soon else _L2, _DATA_CACHE))
 
     def ahead(self, buffer: Buffer, index: Expr, distance: int, count: int) -> None:
         """Asks for the cache lines of ``count`` elements that begin ``distance`` bytes behind an element."""

@@ -35,6 +35,7 @@ class MachineProfile(BaseModel):
     fma_in_flight: Annotated[int, Field(gt=0)]
     costs: dict[str, Cost]
     origin: str
+    fma_cycles: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     loads_ahead: Annotated[int, Field(ge=0)]
     multiply_add_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     load_pair_reach: Annotated[int, Field(ge=0)]

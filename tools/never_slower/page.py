@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
+from pcc.codegen.family import family_named
+from pcc.sparsity.formats import DENSE
 from tools.never_slower.result import INSTRUCTIONS, MOST_EMULATED_MACS, NOISE, Point, Sweep
 from tools.table import table
 
@@ -37,7 +39,7 @@ def _summary(sweep: Sweep) -> str:
             points = [point for point in sweep.points if (point.kernel, point.density) == (kernel, density)]
             if points:
                 gains = [point.gain.median for point in points]
-                sparse = sum(point.family != "conv-dense" for point in points)
+                sparse = sum(family_named(point.family).format != DENSE for point in points)
                 mean, lowest, highest = geometric_mean(gains), min(gains), max(gains)
                 rows.append([f"{kernel}x{kernel}", f"{density:.0%}", f"{sparse} of {len(points)}", f"{mean:.2f}", f"{lowest:.2f}", f"{highest:.2f}"])
     return table(["window", "kept", "sparse kernel chosen", "gain, geometric mean", "least", "most"], rows)

@@ -13,7 +13,7 @@ from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_wei
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.machine import Machine, Work
+from pcc.codegen.machine import FORESEEN, Machine, Work
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import REALS, DType
 
@@ -76,7 +76,7 @@ class DenseTile:
             inputs, vectors = -(-self.positions // lanes) if by_lane else self.positions, self.filters // lanes
             step = Work(fma=outputs, loads=vectors + asked, far=vectors + self.positions / lanes, scalars=inputs + 1, branches=1)
             finish = Work(stores=outputs, lines=outputs, branches=1)
-        return step * weight[0].size + finish
+        return machine.loop(step) * weight[0].size + finish
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     """Whole tiles: junk columns, filled-up blocks and what is computed again included."""
     blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.filters)
     tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer))
-    return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual)
+    outputs = machine.beyond(layer.y, layer.residual) * (FORESEEN if tile.prefetch else 1)
+    weights = machine.foreseen(layer.weight.nbytes)
+    return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + outputs + weights
 
 
 def _offsets(staged: Staged, channels: int) -> np.ndarray:

@@ -6,6 +6,9 @@ a set has its multiply-adds written out, so that loads, not decisions, are what 
 
 Every group reads most channels of the tile again. Where they are more than the L1 cache holds, an item goes through blocks of channels: all its groups
 on the first block, then on the next; sums wait in the thread's own memory.
+
+A tile is a few cache lines of many planes, too few in a row for a processor to foresee. So each group asks for the lines it will write; and where inputs do
+not stay in the L2 cache and come as one block of channels, for its share of those that the next tile reads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +26,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.machine import Machine, Work
+from pcc.codegen.machine import FORESEEN, Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
 from pcc.dtype import FLOAT32, REALS, DType
 from pcc.sparsity.fkw import FKW
@@ -53,12 +56,14 @@ class PointwiseSchedule:
     vectors: int
     block: int
     channels: int
+    prefetch: bool
 
     def __str__(self) -> str:
-        return f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a time"
+        return f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a time{', prefetch' if self.prefetch else ''}"
 
     def variants(self) -> Iterator["PointwiseSchedule"]:
-        """Smaller items, and other blocks of channels."""
+        """Without asking ahead, or with it; smaller items, and other blocks of channels."""
+        yield replace(self, prefetch=not self.prefetch)
         yield from (replace(self, block=self.block // parts) for parts in (2, 4) if self.block >= parts)
         yield from (replace(self, channels=-(-self.channels // parts)) for parts in (2, 4) if self.channels >= parts)
 
@@ -79,12 +84,13 @@ class PointwiseFamily:
         if not _is_flat(layer):
             return "planes are not flat: their rows are longer than what they hold"
         inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
-        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
+        prefetch = machine.costs.far > 0
+        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual) * (FORESEEN if prefetch else 1), []
         for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[machine.isa.vector_bytes] if filters <= fkw.shape[0]}):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
             for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
                 multiplies = fkw.weight.size * width / groups if channels == inputs else 0  # blocks of channels serve as many groups as they can
-                schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels)
+                schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels, prefetch)
                 found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
@@ -94,7 +100,8 @@ class PointwiseFamily:
         tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype)
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
         tiles, blocks = -(-positions // size), -(-tables.groups // schedule.block)
-        tile_step, block_step = (1, tiles) if staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES else (blocks, 1)
+        stays = staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES
+        tile_step, block_step = (1, tiles) if stays else (blocks, 1)
         arrays = {
             "entries": tables.entries,
             "lists": tables.lists,
@@ -123,7 +130,11 @@ class PointwiseFamily:
         if in_blocks:
             args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, schedule.filters * size), layer.x.dtype)
             args["channel_blocks"] = len(tables.lists) // tables.groups
-        kernel = ConvSparsePointwise(schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks, layer.x.dtype)
+        if schedule.prefetch and not in_blocks:
+            args |= {"x_plane": staged.plane, "channels": schedule.channels, "channels_ahead": 0 if stays else -(-schedule.channels // tables.groups)}
+        kernel = ConvSparsePointwise(
+            schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks, schedule.prefetch, layer.x.dtype
+        )
         macs, dense_macs = fkw.weight.size * outputs, prod(fkw.shape) * outputs
         b.call(kernel, args, layer.y.shape[0] * tiles * blocks, macs=macs, dense_macs=dense_macs, arithmetic=layer.x.dtype)
 
@@ -154,27 +165,31 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights, far=far)
     lists = Work(scalars=1, branches=LIST_ENDS) * ((2**schedule.filters - 1) * blocks - 1)
-    sums = Work(stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
-    return listed + (lists + sums) * groups
+    asked = width if schedule.prefetch else 0
+    sums = Work(loads=asked, stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
+    return listed + (lists + sums) * groups + Work(loads=asked * inputs if blocks == 1 else 0)
 
 
 @dataclass(frozen=True)
 class ConvSparsePointwise:
     """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` groups of ``filters`` filters, of one image.
 
-    ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``.
+    ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``. ``prefetch``: a group asks for the lines of its outputs
+    and, where ``channels`` are one block, for those of ``channels_ahead`` of the next tile.
     """
 
     filters: int
     size: int
     epilogue: Epilogue
     in_blocks: bool = False
+    prefetch: bool = False
     weights: DType = FLOAT32
     """What the weights in ``entries`` are."""
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_sparse_pointwise_{self.filters}x{self.size}_{self.epilogue.symbol}{'_blocks' if self.in_blocks else ''}"
+        form = ("_blocks" if self.in_blocks else "") + ("_ahead" if self.prefetch else "")
+        return f"pcc_conv_sparse_pointwise_{self.filters}x{self.size}_{self.epilogue.symbol}{form}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -182,7 +197,8 @@ class ConvSparsePointwise:
         numbers = ("x_image", "groups", "groups_per_item", "tiles", "tile_step", "blocks", "block_step", "positions", "stored", "y_image", "y_plane")
         residual = (Param("residual", "f32*"), Param("r_image"), Param("r_plane")) if self.epilogue.residual else ()
         blocks = (Param("partial", "f32*", writes=True), Param("channel_blocks")) if self.in_blocks else ()
-        return (Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual, *blocks)
+        ahead = (Param("x_plane"), Param("channels"), Param("channels_ahead")) if self.prefetch and not self.in_blocks else ()
+        return (Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual, *blocks, *ahead)
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
@@ -199,6 +215,10 @@ class ConvSparsePointwise:
             blocks = k["channel_blocks"] if self.in_blocks else 1
             with k.loop(0, blocks) as channels, k.loop(first_group, last_group) as group:
                 filters = [k.let(k.load(k["filters"], group * self.filters + f)) for f in range(self.filters)]
+                if self.prefetch and not self.in_blocks:
+                    self._ask_for_inputs(k, x, group)
+                if self.prefetch:
+                    self._either(k, channels == blocks - 1, lambda filters=filters: self._ask_for_outputs(k, filters, image, start), lambda: None)
                 sums, waits_at = k.local(self.filters * self.size), k.let((group - first_group) * (self.filters * self.size))
 
                 def store(sums: "Buffer" = sums, filters: "list[Expr]" = filters) -> None:
@@ -218,6 +238,23 @@ class ConvSparsePointwise:
                 this()
             with otherwise:
                 that()
+
+    def _ask_for_inputs(self, k: "KernelBuilder", x: "Buffer", group: "Expr") -> None:
+        """A group's share of what the next tile reads."""
+        first = k.let(group * k["channels_ahead"])
+        with k.loop(first, k.let(math.smaller(first + k["channels_ahead"], k["channels"]))) as channel:
+            lines = k.pointer(x, channel * k["x_plane"] + self.size)
+            for v in range(0, self.size, k.lanes):
+                k.prefetch(lines, v, write=False, soon=False)
+
+    def _ask_for_outputs(self, k: "KernelBuilder", filters: list["Expr"], image: "Expr", start: "Expr") -> None:
+        for filter in filters:
+            y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
+            residual = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
+            for v in range(0, self.size, k.lanes):
+                k.prefetch(y, v, write=True)
+                if residual is not None:
+                    k.prefetch(residual, v, write=False)
 
     def _begin(self, k: "KernelBuilder", sums: "Buffer", filters: list["Expr"]) -> None:
         for f, filter in enumerate(filters):

@@ -78,7 +78,7 @@ class ScatterFamily:
         for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
             schedule = schedule_of(fkw.shape[0], vectors, machine)
             tiles = layer.x.shape[0] * -(-positions // schedule.size)
-            found.append(Candidate(schedule, tile_work(fkw, schedule, vectors, load) * tiles + staging))
+            found.append(Candidate(schedule, tile_work(fkw, schedule, vectors, load, machine) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: ScatterSchedule, b: ProgramBuilder) -> None:
@@ -114,8 +114,8 @@ def block_arrays(fkw: FKW, schedule: ScatterSchedule, taps_at: np.ndarray, plane
     return arrays, taps
 
 
-def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work) -> Work:
-    """One tile of all filters of one image, stored in rows; ``load`` is what a vector of inputs costs."""
+def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work, machine: Machine) -> Work:
+    """One tile of all filters of one image, stored in rows; ``load`` is what a vector of inputs costs. It goes through all weights and slots."""
     group, pattern = places(fkw)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     blocks, channels, patterns = -(-fkw.shape[0] // schedule.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
@@ -124,9 +124,12 @@ def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work) -> 
         used[(group * fkw.share + member) // schedule.block, fkw.index, pattern] = True
     # Trip counts change from one segment to the next: the branch is often mispredicted.
     segment = load * (taps * vectors) + Work(scalars=4 + taps, branches=4)
-    connection = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1)
+    connection, connections = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1), len(fkw.index) * fkw.share * parts
     stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
-    return (segment * int(used.sum()) + connection * (len(fkw.index) * fkw.share)) * parts + stored * fkw.shape[0]
+    nbytes = connections * (taps + 1) * FLOAT32.bytes
+    lines = nbytes / machine.isa.vector_bytes if nbytes > machine.l1_bytes and machine.costs.far > 0 else 0.0
+    read = Work(loads=lines, far=lines) + machine.foreseen(nbytes)
+    return segment * (int(used.sum()) * parts) + machine.loop(connection) * connections + stored * fkw.shape[0] + read
 
 
 @dataclass(frozen=True)

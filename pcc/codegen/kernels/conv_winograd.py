@@ -30,23 +30,14 @@ MOST_ERROR = 3.5e-6
 """The expected error of an output, root mean square, relative to the outputs, of forms that are offered (`Form.error`): 29 units in the last place."""
 
 GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
-    16: (GemmTile(8, 3), GemmTile(8, 2), GemmTile(16, 1)),
-    8: (GemmTile(4, 3), GemmTile(4, 2), GemmTile(8, 1)),
-    4: (GemmTile(8, 3), GemmTile(12, 2), GemmTile(16, 1)),
+    64: (GemmTile(8, 3), GemmTile(8, 2)),
+    32: (GemmTile(4, 3), GemmTile(4, 2), GemmTile(8, 1)),
+    16: (GemmTile(8, 3), GemmTile(12, 2), GemmTile(16, 1)),
 }
-"""For each number of lanes."""
+"""For each size of vectors, in bytes."""
 
 THREADS = 4
 """As many, or two, share so few items evenly."""
-
-FAR = 4
-"""Weights are asked for ahead where they are so many times the L2 cache (not on NEON, where it is an instruction in thirty and nobody has timed it)."""
-
-ASKED_FOR = 0.5
-"""What vectors from behind the L2 cache cost that were asked for, beside others: timed at 512 channels, 28x28 to 7x7."""
-
-READ_IN_ORDER = 0.25
-"""... and where they are not, but follow each other, so that the processor itself asks for them (256->256 at 8x8: priced 1.7 times too high without)."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +221,8 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
     assert isinstance(layer.weight, np.ndarray)
     lanes, filters = machine.isa.lanes(FLOAT32), layer.weight.shape[0] // layer.groups
     vectors = len(Tiles.of(layer.geometry.output_size(*layer.x.shape[2:]), form.outputs, lanes).row)
-    is_far = lanes > QUARTER and form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > FAR * machine.l2_bytes
-    for gemm in (replace(tile, prefetch=is_far) for tile in GEMM_TILES[lanes]):
+    is_far = form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > machine.l2_bytes
+    for gemm in (replace(tile, prefetch=is_far and machine.costs.far > 0) for tile in GEMM_TILES[machine.isa.vector_bytes]):
         panels = -(-filters // gemm.filters)
         for blocks in dict.fromkeys(-(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)):
             for panels_each in dict.fromkeys(-(-panels // count) for count in (1, 2, 4, 8, 20, panels)):
@@ -256,9 +247,8 @@ def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
     work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
     values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
     weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
-    beyond = weight_bytes * blocks * (ASKED_FOR if schedule.gemm.prefetch else READ_IN_ORDER) if weight_bytes > machine.l2_bytes else 0.0
-    beyond += values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
-    work += Work(beyond=beyond / machine.isa.vector_bytes)
+    beyond = values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
+    work += Work(beyond=beyond / machine.isa.vector_bytes) + machine.foreseen(weight_bytes) * blocks
     return work * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
 
 
@@ -266,25 +256,27 @@ def _input_work(form: Form, lanes: int, runs: bool) -> Work:
     """The transform of a vector of tiles of one channel."""
     places = form.inputs**2
     loads = (1 if runs else lanes // QUARTER) * form.inputs * -(-form.inputs // QUARTER) * QUARTER
-    return Work(fma=2 * form.inputs * form.input_adds, crossing=loads, loads=places, stores=2 * places, scalars=loads / 2)
+    return Work(fma=2 * form.inputs * form.input_adds, crossing=loads, loads=places, stores=places, scalars=loads / 2, kept=places)
 
 
 def _output_work(form: Form, lanes: int, runs: bool, in_parts: float) -> Work:
     """The transform of a vector of tiles of one filter; ``in_parts`` is the share of vectors with tiles that a plane does not hold as a whole."""
     m, size = form.outputs, form.inputs
     stores = m * m * (1 if runs else lanes // QUARTER)
-    parts = Work(loads=2 * lanes * m, stores=2 * lanes * m, branches=lanes * m) * in_parts
-    return parts + Work(fma=(size + m) * form.output_adds, loads=size * size + m * size, stores=m * size + stores * (1 - in_parts), scalars=stores)
+    parts = Work(loads=2 * lanes * m, stores=lanes * m, branches=lanes * m, kept=lanes * m) * in_parts
+    whole = Work(loads=size * size + m * size, stores=stores * (1 - in_parts), scalars=stores, kept=m * size)
+    return parts + whole + Work(fma=(size + m) * form.output_adds)
 
 
 def _products(gemm: GemmTile, vectors: int, channels: int, machine: Machine) -> Work:
     """Those of a block, for one place and the filters of a tile of the inner loop."""
     groups = -(-vectors // gemm.vectors)
     few, wide = divmod(vectors, groups)
-    scalars = gemm.filters / machine.isa.lanes(FLOAT32) if machine.isa.multiply_add(FLOAT32).by_lane else gemm.filters
-    total = Work()
+    by_lane, total = machine.isa.multiply_add(FLOAT32).by_lane, Work()
     for count, width in ((wide, few + 1), (groups - wide, few)):
         sums = gemm.filters * width
-        step = Work(fma=max(sums, machine.fma_in_flight), loads=width, scalars=scalars, branches=1 / STEPS)
-        total += (step * channels + Work(stores=sums, branches=1)) * count
+        # Spread over a vector or not, both operands are loads from the L1 cache, and no line is crossed.
+        loads = Work(loads=width, scalars=gemm.filters / machine.isa.lanes(FLOAT32)) if by_lane else Work(scalars=width + gemm.filters)
+        step = loads + Work(fma=max(sums, machine.fma_in_flight), branches=1 / STEPS)
+        total += (machine.loop(step) * channels + Work(stores=sums, branches=1)) * count
     return total
