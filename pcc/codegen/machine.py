@@ -88,9 +88,9 @@ class Machine:
         return sum(map(mul, vars(work).values(), vars(self.costs).values()))
 
     def loop(self, step: Work) -> Work:
-        """A step of an inner loop; where its multiply-adds alone take longer than the sum of all says, with as many more as make it as long."""
-        short = step.fma * self.fma_cycles - self.cycles(step)
-        return step + Work(fma=short / self.costs.fma) if short > 0 else step
+        """A step of an inner loop; where its multiply-adds alone take longer than the sum of all says, more of it, until it is as long."""
+        least, cycles = step.fma * self.fma_cycles, self.cycles(step)
+        return step * (least / cycles) if 0 < cycles < least else step
 
 
 _KIB = 1 << 10

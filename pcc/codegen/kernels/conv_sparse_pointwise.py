@@ -28,7 +28,7 @@ from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import FORESEEN, Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
-from pcc.dtype import FLOAT32, REALS, DType
+from pcc.dtype import FLOAT32, INT32, REALS, DType
 from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     lists = Work(scalars=1, branches=LIST_ENDS) * ((2**schedule.filters - 1) * blocks - 1)
     asked = width if schedule.prefetch else 0
     sums = Work(loads=asked, stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
-    return listed + (lists + sums) * groups + Work(loads=asked * inputs if blocks == 1 else 0)
+    read = machine.foreseen(entries * INT32.bytes + users.sum() * layer.x.dtype.bytes) + Work(loads=asked * inputs if blocks == 1 else 0)
+    return listed + (lists + sums) * groups + read
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_interleaved import _loads
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
+from pcc.codegen.kernels.conv_sparse_pointwise import ConvSparsePointwise
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -185,6 +186,36 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
         b.output("y", outside)
 
     check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
+
+
+@pytest.mark.parametrize("block", [1, 3], ids=["several-items-a-tile", "one-item-a-tile"])
+def test_pointwise_inputs_that_do_not_stay_are_asked_for(block) -> None:
+    """48 channels of 56x56 are more than is taken to stay in the L2 cache: the groups of a tile ask for what the next one reads, each for a share."""
+    weight, packed = sparse((5, 48, 1, 1), rate=3.0)
+    x = rng(1).standard_normal((1, 48, 56, 56)).astype(np.float32)
+    want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double())
+
+    def build(b: ProgramBuilder) -> None:
+        family, y = family_named("conv-sparse-pointwise"), b.tensor("y", want.shape)
+        layer = Conv2d("conv", b.input("x", x.shape), y, packed, None, ConvGeometry((1, 1)))
+        offered = family.candidates(layer, machine_of(b.isa))
+        assert not isinstance(offered, str), offered
+        assert all(candidate.schedule.prefetch for candidate in offered)
+        family.emit(layer, replace(offered[0].schedule, filters=2, block=block, channels=48), b)
+        b.output("y", y)
+        (call,) = b.build().calls
+        assert call.args["channels_ahead"] == 16
+
+    check(build, [x], [want])
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_pointwise_asks_for_outputs(in_blocks) -> None:
+    """Each line of a group's outputs and residuals once."""
+    kernel, target = ConvSparsePointwise(2, 7 * 16, Epilogue(residual=True), in_blocks, prefetch=True), ALL_TARGETS[-2]
+    text = assembly(kernel, target)
+    assert len(re.findall("prefetcht0", text)) == 2 * 2 * 7
+    assert "prefetch" not in assembly(replace(kernel, prefetch=False), target)
 
 
 @pytest.mark.parametrize("channels", [9, 4])

@@ -250,7 +250,7 @@ def test_weights_are_transformed(form: Form, filters: int, target: Target) -> No
 def test_loop_of_products(target: Target) -> None:
     """A multiply-add for each accumulator and step, no more loads than vectors and weights, and nothing of it on the stack."""
     lanes = LANES[target.isa]
-    gemm = GEMM_TILES[lanes][0]
+    gemm = GEMM_TILES[lanes * FLOAT32.bytes][0]
     text = assembly(WinogradTile(FORMS[2], gemm, lanes, 2 * gemm.vectors, 1, 1, Epilogue()), target)
     assert external_calls(text) == set()
     (loop,) = (block for block in loop_blocks(text) if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == STEPS * gemm.filters * gemm.vectors)
@@ -284,10 +284,10 @@ def test_arm64() -> None:
 
 
 def test_weights_from_behind_the_cache_are_asked_for() -> None:
-    """Of the widest layers, once a cache line."""
+    """Once a cache line for each of two caches."""
     tile = GemmTile(16, 1, prefetch=True)
     target = ALL_TARGETS[-2]
     lanes = LANES[target.isa]
     text = assembly(WinogradTile(FORMS[2], tile, lanes, 1, 1, 1, Epilogue()), target)
-    assert len(re.findall("prefetch", text)) == STEPS * tile.filters * FLOAT32.bytes // 64
+    assert len(re.findall("prefetcht0", text)) == len(re.findall("prefetcht1", text)) == STEPS * tile.filters * FLOAT32.bytes // 64
     assert "prefetch" not in assembly(WinogradTile(FORMS[2], replace(tile, prefetch=False), lanes, 1, 1, 1, Epilogue()), target)
