@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
-from pcc.errors import PccError, suggestion
+from pcc.cli.options import (
+    InputShape,
+    chosen_shapes,
+    chosen_targets,
+    dtype_options,
+    input_shapes_option,
+    json_option,
+    machine_profile_option,
+    pipeline_option,
+    prune_option,
+    tuning_records_option,
+    weights_option,
+)
+from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport
@@ -24,21 +36,13 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes.")
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to compile for; may be repeated (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
-@click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
-@click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+@pipeline_option
+@prune_option
 @dtype_options
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
-@click.option(
-    "--weights",
-    metavar="WHAT",
-    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
-)
-@click.option(
-    "--machine-profile",
-    metavar="FILE",
-    help="Costs to choose kernels by: a file of pcc tune, or 'built-in'. Default: those saved for the processor.",
-)
+@weights_option
+@machine_profile_option
 @tuning_records_option
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")

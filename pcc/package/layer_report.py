@@ -103,6 +103,11 @@ class LayerReport(_Record):
     left_alone: tuple[Reason, ...] = ()
 
     @property
+    def kept(self) -> float | None:
+        """The share of the parameters that is not zero; None where there are none."""
+        return self.counts.nonzeros / self.counts.parameters if self.counts and self.counts.parameters else None
+
+    @property
     def kernels(self) -> list[str]:
         """Those that it calls, each once."""
         return list(dict.fromkeys(call.kernel for call in self.calls))
@@ -132,6 +137,15 @@ def layer_reports(program: "Program", graph_module: "GraphModule | None" = None)
     return tuple(reports)
 
 
+def graph_reports(graph_module: "GraphModule") -> tuple[LayerReport, ...]:
+    """The layers of a graph that has no program yet: what is known of each call but the kernels."""
+    from pcc.ir.graph import layer_name
+    from pcc.ir.ops import UNPACK
+
+    nodes = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target is not UNPACK]
+    return tuple(LayerReport(layer=layer_name(node), calls=(), **_of_node(node)) for node in nodes)
+
+
 def _call(program: "Program", call: "Call") -> CallRecord:
     constants = {value.buffer for value in call.args.values() if not isinstance(value, int | float) and program.buffers[value.buffer].role == "constant"}
     weight_bytes = sum(program.constants[name].nbytes for name in constants)
@@ -149,8 +163,8 @@ def _of_node(node: "Node") -> dict[str, Any]:
     weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
-        "operator": str(node.target).removesuffix(".default"),
-        "shape": shape_of(node),
+        "operator": str(node.target).removesuffix(".default") if hasattr(node.target, "_schema") else node.target.__name__,
+        "shape": () if isinstance(node.meta["val"], list | tuple) else shape_of(node),
         "format": "" if weight is None else arguments(weight)["format"] if weight.target is UNPACK else DENSE,
         "counts": CountsRecord(**asdict(count(node))),
         "structure": None if structure is None else _described(structure),
