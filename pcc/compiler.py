@@ -3,7 +3,7 @@
 import copy
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,8 @@ from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
 from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
 from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verified, VerifyEach
-from pcc.passes.manager import Instrument
-from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
+from pcc.passes.manager import Instrument, PassEvent
+from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
 from pcc.planner import Chooser, Clock, check_precision, choosers, lower_program, narrow_types, run_passes, split_at_target, steps_for
 from pcc.scratch import temporary_folder
 from pcc.target import Target
@@ -93,9 +93,9 @@ class CompileReport:
     manifest: Manifest
     targets: list[TargetReport] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by step: ``import``, each pass by its name, ``lower``, ``kernels``, ``package``."""
+    """Wall time by step: ``import``, each pass by its name, ``lower``, ``verify``, ``kernels``, ``package``."""
     verified: list[Verified] = field(default_factory=list)
-    """With ``verify_each``: each pass that ran on the graph, and its error."""
+    """With ``verify_each``, or where nothing is pruned: each pass that ran on the graph, and its error."""
     left_alone: list[LeftAlone] = field(default_factory=list)
     """Layers to which a pass did nothing, convolutions that stay dense among them, and why."""
     warnings: list[str] = field(default_factory=list)
@@ -114,7 +114,7 @@ def compile_model(
     labels: Sequence[str] | None = None,
     dump_ir: Path | None = None,
     print_ir_after: str | None = None,
-    verify_each: bool = False,
+    verify_each: bool | None = None,
     machine_profile: str | None = None,
     tuning_records: str | None = None,
     progress: Progress = quiet,
@@ -127,6 +127,7 @@ def compile_model(
 
     ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
+    ``verify_each`` runs the graph after each pass and compares it with the model; if None, that is done where no pass prunes.
     ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None, each target has the one that is saved for its processor, else
     pcc's own. ``tuning_records`` is a file of ``pcc tune``, or ``none``; if None, the saved one. Nothing else from outside decides which kernels are
     chosen; the manifest records both.
@@ -150,22 +151,19 @@ def compile_model(
         graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
             dump_graph(root, 0, "import", graph)
-        instruments: list[Instrument] = [DumpAfterEach(root) for root in roots]
-        instruments += [PrintAfter(print_ir_after)] if print_ir_after else []
         pruning = NotePruning()
-        instruments += [refuse_unsupported, pruning]
-        verifier = VerifyEach(graph, samples) if verify_each else None
-        instruments += [verifier] if verifier else []
+        looking = [*map(DumpAfterEach, roots), print_ir_after and PrintAfter(print_ir_after), refuse_unsupported, pruning]
+        instruments: list[Instrument] = [instrument for instrument in looking if instrument]
+        verifier = None
+        if verify_each or (verify_each is None and not any(map(prunes, steps.graph))):
+            with clock.measure("verify"):
+                verifier = VerifyEach(graph, samples)
 
         progress("running passes")
-        shared, selecting = split_at_target(steps.graph)
-        graph = run_passes(shared, graph, instruments, 0, clock)
-        by_chooser: dict[Chooser, tuple[GraphModule, Program]] = {}
-        for chooser, target in {chooser_of[target]: target for target in targets}.items():
-            selected = run_passes(steps_for(target, selecting, chooser), copy.deepcopy(graph), instruments, len(shared), clock)
-            by_chooser[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
-            if print_ir_after in ("all", *(step.name for step in steps.program)):
-                print(print_program(by_chooser[chooser][1]))
+        by_chooser = _plan(graph, name, steps, chooser_of, instruments, verifier, clock)
+        if print_ir_after in ("all", *(step.name for step in steps.program)):
+            for _, program in by_chooser.values():
+                print(print_program(program))
 
         compiled: list[tuple[Target, list[CompiledKernel]]] = []
         for target in targets:
@@ -192,6 +190,37 @@ def compile_model(
     reports = [_report(target, by_chooser[chooser_of[target]][1], kernels, manifest, profiles[target], chooser_of[target]) for target, kernels in compiled]
     alone = dict.fromkeys(layer for graph, _ in by_chooser.values() for layer in left_alone(graph))
     return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
+
+
+def _plan(
+    graph: GraphModule,
+    name: str,
+    steps: SplitPipeline,
+    chooser_of: Mapping[Target, Chooser],
+    instruments: Sequence[Instrument],
+    verifier: VerifyEach | None,
+    clock: Clock,
+) -> dict[Chooser, tuple[GraphModule, Program]]:
+    """The graph after its passes and its program, for each way in which the targets choose kernels."""
+    shared, selecting = split_at_target(steps.graph)
+    graph = run_passes(shared, graph, [*instruments, *_verifying(verifier, clock)], 0, clock)
+    planned: dict[Chooser, tuple[GraphModule, Program]] = {}
+    for chooser, target in {chooser: target for target, chooser in chooser_of.items()}.items():
+        verifying = _verifying(copy.copy(verifier), clock)  # a lossy pass changes what is expected, and the next target may do without it
+        selected = run_passes(steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock)
+        planned[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
+    return planned
+
+
+def _verifying(verifier: VerifyEach | None, clock: Clock) -> list[Instrument]:
+    """The verifier, timed."""
+
+    def verify(event: PassEvent) -> None:
+        assert verifier is not None
+        with clock.measure("verify"):
+            verifier(event)
+
+    return [verify] if verifier else []
 
 
 def _selftest(graph: GraphModule, samples: Sequence[Tensor], tolerance: float) -> SelfTest:
@@ -233,9 +262,7 @@ def _dumping(folder: Path) -> Iterator[None]:
         raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
-def _report(
-    target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, chooser: Chooser
-) -> TargetReport:
+def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, chooser: Chooser) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,

@@ -21,6 +21,7 @@ from pcc.frontend.supported import refuse_unsupported
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import parse_pipeline, split_pipeline
+from pcc.passes.registry import suggestion
 from pcc.target import ARM_CPUS, X86_CPUS, Target
 
 
@@ -136,3 +137,39 @@ def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progres
     graph = import_model(model, examples).graph
     progress("running passes")
     return run_passes(passes[:last], graph, [refuse_unsupported], 0, Clock())
+
+
+IMPORTED, PROGRAM = "import", "program"
+"""Stages that no pass of the graph makes: what the frontend gives, and the kernel program."""
+
+
+def stage_names(pipeline: str) -> list[str]:
+    """The stages that a pipeline goes through, in order."""
+    steps = split_pipeline(parse_pipeline(pipeline))
+    return [IMPORTED, *(step.name for step in steps.graph), *([PROGRAM] if steps.program else [])]
+
+
+def plan_stage(
+    model: Any,
+    examples: Any,
+    *,
+    name: str,
+    target: Target,
+    pipeline: str,
+    stage: str,
+    machine_profile: str | None = None,
+    tuning_records: str | None = None,
+    progress: Progress = quiet,
+) -> GraphModule | Program:
+    """A model after a stage of `stage_names`; after the last pass of that name. The other arguments are those of `pcc.compiler.compile_model`."""
+    steps, names = split_pipeline(parse_pipeline(pipeline)), stage_names(pipeline)
+    if stage not in names:
+        raise PccError(f"the pipeline has no stage '{stage}': {suggestion(stage, tuple(dict.fromkeys(names)))}")
+    last = len(steps.graph) if stage == PROGRAM else len(names) - 1 - names[::-1].index(stage)
+    chooser = choosers([target], steps.graph, machine_profile, tuning_records)[target]
+    check_precision([target], steps.graph)
+    progress("importing the model")
+    graph, clock = import_model(model, examples).graph, Clock()
+    progress("running passes")
+    graph = run_passes(steps_for(target, steps.graph[:last], chooser), graph, [refuse_unsupported], 0, clock)
+    return lower_program(graph, name, target, steps.program, clock) if stage == PROGRAM else graph

@@ -11,7 +11,7 @@ import click
 from pcc.cli import interrupts, streams
 from pcc.errors import PccError, PccWarning, shortened, suggestion
 
-COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "inspect", "explain", "passes", "targets")
+COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "inspect", "explain", "dump", "diff-ir", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
 
 LIBRARIES = r"(pcc|PIL|numpy|torch|tvm|yaml|pydantic)(\.|$)"

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @tuning_records_option
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
-@click.option("--verify-each", is_flag=True, help="Run the graph after each pass and compare it with the model.")
+@click.option("--verify-each/--no-verify", default=None, help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.")
 @click.option("--time-passes", is_flag=True, help="Say where the time went.")
 @click.option("--threads", type=click.IntRange(min=1), help="Kernels to compile at once. Default: one for each processor.")
 @json_option
@@ -67,7 +67,7 @@ def command(
     tuning_records: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
-    verify_each: bool,
+    verify_each: bool | None,
     time_passes: bool,
     threads: int | None,
     as_json: bool,
@@ -112,7 +112,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_as_json(report, seconds), indent=2))
     else:
-        _print(report, seconds, time_passes)
+        _print(report, seconds, time_passes, bool(verify_each))
 
 
 def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None, **dtypes: str) -> str:
@@ -126,7 +126,7 @@ def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: st
     return text
 
 
-def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
+def _print(report: "CompileReport", seconds: float, time_passes: bool, each_verified: bool) -> None:
     from pcc.cli.console import megabytes, print_table
     from pcc.ir.left_alone import by_reason
 
@@ -147,7 +147,9 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         click.echo("  left alone:")
         for line in by_reason(report.left_alone):
             click.echo(f"    {line}")
-    if report.verified:
+    if report.verified and not each_verified:
+        click.echo(f"  verified: after each of {len(report.verified)} passes, largest relative error {max(made.error for made in report.verified):.1e}")
+    if report.verified and each_verified:
         click.echo()
         rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
         print_table(["pass", "is", "relative error"], rows)

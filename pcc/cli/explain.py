@@ -101,11 +101,12 @@ def _print(name: str, found: "Explanation") -> None:
     costs = f"costs by {found.profile.name}, {found.profile.origin}" if found.profile else "costs of an older pcc"
     click.echo(f"{name} for {found.target}, {found.cpu}; {costs}\n")
     chosen = [(layer, layer.choice) for layer in found.layers if layer.choice]
-    headers = ["layer", "output", "structure", "kept %", "kernel", "cost", "x dense", *(["pays from"] if found.prices else [])]
+    headers = ["layer", "output", "structure", "kept %", "kernel", "cost / 1000", "x dense", *(["pays from"] if found.prices else [])]
     print_table(headers, [_cells(layer, choice, found.prices.get(layer.node)) for layer, choice in chosen])
     total = total_gain(found.layers)
     if total is not None:
-        click.echo(f"\nAll of them: {sum(choice.cost for _, choice in chosen):.4g}, {total:.2f} times as fast as the cheapest dense kernels. Other layers have no costs.")
+        cost = sum(choice.cost for _, choice in chosen)
+        click.echo(f"\nAll of them: {cost / 1e3:,.1f}, {total:.2f} times as fast as the cheapest dense kernels. Other layers have no costs.")
     if found.prices:
         from pcc.report.pruning_prices import RATES
 
@@ -136,7 +137,7 @@ def _cells(layer: "LayerReport", choice: "ChoiceRecord", prices: "LayerPrices | 
 
     times, kept = gain(choice), layer.kept
     cells = ["x".join(map(str, layer.shape)), layer.structure.text if layer.structure else "dense", "-" if kept is None else f"{100 * kept:.1f}"]
-    cells += [choice.family, f"{choice.cost:.4g}", "-" if times is None else f"{times:.2f}"]
+    cells += [choice.family, f"{choice.cost / 1e3:.1f}", "-" if times is None else f"{times:.2f}"]
     return [layer.layer, *cells, *([_break_even(prices)] if prices else [])]
 
 

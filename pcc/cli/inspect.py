@@ -57,7 +57,9 @@ def _of_model(model: str, input_shapes: tuple[InputShape, ...], weights: str | N
 
         graph = open_graph(source.model, source.examples, DEFAULT_PIPELINE, host_target(), step)
     ports = {"inputs": {node.name: node for node in graph.graph.find_nodes(op="placeholder")}, "outputs": outputs(graph)}
-    described = {kind: {name: {"shape": shape_of(node), "dtype": short_name(node.meta["val"].dtype)} for name, node in of.items()} for kind, of in ports.items()}
+    described = {
+        kind: {name: {"shape": shape_of(node), "dtype": short_name(node.meta["val"].dtype)} for name, node in of.items()} for kind, of in ports.items()
+    }
     return {"name": source.name, **described}, graph_reports(graph)
 
 
@@ -84,10 +86,9 @@ def _print(head: dict[str, Any], layers: "Sequence[LayerReport]") -> None:
     headers = ["layer", "operator", "output", "parameters", "kept %", "MMACs", "kept MMACs", "structure", "weight kB", "output kB"]
     print_table(headers, [_cells(layer) for layer in layers])
     sums = _totals(layers)
-    click.echo(
-        f"\n{len(layers)} layers: {sums['parameters']:,} parameters, {sums['nonzeros']:,} of them not zero; {sums['macs'] / 1e6:,.1f} million multiply-accumulates,"
-        f" {sums['kept_macs'] / 1e6:,.1f} with weights that are not zero; weights {megabytes(sums['weight_bytes'])}, outputs {megabytes(sums['output_bytes'])}"
-    )
+    click.echo(f"\n{len(layers)} layers, {sums['parameters']:,} parameters, {sums['nonzeros']:,} of them not zero")
+    click.echo(f"{sums['macs'] / 1e6:,.1f} million multiply-accumulates, {sums['kept_macs'] / 1e6:,.1f} with weights that are not zero")
+    click.echo(f"weights {megabytes(sums['weight_bytes'])}, outputs of layers {megabytes(sums['output_bytes'])}")
 
 
 def _cells(layer: "LayerReport") -> list[str]:

@@ -100,7 +100,9 @@ def dtype_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-pipeline_option = click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
+pipeline_option = click.option(
+    "-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes)."
+)
 prune_option = click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
 weights_option = click.option(
     "--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers."

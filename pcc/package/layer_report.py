@@ -104,8 +104,8 @@ class LayerReport(_Record):
 
     @property
     def kept(self) -> float | None:
-        """The share of the parameters that is not zero; None where there are none."""
-        return self.counts.nonzeros / self.counts.parameters if self.counts and self.counts.parameters else None
+        """The share of the weights that is not zero; None where there are none."""
+        return self.counts.kept_macs / self.counts.macs if self.counts and self.counts.macs else None
 
     @property
     def kernels(self) -> list[str]:
@@ -163,7 +163,7 @@ def _of_node(node: "Node") -> dict[str, Any]:
     weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
-        "operator": str(node.target).removesuffix(".default") if hasattr(node.target, "_schema") else node.target.__name__,
+        "operator": str(node.target).removesuffix(".default") if hasattr(node.target, "_schema") else getattr(node.target, "__name__", str(node.target)),
         "shape": () if isinstance(node.meta["val"], list | tuple) else shape_of(node),
         "format": "" if weight is None else arguments(weight)["format"] if weight.target is UNPACK else DENSE,
         "counts": CountsRecord(**asdict(count(node))),
