@@ -38,6 +38,7 @@ from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verif
 from pcc.passes.manager import Instrument, PassEvent
 from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
 from pcc.planner import Chooser, Clock, check_precision, choosers, lower_program, narrow_types, run_passes, split_at_target, steps_for
+from pcc.reporter import write_report
 from pcc.scratch import temporary_folder
 from pcc.target import Target
 
@@ -115,6 +116,7 @@ def compile_model(
     dump_ir: Path | None = None,
     print_ir_after: str | None = None,
     verify_each: bool | None = None,
+    report: Path | None = None,
     machine_profile: str | None = None,
     tuning_records: str | None = None,
     progress: Progress = quiet,
@@ -128,6 +130,7 @@ def compile_model(
     ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
     ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
     ``verify_each`` runs the graph after each pass and compares it with the model; if None, that is done where no pass prunes.
+    ``report`` is where a page about the package goes, with a profile if this computer executes its code.
     ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None, each target has the one that is saved for its processor, else
     pcc's own. ``tuning_records`` is a file of ``pcc tune``, or ``none``; if None, the saved one. Nothing else from outside decides which kernels are
     chosen; the manifest records both.
@@ -137,8 +140,7 @@ def compile_model(
     steps = split_pipeline(parse_pipeline(pipeline))
     if not any(step.name == "plan-memory" for step in steps.program):
         raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
-    if dump_ir and dump_ir.absolute().is_relative_to(out.absolute()):
-        raise PccError(f"the dumps would lie in the package: choose a folder outside of {out} for them")
+    _check_outside(out, dumps=dump_ir, report=report)
     chooser_of = choosers(targets, steps.graph, machine_profile, tuning_records)
     check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in chooser_of.items()}
@@ -154,10 +156,7 @@ def compile_model(
         pruning = NotePruning()
         looking = [*map(DumpAfterEach, roots), print_ir_after and PrintAfter(print_ir_after), refuse_unsupported, pruning]
         instruments: list[Instrument] = [instrument for instrument in looking if instrument]
-        verifier = None
-        if verify_each or (verify_each is None and not any(map(prunes, steps.graph))):
-            with clock.measure("verify"):
-                verifier = VerifyEach(graph, samples)
+        verifier = _verifier(verify_each, steps, graph, samples, clock)
 
         progress("running passes")
         by_chooser = _plan(graph, name, steps, chooser_of, instruments, verifier, clock)
@@ -165,9 +164,9 @@ def compile_model(
             for _, program in by_chooser.values():
                 print(print_program(program))
 
+        planned = {target: by_chooser[chooser_of[target]] for target in targets}
         compiled: list[tuple[Target, list[CompiledKernel]]] = []
-        for target in targets:
-            program = by_chooser[chooser_of[target]][1]
+        for target, (_, program) in planned.items():
             progress(f"compiling {len(program.kernels)} kernels for {target.name}")
             with clock.measure("kernels"):
                 compiled.append((target, compile_kernels(program.kernels, target, threads)))
@@ -177,19 +176,28 @@ def compile_model(
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
         with clock.measure("package"):
-            builds = []
-            for target, kernels in compiled:
-                selected, program = by_chooser[chooser_of[target]]
-                builds.append(TargetBuild(target, program, [kernel.object for kernel in kernels], selected, profiles[target]))
+            objects = {target: [kernel.object for kernel in kernels] for target, kernels in compiled}
+            builds = [TargetBuild(target, program, objects[target], graph, profiles[target]) for target, (graph, program) in planned.items()]
             selected = next(iter(by_chooser.values()))[0]
             selftest = _selftest(selected, samples, FP16_TOLERANCE if narrow_types(steps.graph) else TOLERANCE)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
             manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
         progress("publishing the package")
-    reports = [_report(target, by_chooser[chooser_of[target]][1], kernels, manifest, profiles[target], chooser_of[target]) for target, kernels in compiled]
+    reports = [_report(target, planned[target][1], kernels, manifest, profiles[target], chooser_of[target]) for target, kernels in compiled]
     alone = dict.fromkeys(layer for graph, _ in by_chooser.values() for layer in left_alone(graph))
-    return CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
+    made = CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
+    if report:
+        progress("writing the report")
+        write_report(report, made, {target: graph for target, (graph, _) in planned.items()})
+    return made
+
+
+def _check_outside(package: Path, **places: Path | None) -> None:
+    """`PccError` for what would be written into the package, which is a folder of known files."""
+    for what, place in places.items():
+        if place and place.absolute().is_relative_to(package.absolute()):
+            raise PccError(f"the {what} would lie in the package: choose a place outside of {package}")
 
 
 def _plan(
@@ -210,6 +218,14 @@ def _plan(
         selected = run_passes(steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock)
         planned[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
     return planned
+
+
+def _verifier(verify_each: bool | None, steps: SplitPipeline, graph: GraphModule, samples: Sequence[Tensor], clock: Clock) -> VerifyEach | None:
+    """The verifier, where one is asked for, or nothing is said and no pass prunes."""
+    if verify_each is False or (verify_each is None and any(map(prunes, steps.graph))):
+        return None
+    with clock.measure("verify"):
+        return VerifyEach(graph, samples)
 
 
 def _verifying(verifier: VerifyEach | None, clock: Clock) -> list[Instrument]:

@@ -47,6 +47,13 @@ if TYPE_CHECKING:
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
 @click.option("--verify-each/--no-verify", default=None, help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write a page about the package; with times by layer, if this computer runs it.",
+)
 @click.option("--time-passes", is_flag=True, help="Say where the time went.")
 @click.option("--threads", type=click.IntRange(min=1), help="Kernels to compile at once. Default: one for each processor.")
 @json_option
@@ -68,6 +75,7 @@ def command(
     dump_ir: Path | None,
     print_ir_after: str | None,
     verify_each: bool | None,
+    page: Path | None,
     time_passes: bool,
     threads: int | None,
     as_json: bool,
@@ -100,6 +108,7 @@ def command(
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             verify_each=verify_each,
+            report=page,
             machine_profile=machine_profile,
             tuning_records=tuning_records,
             progress=step,

@@ -74,6 +74,7 @@ class CountsRecord(_Record):
     kept_macs: int
     weight_bytes: int
     output_bytes: int
+    input_bytes: int = 0
 
 
 class Reason(_Record):
