@@ -40,6 +40,12 @@ class Commands(click.Group):
             raise click.UsageError(f"no command '{args[0]}': {suggestion(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, but with whole sentences."""
+        rows = [(name, command.get_short_help_str(sys.maxsize)) for name in COMMANDS if (command := self.get_command(ctx, name))]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)

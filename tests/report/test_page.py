@@ -69,7 +69,7 @@ class Block(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def compiled(folder: Path, target: Target, **options: object) -> tuple[CompileReport, str]:
+def compiled(folder: Path, target: Target) -> tuple[CompileReport, str]:
     pipeline = chosen_pipeline(None, "pattern,connectivity{rate=2,layers={stem=1}}")
     report = compile_model(
         Block().eval(),
@@ -79,7 +79,6 @@ def compiled(folder: Path, target: Target, **options: object) -> tuple[CompileRe
         name="net",
         pipeline=pipeline,
         report=folder / "page.html",
-        **options,
     )
     return report, (folder / "page.html").read_text(encoding="utf-8")
 
