@@ -15,13 +15,12 @@ from pcc.codegen.program import Program
 from pcc.codegen.tuning_records import records_of
 from pcc.config import processor_words
 from pcc.dtype import DType, dtype_named
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 from pcc.frontend.imported import import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import parse_pipeline, split_pipeline
-from pcc.passes.registry import suggestion
 from pcc.target import ARM_CPUS, X86_CPUS, Target
 
 

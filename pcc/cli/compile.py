@@ -25,7 +25,7 @@ from pcc.cli.options import (
     tuning_records_option,
     weights_option,
 )
-from pcc.errors import PccError
+from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
     from pcc.compiler import CompileReport, TargetReport

@@ -86,7 +86,7 @@ def command(
     if output is None:
         click.echo(made if isinstance(made, str) else as_text(made), nl=False)
         return
-    from pcc.models.weights import write_atomically
+    from pcc.files import write_atomically
 
     try:
         write_atomically(output, lambda path: _save(made, Path(model).stem, path, as_view))

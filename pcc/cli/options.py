@@ -105,7 +105,7 @@ pipeline_option = click.option(
 )
 prune_option = click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
 weights_option = click.option(
-    "--weights", metavar="WHAT", help="'trained' (zoo models, the default), a .pt, .pth or .safetensors file, or 'none': random numbers."
+    "--weights", metavar="WHAT", help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers."
 )
 machine_profile_option = click.option(
     "--machine-profile",

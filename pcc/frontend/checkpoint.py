@@ -44,16 +44,23 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
         warnings.warn(f"weights '{path.name}': {chosen.note}", PccWarning, stacklevel=2)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name."""
-    if not path.is_file():
-        raise PccError(f"weights: there is no file '{path}': give a .pt, .pth or .safetensors file, 'none', or for a zoo model 'trained'")
-    match path.suffix.lower():
-        case ".safetensors":
-            return _read_safetensors(path)
-        case ".pt" | ".pth":
-            return _state_dict(_read_torch(path), path.name)
-    raise PccError(f"weights '{path.name}': choose a .pt, .pth or .safetensors file")
+def _path_and_place(source: str) -> tuple[Path, str | None]:
+    """A file and what follows its colon."""
+    path, colon, place = source.rpartition(":")
+    if Path(source).is_file() or not colon or not Path(path).is_file():
+        if not Path(source).is_file():
+            raise PccError(f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'")
+        return Path(source), None
+    return Path(path), place
+
+
+def _found(path: Path) -> list[Found]:
+    """The state dicts of a file, whatever it is called."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # after the length of the header
+        return [Found("", read_safetensors(path))]
+    return state_dicts(read_torch_file(path))
 
 
 def check_finite(module: nn.Module) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcc.codegen.machine_profile import MachineProfile
+from pcc.files import write_atomically
 from pcc.ir.left_alone import LeftAlone, by_reason
-from pcc.models.weights import write_atomically
 from pcc.package.layer_report import LayerReport
 from pcc.report.charts import memory_chart, placed_buffers, roofline_chart
 from pcc.report.gain import gain, total_gain
