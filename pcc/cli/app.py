@@ -11,7 +11,7 @@ import click
 from pcc.cli import interrupts, streams
 from pcc.errors import PccError, PccWarning, shortened, suggestion
 
-COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "passes", "targets")
+COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "inspect", "explain", "dump", "diff-ir", "passes", "targets")
 """Each is ``command`` in the module of its name in this package."""
 
 LIBRARIES = r"(pcc|PIL|numpy|torch|tvm|yaml|pydantic)(\.|$)"
@@ -33,12 +33,18 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return importlib.import_module(f"pcc.cli.{cmd_name}").command if cmd_name in COMMANDS else None
+        return importlib.import_module(f"pcc.cli.{cmd_name.replace('-', '_')}").command if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise click.UsageError(f"no command '{args[0]}': {suggestion(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, but with whole sentences."""
+        rows = [(name, command.get_short_help_str(sys.maxsize)) for name in COMMANDS if (command := self.get_command(ctx, name))]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

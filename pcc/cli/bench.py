@@ -1,8 +1,6 @@
 """``pcc bench``: how long a package takes, and where."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +10,8 @@ from pcc.cli.options import chosen_device, device_options, json_option, threads_
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
-    from pcc.deploy import BenchResult
-    from pcc.package.layer_report import LayerReport
     from pcc.package.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class LayerTime:
-    """A layer and the time of its calls; ``share`` is of the time of all layers."""
-
-    report: "LayerReport"
-    seconds: float
-    share: float
+    from pcc.report.layer_times import LayerTime
 
 
 @click.command("bench")
@@ -39,6 +27,7 @@ def command(package: Path, threads: int, warmup: int, runs: int, batch: int | No
     """Time the network in PACKAGE on made-up input."""
     from pcc.cli.console import megabytes, print_table, progress
     from pcc.package.read import open_package
+    from pcc.report.layer_times import layer_times
 
     opened = open_package(package)
     chosen = chosen_device(device, cpu)
@@ -77,23 +66,13 @@ def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:
     return batch or manifest.max_batch
 
 
-def layer_times(result: "BenchResult", layers: "Sequence[LayerReport]") -> list[LayerTime]:
-    """The profile of a run by layers, in order of execution."""
-    total = sum(call.seconds for call in result.calls) or 1.0
-    times, calls = [], iter(result.calls)
-    for layer in layers:
-        seconds = sum(next(calls).seconds for _ in layer.calls)
-        times.append(LayerTime(layer, seconds, seconds / total))
-    return times
-
-
-def _as_json(time: LayerTime) -> dict[str, Any]:
+def _as_json(time: "LayerTime") -> dict[str, Any]:
     layer = time.report
     sums = {"kernels": layer.kernels, "macs": layer.macs, "dense_macs": layer.dense_macs, "weight_bytes": layer.weight_bytes}
     return layer.model_dump(exclude={"calls"}) | sums | {"seconds": time.seconds, "share": time.share}
 
 
-def _cells(time: LayerTime) -> list[str]:
+def _cells(time: "LayerTime") -> list[str]:
     layer = time.report
     return [
         layer.layer,

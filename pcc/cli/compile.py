@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
+from pcc.cli.options import (
+    InputShape,
+    chosen_shapes,
+    chosen_targets,
+    dtype_options,
+    input_shapes_option,
+    json_option,
+    machine_profile_option,
+    pipeline_option,
+    prune_option,
+    tuning_records_option,
+    weights_option,
+)
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -24,25 +36,24 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes.")
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to compile for; may be repeated (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
-@click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).")
-@click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+@pipeline_option
+@prune_option
 @dtype_options
 @input_shapes_option
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
-@click.option(
-    "--weights",
-    metavar="WHAT",
-    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
-)
-@click.option(
-    "--machine-profile",
-    metavar="FILE",
-    help="Costs to choose kernels by: a file of pcc tune, or 'built-in'. Default: those saved for the processor.",
-)
+@weights_option
+@machine_profile_option
 @tuning_records_option
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
-@click.option("--verify-each", is_flag=True, help="Run the graph after each pass and compare it with the model.")
+@click.option("--verify-each/--no-verify", default=None, help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write a page about the package; with times by layer, if this computer runs it.",
+)
 @click.option("--time-passes", is_flag=True, help="Say where the time went.")
 @click.option("--threads", type=click.IntRange(min=1), help="Kernels to compile at once. Default: one for each processor.")
 @json_option
@@ -63,7 +74,8 @@ def command(
     tuning_records: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
-    verify_each: bool,
+    verify_each: bool | None,
+    page: Path | None,
     time_passes: bool,
     threads: int | None,
     as_json: bool,
@@ -96,6 +108,7 @@ def command(
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             verify_each=verify_each,
+            report=page,
             machine_profile=machine_profile,
             tuning_records=tuning_records,
             progress=step,
@@ -108,7 +121,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_as_json(report, seconds), indent=2))
     else:
-        _print(report, seconds, time_passes)
+        _print(report, seconds, time_passes, bool(verify_each))
 
 
 def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None, **dtypes: str) -> str:
@@ -122,7 +135,7 @@ def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: st
     return text
 
 
-def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
+def _print(report: "CompileReport", seconds: float, time_passes: bool, each_verified: bool) -> None:
     from pcc.cli.console import megabytes, print_table
     from pcc.ir.left_alone import by_reason
 
@@ -144,7 +157,9 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         click.echo("  left alone:")
         for line in by_reason(report.left_alone):
             click.echo(f"    {line}")
-    if report.verified:
+    if report.verified and not each_verified:
+        click.echo(f"  verified: after each of {len(report.verified)} passes, largest relative error {max(made.error for made in report.verified):.1e}")
+    if report.verified and each_verified:
         click.echo()
         rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
         print_table(["pass", "is", "relative error"], rows)

@@ -5,20 +5,16 @@ from pathlib import Path
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option
+from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option, prune_option, weights_option
 
 
 @click.command("export")
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="FILE.onnx, FILE.pt2 or FILE.safetensors.")
 @click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes on the graph, in order (pcc passes). Default: up to drop-filters.")
-@click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+@prune_option
 @input_shapes_option
-@click.option(
-    "--weights",
-    metavar="WHAT",
-    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
-)
+@weights_option
 @json_option
 def command(
     model: str,

@@ -1,7 +1,7 @@
 """Option types that several commands share: shapes, counts, targets."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,18 @@ def dtype_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+pipeline_option = click.option(
+    "-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes)."
+)
+prune_option = click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+weights_option = click.option(
+    "--weights", metavar="WHAT", help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers."
+)
+machine_profile_option = click.option(
+    "--machine-profile",
+    metavar="FILE",
+    help="Costs to choose kernels by: a file of pcc tune, or 'built-in'. Default: those saved for the processor.",
+)
 tuning_records_option = click.option(
     "--tuning-records",
     metavar="FILE",
@@ -107,6 +119,12 @@ tuning_records_option = click.option(
 )
 threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+
+def model_only(what: str, given: Mapping[str, object]) -> None:
+    """`PccError` for an option that goes with a model, where a command was given a package; options by their names on the command line."""
+    if used := [name for name, value in given.items() if value not in (None, (), "fp32")]:
+        raise PccError(f"{used[0]} goes with a model, and {what} is a package, which is compiled: give the model that it was made from")
 
 
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """What a command line's MODEL and its weights mean: the module, its example input, and what belongs to it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from pcc.models.preprocess import Preprocessing
+    from pcc.package.read import Package
 
 Shapes = tuple[InputShape, ...] | dict[str, InputShape]
 """Of the inputs, in their order or by their names."""
@@ -31,6 +33,14 @@ class Source:
     """Zeros of the inputs' shapes, in order or by name; None for a file that says them itself."""
     preprocessing: "Preprocessing | None" = None
     labels: tuple[str, ...] | None = None
+
+
+def package_at(path: str) -> "Package | None":
+    """The package that a command line's MODEL names; None for what is none. `PccError` for one that is damaged."""
+    from pcc.package.manifest import MANIFEST
+    from pcc.package.read import open_package
+
+    return open_package(Path(path)) if os.path.lexists(Path(path) / MANIFEST) else None
 
 
 def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source:

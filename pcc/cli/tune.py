@@ -105,9 +105,9 @@ def _tune(
 ) -> None:
     from pcc.cli.compile import checked_pipeline
     from pcc.cli.console import progress, progress_bar
-    from pcc.cli.source import open_source
+    from pcc.cli.source import open_source, package_at
 
-    if (Path(model) / "manifest.json").exists():
+    if package_at(model):
         raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
     text = checked_pipeline(pipeline, prune, None, **dtypes)
     with progress() as step:
@@ -116,7 +116,7 @@ def _tune(
 
         path, machine = records_file(tuning_records), machine_for(target, machine_profile)
         source = open_source(model, weights, chosen_shapes(input_shapes))
-        from pcc.compiler import open_graph
+        from pcc.planner import open_graph
 
         graph = open_graph(source.model, source.examples, text, target, step)
     with progress_bar() as show:

@@ -83,6 +83,8 @@ def processor_of(target: Target, wanted: str | None) -> str:
         wanted = str(saved) if (saved := saved_profile(target)).exists() else BUILT_IN
     if wanted == BUILT_IN:
         return machine_of(target).name
+    if not os.path.lexists(wanted):
+        raise PccError(f"processor profile {wanted}: no such file; give one that pcc tune --calibrate wrote, or '{BUILT_IN}'")
     profile = read_profile(Path(wanted))
     if profile.isa != target.isa:
         raise PccError(f"processor profile {wanted} is for {profile.isa}, and {target.name}, {target.cpu} has {target.isa}: compile for it by itself")

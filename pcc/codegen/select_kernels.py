@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +98,10 @@ class OpenLayer:
     def of(cls, node: Node, images: int) -> "OpenLayer":
         return cls(node, images, _max_pool_after(node), {DENSE: constant(arguments(node)["weight"]).numpy()})
 
+    def with_weight(self, weight: np.ndarray) -> "OpenLayer":
+        """The layer with another weight of the same shape; of the same type, too."""
+        return replace(self, weights={DENSE: weight.astype(self.weights[DENSE].dtype)})
+
     def takers(self) -> Iterator[tuple[KernelFamily, Conv2d | Linear | str]]:
         """The families for such a layer, and the layer as each takes it, or why its weight does not fit; those last that compute the pool, too."""
         for pool in (None, self.pool) if self.pool else (None,):
@@ -108,7 +112,7 @@ class OpenLayer:
 
     def _as(self, format: str, pool: Node | None) -> Conv2d | Linear | str:
         if format not in self.weights:
-            self.weights[format] = packed_weight(self.node, format_named(format))
+            self.weights[format] = packed_weight(self.node, format_named(format), self.weights[DENSE])
         stored = self.weights[format]
         return stored if isinstance(stored, str) else _layer(self.node, arguments(self.node), stored, self.images, pool)
 
@@ -119,10 +123,12 @@ class OpenLayer:
         given = arguments(self.pool)
         return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(given, given["kernel"]))
 
-    def priced(self, machine: Machine) -> tuple[list[Priced], list[Rejected]]:
-        """The cheapest schedule of each family, cheapest first, and the families that have none."""
+    def priced(self, machine: Machine, sparse_only: bool = False) -> tuple[list[Priced], list[Rejected]]:
+        """The cheapest schedule of each family, cheapest first, and the families that have none; of all families or of those for packed weights."""
         priced, rejected = [], []
         for family, layer in self.takers():
+            if sparse_only and family.format == DENSE:
+                continue
             found = layer if isinstance(layer, str) else cheapest(family, layer, machine)
             if isinstance(found, str):
                 rejected.append(Rejected(family.name, None, found))
@@ -141,13 +147,18 @@ class OpenLayer:
         pooling = pool_work(_view(self.node), _view(self.pool), machine) if self.pool and family.layer is PooledConv2d else Work()
         return Priced(family.name, candidate, machine.cycles(candidate.work) - machine.cycles(pooling))
 
-    def key(self, processor: str) -> Key:
-        """Of its tuning records; the processor as `pcc.config.processor_words` has it."""
+    @property
+    def signature(self) -> str:
+        """`layer_signature` of the layer and the max pool after it."""
         layer = self._as(DENSE, self.pool)
         assert not isinstance(layer, str)
+        return layer_signature(layer)
+
+    def key(self, processor: str) -> Key:
+        """Of its tuning records; the processor as `pcc.config.processor_words` has it."""
         for _ in self.takers():  # each packs the weight
             pass
-        return Key(layer_signature(layer), weight_summary(self.weights), layer.x.dtype.name, processor)
+        return Key(self.signature, weight_summary(self.weights), _view(arguments(self.node)["x"]).dtype.name, processor)
 
 
 def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, tuned_for: str) -> None:

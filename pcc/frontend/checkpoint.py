@@ -49,7 +49,7 @@ def _path_and_place(source: str) -> tuple[Path, str | None]:
     path, colon, place = source.rpartition(":")
     if Path(source).is_file() or not colon or not Path(path).is_file():
         if not Path(source).is_file():
-            raise PccError(f"weights: there is no file '{source}'")
+            raise PccError(f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'")
         return Path(source), None
     return Path(path), place
 

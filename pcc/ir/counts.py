@@ -30,6 +30,8 @@ class Counts:
     weight_bytes: int = 0
     """Bytes of all constants the node reads, as stored: packed weights with their index."""
     output_bytes: int = 0
+    input_bytes: int = 0
+    """Of the values that it reads and that are no constants."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -75,8 +77,14 @@ def _work(node: Node) -> Counts:
     if node.op != "call_function":
         return Counts()
     macs, kept_macs = _macs(node)
+    read = sum(_nbytes(operand) for operand in node.all_input_nodes if operand.op != "get_attr" and operand.target is not UNPACK)
+    return Counts(macs=macs, kept_macs=kept_macs, output_bytes=_nbytes(node), input_bytes=read)
+
+
+def _nbytes(node: Node) -> int:
+    """Bytes of a node's value, or of all its parts."""
     value = node.meta["val"]
-    return Counts(macs=macs, kept_macs=kept_macs, output_bytes=sum(part.nbytes for part in (value if isinstance(value, list | tuple) else [value])))
+    return sum(part.nbytes for part in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _macs(node: Node) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from pcc.errors import PccError
+from pcc.files import read_limited
 from pcc.ir.printer import print_graph
 
 
@@ -17,3 +18,34 @@ def dump_graph(directory: Path, index: int, name: str, graph_module: GraphModule
     except OSError as error:
         raise PccError(f"cannot write the dump '{path}': {error.strerror or error}") from error
     return path
+
+
+MOST_BYTES = 256 << 20
+"""Of a dump that is read."""
+
+
+def stage_files(directory: Path) -> dict[str, Path]:
+    """The dumps in a folder by the stages' names, in order: the graph after each pass (a pass that ran twice: after its last run), then the kernel program,
+    of the first target by name."""
+    graphs = {path.name[4:-4]: path for path in sorted(directory.glob("[0-9][0-9][0-9]_*.txt"))}
+    programs = sorted((*directory.glob("program.txt"), *directory.glob("*/program.txt"), *directory.glob("*/*/program.txt")))
+    return graphs | ({"program": programs[0]} if programs else {})
+
+
+def stage_text(directory: Path, stage: str | None = None) -> str:
+    """The text of a stage in a folder of dumps; of the last of the graph if None. `PccError` for a stage that it does not have."""
+    files = stage_files(directory)
+    graphs = [name for name in files if name != "program"]
+    if not graphs:
+        raise PccError(f"{directory} has no dumps: give a folder of --dump-ir, a package or a model")
+    if stage is not None and stage not in files:
+        raise PccError(f"{directory} has no stage '{stage}': choose one of {', '.join(files)}")
+    return read_dump(files[stage or graphs[-1]])
+
+
+def read_dump(path: Path) -> str:
+    """The text of a dump; `PccError` for what is no text."""
+    try:
+        return read_limited(path, "dump", MOST_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise PccError(f"dump {path} is no text: {error.reason} at byte {error.start}") from None

@@ -74,6 +74,7 @@ class CountsRecord(_Record):
     kept_macs: int
     weight_bytes: int
     output_bytes: int
+    input_bytes: int = 0
 
 
 class Reason(_Record):
@@ -101,6 +102,11 @@ class LayerReport(_Record):
     choice: ChoiceRecord | None = None
     """Of convolutions and linear layers."""
     left_alone: tuple[Reason, ...] = ()
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the weights that is not zero; None where there are none."""
+        return self.counts.kept_macs / self.counts.macs if self.counts and self.counts.macs else None
 
     @property
     def kernels(self) -> list[str]:
@@ -132,6 +138,15 @@ def layer_reports(program: "Program", graph_module: "GraphModule | None" = None)
     return tuple(reports)
 
 
+def graph_reports(graph_module: "GraphModule") -> tuple[LayerReport, ...]:
+    """The layers of a graph that has no program yet: what is known of each call but the kernels."""
+    from pcc.ir.graph import layer_name
+    from pcc.ir.ops import UNPACK
+
+    nodes = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target is not UNPACK]
+    return tuple(LayerReport(layer=layer_name(node), calls=(), **_of_node(node)) for node in nodes)
+
+
 def _call(program: "Program", call: "Call") -> CallRecord:
     weight_bytes = sum(program.constants[name].nbytes for name in program.constants_of(call))
     return CallRecord(layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes)
@@ -148,8 +163,8 @@ def _of_node(node: "Node") -> dict[str, Any]:
     weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
-        "operator": str(node.target).removesuffix(".default"),
-        "shape": shape_of(node),
+        "operator": str(node.target).removesuffix(".default") if hasattr(node.target, "_schema") else getattr(node.target, "__name__", str(node.target)),
+        "shape": () if isinstance(node.meta["val"], list | tuple) else shape_of(node),
         "format": "" if weight is None else arguments(weight)["format"] if weight.target is UNPACK else DENSE,
         "counts": CountsRecord(**asdict(count(node))),
         "structure": None if structure is None else _described(structure),

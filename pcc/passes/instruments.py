@@ -73,7 +73,10 @@ class VerifyEach:
         error = relative_error(actual, self._expected)
         self.results.append(Verified(step.name, step.exact, error))
         if step.exact and not error <= TOLERANCE:
-            raise PccError(f"pass {step.name} changed what the graph computes: relative error {error:.2g} where an exact pass may cause {TOLERANCE:g}")
+            raise PccError(
+                f"pass {step.name} changed what the graph computes: relative error {error:.2g} where an exact pass may cause {TOLERANCE:g}"
+                " (--no-verify compiles it all the same)"
+            )
         if not step.exact:
             self._expected = actual
 

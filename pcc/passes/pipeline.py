@@ -104,6 +104,11 @@ def insert_pruning(pipeline: str, prune: str) -> str:
     return print_pipeline([*steps[: places[-1] + 1], *added, *steps[places[-1] + 1 :]])
 
 
+def prunes(step: Any) -> bool:
+    """Whether a pass prunes."""
+    return step.name.startswith(_PRUNE)
+
+
 def _pruning_pass(name: str, options: Mapping[str, Value]) -> Any:
     """A pass that prunes, whose name may be without its ``prune-``."""
     full_name = f"{_PRUNE}{name.removeprefix(_PRUNE)}"

@@ -71,9 +71,14 @@ def rank(trials: Sequence[Trial], cost: Cost, costs: Work) -> Ranking:
         modelled, measured = counts([trial.candidate for trial in of_layer]) @ vector(costs), np.array([cost(trial) for trial in of_layer])
         losses[str(layer)] = float(measured[np.argmin(modelled)] / measured.min())
         if len(of_layer) > 2:
-            correlations.append(float(np.corrcoef(_ranks(modelled), _ranks(measured))[0, 1]))
+            correlations.append(rank_correlation(modelled, measured))
     worst = max(losses, key=lambda layer: losses[layer])
     return Ranking(geometric_mean(losses.values()), losses[worst], worst, mean(correlations))
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two rows of numbers; equal ones are ranked as they come."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ from torch import nn
 from pcc.codegen import tuning_records
 from pcc.codegen.machine import Machine, Work, machine_of
 from pcc.codegen.tuning_records import TuningRecords
-from pcc.compiler import CompileReport, compile_model, open_graph
+from pcc.compiler import CompileReport, compile_model
 from pcc.deploy.counting_qemu import missing
 from pcc.deploy.host import Host
 from pcc.package import open_package
 from pcc.passes.pipeline import DEFAULT_PIPELINE
+from pcc.planner import open_graph
 from pcc.target import Target, executes_here, target_named
 from pcc.tune import measure, tuner
 from pcc.tune.search import Search

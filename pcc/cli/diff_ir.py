@@ -1,0 +1,53 @@
+"""``pcc diff-ir``: two networks, or one at two stages, layer by layer."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pcc.cli.options import InputShape, input_shapes_option, json_option, weights_option
+
+DIFFERENT = 1
+"""The exit status where they differ, as diff has it."""
+
+
+@click.command("diff-ir")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--after", metavar="STAGE", help="The stage to compare: a pass, 'import' or 'program'. Default: the last pass on the graph.")
+@input_shapes_option
+@weights_option
+@json_option
+def command(first: str, second: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None, as_json: bool) -> int:
+    """Compare the graphs, or kernel programs, of A and B, layer by layer. The exit status is 1 where they differ.
+
+    Each is a model, as pcc compile takes it, a package, a folder of --dump-ir, or a text that pcc dump wrote. The options for models are for both.
+    """
+    from pcc.report.ir_diff import diff_ir
+
+    found = diff_ir(*(_text(side, after, input_shapes, weights) for side in (first, second)))
+    if as_json:
+        click.echo(json.dumps({"layers": [asdict(layer) for layer in found.layers], "equal": found.equal}, indent=2))
+        return DIFFERENT if found.layers else 0
+    for layer in found.layers:
+        click.echo(f"{layer.layer}{'' if layer.where == 'both' else f': only in the {layer.where}'}")
+        for sign, lines in (("-", layer.removed), ("+", layer.added)):
+            for line in lines:
+                click.echo(f"  {sign} {line}")
+    click.echo(found.summary)
+    return DIFFERENT if found.layers else 0
+
+
+def _text(side: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None) -> str:
+    from pcc.cli.dump import as_text, dump_folder, planned
+    from pcc.ir.dump import read_dump, stage_text
+
+    if (folder := dump_folder(side)) is not None:
+        return stage_text(folder, after)
+    if side.endswith(".txt"):
+        return read_dump(Path(side))
+    from pcc.passes.pipeline import DEFAULT_PIPELINE
+    from pcc.target import host_target
+
+    return as_text(planned(side, after, DEFAULT_PIPELINE, input_shapes, weights, target=host_target()))

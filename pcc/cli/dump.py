@@ -1,0 +1,143 @@
+"""``pcc dump``: a stage of a network as text, or as a file for Netron."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pcc.cli.options import (
+    InputShape,
+    chosen_shapes,
+    chosen_targets,
+    dtype_options,
+    input_shapes_option,
+    machine_profile_option,
+    model_only,
+    pipeline_option,
+    prune_option,
+    tuning_records_option,
+    weights_option,
+)
+from pcc.errors import PccError
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from pcc.codegen.program import Program
+
+SUFFIXES = (".txt", ".onnx")
+
+
+@click.command("dump")
+@click.argument("model", metavar="MODEL|PACKAGE|DIR")
+@click.option("--after", metavar="STAGE", help="A pass, 'import' or 'program' (the kernel program). Default: the last pass on the graph.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="FILE.txt, or FILE.onnx, a view for Netron. Default: print it.")
+@prune_option
+@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What kernels are chosen for (pcc targets). Default: this machine.")
+@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@pipeline_option
+@dtype_options
+@input_shapes_option
+@weights_option
+@machine_profile_option
+@tuning_records_option
+def command(
+    model: str,
+    after: str | None,
+    output: Path | None,
+    prune: str | None,
+    target_names: tuple[str, ...],
+    cpus: tuple[str, ...],
+    pipeline: str | None,
+    dtype: str,
+    port_dtype: str,
+    weight_dtype: str,
+    input_shapes: tuple[InputShape, ...],
+    weights: str | None,
+    machine_profile: str | None,
+    tuning_records: str | None,
+) -> None:
+    """Print a stage of a network: the graph after a pass, or the kernel program.
+
+    Of a MODEL, as pcc compile takes it, the passes run and no kernel is compiled. A PACKAGE and a folder of --dump-ir have the stages as they were when
+    they were made. A view for Netron has the graph's operators with what is known about each as metadata, and no weights.
+    """
+    from pcc.ir.dump import stage_text
+
+    if output and output.suffix.lower() not in SUFFIXES:
+        raise PccError(f"'{output}': give a file that ends in {' or '.join(SUFFIXES)}")
+    as_view = output is not None and output.suffix.lower() == ".onnx"
+    if (folder := dump_folder(model)) is not None:
+        given = {"--prune": prune, "-p": pipeline, "--target": target_names, "--cpu": cpus, "--input-shape": input_shapes, "--weights": weights}
+        given |= {"--machine-profile": machine_profile, "--tuning-records": tuning_records, "--dtype": dtype, "--port-dtype": port_dtype}
+        model_only(model, given | {"--weight-dtype": weight_dtype})
+        if as_view:
+            raise PccError(f"{model} holds stages as text: a view is made of the model")
+        made: Any = stage_text(folder, after)
+    else:
+        from pcc.cli.compile import checked_pipeline
+
+        (target, *others) = chosen_targets(target_names, cpus)
+        if others:
+            raise PccError("dump for one target at a time")
+        text = checked_pipeline(pipeline, prune, None, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
+        options = {"machine_profile": machine_profile, "tuning_records": tuning_records}
+        made = planned(model, after, text, input_shapes, weights, target=target.levels[0], **options)
+    if output is None:
+        click.echo(made if isinstance(made, str) else as_text(made), nl=False)
+        return
+    from pcc.files import write_atomically
+
+    try:
+        write_atomically(output, lambda path: _save(made, Path(model).stem, path, as_view))
+    except OSError as error:
+        raise PccError(f"cannot write '{output}': {error.strerror or error}") from error
+
+
+def dump_folder(model: str) -> Path | None:
+    """The folder with the stages of a package, or of ``--dump-ir``; None for a model. `PccError` for a package whose texts are damaged."""
+    from pcc.cli.source import package_at
+
+    if package := package_at(model):
+        for name in package.manifest.files:
+            if name.startswith("ir/"):
+                package.file(name)
+        return package.path / "ir"
+    return Path(model) if Path(model).is_dir() else None
+
+
+def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[InputShape, ...], weights: str | None, **options: Any) -> "GraphModule | Program":
+    """A model after a stage of a pipeline; the last of the graph if None."""
+    from pcc.cli.console import progress
+    from pcc.cli.source import open_source
+
+    with progress() as step:
+        step(f"loading {model}")
+        source = open_source(model, weights, chosen_shapes(input_shapes))
+        from pcc.planner import PROGRAM, plan_stage, stage_names
+
+        stage = after or [name for name in stage_names(pipeline) if name != PROGRAM][-1]
+        return plan_stage(source.model, source.examples, name=source.name, pipeline=pipeline, stage=stage, progress=step, **options)
+
+
+def as_text(stage: "GraphModule | Program") -> str:
+    """As the files of ``--dump-ir`` have it."""
+    from torch.fx import GraphModule
+
+    from pcc.codegen.print_program import print_program
+    from pcc.ir.printer import print_graph
+
+    return print_graph(stage) if isinstance(stage, GraphModule) else print_program(stage)
+
+
+def _save(made: Any, name: str, path: Path, as_view: bool) -> None:
+    from torch.fx import GraphModule
+
+    if not as_view:
+        path.write_text(made if isinstance(made, str) else as_text(made), encoding="utf-8")
+    elif isinstance(made, GraphModule):
+        from pcc.frontend.onnx.view import save_view
+
+        save_view(made, name, path)
+    else:
+        raise PccError("the kernel program is no graph: a view is made of the stages before it")

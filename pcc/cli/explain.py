@@ -1,0 +1,187 @@
+"""``pcc explain``: which kernel each layer gets and why, and what pruning it would bring."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pcc.cli.options import (
+    InputShape,
+    chosen_shapes,
+    chosen_targets,
+    dtype_options,
+    input_shapes_option,
+    json_option,
+    machine_profile_option,
+    model_only,
+    pipeline_option,
+    prune_option,
+    tuning_records_option,
+    weights_option,
+)
+from pcc.errors import PccError
+from pcc.target import GENERIC
+
+if TYPE_CHECKING:
+    from pcc.explain import Explanation
+    from pcc.package.layer_report import ChoiceRecord, LayerReport
+    from pcc.report.pruning_prices import LayerPrices
+
+
+@click.command("explain")
+@click.argument("model", metavar="MODEL|PACKAGE")
+@prune_option
+@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to explain for (pcc targets). Default: this machine.")
+@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@pipeline_option
+@dtype_options
+@input_shapes_option
+@weights_option
+@machine_profile_option
+@tuning_records_option
+@json_option
+def command(
+    model: str,
+    prune: str | None,
+    target_names: tuple[str, ...],
+    cpus: tuple[str, ...],
+    pipeline: str | None,
+    dtype: str,
+    port_dtype: str,
+    weight_dtype: str,
+    input_shapes: tuple[InputShape, ...],
+    weights: str | None,
+    machine_profile: str | None,
+    tuning_records: str | None,
+    as_json: bool,
+) -> None:
+    """Say for each layer which kernel it gets, what that costs, what every alternative would cost, and whether pruning would pay.
+
+    Nothing is compiled. Of a MODEL, as pcc compile takes it, each layer is also priced at several rates of the structure that --prune names (pattern and
+    connectivity without it): from which rate on a sparse kernel is faster than the dense one, on this processor. Of a PACKAGE, what its manifest says.
+    """
+    from pcc.cli.console import progress
+    from pcc.cli.source import open_source, package_at
+
+    if package := package_at(model):
+        from pcc.explain import explain_package
+
+        given = {"--prune": prune, "-p": pipeline, "--input-shape": input_shapes, "--weights": weights, "--machine-profile": machine_profile}
+        given |= {"--tuning-records": tuning_records, "--dtype": dtype, "--port-dtype": port_dtype, "--weight-dtype": weight_dtype}
+        model_only(model, given)
+        found, name = explain_package(package, target_names, cpus), package.manifest.name
+    else:
+        targets = chosen_targets(target_names, cpus)
+        if len(targets) > 1 or targets[0].cpu == GENERIC:
+            raise PccError(f"explain for one processor at a time, not for {'several targets' if len(targets) > 1 else f'--cpu {GENERIC}'}")
+        from pcc.cli.compile import checked_pipeline
+
+        text = checked_pipeline(pipeline, prune, None, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
+        with progress() as step:
+            step(f"loading {model}")
+            source = open_source(model, weights, chosen_shapes(input_shapes))
+            from pcc.explain import explain_model
+
+            options: dict[str, Any] = {"machine_profile": machine_profile, "tuning_records": tuning_records, "progress": step}
+            found, name = explain_model(source.model, source.examples, target=targets[0], pipeline=text, **options), source.name
+    for warning in found.warnings:
+        click.echo(f"pcc: warning: {warning}", err=True)
+    if as_json:
+        click.echo(json.dumps(_as_json(name, found), indent=2))
+    else:
+        _print(name, found)
+
+
+def _print(name: str, found: "Explanation") -> None:
+    from pcc.cli.console import print_table
+    from pcc.ir.left_alone import LeftAlone, by_reason
+    from pcc.report.gain import total_gain
+
+    costs = f"costs by {found.profile.name}, {found.profile.origin}" if found.profile else "costs of an older pcc"
+    click.echo(f"{name} for {found.target}, {found.cpu}; {costs}\n")
+    chosen = [(layer, layer.choice) for layer in found.layers if layer.choice]
+    headers = ["layer", "output", "structure", "kept %", "kernel", "cost / 1000", "x dense", *(["pays from"] if found.prices else [])]
+    print_table(headers, [_cells(layer, choice, found.prices.get(layer.node)) for layer, choice in chosen])
+    total = total_gain(found.layers)
+    if total is not None:
+        cost = sum(choice.cost for _, choice in chosen)
+        click.echo(f"\nAll of them: {cost / 1e3:,.1f}, {total:.2f} times as fast as the cheapest dense kernels. Other layers have no costs.")
+    if found.prices:
+        from pcc.report.pruning_prices import RATES
+
+        rates = ", ".join(f"{rate:g}" for rate in RATES)
+        click.echo(f"\n'pays from': the rate of {found.pruning} from which on a sparse kernel costs less, and the weights kept; priced at {rates}.")
+        click.echo("\nTimes as fast as the dense kernel, at these rates:")
+        _print_grouped([(layer.layer, _rates(found.prices.get(layer.node))) for layer, _ in chosen])
+    click.echo("\nSchedules, and what other families would cost, in times the chosen one:")
+    _print_grouped([(layer.layer, _alternatives(choice)) for layer, choice in chosen])
+    alone = [LeftAlone(reason.pass_name, layer.layer, reason.reason) for layer in found.layers for reason in layer.left_alone]
+    if alone:
+        click.echo("\nLeft alone:")
+        for line in by_reason(alone):
+            click.echo(f"  {line}")
+
+
+def _print_grouped(lines: list[tuple[str, str]]) -> None:
+    """A line for all layers of which the same is said."""
+    layers: dict[str, list[str]] = {}
+    for layer, text in lines:
+        layers.setdefault(text, []).append(layer)
+    for text, names in layers.items():
+        click.echo(f"  {', '.join(names)}: {text}")
+
+
+def _cells(layer: "LayerReport", choice: "ChoiceRecord", prices: "LayerPrices | None") -> list[str]:
+    from pcc.report.gain import gain
+
+    times, kept = gain(choice), layer.kept
+    cells = ["x".join(map(str, layer.shape)), layer.structure.text if layer.structure else "dense", "-" if kept is None else f"{100 * kept:.1f}"]
+    cells += [choice.family, f"{choice.cost / 1e3:.1f}", "-" if times is None else f"{times:.2f}"]
+    return [layer.layer, *cells, *([_break_even(prices)] if prices else [])]
+
+
+def _break_even(prices: "LayerPrices") -> str:
+    if prices.reason:
+        return "no rate"
+    found = prices.break_even
+    if found is None:
+        return f"not up to {prices.prices[-1].rate:g}"
+    return f"{found.rate:.3g}{'' if found.cost == prices.dense else ' or less'} ({100 * found.kept:.0f} %)"
+
+
+def _rates(prices: "LayerPrices | None") -> str:
+    if prices is None:
+        return "not priced"
+    return prices.reason or ", ".join(f"{price.rate:g}: {prices.dense / price.cost:.2f}" for price in prices.prices)
+
+
+def _alternatives(choice: "ChoiceRecord") -> str:
+    others = [f"{other.family} {other.cost / choice.cost:.2f}" for other in choice.rejected if other.cost is not None]
+    reasons: dict[str, list[str]] = {}
+    for other in choice.rejected:
+        if other.cost is None:
+            reasons.setdefault(other.reason, []).append(other.family)
+    cannot = [f"not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    tuned = [] if choice.tuning is None or choice.tuning.speedup is None else [f"tuned, {choice.tuning.speedup:.2f} times as fast as {choice.tuning.reason}"]
+    return "; ".join([f"{choice.family}, {choice.schedule.text}", *tuned, *([", ".join(others)] if others else []), *cannot])
+
+
+def _as_json(name: str, found: "Explanation") -> dict[str, Any]:
+    from pcc.report.gain import gain, total_gain
+
+    layers = []
+    for layer in found.layers:
+        prices = found.prices.get(layer.node)
+        pruned = None if prices is None else asdict(prices) | {"break_even": prices.break_even and asdict(prices.break_even)}
+        layers.append(layer.model_dump(exclude={"calls"}) | {"kept": layer.kept, "gain": gain(layer.choice) if layer.choice else None, "pruned": pruned})
+    return {
+        "name": name,
+        "target": found.target,
+        "cpu": found.cpu,
+        "profile": None if found.profile is None else found.profile.model_dump(),
+        "gain": total_gain(found.layers),
+        "pruning": found.pruning,
+        "layers": layers,
+        "warnings": list(found.warnings),
+    }

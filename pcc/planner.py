@@ -1,0 +1,174 @@
+"""What is decided before any machine code is made: which passes run for which target, by whose costs, and the graph and kernel program they come to."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from torch.fx import GraphModule
+
+from pcc.codegen.isa import isa_named
+from pcc.codegen.lower import lower
+from pcc.codegen.machine_profile import machine_named, processor_of
+from pcc.codegen.program import Program
+from pcc.codegen.tuning_records import records_of
+from pcc.config import processor_words
+from pcc.dtype import DType, dtype_named
+from pcc.errors import PccError, suggestion
+from pcc.frontend.imported import import_model
+from pcc.frontend.supported import refuse_unsupported
+from pcc.package.toolchain import Progress, quiet
+from pcc.passes.manager import Instrument, PassManager
+from pcc.passes.pipeline import parse_pipeline, split_pipeline
+from pcc.target import ARM_CPUS, X86_CPUS, Target
+
+
+class Clock:
+    """Wall time by step; a step that runs again adds to its time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, step: str, seconds: float) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.add(step, perf_counter() - start)
+
+
+def split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Passes that are the same for every target, and those from the first on that asks for the processor or makes a type that not all compute in."""
+    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor") or step.name == "reduce-precision"), len(passes))
+    return passes[:first], passes[first:]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """What chooses kernels for a target: fields of the passes that ask for the processor."""
+
+    processor: str
+    records: str
+    tuned_for: str
+
+
+def choosers(targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None, tuning_records: str | None) -> dict[Target, Chooser]:
+    """The processor of each target, as `machine_named` takes it, and the tuning records: what a pass names, or as `processor_of` and `records_of` have it."""
+    named, records, tuned_for = (
+        next((value for step in passes if (value := getattr(step, field, ""))), None) for field in ("processor", "records", "tuned_for")
+    )
+    if named and machine_profile:
+        raise PccError(f"the pipeline names the processor {named}, and --machine-profile {machine_profile}: leave one of them out")
+    if records and tuning_records:
+        raise PccError(f"the pipeline names the records {records}, and --tuning-records {tuning_records}: leave one of them out")
+    if named and (wrong := [target for target in targets if target.isa != machine_named(named).isa.name]):
+        raise PccError(f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} has {wrong[0].isa}")
+    records = records_of(records or tuning_records)
+    return {
+        target: Chooser(named or processor_of(target, machine_profile), records, tuned_for or processor_words(target) if records else "") for target in targets
+    }
+
+
+def narrow_types(passes: Sequence[Any]) -> list[DType]:
+    """The types that passes make activations."""
+    return [dtype_named(step.dtype) for step in passes if step.name == "reduce-precision"]
+
+
+def _is_beyond(target: Target, step: Any) -> bool:
+    """Whether a pass makes activations a type that a target does not compute in: where others of the same library do, it stays with fp32."""
+    return step.name == "reduce-precision" and not isa_named(target.isa).computes_in(dtype_named(step.dtype))
+
+
+def check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
+    """`PccError` where a pass makes activations a type that a target does not compute in, and it cannot do without."""
+    for step in passes:
+        for target in targets:
+            others = [other for other in targets if other.name == target.name and not _is_beyond(other, step)]
+            if _is_beyond(target, step) and (step.ports or not others):
+                narrow = dtype_named(step.dtype)
+                able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
+                raise PccError(
+                    f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "
+                    f"{narrow} and compute in fp32 (--weight-dtype fp16)"
+                )
+
+
+def steps_for(target: Target, passes: Sequence[Any], chooser: Chooser) -> list[Any]:
+    """The passes as they run for a target: told what chooses its kernels, and without those that make a type that it does not compute in."""
+    known = vars(chooser)
+    return [replace(step, **{field: value for field, value in known.items() if hasattr(step, field)}) for step in passes if not _is_beyond(target, step)]
+
+
+def run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: Clock) -> GraphModule:
+    """Runs passes that come after ``done`` others of the pipeline."""
+
+    def numbered(instrument: Instrument) -> Instrument:
+        return lambda event: instrument(replace(event, index=event.index + done))
+
+    manager = PassManager(passes, [numbered(instrument) for instrument in instruments])
+    graph = manager(graph).graph_module
+    for step, seconds in manager.seconds.items():
+        clock.add(step, seconds)
+    return graph
+
+
+def lower_program(graph: GraphModule, name: str, target: Target, passes: Sequence[Any], clock: Clock) -> Program:
+    """The kernel program of a graph, with the program passes run."""
+    with clock.measure("lower"):
+        program = lower(graph, name, isa_named(target.isa))
+    for step in passes:
+        with clock.measure(step.name):
+            program = step(program)
+    return program
+
+
+def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
+    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
+    passes = split_pipeline(parse_pipeline(pipeline)).graph
+    last = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
+    if last is None:
+        raise PccError("the pipeline has no select-kernels: there is nothing to tune")
+    check_precision([target], passes)
+    progress("importing the model")
+    graph = import_model(model, examples).graph
+    progress("running passes")
+    return run_passes(passes[:last], graph, [refuse_unsupported], 0, Clock())
+
+
+IMPORTED, PROGRAM = "import", "program"
+"""Stages that no pass of the graph makes: what the frontend gives, and the kernel program."""
+
+
+def stage_names(pipeline: str) -> list[str]:
+    """The stages that a pipeline goes through, in order."""
+    steps = split_pipeline(parse_pipeline(pipeline))
+    return [IMPORTED, *(step.name for step in steps.graph), *([PROGRAM] if steps.program else [])]
+
+
+def plan_stage(
+    model: Any,
+    examples: Any,
+    *,
+    name: str,
+    target: Target,
+    pipeline: str,
+    stage: str,
+    machine_profile: str | None = None,
+    tuning_records: str | None = None,
+    progress: Progress = quiet,
+) -> GraphModule | Program:
+    """A model after a stage of `stage_names`; after the last pass of that name. The other arguments are those of `pcc.compiler.compile_model`."""
+    steps, names = split_pipeline(parse_pipeline(pipeline)), stage_names(pipeline)
+    if stage not in names:
+        raise PccError(f"the pipeline has no stage '{stage}': {suggestion(stage, tuple(dict.fromkeys(names)))}")
+    last = len(steps.graph) if stage == PROGRAM else len(names) - 1 - names[::-1].index(stage)
+    chooser = choosers([target], steps.graph, machine_profile, tuning_records)[target]
+    check_precision([target], steps.graph)
+    progress("importing the model")
+    graph, clock = import_model(model, examples).graph, Clock()
+    progress("running passes")
+    graph = run_passes(steps_for(target, steps.graph[:last], chooser), graph, [refuse_unsupported], 0, clock)
+    return lower_program(graph, name, target, steps.program, clock) if stage == PROGRAM else graph

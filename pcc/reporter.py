@@ -1,0 +1,75 @@
+"""The driver of ``--report``: a page about a package that was just compiled, timed if this computer runs it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.fx import GraphModule
+
+from pcc.deploy.host import Host
+from pcc.errors import PccError
+from pcc.ir.dump import read_dump, stage_files
+from pcc.package.manifest import TensorRecord
+from pcc.package.read import open_package
+from pcc.report.layer_times import layer_times
+from pcc.report.page import PageContent, write_page
+from pcc.report.pictures import weights_of
+from pcc.target import executes_here
+
+if TYPE_CHECKING:
+    from pcc.compiler import CompileReport, TargetReport
+    from pcc.target import Target
+
+WARMUP, RUNS = 2, 10
+"""Of the profile."""
+
+
+def write_report(path: Path, report: "CompileReport", graphs: "Mapping[Target, GraphModule]") -> None:
+    """The page about the first target whose code this computer executes, with a profile; else about the first one. `PccError` where it cannot be written."""
+    made = next((made for made in report.targets if executes_here(made.target)), report.targets[0])
+    facts, times = _facts(report, made), []
+    if executes_here(made.target):
+        result = Host().bench(open_package(report.package), 1, WARMUP, RUNS, profile=True)
+        made = next(each for each in report.targets if f"{each.target.name}, {each.target.cpu}" == result.target)
+        facts = _facts(report, made) | {"latency": f"{result.median * 1e3:.3f} ms (median of {RUNS} runs on this computer, 1 thread)"}
+        times = layer_times(result, made.layers)
+    folder = report.package / "ir"
+    stages = {name: read_dump(file) for name, file in stage_files(folder).items() if name != "program"}
+    content = PageContent(
+        name=report.manifest.name,
+        target=f"{made.target.name}, {made.target.cpu}",
+        profile=made.profile,
+        facts=facts,
+        layers=made.layers,
+        stages=stages,
+        program=read_dump(folder / made.target.folder / "program.txt"),
+        weights=weights_of(graphs[made.target]),
+        seconds=report.seconds,
+        verified=report.verified,
+        times=times,
+        timed_on=f"mean of {RUNS} runs on this computer, 1 thread",
+    )
+    try:
+        write_page(path, content)
+    except OSError as error:
+        raise PccError(f"cannot write the report '{path}': {error.strerror or error}") from error
+
+
+def _facts(report: "CompileReport", made: "TargetReport") -> dict[str, str]:
+    manifest, counts = report.manifest, [layer.counts for layer in made.layers if layer.counts]
+    parameters, nonzeros = sum(each.parameters for each in counts), sum(each.nonzeros for each in counts)
+    macs, kept = sum(each.macs for each in counts), sum(each.kept_macs for each in counts)
+    return {
+        "inputs": _ports(manifest.inputs),
+        "outputs": _ports(manifest.outputs),
+        "from": str(manifest.notes.get("origin", "")),
+        "passes": str(manifest.notes.get("pipeline", "")),
+        "parameters": f"{parameters:,}, {nonzeros:,} of them not zero",
+        "multiply-accumulates": f"{macs / 1e6:,.1f} million, {kept / 1e6:,.1f} with weights that are not zero",
+        "library": f"{made.library_bytes / 1e6:.2f} MB, weights {made.level_weight_bytes / 1e6:.2f} MB",
+        "memory": f"arena {made.arena_bytes / 1e6:.2f} MB (at least {made.arena_lower_bound / 1e6:.2f}), {made.thread_bytes / 1e6:.2f} MB a thread",
+    }
+
+
+def _ports(ports: Sequence[TensorRecord]) -> str:
+    return "; ".join(f"{port.name} {'x'.join(map(str, port.shape))} {port.dtype}" for port in ports)
