@@ -66,7 +66,7 @@ class Gather:
 
 
 def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int = 5, seed: int = 0) -> Program:
-    """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two outputs."""
+    """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two outputs. The second bias is prepared."""
     rng = np.random.default_rng(seed)
     b = ProgramBuilder(name, isa_named("neon"))
     x, other = b.input("image", (1, rows, width)), b.input("other", (rows, width))
@@ -74,6 +74,9 @@ def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int =
         b.layer = f"scale.{step}"
         y = b.tensor(f"scaled.{step}", (rows, width))
         bias = b.constant(f"scale.{step}.bias", rng.integers(-8, 8, rows).astype(np.float32) / 8)
+        if step == 1:
+            doubled = {"x": bias, "bias": bias, "width": 1, "scale": 1.0}
+            bias = b.prepared("scale.1.doubled", (rows,), ScaleRows(), "y", doubled, work=rows)
         b.call(ScaleRows(), {"x": x, "bias": bias, "y": y, "width": width, "scale": 0.5 + step / 4}, work=rows, macs=rows * width, dense_macs=2 * rows * width)
         b.layer = f"mix.{step}"
         x = b.tensor(f"mixed.{step}", (rows, width))

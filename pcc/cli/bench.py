@@ -58,7 +58,8 @@ def command(package: Path, threads: int, warmup: int, runs: int, batch: int | No
     click.echo(f"{result.model}, {result.target}, on {chosen.name}, {images}{threads} thread{'s' * (threads > 1)}, {runs} runs")
     click.echo(f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min {milliseconds['min']}")
     memory = f"arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
-    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}, {memory}")
+    prepared = f" and {megabytes(result.prepared_bytes)} prepared from them" if result.prepared_bytes else ""
+    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}{prepared}, {memory}")
     if chosen.name.startswith("qemu"):
         click.echo("These are times of an emulator: they say nothing about a real processor.")
     if profile:

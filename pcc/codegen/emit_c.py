@@ -94,13 +94,14 @@ def _named(what: str, isa: str) -> str:
 def _form(target: Target, program: Program, weights: Weights, offsets: Mapping[str, int]) -> str:
     """A program's functions and tables."""
     isa = target.isa
-    steps = [_step(program, isa, index, call) for index, call in enumerate(program.calls)]
+    calls = (*program.calls, *program.preparation)
+    steps = [_step(program, isa, index, call) for index, call in enumerate(calls)]
     stages = [f"    {{{stage.begin}, {stage.end}, {int(stage.at_once)}}},\n" for stage in program.stages]
     parts = [
         f"\n/* {c_comment(program.name)} for {target.name}, {target.cpu}: {len(program.calls)} calls of {len(program.kernels)} kernels. */\n",
         *(_prototype(kernel, isa) for kernel in program.kernels),
         "",
-        *(_Emitter(program, offsets, isa).call(index, call) for index, call in enumerate(program.calls)),
+        *(_Emitter(program, offsets, isa).call(index, call) for index, call in enumerate(calls)),
         f"static const struct pcc_step {_named('steps', isa)}[] = {{\n{''.join(steps)}}};\n",
         f"static const struct pcc_stage {_named('stages', isa)}[] = {{\n{''.join(stages)}}};\n",
         _ports(program, program.inputs, _named("inputs", isa), 0),
@@ -115,6 +116,10 @@ def _prototype(kernel: Kernel, isa: str) -> str:
     return f"void {symbol(kernel, isa)}({params}, int32_t begin, int32_t end);"
 
 
+_MEMORY = {"thread": "own", "prepared": "prepared"}
+"""The parameter of a call's function from which buffers of a role are counted, where that is not the arena."""
+
+
 @dataclass(frozen=True)
 class _Emitter:
     program: Program
@@ -124,11 +129,11 @@ class _Emitter:
     def call(self, index: int, call: Call) -> str:
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
         arguments = "".join(f"      {text},  // {note}\n" for text, note in (self.argument(call, param) for param in call.kernel.params))
-        parameters = "char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end"
+        parameters = "char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end"
         return (
             f"/* {c_comment(call.layer)}: {call.work} items{macs} */\n"
             f"static void {_named(f'call_{index:03d}', self.isa)}({parameters}) {{\n"
-            f"  (void)arena, (void)weights, (void)own, (void)image, (void)images;\n"
+            f"  (void)arena, (void)weights, (void)prepared, (void)own, (void)image, (void)images;\n"
             f"  {symbol(call.kernel, self.isa)}(\n{arguments}      begin, end);\n}}\n"
         )
 
@@ -163,7 +168,7 @@ class _Emitter:
         if buffer.offset is None:
             raise ValueError(f"buffer {buffer.name} has no place in the arena: run plan-memory first")
         of_image = f" + image * {buffer.image_bytes}" if buffer.image_bytes else ""
-        return f"{'own' if buffer.role == 'thread' else 'arena'} + {buffer.offset + start}{of_image}"
+        return f"{_MEMORY.get(buffer.role, 'arena')} + {buffer.offset + start}{of_image}"
 
 
 def _step(program: Program, isa: str, index: int, call: Call) -> str:
@@ -204,6 +209,7 @@ def _model(program: Program, target: Target, weights: Weights) -> str:
     .abi = {c_string(target.name)},
     .arena_bytes = {program.arena_bytes},
     .thread_bytes = {program.thread_bytes},
+    .prepared_bytes = {program.prepared_bytes},
     .weight_bytes = {weights.nbytes},
     .weight_digest = {{{digest}}},
     .inputs = {_named("inputs", isa)},
@@ -212,6 +218,7 @@ def _model(program: Program, target: Target, weights: Weights) -> str:
     .output_count = {len(program.outputs)},
     .steps = {_named("steps", isa)},
     .step_count = {len(program.calls)},
+    .preparation_count = {len(program.preparation)},
     .stages = {_named("stages", isa)},
     .stage_count = {len(program.stages)},
     .max_batch = {program.max_batch},

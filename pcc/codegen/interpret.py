@@ -25,7 +25,8 @@ class Memory:
                 self.arrays[buffer.name] = _aligned(buffer.nbytes, 0).view(values.dtype)
                 self.arrays[buffer.name][: values.size] = values
             else:
-                memory = _aligned(buffer.all_bytes, _POISON) if buffer.role == "thread" or buffer.offset is None else arena[buffer.offset :]
+                apart = buffer.role in ("thread", "prepared") or buffer.offset is None
+                memory = _aligned(buffer.all_bytes, _POISON) if apart else arena[buffer.offset :]
                 self.arrays[buffer.name] = memory.view(buffer.dtype.numpy)
 
     def resolve(self, value: View | int | float, image: int = 0) -> Argument:
@@ -59,8 +60,10 @@ RunKernel = Callable[[Kernel, Mapping[str, Argument], int, int], None]
 
 
 def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKernel, parts: int) -> list[np.ndarray]:
-    """Copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out; stage by stage, as the runtime does."""
+    """Prepares, copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out; stage by stage, as the runtime does."""
     memory, touched = Memory(program), program.touched_stages()
+    for call, part in product(program.preparation, range(parts)):
+        _run(call, memory, run_kernel, range(1), part, parts)
     count = len(inputs[0]) if program.max_batch else 1
     given = [(port, np.asarray(value, port.dtype.numpy).reshape(count, -1)) for port, value in zip(program.inputs, inputs, strict=True)]
     outputs = [np.empty((count, int(np.prod(port.shape))), port.dtype.numpy) for port in program.outputs]

@@ -1,4 +1,4 @@
-"""plan-memory: every buffer of a program gets its place in one arena, or in each thread's own memory."""
+"""plan-memory: every buffer of a program gets its place: in one arena, in each thread's own memory, or in what all contexts share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +19,10 @@ class Lifetime:
         return self.first <= other.last and other.first <= self.last
 
 
+_ALWAYS = Lifetime(0, 0)
+"""Of buffers that all last as long as each other."""
+
+
 @dataclass(frozen=True)
 class PlanMemory:
     """Places all buffers in one arena: largest first, each at the lowest offset that no buffer alive at the same time covers."""
@@ -32,7 +36,9 @@ class PlanMemory:
         own = {name for name in lifetimes if program.buffers[name].role == "thread"}
         thread, thread_bytes = _place(program, {name: lifetimes[name] for name in own})
         arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in own})
-        return replace(program, buffers={**program.buffers, **arena, **thread}, arena_bytes=arena_bytes, thread_bytes=thread_bytes)
+        prepared, prepared_bytes = _place(program, {name: _ALWAYS for name, buffer in program.buffers.items() if buffer.role == "prepared"})
+        buffers = {**program.buffers, **arena, **thread, **prepared}
+        return replace(program, buffers=buffers, arena_bytes=arena_bytes, thread_bytes=thread_bytes, prepared_bytes=prepared_bytes)
 
 
 def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
@@ -45,11 +51,11 @@ def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[st
 
 
 def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
-    """The lifetime of each buffer that is no constant. A buffer that no call touches and that is no port has none."""
+    """The lifetime of each buffer that is no weight. A buffer that no call touches and that is no port has none."""
     uses: dict[str, list[int]] = {}
     for index, call in enumerate(program.calls):
         for value in call.args.values():
-            if isinstance(value, View) and program.buffers[value.buffer].role != "constant":
+            if isinstance(value, View) and not program.buffers[value.buffer].is_weight:
                 uses.setdefault(value.buffer, []).append(index)
     touched = program.touched_stages()
     for port in program.inputs:

@@ -14,8 +14,9 @@ def print_program(program: Program) -> str:
 def _header(program: Program) -> Iterator[str]:
     yield f"program {program.name}"
     weights = sum(values.nbytes for values in program.constants.values())
+    prepared = f", prepared {program.prepared_bytes} bytes" if program.prepared_bytes else ""
     planned = _memory(program) if program.arena_bytes else "memory not planned"
-    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes, {planned}"
+    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes{prepared}, {planned}"
     if program.max_batch:
         yield f"# of one image, for batches of up to {program.max_batch}"
     yield from (_port("input", port) for port in program.inputs)
@@ -33,6 +34,7 @@ def _port(kind: str, port: Port) -> str:
 
 def _calls(program: Program) -> Iterator[str]:
     stages = {stage.begin: stage for stage in program.batch_stages}
+    yield from (f"once {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}" for call in program.preparation)
     for index, call in enumerate(program.calls):
         if index in stages:
             yield f"# {'all images at once' if stages[index].at_once else 'one image after the other'}"
@@ -54,7 +56,7 @@ def _value(program: Program, value: View | int | float) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
     start = f"+{value.offset}" if value.offset else ""
     strides = "" if value.is_contiguous else f":{_sizes(value.strides)}"
-    return f"{'@' if program.buffers[value.buffer].role == 'constant' else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
+    return f"{'@' if program.buffers[value.buffer].is_weight else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
@@ -70,3 +72,7 @@ def _buffers(program: Program) -> Iterator[str]:
         yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes{images}, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
         yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"
+    for name, buffer in program.buffers.items():
+        if buffer.role == "prepared":
+            place = "unplaced" if buffer.offset is None else f"at {buffer.offset} of what is prepared"
+            yield f"@{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes"

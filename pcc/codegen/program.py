@@ -17,13 +17,14 @@ from pcc.errors import PccError
 ALIGNMENT = 64
 """Bytes to which every buffer's start is aligned."""
 
-BufferRole = Literal["input", "output", "scratch", "thread", "constant"]
+BufferRole = Literal["input", "output", "scratch", "thread", "constant", "prepared"]
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Storage. Constants live in the package's weights; everything else in the arena, at ``offset`` bytes once memory is planned, but for role ``thread``:
-    each thread has memory of its own for those, whose contents last from one item to the next of the same range.
+    """Storage. Constants live in the package's weights; everything else at ``offset`` bytes, once memory is planned: in the arena; for role ``thread`` in
+    memory that each thread has of its own, whose contents last from one item to the next of the same range; for role ``prepared`` in memory that all
+    contexts share, which `Program.preparation` fills once.
 
     Inputs are copied into their buffers before the first call of their stage, outputs out of theirs after the last.
     """
@@ -35,6 +36,11 @@ class Buffer:
     offset: int | None = None
     images: int = 1
     """How many images of a batch have a place of their own, ``image_bytes`` apart; 1 where they take turns in one."""
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether a run finds its contents there, and leaves them."""
+        return self.role in ("constant", "prepared")
 
     @property
     def nbytes(self) -> int:
@@ -169,7 +175,11 @@ class Port:
 
 @dataclass(frozen=True)
 class Program:
-    """Calls in order, the buffers they use, and the constants' values."""
+    """Calls in order, the buffers they use, and the constants' values.
+
+    ``preparation`` is what runs once, before the first run of all contexts: it puts constants into the form that the calls read, where that takes more bytes
+    than are worth shipping.
+    """
 
     name: str
     inputs: tuple[Port, ...]
@@ -181,6 +191,9 @@ class Program:
     """Size of the arena, 0 before plan-memory."""
     thread_bytes: int = 0
     """Size of each thread's own memory."""
+    prepared_bytes: int = 0
+    """Size of what contexts share besides the constants."""
+    preparation: tuple[Call, ...] = ()
     max_batch: int = 0
     """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
     batch_stages: tuple[Stage, ...] = ()
@@ -196,7 +209,7 @@ class Program:
         for place, stage in enumerate(self.stages):
             for call in self.calls[stage.begin : stage.end]:
                 for value in call.args.values():
-                    if isinstance(value, View) and self.buffers[value.buffer].role not in ("constant", "thread"):
+                    if isinstance(value, View) and not self.buffers[value.buffer].is_weight and self.buffers[value.buffer].role != "thread":
                         touched.setdefault(value.buffer, {})[place] = None
         return {name: list(places) or [0] for name, places in touched.items()}
 
@@ -208,10 +221,19 @@ class Program:
     def kernels(self) -> tuple[Kernel, ...]:
         """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only one of them would be linked."""
         found: dict[str, Kernel] = {}
-        for call in self.calls:
+        for call in (*self.preparation, *self.calls):
             if found.setdefault(call.kernel.name, call.kernel) != call.kernel:
                 raise ValueError(f"two different kernels are named {call.kernel.name}: {found[call.kernel.name]!r} and {call.kernel!r}")
         return tuple(found[name] for name in sorted(found))
+
+    def constants_of(self, call: Call) -> set[str]:
+        """The constants that a call reads, or that what it reads is prepared from."""
+        read = {value.buffer for value in call.args.values() if isinstance(value, View)}
+        for preparing in self.preparation:
+            views = {name: value for name, value in preparing.args.items() if isinstance(value, View)}
+            if any(param.writes and views[param.name].buffer in read for param in preparing.kernel.params if param.name in views):
+                read |= {view.buffer for view in views.values()}
+        return read & self.constants.keys()
 
 
 @dataclass
@@ -224,6 +246,7 @@ class ProgramBuilder:
     buffers: dict[str, Buffer] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    preparation: list[Call] = field(default_factory=list)
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     layer: str = ""
@@ -233,7 +256,7 @@ class ProgramBuilder:
     stored: dict[tuple[DType, bytes], str] = field(default_factory=dict)
     """The constant that holds some bytes of a type."""
     shared: dict[Any, View] = field(default_factory=dict)
-    """Tensors that a later layer may use again, by what they hold (a staged input)."""
+    """Tensors that a later layer may use again, by what they hold (a staged input, a prepared weight)."""
 
     def _add(self, name: str, role: BufferRole, elements: int, dtype: DType) -> Buffer:
         unique, count = name, 1
@@ -276,6 +299,16 @@ class ProgramBuilder:
             raise PccError(f"layer '{self.layer}': {name} holds {int(np.abs(values).max())}, which does not fit {INT32}; the tensors are too large")
         return self.constant(name, stored)
 
+    def prepared(self, name: str, shape: tuple[int, ...], kernel: Kernel, result: str, args: Mapping[str, View | int | float], work: int) -> View:
+        """A contiguous fp32 tensor that a kernel makes of constants, once for all contexts, and writes through its parameter ``result``. What is made of the
+        same constants in the same way is there once."""
+        known = kernel, tuple(args.items())
+        if known not in self.shared:
+            made = View(self._add(name, "prepared", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
+            self.preparation.append(self._recorded(kernel, {**args, result: made}, work))
+            self.shared[known] = made
+        return self.shared[known]
+
     def input(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
         """A model input."""
         buffer = self._add(name, "input", prod(shape), dtype).name
@@ -301,6 +334,18 @@ class ProgramBuilder:
 
         A kernel of fp32 tensors takes those of any floating-point type, and may compute in another ``arithmetic`` than fp32.
         """
+        self.calls.append(self._recorded(kernel, args, work, macs, macs if dense_macs is None else dense_macs, together, arithmetic))
+
+    def _recorded(
+        self,
+        kernel: Kernel,
+        args: Mapping[str, View | int | float],
+        work: int,
+        macs: int = 0,
+        dense_macs: int = 0,
+        together: Together | None = None,
+        arithmetic: DType = FLOAT32,
+    ) -> Call:
         expected = [param.name for param in kernel.params]
         if sorted(expected) != sorted(args):
             raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
@@ -309,7 +354,8 @@ class ProgramBuilder:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
                 raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")
         ordered = {name: args[name] for name in expected}
-        self.calls.append(Call(kernel, ordered, work, self.layer, macs, macs if dense_macs is None else dense_macs, self.node, together))
+        return Call(kernel, ordered, work, self.layer, macs, dense_macs, self.node, together)
 
     def build(self) -> Program:
-        return Program(self.name, tuple(self.inputs), tuple(self.outputs), tuple(self.calls), dict(self.buffers), dict(self.constants))
+        ports = tuple(self.inputs), tuple(self.outputs)
+        return Program(self.name, *ports, tuple(self.calls), dict(self.buffers), dict(self.constants), preparation=tuple(self.preparation))

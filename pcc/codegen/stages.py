@@ -38,7 +38,7 @@ def _at_once(program: Program, max_batch: int) -> list[bool]:
     weights, alive = [0] * len(program.calls), [0] * len(program.calls)
     for index, call in enumerate(program.calls):
         read = {value.buffer for value in call.args.values() if isinstance(value, View)}
-        weights[index] = sum(values.nbytes for name, values in program.constants.items() if name in read)
+        weights[index] = sum(program.buffers[name].nbytes for name in read if program.buffers[name].is_weight)
     for name, life in buffer_lifetimes(program).items():
         if program.buffers[name].role != "thread":
             for index in range(max(0, life.first), min(life.last + 1, len(alive))):

@@ -45,6 +45,8 @@ class BenchResult(BaseModel):
     thread_bytes: int
     """What each thread has besides."""
     weight_bytes: int
+    prepared_bytes: int = 0
+    """Weights in the form that kernels read, where that is not shipped."""
     calls: tuple[CallTime, ...] = ()
     """Only if a profile was asked for."""
 

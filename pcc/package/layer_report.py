@@ -21,7 +21,7 @@ class _Record(BaseModel):
 
 
 class CallRecord(_Record):
-    """One kernel call; `weight_bytes` counts the constants that it reads (tables included)."""
+    """One kernel call; `weight_bytes` counts the constants that it reads (tables included), as they ship."""
 
     layer: str
     kernel: str
@@ -133,8 +133,7 @@ def layer_reports(program: "Program", graph_module: "GraphModule | None" = None)
 
 
 def _call(program: "Program", call: "Call") -> CallRecord:
-    constants = {value.buffer for value in call.args.values() if not isinstance(value, int | float) and program.buffers[value.buffer].role == "constant"}
-    weight_bytes = sum(program.constants[name].nbytes for name in constants)
+    weight_bytes = sum(program.constants[name].nbytes for name in program.constants_of(call))
     return CallRecord(layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes)
 
 

@@ -58,6 +58,8 @@ class LevelRecord(_Record):
     isa: str
     arena_bytes: int
     thread_bytes: int = 0
+    prepared_bytes: int = 0
+    """Weights in the form that kernels read, where that is not shipped: memory that contexts share."""
     profile: dict[str, Any] | None = None
     """The costs that kernels were chosen by: a `pcc.codegen.machine_profile.MachineProfile`, which as a file chooses the same ones again."""
     layers: tuple[LayerReport, ...] = ()

@@ -21,8 +21,8 @@ from pcc.package.zig import run_tool, zig
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-LIBRARY_SOURCES = ("context.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
-RUNNER_SOURCES = ("context.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "mapped.c", "runner.c")
+LIBRARY_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
+RUNNER_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "mapped.c", "runner.c")
 LIBC_SYMBOLS = (
     *("calloc", "clock_gettime", "free", "getauxval", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall"),
     "vsnprintf",

@@ -168,6 +168,7 @@ def _level(build: TargetBuild) -> LevelRecord:
         isa=target.isa,
         arena_bytes=program.arena_bytes,
         thread_bytes=program.thread_bytes,
+        prepared_bytes=program.prepared_bytes,
         profile=None if build.profile is None else build.profile.model_dump(),
         layers=layer_reports(program, build.graph),
     )

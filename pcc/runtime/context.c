@@ -13,6 +13,7 @@
 #include "cpu.h"
 #include "model.h"
 #include "pool.h"
+#include "prepared.h"
 #include "wait.h"
 
 enum { MAX_THREADS = 256, CHUNKS_PER_THREAD = 2 };
@@ -28,7 +29,8 @@ struct pcc_context {
   char *arena;              /* and, behind it, each thread's own memory */
   void *arena_memory; /* what to free */
   const char *weights;
-  struct range *ranges;     /* one for each step */
+  char *prepared;           /* NULL for a model without such weights, or before they are there */
+  struct range *ranges;     /* one for each step, those that prepare weights included */
   struct pcc_word finished; /* steps of this stage that are complete, counted from the first step of all */
   const struct pcc_stage *stage; /* what the threads run: the steps of this stage */
   size_t image;                  /* for these images */
@@ -64,13 +66,13 @@ static bool take(struct range *range, int32_t work, int32_t threads, int32_t *be
 /* A range of a step's items: those of several images in one call, or image by image. */
 static void run_range(const pcc_context *context, const struct pcc_step *step, char *own, int32_t begin, int32_t end) {
   if (step->together) {
-    step->function(context->arena, context->weights, own, context->image, context->images, begin, end);
+    step->function(context->arena, context->weights, context->prepared, own, context->image, context->images, begin, end);
     return;
   }
   while (begin < end) {
     const int32_t image = begin / step->work, first = image * step->work;
     const int32_t stop = end - first < step->work ? end : first + step->work;
-    step->function(context->arena, context->weights, own, context->image + (size_t)image, 1, begin - first, stop - first);
+    step->function(context->arena, context->weights, context->prepared, own, context->image + (size_t)image, 1, begin - first, stop - first);
     begin = stop;
   }
 }
@@ -110,26 +112,31 @@ static pcc_status fail(pcc_context *context, pcc_status status, const char *form
   return status;
 }
 
-/* A stage on images [image, image + images) of a batch, with the inputs and outputs that are its to copy. */
-static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t images, const void *const *inputs, void *const *outputs) {
-  context->stage = &context->model->stages[index];
+/* The steps of a stage on images [image, image + images) of a batch, on all threads. */
+static void run_on_threads(pcc_context *context, const struct pcc_stage *stage, size_t image, int32_t images) {
+  context->stage = stage;
   context->image = image;
   context->images = images;
-  for (int32_t i = 0; i < context->model->input_count; i++) {
-    const struct pcc_port *port = &context->model->inputs[i];
-    for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
-      memcpy(context->arena + port->offset + k * port->image_bytes, (const char *)inputs[i] + k * port->bytes, port->bytes);
-  }
-  for (int32_t i = context->stage->begin; i < context->stage->end; i++) {
+  for (int32_t i = stage->begin; i < stage->end; i++) {
     atomic_store_explicit(&context->ranges[i].next, 0, memory_order_relaxed);
     atomic_store_explicit(&context->ranges[i].done, 0, memory_order_relaxed);
   }
-  atomic_store(&context->finished.value, (uint32_t)context->stage->begin);
+  atomic_store(&context->finished.value, (uint32_t)stage->begin);
   if (context->clock) context->last = now();
   if (context->pool)
     pcc_pool_run(context->pool);
   else
     run_steps(context, 0);
+}
+
+/* A stage on images [image, image + images) of a batch, with the inputs and outputs that are its to copy. */
+static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t images, const void *const *inputs, void *const *outputs) {
+  for (int32_t i = 0; i < context->model->input_count; i++) {
+    const struct pcc_port *port = &context->model->inputs[i];
+    for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
+      memcpy(context->arena + port->offset + k * port->image_bytes, (const char *)inputs[i] + k * port->bytes, port->bytes);
+  }
+  run_on_threads(context, &context->model->stages[index], image, images);
   for (int32_t i = 0; i < context->model->output_count; i++) {
     const struct pcc_port *port = &context->model->outputs[i];
     for (size_t k = image; port->stage == index && k < image + (size_t)images; k++)
@@ -170,6 +177,15 @@ pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const 
 
 const char *pcc_error(const pcc_context *context) { return context ? context->error : "the context is NULL"; }
 
+/* Puts weights into the form that kernels read. */
+static void prepare(void *argument, char *memory) {
+  pcc_context *context = argument;
+  const int32_t begin = context->model->step_count;
+  const struct pcc_stage preparation = {begin, begin + context->model->preparation_count, 1};
+  context->prepared = memory;
+  run_on_threads(context, &preparation, 0, 1);
+}
+
 /* Fills a new context; what was made so far is left to pcc_destroy. */
 static pcc_status set_up(pcc_context *context, const pcc_options *options) {
   context->model = pcc_chosen_model();
@@ -179,19 +195,26 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
   if (context->threads < 1 || context->threads > MAX_THREADS)
     return fail(context, PCC_BAD_ARGUMENT, "options.threads is %d: use 1 to %d", context->threads, MAX_THREADS);
 
-  const size_t steps = (size_t)context->model->step_count;
+  const size_t steps = (size_t)context->model->step_count + (size_t)context->model->preparation_count;
   const size_t memory = context->model->arena_bytes + (size_t)context->threads * context->model->thread_bytes;
-  context->arena_memory = calloc(1, PCC_READ_LEAD + memory + PCC_READ_SLACK + PCC_ALIGNMENT);
+  context->arena_memory = calloc(1, memory + PCC_AROUND);
   context->ranges = calloc(steps + 1, sizeof *context->ranges);
-  if (options->profile) context->clock = calloc(steps + 1, sizeof *context->clock);
-  if (!context->arena_memory || !context->ranges || (options->profile && !context->clock))
+  if (!context->arena_memory || !context->ranges)
     return fail(context, PCC_NO_MEMORY, "no memory for an arena of %zu bytes", memory);
-  context->arena = (char *)(((uintptr_t)context->arena_memory + PCC_READ_LEAD + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
+  context->arena = pcc_aligned(context->arena_memory);
   context->weights = pcc_weight_values();
 
   if (context->threads > 1) {
     context->pool = pcc_pool_create(context->threads - 1, run_steps, context);
     if (!context->pool) return fail(context, PCC_NO_THREADS, "cannot start %d threads (glibc before 2.34 needs -pthread)", context->threads);
+  }
+  if (context->model->prepared_bytes) {
+    context->prepared = pcc_prepared_share(context->model->prepared_bytes, prepare, context);
+    if (!context->prepared) return fail(context, PCC_NO_MEMORY, "no memory for prepared weights of %zu bytes", context->model->prepared_bytes);
+  }
+  if (options->profile) { /* from here on: preparing is part of no run */
+    context->clock = calloc(steps + 1, sizeof *context->clock);
+    if (!context->clock) return fail(context, PCC_NO_MEMORY, "no memory for the times of %zu calls", steps);
   }
   return PCC_OK;
 }
@@ -210,6 +233,7 @@ pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_si
 void pcc_destroy(pcc_context *context) {
   if (!context) return;
   pcc_pool_destroy(context->pool);
+  if (context->prepared) pcc_prepared_leave();
   free(context->clock);
   free(context->ranges);
   free(context->arena_memory);

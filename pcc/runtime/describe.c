@@ -22,6 +22,8 @@ size_t pcc_arena_bytes(void) { return pcc_chosen_model()->arena_bytes; }
 
 size_t pcc_thread_bytes(void) { return pcc_chosen_model()->thread_bytes; }
 
+size_t pcc_prepared_bytes(void) { return pcc_chosen_model()->prepared_bytes; }
+
 size_t pcc_weight_bytes(void) { return pcc_chosen_model()->weight_bytes; }
 
 static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t index, pcc_tensor *tensor) {

@@ -114,6 +114,11 @@ class Model:
         """Memory of the weights, which all models of one library share."""
         return self._library.pcc_weight_bytes()
 
+    @property
+    def prepared_bytes(self) -> int:
+        """Memory of weights in the form that kernels read, where that is not shipped: shared, too, and gone with the last model."""
+        return self._library.pcc_prepared_bytes() if hasattr(self._library, "pcc_prepared_bytes") else 0
+
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: an array for one output, a tuple for several.
 
@@ -220,6 +225,8 @@ def _declare(library: ctypes.CDLL) -> None:
     context, pointers = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
     library.pcc_model_name.restype = library.pcc_target_name.restype = library.pcc_error.restype = ctypes.c_char_p
     library.pcc_arena_bytes.restype = library.pcc_thread_bytes.restype = library.pcc_weight_bytes.restype = ctypes.c_size_t
+    if hasattr(library, "pcc_prepared_bytes"):
+        library.pcc_prepared_bytes.restype = ctypes.c_size_t
     library.pcc_create.restype = context
     library.pcc_create.argtypes = (ctypes.POINTER(_Options), ctypes.c_char_p, ctypes.c_size_t)
     library.pcc_run.argtypes = (context, pointers, pointers)

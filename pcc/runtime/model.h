@@ -10,6 +10,12 @@
 #define PCC_READ_SLACK 256 /* bytes that kernels may read past the end of any buffer */
 #define PCC_READ_LEAD 64   /* bytes that kernels may read before the start of any buffer; the header precedes the weights */
 #define PCC_ALIGNMENT 64
+#define PCC_AROUND (PCC_READ_LEAD + PCC_READ_SLACK + PCC_ALIGNMENT) /* what is allocated besides, so that there is room around aligned memory */
+
+/* The first aligned byte in allocated memory with room before it. */
+static inline char *pcc_aligned(void *memory) {
+  return (char *)(((uintptr_t)memory + PCC_READ_LEAD + PCC_ALIGNMENT - 1) / PCC_ALIGNMENT * PCC_ALIGNMENT);
+}
 
 /* The constants: what identifies them, then the values. */
 struct pcc_weights {
@@ -51,7 +57,7 @@ struct pcc_step {
   const char *layer;
   const char *kernel;
   /* own: the thread's memory; image: the (first) image to compute; images: how many at once, 1 unless `together` */
-  void (*function)(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end);
+  void (*function)(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end);
   int32_t work;     /* items of an image, independent of each other */
   int32_t together; /* an item computes up to so many images; 0: items are one image's each */
   int64_t macs;
@@ -72,14 +78,16 @@ struct pcc_model {
   const char *abi;
   size_t arena_bytes;
   size_t thread_bytes; /* a multiple of PCC_ALIGNMENT, with what may be read past its buffers */
+  size_t prepared_bytes;
   size_t weight_bytes;
   uint8_t weight_digest[32];
   const struct pcc_port *inputs;
   int32_t input_count;
   const struct pcc_port *outputs;
   int32_t output_count;
-  const struct pcc_step *steps;
+  const struct pcc_step *steps; /* of a run; behind them those that prepare weights */
   int32_t step_count;
+  int32_t preparation_count;
   const struct pcc_stage *stages;
   int32_t stage_count;
   int32_t max_batch; /* 0: what is called an image above is the one batch that the model was compiled for */

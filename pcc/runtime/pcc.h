@@ -2,7 +2,9 @@
  *
  * One shared library is one model. Its weights are in the library, read-only and shared by everything that uses it;
  * a context is what one caller at a time runs: an arena for the activations, and threads. Contexts are independent:
- * any number of them may run at the same time. Nothing is global, nothing is printed, nothing calls exit.
+ * any number of them may be made, and run, at the same time. Nothing is printed, nothing calls exit, and nothing is
+ * global but weights that kernels take in another form than they ship in: they are prepared for the first context and
+ * freed with the last.
  *
  *     pcc_context *net = pcc_create(NULL, NULL, 0);
  *     const void *inputs[] = {image};
@@ -105,10 +107,12 @@ const char *pcc_error(const pcc_context *context);
 int32_t pcc_call_count(void);
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call);
 
-/* Bytes of a context's arena, of what each of its threads has besides, and of the weights that contexts share. */
+/* Bytes of a context's arena, of what each of its threads has besides, of the weights in the library, and of what is prepared from them while there are
+ * contexts. */
 size_t pcc_arena_bytes(void);
 size_t pcc_thread_bytes(void);
 size_t pcc_weight_bytes(void);
+size_t pcc_prepared_bytes(void);
 
 /* Ends the context's threads and frees its memory. NULL is fine. */
 void pcc_destroy(pcc_context *context);

@@ -212,6 +212,7 @@ static void print_json(const struct arguments *arguments, const double *times, c
   printf(", \"median\": %.9g, \"p10\": %.9g, \"p90\": %.9g, \"min\": %.9g", quantile(times, runs, 0.5), quantile(times, runs, 0.1),
          quantile(times, runs, 0.9), times[0]);
   printf(", \"arena_bytes\": %zu, \"thread_bytes\": %zu, \"weight_bytes\": %zu", pcc_arena_bytes(), pcc_thread_bytes(), pcc_weight_bytes());
+  printf(", \"prepared_bytes\": %zu", pcc_prepared_bytes());
   if (calls) {
     printf(", \"calls\": [");
     for (int32_t i = 0; i < model->step_count; i++) {

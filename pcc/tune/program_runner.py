@@ -27,7 +27,9 @@ def program_runner(program: Program, native: NativeKernels) -> ProgramRunner:
     """A program whose kernels are among those that are loaded, ready to run on random inputs."""
     memory = Memory(program)
     for buffer in program.buffers.values():
-        if buffer.role != "constant":
+        if not buffer.is_weight:
             values = memory.arrays[buffer.name]
             values[:] = np.random.default_rng(1).standard_normal(values.size, np.float32)
+    for call in program.preparation:
+        native.call(call.kernel, memory.arguments(call), 0, call.work)
     return ProgramRunner([native.bound(call.kernel, memory.arguments(call), 0, call.work) for call in program.calls], memory)

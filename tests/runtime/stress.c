@@ -116,7 +116,7 @@ static void other_versions(void) {
 }
 
 int main(void) {
-  assert(pcc_abi_version() == PCC_ABI_VERSION && !strcmp(pcc_model_name(), "toy") && pcc_arena_bytes() % 12288 == 0 && pcc_thread_bytes() == 64);
+  assert(pcc_abi_version() == PCC_ABI_VERSION && !strcmp(pcc_model_name(), "toy") && pcc_arena_bytes() % 12288 == 0 && pcc_thread_bytes() == 64 && pcc_prepared_bytes() == 4000);
   wrong_use();
   other_versions();
   pthread_t users[CONTEXTS];

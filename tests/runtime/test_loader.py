@@ -40,6 +40,7 @@ def test_describes_itself() -> None:
         assert (model.name, model.target) == ("toy", "x86_64-linux, x86-64-v3")
         assert model.arena_bytes == PROGRAM.arena_bytes
         assert model.weight_bytes > sum(values.nbytes for values in PROGRAM.constants.values())
+        assert model.prepared_bytes == PROGRAM.prepared_bytes > 37 * 4
 
 
 def test_tensors_by_dlpack_and_strided_arrays() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pcc.package.toolchain import RUNTIME
 
 HERE = Path(__file__).parent
-SOURCES = [str(RUNTIME / name) for name in ("context.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")] + [
+SOURCES = [str(RUNTIME / name) for name in ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")] + [
     str(HERE / "toy_model.c"),
     str(HERE / "stress.c"),
 ]

@@ -1,4 +1,4 @@
-/* A model written by hand, as model.c would be: y = 2 x + 1 over 1000 items, then z = y * y, in steps of very different cost. With TOY_MAX_BATCH for
+/* A model written by hand, as model.c would be: y = 2 x + 1 over 1000 items, then z = y * y, in steps of very different cost; the ones are prepared. With TOY_MAX_BATCH for
  * batches, whose images take turns in one place, or, with TOY_AT_ONCE, go through each step together. */
 #include "model.h"
 
@@ -19,16 +19,22 @@ static const char no_weights[PCC_READ_SLACK];
 
 const char *pcc_weight_values(void) { return no_weights; }
 
-static void scale(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
-  (void)weights, (void)own, (void)images;
-  arena += image * IMAGE_BYTES;
-  const float *x = (const float *)arena;
-  float *y = (float *)(arena + 4096);
-  for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + 1;
+/* Twos, where it runs twice for the same memory. */
+static void prepare_ones(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)arena, (void)weights, (void)own, (void)image, (void)images;
+  for (int32_t i = begin; i < end; i++) ((float *)prepared)[i] += 1;
 }
 
-static void square(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
-  (void)weights, (void)images;
+static void scale(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)own, (void)images;
+  arena += image * IMAGE_BYTES;
+  const float *x = (const float *)arena, *ones = (const float *)prepared;
+  float *y = (float *)(arena + 4096);
+  for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + ones[i];
+}
+
+static void square(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)prepared, (void)images;
   arena += image * IMAGE_BYTES;
   const float *y = (const float *)(arena + 4096);
   float *z = (float *)(arena + 8192);
@@ -39,8 +45,8 @@ static void square(char *arena, const char *weights, char *own, size_t image, in
   }
 }
 
-static void copy_back(char *arena, const char *weights, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
-  (void)weights, (void)own, (void)images;
+static void copy_back(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
+  (void)weights, (void)prepared, (void)own, (void)images;
   arena += image * IMAGE_BYTES;
   const float *z = (const float *)(arena + 8192);
   float *x = (float *)arena;
@@ -50,8 +56,9 @@ static void copy_back(char *arena, const char *weights, char *own, size_t image,
 #define ROUND {"scale", "scale", scale, ITEMS, 0, ITEMS, ITEMS}, {"square", "square", square, ITEMS, 0, ITEMS, ITEMS}, {"back", "copy", copy_back, 1, 0, 0, 0}
 #define FIVE ROUND, ROUND, ROUND, ROUND, ROUND
 
-static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE};
-static const struct pcc_stage stages[] = {{0, sizeof steps / sizeof steps[0], PLACES > 1}};
+static const struct pcc_step steps[] = {FIVE, FIVE, FIVE, FIVE, {"scale", "ones", prepare_ones, ITEMS, 0, 0, 0}};
+enum { STEPS = sizeof steps / sizeof steps[0] - 1 };
+static const struct pcc_stage stages[] = {{0, STEPS, PLACES > 1}};
 static const int64_t dims[] = {10 * (TOY_MAX_BATCH ? TOY_MAX_BATCH : 1), 100};
 PCC_ELEMENT(float32, float, PCC_FLOAT32)
 static const struct pcc_port inputs[] = {{"x", &pcc_float32, dims, 2, ITEMS * 4, 0, IMAGE_BYTES, 0}};
@@ -69,13 +76,15 @@ static const struct pcc_model toy = {
     .abi = "none",
     .arena_bytes = 12288 * PLACES,
     .thread_bytes = 64,
+    .prepared_bytes = ITEMS * sizeof(float),
     .weight_bytes = sizeof no_weights,
     .inputs = inputs,
     .input_count = 1,
     .outputs = outputs,
     .output_count = 1,
     .steps = steps,
-    .step_count = sizeof steps / sizeof steps[0],
+    .step_count = STEPS,
+    .preparation_count = 1,
     .stages = stages,
     .stage_count = 1,
     .max_batch = TOY_MAX_BATCH,

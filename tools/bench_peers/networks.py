@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,10 +29,14 @@ class Network:
     summary: str
     rates: Mapping[int, float] = field(default_factory=dict)
     """Of the convolutions with square windows of this size, one connection in ``rate`` is kept; of 3x3 ones 4 taps of each by the patterns, too."""
+    linear_rates: Sequence[float] = ()
+    """Of each linear layer, in order, one weight in so many is kept; none of them is pruned if there are none."""
+    weight_dtype: str = "fp32"
+    """What pcc stores the weights of linear layers as."""
 
     @property
     def pruned(self) -> bool:
-        return bool(self.rates)
+        return bool(self.rates or self.linear_rates)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -50,6 +54,10 @@ class Network:
             module = create(self.base, weights=None)
         convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
         prune(convolutions[1:] or convolutions, self.rates)  # a network's first is spared, as in the papers
+        if self.linear_rates:
+            linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+            for layer, rate in zip(linear, self.linear_rates, strict=True):
+                _cut(layer, Kernels(None, rate).settle([layer.weight.detach().numpy()]))
         return module
 
 
@@ -62,9 +70,13 @@ def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
         layers = [layer for layer in convolutions if layer.kernel_size == (size, size) and layer.groups < layer.in_channels]
         structure = Kernels(PATTERNS if size == 3 else None, rate).settle([layer.weight.detach().numpy() for layer in layers])
         for layer in layers:
-            weight = layer.weight.detach().numpy()
-            cut = structure.project(weight, layer.groups)
-            layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
+            _cut(layer, structure, layer.groups)
+
+
+def _cut(layer: nn.Conv2d | nn.Linear, structure: Kernels, groups: int = 1) -> None:
+    weight = layer.weight.detach().numpy()
+    cut = structure.project(weight, groups)
+    layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
 
 
 class LayerMacs(BaseModel):
@@ -124,6 +136,7 @@ def _layer(text: str) -> _Layer | None:
     return _Layer(*map(int, text.removeprefix("conv:").split(","))) if text.startswith("conv:") else None
 
 
+_HAN = (1 / 0.04, 1 / 0.04, 1 / 0.23)
 _PATTERNS = f"{PATTERNS} patterns in 3x3, one 3x3 connection in"
 _NETWORKS = (
     Network("vgg16-features", "vgg16-features", "VGG-16's 13 convolutions, dense"),
@@ -132,6 +145,8 @@ _NETWORKS = (
     Network("vgg16-features-19.7x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 9.79", {3: 9.79}),
     Network("vgg16", "vgg16", "VGG-16 with its linear layers, dense"),
     Network("vgg16-7.8x", "vgg16", f"VGG-16 with its linear layers, which stay dense; convolutions: {_PATTERNS} 3.6", {3: 3.6}),
+    Network("vgg16-7.8x-fp16", "vgg16", "the same weights; pcc stores those of the linear layers as fp16", {3: 3.6}, weight_dtype="fp16"),
+    Network("vgg16-8.1x", "vgg16", f"VGG-16; convolutions: {_PATTERNS} 3.6; 4, 4 and 23 % of the linear layers (Han et al., 2015)", {3: 3.6}, _HAN),
     Network("resnet50", "resnet50", "ResNet-50, dense"),
     Network("resnet50-4.4x", "resnet50", f"ResNet-50: {_PATTERNS} 3.6, one weight in 3.6 of 1x1", {3: 3.6, 1: 3.6}),
     Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),

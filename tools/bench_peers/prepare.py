@@ -60,7 +60,8 @@ def compile_package(prepared: Prepared) -> None:
     """pcc's package for this machine, made anew: pcc is what changes. Raises `PccError` as pcc does."""
     image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
     shutil.rmtree(prepared.folder / PACKAGE, ignore_errors=True)
-    pcc.compile(prepared.network.module(), (image,), prepared.folder / PACKAGE, machine_profile="built-in", tuning_records="none")
+    network, package = prepared.network, prepared.folder / PACKAGE
+    pcc.compile(network.module(), (image,), package, machine_profile="built-in", tuning_records="none", weight_dtype=network.weight_dtype)
 
 
 def _digest(module: nn.Module) -> str:

@@ -103,7 +103,7 @@ def _choose(case: Case, target: Target, root: Path) -> Chosen:
 
 def _digest(program: Program) -> bytes:
     """Changes with the calls or the constants."""
-    digest = hashlib.sha256(repr([(call.kernel.name, call.args, call.work) for call in program.calls]).encode())
+    digest = hashlib.sha256(repr([(call.kernel.name, call.args, call.work) for call in (*program.preparation, *program.calls)]).encode())
     for name, values in program.constants.items():
         digest.update(name.encode() + values.tobytes())
     return digest.digest()

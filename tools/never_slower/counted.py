@@ -28,6 +28,7 @@ def _joined(programs: Sequence[Program]) -> Program:
             inputs=joined.inputs + program.inputs,
             outputs=joined.outputs + program.outputs,
             calls=joined.calls + program.calls,
+            preparation=joined.preparation + program.preparation,
             buffers={**joined.buffers, **program.buffers},
             constants={**joined.constants, **program.constants},
         )

@@ -2,7 +2,7 @@
 
 The form F(m x m, 3 x 3) is part of the schedule. A form that loses too many digits in a layer, by its weights and channels, is not offered for it:
 `MOST_ERROR` bounds the expected error. F(2x2) loses no more than direct convolution; F(4x4) stays within the bound up to some 900 channels, F(6x6) up to
-some 70. Transformed weights take 16/9, 4 or 64/9 times the bytes of the weights.
+some 70. Weights are transformed on the device, for its first context (`winograd_weights`).
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS
 from pcc.codegen.kernels.transpose import QUARTER
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
 from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
+from pcc.codegen.kernels.winograd_weights import WinogradWeights, pack_weight
 from pcc.codegen.layers import Conv2d, PooledConv2d
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder
+from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import FLOAT32, DType
 from pcc.sparsity.formats import DENSE
 
@@ -140,7 +141,7 @@ def _emit(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
         {
             "x": layer.x,
             **{name: b.table(f"{layer.name}.{name}", table) for name, table in tables.items()},
-            "w": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups, schedule)),
+            "w": _transformed(layer, schedule, b),
             "bias": b.constant(f"{layer.name}.bias", np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias),
             "values": b.thread_tensor(f"{layer.name}.values", (form.inputs**2, place)),
             "products": b.thread_tensor(f"{layer.name}.products", (schedule.panels * gemm.filters, form.inputs**2, schedule.vectors * lanes)),
@@ -167,14 +168,22 @@ def _emit(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
     )
 
 
-def pack_weight(weight: np.ndarray, groups: int, schedule: WinogradSchedule) -> np.ndarray:
-    """(O, I/groups, 3, 3) to fp32 (groups, chunks, places, panels, I/groups, filters), transformed in double precision and rounded once."""
-    form, step = schedule.form, schedule.gemm.filters
-    per_group, channels = weight.shape[0] // groups, weight.shape[1]
-    chunks = -(-per_group // (schedule.panels * step))
-    packed = np.zeros((groups, chunks * schedule.panels * step, channels, form.inputs**2), np.float32)
-    packed[:, :per_group] = form.transformed(weight).reshape(groups, per_group, channels, -1)
-    return packed.reshape(groups, chunks, schedule.panels, step, channels, -1).transpose(0, 1, 5, 2, 4, 3)
+def _transformed(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> View:
+    """The weight as the kernel reads it: (groups, chunks, places, panels of a chunk, I/groups, filters of a panel)."""
+    weight, form, filters = layer.weight, schedule.form, schedule.gemm.filters
+    assert isinstance(weight, np.ndarray)
+    per_group, channels = weight.shape[0] // layer.groups, weight.shape[1]
+    panels = -(-per_group // filters)
+    chunks = -(-panels // schedule.panels)
+    numbers = {"channels": channels, "filters": per_group, "panels": panels, "panels_per_chunk": schedule.panels, "chunks": chunks}
+    return b.prepared(
+        f"{layer.name}.transformed",
+        (layer.groups, chunks, form.inputs**2, schedule.panels, channels, filters),
+        WinogradWeights(form, filters, b.isa.lanes(FLOAT32)),
+        "w",
+        {"shipped": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups)), **numbers},
+        work=layer.groups * panels,
+    )
 
 
 def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[str, np.ndarray], tuple[int, int], tuple[int, int], bool]:

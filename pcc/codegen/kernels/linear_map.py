@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 Matrix = Sequence[Sequence[Fraction]]
 
 
-def apply(k: "KernelBuilder", matrix: Matrix, values: "Sequence[Expr]") -> "list[Expr]":
-    """The products of the rows of a matrix and bound vectors, bound. Constants must be exact in fp32."""
+def apply(k: "KernelBuilder", matrix: Matrix, values: "Sequence[Expr]", lanes: int | None = None) -> "list[Expr]":
+    """The products of the rows of a matrix and bound vectors of so many lanes (those of a register if None), bound."""
+    lanes = lanes or k.lanes
     matrix, values = _columns_joined(k, [list(row) for row in matrix], list(values))
     results: dict[int, Expr] = {}
     for place, row in enumerate(matrix):
@@ -24,12 +25,12 @@ def apply(k: "KernelBuilder", matrix: Matrix, values: "Sequence[Expr]") -> "list
             continue
         twin = next((other for other in range(place + 1, len(matrix)) if matrix[other] == _alternating(row)), None)
         if twin is None:
-            results[place] = _sum(k, row, values)
+            results[place] = _sum(k, row, values, lanes)
             continue
         even, odd = ([c if column % 2 == parity else Fraction(0) for column, c in enumerate(row)] for parity in (0, 1))
         scale = next(c for c in reversed(odd) if c)
-        total, other = _sum(k, even, values), _sum(k, [c / scale for c in odd], values)
-        results[place], results[twin] = _plus(k, total, scale, other), _plus(k, total, -scale, other)
+        total, other = _sum(k, even, values, lanes), _sum(k, [c / scale for c in odd], values, lanes)
+        results[place], results[twin] = _plus(k, total, scale, other, lanes), _plus(k, total, -scale, other, lanes)
     return [results[place] for place in range(len(matrix))]
 
 
@@ -73,18 +74,18 @@ def _columns_joined(k: "KernelBuilder", matrix: list[list[Fraction]], values: "l
     return [list(row) for row in zip(*columns, strict=True)], values
 
 
-def _sum(k: "KernelBuilder", row: Sequence[Fraction], values: "Sequence[Expr]") -> "Expr":
+def _sum(k: "KernelBuilder", row: Sequence[Fraction], values: "Sequence[Expr]", lanes: int) -> "Expr":
     """The sum of products of a row, from its term of factor 1 on where there is one."""
     terms = sorted(((c, value) for c, value in zip(row, values, strict=True) if c), key=lambda term: term[0] != 1)
     (factor, total), *others = terms
     if factor != 1:
-        total = k.let(k.splat(float(factor), k.lanes) * total)
+        total = k.let(k.splat(float(factor), lanes) * total)
     for factor, value in others:
-        total = _plus(k, total, factor, value)
+        total = _plus(k, total, factor, value, lanes)
     return total
 
 
-def _plus(k: "KernelBuilder", total: "Expr", factor: Fraction, value: "Expr") -> "Expr":
+def _plus(k: "KernelBuilder", total: "Expr", factor: Fraction, value: "Expr", lanes: int) -> "Expr":
     if abs(factor) == 1:
         return k.let(total + value if factor == 1 else total - value)
-    return k.let(total + k.splat(float(factor), k.lanes) * value)
+    return k.let(total + k.splat(float(factor), lanes) * value)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,21 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pcc.codegen.family import family_named
-from pcc.codegen.interpret import interpret
+from pcc.codegen.interpret import Memory, interpret
 from pcc.codegen.isa import isa_named
-from pcc.codegen.kernels.conv_winograd import GEMM_TILES, MOST_ERROR, Tiles, WinogradSchedule, pack_weight
+from pcc.codegen.kernels.conv_winograd import GEMM_TILES, MOST_ERROR, Tiles
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
 from pcc.codegen.kernels.linear_map import multiply_adds
 from pcc.codegen.kernels.winograd_forms import FORMS, Form
 from pcc.codegen.kernels.winograd_tile import WinogradTile
+from pcc.codegen.kernels.winograd_weights import WinogradWeights, pack_weight
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
+from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32
 from pcc.ir.activation import Activation
 from pcc.target import Target
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, loop_blocks, machine_of, padded_view, rng
+from tests.codegen.kernels.support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, external_calls, loop_blocks, machine_of, padded_view, rng
 
 FAMILY, POOLED = "conv-dense-winograd", "conv-dense-winograd-pool"
 RELU = Activation("relu")
@@ -216,14 +219,28 @@ def test_tiles_lie_in_lanes_once(lanes: int) -> None:
     assert places == [(row, column) for row in range(0, 13, 4) for column in range(0, 22, 4)]
 
 
-def test_weights_are_rounded_once() -> None:
-    weight = rng(0).standard_normal((6, 4, 3, 3), np.float32)
-    schedule = WinogradSchedule(4, GemmTile(2, 1), 1, panels=2)
-    packed = pack_weight(weight, 2, schedule)
-    assert packed.shape == (2, 1, 36, 2, 4, 2)
-    matrix = np.array(FORMS[4].weight_matrix, np.float64)
-    assert (packed[1, 0, :, 0, 3, 1] == (matrix @ weight[4, 3].astype(np.float64) @ matrix.T).astype(np.float32).ravel()).all()
-    assert not packed[:, :, :, 1, :, 1].any()
+@ALL_FORMS
+@pytest.mark.parametrize("filters", [4, 8, 12, 16])
+@pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
+def test_weights_are_transformed(form: Form, filters: int, target: Target) -> None:
+    """Two groups of 21 filters and 3 channels, chunks of 2 panels, in parts, against double precision; what shares weights and form is transformed once."""
+    lanes, weight = LANES[target.isa], rng(0).standard_normal((42, 3, 3, 3), np.float32)
+    panels, places = -(-21 // filters), form.inputs**2
+    chunks = -(-panels // 2)
+    b = ProgramBuilder("weights", isa_named(target.isa))
+    shipped = {"shipped": b.constant("weight", pack_weight(weight, 2)), "channels": 3, "filters": 21, "panels": panels, "panels_per_chunk": 2, "chunks": chunks}
+    shape = (2, chunks, places, 2, 3, filters)
+    transformed = b.prepared("transformed", shape, WinogradWeights(form, filters, lanes), "w", shipped, work=2 * panels)
+    assert b.prepared("again", shape, WinogradWeights(form, filters, lanes), "w", shipped, work=2 * panels) == transformed
+    program = b.build()
+    (call,) = program.preparation
+    want = form.transformed(weight).reshape(2, 21, 3, places)
+    for run in (call.kernel.reference, partial(NativeKernels([call.kernel], target).call, call.kernel)):
+        memory = Memory(program)
+        for part in range(3):
+            run(memory.arguments(call), call.work * part // 3, call.work * (part + 1) // 3)
+        found = memory.arrays[transformed.buffer][: np.prod(shape)].reshape(shape).transpose(0, 1, 3, 5, 4, 2).reshape(2, -1, 3, places)[:, :21]
+        np.testing.assert_allclose(found, want, rtol=0, atol=4e-7 * float(np.abs(want).max()))
 
 
 # ---- machine code ----
