@@ -68,6 +68,8 @@ class TargetReport:
     """Bytes alive at the worst moment: no arena could be smaller."""
     thread_bytes: int
     """What each thread has besides."""
+    prepared_bytes: int
+    """Weights in the form that kernels read, where that is not shipped."""
     kernels: int
     kernels_from_cache: int
     layers: Sequence[LayerReport]
@@ -360,6 +362,7 @@ def _report(
         arena_bytes=program.arena_bytes,
         arena_lower_bound=memory_lower_bound(program),
         thread_bytes=program.thread_bytes,
+        prepared_bytes=program.prepared_bytes,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
         layers=record.level(f"{target.name}, {target.cpu}").layers,

@@ -131,6 +131,7 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool) -> None:
         memory = f"batches up to {report.manifest.max_batch}, " if report.manifest.max_batch else ""
         memory += f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
+        memory += f", {megabytes(made.prepared_bytes)} of weights prepared at the start" if made.prepared_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
         weights = f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})" if made.target.shares_library else ""
         click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, {kernels}")
@@ -180,6 +181,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "arena_bytes": made.arena_bytes,
             "arena_lower_bound": made.arena_lower_bound,
             "thread_bytes": made.thread_bytes,
+            "prepared_bytes": made.prepared_bytes,
             "kernels": made.kernels,
             "kernels_from_cache": made.kernels_from_cache,
             "profile": made.profile.model_dump(),

@@ -29,15 +29,15 @@ def selected(graph: GraphModule) -> GraphModule:
 
 def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(batch)
-    return torch.randn(batch, 3, 11, 10, generator=generator), torch.randn(batch, 5, generator=generator)
+    return torch.randn(batch, 3, 22, 20, generator=generator), torch.randn(batch, 5, generator=generator)
 
 
 @pytest.fixture(scope="module")
 def graph() -> GraphModule:
-    return selected(import_one_image(settle(Two(5)), inputs(1), 6).graph)
+    return selected(import_one_image(settle(Two(10)), inputs(1), 6).graph)
 
 
-@pytest.fixture(params=[0, 20_000, 1 << 30], ids=["in turns", "mixed", "at once"])
+@pytest.fixture(params=[0, 80_000, 1 << 30], ids=["in turns", "mixed", "at once"])
 def program(request: pytest.FixtureRequest, graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> Program:
     """The planned program; weights count for more, or less, than the activations they really have beside them."""
     monkeypatch.setattr(stages, "NEAR_BYTES", request.param)
@@ -49,11 +49,13 @@ def program(request: pytest.FixtureRequest, graph: GraphModule, monkeypatch: pyt
 def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) -> None:
     given = inputs(batch)
     with torch.no_grad():
-        expected = settle(Two(5))(*given)
+        expected = settle(Two(10))(*given)
     found = interpret(program, [value.numpy() for value in given], parts)
-    for ours, theirs in zip(found, expected, strict=True):
+    alone = [interpret(program, [value[image : image + 1].numpy() for value in given]) for image in range(batch)]
+    for ours, each, theirs in zip(found, zip(*alone, strict=True), expected, strict=True):
         assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * float(theirs.abs().max()))
+        np.testing.assert_allclose(ours, np.concatenate(each), rtol=0, atol=5e-7 * float(theirs.abs().max()))  # NumPy adds rows in other orders
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * float(theirs.abs().max()))  # Winograd's error
 
 
 def test_every_call_is_in_one_stage(program: Program) -> None:
@@ -66,16 +68,16 @@ def test_every_call_is_in_one_stage(program: Program) -> None:
 
 def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large planes have one place for all images, and the linear layers behind them run at once."""
-    one = PlanMemory()(lower(selected(import_module(settle(Two(5)), inputs(1))), "two", isa_named("neon")))
+    one = PlanMemory()(lower(selected(import_module(settle(Two(10)), inputs(1))), "two", isa_named("neon")))
     monkeypatch.setattr(stages, "NEAR_BYTES", 0)
     program = PlanMemory()(lower(graph, "two", isa_named("neon")))
-    assert [stage.at_once for stage in program.stages][-2:] == [False, True]
-    assert program.calls[program.stages[-1].begin].layer == "hidden"
+    assert [stage.at_once for stage in program.stages] == [False, True]
+    assert program.calls[program.stages[1].begin].layer == "hidden"
+    assert program.arena_bytes < 2 * one.arena_bytes
     monkeypatch.setattr(stages, "NEAR_BYTES", 1 << 30)
     whole = PlanMemory()(lower(graph, "two", isa_named("neon")))
     assert [stage.at_once for stage in whole.stages] == [True]
     assert whole.arena_bytes > 3 * one.arena_bytes
-    assert program.arena_bytes < 0.8 * whole.arena_bytes
 
 
 def test_rows_of_images_share_weights(program: Program) -> None:

@@ -38,7 +38,8 @@ def scores() -> np.ndarray:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompileReport:
     example = torch.zeros(entry(NAME).input_shape)
-    return pcc.compile(create(NAME), [example], tmp_path_factory.mktemp("shipped") / "package", name="vgg8", verify_each=True)
+    package = tmp_path_factory.mktemp("shipped") / "package"
+    return pcc.compile(create(NAME), [example], package, name="vgg8", verify_each=True, machine_profile="built-in", tuning_records="none")
 
 
 def test_photos_are_the_first_of_each_class_in_the_test_set() -> None:
@@ -77,12 +78,17 @@ def test_accuracy_is_within_half_a_point_of_the_dense_network() -> None:
     assert float(notes["accuracy"]) >= float(notes["dense_accuracy"]) - 0.005
 
 
-def test_sparse_kernels_run_most_convolutions(compiled: CompileReport) -> None:
+def test_sparse_kernels_run_every_convolution_that_is_pruned_enough(compiled: CompileReport) -> None:
+    """All but the first, and on some processors the second, of which so much is left that Winograd is as fast: on all, its costs are within an eighth."""
     (target,) = compiled.manifest.targets
-    first, *others = [layer.choice.family for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")]
-    assert not first.startswith("conv-sparse")
-    assert len(others) == 6
-    assert sum(family.startswith("conv-sparse") for family in others) >= 4  # small dense layers are fast, too
+    choices = {layer.layer: layer.choice for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")}
+    first, second, *others = choices
+    assert not choices[first].family.startswith("conv-sparse")
+    assert len(others) == 5
+    assert all(choices[layer].family.startswith("conv-sparse") for layer in others)
+    costs = {other.family: other.cost for other in choices[second].rejected if other.cost} | {choices[second].family: choices[second].cost}
+    sparse, dense = (min(cost for family, cost in costs.items() if family.startswith(kind)) for kind in ("conv-sparse", "conv-dense"))
+    assert sparse < 9 / 8 * dense
 
 
 def test_compiled_network_answers_as_pytorch_does(compiled: CompileReport, scores: np.ndarray) -> None:

@@ -18,6 +18,7 @@ def test_dense_and_sparse() -> None:
     case = Case(32, 14, 32)
     b = ProgramBuilder("mix", MACHINE.isa)
     record(b, case, "dense", dense_weight(case), "conv-dense")
+    record(b, case, "chosen", dense_weight(case))
     for share in (1, 2, 4):
         record(b, case, f"sparse{share}", sparse_weight(case, pattern.DESIGNED, 3.6, share))
     counted = count_program(b.build(), TARGET)
@@ -25,6 +26,7 @@ def test_dense_and_sparse() -> None:
     assert dense.kernel.startswith("pcc_conv_filters_8x14")
     assert dense.vfma == case.macs / LANES  # rows of 14: no tile computes anything twice
     assert dense.vfma > 0.6 * dense.total
+    assert counted["chosen"].total < dense.total / 1.5  # Winograd
     for share in (1, 2, 4):
         sparse = counted[f"sparse{share}"]
         kept = sparse_weight(case, pattern.DESIGNED, 3.6, share).weight.size
