@@ -13,10 +13,10 @@ def print_program(program: Program) -> str:
 
 def _header(program: Program) -> Iterator[str]:
     yield f"program {program.name}"
-    weights = sum(values.nbytes for values in program.constants.values())
-    prepared = f", prepared {program.prepared_bytes} bytes" if program.prepared_bytes else ""
+    weights = f"weights {sum(values.nbytes for values in program.constants.values())} bytes"
+    weights += f", prepared {program.prepared_bytes} bytes" if program.prepared_bytes else ""
     planned = _memory(program) if program.arena_bytes else "memory not planned"
-    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, weights {weights} bytes{prepared}, {planned}"
+    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, {weights}, {planned}"
     if program.max_batch:
         yield f"# of one image, for batches of up to {program.max_batch}"
     yield from (_port("input", port) for port in program.inputs)

@@ -14,6 +14,7 @@ from pcc.errors import PccError
 from pcc.models import create, entry
 from pcc.models.initialise import initialise
 from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.unstructured import Unstructured
 
 PATTERNS = 8
 
@@ -57,7 +58,7 @@ class Network:
         if self.linear_rates:
             linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
             for layer, rate in zip(linear, self.linear_rates, strict=True):
-                _cut(layer, Kernels(None, rate).settle([layer.weight.detach().numpy()]))
+                _cut(layer, Unstructured(rate))
         return module
 
 
@@ -73,7 +74,7 @@ def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
             _cut(layer, structure, layer.groups)
 
 
-def _cut(layer: nn.Conv2d | nn.Linear, structure: Kernels, groups: int = 1) -> None:
+def _cut(layer: nn.Conv2d | nn.Linear, structure: Kernels | Unstructured, groups: int = 1) -> None:
     weight = layer.weight.detach().numpy()
     cut = structure.project(weight, groups)
     layer.weight.data = torch.from_numpy(cut * np.float32(np.linalg.norm(weight) / np.linalg.norm(cut)))
@@ -146,7 +147,7 @@ _NETWORKS = (
     Network("vgg16", "vgg16", "VGG-16 with its linear layers, dense"),
     Network("vgg16-7.8x", "vgg16", f"VGG-16 with its linear layers, which stay dense; convolutions: {_PATTERNS} 3.6", {3: 3.6}),
     Network("vgg16-7.8x-fp16", "vgg16", "the same weights; pcc stores those of the linear layers as fp16", {3: 3.6}, weight_dtype="fp16"),
-    Network("vgg16-8.1x", "vgg16", f"VGG-16; convolutions: {_PATTERNS} 3.6; 4, 4 and 23 % of the linear layers (Han et al., 2015)", {3: 3.6}, _HAN),
+    Network("vgg16-7.8x-sparse", "vgg16", f"VGG-16; convolutions: {_PATTERNS} 3.6; linear layers keep 4, 4 and 23 % (Han et al., 2015)", {3: 3.6}, _HAN),
     Network("resnet50", "resnet50", "ResNet-50, dense"),
     Network("resnet50-4.4x", "resnet50", f"ResNet-50: {_PATTERNS} 3.6, one weight in 3.6 of 1x1", {3: 3.6, 1: 3.6}),
     Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from tools.bench_peers.networks import GROUPS, NETWORKS, LayerMacs, dense, layer_macs, network_named, networks_named, prune
+from tools.bench_peers.networks import GROUPS, NETWORKS, LayerMacs, Network, dense, layer_macs, network_named, networks_named, prune
 
 
 def test_pruning_keeps_norms_and_spares_depthwise() -> None:
@@ -17,6 +17,12 @@ def test_pruning_keeps_norms_and_spares_depthwise() -> None:
     assert int(one.weight.count_nonzero()) == 16 * 16 // 2
     assert depthwise.weight.count_nonzero() == depthwise.weight.numel()
     assert [float(layer.weight.detach().norm()) for layer in (three, one)] == pytest.approx(before)
+
+
+def test_linear_layers_are_pruned_by_their_own_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.bench_peers.networks.create", lambda *_, **__: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(20, 10), nn.Linear(10, 4)).eval())
+    module = Network("small", "vgg16", "", linear_rates=(4.0, 2.0)).module()
+    assert [int(part.weight.count_nonzero()) for part in module.modules() if isinstance(part, nn.Linear)] == [50, 20]
 
 
 def test_a_layer_is_a_network() -> None:
@@ -39,5 +45,5 @@ def test_names_stand_for_several() -> None:
 
 def test_pruned_networks_come_from_dense_ones() -> None:
     for network in NETWORKS.values():
-        assert dense(network).rates == {}
+        assert not dense(network).pruned
         assert dense(network).input_shape == network.input_shape
