@@ -34,6 +34,10 @@ MOST_COPIED_AGAIN = 0.25
 FEW_TAPS = 5
 """A line that more taps use lives longer: LLVM then spills accumulators unless half of the registers are free."""
 
+ON_THE_STACK = 1.6
+"""Lines that each tap of a strided window sends to the stack and back, where that many taps have their weights in registers: counted in arm64 code of 5x5
+and 7x7 windows. No two loads become one instruction there, either."""
+
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
 
@@ -275,10 +279,13 @@ def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: I
     down, right = window_of(layer)
     stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.share
     tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
-    reach, loads, lines = machine.load_pair_reach // machine.isa.vector_bytes, 0, 0
+    strains = taps > FEW_TAPS and layer.geometry.stride != (1, 1) and machine.isa.multiply_add(layer.x.dtype).by_lane
+    reach, loads, lines = 0 if strains else machine.load_pair_reach // machine.isa.vector_bytes, 0, 0
     for pattern, connections in zip(patterns, counts, strict=True):
         distinct = _distinct_lines(pattern, rows, schedule.columns, layer.geometry.stride)
         loads, lines = loads + _loads(distinct, layout.pitch, reach) * connections, lines + len(distinct) * connections
     multiplies, connections = taps * max(sums, machine.fma_in_flight), sum(counts)
+    if strains:
+        tile += Work(loads=ON_THE_STACK, stores=ON_THE_STACK) * (taps * connections)
     tile += Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
     return tile * (schedule.blocks.columns // schedule.columns)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TILES: dict[int, tuple[tuple[int, int], ...]] = {
     64: ((1, 13), (1, 20), (2, 7), (2, 13), (3, 7), (4, 5)),
     32: ((1, 13), (2, 4), (2, 6)),
-    16: ((1, 13), (1, 16), (2, 13)),
+    16: ((1, 13), (1, 16), (2, 13), (4, 7)),
 }
 """(filters, vectors) of the tiles for each size of vectors, in bytes."""
 
