@@ -1,8 +1,8 @@
 """Checkpoints: every layout that people have, and each way to be wrong in one line."""
 
 import re
-from collections import OrderedDict
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest

@@ -214,7 +214,7 @@ def test_files_that_fill_the_memory(tmp_path: Path) -> None:
         meta["sizes"], meta["strides"] = [{"as_int": 2**40}], [{"as_int": 0}]
         return json.dumps(config).encode()
 
-    with pytest.raises(PccError, match="one.0.weight repeats its numbers: it has 1,099,511,627,776"):
+    with pytest.raises(PccError, match=r"one\.0\.weight repeats its numbers: it has 1,099,511,627,776"):
         import_model(rewritten(path, repeated))
     packed = tmp_path / "packed.pt2"
     with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zipped:
