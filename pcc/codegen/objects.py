@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from errno import ENOSPC
 from functools import cache, partial
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pcc.cache import cache_root, writing_cache
@@ -126,15 +127,26 @@ def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
                 raise
 
 
+def _begin_worker() -> None:
+    """Ctrl-C reaches the process that waits, too, which stops its workers; where that one is killed they end by themselves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
     with writing_cache():
         _use_generation()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
-        # Ctrl-C reaches this process, too, which stops the others.
-        ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ignore) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
             made = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}
         return [replace(compile_kernel(kernel, target), from_cache=kernel.name not in made) for kernel in kernels]
     return [compile_kernel(kernel, target) for kernel in kernels]

@@ -137,11 +137,18 @@ class TuningRecords:
                 raise PccError(f"tuning records {path}: not a file; name another one")
             mode = "ro" if read_only else "rwc"
             self._database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
-            (version,), schema = self._database.execute("PRAGMA user_version").fetchone(), _schema(self._database)
-            if (version, schema) == (0, []) and not read_only:
-                self._database.executescript(f"PRAGMA journal_mode=WAL;BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-            elif (version, schema) != (SCHEMA_VERSION, _own_schema()):
-                raise PccError(f"{path} holds no tuning records that this pcc reads: name another file")
+            try:
+                self._prepare(read_only)
+            except BaseException:
+                self._database.close()  # and its locks
+                raise
+
+    def _prepare(self, read_only: bool) -> None:
+        (version,), schema = self._database.execute("PRAGMA user_version").fetchone(), _schema(self._database)
+        if (version, schema) == (0, []) and not read_only:
+            self._database.executescript(f"PRAGMA journal_mode=WAL;BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif (version, schema) != (SCHEMA_VERSION, _own_schema()):
+            raise PccError(f"{self.path} holds no tuning records that this pcc reads: name another file")
 
     def __enter__(self) -> "TuningRecords":
         return self

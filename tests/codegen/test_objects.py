@@ -1,6 +1,8 @@
 """The cache of compiled kernels: complete or not there."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -58,3 +60,29 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("pcc.codegen.objects._ROOM", 1 << 60)
     with pytest.raises(PccError, match="No space left on device"):
         compile_copy()
+
+
+WAITING = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pcc.codegen.objects import _begin_worker
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(300)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    with subprocess.Popen([sys.executable, tmp_path / "waiting.py"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = Path("/proc", process.stdout.readline().strip())
+        assert worker.exists()
+        process.kill()
+    end = time.monotonic() + 60
+    while worker.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not worker.exists()

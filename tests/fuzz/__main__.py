@@ -4,7 +4,9 @@ Each file that did harm, the first of its kind, is kept in ``--keep``. A file th
 is kept, too.
 """
 
+import importlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -12,11 +14,13 @@ import traceback
 import warnings
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import atheris
 import click
 
 from tests.fuzz.readers import READERS, Reader, refusal
+
+atheris: Any = importlib.import_module("atheris")  # has no types
 
 MOST_SECONDS = 60
 """Of computing."""
@@ -50,6 +54,7 @@ class Fuzzing:
         if self.cases == self.most:
             self.report()
             sys.stdout.flush()
+            shutil.rmtree(self.folder)
             os._exit(bool(self.kinds))  # libFuzzer would end the process without a word
 
     def mutate(self, content: bytes, most_bytes: int, seed: int) -> bytes:
@@ -77,11 +82,11 @@ def _kind(error: Exception) -> str:
 @click.argument("reader", type=click.Choice(list(READERS)), metavar="READER")
 @click.option("--cases", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path), help="Folder for files that do harm. Default: a new temporary one.")
-def main(reader: str, cases: int, seed: int, keep: Path | None) -> None:
+@click.option("--keep", type=click.Path(path_type=Path), default=Path("harm"), show_default=True, help="Folder for files that do harm.")
+def main(reader: str, cases: int, seed: int, keep: Path) -> None:
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp(prefix="pcc-fuzz-"))
-    corpus, keep = folder / "corpus", keep or folder / "harm"
+    corpus = folder / "corpus"
     corpus.mkdir()
     with atheris.instrument_imports(include=["pcc", "onnx_ir"]):  # of what the reader needs, and imports when it reads
         seeds = READERS[reader].seeds()
