@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -193,3 +194,10 @@ def test_split_by_level() -> None:
     assert [step.name for step in split.program] == ["program"]
     with pytest.raises(PccError, match="canonicalize works on the graph and cannot come after program"):
         split_pipeline(parse_pipeline("program,canonicalize"))
+
+
+def test_each_pass_has_a_golden_text() -> None:
+    texts = [path.name for path in (Path(__file__).parent / "golden").iterdir()]
+    for name, place in registry._PASSES.items():
+        if place.startswith("pcc.passes."):
+            assert any(text.startswith(name.replace("-", "_")) for text in texts), f"{name} has no golden text"

@@ -1,6 +1,6 @@
 """reduce-precision and store-weights: what becomes fp16, what stays fp32, and what is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 import pcc
 from pcc.errors import PccError
 from pcc.ir.graph import arguments, constant
+from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.passes.fold_batchnorm import FoldBatchnorm
 from pcc.passes.fold_constants import FoldConstants
@@ -42,6 +43,11 @@ def reduced(module: nn.Module, inputs: Sequence[Tensor], step: GraphPass) -> tup
 
 def types(graph: GraphModule, operator: str) -> set[torch.dtype]:
     return {node.meta["val"].dtype for node in nodes(graph, operator)}
+
+
+@pytest.mark.parametrize("step", [ReducePrecision(), StoreWeights()], ids=lambda step: step.name)
+def test_text(step: GraphPass, golden: Callable[[str, str], None]) -> None:
+    golden(print_graph(reduced(settle(Residual()), [IMAGE], step)[0]), step.name.replace("-", "_"))
 
 
 def test_activations_and_weights_become_fp16_between_fp32_ports() -> None:

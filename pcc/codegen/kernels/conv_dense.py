@@ -166,6 +166,7 @@ FAMILY = ConvDense()
 
 def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     """Whole tiles: junk columns, filled-up blocks and what is computed again included."""
+    assert isinstance(layer.weight, np.ndarray)
     blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.filters)
     tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer))
     outputs = machine.beyond(layer.y, layer.residual) * (FORESEEN if tile.prefetch else 1)

@@ -111,7 +111,8 @@ def _check_amount(tensors: Sequence[ir.ExternalTensor], name: str) -> None:
     """`PccError` for external data that would take much more memory than disk."""
     bytes_in: dict[str, int] = {}
     for tensor in tensors:
-        bytes_in[tensor.location] = bytes_in.get(tensor.location, 0) + tensor.nbytes
+        location = str(tensor.location)
+        bytes_in[location] = bytes_in.get(location, 0) + tensor.nbytes
     for location, amount in bytes_in.items():
         size = (Path(tensors[0].base_dir) / location).stat().st_size
         if amount > MOST_SHARING * size:

@@ -1,5 +1,6 @@
 """Any schedule that a family offers computes its layer: random ones of random layers, against float64 PyTorch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -15,6 +16,7 @@ from pcc.codegen.interpret import interpret
 from pcc.codegen.isa import isa_named
 from pcc.codegen.layers import Conv2d, ConvGeometry, Linear, PooledConv2d
 from pcc.codegen.native import run_native
+from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.ir.activation import Activation
 from pcc.sparsity import fkw, joint, pattern
@@ -130,6 +132,14 @@ def test_any_schedule_as_machine_code(name: str) -> None:
         if compared == 2:
             return
     assert compared or "expand" in name, "no layer was drawn that the family computes"
+
+
+@NAMES
+def test_program_text(name: str, golden: Callable[[str, str], None]) -> None:
+    """Each family's calls for a small layer, to read: a family without a golden text fails."""
+    random = Random(name)
+    case = next(case for isa in ("neon", "avx512") for _ in range(30) if (case := drawn(name, isa, random)))
+    golden(f"{case.schedule}\n\n{print_program(case.program)}", f"{name.replace('-', '_')}.program")
 
 
 def test_variants_are_schedules_of_their_own() -> None:
