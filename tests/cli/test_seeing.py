@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from pcc.cli.app import COMMANDS
 from tests.cli.test_compile import FACTORY, SHAPE
 
 
@@ -131,6 +132,31 @@ def test_wrong_use_is_one_line(pcc, package: Path, tmp_path: Path, monkeypatch: 
     (tmp_path / "empty").mkdir()
     assert message in pcc(*(argument.format(package=package, empty=tmp_path / "empty") for argument in arguments)).error
     assert not [path for path in tmp_path.iterdir() if path.name != "empty"]
+
+
+def test_help_is_not_cut(pcc) -> None:
+    text = " ".join(pcc("--help").out.replace("- ", "-").split())
+    for name in COMMANDS:
+        summary = " ".join(pcc(name, "--help").out.split("\n\n")[1].split())
+        assert f"{name} {summary}"[:60] in text or summary.partition(". ")[0] in text
+    assert "..." not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--weights", "nones"], "there is no file 'nones': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'"),
+        (["--machine-profile", "zen9"], "processor profile zen9: no such file; give one that pcc tune --calibrate wrote, or 'built-in'"),
+        (["--target", "sparc"], "choose one of x86_64-linux"),
+        (["--cpu", "z80"], "choose native, generic or one of x86-64-v3"),
+        (["--prune", "patern"], "--prune takes pattern, connectivity"),
+        (["-p", "zzz"], "choose one of decompose"),
+        (["--prune", "connectivity{layers={conv9=3}}"], "no convolution is called 'conv9'"),
+    ],
+)
+def test_a_wrong_name_says_which_are_right(pcc, options: list[str], message: str) -> None:
+    weights = [] if "--weights" in options else ["--weights", "none"]
+    assert message in pcc("explain", "lenet5", *weights, *options).error
 
 
 def test_a_damaged_package_is_one_line(pcc, package: Path, tmp_path: Path) -> None:
