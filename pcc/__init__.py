@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-    from pcc.compiler import CompileReport
+    from pcc.compile_report import CompileReport
     from pcc.passes.manager import PassManager
     from pcc.runtime.loader import Model
 

@@ -2,10 +2,8 @@
 
 import copy
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,19 @@ from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.codegen.plan_memory import memory_lower_bound
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
+from pcc.compile_report import CompileReport, TargetReport
 from pcc.errors import PccError
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph
 from pcc.ir.graph import max_batch
-from pcc.ir.left_alone import LeftAlone, left_alone
+from pcc.ir.left_alone import left_alone
 from pcc.ir.verify import TOLERANCE, as_taken, run_graph
-from pcc.package.layer_report import LayerReport, TuningUseRecord
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
 from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
-from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, Verified, VerifyEach
+from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, VerifyEach
 from pcc.passes.manager import Instrument, PassEvent
 from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
 from pcc.planner import Chooser, Clock, check_precision, choosers, lower_program, narrow_types, run_passes, split_at_target, steps_for
@@ -47,62 +45,6 @@ SELFTEST_IMAGES = 3
 
 FP16_TOLERANCE = 2e-2
 """Of the recorded output of a network in fp16: PyTorch's has each layer's sums rounded once, a kernel's after each addition."""
-
-
-@dataclass(frozen=True)
-class TargetReport:
-    """What one target came to."""
-
-    target: Target
-    library_bytes: int
-    weight_bytes: int
-    """Of the library."""
-    level_weight_bytes: int
-    """What its code for this target reads of them."""
-    arena_bytes: int
-    arena_lower_bound: int
-    """Bytes alive at the worst moment: no arena could be smaller."""
-    thread_bytes: int
-    """What each thread has besides."""
-    prepared_bytes: int
-    """Weights in the form that kernels read, where that is not shipped."""
-    kernels: int
-    kernels_from_cache: int
-    layers: Sequence[LayerReport]
-    """As the manifest has them."""
-    profile: MachineProfile
-    """The costs that kernels were chosen by."""
-    profile_file: Path | None
-    """Where they were read from; None for pcc's own."""
-    records_file: Path | None
-    """The tuning records that came first; None where costs alone chose."""
-
-    @property
-    def families(self) -> Counter[str]:
-        """How many convolutions and linear layers each kernel family runs."""
-        return Counter(layer.choice.family for layer in self.layers if layer.choice)
-
-    @property
-    def tuning(self) -> Sequence[TuningUseRecord]:
-        """What came of the tuning records of layers that have some."""
-        return [layer.choice.tuning for layer in self.layers if layer.choice and layer.choice.tuning]
-
-
-@dataclass
-class CompileReport:
-    """What a compilation made, and where its time went."""
-
-    package: Path
-    manifest: Manifest
-    targets: list[TargetReport] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by step: ``import``, each pass by its name, ``lower``, ``verify``, ``kernels``, ``package``."""
-    verified: list[Verified] = field(default_factory=list)
-    """With ``verify_each``, or where nothing is pruned: each pass that ran on the graph, and its error."""
-    left_alone: list[LeftAlone] = field(default_factory=list)
-    """Layers to which a pass did nothing, convolutions that stay dense among them, and why."""
-    warnings: list[str] = field(default_factory=list)
-    """What was asked for and came to nothing, each in a line: pruning passes that pruned no layer."""
 
 
 def compile_model(

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
 from pcc.codegen.machine_profile import machine_named, processor_of
+from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.codegen.tuning_records import records_of
 from pcc.config import processor_words
@@ -18,6 +19,7 @@ from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError, suggestion
 from pcc.frontend.imported import import_model
 from pcc.frontend.supported import refuse_unsupported
+from pcc.ir.printer import print_graph
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import parse_pipeline, split_pipeline
@@ -138,6 +140,8 @@ def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progres
     return run_passes(passes[:last], graph, [refuse_unsupported], 0, Clock())
 
 
+Stage = GraphModule | Program
+
 IMPORTED, PROGRAM = "import", "program"
 """Stages that no pass of the graph makes: what the frontend gives, and the kernel program."""
 
@@ -159,7 +163,7 @@ def plan_stage(
     machine_profile: str | None = None,
     tuning_records: str | None = None,
     progress: Progress = quiet,
-) -> GraphModule | Program:
+) -> Stage:
     """A model after a stage of `stage_names`; after the last pass of that name. The other arguments are those of `pcc.compiler.compile_model`."""
     steps, names = split_pipeline(parse_pipeline(pipeline)), stage_names(pipeline)
     if stage not in names:
@@ -172,3 +176,8 @@ def plan_stage(
     progress("running passes")
     graph = run_passes(steps_for(target, steps.graph[:last], chooser), graph, [refuse_unsupported], 0, clock)
     return lower_program(graph, name, target, steps.program, clock) if stage == PROGRAM else graph
+
+
+def print_stage(stage: Stage) -> str:
+    """The text of a stage, as the files of ``--dump-ir`` have it."""
+    return print_graph(stage) if isinstance(stage, GraphModule) else print_program(stage)

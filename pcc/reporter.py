@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.fx import GraphModule
 
+from pcc.compile_report import CompileReport, TargetReport
 from pcc.deploy.host import Host
 from pcc.errors import PccError
 from pcc.ir.dump import read_dump, stage_files
@@ -14,17 +14,13 @@ from pcc.package.read import open_package
 from pcc.report.layer_times import layer_times
 from pcc.report.page import PageContent, write_page
 from pcc.report.pictures import weights_of
-from pcc.target import executes_here
-
-if TYPE_CHECKING:
-    from pcc.compiler import CompileReport, TargetReport
-    from pcc.target import Target
+from pcc.target import Target, executes_here
 
 WARMUP, RUNS = 2, 10
 """Of the profile."""
 
 
-def write_report(path: Path, report: "CompileReport", graphs: "Mapping[Target, GraphModule]") -> None:
+def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, GraphModule]) -> None:
     """The page about the first target whose code this computer executes, with a profile; else about the first one. `PccError` where it cannot be written."""
     made = next((made for made in report.targets if executes_here(made.target)), report.targets[0])
     facts, times = _facts(report, made), []
@@ -55,7 +51,7 @@ def write_report(path: Path, report: "CompileReport", graphs: "Mapping[Target, G
         raise PccError(f"cannot write the report '{path}': {error.strerror or error}") from error
 
 
-def _facts(report: "CompileReport", made: "TargetReport") -> dict[str, str]:
+def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:
     manifest, counts = report.manifest, [layer.counts for layer in made.layers if layer.counts]
     parameters, nonzeros = sum(each.parameters for each in counts), sum(each.nonzeros for each in counts)
     macs, kept = sum(each.macs for each in counts), sum(each.kept_macs for each in counts)

@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "config", "dtype", "files", "preprocessing", "scratch", "target"}
+EVERYWHERE = {"errors", "cache", "config", "dtype", "fields", "files", "preprocessing", "scratch", "target"}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -25,15 +25,24 @@ MAY_IMPORT = {
     "deploy": {"package", "runtime"},
     "tune": {"codegen", "deploy", "ir", "package", "sparsity"},
     "training": {"frontend", "ir", "models", "sparsity"},
+    "report": {"codegen", "deploy", "ir", "package", "passes", "sparsity"},
     "any_batch": {"frontend", "ir", "passes"},
-    "compiler": {"any_batch", "codegen", "frontend", "ir", "package", "passes"},
+    "planner": {"codegen", "frontend", "ir", "package", "passes"},
+    "compile_report": {"codegen", "ir", "package", "passes"},
+    "reporter": {"compile_report", "deploy", "ir", "package", "report"},
+    "compiler": {"any_batch", "codegen", "compile_report", "frontend", "ir", "package", "passes", "planner", "reporter"},
+    "explain": {"codegen", "frontend", "package", "passes", "planner", "report"},
     "exporter": {"frontend", "models", "passes"},
-    "cli": {"compiler", "deploy", "exporter", "frontend", "ir", "models", "package", "passes", "training", "tune"},
-    "__init__": {"codegen", "compiler", "frontend", "passes", "runtime"},
+    "cli": {
+        *("compile_report", "compiler", "deploy", "explain", "exporter", "frontend", "ir", "models", "package", "passes", "planner", "report"),
+        *("training", "tune"),
+    },
+    "__init__": {"codegen", "compile_report", "compiler", "frontend", "passes", "runtime"},
     "errors": set(),
     "cache": set(),
     "config": set(),
     "dtype": set(),
+    "fields": set(),
     "files": set(),
     "preprocessing": set(),
     "scratch": set(),

@@ -28,7 +28,7 @@ from pcc.cli.options import (
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
-    from pcc.compiler import CompileReport, TargetReport
+    from pcc.compile_report import CompileReport, TargetReport
 
 
 @click.command("compile")

@@ -40,7 +40,7 @@ def command(first: str, second: str, after: str | None, input_shapes: tuple[Inpu
 
 
 def _text(side: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None) -> str:
-    from pcc.cli.dump import as_text, dump_folder, planned
+    from pcc.cli.dump import dump_folder, planned
     from pcc.ir.dump import read_dump, stage_text
 
     if (folder := dump_folder(side)) is not None:
@@ -48,6 +48,7 @@ def _text(side: str, after: str | None, input_shapes: tuple[InputShape, ...], we
     if side.endswith(".txt"):
         return read_dump(Path(side))
     from pcc.passes.pipeline import DEFAULT_PIPELINE
+    from pcc.planner import print_stage
     from pcc.target import host_target
 
-    return as_text(planned(side, after, DEFAULT_PIPELINE, input_shapes, weights, target=host_target()))
+    return print_stage(planned(side, after, DEFAULT_PIPELINE, input_shapes, weights, target=host_target()))

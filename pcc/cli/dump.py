@@ -21,9 +21,7 @@ from pcc.cli.options import (
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule
-
-    from pcc.codegen.program import Program
+    from pcc.planner import Stage
 
 SUFFIXES = (".txt", ".onnx")
 
@@ -73,7 +71,7 @@ def command(
         model_only(model, given | {"--weight-dtype": weight_dtype})
         if as_view:
             raise PccError(f"{model} holds stages as text: a view is made of the model")
-        made: Any = stage_text(folder, after)
+        made: Stage | str = stage_text(folder, after)
     else:
         from pcc.cli.compile import checked_pipeline
 
@@ -84,7 +82,7 @@ def command(
         options = {"machine_profile": machine_profile, "tuning_records": tuning_records}
         made = planned(model, after, text, input_shapes, weights, target=target.levels[0], **options)
     if output is None:
-        click.echo(made if isinstance(made, str) else as_text(made), nl=False)
+        click.echo(_text(made), nl=False)
         return
     from pcc.files import write_atomically
 
@@ -106,7 +104,7 @@ def dump_folder(model: str) -> Path | None:
     return Path(model) if Path(model).is_dir() else None
 
 
-def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[InputShape, ...], weights: str | None, **options: Any) -> "GraphModule | Program":
+def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[InputShape, ...], weights: str | None, **options: Any) -> "Stage":
     """A model after a stage of a pipeline; the last of the graph if None."""
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
@@ -120,21 +118,17 @@ def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[In
         return plan_stage(source.model, source.examples, name=source.name, pipeline=pipeline, stage=stage, progress=step, **options)
 
 
-def as_text(stage: "GraphModule | Program") -> str:
-    """As the files of ``--dump-ir`` have it."""
-    from torch.fx import GraphModule
+def _text(made: "Stage | str") -> str:
+    from pcc.planner import print_stage
 
-    from pcc.codegen.print_program import print_program
-    from pcc.ir.printer import print_graph
-
-    return print_graph(stage) if isinstance(stage, GraphModule) else print_program(stage)
+    return made if isinstance(made, str) else print_stage(made)
 
 
-def _save(made: Any, name: str, path: Path, as_view: bool) -> None:
+def _save(made: "Stage | str", name: str, path: Path, as_view: bool) -> None:
     from torch.fx import GraphModule
 
     if not as_view:
-        path.write_text(made if isinstance(made, str) else as_text(made), encoding="utf-8")
+        path.write_text(_text(made), encoding="utf-8")
     elif isinstance(made, GraphModule):
         from pcc.frontend.onnx.view import save_view
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pcc
-from pcc.compiler import CompileReport
+from pcc.compile_report import CompileReport
 from pcc.deploy import Qemu
 from pcc.frontend.packed import packed_notes
 from pcc.models import create, entry

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import pcc
-from pcc.compiler import CompileReport
+from pcc.compile_report import CompileReport
 from pcc.package import open_package
 from pcc.package.layer_report import LayerReport, layer_reports
 from pcc.target import target_named

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import pcc
-from pcc.compiler import CompileReport, compile_model
+from pcc.compile_report import CompileReport
+from pcc.compiler import compile_model
 from pcc.deploy.host import Host
 from pcc.deploy.qemu import Qemu
 from pcc.errors import PccError

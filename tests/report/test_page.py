@@ -14,7 +14,8 @@ from pcc.codegen.lower import lower
 from pcc.codegen.plan_memory import PlanMemory, buffer_lifetimes
 from pcc.codegen.print_program import print_program
 from pcc.codegen.select_kernels import SelectKernels
-from pcc.compiler import CompileReport, compile_model
+from pcc.compile_report import CompileReport
+from pcc.compiler import compile_model
 from pcc.errors import PccError
 from pcc.passes.pipeline import chosen_pipeline
 from pcc.report.charts import PlacedBuffer, placed_buffers

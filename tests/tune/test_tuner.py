@@ -11,7 +11,8 @@ from torch import nn
 from pcc.codegen import tuning_records
 from pcc.codegen.machine import Machine, Work, machine_of
 from pcc.codegen.tuning_records import TuningRecords
-from pcc.compiler import CompileReport, compile_model
+from pcc.compile_report import CompileReport
+from pcc.compiler import compile_model
 from pcc.deploy.counting_qemu import missing
 from pcc.deploy.host import Host
 from pcc.package import open_package
