@@ -26,6 +26,7 @@ def test_convolution_counts_weights_and_positions() -> None:
         kept_macs=2 * 3 * 4 * 3 * 2 * 9,
         weight_bytes=(6 * 2 * 9 + 6) * 4,
         output_bytes=2 * 6 * 3 * 4 * 4,
+        input_bytes=2 * 4 * 5 * 7 * 4,
     )
     assert count_all(graph_module) == expected
     Canonicalize()(graph_module)
