@@ -35,12 +35,18 @@ class Source:
     labels: tuple[str, ...] | None = None
 
 
+def is_package(path: str) -> bool:
+    """Whether a command line's MODEL names a package."""
+    from pcc.package.manifest import MANIFEST
+
+    return os.path.lexists(Path(path) / MANIFEST)
+
+
 def package_at(path: str) -> "Package | None":
     """The package that a command line's MODEL names; None for what is none. `PccError` for one that is damaged."""
-    from pcc.package.manifest import MANIFEST
     from pcc.package.read import open_package
 
-    return open_package(Path(path)) if os.path.lexists(Path(path) / MANIFEST) else None
+    return open_package(Path(path)) if is_package(path) else None
 
 
 def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source:

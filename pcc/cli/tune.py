@@ -105,9 +105,9 @@ def _tune(
 ) -> None:
     from pcc.cli.compile import checked_pipeline
     from pcc.cli.console import progress, progress_bar
-    from pcc.cli.source import open_source, package_at
+    from pcc.cli.source import is_package, open_source
 
-    if package_at(model):
+    if is_package(model):
         raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
     text = checked_pipeline(pipeline, prune, None, **dtypes)
     with progress() as step:
