@@ -42,7 +42,7 @@ def test_help_from_the_installed_script(pcc_process) -> None:
 
 
 def test_unknown_command_names_the_nearest(pcc) -> None:
-    assert pcc("complie").error == "no command 'complie': did you mean 'compile'? (pcc --help)"
+    assert pcc("complie").error == "no command 'complie': did you mean compile? (pcc --help)"
 
 
 def test_unknown_option_is_one_line(pcc) -> None:

@@ -74,7 +74,7 @@ def test_a_profile_by_name(pcc, net: str, profile: Path, tmp_path: Path) -> None
 
 def test_what_cannot_be_used_is_said_in_one_line(pcc, net: str, profile: Path, tmp_path: Path) -> None:
     compile_net = ("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile")
-    assert pcc(*compile_net, tmp_path / "none.json").error == f"processor profile {tmp_path / 'none.json'}: no such file"
+    assert pcc(*compile_net, tmp_path / "none.json").error.startswith(f"processor profile {tmp_path / 'none.json'}: no such file; give one")
     profile.write_text("{}")
     assert "is not one that this pcc reads: name: Field required" in pcc(*compile_net, profile).error
     profile.write_text(MachineProfile.of(MACHINES["cortex-a53"]).model_dump_json())
