@@ -29,8 +29,8 @@ class Explanation:
 
     target: str
     cpu: str
-    profile: MachineProfile | None
-    """The costs; None of an old package."""
+    profile: Mapping[str, Any] | None
+    """The costs, a `MachineProfile` as JSON has it: that of a package may be another pcc's. None of an old package."""
     layers: Sequence[LayerReport]
     """Of a model: all calls of the graph. Of a package: its layers as the manifest has them."""
     pruning: str = ""
@@ -75,7 +75,8 @@ def explain_model(
     progress("pricing rates")
     machine = machine_named(chooser.processor)
     prices = pruning_prices(dense, pruning, machine)
-    return Explanation(target.name, target.cpu, MachineProfile.of(machine), graph_reports(chosen), print_pipeline(pruning), prices, noted.warnings)
+    profile = MachineProfile.of(machine).model_dump()
+    return Explanation(target.name, target.cpu, profile, graph_reports(chosen), print_pipeline(pruning), prices, noted.warnings)
 
 
 def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str]) -> Explanation:
@@ -83,6 +84,5 @@ def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str])
     levels: list[tuple[str, LevelRecord]] = [(record.name, level) for record in package.manifest.targets for level in (*record.better, record)]
     for name, level in levels:
         if (not names or name in names) and (not cpus or level.cpu in cpus):
-            profile = None if level.profile is None else MachineProfile.model_validate(level.profile)
-            return Explanation(name, level.cpu, profile, level.layers)
+            return Explanation(name, level.cpu, level.profile, level.layers)
     raise PccError(f"{package.path} has no code for {' '.join([*names, *cpus])}, only for {'; '.join(f'{name}, {level.cpu}' for name, level in levels)}")

@@ -98,7 +98,7 @@ def _print(name: str, found: "Explanation") -> None:
     from pcc.ir.left_alone import LeftAlone, by_reason
     from pcc.report.gain import total_gain
 
-    costs = f"costs by {found.profile.name}, {found.profile.origin}" if found.profile else "costs of an older pcc"
+    costs = f"costs by {found.profile.get('name')}, {found.profile.get('origin')}" if found.profile else "costs of an older pcc"
     click.echo(f"{name} for {found.target}, {found.cpu}; {costs}\n")
     chosen = [(layer, layer.choice) for layer in found.layers if layer.choice]
     headers = ["layer", "output", "structure", "kept %", "kernel", "cost / 1000", "x dense", *(["pays from"] if found.prices else [])]
@@ -179,7 +179,7 @@ def _as_json(name: str, found: "Explanation") -> dict[str, Any]:
         "name": name,
         "target": found.target,
         "cpu": found.cpu,
-        "profile": None if found.profile is None else found.profile.model_dump(),
+        "profile": found.profile,
         "gain": total_gain(found.layers),
         "pruning": found.pruning,
         "layers": layers,

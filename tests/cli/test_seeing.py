@@ -72,6 +72,16 @@ def test_explain_a_package_is_what_it_was_compiled_with(pcc, factory: str, packa
     assert "has no code for sparc, only for" in pcc("explain", package, "--target", "sparc").error
 
 
+def test_explain_a_package_of_another_pcc(pcc, package: Path, tmp_path: Path) -> None:
+    """Its costs may be of other kinds."""
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["targets"][0]["profile"]["costs"] = {"fma": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    outcome = pcc("explain", tmp_path)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "; costs by " in outcome.out
+
+
 def test_dump_of_a_model_is_that_of_its_package(pcc, factory: str, package: Path, tmp_path: Path) -> None:
     for stage in ("import", "prune-connectivity", "program"):
         of_package = pcc("dump", package, "--after", stage).out
