@@ -1,9 +1,11 @@
 """Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong; and writing files whole."""
 
+import fcntl
 import os
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pcc.errors import PccError
@@ -36,13 +38,24 @@ def read_limited(path: Path, what: str, limit: int) -> bytes:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or not there."""
+    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or as it was.
+
+    What a killed process left of the same file is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    prefix, suffix = f".{path.name}.pcc-", ".part"
+    for name in os.listdir(path.parent):
+        if name.startswith(prefix) and name.endswith(suffix):
+            with suppress(OSError), (path.parent / name).open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(left.name)
+    handle, temporary = tempfile.mkstemp(suffix, prefix, path.parent)
     try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         write(Path(temporary))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+        os.close(handle)

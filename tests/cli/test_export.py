@@ -1,6 +1,7 @@
 """``pcc export``, and ``pcc compile`` of what it wrote."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,19 @@ def test_files_that_are_no_models(pcc, name: str, content: bytes | None, options
         assert message in pcc(*command, tmp_path / name, *options).error
     assert not (tmp_path / "package").exists()
     assert not (tmp_path / "copy.onnx").exists()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
+def test_a_disk_that_is_full(pcc, factory: str, suffix: str, tmp_path: Path) -> None:
+    """PyTorch would end the process. What was there before stays."""
+    path = tmp_path / "out" / f"net{suffix}"
+    path.parent.mkdir()
+    path.write_text("older")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        outcome = pcc("export", factory, "--input-shape", "1,3,9,9", "-o", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert outcome.error.startswith(f"cannot write '{path}': File too large")
+    assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [(path.name, "older")]

