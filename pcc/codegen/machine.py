@@ -77,13 +77,13 @@ class Machine:
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
 
-    def beyond(self, *tensors: View | None) -> Work:
-        """Each tensor read, or written, once."""
+    def beyond(self, *tensors: View | None, asked: bool = False) -> Work:
+        """Each tensor read, or written, once; ``asked``: its cache lines are asked for ahead."""
         sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
-        return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
+        return Work(beyond=(FORESEEN if asked else 1) * sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
 
     def foreseen(self, nbytes: float) -> Work:
-        """Weights that are read in order, again and again: what the L2 cache does not hold of them comes from behind it."""
+        """Weights, or what a thread keeps, that are read in order, again and again: what the L2 cache does not hold of them comes from behind it."""
         return Work(beyond=FORESEEN * max(nbytes - self.l2_bytes, 0) / self.isa.vector_bytes)
 
     def cycles(self, work: Work) -> float:

@@ -26,7 +26,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.machine import FORESEEN, Machine, Work
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
 from pcc.dtype import FLOAT32, INT32, REALS, DType
 from pcc.sparsity.fkw import FKW
@@ -82,7 +82,7 @@ class PointwiseFamily:
             return "planes are not flat: their rows are longer than what they hold"
         inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
         prefetch = machine.costs.far > 0
-        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual) * (FORESEEN if prefetch else 1), []
+        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual, asked=prefetch), []
         for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[machine.isa.vector_bytes] if filters <= fkw.shape[0]}):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
             for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
