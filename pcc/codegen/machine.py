@@ -42,6 +42,8 @@ class Work:
     """Vectors transposed between rows of memory and lanes."""
     kept: float = 0.0
     """Vectors stored in the L1 cache, from where they are soon taken again."""
+    lists: float = 0.0
+    """Ends of lists of any length: what follows starts late, for the processor did not foresee the end."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*map(add, vars(self).values(), vars(other).values()))
@@ -75,13 +77,13 @@ class Machine:
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
 
-    def beyond(self, *tensors: View | None) -> Work:
-        """Each tensor read, or written, once."""
+    def beyond(self, *tensors: View | None, asked: bool = False) -> Work:
+        """Each tensor read, or written, once; ``asked``: its cache lines are asked for ahead."""
         sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
-        return Work(beyond=sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
+        return Work(beyond=(FORESEEN if asked else 1) * sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
 
     def foreseen(self, nbytes: float) -> Work:
-        """Weights that are read in order, again and again: what the L2 cache does not hold of them comes from behind it."""
+        """Weights, or what a thread keeps, that are read in order, again and again: what the L2 cache does not hold of them comes from behind it."""
         return Work(beyond=FORESEEN * max(nbytes - self.l2_bytes, 0) / self.isa.vector_bytes)
 
     def cycles(self, work: Work) -> float:
@@ -95,11 +97,13 @@ class Machine:
 
 _KIB = 1 << 10
 
-_AVX512 = Work(fma=0.14, loads=1.03, crossing=2.03, far=0.199, beyond=9.9, updates=1.25, stores=3.7, scalars=0.389, branches=0.13, lines=6.17, kept=1.0)
+_AVX512 = Work(
+    fma=0.14, loads=1.03, crossing=2.03, far=0.199, beyond=9.9, updates=1.25, stores=3.7, scalars=0.389, branches=0.13, lines=6.17, kept=1.0, lists=5.0
+)
 _AVX512_FMA = 0.53
 _TIMED = "timed on an Intel Xeon of family 6, model 207 (pcc tune --calibrate)"
-_AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0, kept=0.9)
-_NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8, kept=0.63)
+_AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0, kept=0.9, lists=5.0)
+_NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8, kept=0.63, lists=15.04)
 _COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 

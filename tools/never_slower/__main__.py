@@ -50,7 +50,9 @@ def main() -> None:
         measure=INSTRUCTIONS if options.arm64 else TIME,
         command="python -m tools.never_slower" + (" --arm64" if options.arm64 else ""),
     )
-    if left := measure(sweep, SWEEPS, load_layers(folder), target, time.monotonic() + options.seconds):
+    if not (layers := load_layers(folder)):
+        parser.error(f"these sources have built no layers in {folder}: build comes before measure")
+    if left := measure(sweep, SWEEPS, layers, target, time.monotonic() + options.seconds):
         print(f"{left} points are left: call again", file=sys.stderr)
     write_page()
 
@@ -69,6 +71,7 @@ def measure(sweep: Sweep, saved: Path, layers: Sequence[tuple[Path, BuiltLayer]]
         if time.monotonic() > until:
             break
     sweep.points = list(_points(layers, ratios))
+    sweep.save(saved)
     return sum(len(layer.variants) for _, layer in layers) - len(sweep.points)
 
 

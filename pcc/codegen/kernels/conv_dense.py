@@ -13,7 +13,7 @@ from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_wei
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.machine import FORESEEN, Machine, Work
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import REALS, DType
 
@@ -169,9 +169,8 @@ def _work(layer: Conv2d, tile: DenseTile, machine: Machine) -> Work:
     assert isinstance(layer.weight, np.ndarray)
     blocks = -(-(layer.weight.shape[0] // layer.groups) // tile.filters)
     tiles = layer.x.shape[0] * layer.groups * blocks * tile.tiles(_rows(layer))
-    outputs = machine.beyond(layer.y, layer.residual) * (FORESEEN if tile.prefetch else 1)
-    weights = machine.foreseen(layer.weight.nbytes)
-    return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + outputs + weights
+    memory = machine.beyond(layer.y, layer.residual, asked=tile.prefetch) + machine.foreseen(layer.weight.nbytes)
+    return tile.work(layer, machine) * tiles + staging_work(layer.x, layer.geometry, machine) + memory
 
 
 def _offsets(staged: Staged, channels: int) -> np.ndarray:

@@ -109,10 +109,8 @@ def _taps_at(layout: Layout) -> np.ndarray:
 def _work(layer: Conv2d, schedule: InterleavedScatterSchedule, layout: Layout, machine: Machine) -> Work:
     weight, vectors = sparse_tile.fkw_of(layer), schedule.rows * schedule.columns
     stores = sum(len(runs) for _, runs in pieces(schedule.rows, schedule.columns)) * layout.blocks.lanes
-    tile = (
-        tile_work(weight, schedule.filters, vectors, Work(loads=1), machine)
-        + Work(lines=vectors, stores=stores - 2 * vectors, scalars=stores) * weight.shape[0]
-    )
+    tile = tile_work(weight, schedule.filters, vectors, Work(loads=1), machine)
+    tile += Work(lines=vectors, stores=stores - 2 * vectors, scalars=stores) * weight.shape[0]
     # Each block of filters passes by all channels again.
     tile += Work(far=layer.x.shape[1] * layout.rows * layout.pitch * -(-weight.shape[0] // schedule.filters.block))
     tiles = layer.x.shape[0] * schedule.blocks.rows // schedule.rows * schedule.blocks.columns // schedule.columns

@@ -65,9 +65,12 @@ class GatherFamily:
         staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), []
         for vectors in (1, 2, 3, 4, 8, 12, 16):
             if vectors * fkw.share <= machine.isa.registers // 2 and vectors <= vectors_of_plane:
-                tiles = layer.x.shape[0] * -(-positions // (vectors * lanes))
-                schedule = GatherSchedule(vectors * lanes, tile.groups_of_item(groups, fkw.weight.size * vectors / groups, tiles))
-                found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, vectors, machine) * tiles + staging))
+                size, images = vectors * lanes, layer.x.shape[0]
+                tiles = images * -(-positions // size)
+                schedule = GatherSchedule(size, tile.groups_of_item(groups, fkw.weight.size * vectors / groups, tiles))
+                last = images if positions > size and (positions - size) % lanes else 0  # tiles that begin early, wherever that is in a line
+                work = _tile_work(layer, fkw, schedule, machine) * (tiles - last) + _tile_work(layer, fkw, schedule, machine, crossing=True) * last
+                found.append(Candidate(schedule, work + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: GatherSchedule, b: ProgramBuilder) -> None:
@@ -85,14 +88,16 @@ class GatherFamily:
 FAMILY = GatherFamily()
 
 
-def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, vectors: int, machine: Machine) -> Work:
-    """One tile of all filters of one image."""
+def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, machine: Machine, *, crossing: bool = False) -> Work:
+    """One tile of all filters of one image; ``crossing``: its vectors begin anywhere in a cache line, whatever the window."""
+    vectors = schedule.size // machine.isa.lanes(layer.x.dtype)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     groups, sums = fkw.shape[0] // fkw.share, fkw.share * vectors
     loads = taps * vectors
     weights = taps * fkw.share / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     far = loads if fkw.shape[1] * schedule.size * layer.x.dtype.bytes > machine.l1_bytes else 0
-    connection = Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, loads)
+    inputs = Work(crossing=loads) if crossing else tap_loads(layer.x, layer.geometry, loads)
+    connection = inputs + Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1)
     segment = Work(scalars=2 + taps, branches=2)
     stored = Work(stores=sums, scalars=2 * fkw.share, branches=1)
     return connection * (len(fkw.index) * parts) + segment * (groups * len(fkw.patterns) * parts) + stored * groups

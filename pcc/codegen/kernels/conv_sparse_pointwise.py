@@ -26,7 +26,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.machine import FORESEEN, Machine, Work
+from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
 from pcc.dtype import FLOAT32, INT32, REALS, DType
 from pcc.sparsity.fkw import FKW
@@ -43,9 +43,6 @@ TILES: dict[int, tuple[tuple[int, int], ...]] = {
 
 FAR = 2
 """What a vector from the L2 cache counts: most are for one or two multiply-adds, which do not hide it."""
-
-LIST_ENDS = 8
-"""Ends of loops that the end of a list stands for, but for the first of a group: lengths are not foreseen, and what follows a list starts late."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class PointwiseFamily:
             return "planes are not flat: their rows are longer than what they hold"
         inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
         prefetch = machine.costs.far > 0
-        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual) * (FORESEEN if prefetch else 1), []
+        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual, asked=prefetch), []
         for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[machine.isa.vector_bytes] if filters <= fkw.shape[0]}):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
             for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
@@ -164,10 +161,13 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     multiplies = float(np.maximum(users * width, machine.fma_in_flight).sum())
     weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights, far=far)
-    lists = Work(scalars=1, branches=LIST_ENDS) * ((2**schedule.filters - 1) * blocks - 1)
-    asked = width if schedule.prefetch else 0
-    sums = Work(loads=asked, stores=width, scalars=2) * schedule.filters + Work(updates=width * schedule.filters) * (blocks - 1)
-    read = machine.foreseen(entries * INT32.bytes + users.sum() * layer.x.dtype.bytes) + Work(loads=asked * inputs if blocks == 1 else 0)
+    lists = Work(scalars=1, lists=1) * ((2**schedule.filters - 1) * blocks - 1)
+    stored = Work(stores=width, scalars=2 + (width if schedule.prefetch else 0)) * schedule.filters
+    # The sums of all groups of an item wait in the L1 cache, or do not fit there.
+    waiting = schedule.filters * width * (blocks - 1)
+    from_far = 2 * waiting if schedule.block * schedule.filters * width * machine.isa.vector_bytes > machine.l1_bytes else 0
+    sums = stored + Work(updates=waiting, loads=from_far, far=from_far)
+    read = machine.foreseen(entries * INT32.bytes + users.sum() * layer.x.dtype.bytes)
     return listed + (lists + sums) * groups + read
 
 

@@ -256,8 +256,7 @@ def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
     work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
     values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
     weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
-    beyond = values_bytes * blocks * (1 + chunks) if values_bytes > machine.l2_bytes else 0.0
-    work += Work(beyond=beyond / machine.isa.vector_bytes) + machine.foreseen(weight_bytes) * blocks
+    work += (machine.foreseen(values_bytes) * (1 + chunks) + machine.foreseen(weight_bytes)) * blocks
     return work * (layer.x.shape[0] * layer.groups) + machine.beyond(layer.x, layer.y, layer.residual)
 
 
