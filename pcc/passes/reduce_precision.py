@@ -59,10 +59,9 @@ class ReducePrecision:
 def narrowed_constant(node: Node, operand: Node, dtype: DType) -> torch.Tensor:
     """The value of a constant operand in a narrower type; `PccError` where it does not fit."""
     value = constant(operand)
-    if value.abs().max() > torch.finfo(dtype.torch).max:
-        raise PccError(
-            f"layer {layer_name(node)}: {operand.target} has values up to {value.abs().max():.3g}, and {dtype} ends at {torch.finfo(dtype.torch).max:g}"
-        )
+    largest, end = value.abs().where(value.isfinite(), 0.0).max(), torch.finfo(dtype.torch).max  # infinities, as in masks, are in both types
+    if largest > end:
+        raise PccError(f"layer {layer_name(node)}: {operand.target} has values up to {largest:.3g}, and {dtype} ends at {end:g}")
     return value.to(dtype.torch)
 
 

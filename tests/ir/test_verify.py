@@ -52,10 +52,12 @@ def test_double_precision(graph_module: GraphModule) -> None:
         verify_structure(graph_module)
 
 
-def test_constant_that_is_not_finite(graph_module: GraphModule) -> None:
+def test_constant_that_holds_nan(graph_module: GraphModule) -> None:
     weight = call(graph_module, "pcc.conv2d").all_input_nodes[1]
+    constant(weight)[0, 0, 0, 0] = -torch.inf  # as in a mask
+    verify_structure(graph_module)
     constant(weight)[0, 0, 0, 0] = torch.nan
-    with pytest.raises(PccError, match=r"constant 'branch.0.weight' is not finite"):
+    with pytest.raises(PccError, match=r"constant 'branch.0.weight' holds NaN"):
         verify_structure(graph_module)
 
 

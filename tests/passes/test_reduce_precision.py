@@ -100,6 +100,19 @@ def test_values_that_do_not_fit() -> None:
         reduced(module, [IMAGE], ReducePrecision())
 
 
+class Masked(nn.Module):
+    """A constant of infinities, as attention has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x + torch.full((13, 11), -torch.inf).triu(1), -1)
+
+
+def test_masks_keep_their_infinities() -> None:
+    graph, error = reduced(Masked(), [IMAGE], ReducePrecision())
+    assert error < 4 * 2.0**-11
+    assert types(graph, "softmax") == {HALF}
+
+
 def test_only_weights_of_linear_layers() -> None:
     graph, error = reduced(settle(Residual()), [IMAGE], StoreWeights())
     assert 0 < error < 2.0**-11
