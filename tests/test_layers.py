@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "runtime": {"package"},
     "deploy": {"package", "runtime"},
     "tune": {"codegen", "deploy", "ir", "package", "sparsity"},
-    "training": {"frontend", "ir", "models", "sparsity"},
+    "training": {"frontend", "ir", "models", "passes", "sparsity"},
     "report": {"codegen", "deploy", "ir", "package", "passes", "sparsity"},
     "any_batch": {"frontend", "ir", "passes"},
     "planner": {"codegen", "frontend", "ir", "package", "passes"},
