@@ -1,8 +1,9 @@
 """drop-filters: filters that contribute nothing disappear, with the channels they feed (Ma et al., 2019, call it unused path removal).
 
-A filter of zeros without a bias, or with one that the activation cuts to zero, goes, and so does one that is read with weights of zero only, through
-shortcuts, concatenations and depthwise convolutions, until nothing more follows. Exact: a dead filter that emits a constant (its bias, a sigmoid's 1/2)
-stays, and the layer says so.
+A filter that is read with weights of zero only goes, and so does a filter of zeros, through shortcuts, concatenations, splits, shuffles, depthwise and grouped
+convolutions (`pcc.ir.channels`), until nothing more follows. What a filter of zeros still emits (its bias, a batch norm's shift, a sigmoid's 1/2) is added to
+the biases of the layers that read it. Exact: where a reader pads its input with zeros, it would read less of that number near the border, so the
+filter stays, and the layer says so.
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.ir.annotations import Dropped, Skipped, Structure, annotate, annotation, forget
+from pcc.ir.annotations import Dropped, Skipped, annotate, annotation, forget
+from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant, finish, infer_all, layer_name, shape_of
-from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR, RESHAPE
-from pcc.passes.channel_use import ChannelUse
-from pcc.passes.operands import change_operand, set_argument, set_constant, share_constants
+from pcc.ir.ops import CONV2D, ELEMENTWISE
+from pcc.passes.channel_numbers import Numbers, channel_numbers, numbers_of_channels, offsets, pads, read_channels
+from pcc.passes.channel_selection import Selection, select_channels
+from pcc.passes.operands import set_constant, share_constants
+from pcc.sparsity.kernels import Kernels
+from pcc.ir.annotations import Structure
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,17 @@ class DropFilters:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        use, modified = ChannelUse(graph_module), False
-        while not use.everything:
-            for node in list(graph_module.graph.nodes):
-                _thin(node, use.needed)
-            infer_all(graph_module)
-            use, modified = ChannelUse(graph_module), True
-        for node in graph_module.graph.nodes:
-            if node.target in (CONV2D, LINEAR) and (reason := _why_dead_filters_stay(node, use)):
+        modified = False
+        while True:
+            channels, numbers = ChannelGraph(graph_module), channel_numbers(graph_module)
+            needed = _needed(channels, numbers)
+            selection = _selection(channels, needed)
+            if not selection:
+                break
+            _drop(graph_module, channels, numbers, selection)
+            modified = True
+        for node in channels.made:
+            if reason := _why_dead_filters_stay(node, channels, numbers):
                 annotate(node, Skipped(self.name, reason))
         if modified:
             share_constants(graph_module)
@@ -43,59 +51,145 @@ class DropFilters:
         return PassResult(graph_module, modified)
 
 
-def _thin(node: Node, needed: dict[Node, np.ndarray]) -> None:
-    """Takes from a node's constants and sizes the channels that go."""
-    kept = needed.get(node)
-    if node.target in (CONV2D, LINEAR):
-        _thin_layer(node, needed)
-    elif kept is None or kept.all():
-        return
-    elif node.target is ELEMENTWISE:
-        for operand in dict.fromkeys(arguments(node)["xs"]):
-            axis = 1 - (len(shape_of(node)) - len(shape_of(operand)))
-            if operand.op == "get_attr" and axis >= 0 and shape_of(operand)[axis] == len(kept) > 1:
-                change_operand(node, operand, _part(constant(operand), axis, kept))
-    elif node.target is RESHAPE:
-        batch, _, *rest = shape_of(node)
-        set_argument(node, "shape", [batch, int(kept.sum()), *rest])
+# ---- what is needed ----
 
 
-def _thin_layer(node: Node, needed: dict[Node, np.ndarray]) -> None:
-    given = arguments(node)
-    filters, channels = needed[node], needed[given["x"]]
-    if filters.all() and channels.all():
-        return
-    weight = _part(constant(given["weight"]), 0, filters)
-    if given.get("groups", 1) == 1:
-        weight = _part(weight, 1, channels)
-    else:
-        set_argument(node, "groups", int(channels.sum()))
-    set_constant(node, "weight", given["weight"], weight, f"{layer_name(node)}.weight")
-    if given["bias"] is not None:
-        set_constant(node, "bias", given["bias"], _part(constant(given["bias"]), 0, filters), f"{layer_name(node)}.bias")
-    before = annotation(node, Dropped) or Dropped(0, 0)
-    annotate(node, Dropped(before.filters + int((~filters).sum()), before.channels + int((~channels).sum())))
-    forget(node, Structure)
+def _needed(channels: ChannelGraph, numbers: Numbers) -> np.ndarray:
+    """The decisions that stay, bool by label: what is fixed, what those read that stay, and what keeps tensors and groups whole."""
+    needed = np.zeros(channels.count, dtype=bool)
+    needed[channels.decision[np.concatenate([[0], *(fixed.labels for fixed in channels.fixed)])]] = True
+    alive = {layer: read_channels(layer, numbers).alive for layer in channels.readers}
+    sharing = _Sharing(channels)
+    before = -1
+    while before != (before := int(needed.sum())):
+        for layer in reversed(alive):
+            filters = needed[channels.decision[channels.made[layer]]].reshape(len(alive[layer]), -1, 1)
+            read = (alive[layer] & filters).any(axis=1).ravel()
+            needed[channels.decision[channels.readers[layer][read]]] = True
+            if len(alive[layer]) > 1:
+                _keep_groups_alike(layer, channels, needed)
+        for node in channels.labels:
+            _keep_rectangular(channels.decisions(node), needed)
+        sharing.keep(needed)
+    return needed
 
 
-def _part(value: torch.Tensor, axis: int, kept: np.ndarray) -> torch.Tensor:
-    return value.index_select(axis, torch.from_numpy(np.flatnonzero(kept)))
+def _keep_rectangular(decisions: np.ndarray, needed: np.ndarray) -> None:
+    """A value keeps whole slices of each dimension, at least one."""
+    kept = needed[decisions]
+    if not kept.any():
+        kept.flat[0] = True
+    lines = [kept.any(axis=tuple(other for other in range(kept.ndim) if other != axis)) for axis in range(kept.ndim)]
+    needed[decisions[np.ix_(*lines)]] = True
 
 
-def _why_dead_filters_stay(node: Node, use: ChannelUse) -> str | None:
-    given = arguments(node)
-    if given["weight"].op != "get_attr":
-        return None
-    dead = ~constant(given["weight"]).flatten(1).any(dim=1).numpy()
+def _keep_groups_alike(layer: Node, channels: ChannelGraph, needed: np.ndarray) -> None:
+    """Groups of a convolution that stay have as many filters, and as many channels; a group that has neither goes."""
+    groups = arguments(layer)["groups"]
+    sides = [channels.decision[labels].reshape(groups, -1) for labels in (channels.made[layer], channels.readers[layer])]
+    stays = np.any([needed[side].any(axis=1) for side in sides], axis=0)
+    for side in sides:
+        most = max(1, int(needed[side].sum(axis=1).max()))
+        for members in side[stays]:
+            spare = members[~needed[members]]
+            needed[spare[: most - int(needed[members].sum())]] = True
+
+
+class _Sharing:
+    """Groups of 2 or 4 filters with the same connections run faster than filters alone: of each such set a multiple stays."""
+
+    def __init__(self, channels: ChannelGraph) -> None:
+        self.decisions = {conv: channels.decision[labels] for conv, labels in channels.made.items() if conv.target is CONV2D}
+        self.found: dict[Node, tuple[int, np.ndarray]] = {}
+        """How many filters of a convolution share, and numbers that are equal for filters with the same zeros."""
+
+    def keep(self, needed: np.ndarray) -> None:
+        for conv, decisions in self.decisions.items():
+            stays = needed[decisions]
+            if not stays.all():
+                share, kinds = self._look(conv)
+                for kind in np.unique(kinds[stays]) if share > 1 else ():
+                    members = decisions[kinds == kind]
+                    spare = members[~needed[members]]
+                    needed[spare[: -int(needed[members].sum()) % share]] = True
+
+    def _look(self, conv: Node) -> tuple[int, np.ndarray]:
+        if conv not in self.found:
+            weight = constant(arguments(conv)["weight"]).numpy()
+            structure = Kernels.detect(weight, arguments(conv)["groups"])
+            share = 1 if isinstance(structure, str) else structure.share
+            self.found[conv] = share, np.unique((weight != 0).reshape(len(weight), -1), axis=0, return_inverse=True)[1].ravel() if share > 1 else np.empty(0)
+        return self.found[conv]
+
+
+# ---- what goes ----
+
+
+def _selection(channels: ChannelGraph, needed: np.ndarray) -> Selection:
+    """What stays of each value that loses something."""
+    selection = {}
+    for node in channels.labels:
+        kept = needed[channels.decisions(node)]
+        if not kept.all():
+            lines = {axis: kept.any(axis=tuple(other for other in range(kept.ndim) if other != axis)) for axis in range(kept.ndim)}
+            selection[node] = {axis: np.flatnonzero(line) for axis, line in lines.items() if not line.all()}
+    return selection
+
+
+def _drop(graph_module: GraphModule, channels: ChannelGraph, numbers: Numbers, selection: Selection) -> None:
+    """Adds the numbers that go to the biases of those that read them, then takes the channels away."""
+    for layer, read in channels.readers.items():
+        x = arguments(layer)["x"]
+        if x in selection:
+            gone = np.ones(len(read), dtype=bool)
+            gone[selection[x][1]] = False
+            _fold(layer, offsets(layer, numbers, gone))
+    for node in graph_module.graph.nodes:
+        if node.target in LAYERS:
+            filters, count = (_lost(value, selection) for value in (node, arguments(node)["x"]))
+            if filters or count:
+                before = annotation(node, Dropped) or Dropped(0, 0)
+                annotate(node, Dropped(before.filters + filters, before.channels + count))
+                forget(node, Structure)
+    select_channels(graph_module.graph, selection)
+    infer_all(graph_module)
+
+
+def _lost(value: Node, selection: Selection) -> int:
+    """How many channels a value loses."""
+    return shape_of(value)[1] - len(selection[value][1]) if 1 in selection.get(value, {}) else 0
+
+
+def _fold(layer: Node, added: np.ndarray) -> None:
+    if added.any():
+        bias = arguments(layer)["bias"]
+        total = torch.from_numpy(added) + (0 if bias is None else constant(bias))
+        set_constant(layer, "bias", bias, total.to(constant(arguments(layer)["weight"]).dtype), f"{layer_name(layer)}.bias")
+
+
+# ---- what stays although it is dead, and why ----
+
+
+def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers) -> str | None:
+    dead = ~constant(arguments(layer)["weight"]).flatten(1).any(dim=1).numpy()
     if not dead.any():
         return None
     count = f"{int(dead.sum())} of {len(dead)} filters are dead"
-    if not _emits_zero(node, use)[dead].all():
-        return f"{count}, but their bias or activation makes them constants"
-    return f"{count}, but their channels go with others that are needed"
+    if _emits_zero(layer, numbers)[dead].all():
+        return f"{count}, but their channels go with others that are needed"
+    constants = f"{count}, but their bias or activation makes them constants"
+    gone = channels.decision[channels.made[layer][dead]]
+    for reader in layer.graph.nodes:
+        if reader.target in LAYERS and is_constant_layer(reader) and pads(reader):
+            x = arguments(reader)["x"]
+            nonzero = np.nan_to_num(numbers_of_channels(x, numbers)) != 0
+            if np.isin(channels.channel_decisions(x)[nonzero], gone).any():
+                return f"{constants}, of which {reader.name} would read less at its padding"
+    return constants
 
 
-def _emits_zero(layer: Node, use: ChannelUse) -> np.ndarray:
+def _emits_zero(layer: Node, numbers: Numbers) -> np.ndarray:
     """Filters whose channels are zero, at once or after the elementwise operations that read them."""
-    behind = [use.zero(user) for user in layer.users if user.target is ELEMENTWISE and len(use.zero(user)) == len(use.zero(layer))]
-    return use.zero(layer) | np.all(behind, axis=0) if behind else use.zero(layer)
+    zero = numbers_of_channels(layer, numbers) == 0
+    behind = [found for user in layer.users if user.target is ELEMENTWISE and len(found := numbers_of_channels(user, numbers) == 0) == len(zero)]
+    return zero | np.all(behind, axis=0) if behind else zero

@@ -8,6 +8,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.ir.annotations import Connectivity, Patterns, Skipped, StoredOrder, Structure, annotate, forget
+from pcc.ir.channels import ChannelGraph
 from pcc.ir.graph import finish
 from pcc.passes.channel_order import reorder_channels
 from pcc.passes.operands import share_constants
@@ -29,7 +30,7 @@ class ReorderKernels:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        modified = False
+        channels, modified = ChannelGraph(graph_module), False
         for conv in convolutions(graph_module):
             structure = self._structure(conv)
             if isinstance(structure, str):
@@ -40,7 +41,7 @@ class ReorderKernels:
             annotate(conv, described(structure))
             order = filter_order(convolution_weight(conv), structure)
             if not np.array_equal(order, np.arange(len(order))):
-                if reason := reorder_channels(conv, order):
+                if reason := reorder_channels(channels, conv, order):
                     annotate(conv, StoredOrder(tuple(order.tolist()), reason))
             modified = True
         if modified:
