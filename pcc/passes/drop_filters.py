@@ -174,18 +174,17 @@ def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers
     dead = ~constant(arguments(layer)["weight"]).flatten(1).any(dim=1).numpy()
     if not dead.any():
         return None
-    count = f"{int(dead.sum())} of {len(dead)} filters are dead"
-    if _emits_zero(layer, numbers)[dead].all():
-        return f"{count}, but their channels go with others that are needed"
-    constants = f"{count}, but their bias or activation makes them constants"
+    count = f"{int(dead.sum())} of {len(dead)} filters are dead, but their"
     gone = channels.decision[channels.made[layer][dead]]
     for reader in layer.graph.nodes:
         if reader.target in LAYERS and is_constant_layer(reader) and pads(reader):
             x = arguments(reader)["x"]
-            nonzero = np.nan_to_num(numbers_of_channels(x, numbers)) != 0
-            if np.isin(channels.channel_decisions(x)[nonzero], gone).any():
-                return f"{constants}, of which {reader.name} would read less at its padding"
-    return constants
+            constants = np.nan_to_num(numbers_of_channels(x, numbers)) != 0
+            if np.isin(channels.channel_decisions(x)[constants], gone).any():
+                return f"{count} bias or activation makes them constants, of which {reader.name} would read less at its padding"
+    if _emits_zero(layer, numbers)[dead].all():
+        return f"{count} channels go with others that are needed"
+    return f"{count} bias or activation makes them constants"
 
 
 def _emits_zero(layer: Node, numbers: Numbers) -> np.ndarray:

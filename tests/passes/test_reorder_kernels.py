@@ -69,7 +69,7 @@ def test_free_where_it_can_be_and_a_reason_where_not():
     pushed = {name: annotation(conv, FilterOrder) is not None for name, conv in convs(graph_module).items()}
     stored = {name: found.reason for name, conv in convs(graph_module).items() if (found := annotation(conv, StoredOrder))}
     assert pushed == {"stem": False, "left": True, "right": False, "grouped": True, "expand": True, "depthwise": True, "wide": True, "dilated": True}
-    assert stored == {"stem": "right adds it to another output", "right": "a residual is added to it in right"}
+    assert stored == {"stem": "its channels are added to those of right", "right": "its channels are added to those of stem"}
     assert str(skips(convs(graph_module)["depthwise"])[-1]) == "reorder-kernels: depthwise: a filter has one connection"
 
 
@@ -159,13 +159,17 @@ def pooled(m: Readers, y: Tensor) -> Tensor:
         (lambda m, y: (m.point(y), m.pair(m.sibling(torch.tanh(y)))), None),
         (lambda m, y: torch.relu(y), "it is an output of the model"),
         (lambda m, y: m.pair(torch.relu(y)), "pair reads it in 2 groups"),
-        (lambda m, y: m.point(y + m.sibling(y)), "a residual is added to it in|adds it to another output|combines it with"),
-        (lambda m, y: m.reduce(torch.cat([torch.relu(y), y], 1)), "needs its channels in order"),
+        (lambda m, y: m.point(y + m.sibling(y)), "its channels are added to those of sibling"),
+        (lambda m, y: m.point(y + m.point(y)[:, :1]), None),
+        (lambda m, y: m.point(y[:, :1] + y), "takes a part of its channels"),
+        (lambda m, y: m.point(y + m.scale * y.mean()), "some of its channels are read as one"),
+        (lambda m, y: m.reduce(torch.cat([torch.relu(y), y], 1)), None),
         (lambda m, y: m.narrow(torch.relu(y)[:, 2:6]), "takes a part of its channels"),
         (lambda m, y: torch.softmax(y, 1), "needs its channels in order|it is an output"),
-        (lambda m, y: m.narrow(torch.relu(y).reshape(1, 4, 12, 5)), r"reshapes it from \[1, 8, 6, 5\] to \[1, 4, 12, 5\]"),
-        (lambda m, y: m.reduce(nn.functional.pad(torch.relu(y), (0, 0, 0, 0, 3, 5))), "pads its channels"),
-        (lambda m, y: m.point(torch.relu(y).permute(0, 1, 3, 2)), "needs its channels in order"),
+        (lambda m, y: m.narrow(torch.relu(y).reshape(1, 4, 12, 5)), "some of its channels are read as one"),
+        (lambda m, y: m.point(torch.relu(y).reshape(1, 2, 4, 6, 5).transpose(1, 2).reshape(1, 8, 6, 5)), r"reshapes it from \[1, 8, 6, 5\] to \[1, 2, 4, 6, 5\]"),
+        (lambda m, y: m.reduce(nn.functional.pad(torch.relu(y), (0, 0, 0, 0, 3, 5))), None),
+        (lambda m, y: m.point(torch.relu(y).permute(0, 1, 3, 2)), None),
     ],
 )
 def test_readers(read: Callable[[Readers, Tensor], object], reason: str | None):

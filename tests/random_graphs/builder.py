@@ -37,8 +37,9 @@ class Network(nn.Module):
 class Builder:
     """A network being drawn."""
 
-    def __init__(self, random: Random) -> None:
-        self.random = random
+    def __init__(self, random: Random, dead: float = 0.0) -> None:
+        """``dead``: the part of the filters, neurons and scales of layers that are zero, and of biases."""
+        self.random, self.dead = random, dead
         self.generator = torch.Generator().manual_seed(random.getrandbits(32))
         self.inputs: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -106,6 +107,8 @@ class Builder:
             for parameter in (*function.parameters(), *function.buffers()):
                 if parameter.is_floating_point():
                     parameter.data = self.noise(*parameter.shape) * 0.5
+                    if parameter.dim() and self.dead:
+                        parameter.data[torch.rand(len(parameter), generator=self.generator) < self.dead] = 0
             for name, statistics in function.named_buffers():
                 if name.endswith("running_var"):
                     statistics.data = statistics.abs() + 0.5

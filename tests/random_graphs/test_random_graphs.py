@@ -18,11 +18,12 @@ from pcc.ir.verify import run_graph
 from pcc.passes.spell_out import SpellOut
 from pcc.target import host_cpu, target_named
 from tests.arm64 import arm64, run_emulated
-from tests.random_graphs.builder import Builder
+from tests.random_graphs.builder import Builder, Network
 from tests.random_graphs.check import EXACT, PRUNED, differences, passed, program
 from tests.random_graphs.onnx_builder import OnnxBuilder
 from tests.random_graphs.onnx_nodes import draw as draw_model
 from tests.random_graphs.torch_steps import draw as draw_network
+from tests.random_graphs.torch_steps import draw_channels
 
 HOST = target_named("x86_64-linux", host_cpu())
 ARM64 = target_named("aarch64-linux")
@@ -48,7 +49,18 @@ def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], 
 
 def check_network(random: Random) -> None:
     """A PyTorch module: imported, after all exact passes, and spelled out again."""
-    network = draw_network(builder := Builder(random)).eval()
+    builder = Builder(random)
+    check_drawn(builder, draw_network(builder))
+
+
+def check_dead_filters(random: Random) -> None:
+    """The same, of layers and what moves channels about, with half of all filters dead."""
+    builder = Builder(random, dead=0.5)
+    check_drawn(builder, draw_channels(builder))
+
+
+def check_drawn(builder: Builder, network: Network) -> None:
+    network.eval()
     with torch.no_grad():
         wanted = network(*builder.inputs)
     graph_module = passed(network, builder.inputs)
@@ -83,6 +95,10 @@ def test_networks(each: Callable) -> None:
     each(check_network, 10)
 
 
+def test_networks_with_dead_filters(each: Callable) -> None:
+    each(check_dead_filters, 10)
+
+
 def test_models(each: Callable) -> None:
     each(check_model, 30)
 
@@ -94,6 +110,11 @@ def test_code(each: Callable) -> None:
 @pytest.mark.slow
 def test_more_networks(each: Callable) -> None:
     each(check_network, 300)
+
+
+@pytest.mark.slow
+def test_more_networks_with_dead_filters(each: Callable) -> None:
+    each(check_dead_filters, 300)
 
 
 @pytest.mark.slow
