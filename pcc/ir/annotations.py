@@ -1,6 +1,7 @@
 """What passes know about a node: typed, frozen dataclasses on ``node.meta``, one of each type, and why passes left the node alone.
 
-Each annotation prints itself (``str``) as it shall appear in dumps. Rewrites keep annotations with `carry`.
+Each annotation prints itself (``str``) as it shall appear in dumps. Rewrites keep annotations with `carry`. What is known of a weight's zeros and values is a
+`pcc.sparsity.structure.Structure` on the layer that reads it.
 """
 
 from dataclasses import dataclass
@@ -11,40 +12,6 @@ from torch.fx import Node
 _KEY = "pcc"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Base of what is known about where a weight's non-zeros lie."""
-
-
-@dataclass(frozen=True)
-class Patterns(Structure):
-    """Every connection that is kept keeps the taps of one of a few patterns (row-major positions, ascending)."""
-
-    patterns: tuple[tuple[int, ...], ...]
-    share: int
-    """How many filters share channels and patterns; they are neighbours in the order the weight is stored in."""
-    connections: int
-    """Connections of the dense weight, O * I/groups."""
-    kept_connections: int
-
-    def __str__(self) -> str:
-        entries = "/".join(str(n) for n in sorted({len(pattern) for pattern in self.patterns}))
-        return f"pattern({len(self.patterns)}x{entries},kept={self.kept_connections}/{self.connections},share={self.share})"
-
-
-@dataclass(frozen=True)
-class Connectivity(Structure):
-    """Whole connections (one filter's weights for one input channel) are zero."""
-
-    share: int
-    """How many filters share their input channels; they are neighbours in the order the weight is stored in."""
-    connections: int
-    kept_connections: int
-
-    def __str__(self) -> str:
-        return f"connectivity(kept={self.kept_connections}/{self.connections},share={self.share})"
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,21 @@ class ChannelGraph(Flow):
         decisions = self.decisions(node)[0]
         return np.broadcast_to(decisions.reshape(len(decisions), -1)[:, 0], shape_of(node)[1])
 
+    def why_bound(self, layer: Node) -> str | None:
+        """Why filters of a layer cannot go, or move, alone; None if they can."""
+        if layer not in self.made:
+            return "its weights are computed"
+        own = self.decision[self.made[layer]]
+        for fixed in self.fixed:
+            if np.isin(self.decision[fixed.labels], own).any():
+                return fixed.reason
+        if (own == 0).any():
+            return "its channels are added to some that stay as they are"
+        for other, labels in self.made.items():
+            if other is not layer and np.isin(self.decision[labels], own).any():
+                return f"its channels are added to those of {other.name}"
+        return "some of its channels are read as one" if len(np.unique(own)) < len(own) else None
+
     def make(self, layer: Node) -> Labels:
         filters, rank = shape_of(layer)[1], len(shape_of(layer))
         self.made[layer] = np.arange(self.count, self.count + filters, dtype=np.int32)

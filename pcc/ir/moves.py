@@ -77,7 +77,7 @@ def _slice(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
 
 def _concat(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
     dim = arguments(node)["dim"] % len(shape_of(node))
-    sizes = list(np.broadcast_shapes(*(array.shape[:dim] + (1,) + array.shape[dim + 1 :] for array in arrays)))
+    sizes = list(np.broadcast_shapes(*((*array.shape[:dim], 1, *array.shape[dim + 1 :]) for array in arrays)))
     parts = [np.broadcast_to(a, [*sizes[:dim], shape_of(x)[dim], *sizes[dim + 1 :]]) for a, x in zip(arrays, operands(node), strict=True)]
     return compressed(np.concatenate(parts, dim))
 

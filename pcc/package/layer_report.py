@@ -153,11 +153,12 @@ def _call(program: "Program", call: "Call") -> CallRecord:
 
 
 def _of_node(node: "Node") -> dict[str, Any]:
-    from pcc.ir.annotations import KernelChoice, Structure, annotation, skips
+    from pcc.ir.annotations import KernelChoice, annotation, skips
     from pcc.ir.counts import count
     from pcc.ir.graph import arguments, shape_of
     from pcc.ir.ops import UNPACK
     from pcc.sparsity.formats import DENSE
+    from pcc.sparsity.structure import Structure
 
     structure, choice = annotation(node, Structure), annotation(node, KernelChoice)
     weight = None if choice is None else arguments(node)["weight"]

@@ -44,16 +44,8 @@ class _Moved(Flow):
     def __init__(self, channels: ChannelGraph, conv: Node, order: np.ndarray) -> None:
         super().__init__()
         self.before = channels
-        if conv not in channels.made:
-            raise _NotFree("its weights are computed")
-        own = channels.decision[channels.made[conv]]
-        if (own == 0).any():
-            raise _NotFree("its channels are added to some that stay as they are")
-        for other, labels in channels.made.items():
-            if other is not conv and np.isin(channels.decision[labels], own).any():
-                raise _NotFree(f"its channels are added to those of {other.name}")
-        if len(np.unique(own)) < len(own):
-            raise _NotFree("some of its channels are read as one")
+        if reason := channels.why_bound(conv):
+            raise _NotFree(reason)
         original = channels.labels[conv]
         changed = {conv: original[:, order]}
         for node in list(conv.graph.nodes)[list(conv.graph.nodes).index(conv) + 1 :]:

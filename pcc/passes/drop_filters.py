@@ -22,7 +22,7 @@ from pcc.passes.channel_numbers import Numbers, channel_numbers, numbers_of_chan
 from pcc.passes.channel_selection import Selection, select_channels
 from pcc.passes.operands import set_constant, share_constants
 from pcc.sparsity.kernels import Kernels
-from pcc.ir.annotations import Structure
+from pcc.sparsity.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from pcc.fields import typed_fields
 from pcc.passes.manager import pass_level
 from pcc.passes.registry import pass_class, pass_names
 
-DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
+DEFAULT_PIPELINE = (
+    "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,detect-structure,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
+)
 
 _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([,={}\[\]])|([^\s,={}\[\]"]+(?:\s+[^\s,={}\[\]"]+)*))\s*')
 _MARKS = set(",={}[]")

@@ -10,8 +10,9 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import layer_name
-from pcc.passes.pruning import SPARED, check_names, constrain, convolution_weight, convolutions, cut, dense_weight, first_convolutions, why_not
+from pcc.passes.pruning import SPARED, check_names, convolutions, cut, dense_weight, first_convolutions, layer_weight, why_not
 from pcc.sparsity import pattern
+from pcc.sparsity.kernels import Kernels
 
 _FEWEST, _MOST = 4, 12
 
@@ -54,12 +55,12 @@ class PrunePattern:
         if not chosen:
             return PassResult(graph_module, False)
         patterns = self._pattern_set(chosen)
-        return PassResult(graph_module, cut(graph_module, {conv: constrain(conv, patterns=patterns) for conv in chosen}, self.name))
+        return PassResult(graph_module, cut(graph_module, dict.fromkeys(chosen, Kernels(patterns)), self.name))
 
     def _why_not(self, conv: Node, first: bool) -> str | None:
         if reason := why_not(conv):
             return reason
-        kh, kw = convolution_weight(conv).shape[2:]
+        kh, kw = layer_weight(conv).shape[2:]
         if (kh, kw) != (3, 3):
             return f"the patterns are for 3x3 connections, not {kh}x{kw}"
         if self.layers and layer_name(conv) not in self.layers:

@@ -7,14 +7,14 @@ import numpy as np
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.ir.annotations import Connectivity, Patterns, Skipped, StoredOrder, Structure, annotate, forget
+from pcc.ir.annotations import Skipped, StoredOrder, annotate, forget
 from pcc.ir.channels import ChannelGraph
 from pcc.ir.graph import finish
 from pcc.passes.channel_order import reorder_channels
 from pcc.passes.operands import share_constants
-from pcc.passes.pruning import convolution_weight, convolutions, groups_of, weight_node
-from pcc.sparsity.detect import SparseConnections, detect_structure
+from pcc.passes.pruning import convolutions, groups_of, layer_weight, weight_node
 from pcc.sparsity.fkr import filter_order
+from pcc.sparsity.kernels import Kernels
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,8 @@ class ReorderKernels:
             if isinstance(structure, str):
                 annotate(conv, Skipped(self.name, structure))
                 continue
-            forget(conv, Structure)
             forget(conv, StoredOrder)
-            annotate(conv, described(structure))
-            order = filter_order(convolution_weight(conv), structure)
+            order = filter_order(layer_weight(conv), structure, groups_of(conv))
             if not np.array_equal(order, np.arange(len(order))):
                 if reason := reorder_channels(channels, conv, order):
                     annotate(conv, StoredOrder(tuple(order.tolist()), reason))
@@ -49,15 +47,7 @@ class ReorderKernels:
             finish(graph_module)
         return PassResult(graph_module, modified)
 
-    def _structure(self, conv: Node) -> SparseConnections | str:
+    def _structure(self, conv: Node) -> Kernels | str:
         if weight_node(conv).op != "get_attr":
             return "its weight is computed, not a constant"
-        return detect_structure(convolution_weight(conv), groups_of(conv))
-
-
-def described(structure: SparseConnections) -> Structure:
-    """The annotation for a structure that was found."""
-    if not structure.has_patterns:
-        return Connectivity(structure.share, structure.connections, structure.kept_connections)
-    patterns = tuple(tuple(one) for one in structure.patterns.tolist())
-    return Patterns(patterns, structure.share, structure.connections, structure.kept_connections)
+        return Kernels.detect(layer_weight(conv), groups_of(conv))

@@ -67,6 +67,9 @@ class Composition(Structure):
         if isinstance(rest, Binary) and rest.per == "filter" and not isinstance(first, Slices):
             raise PccError(f"composition: what {first.name} leaves has no filters to give scales to: give binary one scale per layer")
 
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.parts))
+
     @property
     def rest(self) -> Structure:
         """What lives in the weight that the first part leaves."""
@@ -132,14 +135,10 @@ class Composition(Structure):
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
-        """Of the zeros and the values found in the weight, the pair that packs smallest."""
-        from pcc.sparsity import structures  # which knows all kinds, this one too
+        from pcc.sparsity.detect import detect  # which knows all kinds, this one too
 
-        found = structures.detect(weight, groups)
-        pairs = [cls((zeros, values)) for zeros in found for values in found if _follows(zeros, values)]
-        if not pairs:
-            return "there are not both zeros and few values to gain from"
-        return min(pairs, key=lambda pair: _bytes(pair.pack(weight, groups)))
+        found = detect(weight, groups)
+        return found if isinstance(found, cls) else f"it is {found} alone" if isinstance(found, Structure) else found
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """The data of the last part, and the index of all: keys are ``0.NAME.KEY`` for the first part and ``1.NAME.KEY`` for what lives in it."""
@@ -179,20 +178,5 @@ def _symmetric(values: Structure) -> bool:
     return isinstance(values, UniformLevels | PowerOfTwo | Ternary | Conductance) or (isinstance(values, Binary) and values.per == "layer")
 
 
-def _follows(zeros: Structure, values: Structure) -> bool:
-    """Whether they compose, zeros first."""
-    if zeros.values_only or not values.values_only:
-        return False
-    try:
-        Composition((zeros, values))
-    except PccError:
-        return False
-    return True
-
-
 def _distance(weight: np.ndarray, other: np.ndarray) -> float:
     return float(np.square(weight.astype(np.float64) - other).sum())
-
-
-def _bytes(packed: Packed) -> int:
-    return packed.data_bytes + packed.index_bytes

@@ -1,94 +1,141 @@
-"""Finds the structure in a convolution weight's zeros, whichever tool put them there, and the order of filters that lets most of them share."""
+"""Finds the structure of a weight, whichever tool pruned it: zeros from coarse to fine, then few values.
 
-from dataclasses import dataclass, replace
+1. Filters, then channels, that are all zero: what is left is a smaller dense weight.
+2. In what is left, the first of columns, blocks, patterns and connections, windows, N:M and single weights that explains the zeros: a structure explains
+   them if hardly more weights than those that are not zero have a place in it. The last one always does.
+3. In what is left of that, the values, if they take few bits.
+
+So a weight has one structure, a composition (`pcc.sparsity.compose`) where there is more than one part.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pcc.sparsity import pattern
-from pcc.sparsity.connectivity import SHARES
-from pcc.sparsity.fkw import FKW, pack
+from pcc.errors import PccError
+from pcc.sparsity import codes, pattern
+from pcc.sparsity.centroids import Centroids
+from pcc.sparsity.columns import Column
+from pcc.sparsity.compose import Composition
+from pcc.sparsity.filters import Channel, Filter
+from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
+from pcc.sparsity.n_of_m import NofM
+from pcc.sparsity.slices import Slices
+from pcc.sparsity.structure import Structure
+from pcc.sparsity.structures import compose
+from pcc.sparsity.tetris import Tetris
+from pcc.sparsity.unstructured import Unstructured
+from pcc.sparsity.values import distinct
+from pcc.sparsity.window import Window
 
 _SLACK = 1 / 64
-"""Filters may share a list of connections although that stores this part more of them: a few are zero by accident."""
+"""A structure may have places for this part more weights than are not zero: a few are zero by accident."""
 
 
-@dataclass(frozen=True)
-class SparseConnections:
-    """Connections that are all zero, or keep the taps of a few patterns, or both: what FKW can hold."""
-
-    patterns: np.ndarray
-    """int32 (P, E); one pattern of all taps where there is only connectivity."""
-    share: int
-    """How many filters share channels and patterns."""
-    order: np.ndarray
-    """int64 (O,): original filter of each place; filters that share are neighbours. The identity where that is enough."""
-    groups: int
-    """The convolution's groups."""
-    connections: int
-    kept_connections: int
-    """Connections that FKW stores, for each filter of a filter group."""
-    taps: int
-
-    @property
-    def has_patterns(self) -> bool:
-        return self.patterns.shape[1] < self.taps
-
-    def pack(self, weight: np.ndarray) -> FKW:
-        """FKW form of the weight that was looked at."""
-        return pack(weight, self.groups, self.patterns, self.share, self.order)
-
-
-def detect_structure(weight: np.ndarray, groups: int = 1) -> SparseConnections | str:
-    """Patterns and missing connections in a weight (O, I/groups, kh, kw), with the largest groups of filters that share them; or why there are none.
-
-    Filters that share are looked for as they stand, then after bringing filters with the same channels and patterns together.
-    """
-    filters, inputs, kh, kw = weight.shape
-    if groups > 1 and inputs == 1:
-        return "depthwise: a filter has one connection"
-    used = weight.reshape(filters, inputs, kh * kw) != 0
-    connections = used.any(axis=2)
-    if not connections.any():
+def detect(weight: np.ndarray, groups: int = 1) -> Structure | str:
+    """The structure of a weight (O, I/groups, kh, kw) or (O, I), or why it has none."""
+    if not weight.any():
         return "every weight is zero"
-    found = pattern.detect_shapes(used.reshape(-1, kh * kw))
-    if isinstance(found, str) and connections.all():
-        return f"no connection is all zero and {found}"
-    patterns = pattern.every_tap(kh * kw) if isinstance(found, str) else found
-    single = SparseConnections(patterns, 1, np.arange(filters), groups, connections.size, int(connections.sum()), kh * kw)
-    for share in sorted(SHARES, reverse=True):
-        if share > 1 and (filters // groups) % share == 0 and (sharing := _sharing(weight, single, share)):
-            return sharing
-    return single
+    parts: list[Structure] = []
+    left, left_groups = weight, groups
+    if not weight.all():
+        for kind in (Filter, Channel):
+            found = kind.detect(left, left_groups)
+            if isinstance(found, Slices):
+                parts.append(found)
+                left, left_groups = found.thin(left, found.choose(np.square(left, dtype=np.float64), left_groups), left_groups)
+        if zeros := _fine(left, left_groups):
+            parts.append(zeros)
+    if (values := _values(left)) and (both := _with_values(parts, values)):
+        parts = both
+    return compose(parts) if parts else "no weight is zero and hardly any value is there twice"
 
 
-def _sharing(weight: np.ndarray, single: SparseConnections, share: int) -> SparseConnections | None:
-    """The structure with filters in groups of ``share``, given the one of single filters; None if it would store more."""
-    filters, inputs, kh, kw = weight.shape
-    used = weight.reshape(filters, inputs, kh * kw) != 0
-    connections = used.any(axis=2)
-    kinds_of_connections = _kinds(connections, single.groups)
-    by_connections = np.argsort(kinds_of_connections, kind="stable")
-    for order in (single.order, by_connections):
-        stored = int(_shared(connections, order, share).sum()) * share
-        if stored > single.kept_connections * (1 + _SLACK):
-            continue
-        if not single.has_patterns:
-            return replace(single, share=share, order=order, kept_connections=stored)
-        if order is by_connections:
-            order = np.lexsort((_kinds(pattern.fit(weight, single.patterns), single.groups), kinds_of_connections))
-        common = pattern.detect_shapes(_shared(used, order, share).reshape(-1, kh * kw))
-        if not isinstance(common, str) and common.shape[1] == single.patterns.shape[1]:
-            return replace(single, patterns=common, share=share, order=order, kept_connections=stored)
+def share_patterns(found: Sequence[Structure]) -> list[Structure]:
+    """The structures of a network's layers with one set of patterns for all that have some of the same size, where that is a few."""
+    of_size: dict[tuple[tuple[int, int], int], set[tuple[int, ...]]] = {}
+    for kernels in (part for structure in found for part in _parts(structure)):
+        if isinstance(kernels, Kernels) and isinstance(kernels.patterns, tuple):
+            of_size.setdefault((kernels.kernel, len(kernels.patterns[0])), set()).update(kernels.patterns)
+
+    def shared(part: Structure) -> Structure:
+        if isinstance(part, Kernels) and isinstance(part.patterns, tuple):
+            together = of_size[part.kernel, len(part.patterns[0])]
+            return replace(part, patterns=tuple(sorted(together))) if len(together) <= pattern.MOST_PATTERNS else part
+        return part
+
+    return [compose([shared(part) for part in _parts(structure)]) for structure in found]
+
+
+def _parts(structure: Structure) -> tuple[Structure, ...]:
+    return structure.parts if isinstance(structure, Composition) else (structure,)
+
+
+def _fine(weight: np.ndarray, groups: int) -> Structure | None:
+    """The coarsest structure that explains the zeros which no filter or channel does; None where there are hardly any."""
+    kept = int(np.count_nonzero(weight))
+    if weight.size <= kept * (1 + _SLACK):
+        return None
+    for detection, places in _FINE:
+        found = detection(weight, groups)
+        if isinstance(found, Structure) and places(found, weight) <= kept * (1 + _SLACK):
+            return found
     return None
 
 
-def _shared(used: np.ndarray, order: np.ndarray, share: int) -> np.ndarray:
-    """What any filter of a group uses: (O, ...) to (O / share, ...)."""
-    return np.logical_or.reduce(used[order].reshape(len(order) // share, share, *used.shape[1:]), axis=1)
+def _blocks(weight: np.ndarray, groups: int) -> Structure | str:
+    found = Tetris.detect(weight, groups)
+    return "blocks of one filter or channel are connections" if isinstance(found, Tetris) and min(found.block) == 1 else found
 
 
-def _kinds(rows: np.ndarray, groups: int) -> list[int]:
-    """For each row the place of the first row of its convolution group that is equal."""
-    first: dict[tuple[int, bytes], int] = {}
-    per_group = len(rows) // groups
-    return [first.setdefault((place // per_group, row.tobytes()), place) for place, row in enumerate(rows.astype(np.int8))]
+def _connections(weight: np.ndarray, groups: int) -> Structure | str:
+    found = Kernels.detect(weight, groups)
+    single = weight[0, 0].size == 1 and isinstance(found, Kernels) and found.share == 1
+    return "connections of one weight are single weights" if single else found
+
+
+def _balanced(weight: np.ndarray, groups: int) -> Structure | str:
+    found = Kernels.detect(weight, groups)
+    return "filters keep different numbers of connections" if isinstance(found, Kernels) and found.scope == "layer" else found
+
+
+_Detection = Callable[[np.ndarray, int], Structure | str]
+
+_FINE: tuple[tuple[_Detection, Callable[..., float]], ...] = (
+    (Column.detect, lambda found, weight: weight.size / found.rate),
+    (_blocks, lambda found, weight: weight.size / found.rate),
+    (_connections, lambda found, weight: found.taps(weight).shape[1] * weight.shape[0] * weight.shape[1] / found.rate),
+    (Window.detect, lambda found, weight: weight.size / found.rate / found.kernels),
+    (NofM.detect, lambda found, weight: weight.size * found.n / found.m),
+    (_balanced, lambda found, weight: found.taps(weight).shape[1] * weight.shape[0] * weight.shape[1] / found.rate),
+    (Unstructured.detect, lambda found, weight: weight.size / found.rate),
+)
+"""Structures of zeros inside a thin weight, from coarse to fine, with how many weights of it have a place in them."""
+
+
+def _values(weight: np.ndarray) -> Structure | None:
+    """The values of the weights that are not zero, in the fewest bits; None where they take about as many as fp32."""
+    kept = int(np.count_nonzero(weight))
+    for kind in (Binary, PowerOfTwo, UniformLevels, Centroids):
+        found = kind.detect(weight)
+        if not isinstance(found, str):
+            values = distinct(weight, kept)
+            assert values is not None
+            bits = codes.bits_for(len(values))
+            return found if 32 * len(values) + bits * kept <= 16 * kept else None
+    return None
+
+
+def _with_values(parts: list[Structure], values: Structure) -> list[Structure] | None:
+    """The parts with values; weights of one magnitude and zeros anywhere are ternary. None where the two do not go together."""
+    if isinstance(values, Binary):
+        values = replace(values, keep_zeros=bool(parts))
+        if values.per == "layer" and [type(part) for part in parts] == [Unstructured]:
+            return [Ternary()]
+    try:
+        compose([*parts, values])
+    except PccError:
+        return None
+    return [*parts, values]

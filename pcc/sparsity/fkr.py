@@ -9,25 +9,26 @@ has most (channel, pattern) in common with it, so that a block of filters reads 
 import numpy as np
 
 from pcc.sparsity import pattern
-from pcc.sparsity.detect import SparseConnections
+from pcc.sparsity.kernels import Kernels
 
 _LENGTH_CLASSES = 16
 """Lengths that differ by less than this part of the longest count as alike."""
 
 
-def filter_order(weight: np.ndarray, structure: SparseConnections) -> np.ndarray:
-    """The original filter of each place, int64 (O,), for a weight (O, I/groups, kh, kw) of that structure.
+def filter_order(weight: np.ndarray, structure: Kernels, groups: int = 1) -> np.ndarray:
+    """The original filter of each place, int64 (O,), for a weight (O, I/groups, kh, kw) in which that structure was found.
 
     Filters stay inside their convolution group. Ties go to the filter that stands first, so a weight that is in order stays as it is.
     """
     filters, inputs, kh, kw = weight.shape
     size = structure.share
-    members = structure.order.reshape(-1, size)
-    shared = (weight[structure.order] != 0).reshape(filters // size, size, inputs, kh, kw).any(axis=1)
-    choice = pattern.fit(shared, structure.patterns)
-    per_group = len(members) // structure.groups
+    patterns = structure.taps(weight)
+    members = structure.places(filters).reshape(-1, size)
+    shared = (weight[members.ravel()] != 0).reshape(filters // size, size, inputs, kh, kw).any(axis=1)
+    choice = pattern.fit(shared, patterns)
+    per_group = len(members) // groups
     starts = range(0, len(members), per_group)
-    order = np.concatenate([start + _chain(choice[start : start + per_group], len(structure.patterns)) for start in starts])
+    order = np.concatenate([start + _chain(choice[start : start + per_group], len(patterns)) for start in starts])
     return members[order].reshape(-1)
 
 

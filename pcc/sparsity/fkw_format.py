@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from pcc.sparsity.detect import detect_structure
 from pcc.sparsity.fkw import FKW, pack, unpack
 from pcc.sparsity.formats import WeightFormat
+from pcc.sparsity.kernels import Kernels
 
 
 def _pack(weight: np.ndarray, groups: int, order: np.ndarray | None) -> FKW | str:
-    structure = detect_structure(weight, groups)
+    structure = Kernels.detect(weight, groups)
     if isinstance(structure, str):
         return structure
-    return pack(weight, groups, structure.patterns, structure.share, structure.order if order is None else order)
+    return pack(weight, groups, structure.taps(weight), structure.share, structure.places(len(weight)) if order is None else order)
 
 
 FORMAT = WeightFormat("fkw", FKW, _pack, unpack, nonzeros=lambda packed: int(np.count_nonzero(packed.weight)))

@@ -5,7 +5,7 @@ Both cut connections: patterns leave 4 of 9 taps in each, connectivity leaves on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, fkw, joint, pattern
 from pcc.sparsity.budget import budget
-from pcc.sparsity.detect import SparseConnections, detect_structure
+from pcc.sparsity.sharing import Sharing, find_sharing
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
 
@@ -42,8 +42,8 @@ class Kernels(Zeros):
     """Filters that keep the same channels and patterns: 1, 2 or 4."""
     kernel: tuple[int, int] = (3, 3)
     """The size that patterns are for."""
-    order: tuple[int, ...] | None = None
-    """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`)."""
+    order: tuple[int, ...] | None = field(default=None, repr=False)
+    """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`), and detection where it is none of places."""
 
     def __post_init__(self) -> None:
         budget(1, self.rate)  # refuses rates below 1
@@ -103,10 +103,10 @@ class Kernels(Zeros):
 
         if self.order is not None:
             return project(np.array(self.order))
-        shown = detect_structure(weight, groups) if self.share > 1 and not weight.all() else "no grouping"
+        shown = self.detect(weight, groups) if self.share > 1 and not weight.all() else "no grouping"
         if isinstance(shown, str) or shown.share < self.share:
             return project(None)
-        as_shown = project(shown.order)
+        as_shown = project(shown.places(len(weight)))
         if np.array_equal(as_shown.weight, weight):
             return as_shown
         return max(as_shown, project(None), key=lambda cut: cut.kept)
@@ -131,15 +131,33 @@ class Kernels(Zeros):
             return str(error)
         return None
 
+    def places(self, filters: int) -> np.ndarray:
+        """The order of filters, int64 (O,): original filter of each place."""
+        return np.arange(filters) if self.order is None else np.array(self.order)
+
+    def taps(self, weight: np.ndarray) -> np.ndarray:
+        """The patterns that are known by now, int32 (P, E), for connections of a weight; one of all taps where there are none."""
+        return self._patterns(_four_dimensional(weight), 1)
+
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
+        """Patterns, missing connections or both, with the largest groups of filters that share them."""
         four = _four_dimensional(weight)
-        found = detect_structure(four, groups)
-        if isinstance(found, str):
-            return found
-        patterns = tuple(tuple(taps) for taps in found.patterns.tolist()) if found.has_patterns else None
-        rate = found.connections / found.kept_connections
-        return cls(patterns, rate, "filter" if rate > 1 and _balanced(four, found) else "layer", found.share, (four.shape[2], four.shape[3]))
+        filters, inputs, kh, kw = four.shape
+        if groups > 1 and inputs == 1:
+            return "depthwise: a filter has one connection"
+        used = four.reshape(filters * inputs, kh * kw) != 0
+        if not used.any():
+            return "every weight is zero"
+        found = pattern.detect_shapes(used)
+        if isinstance(found, str) and used.any(axis=1).all():
+            return f"no connection is all zero and {found}"
+        sharing = find_sharing(four, pattern.every_tap(kh * kw) if isinstance(found, str) else found, groups)
+        patterns = None if sharing.patterns.shape[1] == kh * kw else tuple(tuple(taps) for taps in sharing.patterns.tolist())
+        rate = filters * inputs / sharing.stored
+        order = None if np.array_equal(sharing.order, np.arange(filters)) else tuple(sharing.order.tolist())
+        scope = "filter" if rate > 1 and _balanced(four, sharing) else "layer"
+        return cls(patterns, rate, scope, sharing.share, (kh, kw), order)
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """The arrays of FKW (`pcc.sparsity.fkw`)."""
@@ -166,8 +184,8 @@ def _four_dimensional(weight: np.ndarray) -> np.ndarray:
     return weight[:, :, None, None] if weight.ndim == 2 else weight
 
 
-def _balanced(weight: np.ndarray, found: SparseConnections) -> bool:
+def _balanced(weight: np.ndarray, found: Sharing) -> bool:
     """Whether every group of filters keeps as many connections."""
-    of_group = weight[found.order].reshape(-1, found.share, weight.shape[1], found.taps)
+    of_group = weight[found.order].reshape(len(weight) // found.share, found.share, weight.shape[1], -1)
     connections = np.count_nonzero(np.count_nonzero(of_group, axis=(1, 3)), axis=1)
     return bool((connections == connections[0]).all())

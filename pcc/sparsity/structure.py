@@ -7,8 +7,8 @@ linear layers; a structure that needs four dimensions sees a linear layer as a 1
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -71,6 +71,12 @@ class Structure(ABC):
     values_only: ClassVar[bool] = False
     """Whether it restricts the values of weights (levels, centroids, signs) and not which of them are zero."""
 
+    def __str__(self) -> str:
+        """In one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``. Orders of filters are left out."""
+        known = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.repr}  # type: ignore[arg-type]  # a dataclass
+        changed = ", ".join(f"{name}={_short(value)}" for name, (value, default) in known.items() if default is MISSING or value != default)
+        return f"{self.name}{{{changed}}}" if changed else self.name
+
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
         """The structure with what it takes from all layers that share it (patterns mined from their connections); itself where there is nothing."""
         return self
@@ -104,3 +110,9 @@ class Structure(ABC):
         """What a weight that has the structure costs."""
         packed = self.pack(weight, groups)
         return Count(weight.size, int(np.count_nonzero(weight)), packed.data_bytes, packed.index_bytes)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return f"{len(value)}x{len(value[0])}"
+    return f"{value:.4g}" if isinstance(value, float) else "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

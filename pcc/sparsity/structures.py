@@ -1,9 +1,7 @@
-"""All kinds of structures by name, as recipes write them, and which of them a weight has."""
+"""All kinds of structures by name, as recipes write them."""
 
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from pcc.errors import PccError, suggestion
 from pcc.fields import typed_fields
@@ -15,6 +13,7 @@ from pcc.sparsity.crossbar import Crossbar
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
+from pcc.sparsity.n_of_m import NofM
 from pcc.sparsity.structure import Structure
 from pcc.sparsity.tetris import Tetris
 from pcc.sparsity.unstructured import Unstructured
@@ -24,6 +23,7 @@ _SIMPLE: tuple[type[Structure], ...] = (
     Kernels,
     Unstructured,
     Window,
+    NofM,
     Filter,
     Channel,
     Column,
@@ -69,7 +69,3 @@ def compose(parts: Sequence[Structure]) -> Structure:
     return parts[0] if len(parts) == 1 else Composition(tuple(parts))
 
 
-def detect(weight: np.ndarray, groups: int = 1) -> list[Structure]:
-    """Every simple structure that there is something to gain from in a weight; the smallest of each kind that contains it."""
-    found = (one.detect(weight, groups) for one in _SIMPLE)
-    return [one for one in found if not isinstance(one, str)]

@@ -5,7 +5,7 @@ by `pcc.sparsity.reorder` and cost nothing at run time once they are folded into
 paper ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that a projection is measured by.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import ClassVar, Self
 
@@ -32,8 +32,8 @@ class Tetris(Zeros):
 
     rate: float
     block: tuple[int, int] = (16, 16)
-    filters: tuple[int, ...] | None = None
-    channels: tuple[int, ...] | None = None
+    filters: tuple[int, ...] | None = field(default=None, repr=False)
+    channels: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         budget(1, self.rate)  # refuses rates below 1

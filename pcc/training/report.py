@@ -9,8 +9,6 @@ its weight is found to have.
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field
@@ -19,6 +17,7 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.sparsity import structures
 from pcc.sparsity.compose import Composition
+from pcc.sparsity.detect import detect
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.structure import Count, Structure
 from pcc.training.evaluate import positions
@@ -96,21 +95,6 @@ def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[in
     return costs
 
 
-def describe(structure: Structure) -> str:
-    """A structure in one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``."""
-    if isinstance(structure, Composition):
-        return " + ".join(map(describe, structure.parts))
-    own = {one.name: (getattr(structure, one.name), one.default) for one in fields(structure)}  # type: ignore[arg-type]  # every structure is a dataclass
-    changed = ", ".join(f"{name}={_short(value)}" for name, (value, default) in own.items() if default is MISSING or value != default)
-    return f"{structure.name}{{{changed}}}" if changed else structure.name
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple) and len(str(value)) > 24:
-        return f"{len(value)} of them"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structure]]:
     """What each layer may be counted in, best first: its last zeros and its last values together, then each alone."""
     zeros: dict[str, Structure] = {}
@@ -143,12 +127,14 @@ def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tup
             continue
         if isinstance(structure, Filter) and (both := _with_unread_channels(structure, weight, groups)):
             structure, count = both, both.count(weight, groups)
-        return describe(structure), count
+        return str(structure), count
     dense = Count(weight.size, int(np.count_nonzero(weight)), 4 * weight.size, 0)
     if not given and dense.kept == dense.weights:
         return "dense", dense
-    found = [(describe(one), one.count(weight, groups)) for one in structures.detect(weight, groups)]
-    return min([("dense", dense), *found], key=lambda one: one[1].data_bytes + one[1].index_bytes)
+    found = detect(weight, groups)
+    if isinstance(found, str):
+        return "dense", dense
+    return min([("dense", dense), (str(found), found.count(weight, groups))], key=lambda one: one[1].data_bytes + one[1].index_bytes)
 
 
 def _with_unread_channels(filters: Filter, weight: np.ndarray, groups: int) -> Composition | None:

@@ -6,13 +6,10 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from pcc.ir.annotations import (
-    Connectivity,
     FilterOrder,
     KernelChoice,
-    Patterns,
     Rejected,
     Skipped,
-    Structure,
     annotate,
     annotation,
     annotations,
@@ -20,8 +17,11 @@ from pcc.ir.annotations import (
     forget,
     skips,
 )
+from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.structure import Structure
+from pcc.sparsity.unstructured import Unstructured
 
-PATTERN = Patterns(((0, 1, 3, 4), (1, 2, 4, 5)), 2, 24, 10)
+PATTERN = Kernels(((0, 1, 3, 4), (1, 2, 4, 5)), 2.4, share=2)
 
 
 def two_nodes() -> tuple[Graph, Node, Node]:
@@ -58,10 +58,10 @@ def test_copies_of_a_graph_do_not_share_annotations() -> None:
     module = GraphModule(torch.nn.Module(), graph)
     copied = copy.deepcopy(module)
     twin = next(other for other in copied.graph.nodes if other.name == node.name)
-    annotate(twin, Connectivity(1, 8, 4))
-    forget(twin, Patterns)
-    assert (annotation(node, Connectivity), annotation(node, Patterns)) == (None, PATTERN)
-    assert (annotation(twin, Connectivity), annotation(twin, Patterns)) == (Connectivity(1, 8, 4), None)
+    annotate(twin, Unstructured(2))
+    forget(twin, Kernels)
+    assert (annotation(node, Unstructured), annotation(node, Kernels)) == (None, PATTERN)
+    assert (annotation(twin, Unstructured), annotation(twin, Kernels)) == (Unstructured(2), None)
 
 
 def test_carry_keeps_what_the_new_node_knows_better() -> None:
@@ -75,7 +75,7 @@ def test_carry_keeps_what_the_new_node_knows_better() -> None:
     annotate(new, Skipped("a", "new reason"))
     carry(old, new)
     assert annotation(new, KernelChoice) == KernelChoice("new", None, 1.0)
-    assert annotation(new, Patterns) == PATTERN
+    assert annotation(new, Kernels) == PATTERN
     assert [str(skip) for skip in skips(new)] == ["a: new reason", "b: kept"]
     assert new.meta["stack_trace"] == 'File "model.py", line 3'
     assert annotation(old, KernelChoice) == KernelChoice("old", None, 1.0)
@@ -89,8 +89,7 @@ def test_carry_from_an_unannotated_node_keeps_skips() -> None:
 
 
 def test_texts_for_dumps() -> None:
-    assert str(PATTERN) == "pattern(2x4,kept=10/24,share=2)"
-    assert str(Connectivity(4, 24, 6)) == "connectivity(kept=6/24,share=4)"
+    assert str(PATTERN) == "kernels{patterns=2x4, rate=2.4, share=2}"
     assert str(FilterOrder((0, 2, 1))) == "order(moved=2/3)"
     rejected = (Rejected("b", 150.0), Rejected("c", None, "groups=32"), Rejected("d", None, "groups=32"))
     assert str(KernelChoice("a", "tiles of 3x7", 100.0, rejected)) == "kernel(a, tiles of 3x7; b 1.50x; groups=32)"

@@ -7,10 +7,11 @@ import torch
 
 from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
-from pcc.ir.annotations import Patterns, Skipped, annotate
+from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.dump import dump_graph
 from pcc.ir.printer import print_graph
 from pcc.passes.canonicalize import Canonicalize
+from pcc.sparsity.kernels import Kernels
 from tests.nets import make
 
 
@@ -21,7 +22,7 @@ def test_two_imports_print_the_same(golden) -> None:
         graph_module = import_module(net, inputs)
         Canonicalize()(graph_module)
         conv = next(node for node in graph_module.graph.nodes if node.name == "depthwise_0")
-        annotate(conv, Patterns(((0, 1, 3, 4),), 1, 6, 5))
+        annotate(conv, Kernels(((0, 1, 3, 4),), 1.2))
         annotate(conv, Skipped("reorder-kernels", "groups=6 (depthwise)"))
         texts.append(print_graph(graph_module))
     assert texts[0] == texts[1]

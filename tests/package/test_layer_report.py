@@ -55,10 +55,10 @@ def test_a_sparse_layer(report: CompileReport) -> None:
     assert (wide.layer, wide.operator, wide.shape) == ("wide", "pcc.conv2d", (2, 64, 28, 28))
     assert wide.format == "fkw"
     assert wide.structure is not None
-    assert wide.structure.kind == "Patterns"
-    kept = wide.structure.fields["kept_connections"]
+    assert wide.structure.kind == "Kernels"
+    kept = round(4096 / wide.structure.fields["rate"])
     assert kept == 1024
-    assert f"kept={kept}/4096" in wide.structure.text
+    assert wide.structure.text == "kernels{patterns=4x4, rate=4}"
     assert wide.counts is not None
     assert (wide.counts.parameters, wide.counts.nonzeros) == (64 * 64 * 9 + 64, 4 * kept + 64)
     assert (wide.counts.macs, wide.counts.kept_macs) == (wide.dense_macs, wide.macs) == (2 * 28 * 28 * 64 * 64 * 9, 2 * 28 * 28 * 4 * kept)

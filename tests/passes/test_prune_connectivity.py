@@ -4,17 +4,26 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Connectivity, Patterns, annotation, annotations, skips
+from pcc.ir.annotations import annotation, annotations, skips
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import verify_structure
 from pcc.passes.prune_connectivity import PruneConnectivity
+from pcc.passes.pruning import Pruned
 from pcc.sparsity import connectivity, joint, pattern
 from pcc.sparsity.budget import budget
+from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import convs, graph_of, mixed, output, run, weights
 
 CUT = ("left", "right", "grouped", "expand", "wide", "dilated")
+
+
+def cut_to(conv: Node) -> Kernels | None:
+    """What pruning passes gave a convolution."""
+    pruned = annotation(conv, Pruned)
+    return pruned.structure if pruned else None  # type: ignore[return-value]
 
 
 def connections(weight: Tensor) -> int:
@@ -32,8 +41,8 @@ def test_every_layer_has_exactly_its_budget(scope: str):
         kept = filters * budget(inputs, 2.5) if scope == "filter" else budget(filters * inputs, 2.5)
         assert connections(weight) == (kept if name in CUT else filters * inputs), name
         assert torch.equal(weight, torch.where(weight != 0, dense[name], 0))
-        found = annotation(convs(graph_module)[name], Connectivity)
-        assert (found and (found.connections, found.kept_connections)) == ((filters * inputs, kept) if name in CUT else None)
+        found = annotation(convs(graph_module)[name], Pruned)
+        assert (found and found.structure) == (Kernels(None, 2.5, scope) if name in CUT else None)
     assert output(graph_module, x).isfinite().all()
 
 
@@ -77,11 +86,11 @@ def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scop
 def test_fewer_filters_share_where_they_do_not_divide():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern{spare_first=false}")
-    shares = {name: structure.share for name, conv in convs(graph_module).items() if (structure := annotation(conv, Patterns))}
+    shares = {name: structure.share for name, conv in convs(graph_module).items() if (structure := cut_to(conv)) and structure.patterns}
     assert shares == {"stem": 1, "left": 4, "right": 4, "grouped": 4, "dilated": 4}
     odd, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)), 1, 3, 12, 12)
     run(odd, "prune-connectivity{share=4}")
-    assert [annotation(conv, Connectivity).share for conv in list(convs(odd).values())[1:]] == [2, 1]  # type: ignore[union-attr]
+    assert [cut_to(conv).share for conv in list(convs(odd).values())[1:]] == [2, 1]  # type: ignore[union-attr]
 
 
 def test_a_second_run_replaces_the_rate_of_the_first():
@@ -126,7 +135,7 @@ def test_a_module_called_twice_still_has_one_weight():
         ({"rate": 0.5}, "a rate of 0.5 is not possible: .* 1 or more"),
         ({"rate": float("nan")}, "a rate of nan is not possible"),
         ({"layers": {"left": 0.0}}, "a rate of 0 for layer left is not possible"),
-        ({"layers": {"leftt": 2.0}}, "no convolution is called 'leftt': did you mean left"),
+        ({"layers": {"leftt": 2.0}}, "no layer that can be pruned is called 'leftt': did you mean left"),
         ({"layers": {"depthwise": 2.0}}, "layer depthwise cannot lose connections: depthwise"),
         ({"share": 3}, "groups of 1, 2, 4, not 3"),
         ({"scope": "model"}, "unknown scope 'model'"),
@@ -142,8 +151,7 @@ def test_the_annotation_says_how_much_is_left():
     graph_module, _ = mixed()
     run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=4,share=2}")
     texts = [str(one) for one in annotations(convs(graph_module)["left"])]
-    assert texts[0] == "pattern(4x4,kept=64/256,share=2)"
-    assert texts[1].startswith("pruned(patterns=4,rate=4,scope=layer,share=2,norm=")
+    assert texts[0].startswith("pruned(kernels{patterns=4x4, rate=4, share=2}, norm=")
 
 
 def test_golden(golden: Callable[[str, str], None]):

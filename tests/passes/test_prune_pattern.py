@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from pcc.errors import PccError
-from pcc.ir.annotations import Patterns, annotation, skips
+from pcc.ir.annotations import annotation, skips
 from pcc.ir.graph import constant
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import verify_structure
 from pcc.passes.prune_pattern import PrunePattern
+from pcc.passes.pruning import Pruned
 from pcc.sparsity import pattern
+from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import convs, mixed, output, run, weights
 
 PATTERNED = ("stem", "left", "right", "grouped", "dilated")
@@ -25,10 +27,9 @@ def test_every_3x3_convolution_gets_the_nearest_designed_patterns():
         expected = pattern.project(dense[name].numpy(), pattern.DESIGNED) if name in PATTERNED else dense[name].numpy()
         assert np.array_equal(weight, expected), name
     for name in PATTERNED:
-        found = annotation(convs(graph_module)[name], Patterns)
+        found = annotation(convs(graph_module)[name], Pruned)
         assert found is not None
-        assert found.patterns == tuple(map(tuple, pattern.DESIGNED.tolist()))
-        assert found.kept_connections == found.connections
+        assert found.structure == Kernels(tuple(map(tuple, pattern.DESIGNED.tolist())))
     assert output(graph_module, x).isfinite().all()
 
 
@@ -50,7 +51,7 @@ def test_mined_patterns_are_those_of_the_whole_model(count: int):
     mined = pattern.mine([weights(graph_module)[name].numpy() for name in PATTERNED], count)
     run(graph_module, f"prune-pattern{{spare_first=false,patterns={count}}}")
     assert len(mined) == count
-    assert {annotation(convs(graph_module)[name], Patterns).patterns for name in PATTERNED} == {tuple(map(tuple, mined.tolist()))}  # type: ignore[union-attr]
+    assert {annotation(convs(graph_module)[name], Pruned).structure.patterns for name in PATTERNED} == {tuple(map(tuple, mined.tolist()))}  # type: ignore[union-attr]
     for name in PATTERNED:
         assert pattern.count(weights(graph_module)[name].numpy(), mined).sum() == weights(graph_module)[name][:, :, 0, 0].numel()
 
@@ -67,7 +68,7 @@ def test_only_the_layers_that_are_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": ("lefft",)}, "no convolution is called 'lefft': did you mean left"),
+        ({"layers": ("lefft",)}, "no layer that can be pruned is called 'lefft': did you mean left"),
         ({"layers": ("expand",)}, "layer expand cannot take patterns: the patterns are for 3x3 connections, not 1x1"),
         ({"patterns": "3"}, r"patterns=3}: choose designed, or how many to mine, 4 to 12"),
         ({"patterns": "mined"}, "choose designed"),
@@ -97,5 +98,5 @@ def test_first_convolution_is_spared_unless_asked_for():
         graph_module, _ = mixed()
         run(graph_module, f"prune-pattern{options}")
         stem = convs(graph_module)["stem"]
-        assert (annotation(stem, Patterns) is not None) == pruned
+        assert (annotation(stem, Pruned) is not None) == pruned
         assert any("the first convolution is spared" in str(skip) for skip in skips(stem)) != pruned

@@ -9,13 +9,15 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from pcc import models
 from pcc.frontend.torch_module import import_module
-from pcc.ir.annotations import FilterOrder, Patterns, StoredOrder, annotation, skips
+from pcc.ir.annotations import FilterOrder, StoredOrder, annotation, skips
 from pcc.ir.ops import CONV2D
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, run_graph, verify_structure
 from pcc.passes.packing import packed_weight
+from pcc.sparsity.compose import Composition
 from pcc.sparsity.fkw import FKW, unpack, validate
 from pcc.sparsity.fkw_format import FORMAT
+from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import FRONT, convs, graph_of, mixed, output, run, weights
 
 PRUNING = (
@@ -116,10 +118,11 @@ def test_a_model_pruned_elsewhere_is_recognised():
     pruned = weights(run(graph_module, "prune-connectivity{rate=3,share=4},prune-pattern{spare_first=false}"))
     module, _ = graph_of(nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 5, 1)), 1, 16, 9, 9)
     next(iter(weights(module).values())).copy_(pruned["left"])
-    run(module, "reorder-kernels")
-    found = annotation(convs(module)["0"], Patterns)
+    run(module, "detect-structure,reorder-kernels")
+    found = annotation(convs(module)["0"], Composition)
     assert found is not None
-    assert found.share == 4
+    assert isinstance(found.parts[-1], Kernels)
+    assert found.parts[-1].share == 4
 
 
 class Readers(nn.Module):
@@ -161,13 +164,16 @@ def pooled(m: Readers, y: Tensor) -> Tensor:
         (lambda m, y: m.pair(torch.relu(y)), "pair reads it in 2 groups"),
         (lambda m, y: m.point(y + m.sibling(y)), "its channels are added to those of sibling"),
         (lambda m, y: m.point(y + m.point(y)[:, :1]), None),
-        (lambda m, y: m.point(y[:, :1] + y), "takes a part of its channels"),
+        (lambda m, y: m.point(y[:, :1] + y), "combines it with all channels of another"),
         (lambda m, y: m.point(y + m.scale * y.mean()), "some of its channels are read as one"),
         (lambda m, y: m.reduce(torch.cat([torch.relu(y), y], 1)), None),
         (lambda m, y: m.narrow(torch.relu(y)[:, 2:6]), "takes a part of its channels"),
         (lambda m, y: torch.softmax(y, 1), "needs its channels in order|it is an output"),
         (lambda m, y: m.narrow(torch.relu(y).reshape(1, 4, 12, 5)), "some of its channels are read as one"),
-        (lambda m, y: m.point(torch.relu(y).reshape(1, 2, 4, 6, 5).transpose(1, 2).reshape(1, 8, 6, 5)), r"reshapes it from \[1, 8, 6, 5\] to \[1, 2, 4, 6, 5\]"),
+        (
+            lambda m, y: m.point(torch.relu(y).reshape(1, 2, 4, 6, 5).transpose(1, 2).reshape(1, 8, 6, 5)),
+            r"reshapes it from \[1, 8, 6, 5\] to \[1, 2, 4, 6, 5\]",
+        ),
         (lambda m, y: m.reduce(nn.functional.pad(torch.relu(y), (0, 0, 0, 0, 3, 5))), None),
         (lambda m, y: m.point(torch.relu(y).permute(0, 1, 3, 2)), None),
     ],

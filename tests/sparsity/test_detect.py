@@ -1,88 +1,115 @@
+"""Structures are found in weights that have them, whatever made them, and the weight is what they say."""
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pcc.sparsity import joint, pattern
-from pcc.sparsity.detect import SparseConnections, detect_structure
-from pcc.sparsity.fkw import unpack, validate
+from pcc.sparsity import pattern
+from pcc.sparsity.centroids import Centroids
+from pcc.sparsity.columns import Column
+from pcc.sparsity.compose import Composition
+from pcc.sparsity.detect import detect, share_patterns
+from pcc.sparsity.filters import Channel, Filter
+from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
+from pcc.sparsity.n_of_m import NofM
+from pcc.sparsity.structure import Structure
+from pcc.sparsity.tetris import Tetris
+from pcc.sparsity.unstructured import Unstructured
+from pcc.sparsity.window import Window
 from tests.sparsity.weights import nonzero_weight
 
+DESIGNED = tuple(map(tuple, sorted(pattern.DESIGNED.tolist())))
 
-def found_in(weight: np.ndarray, groups: int = 1) -> SparseConnections:
-    found = detect_structure(weight, groups)
-    assert isinstance(found, SparseConnections), found
-    packed = found.pack(weight)
-    validate(packed)
-    assert np.array_equal(unpack(packed), weight)
-    assert len(packed.index) * packed.share == found.kept_connections
+
+def found_in(weight: np.ndarray, groups: int = 1) -> Structure:
+    """What is found; the weight has it: projecting changes nothing, and it comes back from its packed form bit for bit."""
+    found = detect(weight, groups)
+    assert isinstance(found, Structure), found
+    assert np.array_equal(found.project(weight, groups), weight), found
+    assert np.array_equal(found.unpack(found.pack(weight, groups)), weight + np.float32(0)), found
     return found
 
 
-@pytest.mark.parametrize("share", [1, 2, 4])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_what_was_projected_is_found(share: int, groups: int):
-    cut = joint.project(nonzero_weight(0, 32, 24, 3, 3), pattern.DESIGNED, 3.6, share=share, groups=groups)
-    found = found_in(cut.weight, groups)
-    assert found.share == share
-    assert found.has_patterns
-    assert found.patterns.tolist() == sorted(pattern.DESIGNED.tolist())
-    assert found.connections == 32 * 24
-    assert found.kept_connections == (cut.choice >= 0).sum()
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [
+        (Filter(2), Filter(2)),
+        (Channel(4), Channel(4)),
+        (Column(3), Composition((Channel(48 / 46), Column(46 * 3 / 48)))),  # two channels have no column left
+        (Tetris(4, (8, 8)), Composition((Filter(8 / 7), Tetris(3.5, (8, 8))))),
+        (Kernels(None, 4.0, share=2), Kernels(None, 4.0, share=2)),
+        (Kernels("designed"), Kernels(DESIGNED)),
+        (Kernels(None, 4.0), Kernels(None, 4.0)),
+        (Kernels(None, 4.0, "filter"), Kernels(None, 4.0, "filter")),
+        (Kernels("designed", 4.0, share=4), Kernels(DESIGNED, 4.0, share=4)),
+        (Window(2.25), Window(2.25)),
+        (NofM(2, 4), NofM(2, 4)),
+        (NofM(1, 8), NofM(1, 8)),
+        (Unstructured(4), Unstructured(4)),
+        (Ternary(), Ternary()),
+        (Binary(), Binary()),
+        (UniformLevels(3), UniformLevels(3)),
+        (PowerOfTwo(3), PowerOfTwo(3)),
+        (Centroids(16), Centroids(16)),
+        (Composition((Filter(2), Channel(2))), Composition((Filter(2), Channel(2)))),
+        (Composition((Filter(2), Kernels("designed", 2.0))), Composition((Filter(2), Kernels(DESIGNED, 2.0)))),
+        (Composition((Channel(2), Unstructured(3))), Composition((Channel(2), Unstructured(3)))),
+        (Composition((Unstructured(3), Centroids(16))), Composition((Unstructured(3), Centroids(16)))),
+        (Composition((Filter(2), UniformLevels(4))), Composition((Filter(2), UniformLevels(4)))),
+        (Composition((Kernels("designed"), Binary(keep_zeros=True))), Composition((Kernels(DESIGNED), Binary(keep_zeros=True)))),
+    ],
+)
+def test_what_was_projected_is_found(made: Structure, found: Structure) -> None:
+    weight = made.project(nonzero_weight(1, 64, 48, 3, 3))
+    assert str(found_in(weight)) == str(found)
 
 
-@pytest.mark.parametrize("share", [2, 4])
-def test_sharing_is_found_after_a_shuffle(share: int):
-    cut = joint.project(nonzero_weight(1, 32, 24, 3, 3), pattern.DESIGNED, 3.6, share=share, order=np.arange(32))
-    assert np.array_equal(found_in(cut.weight).order, np.arange(32))
-    shuffled = cut.weight[np.random.default_rng(0).permutation(32)]
-    found = found_in(shuffled)
-    assert found.share == share
-    assert found.kept_connections == (cut.choice >= 0).sum()
-
-
-def test_accidental_zeros_do_not_hide_sharing():
-    cut = joint.project(nonzero_weight(2, 32, 32, 3, 3), pattern.DESIGNED, 3.6, share=4, order=np.arange(32))
-    weight = cut.weight
-    weight.reshape(-1)[np.flatnonzero(weight)[::97]] = 0
-    first = np.argwhere(weight.any(axis=(2, 3)))[0]
-    weight[tuple(first)] = 0
-    assert found_in(weight).share == 4
-
-
-def test_connectivity_alone():
-    weight = joint.project(nonzero_weight(3, 16, 20, 3, 3), rate=3.6, scope="filter").weight
-    found = found_in(weight)
-    assert not found.has_patterns
-    assert found.patterns.tolist() == [list(range(9))]
-    assert found.share == 1
-
-
-def test_connectivity_of_1x1_with_sharing():
-    weight = joint.project(nonzero_weight(4, 16, 40, 1, 1), rate=4, share=4).weight
-    found = found_in(weight)
-    assert found.share == 4
-    assert found.kept_connections == 160
-
-
-def test_unstructured_zeros_that_remove_whole_connections_are_connectivity():
-    weight = nonzero_weight(5, 16, 40, 3, 3) * (np.random.default_rng(5).uniform(size=(16, 40, 3, 3)) < 0.1)
-    found = found_in(weight.astype(np.float32))
-    assert not found.has_patterns
-    assert found.kept_connections == weight.any(axis=(2, 3)).sum()
+@pytest.mark.parametrize("made", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)])
+def test_in_grouped_convolutions(made: Structure) -> None:
+    weight = made.project(nonzero_weight(2, 32, 16, 3, 3), 4)
+    assert type(found_in(weight, 4)) is type(made)
 
 
 @pytest.mark.parametrize(
-    ("weight", "groups", "reason"),
-    [
-        (nonzero_weight(6, 8, 8, 3, 3), 1, "no connection is all zero and some connections use all 9 taps"),
-        (nonzero_weight(6, 8, 1, 3, 3), 8, "depthwise: a filter has one connection"),
-        (np.zeros((4, 4, 3, 3), dtype=np.float32), 1, "every weight is zero"),
-    ],
+    "made", [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Tetris(2, (8, 8)), Centroids(8)]
 )
-def test_reasons(weight: np.ndarray, groups: int, reason: str):
-    assert detect_structure(weight, groups) == reason
+def test_in_linear_layers(made: Structure) -> None:
+    assert str(found_in(made.project(nonzero_weight(3, 64, 128)))) == str(made)
 
 
-def test_patterns_of_one_filter_each_need_no_sharing():
-    found = found_in(pattern.project(nonzero_weight(7, 3, 5, 3, 3), pattern.DESIGNED))
-    assert found.share == 1
-    assert found.kept_connections == 15
+def test_a_few_accidental_zeros_hide_nothing() -> None:
+    random = np.random.default_rng(0)
+    for made in (Kernels("designed", 2.0), NofM(2, 4), Column(2)):
+        weight = made.project(nonzero_weight(4, 64, 64, 3, 3))
+        weight[np.unravel_index(random.choice(np.flatnonzero(weight), 50, replace=False), weight.shape)] = 0
+        assert type(found_in(weight)) is type(made)
+    dense = nonzero_weight(5, 64, 64, 3, 3)
+    dense[0, 0, 0, 0] = 0
+    assert isinstance(detect(dense), str)
+
+
+def test_why_there_is_none() -> None:
+    assert detect(nonzero_weight(0, 8, 8, 3, 3)) == "no weight is zero and hardly any value is there twice"
+    assert detect(np.zeros((4, 4), np.float32)) == "every weight is zero"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
+    groups = data.draw(st.sampled_from([1, 2]))
+    shape = (groups * data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), *data.draw(st.sampled_from([(), (1, 1), (3, 3), (1, 5)])))
+    random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    weight = random.choice(np.array([0, 0, 0, 1, -2, 0.3], np.float32), shape) if data.draw(st.booleans()) else nonzero_weight(random.integers(100), *shape)
+    for axis in range(len(shape)):
+        weight[(slice(None),) * axis + (random.random(shape[axis]) < data.draw(st.sampled_from([0, 0.5])),)] = 0
+    if isinstance(detect(weight, groups if len(shape) == 4 else 1), Structure):
+        found_in(weight, groups if len(shape) == 4 else 1)
+
+
+def test_layers_of_a_network_share_their_patterns() -> None:
+    one, other = ((0, 1, 3, 4), (1, 2, 4, 5)), ((1, 2, 4, 5), (3, 4, 6, 7))
+    both = ((0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7))
+    found = share_patterns([Kernels(one), Composition((Filter(2), Kernels(other, 2.0))), Unstructured(2), Kernels(((0,), (1,)), kernel=(1, 3))])
+    assert found == [Kernels(both), Composition((Filter(2), Kernels(both, 2.0))), Unstructured(2), Kernels(((0,), (1,)), kernel=(1, 3))]

@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 
 from pcc.sparsity import joint, pattern
-from pcc.sparsity.detect import SparseConnections, detect_structure
 from pcc.sparsity.fkr import filter_order
 from pcc.sparsity.fkw import pack
+from pcc.sparsity.kernels import Kernels
 from tests.sparsity.weights import nonzero_weight
 
 
-def structure_of(weight: np.ndarray, groups: int = 1) -> SparseConnections:
-    found = detect_structure(weight, groups)
-    assert isinstance(found, SparseConnections)
+def structure_of(weight: np.ndarray, groups: int = 1) -> Kernels:
+    found = Kernels.detect(weight, groups)
+    assert isinstance(found, Kernels)
     return found
 
 
-def neighbours_in_common(weight: np.ndarray, structure: SparseConnections, order: np.ndarray) -> int:
+def neighbours_in_common(weight: np.ndarray, structure: Kernels, order: np.ndarray) -> int:
     """How many (channel, pattern) a filter has in common with the next, in all."""
-    choice = pattern.fit(weight, structure.patterns)[order]
+    choice = pattern.fit(weight, structure.taps(weight))[order]
     return int(((choice[1:] == choice[:-1]) & (choice[1:] >= 0)).sum())
 
 
@@ -25,10 +25,10 @@ def neighbours_in_common(weight: np.ndarray, structure: SparseConnections, order
 @pytest.mark.parametrize("scope", ["layer", "filter"])
 def test_a_weight_in_order_stays(share: int, groups: int, scope: str):
     weight = joint.project(nonzero_weight(0, 64, 40, 3, 3), pattern.DESIGNED, 3, scope=scope, share=share, groups=groups).weight
-    order = filter_order(weight, structure_of(weight, groups))
+    order = filter_order(weight, structure_of(weight, groups), groups)
     assert (np.sort(order.reshape(groups, -1), axis=1) == np.arange(64).reshape(groups, -1)).all()
     ordered = weight[order]
-    assert np.array_equal(filter_order(ordered, structure_of(ordered, groups)), np.arange(64))
+    assert np.array_equal(filter_order(ordered, structure_of(ordered, groups), groups), np.arange(64))
 
 
 def test_long_filters_come_first():
@@ -58,5 +58,5 @@ def test_filter_groups_stay_together():
     structure = structure_of(weight[np.random.default_rng(3).permutation(32)])
     assert structure.share == 4
     shuffled = weight[np.random.default_rng(3).permutation(32)]
-    packed = pack(shuffled, 1, structure.patterns, 4, filter_order(shuffled, structure))
-    assert len(packed.index) * 4 == structure.kept_connections
+    packed = pack(shuffled, 1, structure.taps(shuffled), 4, filter_order(shuffled, structure))
+    assert len(packed.index) * 4 == round(32 * 24 / structure.rate)

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from pcc.errors import PccError
@@ -9,7 +8,6 @@ from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, UniformLevels
 from pcc.sparsity.tetris import Tetris
 from pcc.sparsity.unstructured import Unstructured
-from tests.sparsity.weights import nonzero_weight
 
 
 def test_every_name_is_its_class():
@@ -55,16 +53,3 @@ def test_compose():
     assert structures.compose([Unstructured(2), UniformLevels(3)]) == Composition((Unstructured(2), UniformLevels(3)))
     thin = structures.compose([Filter(2), Unstructured(2)])
     assert structures.compose([thin, UniformLevels(3)]) == Composition((Filter(2), Unstructured(2), UniformLevels(3)))
-
-
-def test_detect():
-    assert structures.detect(nonzero_weight(0, 8, 8, 3, 3)) == []
-    thin = Filter(2).project(nonzero_weight(0, 8, 8, 3, 3))
-    found = structures.detect(thin)
-    assert Filter(2.0) in found
-    for one in found:
-        assert np.array_equal(one.project(thin), thin)
-        assert np.array_equal(one.unpack(one.pack(thin)), thin)
-    levels = structures.detect(UniformLevels(3).project(nonzero_weight(1, 8, 8)))
-    assert UniformLevels(3) in levels
-    assert all(one.values_only for one in levels)

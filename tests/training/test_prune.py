@@ -14,7 +14,7 @@ from pcc.training.methods.one_shot import OneShot
 from pcc.training.methods.unused_paths import UnusedPaths
 from pcc.training.prune import check_outputs, open_model, save_checkpoint
 from pcc.training.recipe import Stage, parse_recipe, parse_structures
-from pcc.training.report import describe, layer_costs, total
+from pcc.training.report import layer_costs, total
 from tests.training.methods.loop import data, net
 
 
@@ -77,7 +77,7 @@ def test_structures_in_one_line() -> None:
     structures = parse_structures(
         {"a": {"filter": {"rate": 2}}, "b": {"kernels": {"patterns": "designed"}}, "c": [{"filter": {"rate": 1.5}}, {"unstructured": {"rate": 3}}]}
     )
-    assert [describe(one) for one in structures.values() if one] == ["filter{rate=2}", "kernels{patterns=designed}", "filter{rate=1.5} + unstructured{rate=3}"]
+    assert [str(one) for one in structures.values() if one] == ["filter{rate=2}", "kernels{patterns=designed}", "filter{rate=1.5} + unstructured{rate=3}"]
 
 
 class Maps(nn.Module):

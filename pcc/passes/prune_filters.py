@@ -1,0 +1,40 @@
+"""prune-filters: whole filters go, with what reads their channels (Li et al., 2017, by the L2 norm)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import Node
+
+from pcc.ir.channels import ChannelGraph
+from pcc.passes.pruning import PruneLayers, layer_weight
+from pcc.sparsity.filters import Filter
+
+
+@dataclass(frozen=True)
+class PruneFilters(PruneLayers):
+    """Keeps one in ``rate`` filters of each convolution and linear layer, those of largest norm; drop-filters takes the others out.
+
+    Their number is rounded up to a ``multiple``. Layers whose channels are an output, or are added to those of other layers, are left alone, and so is the
+    first convolution unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.
+    """
+
+    name: ClassVar[str] = "prune-filters"
+    counted: ClassVar[str] = "filters"
+
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Filter(1, self.multiple)  # refuses multiples below 1
+
+    def structure(self, layer: Node, rate: float) -> Filter:
+        return Filter(rate, self.multiple)
+
+    def count(self, layer: Node) -> int:
+        return len(layer_weight(layer))
+
+    def unfit(self, layers: list[Node]) -> dict[Node, str]:
+        reasons = super().unfit(layers)
+        module = layers[0].graph.owning_module if layers else None
+        channels = ChannelGraph(module) if module else None
+        return reasons | {layer: reason for layer in layers if channels and layer not in reasons and (reason := channels.why_bound(layer))}
