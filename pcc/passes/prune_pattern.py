@@ -10,7 +10,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import layer_name
-from pcc.passes.pruning import SPARED, check_names, convolutions, cut, dense_weight, first_convolutions, layer_weight, why_not
+from pcc.passes.pruning import SPARED, check_names, clash, convolutions, cut, dense_weight, first_convolutions, layer_weight, why_not
 from pcc.sparsity import pattern
 from pcc.sparsity.kernels import Kernels
 
@@ -67,7 +67,7 @@ class PrunePattern:
             return "not among the layers that were named"
         if first and not self.layers:
             return SPARED
-        return None
+        return clash(conv, Kernels("designed"))
 
     def _pattern_set(self, convs: list[Node]) -> tuple[tuple[int, ...], ...]:
         mined_or_designed: np.ndarray = (

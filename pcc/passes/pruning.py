@@ -86,16 +86,17 @@ class PruneLayers(ABC):
         reasons = unfit | {layer: SPARED for layer in layers if layer in first and layer not in unfit and layer_name(layer) not in self.layers}
         beyond = [layer for layer in layers if layer not in reasons and self._rate(layer) > self.count(layer)]
         reasons |= {layer: f"it has {self.count(layer)} {self.counted}, fewer than its rate of {self._rate(layer):g}" for layer in beyond}
+        wanted = {layer: self.structure(layer, self._rate(layer)) for layer in layers if layer not in reasons}
+        reasons |= {layer: reason for layer, structure in wanted.items() if (reason := clash(layer, structure))}
         for layer, reason in reasons.items():
             if layer_name(layer) in self.layers:
                 raise PccError(f"layer {layer_name(layer)} cannot lose {self.counted}: {reason}")
             annotate(layer, Skipped(self.name, reason))
-        chosen = [layer for layer in layers if layer not in reasons]
-        if beyond and not chosen:
+        if beyond and not wanted:
             largest = max(beyond, key=self.count)
             text = f"the largest, {layer_name(largest)}, has {self.count(largest)} {self.counted}"
             raise PccError(f"no layer can be pruned at a rate of {self.rate:g}: {text}")
-        return PassResult(graph_module, cut(graph_module, {layer: self.structure(layer, self._rate(layer)) for layer in chosen}, self.name))
+        return PassResult(graph_module, cut(graph_module, {layer: structure for layer, structure in wanted.items() if layer not in reasons}, self.name))
 
     def _rate(self, layer: Node) -> float:
         return self.layers.get(layer_name(layer), self.rate)
@@ -134,6 +135,17 @@ def dense_weight(layer: Node) -> np.ndarray:
     if pruned is None or pruned.dense.shape != current.shape or ((current != 0) & (current != pruned.dense)).any():
         return current
     return pruned.dense
+
+
+def clash(layer: Node, added: Structure) -> str | None:
+    """Why a layer cannot have a structure beside those that passes gave it before; None if it can."""
+    pruned = annotation(layer, Pruned)
+    try:
+        combined(pruned.structure if pruned else None, added)
+    except PccError:
+        assert pruned is not None
+        return f"it has {pruned.structure}, which does not go with {added}"
+    return None
 
 
 def combined(before: Structure | None, added: Structure) -> Structure:

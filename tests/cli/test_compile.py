@@ -185,7 +185,7 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
         (["-p", "canonicalise"], "did you mean canonicalize?"),
         (["--prune", "pattern{patern=8}"], "no option 'patern'"),
         (["--prune", ""], "--prune is empty: it takes pattern, connectivity"),
-        (["--prune", "drop-filters"], "--prune takes pattern, connectivity, not 'drop-filters'"),
+        (["--prune", "drop-filters"], "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'drop-filters'"),
         (["--prune", "pattern,pattern"], "prune-pattern would run twice"),
         (["--prune", "connectivity{rate=1e300}"], "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 connections"),
         (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
