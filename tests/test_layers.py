@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "runtime": {"package"},
     "deploy": {"package", "runtime"},
     "tune": {"codegen", "deploy", "ir", "package", "sparsity"},
-    "training": {"frontend", "ir", "models", "sparsity"},
+    "training": {"frontend", "ir", "models", "passes", "sparsity"},
     "any_batch": {"frontend", "ir", "passes"},
     "compiler": {"any_batch", "codegen", "frontend", "ir", "package", "passes"},
     "exporter": {"frontend", "models", "passes"},

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
 
+from pcc.ir.annotations import annotation
 from pcc.ir.channels import ChannelGraph
-from pcc.passes.pruning import PruneLayers, layer_weight
+from pcc.ir.graph import arguments, constant
+from pcc.passes.operands import set_constant
+from pcc.passes.pruning import Pruned, PruneLayers, layer_weight, weight_node
 from pcc.sparsity.filters import Filter
 
 
@@ -32,6 +36,16 @@ class PruneFilters(PruneLayers):
 
     def count(self, layer: Node) -> int:
         return len(layer_weight(layer))
+
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        """The biases of filters that are taken away become zero, too: with them the filters would go on making constants."""
+        result = super().__call__(graph_module)
+        for layer in graph_module.graph.nodes:
+            bias = arguments(layer)["bias"] if annotation(layer, Pruned) else None
+            if bias is not None and bias.op == "get_attr":
+                alive = constant(weight_node(layer)).flatten(1).any(dim=1)
+                set_constant(layer, "bias", bias, constant(bias).where(alive, 0), "")
+        return result
 
     def unfit(self, layers: list[Node]) -> dict[Node, str]:
         reasons = super().unfit(layers)

@@ -172,10 +172,7 @@ def test_pruning_goes_after_fold_batchnorm() -> None:
         (" ", "--prune is empty: it takes pattern, connectivity"),
         ("patern", "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'patern'"),
         ("prune-patern", "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'prune-patern'"),
-        (
-            "drop-filters",
-            "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'drop-filters'; drop-filters is a pass that does not prune, and goes into the pipeline",
-        ),
+        ("drop-filters", "not 'drop-filters'; drop-filters is a pass that does not prune, and goes into the pipeline"),
         ("pattern,pattern", "--prune pattern,pattern: prune-pattern would run twice; name it once, here or in the pipeline"),
         ("pattern,connectivity{rate=2},prune-pattern", "prune-pattern would run twice"),
     ],

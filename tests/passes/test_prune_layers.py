@@ -88,7 +88,7 @@ def test_filters_and_channels_are_dropped_afterwards() -> None:
     assert relative_error([output(graph_module, x)], [expected]) < 1e-5
     shapes = {layer: shape_of(node.args[1])[:2] for layer, node in layers(graph_module).items()}  # type: ignore[arg-type]
     assert shapes["left"] == (4, 16)  # what right reads
-    assert shapes["depthwise"][0] == shapes["wide"][1] == 2 * shapes["expand"][0]
+    assert (shapes["expand"][1], shapes["wide"]) == (8, (8, 32))  # from each group of grouped 4 of the 6 left; wide is read by dilated
 
 
 def test_structures_of_several_passes_are_projected_on_at_once() -> None:
@@ -123,7 +123,7 @@ def test_wrong_use_is_one_line(pipeline: str, message: str) -> None:
 
 
 def test_detection_finds_what_pruning_made_and_changes_nothing() -> None:
-    graph_module, x = graph_of(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 1)), 1, 3, 9, 9)
+    graph_module, x = graph_of(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1)), 1, 3, 9, 9)
     run(graph_module, "prune-pattern,prune-unstructured{rate=4}")
     before = output(graph_module, x)
     result = DetectStructure()(graph_module)

@@ -72,9 +72,7 @@ def test_in_grouped_convolutions(made: Structure) -> None:
     assert type(found_in(weight, 4)) is type(made)
 
 
-@pytest.mark.parametrize(
-    "made", [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Tetris(2, (8, 8)), Centroids(8)]
-)
+@pytest.mark.parametrize("made", [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Centroids(8)])
 def test_in_linear_layers(made: Structure) -> None:
     assert str(found_in(made.project(nonzero_weight(3, 64, 128)))) == str(made)
 

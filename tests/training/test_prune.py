@@ -31,7 +31,7 @@ def test_costs_by_layer() -> None:
     assert [(layer.name, layer.shape) for layer in layers] == [("conv1", (8, 1, 3, 3)), ("conv2", (12, 8, 3, 3)), ("fc1", (16, 48)), ("fc2", (4, 16))]
     assert (conv1.structure, conv1.kept, conv1.data_bytes, conv1.index_bytes, conv1.data_and_index_rate) == ("dense", 72, 288, 0, 1)
     assert (conv1.macs, conv1.kept_macs) == (72 * 64, 72 * 64)
-    assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("kernels{patterns=4 of them, rate=2}", 48 * 4, 48 * 4 * 4)
+    assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("kernels{patterns=4x4, rate=2}", 48 * 4, 48 * 4 * 4)
     assert (conv2.macs, conv2.kept_macs, conv2.mac_rate) == (864 * 16, 192 * 16, 4.5)
     assert (fc1.structure, fc1.weight_rate, fc1.data_rate) == ("unstructured{rate=4}", 4, 4)
     assert 1 < fc1.data_and_index_rate < 4
@@ -66,7 +66,7 @@ def test_channels_of_filters_that_are_gone_count_with_them() -> None:
     recipe = parse_recipe("structures: {conv1: {filter: {rate: 2}}, conv2: {filter: {rate: 3}}}\nstages: [{one-shot: }, {unused-paths: }]")
     model = net()
     list(OneShot(model, parse_structures(recipe.stages[0].structures)))
-    list(UnusedPaths(model, {}))
+    list(UnusedPaths(model, {}, data=data()))
     conv1, conv2, fc1, _ = layer_costs(model, recipe.stages, (1, 8, 8))
     assert (conv1.structure, conv1.kept) == ("filter{rate=2}", 36)
     assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("filter{rate=3} + channel{rate=2}", 4 * 4 * 9, 4 * 4 * 4 * 9)

@@ -75,7 +75,7 @@ class Dcp(Method):
         lr: float = 0.01,
     ) -> None:
         super().__init__(model, structures, epochs)
-        self.wiring = Wiring(model)
+        self.wiring = Wiring(model, data.input_shape)
         convolutions = [name for name in self.wiring.nodes if isinstance(model.get_submodule(name), nn.Conv2d)]
         if not 0 <= losses < len(convolutions):
             raise PccError(f"dcp: {losses} losses inside {type(model).__name__}, which has {len(convolutions)} convolutions; give 0 to {len(convolutions) - 1}")

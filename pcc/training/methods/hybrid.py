@@ -52,7 +52,7 @@ class Hybrid(Method):
         for layer in self.layers:
             if not isinstance(layer.structure, Filter):
                 raise PccError(f"hybrid: layer {layer.name} has the structure '{layer.structure.name}': whole filters are taken away, give filter")
-        wiring = Wiring(model)
+        wiring = Wiring(model, data.input_shape)
         self.sources: dict[str, Source] = wiring.sources
         self.free = [layer for layer in self.layers if layer.name in wiring.sources]
         """The layers that may lose filters."""

@@ -91,7 +91,7 @@ class PruningNetwork(Method):
             raise PccError(f"pruning-network: weight is {weight:g} and beta {beta:g}; give a weight of 0 or more and a beta of 1 or more")
         if epochs < 1:
             raise PccError("pruning-network: it has to be trained; give 1 epoch or more")
-        wiring = Wiring(model)
+        wiring = Wiring(model, data.input_shape)
         self.sources: tuple[Source, ...] = tuple(wiring.sources.values())
         if not self.sources:
             raise PccError(f"pruning-network: every feature map of {type(model).__name__} is added to others or returned, so no filter can go")

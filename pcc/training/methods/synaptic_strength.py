@@ -28,6 +28,8 @@ from torch.nn.utils import parametrize
 
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
+from pcc.sparsity.connectivity import budget
+from pcc.training.data import Data
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method
 from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight
@@ -66,12 +68,13 @@ class SynapticStrength(Method):
     """
 
     name: ClassVar[str] = "synaptic-strength"
+    uses: ClassVar[tuple[str, ...]] = ("data",)
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rate: float, weight: float = 2e-4) -> None:
+    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, data: Data, rate: float, weight: float = 2e-4) -> None:
         super().__init__(model, structures, epochs)
         if weight < 0:
             raise PccError(f"synaptic-strength: weight is {weight:g}; give 0 or more")
-        wiring = Wiring(model)
+        wiring = Wiring(model, data.input_shape)
         scales = input_scales(wiring)
         layers = {name: module for name, module in prunable(model).items() if name in scales and not _is_last(wiring, name)}
         if not layers:
@@ -143,14 +146,14 @@ def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
     """The scale of each feature map that a layer reads, (channels,), by layer."""
     scales: dict[fx.Node, torch.Tensor | None] = {}
     found = {}
-    for node in wiring.graph.nodes:
+    for node in wiring.graph.graph.nodes:
         module = wiring.module(node)
-        inputs = [scales[one] for one in node.all_input_nodes]
+        inputs = [scales[one] for one in node.all_input_nodes if one.op != "get_attr"]
         if isinstance(module, nn.Conv2d | nn.Linear):
             count = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
             read = inputs[0] if inputs[0] is not None and count % len(inputs[0]) == 0 else module.weight.new_ones(count)
-            if wiring.nodes.get(str(node.target)) is node:
-                found[str(node.target)] = read.detach()
+            if wiring.nodes.get(wiring.name(node)) is node:
+                found[wiring.name(node)] = read.detach()
             scales[node] = module.weight.new_ones(len(module.weight))
         elif isinstance(module, NORMS):
             scales[node] = module.weight.detach().abs() if module.affine else module.running_mean.new_ones(module.num_features)  # type: ignore[union-attr]
@@ -159,7 +162,7 @@ def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
             alike = len(known) == len(inputs) and len({one.shape for one in known}) == 1
             scales[node] = torch.stack(known).norm(dim=0) if alike else None
         else:
-            scales[node] = inputs[0] if wiring.keeps_zeros(node) else None
+            scales[node] = inputs[0] if inputs and wiring.keeps_zeros(node) else None
     return found
 
 

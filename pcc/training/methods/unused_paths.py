@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from pcc.training.data import Data
 from pcc.training.evaluate import sparsity
 from pcc.training.layers import Structures
 from pcc.training.method import Method
@@ -21,10 +22,11 @@ class UnusedPaths(Method):
     """Zeros what dead filters feed, and filters that nobody reads. Needs no epochs; structures that a recipe gives are ignored."""
 
     name: ClassVar[str] = "unused-paths"
+    uses: ClassVar[tuple[str, ...]] = ("data",)
 
-    def __init__(self, model: nn.Module, structures: Structures) -> None:
+    def __init__(self, model: nn.Module, structures: Structures, *, data: Data) -> None:
         super().__init__(model, structures, epochs=0)
-        self.wiring = Wiring(model)
+        self.wiring = Wiring(model, data.input_shape)
 
     @torch.no_grad()
     def finish(self) -> None:

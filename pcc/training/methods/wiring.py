@@ -2,33 +2,26 @@
 
 A feature map can be taken away where every path from its layer ends in convolutions and linear layers and passes only what works on each channel alone
 and keeps zeros: batch norms, activations, pooling, depthwise convolutions. Maps that are added to others (shortcuts), concatenated or returned are tied to
-more than their layer, and no filter of theirs is taken away.
+more than their layer, and no filter of theirs is taken away. The channel-dependency graph (`pcc.ir.channels`) says which these are.
 """
 
-import operator
+import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
 from pcc.errors import PccError
+from pcc.frontend.torch_module import import_module
+from pcc.ir.channels import LAYERS, ChannelGraph, computed_operands, flattened, is_constant_layer, is_depthwise
+from pcc.ir.graph import arguments, shape_of
+from pcc.ir.ops import BATCH_NORM, ELEMENTWISE, PAD, POOL2D, RESHAPE, RESIZE2D
+from pcc.passes.manager import PassManager
+from pcc.passes.pipeline import parse_pipeline
 from pcc.training.layers import prunable
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-
-_MODULES = (
-    *NORMS,
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Tanh, nn.Hardswish),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
-    *(nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity),
-)
-_FUNCTIONS = (
-    *(F.relu, torch.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish),
-    *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
-    *(F.dropout, torch.flatten),
-)
-_METHODS = ("relu", "relu_", "flatten", "contiguous")
 
 
 @dataclass(frozen=True)
@@ -79,18 +72,20 @@ class Source:
 
 
 class Wiring:
-    """The wiring of a model, as `torch.fx` traces it. `PccError` if it cannot."""
+    """The wiring of a model, in evaluation mode, for inputs of (C, H, W). `PccError` for a model that pcc cannot import."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.graph = _trace(model)
+    def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
         self.modules: dict[str, nn.Module] = dict(model.named_modules())
+        self.graph = _canonical(model, input_shape)
         calls: dict[str, list[fx.Node]] = {name: [] for name in prunable(model)}
-        for node in self.graph.nodes:
-            if node.op == "call_module" and node.target in calls:
-                calls[str(node.target)].append(node)
-        order = {node: position for position, node in enumerate(self.graph.nodes)}
-        self.nodes = {name: nodes[0] for name, nodes in sorted(calls.items(), key=lambda call: order[call[1][0]] if call[1] else -1) if len(nodes) == 1}
+        for node in self.graph.graph.nodes:
+            if node.target in LAYERS and (name := self.name(node)) in calls:
+                calls[name].append(node)
+        order = {node: position for position, node in enumerate(self.graph.graph.nodes)}
+        single = {name: nodes[0] for name, nodes in calls.items() if len(nodes) == 1}
+        self.nodes = dict(sorted(single.items(), key=lambda call: order[call[1]]))
         """The call of each prunable layer, in order of execution; layers that are called never or more than once are left out."""
+        self.channels = ChannelGraph(self.graph)
         self.sources = {source.name: source for name in self.nodes if (source := self._source(name))}
         """Layers whose maps can be taken away, in order of execution."""
 
@@ -101,42 +96,56 @@ class Wiring:
             node = waiting.pop()
             if node.op == "placeholder":
                 return True
-            if node not in seen and not isinstance(self.module(node), nn.Conv2d | nn.Linear):
+            if node not in seen and node.target not in LAYERS:
                 waiting += node.all_input_nodes
             seen.add(node)
         return False
 
+    def name(self, node: fx.Node) -> str:
+        """The module path of a layer or a batch norm; nothing for a call that is none of a module."""
+        given = arguments(node) if node.target in (*LAYERS, BATCH_NORM) else {}
+        constants = [x for x in (given.get("weight"), given.get("running_mean")) if x is not None]
+        return str(constants[0].target).rpartition(".")[0] if constants and constants[0].op == "get_attr" else ""
+
     def module(self, node: fx.Node) -> nn.Module | None:
-        return self.modules[str(node.target)] if node.op == "call_module" else None
+        return self.modules.get(self.name(node)) if node.op == "call_function" and self.name(node) else None
 
     def keeps_zeros(self, node: fx.Node) -> bool:
         """Whether what a node does works on each channel alone and makes zeros of zeros, but for the shift of a batch norm."""
-        if node.op == "call_module":
-            return isinstance(self.module(node), _MODULES)
-        if node.op == "call_function":
-            return node.target in _FUNCTIONS or (node.target is torch.mean and _spatial(node))
-        return node.op == "call_method" and (node.target in _METHODS or (node.target == "mean" and _spatial(node)))
+        if node.target is ELEMENTWISE:
+            operands = [torch.zeros(shape_of(x)) if x.op != "get_attr" else torch.ones(shape_of(x)) for x in arguments(node)["xs"]]
+            return len(computed_operands(node)) == 1 and not node.target(operands, arguments(node)["expression"]).any()  # type: ignore[operator]
+        if node.target is RESHAPE:
+            return flattened(node) is not None
+        return node.target in (BATCH_NORM, POOL2D, RESIZE2D) or (node.target is PAD and arguments(node)["value"] == 0)
 
     def _source(self, name: str) -> Source | None:
-        layer = self.modules[name]
+        call, layer = self.nodes[name], self.modules[name]
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        channels, between, readers = len(layer.weight), [], []
-        waiting = list(self.nodes[name].users)
-        while waiting:
-            node = waiting.pop(0)
-            module = self.module(node)
-            if self.nodes.get(str(node.target)) is node:
-                assert isinstance(module, nn.Conv2d | nn.Linear)
-                inputs = module.in_features if isinstance(module, nn.Linear) else module.in_channels
-                readers.append(Reader(str(node.target), module, inputs // channels))
+        if self.channels.why_bound(call):
+            return None
+        own, between, readers = self.channels.decision[self.channels.made[call]], [], []
+        behind = {call}
+        for node in self.graph.graph.nodes:
+            if not behind & set(node.all_input_nodes):
                 continue
-            depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
-            if not depthwise and not self.keeps_zeros(node):
-                return None
-            if depthwise or isinstance(module, NORMS):
-                assert module is not None
+            module = self.module(node)
+            if node in self.channels.readers:
+                read = self.channels.decision[self.channels.readers[node]]
+                span = len(read) // len(own)
+                if self.nodes.get(self.name(node)) is not node or not np.array_equal(read, np.repeat(own, span)):
+                    return None
+                assert isinstance(module, nn.Conv2d | nn.Linear)
+                readers.append(Reader(self.name(node), module, span))
+                continue
+            depthwise = node.target in LAYERS and is_constant_layer(node) and is_depthwise(node)
+            if depthwise or node.target is BATCH_NORM:
+                if module is None or shape_of(node)[1] != len(own):
+                    return None
                 between.append(module)
-            waiting += node.users
+            elif not self.keeps_zeros(node):
+                return None
+            behind.add(node)
         return Source(name, layer, tuple(between), tuple(readers)) if readers else None
 
 
@@ -166,25 +175,13 @@ def per_weight(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def is_sum(node: fx.Node) -> bool:
     """Whether a node adds maps to maps."""
-    return node.target in (operator.add, operator.iadd, torch.add, "add", "add_") and all(isinstance(one, fx.Node) for one in node.args)
+    return node.target is ELEMENTWISE and arguments(node)["expression"] == "add(x0,x1)" and len(computed_operands(node)) == 2
 
 
-class _Tracer(fx.Tracer):
-    """Convolutions of one's own class (with another padding) are layers too."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d | nn.Linear) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _trace(model: nn.Module) -> fx.Graph:
+def _canonical(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+    """The graph of canonical operators of a copy of the model, batch norms still in it."""
     try:
-        return _Tracer().trace(model)
-    except Exception as error:  # whatever a forward does with a proxy
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PccError(f"cannot follow the feature maps of {type(model).__name__}: torch.fx cannot trace its forward ({reason})") from None
-
-
-def _spatial(node: fx.Node) -> bool:
-    """Whether a mean is taken over height and width alone."""
-    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    return isinstance(dims, tuple | list) and sorted(int(str(dim)) % 4 for dim in dims) == [2, 3]
+        graph_module = import_module(copy.deepcopy(model).cpu(), (torch.zeros(1, *input_shape),))
+        return PassManager(parse_pipeline("decompose,canonicalize"))(graph_module).graph_module
+    except PccError as error:
+        raise PccError(f"cannot follow the feature maps of {type(model).__name__}: {error}") from None

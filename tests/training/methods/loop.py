@@ -47,6 +47,12 @@ def data(train: int = 240, test: int = 80) -> ArrayData:
     return ArrayData("toy", 4, Arrays(*halves), (0.35,), (0.2,))
 
 
+def shaped(*input_shape: int) -> ArrayData:
+    """Data that has inputs of a shape, (C, H, W), and nothing in them."""
+    nothing = torch.zeros(4, *input_shape, dtype=torch.uint8), torch.arange(4)
+    return ArrayData("nothing", 4, Arrays(*nothing, *nothing), (0.5,) * input_shape[0], (0.5,) * input_shape[0])
+
+
 def run(model: nn.Module, recipe: str, folder: Path, *, resume: bool = False) -> Outcome:
     """Trains with the shipped loop on one processor."""
     folder.mkdir(exist_ok=True)

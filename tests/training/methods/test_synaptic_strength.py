@@ -9,7 +9,7 @@ from pcc.errors import PccError
 from pcc.models.cifar import ResNet20
 from pcc.training.methods.synaptic_strength import SynapticStrength, input_scales, strongest
 from pcc.training.methods.wiring import Wiring, connection_norms
-from tests.training.methods.loop import net, run, run_interrupted, same
+from tests.training.methods.loop import data, net, run, run_interrupted, same, shaped
 
 RECIPE = """
 train: {batch: 60, lr: 0.05, schedule: cosine}
@@ -37,7 +37,7 @@ def test_the_forward_is_what_it_was() -> None:
     model.eval()
     x = torch.randn(2, 3, 12, 12)
     before = model(x)
-    method = SynapticStrength(model, {}, 1, rate=1)
+    method = SynapticStrength(model, {}, 1, data=shaped(3, 12, 12), rate=1)
     torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
     assert "fc" not in method.strengths()
     assert len(method.strengths()) == 21
@@ -52,12 +52,12 @@ def test_strength_is_the_norm_of_the_connection_times_the_scale_of_its_map() -> 
     with torch.no_grad():
         model.bn1.weight.fill_(3.0)
         model.layer1[0].bn2.weight.fill_(4.0)  # type: ignore[union-attr]
-    scales = input_scales(Wiring(model))
+    scales = input_scales(Wiring(model, (3, 12, 12)))
     assert torch.equal(scales["conv1"], torch.ones(3))
     assert torch.equal(scales["layer1.0.conv1"], torch.full((16,), 3.0))
     torch.testing.assert_close(scales["layer1.1.conv1"], torch.full((16,), 5.0))
     norms = connection_norms(model.layer1[1].conv1.weight, 16)  # type: ignore[union-attr]
-    method = SynapticStrength(model, {}, 1, rate=2)
+    method = SynapticStrength(model, {}, 1, data=shaped(3, 12, 12), rate=2)
     torch.testing.assert_close(method.strengths()["layer1.1.conv1"].detach(), 5 * norms.detach())
 
 
@@ -69,7 +69,7 @@ def test_the_strongest_stay() -> None:
 
 def test_budget_and_least_strengths() -> None:
     model = net()
-    method = SynapticStrength(model, {}, 1, rate=5)
+    method = SynapticStrength(model, {}, 1, data=data(), rate=5)
     assert method.connections == 8 + 12 * 8 + 16 * 12
     strengths = {name: strength.detach() / strength.detach().square().sum(dim=1).mean().sqrt() for name, strength in method.strengths().items()}
     method.finish()
@@ -110,6 +110,6 @@ def test_an_interruption_changes_nothing(tmp_path: Path) -> None:
 
 def test_wrong_options() -> None:
     with pytest.raises(PccError, match=r"pruning rate of 0.5"):
-        SynapticStrength(net(), {}, 1, rate=0.5)
+        SynapticStrength(net(), {}, 1, data=data(), rate=0.5)
     with pytest.raises(PccError, match="weight is -1"):
-        SynapticStrength(net(), {}, 1, rate=2, weight=-1)
+        SynapticStrength(net(), {}, 1, data=data(), rate=2, weight=-1)

@@ -8,6 +8,7 @@ from pcc.training.methods.one_shot import OneShot
 from pcc.training.methods.train import Train
 from pcc.training.methods.unused_paths import UnusedPaths
 from pcc.training.steps import Training, make_optimizer
+from tests.training.methods.loop import shaped
 
 
 class Chain(nn.Module):
@@ -25,8 +26,8 @@ class Chain(nn.Module):
         return self.fc(torch.relu(self.conv3(torch.relu(self.conv2(x)))).flatten(1))
 
 
-def unused(model: nn.Module) -> None:
-    list(UnusedPaths(model, {}))
+def unused(model: nn.Module, *input_shape: int) -> None:
+    list(UnusedPaths(model, {}, data=shaped(*(input_shape or (2, 5, 5)))))
 
 
 def test_a_filter_goes_with_the_channel_that_it_feeds() -> None:
@@ -62,7 +63,7 @@ def test_maps_that_are_added_stay() -> None:
     torch.manual_seed(0)
     model = ResNet20()
     list(OneShot(model, {"layer1.*": Filter(2)}))
-    unused(model)
+    unused(model, 3, 32, 32)
     for block in model.layer1:
         assert isinstance(block, BasicBlock)
         assert int(block.conv1.weight.flatten(1).any(1).sum()) == int(block.conv2.weight.transpose(0, 1).flatten(1).any(1).sum()) == 8
