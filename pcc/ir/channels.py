@@ -16,6 +16,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from pcc.ir.graph import arguments, shape_of
@@ -161,8 +162,7 @@ def flattened(reshape: Node) -> int | None:
 
 def _is_tensor(node: Node) -> bool:
     """Whether a node and what it reads are tensors with elements."""
-    values = [x.meta.get("val") for x in (node, *node.all_input_nodes)]
-    return all(hasattr(value, "shape") and 0 not in value.shape for value in values)
+    return all(isinstance(value := x.meta.get("val"), Tensor) and 0 not in value.shape for x in (node, *node.all_input_nodes))
 
 
 # ---- rules: what an operator does with labels ----

@@ -74,8 +74,8 @@ class _Moved(Flow):
 
     def read(self, layer: Node, channels: Labels) -> None:
         groups = arguments(layer).get("groups", 1)
-        of_groups = [np.sort(labels.reshape(groups, -1), axis=1) for labels in (channels, self.before.readers[layer])]
-        if not np.array_equal(*of_groups):
+        now, before = (np.sort(labels.reshape(groups, -1), axis=1) for labels in (channels, self.before.readers[layer]))
+        if not np.array_equal(now, before):
             raise _NotFree(f"{layer.name} reads it in {groups} groups")
 
     def fix(self, labels: Labels, reason: str, value: Node) -> None:
@@ -90,9 +90,9 @@ def _orders(before: Labels, after: Labels) -> dict[int, np.ndarray]:
     """The order of each dimension along which labels moved: which old place stands in each new one."""
     orders = {}
     for axis, size in enumerate(before.shape):
-        lines = [np.moveaxis(labels, axis, 0).reshape(size, -1) for labels in (before, after)]
-        if size > 1 and not np.array_equal(*lines):
-            _, kinds = np.unique(np.concatenate(lines), axis=0, return_inverse=True)
+        rows, moved = (np.moveaxis(labels, axis, 0).reshape(size, -1) for labels in (before, after))
+        if size > 1 and not np.array_equal(rows, moved):
+            _, kinds = np.unique(np.concatenate([rows, moved]), axis=0, return_inverse=True)
             old, new = (np.argsort(part, kind="stable") for part in np.split(kinds.ravel(), 2))
             orders[axis] = np.empty(size, dtype=np.int64)
             orders[axis][new] = old

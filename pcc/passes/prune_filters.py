@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.ir.annotations import annotation
-from pcc.ir.channels import ChannelGraph
+from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant
 from pcc.passes.operands import set_constant
-from pcc.passes.pruning import Pruned, PruneLayers, layer_weight, weight_node
+from pcc.passes.pruning import Pruned, PruneLayers, layer_weight
 from pcc.sparsity.filters import Filter
 
 
@@ -38,13 +40,14 @@ class PruneFilters(PruneLayers):
         return len(layer_weight(layer))
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        """The biases of filters that are taken away become zero, too: with them the filters would go on making constants."""
-        result = super().__call__(graph_module)
-        for layer in graph_module.graph.nodes:
-            bias = arguments(layer)["bias"] if annotation(layer, Pruned) else None
-            if bias is not None and bias.op == "get_attr":
-                alive = constant(weight_node(layer)).flatten(1).any(dim=1)
-                set_constant(layer, "bias", bias, constant(bias).where(alive, 0), "")
+        """The biases of filters that are taken away become zero, and those of depthwise filters behind: with them they would go on making constants."""
+        result, channels = super().__call__(graph_module), ChannelGraph(graph_module)
+        pruned = [layer for layer in channels.made if annotation(layer, Pruned)]
+        gone = [channels.decision[channels.made[layer]][~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)] for layer in pruned]
+        for layer in graph_module.graph.nodes if gone else ():
+            if layer.target in LAYERS and is_constant_layer(layer) and (bias := arguments(layer)["bias"]) is not None:
+                dead = np.isin(channels.channel_decisions(layer), np.concatenate(gone))
+                set_constant(layer, "bias", bias, constant(bias).masked_fill(torch.from_numpy(dead), 0), "")
         return result
 
     def unfit(self, layers: list[Node]) -> dict[Node, str]:

@@ -99,7 +99,10 @@ def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
     groups = data.draw(st.sampled_from([1, 2]))
     shape = (groups * data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), *data.draw(st.sampled_from([(), (1, 1), (3, 3), (1, 5)])))
     random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
-    weight = random.choice(np.array([0, 0, 0, 1, -2, 0.3], np.float32), shape) if data.draw(st.booleans()) else nonzero_weight(random.integers(100), *shape)
+    values, drawn = np.array([0, 0, 0, 1, -2, 0.3], np.float32), nonzero_weight(int(random.integers(100)), *shape)
+    weight = random.choice(values, shape) if data.draw(st.booleans()) else drawn
+        random.choice(np.array([0, 0, 0, 1, -2, 0.3], np.float32), shape) if data.draw(st.booleans()) else nonzero_weight(int(random.integers(100)), *shape)
+    )
     for axis in range(len(shape)):
         weight[(slice(None),) * axis + (random.random(shape[axis]) < data.draw(st.sampled_from([0, 0.5])),)] = 0
     if isinstance(detect(weight, groups if len(shape) == 4 else 1), Structure):
