@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from pcc.ir.activation import Activation
@@ -65,7 +64,7 @@ class Reading:
 def read_channels(layer: Node, numbers: Numbers) -> Reading:
     """What a convolution or linear layer of constant weights reads."""
     given = arguments(layer)
-    weighted = _grouped(constant(given["weight"]), given.get("groups", 1)).any(dim=3).numpy()
+    weighted = _grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3)
     found = numbers_of_channels(given["x"], numbers)
     foldable = (found == 0) | (~np.isnan(found) & (not pads(layer)))
     return Reading(weighted, foldable.reshape(len(weighted), 1, -1), found)
@@ -76,20 +75,18 @@ def pads(layer: Node) -> bool:
     return any(arguments(layer).get("padding", ()))
 
 
-def offsets(layer: Node, numbers: Numbers, chosen: np.ndarray | None = None) -> np.ndarray:
+def offsets(layer: Node, reading: Reading, chosen: np.ndarray | None = None) -> np.ndarray:
     """What the numbers that a layer reads add to each output, float64 (O,); ``chosen``, bool (I,), says of which channels."""
-    given = arguments(layer)
-    reading = read_channels(layer, numbers)
     counted = reading.foldable.ravel() & (reading.numbers != 0) & (True if chosen is None else chosen)
     total = np.zeros(reading.weighted.shape[:2])
-    weight = _grouped(constant(given["weight"]), len(total))
+    weight = _grouped(constant(arguments(layer)["weight"]).numpy(), len(total))
     for channel in np.flatnonzero(counted):
         group, place = divmod(int(channel), weight.shape[2])
-        total[group] += float(reading.numbers[channel]) * weight[group, :, place].double().sum(dim=1).numpy()
+        total[group] += float(reading.numbers[channel]) * weight[group, :, place].sum(axis=1, dtype=np.float64)
     return total.ravel()
 
 
-def _grouped(weight: Tensor, groups: int) -> Tensor:
+def _grouped(weight: np.ndarray, groups: int) -> np.ndarray:
     """(groups, O / groups, I / groups, taps)."""
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
 
@@ -101,12 +98,13 @@ def _layer(node: Node, numbers: Numbers) -> np.ndarray:
     if not is_constant_layer(node):
         return numbers[node]
     given, shape = arguments(node), shape_of(node)
-    dead = ~read_channels(node, numbers).alive.any(axis=2).ravel()
+    reading = read_channels(node, numbers)
+    dead = ~reading.alive.any(axis=2).ravel()
     number = np.full(shape[1], np.nan, np.float32)
     if dead.any():
         bias = 0.0 if given["bias"] is None else constant(given["bias"]).double().numpy()
         residual = 0.0 if given["residual"] is None else numbers_of_channels(given["residual"], numbers)
-        emitted = torch.from_numpy(np.asarray(bias + offsets(node, numbers) + residual, np.float32))
+        emitted = torch.from_numpy(np.asarray(bias + offsets(node, reading) + residual, np.float32))
         number = np.where(dead, Activation.parse(given["activation"])(emitted).numpy(), number)
     return number.reshape(1, -1, *(1,) * (len(shape) - 2))
 

@@ -6,6 +6,7 @@ the biases of the layers that read it. Exact: where a reader pads its input with
 filter stays, and the layer says so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,10 +19,11 @@ from pcc.ir.annotations import Dropped, Skipped, annotate, annotation, forget
 from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant, finish, infer_all, layer_name, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE
-from pcc.passes.channel_numbers import Numbers, channel_numbers, numbers_of_channels, offsets, pads, read_channels
+from pcc.passes.channel_numbers import Numbers, Reading, channel_numbers, numbers_of_channels, offsets, pads, read_channels
 from pcc.passes.channel_selection import Selection, select_channels
 from pcc.passes.operands import set_constant, share_constants
 from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.reorder import classes
 from pcc.sparsity.structure import Structure
 
 
@@ -36,11 +38,12 @@ class DropFilters:
         modified = False
         while True:
             channels, numbers = ChannelGraph(graph_module), channel_numbers(graph_module)
-            needed = _needed(channels, numbers)
+            reading = {layer: read_channels(layer, numbers) for layer in channels.readers}
+            needed = _needed(channels, reading)
             selection = _selection(channels, needed)
             if not selection:
                 break
-            _drop(graph_module, channels, numbers, selection)
+            _drop(graph_module, channels, reading, selection)
             modified = True
         for node in channels.made:
             if reason := _why_dead_filters_stay(node, channels, numbers):
@@ -54,11 +57,11 @@ class DropFilters:
 # ---- what is needed ----
 
 
-def _needed(channels: ChannelGraph, numbers: Numbers) -> np.ndarray:
+def _needed(channels: ChannelGraph, reading: Mapping[Node, Reading]) -> np.ndarray:
     """The decisions that stay, bool by label: what is fixed, what those read that stay, and what keeps tensors and groups whole."""
     needed = np.zeros(channels.count, dtype=bool)
     needed[channels.decision[np.concatenate([[0], *(fixed.labels for fixed in channels.fixed)])]] = True
-    alive = {layer: read_channels(layer, numbers).alive for layer in channels.readers}
+    alive = {layer: read.alive for layer, read in reading.items()}
     sharing = _Sharing(channels)
     before = -1
     while before != (before := int(needed.sum())):
@@ -118,7 +121,7 @@ class _Sharing:
             weight = constant(arguments(conv)["weight"]).numpy()
             structure = Kernels.detect(weight, arguments(conv)["groups"])
             share = 1 if isinstance(structure, str) else structure.share
-            self.found[conv] = share, np.unique((weight != 0).reshape(len(weight), -1), axis=0, return_inverse=True)[1].ravel() if share > 1 else np.empty(0)
+            self.found[conv] = share, classes((weight != 0).reshape(len(weight), -1)) if share > 1 else np.empty(0)
         return self.found[conv]
 
 
@@ -136,14 +139,14 @@ def _selection(channels: ChannelGraph, needed: np.ndarray) -> Selection:
     return selection
 
 
-def _drop(graph_module: GraphModule, channels: ChannelGraph, numbers: Numbers, selection: Selection) -> None:
+def _drop(graph_module: GraphModule, channels: ChannelGraph, reading: Mapping[Node, Reading], selection: Selection) -> None:
     """Adds the numbers that go to the biases of those that read them, then takes the channels away."""
     for layer, read in channels.readers.items():
         x = arguments(layer)["x"]
         if x in selection:
             gone = np.ones(len(read), dtype=bool)
             gone[selection[x][1]] = False
-            _fold(layer, offsets(layer, numbers, gone))
+            _fold(layer, offsets(layer, reading[layer], gone))
     for node in graph_module.graph.nodes:
         if node.target in LAYERS:
             filters, count = (_lost(value, selection) for value in (node, arguments(node)["x"]))
@@ -171,7 +174,8 @@ def _fold(layer: Node, added: np.ndarray) -> None:
 
 
 def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers) -> str | None:
-    dead = ~constant(arguments(layer)["weight"]).flatten(1).any(dim=1).numpy()
+    weight = constant(arguments(layer)["weight"]).numpy()
+    dead = ~weight.reshape(len(weight), -1).any(axis=1)
     if not dead.any():
         return None
     count = f"{int(dead.sum())} of {len(dead)} filters are dead, but their"

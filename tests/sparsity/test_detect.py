@@ -101,8 +101,6 @@ def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     values, drawn = np.array([0, 0, 0, 1, -2, 0.3], np.float32), nonzero_weight(int(random.integers(100)), *shape)
     weight = random.choice(values, shape) if data.draw(st.booleans()) else drawn
-        random.choice(np.array([0, 0, 0, 1, -2, 0.3], np.float32), shape) if data.draw(st.booleans()) else nonzero_weight(int(random.integers(100)), *shape)
-    )
     for axis in range(len(shape)):
         weight[(slice(None),) * axis + (random.random(shape[axis]) < data.draw(st.sampled_from([0, 0.5])),)] = 0
     if isinstance(detect(weight, groups if len(shape) == 4 else 1), Structure):
