@@ -88,7 +88,7 @@ def test_filters_and_channels_are_dropped_afterwards() -> None:
     assert relative_error([output(graph_module, x)], [expected]) < 1e-5
     shapes = {layer: shape_of(node.args[1])[:2] for layer, node in layers(graph_module).items()}  # type: ignore[arg-type]
     assert shapes["left"] == (4, 16)  # what right reads
-    assert (shapes["expand"][1], shapes["wide"]) == (8, (8, 32))  # 4 of 12 channels of each group; half of the depthwise filters
+    assert (shapes["expand"][1], shapes["wide"]) == (8, (8, 26))  # 4 of 12 channels of each group; what neither pass took
 
 
 def test_structures_of_several_passes_are_projected_on_at_once() -> None:
