@@ -67,5 +67,3 @@ def structure(name: str, /, **values: Any) -> Structure:
 def compose(parts: Sequence[Structure]) -> Structure:
     """The structure of one part, the composition of several."""
     return parts[0] if len(parts) == 1 else Composition(tuple(parts))
-
-

@@ -28,7 +28,6 @@ from torch.nn.utils import parametrize
 
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
-from pcc.sparsity.connectivity import budget
 from pcc.training.data import Data
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method
