@@ -64,7 +64,7 @@ class Reading:
 def read_channels(layer: Node, numbers: Numbers) -> Reading:
     """What a convolution or linear layer of constant weights reads."""
     given = arguments(layer)
-    weighted = _grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3)
+    weighted: np.ndarray = np.asarray(_grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3))
     found = numbers_of_channels(given["x"], numbers)
     foldable = (found == 0) | (~np.isnan(found) & (not pads(layer)))
     return Reading(weighted, foldable.reshape(len(weighted), 1, -1), found)

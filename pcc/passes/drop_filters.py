@@ -175,7 +175,7 @@ def _fold(layer: Node, added: np.ndarray) -> None:
 
 def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers) -> str | None:
     weight = constant(arguments(layer)["weight"]).numpy()
-    dead = ~weight.reshape(len(weight), -1).any(axis=1)
+    dead: np.ndarray = np.asarray(~weight.reshape(len(weight), -1).any(axis=1))
     if not dead.any():
         return None
     count = f"{int(dead.sum())} of {len(dead)} filters are dead, but their"
