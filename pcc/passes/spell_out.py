@@ -99,7 +99,8 @@ def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _top_k(x: Tensor, k: int, largest: bool, indices: bool) -> Tensor:
-    values, places = torch.topk(x, k, 1, largest)
+    # Of equal values the first comes first: max says so, topk leaves it open, and places of a pool's maxima depend on it.
+    values, places = torch.max(x, 1, keepdim=True) if k == 1 and largest else torch.topk(x, k, 1, largest)
     return places.to(x.dtype) if indices else values
 
 

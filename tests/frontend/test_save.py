@@ -88,6 +88,19 @@ def test_poolings_and_interpolations(tmp_path: Path) -> None:
     assert relative_error(run_graph(import_model(tmp_path / "net.pt2").graph, (x,)), Pools()(x)) < 1e-5
 
 
+def test_places_of_equal_maxima(tmp_path: Path) -> None:
+    """Windows of uneven sizes are filled up with inputs again: the place of a maximum is that of the first."""
+
+    class Places(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.adaptive_max_pool2d(x, (3, 1), return_indices=True)[1]
+
+    x = torch.ones(1, 2, 2, 4)
+    for name in ("net.pt2", "net.onnx"):
+        export_model(Places(), (x,), out=tmp_path / name, pipeline=FUSED)
+        assert torch.equal(run_graph(import_model(tmp_path / name).graph, [x])[0], Places()(x))
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     net, inputs = make("concat")
     with pytest.raises(PccError, match=r"give a file that ends in .onnx, .pt2, .safetensors"):

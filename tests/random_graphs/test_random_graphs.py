@@ -8,12 +8,14 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from torch.fx import GraphModule
 
 from pcc.codegen.interpret import interpret
 from pcc.codegen.native import run_native
 from pcc.codegen.plan_memory import PlanMemory
+from pcc.errors import PccError
 from pcc.ir.verify import run_graph
 from pcc.passes.spell_out import SpellOut
 from pcc.target import host_cpu, target_named
@@ -76,13 +78,22 @@ def check_model(random: Random) -> None:
     assert differences(run_graph(passed(model, None), inputs), builder.expected(model)) == []
 
 
+def compilable(builder: OnnxBuilder, pipeline: str) -> GraphModule:
+    """A model's graph after passes; a model that is too small for what is asked of pruning is not drawn."""
+    try:
+        return passed(builder.model(), None, pipeline)
+    except PccError as error:
+        assume("no layer can be pruned" not in str(error))
+        raise
+
+
 def check_code(pipeline: str) -> Callable[[Random], None]:
     """Its kernel program, interpreted and as machine code, computes what its graph does; work is split as among threads."""
 
     def check(random: Random) -> None:
         builder = draw_model(OnnxBuilder(random))
         inputs = [torch.from_numpy(x) for x in builder.inputs.values()]
-        graph_module = passed(builder.model(), None, pipeline)
+        graph_module = compilable(builder, pipeline)
         wanted = run_graph(graph_module, inputs)
         made, arrays = PlanMemory()(program(graph_module, HOST)), [x.numpy() for x in inputs]
         assert differences(interpret(made, arrays, parts=2), wanted) == []
@@ -135,7 +146,7 @@ def test_code_for_arm64(pipeline: str, each: Callable) -> None:
     def check(random: Random) -> None:
         builder = draw_model(OnnxBuilder(random))
         inputs = [torch.from_numpy(x) for x in builder.inputs.values()]
-        graph_module = passed(builder.model(), None, pipeline)
+        graph_module = compilable(builder, pipeline)
         wanted = run_graph(graph_module, inputs)
         for got in run_emulated(program(graph_module, ARM64), [x.numpy() for x in inputs], cpus=("cortex-a76",)).values():
             assert differences(got, wanted) == []
