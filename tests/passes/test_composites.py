@@ -181,6 +181,7 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.sort(2, descending=True)[1],
     lambda x: torch.cat([part.float() for part in x.topk(3, -2)], 2),
     lambda x: x.cumprod(-2) + x.cumsum(-1),
+    lambda x: (x > 0).cumsum(1) + (x > 0).cumsum(1, dtype=torch.float32),
     lambda x: x.logsumexp((1, 2)),
     lambda x: torch.where(x > 0, x, -torch.inf).logsumexp(1),
     lambda x: x.var((0, -1), unbiased=False),

@@ -72,10 +72,19 @@ def all_(self: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 
 def running(mode: str) -> Any:
-    """``cumsum`` and the like."""
+    """``cummax`` and the like."""
 
     def function(self: Tensor, dim: int) -> Tensor:
         return _pcc.scan(columns(self, dim), mode).reshape(self.shape)
+
+    return function
+
+
+def running_total(mode: str) -> Any:
+    """``cumsum``, ``cumprod``; of integers and truth values it is int64, unless a type is written."""
+
+    def function(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+        return running(mode)(self.to(dtype or (self.dtype if self.is_floating_point() else torch.int64)), dim)
 
     return function
 
@@ -136,8 +145,8 @@ COMPOSITES = {
     **dict.fromkeys((_aten.prod.default, _aten.prod.dim_int), product),
     **dict.fromkeys((_aten.any.default, _aten.any.dim, _aten.any.dims), any_),
     **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), all_),
-    _aten.cumsum.default: running("sum"),
-    _aten.cumprod.default: running("prod"),
+    _aten.cumsum.default: running_total("sum"),
+    _aten.cumprod.default: running_total("prod"),
     _aten.cummax.default: running_extreme(True),
     _aten.cummin.default: running_extreme(False),
     _aten.topk.default: topk,
