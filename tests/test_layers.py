@@ -11,7 +11,7 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "config", "dtype", "fields", "files", "preprocessing", "scratch", "target"}
+EVERYWHERE = {"errors", "cache", "config", "dtype", "fields", "files", "preprocessing", "scratch", "target", "tensor_file"}
 
 MAY_IMPORT = {
     "sparsity": set(),

@@ -7,6 +7,7 @@ for a channel. A convolution that pads with zeros sees less of a number near the
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def offsets(layer: Node, reading: Reading, chosen: np.ndarray | None = None) -> 
 
 def _grouped(weight: np.ndarray, groups: int) -> np.ndarray:
     """(groups, O / groups, I / groups, taps)."""
-    return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+    return weight.reshape(groups, len(weight) // groups, weight.shape[1], prod(weight.shape[2:]))
 
 
 # ---- rules ----

@@ -49,7 +49,7 @@ def print_pipeline(passes: Iterable[Any]) -> str:
 def make_pass(name: str, options: Mapping[str, Value]) -> Any:
     """A pass with options still in text form."""
     cls = pass_class(name)
-    return cls(**typed_fields(cls, {option: _without_none(value) for option, value in options.items()}, source=f"pass {name}", strict=False))
+    return cls(**typed_fields(cls, options, source=f"pass {name}", strict=False))
 
 
 PRECISIONS: Mapping[str, Mapping[str, str]] = {
@@ -200,11 +200,6 @@ def _parse_mapping(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[d
             raise PccError(f"pipeline '{text}': '{key}' is given twice")
         entries[key], at = _parse_value(text, tokens, _expect(text, tokens, at, "="))
     return entries, at + 1
-
-
-def _without_none(value: Value) -> Any:
-    """A value whose word ``none`` is None."""
-    return None if value == "none" else value
 
 
 def _print_pass(step: Any) -> str:

@@ -35,9 +35,9 @@ def test_inspect_counts_what_there_is(pcc, factory: str, package: Path) -> None:
     of_package = json.loads(pcc("inspect", package, "--json").out)
     pruned = {layer["layer"]: layer for layer in of_package["layers"]}["conv2"]
     assert pruned["counts"]["kept_macs"] == pruned["counts"]["macs"] // 2
-    assert pruned["structure"]["kind"] == "Connectivity"
+    assert pruned["structure"]["kind"] == "Kernels"
     text = pcc("inspect", package).out
-    assert "connectivity(kept=32/64" in text
+    assert "kernels{rate=2}" in text
     assert "lib/" in text
 
 
@@ -56,7 +56,7 @@ def test_explain_says_what_pruning_brings(pcc, factory: str) -> None:
     outcome = pcc("explain", factory, "--input-shape", SHAPE, "--cpu", "x86-64-v3", "--prune", "connectivity{rate=4}")
     assert outcome.status == 0, outcome.err
     (row,) = [line for line in outcome.out.splitlines() if line.startswith("conv2 ")]
-    assert "connectivity(kept=16/64,share=1)" in row
+    assert "kernels{rate=" in row
     assert "25.0" in row
     assert "conv1: the first convolution is spared" not in outcome.out, "it would pay or not, spared or not"
     assert "(conv1): the first convolution is spared" in outcome.out
@@ -97,7 +97,7 @@ def test_a_view_has_what_is_known_as_metadata(pcc, factory: str, tmp_path: Path)
     model = onnx.load(view)
     onnx.checker.check_model(model)
     nodes = {node.name: {entry.key: entry.value for entry in node.metadata_props} for node in model.graph.node}
-    assert nodes["conv2"]["pcc.Connectivity"] == "connectivity(kept=32/64,share=1)"
+    assert nodes["conv2"]["pcc.Kernels"] == "kernels{rate=2}"
     assert nodes["conv2"]["pcc.KernelChoice"].startswith("kernel(conv-")
     assert nodes["conv1"]["skipped.prune-connectivity"].startswith("the first convolution is spared")
     assert int(nodes["conv2"]["count.macs"]) == 2 * 8 * 8 * 9 * 7 * 6
@@ -109,7 +109,7 @@ def test_diff_ir_by_layer(pcc, factory: str, package: Path, tmp_path: Path) -> N
     outcome = pcc("diff-ir", tmp_path / "dense.txt", package)
     assert outcome.status == 1
     assert "conv2\n" in outcome.out
-    assert "+     # connectivity(kept=32/64,share=1)" in outcome.out
+    assert "+     # kernels{rate=2}" in outcome.out
     assert "\nfc\n" not in outcome.out
     same = pcc("diff-ir", package, package / "ir", "--after", "program")
     assert (same.status, same.out.startswith("0 layers differ")) == (0, True)
@@ -160,7 +160,7 @@ def test_help_is_not_cut(pcc) -> None:
         (["--cpu", "z80"], "choose native, generic or one of x86-64-v3"),
         (["--prune", "patern"], "--prune takes pattern, "),
         (["-p", "zzz"], "choose one of decompose"),
-        (["--prune", "connectivity{layers={conv9=3}}"], "no convolution is called 'conv9'"),
+        (["--prune", "connectivity{layers={conv9=3}}"], "no layer that can be pruned is called 'conv9': did you mean"),
     ],
 )
 def test_a_wrong_name_says_which_are_right(pcc, options: list[str], message: str) -> None:

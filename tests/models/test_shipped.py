@@ -79,16 +79,18 @@ def test_accuracy_is_within_half_a_point_of_the_dense_network() -> None:
 
 
 def test_sparse_kernels_run_every_convolution_that_is_pruned_enough(compiled: CompileReport) -> None:
-    """All but the first, and on some processors the second, of which so much is left that Winograd is as fast: on all, its costs are within an eighth."""
+    """The four that keep every second connection or fewer. Of the two before them so much is left that Winograd is as fast on some processors: on all, their
+    costs are within an eighth."""
     (target,) = compiled.manifest.targets
     choices = {layer.layer: layer.choice for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")}
-    first, second, *others = choices
+    first, second, third, *others = choices
     assert not choices[first].family.startswith("conv-sparse")
-    assert len(others) == 5
+    assert len(others) == 4
     assert all(choices[layer].family.startswith("conv-sparse") for layer in others)
-    costs = {other.family: other.cost for other in choices[second].rejected if other.cost} | {choices[second].family: choices[second].cost}
-    sparse, dense = (min(cost for family, cost in costs.items() if family.startswith(kind)) for kind in ("conv-sparse", "conv-dense"))
-    assert sparse < 9 / 8 * dense
+    for layer in (second, third):
+        costs = {other.family: other.cost for other in choices[layer].rejected if other.cost} | {choices[layer].family: choices[layer].cost}
+        sparse, dense = (min(cost for family, cost in costs.items() if family.startswith(kind)) for kind in ("conv-sparse", "conv-dense"))
+        assert sparse < 9 / 8 * dense
 
 
 def test_compiled_network_answers_as_pytorch_does(compiled: CompileReport, scores: np.ndarray) -> None:

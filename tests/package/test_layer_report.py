@@ -75,7 +75,8 @@ def test_a_sparse_layer(report: CompileReport) -> None:
 def test_dense_layers_say_why(report: CompileReport) -> None:
     stem = layers(report)["stem"]
     assert stem.choice is not None
-    assert (stem.choice.family, stem.format) == ("conv-dense", "dense")
+    assert stem.choice.family.startswith("conv-dense")
+    assert stem.format == "dense"
     assert any(reason.pass_name == "select-kernels" for reason in stem.left_alone)
 
 

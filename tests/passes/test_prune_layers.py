@@ -122,13 +122,14 @@ def test_wrong_use_is_one_line(pipeline: str, message: str) -> None:
         run(mixed()[0], pipeline)
 
 
-def test_detection_finds_what_pruning_made_and_changes_nothing() -> None:
+def test_detection_finds_what_pruning_made_and_changes_nothing(golden: Callable[[str, str], None]) -> None:
     graph_module, x = graph_of(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1)), 1, 3, 9, 9)
     run(graph_module, "prune-pattern,prune-unstructured{rate=4}")
     before = output(graph_module, x)
     result = DetectStructure()(graph_module)
     assert not result.modified
     assert output(graph_module, x).equal(before)
+    golden(print_graph(graph_module), "detect_structure")
     found = {layer: str(annotation(node, Structure)) for layer, node in layers(graph_module).items()}
     assert found == {"0": "None", "1": "kernels{patterns=4x4}", "3": "unstructured{rate=4}"}
     reasons = [skip.reason for skip in skips(layers(graph_module)["1"])]

@@ -19,7 +19,7 @@ def test_a_pruned_layer_differs_and_the_others_do_not() -> None:
     assert TOTALS in changed
     assert "expand" in changed
     assert "classifier" not in changed
-    assert any("connectivity(" in line for line in changed["expand"].added)
+    assert any("kernels{rate=4" in line for line in changed["expand"].added)
 
 
 def test_layers_that_only_one_has() -> None:
