@@ -16,8 +16,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def typed_fields(cls: type, values: Mapping[str, Any], *, source: str, strict: bool = True, without: Collection[str] = ()) -> dict[str, Any]:
     """The values with the types that the constructor of ``cls`` declares, for those that were written; lists become tuples.
 
-    Values are texts, numbers, booleans, None, lists and mappings of these. With ``strict=False`` numbers, booleans and None may be
-    texts (``"3.6"``), as they are where a text has no types. ``without`` names parameters that no text can set. Raises `PccError` in one line that begins with ``source``: for an
+    Values are texts, numbers, booleans, None, lists and mappings of these. With ``strict=False`` numbers, booleans and None may be texts (``"3.6"``), as
+    they are where a text has no types. ``without`` names parameters that no text can set. Raises `PccError` in one line that begins with ``source``: for an
     option that does not exist or is missing, and for a value of another type.
     """
     hints = get_type_hints(cls.__init__)

@@ -80,7 +80,7 @@ def test_accuracy_is_within_half_a_point_of_the_dense_network() -> None:
 
 def test_sparse_kernels_run_every_convolution_that_is_pruned_enough(compiled: CompileReport) -> None:
     """The four that keep every second connection or fewer. Of the two before them so much is left that Winograd is as fast on some processors: on all, their
-    costs are within an eighth."""
+    costs are within a quarter."""
     (target,) = compiled.manifest.targets
     choices = {layer.layer: layer.choice for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")}
     first, second, third, *others = choices
@@ -90,7 +90,7 @@ def test_sparse_kernels_run_every_convolution_that_is_pruned_enough(compiled: Co
     for layer in (second, third):
         costs = {other.family: other.cost for other in choices[layer].rejected if other.cost} | {choices[layer].family: choices[layer].cost}
         sparse, dense = (min(cost for family, cost in costs.items() if family.startswith(kind)) for kind in ("conv-sparse", "conv-dense"))
-        assert sparse < 9 / 8 * dense
+        assert sparse < 5 / 4 * dense
 
 
 def test_compiled_network_answers_as_pytorch_does(compiled: CompileReport, scores: np.ndarray) -> None:
