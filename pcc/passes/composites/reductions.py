@@ -81,10 +81,12 @@ def running(mode: str) -> Any:
 
 
 def running_total(mode: str) -> Any:
-    """``cumsum``, ``cumprod``; of integers and truth values it is int64, unless a type is written."""
+    """``cumsum``, ``cumprod``: whole numbers of whole numbers and truth values, unless a floating-point type is written."""
 
     def function(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-        return running(mode)(self.to(dtype or (self.dtype if self.is_floating_point() else torch.int64)), dim)
+        if not (dtype or self.dtype).is_floating_point:
+            return running(mode)(self.to(torch.int64), dim)
+        return running(mode)(self if self.is_floating_point() else self.to(torch.float32), dim)
 
     return function
 
