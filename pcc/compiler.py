@@ -22,6 +22,7 @@ from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.compile_report import CompileReport, TargetReport
 from pcc.errors import PccError
+from pcc.files import writing
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph
@@ -215,11 +216,9 @@ def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
 @contextmanager
 def _dumping(folder: Path) -> Iterator[None]:
     """A folder that is there; `PccError` if it or what the block puts there cannot be written."""
-    try:
+    with writing(f"the dump '{folder}'"):
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise PccError(f"cannot write the dump '{folder}': {error.strerror or error}") from error
 
 
 def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, chooser: Chooser) -> TargetReport:

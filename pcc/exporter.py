@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pcc.errors import PccError
-from pcc.files import write_atomically
+from pcc.files import write_atomically, writing
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.save import writer_for
 from pcc.frontend.supported import refuse_unsupported
@@ -32,8 +32,6 @@ def export_model(model: Any, examples: Any = None, *, out: Path, pipeline: str =
     pruning = NotePruning()
     graph = PassManager([*steps.graph, SpellOut()], [refuse_unsupported, pruning])(imported.graph).graph_module
     made = replace(imported, graph=graph)
-    try:
+    with writing(f"'{out}'"):
         write_atomically(out, lambda path: write(made, path))
-    except OSError as error:
-        raise PccError(f"cannot write '{out}': {error.strerror or error}") from error
     return made, pruning.warnings

@@ -4,8 +4,8 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pcc.errors import PccError
@@ -59,3 +59,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         Path(temporary).unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """`PccError`, "cannot write" and ``what``, for what keeps the block from writing: a path, or more words (``the dump 'net.txt'``)."""
+    try:
+        yield
+    except OSError as error:
+        raise PccError(f"cannot write {what}: {error.strerror or error}") from error

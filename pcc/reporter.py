@@ -7,7 +7,7 @@ from torch.fx import GraphModule
 
 from pcc.compile_report import CompileReport, TargetReport
 from pcc.deploy.host import Host
-from pcc.errors import PccError
+from pcc.files import writing
 from pcc.ir.dump import read_dump, stage_files
 from pcc.package.manifest import TensorRecord
 from pcc.package.read import open_package
@@ -45,10 +45,8 @@ def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, Grap
         times=times,
         timed_on=f"mean of {RUNS} runs on this computer, 1 thread",
     )
-    try:
+    with writing(f"the report '{path}'"):
         write_page(path, content)
-    except OSError as error:
-        raise PccError(f"cannot write the report '{path}': {error.strerror or error}") from error
 
 
 def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:

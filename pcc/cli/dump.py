@@ -84,12 +84,10 @@ def command(
     if output is None:
         click.echo(_text(made), nl=False)
         return
-    from pcc.files import write_atomically
+    from pcc.files import write_atomically, writing
 
-    try:
+    with writing(f"'{output}'"):
         write_atomically(output, lambda path: _save(made, Path(model).stem, path, as_view))
-    except OSError as error:
-        raise PccError(f"cannot write '{output}': {error.strerror or error}") from error
 
 
 def dump_folder(model: str) -> Path | None:

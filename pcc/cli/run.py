@@ -145,17 +145,15 @@ def save(path: Path, array: "np.ndarray") -> None:
     """Writes a ``.npy`` file under exactly this name, whole or not at all; devices and pipes are written into."""
     import numpy as np
 
-    from pcc.files import write_atomically
+    from pcc.files import write_atomically, writing
 
     content = io.BytesIO()
     np.save(content, array)
-    try:
+    with writing(path):
         if path.exists() and not path.is_file():
             path.write_bytes(content.getvalue())
         else:
             write_atomically(path.resolve(), lambda temporary: temporary.write_bytes(content.getvalue()))
-    except OSError as error:
-        raise PccError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> list[list[dict[str, object]]]:

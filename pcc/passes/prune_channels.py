@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch.fx import Node
 
-from pcc.passes.pruning import PruneLayers, layer_weight
+from pcc.passes.pruning import PruneSlices, layer_weight
 from pcc.sparsity.filters import Channel
 
 
 @dataclass(frozen=True)
-class PruneChannels(PruneLayers):
+class PruneChannels(PruneSlices):
     """Keeps one in ``rate`` input channels of each convolution and linear layer, those of largest norm; drop-filters takes out filters that nobody reads.
 
     Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is spared unless ``spare_first`` is false or it
@@ -19,15 +19,7 @@ class PruneChannels(PruneLayers):
 
     name: ClassVar[str] = "prune-channels"
     counted: ClassVar[str] = "input channels"
-
-    multiple: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Channel(1, self.multiple)  # refuses multiples below 1
-
-    def structure(self, layer: Node, rate: float) -> Channel:
-        return Channel(rate, self.multiple)
+    kind: ClassVar[type[Channel]] = Channel
 
     def count(self, layer: Node) -> int:
         return layer_weight(layer).shape[1]

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from torch.fx import Node
 
-from pcc.passes.pruning import PruneLayers, layer_weight
+from pcc.passes.pruning import PruneSlices, layer_weight
 from pcc.sparsity.columns import Column
 
 
 @dataclass(frozen=True)
-class PruneColumns(PruneLayers):
+class PruneColumns(PruneSlices):
     """Keeps one in ``rate`` columns of each convolution and linear layer, those of largest norm.
 
     Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is spared unless ``spare_first`` is false or it
@@ -20,15 +20,7 @@ class PruneColumns(PruneLayers):
 
     name: ClassVar[str] = "prune-columns"
     counted: ClassVar[str] = "columns"
-
-    multiple: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Column(1, self.multiple)  # refuses multiples below 1
-
-    def structure(self, layer: Node, rate: float) -> Column:
-        return Column(rate, self.multiple)
+    kind: ClassVar[type[Column]] = Column
 
     def count(self, layer: Node) -> int:
         return prod(layer_weight(layer).shape[1:])

@@ -12,12 +12,12 @@ from pcc.ir.annotations import annotation
 from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant
 from pcc.passes.operands import set_constant
-from pcc.passes.pruning import Pruned, PruneLayers, layer_weight
+from pcc.passes.pruning import Pruned, PruneSlices, layer_weight
 from pcc.sparsity.filters import Filter
 
 
 @dataclass(frozen=True)
-class PruneFilters(PruneLayers):
+class PruneFilters(PruneSlices):
     """Keeps one in ``rate`` filters of each convolution and linear layer, those of largest norm; drop-filters takes the others out.
 
     Their number is rounded up to a ``multiple``. Layers whose channels are an output, or are added to those of other layers, are left alone, and so is the
@@ -26,15 +26,7 @@ class PruneFilters(PruneLayers):
 
     name: ClassVar[str] = "prune-filters"
     counted: ClassVar[str] = "filters"
-
-    multiple: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Filter(1, self.multiple)  # refuses multiples below 1
-
-    def structure(self, layer: Node, rate: float) -> Filter:
-        return Filter(rate, self.multiple)
+    kind: ClassVar[type[Filter]] = Filter
 
     def count(self, layer: Node) -> int:
         return len(layer_weight(layer))

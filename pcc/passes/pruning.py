@@ -102,6 +102,22 @@ class PruneLayers(ABC):
         return self.layers.get(layer_name(layer), self.rate)
 
 
+@dataclass(frozen=True)
+class PruneSlices(PruneLayers):
+    """A pass that takes away slices of one kind, whose number that stays is rounded up to a ``multiple``."""
+
+    kind: ClassVar[type[Slices]]
+
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.kind(1, self.multiple)  # refuses multiples below 1
+
+    def structure(self, layer: Node, rate: float) -> Slices:
+        return self.kind(rate, self.multiple)
+
+
 def convolutions(graph_module: GraphModule) -> list[Node]:
     """The graph's convolutions that still have a dense weight, in order."""
     return list(graph_module.graph.find_nodes(op="call_function", target=CONV2D))

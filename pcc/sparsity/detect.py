@@ -101,15 +101,19 @@ def _balanced(weight: np.ndarray, groups: int) -> Structure | str:
     return "filters keep different numbers of connections" if isinstance(found, Kernels) and found.scope == "layer" else found
 
 
+def _places_of_kernels(found: Kernels, weight: np.ndarray) -> float:
+    return found.taps(weight).shape[1] * weight.shape[0] * weight.shape[1] / found.rate
+
+
 _Detection = Callable[[np.ndarray, int], Structure | str]
 
 _FINE: tuple[tuple[_Detection, Callable[..., float]], ...] = (
     (Column.detect, lambda found, weight: weight.size / found.rate),
     (_blocks, lambda found, weight: weight.size / found.rate),
-    (_connections, lambda found, weight: found.taps(weight).shape[1] * weight.shape[0] * weight.shape[1] / found.rate),
+    (_connections, _places_of_kernels),
     (Window.detect, lambda found, weight: weight.size / found.rate / found.kernels),
     (NofM.detect, lambda found, weight: weight.size * found.n / found.m),
-    (_balanced, lambda found, weight: found.taps(weight).shape[1] * weight.shape[0] * weight.shape[1] / found.rate),
+    (_balanced, _places_of_kernels),
     (Unstructured.detect, lambda found, weight: weight.size / found.rate),
 )
 """Structures of zeros inside a thin weight, from coarse to fine, with how many weights of it have a place in them."""

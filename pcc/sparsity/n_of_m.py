@@ -10,9 +10,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity.places import pack_places
+from pcc.sparsity.places import pack_nonzeros, unpack_nonzeros
 from pcc.sparsity.structure import Packed
-from pcc.sparsity.unstructured import Unstructured
 from pcc.sparsity.zeros import Zeros
 
 _GROUPS = (4, 2, 8, 16)
@@ -53,12 +52,11 @@ class NofM(Zeros):
         most = int(np.count_nonzero(_grouped(weight, self.m), axis=2).max())
         if most > self.n:
             raise PccError(f"{most} of {self.m} neighbouring weights are not zero: more than {self.n}")
-        kept = weight != 0
-        return Packed(weight.shape, {"weight": weight[kept].astype(np.float32)}, pack_places(kept.ravel()))
+        return pack_nonzeros(weight)
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
-        return Unstructured.unpack(packed)
+        return unpack_nonzeros(packed)
 
 
 def _grouped(weight: np.ndarray, m: int, fill: float = 0) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity import codes
+from pcc.sparsity.structure import Packed
 
 
 def pack_places(kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -33,6 +34,19 @@ def unpack_places(index: dict[str, np.ndarray], size: int) -> np.ndarray:
     kept = np.zeros(size, dtype=bool)
     kept[places] = True
     return kept
+
+
+def pack_nonzeros(weight: np.ndarray) -> Packed:
+    """The weights that are not zero, fp32, and where they are."""
+    kept = weight != 0
+    return Packed(weight.shape, {"weight": weight[kept].astype(np.float32)}, pack_places(kept.ravel()))
+
+
+def unpack_nonzeros(packed: Packed) -> np.ndarray:
+    """The weight again, fp32 of its shape."""
+    weight = np.zeros(int(np.prod(packed.shape)), dtype=np.float32)
+    weight[unpack_places(packed.index, weight.size)] = packed.data["weight"]
+    return weight.reshape(packed.shape)
 
 
 def _fewest(distances: np.ndarray) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget, largest
-from pcc.sparsity.places import pack_places, unpack_places
+from pcc.sparsity.places import pack_nonzeros, unpack_nonzeros
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
 
@@ -34,13 +34,10 @@ class Unstructured(Zeros):
         return cls(weight.size / kept) if kept else "every weight is zero"
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        kept = weight != 0
-        if int(kept.sum()) > budget(weight.size, self.rate):
-            raise PccError(f"{int(kept.sum())} of {weight.size} weights are not zero: more than one in {self.rate:g}")
-        return Packed(weight.shape, {"weight": weight[kept].astype(np.float32)}, pack_places(kept.ravel()))
+        if (kept := int(np.count_nonzero(weight))) > budget(weight.size, self.rate):
+            raise PccError(f"{kept} of {weight.size} weights are not zero: more than one in {self.rate:g}")
+        return pack_nonzeros(weight)
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
-        weight = np.zeros(int(np.prod(packed.shape)), dtype=np.float32)
-        weight[unpack_places(packed.index, weight.size)] = packed.data["weight"]
-        return weight.reshape(packed.shape)
+        return unpack_nonzeros(packed)

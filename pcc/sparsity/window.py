@@ -13,9 +13,8 @@ import numpy as np
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
 from pcc.sparsity.connectivity import select
-from pcc.sparsity.places import pack_places
+from pcc.sparsity.places import pack_nonzeros, unpack_nonzeros
 from pcc.sparsity.structure import Packed
-from pcc.sparsity.unstructured import Unstructured
 from pcc.sparsity.zeros import Zeros
 
 
@@ -58,12 +57,11 @@ class Window(Zeros):
         ):
             if most > budget(total, rate):
                 raise PccError(f"a {where} has {most} {what} that are not zero: more than the {budget(total, rate)} of {total} that a rate of {rate:g} leaves")
-        kept = weight != 0
-        return Packed(weight.shape, {"weight": weight[kept].astype(np.float32)}, pack_places(kept.ravel()))
+        return pack_nonzeros(weight)
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
-        return Unstructured.unpack(packed)
+        return unpack_nonzeros(packed)
 
 
 def _connections(weight: np.ndarray) -> np.ndarray:

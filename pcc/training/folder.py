@@ -1,10 +1,8 @@
 """The folder of a run: what lies there under which name, and how it is written, complete or not at all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pcc.errors import PccError
+from pcc.files import writing
 
 CHECKPOINT = "model.safetensors"
 """The compressed network, at the end of a run: what ``pcc compile --weights`` takes."""
@@ -12,15 +10,6 @@ REPORT = "report.json"
 LOG = "log.csv"
 BOARD = "tensorboard"
 RESUME = "resume.pt"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """`PccError` for what keeps the block from writing a file or folder."""
-    try:
-        yield
-    except OSError as error:
-        raise PccError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def begin(folder: Path) -> None:

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pcc.files import write_atomically
-from pcc.training.folder import BOARD, LOG, writing
+from pcc.files import write_atomically, writing
+from pcc.training.folder import BOARD, LOG
 
 Row = Mapping[str, float | str]
 

@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import write_atomically
+from pcc.files import write_atomically, writing
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
-from pcc.training.folder import CHECKPOINT, REPORT, writing
+from pcc.training.folder import CHECKPOINT, REPORT
 from pcc.training.from_file import FromFile, open_file
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe

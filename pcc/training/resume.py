@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import write_atomically
+from pcc.files import write_atomically, writing
 from pcc.training.data import Data
-from pcc.training.folder import RESUME, writing
+from pcc.training.folder import RESUME
 from pcc.training.method import Method
 from pcc.training.recipe import Recipe
 
