@@ -1,7 +1,8 @@
 """Weights from files into a module: PyTorch's (never running code) and safetensors, plain or packed, checked key by key and number by number."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pcc.errors import PccError, PccWarning
 from pcc.frontend.pickled import Inert
 from pcc.frontend.state_dicts import Found, State, choose, plain_weights, state_dicts
 from pcc.frontend.stored import Stored
-from pcc.frontend.torch_file import read_torch_file
+from pcc.frontend.torch_file import open_torch_file
 
 _SHOWN = 3
 """How many keys of a kind an error names."""
@@ -27,8 +28,9 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     """
     path, place = _path_and_place(str(source))
     try:
-        chosen = choose(found := _found(path), place, module)
-        state = plain_weights(_read(chosen.state), module)
+        with _state_dicts(path) as found:
+            chosen = choose(found, place, module)
+            state = plain_weights(_read(chosen.state), module)
     except (PccError, ValueError) as error:
         raise PccError(f"weights '{path.name}': {error}") from error
     except RuntimeError as error:
@@ -47,20 +49,23 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
 def _path_and_place(source: str) -> tuple[Path, str | None]:
     """A file and what follows its colon."""
     path, colon, place = source.rpartition(":")
-    if Path(source).is_file() or not colon or not Path(path).is_file():
-        if not Path(source).is_file():
-            raise PccError(f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'")
+    if Path(source).is_file():
         return Path(source), None
-    return Path(path), place
+    if colon and Path(path).is_file():
+        return Path(path), place
+    raise PccError(f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'")
 
 
-def _found(path: Path) -> list[Found]:
-    """The state dicts of a file, whatever it is called."""
+@contextmanager
+def _state_dicts(path: Path) -> Iterator[list[Found]]:
+    """The state dicts of a file, whatever it is called; their tensors can be read inside the block."""
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # after the length of the header
-        return [Found("", read_safetensors(path))]
-    return state_dicts(read_torch_file(path))
+        yield [Found("", read_safetensors(path))]
+        return
+    with open_torch_file(path) as loaded:
+        yield state_dicts(loaded)
 
 
 def check_finite(module: nn.Module) -> None:

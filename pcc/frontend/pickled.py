@@ -182,6 +182,8 @@ def _call(function: Any, arguments: Any) -> Any:
     if (function.module, function.name) in _DICTS:
         items = arguments[0] if arguments and isinstance(arguments[0], list) else []
         return {_key(key): value for key, value in items}
+    if function.name in ("set", "frozenset") and arguments and isinstance(arguments[0], list):
+        return Inert(function, items=arguments[0])  # as protocols before 4 write it
     if (function.module, function.name) == ("torch", "Size"):
         return tuple(arguments[0])
     if function.module == "torch._utils":

@@ -3,6 +3,7 @@
 What fits is taken: of all dicts of tensors that a file holds, and of all prefixes that their names have, the one with the most names of the model.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from pcc.frontend.stored import Stored
 
 MOST_DEPTH = 30
 """Of what lies in one another in a file."""
+MOST_MODULES = 100_000
+"""Of a pickled module, those that lie at several places counted at each."""
 
 State = Mapping[str, Stored | Tensor | Inert]
 """Tensors by name: in the file, read, or of a kind that cannot be read (sparse, quantised, without numbers)."""
@@ -77,7 +80,7 @@ def _walk(value: Any, place: tuple[str, ...], seen: set[int]) -> Iterator[tuple[
     if id(value) in seen or len(place) > MOST_DEPTH:
         return
     seen.add(id(value))
-    if isinstance(value, Inert) and (state := dict(_module_state(value, "", 0))):
+    if isinstance(value, Inert) and (state := dict(_module_state(value, "", 0, iter(range(MOST_MODULES))))):
         yield place, state
         return
     if isinstance(value, Inert):
@@ -103,41 +106,34 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Stored | Tensor)
 
 
-def _module_state(module: Inert, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _module_state(module: Inert, prefix: str, depth: int, counter: Iterator[int]) -> Iterator[tuple[str, Any]]:
     """The state dict of an ``nn.Module`` that was pickled whole, or of a TorchScript module, whose attributes are tensors and modules."""
+    if next(counter, None) is None:
+        raise PccError(f"it has a module of more than {MOST_MODULES:,} modules")
     attributes = _named(module.state)
     eager = "_modules" in attributes
     scripted = module.name is not None and module.name.module.startswith("__torch__")
     if depth > MOST_DEPTH or not (eager or scripted):
         return
     parts = [_named(attributes.get(kind)) for kind in ("_parameters", "_buffers", "_modules")] if eager else [attributes]
-    absent = (
-        {name for name in attributes.get("_non_persistent_buffers_set", ()) if isinstance(name, str)}
-        if eager and isinstance(attributes.get("_non_persistent_buffers_set"), list)
-        else set()
-    )
+    absent = attributes.get("_non_persistent_buffers_set")
+    absent = absent.items if isinstance(absent, Inert) else ()
     for part in parts:
         for name, value in part.items():
             if _is_tensor(value) and name not in absent:
                 yield prefix + name, value
             elif isinstance(value, Inert):
-                yield from _module_state(value, f"{prefix}{name}.", depth + 1)
+                yield from _module_state(value, f"{prefix}{name}.", depth + 1, counter)
 
 
 def _best_prefix(state: State, names: set[str]) -> tuple[str, int]:
     """What to take from the front of names, so that the most of them are the model's; of as good ones the shortest. With how many are."""
-    prefixes = {""}
+    matches = Counter({"": 0})
     for name in state:
-        parts = name.split(".")
-        prefixes.update(".".join(parts[:count]) + "." for count in range(1, len(parts)))
-    counts = dict.fromkeys(sorted(prefixes, key=len), 0)
-    for name in state:
-        parts = name.split(".")
+        parts = name.split(".", MOST_DEPTH)
         for count in range(len(parts)):
-            if ".".join(parts[count:]) in names:
-                counts[".".join(parts[:count]) + ("." if count else "")] += 1
-    prefix = max(counts, key=lambda prefix: counts[prefix])
-    return prefix, counts[prefix]
+            matches["".join(f"{part}." for part in parts[:count])] += ".".join(parts[count:]) in names
+    return max(matches.items(), key=lambda found: (found[1], -len(found[0])))
 
 
 def plain_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ MOST_REPEATED = 2**24
 class Storage:
     """Numbers that tensors are views of."""
 
-    key: str
     dtype: torch.dtype
     """``uint8`` where tensors say the type."""
     read: Callable[[], bytearray]

@@ -71,6 +71,22 @@ def test_forms(tmp_path: Path, name: str, wrap, zipped: bool) -> None:
     assert all(torch.equal(value, filled()[key]) for key, value in module.state_dict().items())
 
 
+def test_buffers_that_are_not_saved_are_not_asked_for(tmp_path: Path) -> None:
+    (saved := loaded(filled())).register_buffer("grid", torch.ones(3), persistent=False)
+    torch.save(saved, tmp_path / "w.pt")
+    load_weights(module := net(), tmp_path / "w.pt")
+    assert torch.equal(module.state_dict()["bn.bias"], filled()["bn.bias"])
+
+
+def test_modules_at_ever_more_places_end_in_one_line(tmp_path: Path) -> None:
+    module: nn.Module = nn.Identity()
+    for _ in range(25):
+        module = nn.Sequential(module, module)
+    torch.save(module, tmp_path / "w.pt")
+    with pytest.raises(PccError, match="it has a module of more than 100,000 modules"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript(tmp_path: Path) -> None:
     for write in (torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(1, 3, 5, 5))):
