@@ -78,7 +78,7 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
     def read(key: str) -> bytearray:
         try:
             return bytearray(archive.read(f"{root}data/{key}"))
-        except (KeyError, zipfile.BadZipFile, OSError, EOFError) as error:
+        except Exception as error:  # as above
             raise Damaged(f"the numbers '{root}data/{key}' are missing or damaged") from error
 
     with archive.open(f"{root}data.pkl") as file:
