@@ -15,7 +15,7 @@ from pcc.package.read import Package
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.instruments import NotePruning
 from pcc.passes.pipeline import insert_pruning, parse_pipeline, print_pipeline, prunes, split_pipeline
-from pcc.planner import Clock, check_precision, choosers, run_passes, steps_for
+from pcc.planner import Clock, check_precision, choosers, place_of_choice, run_passes, steps_for
 from pcc.report.pruning_prices import LayerPrices, pruning_prices
 from pcc.target import Target
 
@@ -55,15 +55,13 @@ def explain_model(
     The arguments are those of `pcc.compiler.compile_model`. Raises `PccError` as that does.
     """
     asked = split_pipeline(parse_pipeline(pipeline)).graph
-    if not any(hasattr(step, "processor") for step in asked):
-        raise PccError("the pipeline has no select-kernels: there is nothing to explain")
+    select = place_of_choice(asked, "explain")
     chooser = choosers([target], asked, machine_profile, tuning_records)[target]
     check_precision([target], asked)
     pruning = [step for step in asked if prunes(step)]
     if not pruning:
         pruning = [step for step in parse_pipeline(insert_pruning(pipeline, DEFAULT_PRUNING)) if prunes(step)]
-    first = next((place for place, step in enumerate(asked) if prunes(step) or hasattr(step, "processor")), len(asked))
-    select = next(place for place, step in enumerate(asked) if hasattr(step, "processor"))
+    first = next((place for place, step in enumerate(asked[:select]) if prunes(step)), select)
 
     progress("importing the model")
     graph, clock, noted = import_model(model, examples).graph, Clock(), NotePruning()

@@ -127,12 +127,18 @@ def lower_program(graph: GraphModule, name: str, target: Target, passes: Sequenc
     return program
 
 
+def place_of_choice(passes: Sequence[Any], aim: str) -> int:
+    """Where in a pipeline kernels are chosen; `PccError` where they are not and there is nothing to ``aim``: tune, explain."""
+    place = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
+    if place is None:
+        raise PccError(f"the pipeline has no select-kernels: there is nothing to {aim}")
+    return place
+
+
 def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
     """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
     passes = split_pipeline(parse_pipeline(pipeline)).graph
-    last = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
-    if last is None:
-        raise PccError("the pipeline has no select-kernels: there is nothing to tune")
+    last = place_of_choice(passes, "tune")
     check_precision([target], passes)
     progress("importing the model")
     graph = import_model(model, examples).graph

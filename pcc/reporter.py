@@ -9,6 +9,7 @@ from pcc.compile_report import CompileReport, TargetReport
 from pcc.deploy.host import Host
 from pcc.files import writing
 from pcc.ir.dump import read_dump, stage_files
+from pcc.package.layer_report import total_counts
 from pcc.package.manifest import TensorRecord
 from pcc.package.read import open_package
 from pcc.report.layer_times import layer_times
@@ -50,16 +51,14 @@ def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, Grap
 
 
 def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:
-    manifest, counts = report.manifest, [layer.counts for layer in made.layers if layer.counts]
-    parameters, nonzeros = sum(each.parameters for each in counts), sum(each.nonzeros for each in counts)
-    macs, kept = sum(each.macs for each in counts), sum(each.kept_macs for each in counts)
+    manifest, counts = report.manifest, total_counts(made.layers)
     return {
         "inputs": _ports(manifest.inputs),
         "outputs": _ports(manifest.outputs),
         "from": str(manifest.notes.get("origin", "")),
         "passes": str(manifest.notes.get("pipeline", "")),
-        "parameters": f"{parameters:,}, {nonzeros:,} of them not zero",
-        "multiply-accumulates": f"{macs / 1e6:,.1f} million, {kept / 1e6:,.1f} with weights that are not zero",
+        "parameters": f"{counts.parameters:,}, {counts.nonzeros:,} of them not zero",
+        "multiply-accumulates": f"{counts.macs / 1e6:,.1f} million, {counts.kept_macs / 1e6:,.1f} with weights that are not zero",
         "library": f"{made.library_bytes / 1e6:.2f} MB, weights {made.level_weight_bytes / 1e6:.2f} MB",
         "memory": f"arena {made.arena_bytes / 1e6:.2f} MB (at least {made.arena_lower_bound / 1e6:.2f}), {made.thread_bytes / 1e6:.2f} MB a thread",
     }

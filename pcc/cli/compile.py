@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import (
-    InputShape,
-    chosen_shapes,
-    chosen_targets,
-    dtype_options,
-    input_shapes_option,
-    json_option,
-    machine_profile_option,
-    pipeline_option,
-    prune_option,
-    tuning_records_option,
-    weights_option,
-)
+from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_options
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -36,14 +24,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes.")
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to compile for; may be repeated (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
-@pipeline_option
-@prune_option
-@dtype_options
-@input_shapes_option
+@model_options
 @click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
-@weights_option
-@machine_profile_option
-@tuning_records_option
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
 @click.option("--verify-each/--no-verify", default=None, help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.")
@@ -62,16 +44,7 @@ def command(
     output: Path,
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
-    pipeline: str | None,
-    prune: str | None,
-    dtype: str,
-    port_dtype: str,
-    weight_dtype: str,
-    input_shapes: tuple[InputShape, ...],
     max_batch: int | None,
-    weights: str | None,
-    machine_profile: str | None,
-    tuning_records: str | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
     verify_each: bool | None,
@@ -79,6 +52,7 @@ def command(
     time_passes: bool,
     threads: int | None,
     as_json: bool,
+    options: ModelOptions,
 ) -> None:
     """Compile MODEL: a name from the zoo, FILE.py:factory, or a file (.onnx, .pt2)."""
     start = perf_counter()
@@ -87,13 +61,15 @@ def command(
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
-    if max_batch and (fixed := next((each.shape for each in input_shapes if each.shape[0] not in (1, max_batch)), None)):
+    if max_batch and (fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)):
         raise PccError(f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 for it")
-    pipeline = checked_pipeline(pipeline, prune, print_ir_after, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
+    pipeline = options.pipeline_text()
+    if print_ir_after:
+        _check_pass(print_ir_after, pipeline)
 
     with progress(enabled=not print_ir_after) as step:
         step(f"loading {model}")
-        source = open_source(model, weights, chosen_shapes(input_shapes))
+        source = open_source(model, options.weights, chosen_shapes(options.input_shapes))
         from pcc.compiler import compile_model
 
         report = compile_model(
@@ -109,11 +85,10 @@ def command(
             print_ir_after=print_ir_after,
             verify_each=verify_each,
             report=page,
-            machine_profile=machine_profile,
-            tuning_records=tuning_records,
             progress=step,
             threads=threads or os.cpu_count() or 1,
             max_batch=max_batch,
+            **options.costs,
         )
     seconds = perf_counter() - start
     for warning in report.warnings:
@@ -124,15 +99,13 @@ def command(
         _print(report, seconds, time_passes, bool(verify_each))
 
 
-def checked_pipeline(pipeline: str | None, prune: str | None, print_ir_after: str | None, **dtypes: str) -> str:
-    """The pipeline of a command line, checked: every pass exists with its options, and so does the one to print after."""
-    from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
+def _check_pass(name: str, pipeline: str) -> None:
+    """`PccError` for a pass to print after that the pipeline does not have."""
+    from pcc.passes.pipeline import parse_pipeline
 
-    text = chosen_pipeline(pipeline, prune, **dtypes)
-    names = tuple(step.name for step in parse_pipeline(text))
-    if print_ir_after not in (None, "all", *names):
-        raise PccError(f"--print-ir-after {print_ir_after}: the pipeline has no such pass; {suggestion(print_ir_after, ('all', *names))}")
-    return text
+    names = tuple(step.name for step in parse_pipeline(pipeline))
+    if name not in ("all", *names):
+        raise PccError(f"--print-ir-after {name}: the pipeline has no such pass; {suggestion(name, ('all', *names))}")
 
 
 def _print(report: "CompileReport", seconds: float, time_passes: bool, each_verified: bool) -> None:

@@ -5,19 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import (
-    InputShape,
-    chosen_shapes,
-    chosen_targets,
-    dtype_options,
-    input_shapes_option,
-    machine_profile_option,
-    model_only,
-    pipeline_option,
-    prune_option,
-    tuning_records_option,
-    weights_option,
-)
+from pcc.cli.options import InputShape, ModelOptions, chosen_shapes, chosen_targets, model_only, model_options
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -30,31 +18,10 @@ SUFFIXES = (".txt", ".onnx")
 @click.argument("model", metavar="MODEL|PACKAGE|DIR")
 @click.option("--after", metavar="STAGE", help="A pass, 'import' or 'program' (the kernel program). Default: the last pass on the graph.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="FILE.txt, or FILE.onnx, a view for Netron. Default: print it.")
-@prune_option
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What kernels are chosen for (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
-@pipeline_option
-@dtype_options
-@input_shapes_option
-@weights_option
-@machine_profile_option
-@tuning_records_option
-def command(
-    model: str,
-    after: str | None,
-    output: Path | None,
-    prune: str | None,
-    target_names: tuple[str, ...],
-    cpus: tuple[str, ...],
-    pipeline: str | None,
-    dtype: str,
-    port_dtype: str,
-    weight_dtype: str,
-    input_shapes: tuple[InputShape, ...],
-    weights: str | None,
-    machine_profile: str | None,
-    tuning_records: str | None,
-) -> None:
+@model_options
+def command(model: str, after: str | None, output: Path | None, target_names: tuple[str, ...], cpus: tuple[str, ...], options: ModelOptions) -> None:
     """Print a stage of a network: the graph after a pass, or the kernel program.
 
     Of a MODEL, as pcc compile takes it, the passes run and no kernel is compiled. A PACKAGE and a folder of --dump-ir have the stages as they were when
@@ -66,21 +33,16 @@ def command(
         raise PccError(f"'{output}': give a file that ends in {' or '.join(SUFFIXES)}")
     as_view = output is not None and output.suffix.lower() == ".onnx"
     if (folder := dump_folder(model)) is not None:
-        given = {"--prune": prune, "-p": pipeline, "--target": target_names, "--cpu": cpus, "--input-shape": input_shapes, "--weights": weights}
-        given |= {"--machine-profile": machine_profile, "--tuning-records": tuning_records, "--dtype": dtype, "--port-dtype": port_dtype}
-        model_only(model, given | {"--weight-dtype": weight_dtype})
+        model_only(model, options.by_name | {"--target": target_names, "--cpu": cpus})
         if as_view:
             raise PccError(f"{model} holds stages as text: a view is made of the model")
         made: Stage | str = stage_text(folder, after)
     else:
-        from pcc.cli.compile import checked_pipeline
-
         (target, *others) = chosen_targets(target_names, cpus)
         if others:
             raise PccError("dump for one target at a time")
-        text = checked_pipeline(pipeline, prune, None, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
-        options = {"machine_profile": machine_profile, "tuning_records": tuning_records}
-        made = planned(model, after, text, input_shapes, weights, target=target.levels[0], **options)
+        text = options.pipeline_text()
+        made = planned(model, after, text, options.input_shapes, options.weights, target=target.levels[0], **options.costs)
     if output is None:
         click.echo(_text(made), nl=False)
         return

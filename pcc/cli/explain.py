@@ -6,20 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import (
-    InputShape,
-    chosen_shapes,
-    chosen_targets,
-    dtype_options,
-    input_shapes_option,
-    json_option,
-    machine_profile_option,
-    model_only,
-    pipeline_option,
-    prune_option,
-    tuning_records_option,
-    weights_option,
-)
+from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_only, model_options
 from pcc.errors import PccError
 from pcc.target import GENERIC
 
@@ -31,31 +18,11 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("model", metavar="MODEL|PACKAGE")
-@prune_option
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to explain for (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
-@pipeline_option
-@dtype_options
-@input_shapes_option
-@weights_option
-@machine_profile_option
-@tuning_records_option
+@model_options
 @json_option
-def command(
-    model: str,
-    prune: str | None,
-    target_names: tuple[str, ...],
-    cpus: tuple[str, ...],
-    pipeline: str | None,
-    dtype: str,
-    port_dtype: str,
-    weight_dtype: str,
-    input_shapes: tuple[InputShape, ...],
-    weights: str | None,
-    machine_profile: str | None,
-    tuning_records: str | None,
-    as_json: bool,
-) -> None:
+def command(model: str, target_names: tuple[str, ...], cpus: tuple[str, ...], as_json: bool, options: ModelOptions) -> None:
     """Say for each layer which kernel it gets, what that costs, what every alternative would cost, and whether pruning would pay.
 
     Nothing is compiled. Of a MODEL, as pcc compile takes it, each layer is also priced at several rates of the structure that --prune names (pattern and
@@ -67,24 +34,20 @@ def command(
     if package := package_at(model):
         from pcc.explain import explain_package
 
-        given = {"--prune": prune, "-p": pipeline, "--input-shape": input_shapes, "--weights": weights, "--machine-profile": machine_profile}
-        given |= {"--tuning-records": tuning_records, "--dtype": dtype, "--port-dtype": port_dtype, "--weight-dtype": weight_dtype}
-        model_only(model, given)
+        model_only(model, options.by_name)
         found, name = explain_package(package, target_names, cpus), package.manifest.name
     else:
         targets = chosen_targets(target_names, cpus)
         if len(targets) > 1 or targets[0].cpu == GENERIC:
             raise PccError(f"explain for one processor at a time, not for {'several targets' if len(targets) > 1 else f'--cpu {GENERIC}'}")
-        from pcc.cli.compile import checked_pipeline
-
-        text = checked_pipeline(pipeline, prune, None, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
+        text = options.pipeline_text()
         with progress() as step:
             step(f"loading {model}")
-            source = open_source(model, weights, chosen_shapes(input_shapes))
+            source = open_source(model, options.weights, chosen_shapes(options.input_shapes))
             from pcc.explain import explain_model
 
-            options: dict[str, Any] = {"machine_profile": machine_profile, "tuning_records": tuning_records, "progress": step}
-            found, name = explain_model(source.model, source.examples, target=targets[0], pipeline=text, **options), source.name
+            found = explain_model(source.model, source.examples, target=targets[0], pipeline=text, progress=step, **options.costs)
+            name = source.name
     for warning in found.warnings:
         click.echo(f"pcc: warning: {warning}", err=True)
     if as_json:
@@ -95,7 +58,8 @@ def command(
 
 def _print(name: str, found: "Explanation") -> None:
     from pcc.cli.console import print_table
-    from pcc.ir.left_alone import LeftAlone, by_reason
+    from pcc.ir.left_alone import by_reason
+    from pcc.package.layer_report import all_left_alone
     from pcc.report.gain import total_gain
 
     costs = f"costs by {found.profile.get('name')}, {found.profile.get('origin')}" if found.profile else "costs of an older pcc"
@@ -116,8 +80,7 @@ def _print(name: str, found: "Explanation") -> None:
         _print_grouped([(layer.layer, _rates(found.prices.get(layer.node))) for layer, _ in chosen])
     click.echo("\nSchedules, and what other families would cost, in times the chosen one:")
     _print_grouped([(layer.layer, _alternatives(choice)) for layer, choice in chosen])
-    alone = [LeftAlone(reason.pass_name, layer.layer, reason.reason) for layer in found.layers for reason in layer.left_alone]
-    if alone:
+    if alone := all_left_alone(found.layers):
         click.echo("\nLeft alone:")
         for line in by_reason(alone):
             click.echo(f"  {line}")

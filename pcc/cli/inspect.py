@@ -69,10 +69,10 @@ def _weight_bytes(layer: "LayerReport") -> int:
 
 
 def _totals(layers: "Sequence[LayerReport]") -> dict[str, int]:
-    """Sums over the layers; a constant that several read counts for each of them."""
-    counts = [layer.counts for layer in layers if layer.counts]
-    sums = {name: sum(getattr(each, name) for each in counts) for name in ("parameters", "nonzeros", "macs", "kept_macs", "output_bytes")}
-    return sums | {"weight_bytes": sum(map(_weight_bytes, layers))}
+    """Sums over the layers, weights as they ship where that is known."""
+    from pcc.package.layer_report import total_counts
+
+    return total_counts(layers).model_dump(exclude={"input_bytes"}) | {"weight_bytes": sum(map(_weight_bytes, layers))}
 
 
 def _print(head: dict[str, Any], layers: "Sequence[LayerReport]") -> None:

@@ -1,8 +1,9 @@
 """Option types that several commands share: shapes, counts, targets."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +122,62 @@ threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS),
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
-def model_only(what: str, given: Mapping[str, object]) -> None:
+def written(options: Mapping[str, object]) -> list[str]:
+    """The names of options, as they are on a command line, that are not left at their defaults."""
+    return [name for name, value in options.items() if value not in (None, (), "fp32")]
+
+
+def model_only(what: str, options: Mapping[str, object]) -> None:
     """`PccError` for an option that goes with a model, where a command was given a package; options by their names on the command line."""
-    if used := [name for name, value in given.items() if value not in (None, (), "fp32")]:
+    if used := written(options):
         raise PccError(f"{used[0]} goes with a model, and {what} is a package, which is compiled: give the model that it was made from")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a MODEL is read and what passes and costs it gets, as `model_options` takes it from a command line."""
+
+    pipeline: str | None
+    prune: str | None
+    input_shapes: tuple[InputShape, ...]
+    weights: str | None
+    machine_profile: str | None
+    tuning_records: str | None
+    dtype: str
+    port_dtype: str
+    weight_dtype: str
+
+    @property
+    def by_name(self) -> dict[str, object]:
+        """Values by the names that the options have on a command line."""
+        return {{"pipeline": "-p", "input_shapes": "--input-shape"}.get(name, f"--{name.replace('_', '-')}"): value for name, value in vars(self).items()}
+
+    @property
+    def costs(self) -> dict[str, str | None]:
+        """What chooses kernels, as `pcc.compiler.compile_model` and `pcc.planner.plan_stage` take it."""
+        return {"machine_profile": self.machine_profile, "tuning_records": self.tuning_records}
+
+    def pipeline_text(self) -> str:
+        """The pipeline that is asked for, checked: every pass exists with its options."""
+        from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
+
+        text = chosen_pipeline(self.pipeline, self.prune, dtype=self.dtype, port_dtype=self.port_dtype, weight_dtype=self.weight_dtype)
+        parse_pipeline(text)
+        return text
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `ModelOptions`, which the command gets as ``options``."""
+
+    @functools.wraps(function)
+    def command(**parameters: Any) -> Any:
+        options = ModelOptions(**{field.name: parameters.pop(field.name) for field in fields(ModelOptions)})
+        return function(**parameters, options=options)
+
+    decorated: Callable[..., Any] = command
+    for add in (tuning_records_option, machine_profile_option, weights_option, input_shapes_option, dtype_options, prune_option, pipeline_option):
+        decorated = add(decorated)
+    return decorated
 
 
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:

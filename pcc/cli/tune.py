@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, chosen_targets, dtype_options, input_shapes_option, json_option, tuning_records_option
+from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_options, written
 from pcc.config import saved_profile
 from pcc.errors import PccError
 from pcc.target import GENERIC, Target, executes_here, target_named
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 TRIALS = 32
 
-OF_MODEL = {"trials": "--trials", "weights": "--weights", "input_shapes": "--input-shape", "pipeline": "-p", "prune": "--prune"}
-OF_MODEL |= {"machine_profile": "--machine-profile", "tuning_records": "--tuning-records"}
-OF_MODEL |= {"dtype": "--dtype", "port_dtype": "--port-dtype", "weight_dtype": "--weight-dtype"}
-"""Options that go with a model, by their parameters."""
-
 
 @click.command("tune")
 @click.argument("model", required=False)
@@ -31,13 +26,7 @@ OF_MODEL |= {"dtype": "--dtype", "port_dtype": "--port-dtype", "weight_dtype": "
 @click.option("--device", type=click.Choice(["host", "qemu"]), help="Time on this computer, or count arm64 instructions. Default: by the target.")
 @click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What is compiled for (pcc targets). Default: this machine.")
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
-@click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes that the model will be compiled with (pcc passes).")
-@dtype_options
-@click.option("--prune", metavar="WHAT", help="What it will be pruned by: 'pattern,connectivity'.")
-@input_shapes_option
-@click.option("--weights", metavar="WHAT", help="As for pcc compile: 'trained', a file, or 'none'.")
-@click.option("--machine-profile", metavar="FILE", help="Costs to start from, as for pcc compile.")
-@tuning_records_option
+@model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where a profile goes. Default: where pcc compile looks for it.")
 @json_option
 @click.pass_context
@@ -45,12 +34,13 @@ def command(
     context: click.Context,
     model: str | None,
     calibrate: bool,
+    trials: int | None,
     device: str | None,
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
     output: Path | None,
     as_json: bool,
-    **options: Any,
+    options: ModelOptions,
 ) -> None:
     """Find the best schedules of MODEL's layers, or fit pcc's cost model to a processor.
 
@@ -65,13 +55,13 @@ def command(
         raise click.UsageError("say what to tune: a MODEL, or --calibrate and no model")
     target = _chosen_target(target_names, cpus, device)
     if calibrate:
-        if given := [option for name, option in OF_MODEL.items() if options[name] not in (None, (), "fp32")]:
-            raise click.UsageError(f"{given[0]} goes with a MODEL, not with --calibrate")
+        if used := written({"--trials": trials} | options.by_name):
+            raise click.UsageError(f"{used[0]} goes with a MODEL, not with --calibrate")
         _calibrate(target, output, as_json)
     elif output:
         raise click.UsageError("-o is for the profile of --calibrate; --tuning-records names the file for a MODEL")
     else:
-        _tune(str(model), target, as_json, **options)
+        _tune(str(model), target, trials or TRIALS, as_json, options)
 
 
 def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None) -> Target:
@@ -89,38 +79,24 @@ def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | 
     return target
 
 
-def _tune(
-    model: str,
-    target: Target,
-    as_json: bool,
-    *,
-    trials: int | None,
-    pipeline: str | None,
-    prune: str | None,
-    input_shapes: tuple[InputShape, ...],
-    weights: str | None,
-    machine_profile: str | None,
-    tuning_records: str | None,
-    **dtypes: str,
-) -> None:
-    from pcc.cli.compile import checked_pipeline
+def _tune(model: str, target: Target, trials: int, as_json: bool, options: ModelOptions) -> None:
     from pcc.cli.console import progress, progress_bar
     from pcc.cli.source import is_package, open_source
 
     if is_package(model):
         raise PccError(f"{model} is a package, whose kernels are compiled: tune the model that it was made from")
-    text = checked_pipeline(pipeline, prune, None, **dtypes)
+    text = options.pipeline_text()
     with progress() as step:
         step(f"loading {model}")
         from pcc.tune.tuner import machine_for, records_file, tune
 
-        path, machine = records_file(tuning_records), machine_for(target, machine_profile)
-        source = open_source(model, weights, chosen_shapes(input_shapes))
+        path, machine = records_file(options.tuning_records), machine_for(target, options.machine_profile)
+        source = open_source(model, options.weights, chosen_shapes(options.input_shapes))
         from pcc.planner import open_graph
 
         graph = open_graph(source.model, source.examples, text, target, step)
     with progress_bar() as show:
-        tuned = tune(graph, target, machine, path, trials or TRIALS, show, os.cpu_count() or 1)
+        tuned = tune(graph, target, machine, path, trials, show, os.cpu_count() or 1)
     if as_json:
         click.echo(json.dumps({"records": str(path), "target": target.name, "cpu": target.cpu, "layers": [_layer_json(layer) for layer in tuned]}, indent=2))
     else:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch.fx import GraphModule, Node
 
     from pcc.codegen.program import Call, Program
     from pcc.ir.annotations import KernelChoice
+    from pcc.ir.left_alone import LeftAlone
 
 
 class _Record(BaseModel):
@@ -145,6 +148,19 @@ def graph_reports(graph_module: "GraphModule") -> tuple[LayerReport, ...]:
 
     nodes = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target is not UNPACK]
     return tuple(LayerReport(layer=layer_name(node), calls=(), **_of_node(node)) for node in nodes)
+
+
+def total_counts(layers: "Iterable[LayerReport]") -> CountsRecord:
+    """Sums over layers; a constant that several read counts for each of them."""
+    known = [layer.counts for layer in layers if layer.counts]
+    return CountsRecord(**{name: sum(getattr(counts, name) for counts in known) for name in CountsRecord.model_fields})
+
+
+def all_left_alone(layers: "Iterable[LayerReport]") -> "list[LeftAlone]":
+    """What passes left alone, as `pcc.ir.left_alone.by_reason` takes it."""
+    from pcc.ir.left_alone import LeftAlone
+
+    return [LeftAlone(reason.pass_name, layer.layer, reason.reason) for layer in layers for reason in layer.left_alone]
 
 
 def _call(program: "Program", call: "Call") -> CallRecord:

@@ -10,8 +10,8 @@ import numpy as np
 
 from pcc.codegen.machine_profile import MachineProfile
 from pcc.files import write_atomically
-from pcc.ir.left_alone import LeftAlone, by_reason
-from pcc.package.layer_report import LayerReport
+from pcc.ir.left_alone import by_reason
+from pcc.package.layer_report import LayerReport, all_left_alone
 from pcc.report.charts import memory_chart, placed_buffers, roofline_chart
 from pcc.report.gain import gain, total_gain
 from pcc.report.ir_diff import IrDiff, diff_ir
@@ -106,7 +106,7 @@ def _bars(content: PageContent) -> list[tuple[str, float, str]]:
 
 def _stages(content: PageContent) -> list[StageRow]:
     verified: dict[str, Any] = {each.pass_name: each for each in content.verified}
-    alone = [LeftAlone(reason.pass_name, layer.layer, reason.reason) for layer in content.layers for reason in layer.left_alone]
+    alone = all_left_alone(content.layers)
     rows, before = [], None
     for name, text in content.stages.items():
         lines = [line.removeprefix(f"{name}: ") for line in by_reason(each for each in alone if each.pass_name == name)]
