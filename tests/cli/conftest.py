@@ -11,6 +11,37 @@ import pytest
 
 SCRIPT = Path(sys.executable).with_name("pcc")
 
+FACTORY = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.conv2(x) + x)
+        return self.fc(x.mean((2, 3)))
+
+def make():
+    torch.manual_seed(0)
+    return Net()
+"""
+SHAPE = "2,3,13,11"
+
+
+@pytest.fixture(scope="session")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network in a file, as the command line names it."""
+    path = tmp_path_factory.mktemp("factory") / "net.py"
+    path.write_text(FACTORY)
+    return f"{path}:make"
+
 
 @dataclass(frozen=True)
 class Outcome:

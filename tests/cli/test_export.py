@@ -10,7 +10,7 @@ import torch
 
 from pcc.cli.options import InputShape
 from pcc.cli.source import open_source
-from tests.cli.test_compile import FACTORY, SHAPE
+from tests.cli.conftest import FACTORY, SHAPE
 from tests.frontend.onnx.models import run_onnxruntime
 
 

@@ -7,14 +7,7 @@ import onnx
 import pytest
 
 from pcc.cli.app import COMMANDS
-from tests.cli.test_compile import FACTORY, SHAPE
-
-
-@pytest.fixture(scope="module")
-def factory(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("factory") / "net.py"
-    path.write_text(FACTORY)
-    return f"{path}:make"
+from tests.cli.conftest import SHAPE
 
 
 @pytest.fixture(scope="module")
