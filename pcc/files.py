@@ -1,5 +1,6 @@
 """Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong; and writing files whole."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -40,8 +41,10 @@ def read_limited(path: Path, what: str, limit: int) -> bytes:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or as it was.
 
-    What a killed process left of the same file is removed.
+    What a killed process left of the same file is removed. OSError where it cannot be made, and for a device or a pipe, which it would replace.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = f".{path.name}.pcc-", ".part"
     for name in os.listdir(path.parent):

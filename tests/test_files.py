@@ -62,3 +62,11 @@ def test_a_file_that_a_killed_process_began(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_atomically(path, lambda temporary: 1 / 0)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".log.csv.mine.part", "log.csv"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is no file"):
+        write_atomically(tmp_path / "pipe", lambda path: path.write_text("x"))
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
