@@ -1,4 +1,5 @@
-"""pcc: the compiler that makes pruned CNNs fast on phones. This is the public API; importing it imports neither PyTorch nor TVM."""
+"""pcc: the compiler that makes pruned CNNs fast on phones. This is the public API; importing it imports neither PyTorch
+nor TVM."""
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from pcc.passes.manager import PassManager
     from pcc.runtime.loader import Model
 
-# Passes that know kernels and kernel programs. They are named here, at the top of the house: pcc.passes is below pcc.codegen and must not know it.
-contribute({"select-kernels": "pcc.codegen.select_kernels:SelectKernels", "plan-memory": "pcc.codegen.plan_memory:PlanMemory"})
+# Passes that know kernels and kernel programs. They are named here, at the top of the house: pcc.passes is below
+# pcc.codegen and must not know it.
+contribute(
+    {"select-kernels": "pcc.codegen.select_kernels:SelectKernels", "plan-memory": "pcc.codegen.plan_memory:PlanMemory"}
+)
 
 __all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named"]
 
@@ -43,15 +47,15 @@ def compile(
 
     With ``max_batch=N`` the package runs any first dimension from 1 to N, whatever it is in the examples.
 
-    ``model`` is an ``nn.Module``, what ``torch.export`` gives, a function of tensors, an ``onnx.ModelProto``, or the path of an ONNX file or of an
-    archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the names of
-    ``forward`` or of the file's inputs; None for a file that says all its shapes.
-    ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several; this machine with all it can do if None.
-    ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``).
-    ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on processors that have it, ``port_dtype`` inputs and outputs, too;
-    ``weight_dtype`` ``"fp16"`` stores weights of linear layers so. ``name`` (the class's, function's or file's, in small letters) names the library.
-    Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
-    cannot be compiled or written.
+    ``model`` is an ``nn.Module``, what ``torch.export`` gives, a function of tensors, an ``onnx.ModelProto``, or the
+    path of an ONNX file or of an archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one,
+    a tuple or list of them, or a dict by the names of ``forward`` or of the file's inputs; None for a file that says
+    all its shapes. ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several;
+    this machine with all it can do if None. ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it
+    (``"pattern,connectivity{rate=3.6}"``). ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on
+    processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype`` ``"fp16"`` stores weights of
+    linear layers so. ``name`` (the class's, function's or file's, in small letters) names the library. Other options
+    are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or written.
     """
     from pcc.compiler import compile_model
     from pcc.frontend.inputs import model_name
@@ -61,11 +65,14 @@ def compile(
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(one) if isinstance(one, str) else one for one in several]
     text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
-    return compile_model(model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options)
+    return compile_model(
+        model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options
+    )
 
 
 def load(package: str | PathLike[str], threads: int = 1) -> "Model":
-    """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on ``threads`` threads."""
+    """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on
+    ``threads`` threads."""
     from pcc.runtime.loader import load as load_package
 
     return load_package(Path(package), threads=threads)

@@ -1,7 +1,8 @@
-"""A model that runs any batch up to a maximum: imported for two numbers of images, which must come to the same graph for one image.
+"""A model that runs any batch up to a maximum: imported for two numbers of images, which must come to the same graph
+for one image.
 
-Files are graphs without ways to choose from, so two numbers show all that depends on the batch. The Python code of a module might do something else for a
-third: torch.export follows it once more with the batch left open.
+Files are graphs without ways to choose from, so two numbers show all that depends on the batch. The Python code of a
+module might do something else for a third: torch.export follows it once more with the batch left open.
 """
 
 from dataclasses import replace
@@ -19,7 +20,8 @@ from pcc.passes.manager import PassManager
 from pcc.passes.one_image import one_image, refuse_difference
 
 COUNTS = (2, 3)
-"""Of images, that the graphs which are compared are made for. Two numbers tell what counts images from what happens to be as many."""
+"""Of images, that the graphs which are compared are made for. Two numbers tell what counts images from what happens to
+be as many."""
 
 
 MOST_IMAGES = 65536
@@ -27,17 +29,24 @@ MOST_IMAGES = 65536
 
 
 def import_one_image(model: Any, examples: Any, max_batch: int) -> ImportedModel:
-    """The canonical graph of one image of a model, which the model computes for each image of a batch, and nothing else.
+    """The canonical graph of one image of a model, which the model computes for each image of a batch, and nothing
+    else.
 
-    ``model`` and ``examples`` are what `import_model` takes; first dimensions of the examples do not count. Raises `PccError` for whatever cannot be
-    imported, and for a model that mixes images or depends on how many there are, with the name of a node.
+    ``model`` and ``examples`` are what `import_model` takes; first dimensions of the examples do not count. Raises
+    `PccError` for whatever cannot be imported, and for a model that mixes images or depends on how many there are, with
+    the name of a node.
     """
     if not 2 <= max_batch <= MOST_IMAGES:
-        raise PccError(f"a maximum batch of {max_batch}: give 2 to {MOST_IMAGES}; without one, a package runs the batch of its example")
+        raise PccError(
+            f"a maximum batch of {max_batch}: give 2 to {MOST_IMAGES}; without one, a package runs the batch of its "
+            "example"
+        )
     made: list[ImportedModel] = []
     for count in COUNTS:
         imported = import_model(model, examples, count)
-        graph = PassManager([Decompose(), Canonicalize(), FoldConstants()], [refuse_unsupported])(imported.graph).graph_module
+        graph = PassManager([Decompose(), Canonicalize(), FoldConstants()], [refuse_unsupported])(
+            imported.graph
+        ).graph_module
         inputs = tuple(Input(taken.name, (1, *taken.shape[1:])) for taken in imported.inputs)
         made.append(replace(imported, graph=one_image(graph, count), inputs=inputs))
     refuse_difference(made[0].graph, made[1].graph)

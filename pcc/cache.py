@@ -9,7 +9,8 @@ from pcc.errors import PccError
 
 
 def cache_root() -> Path:
-    """The cache's folder: ``$PCC_CACHE``, else ``$XDG_CACHE_HOME/pcc``, else ``~/.cache/pcc``. It need not exist yet."""
+    """The cache's folder: ``$PCC_CACHE``, else ``$XDG_CACHE_HOME/pcc``, else ``~/.cache/pcc``. It need not exist
+    yet."""
     if root := os.environ.get("PCC_CACHE"):
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcc"
@@ -21,4 +22,6 @@ def writing_cache() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PccError(f"cannot write the cache {cache_root()}: {error.strerror or error}; PCC_CACHE can name another folder") from error
+        raise PccError(
+            f"cannot write the cache {cache_root()}: {error.strerror or error}; PCC_CACHE can name another folder"
+        ) from error

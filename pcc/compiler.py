@@ -36,16 +36,28 @@ from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package,
 from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, VerifyEach
 from pcc.passes.manager import Instrument, PassEvent
 from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
-from pcc.planner import Chooser, Clock, check_precision, choosers, lower_program, narrow_types, run_passes, split_at_target, steps_for
+from pcc.planner import (
+    Chooser,
+    Clock,
+    check_precision,
+    choosers,
+    lower_program,
+    narrow_types,
+    run_passes,
+    split_at_target,
+    steps_for,
+)
 from pcc.reporter import write_report
 from pcc.scratch import temporary_folder
 from pcc.target import Target
 
 SELFTEST_IMAGES = 3
-"""In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's rows."""
+"""In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's
+rows."""
 
 FP16_TOLERANCE = 2e-2
-"""Of the recorded output of a network in fp16: PyTorch's has each layer's sums rounded once, a kernel's after each addition."""
+"""Of the recorded output of a network in fp16: PyTorch's has each layer's sums rounded once, a kernel's after each
+addition."""
 
 
 def compile_model(
@@ -70,21 +82,24 @@ def compile_model(
 ) -> CompileReport:
     """Compiles a model for inputs of exactly the examples' shapes, into a package at ``out`` (all of it or nothing).
 
-    With ``max_batch``, for any first dimension up to it: the network must do the same for each image of a batch, and nothing else.
+    With ``max_batch``, for any first dimension up to it: the network must do the same for each image of a batch, and
+    nothing else.
 
-    ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a path.
-    ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads`` kernels compile at once.
-    ``verify_each`` runs the graph after each pass and compares it with the model; if None, that is done where no pass prunes.
-    ``report`` is where a page about the package goes, with a profile if this computer executes its code.
-    ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None, each target has the one that is saved for its processor, else
-    pcc's own. ``tuning_records`` is a file of ``pcc tune``, or ``none``; if None, the saved one. Nothing else from outside decides which kernels are
-    chosen; the manifest records both.
-    Raises `PccError` for what cannot be compiled or written.
+    ``model`` and ``examples`` are what `pcc.frontend.imported.import_model` takes: a module and example inputs, or a
+    path. ``pipeline`` is the text of `pcc.passes.pipeline`; ``print_ir_after`` names a pass or is ``all``; ``threads``
+    kernels compile at once. ``verify_each`` runs the graph after each pass and compares it with the model; if None,
+    that is done where no pass prunes. ``report`` is where a page about the package goes, with a profile if this
+    computer executes its code. ``machine_profile`` is a file of ``pcc tune --calibrate``, or ``built-in``; if None,
+    each target has the one that is saved for its processor, else pcc's own. ``tuning_records`` is a file of ``pcc
+    tune``, or ``none``; if None, the saved one. Nothing else from outside decides which kernels are chosen; the
+    manifest records both. Raises `PccError` for what cannot be compiled or written.
     """
     targets = [level for target in targets for level in target.levels]
     steps = split_pipeline(parse_pipeline(pipeline))
     if not any(step.name == "plan-memory" for step in steps.program):
-        raise PccError("the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end")
+        raise PccError(
+            "the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end"
+        )
     _check_outside(out, dumps=dump_ir, report=report)
     chooser_of = choosers(targets, steps.graph, machine_profile, tuning_records)
     check_precision(targets, steps.graph)
@@ -94,12 +109,19 @@ def compile_model(
         roots = [dumps, *([dump_ir] if dump_ir else [])]
         progress("importing the model")
         with clock.measure("import"):
-            imported = import_model(model, examples) if max_batch is None else import_one_image(model, examples, max_batch)
+            imported = (
+                import_model(model, examples) if max_batch is None else import_one_image(model, examples, max_batch)
+            )
         graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
             dump_graph(root, 0, "import", graph)
         pruning = NotePruning()
-        looking = [*map(DumpAfterEach, roots), print_ir_after and PrintAfter(print_ir_after), refuse_unsupported, pruning]
+        looking = [
+            *map(DumpAfterEach, roots),
+            print_ir_after and PrintAfter(print_ir_after),
+            refuse_unsupported,
+            pruning,
+        ]
         instruments: list[Instrument] = [instrument for instrument in looking if instrument]
         verifier = _verifier(verify_each, steps, graph, samples, clock)
 
@@ -122,16 +144,26 @@ def compile_model(
 
         with clock.measure("package"):
             objects = {target: [kernel.object for kernel in kernels] for target, kernels in compiled}
-            builds = [TargetBuild(target, program, objects[target], graph, profiles[target]) for target, (graph, program) in planned.items()]
+            builds = [
+                TargetBuild(target, program, objects[target], graph, profiles[target])
+                for target, (graph, program) in planned.items()
+            ]
             selected = next(iter(by_chooser.values()))[0]
             selftest = _selftest(selected, samples, FP16_TOLERANCE if narrow_types(steps.graph) else TOLERANCE)
             notes = {"pipeline": pipeline, "origin": imported.origin}
             described = None if preprocessing is None else preprocessing.model_dump(mode="json")
-            manifest = build_package(PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress)
+            manifest = build_package(
+                PackageSpec(name, builds, described, labels, selftest, roots[0], notes), folder, progress
+            )
         progress("publishing the package")
-    reports = [_report(target, planned[target][1], kernels, manifest, profiles[target], chooser_of[target]) for target, kernels in compiled]
+    reports = [
+        _report(target, planned[target][1], kernels, manifest, profiles[target], chooser_of[target])
+        for target, kernels in compiled
+    ]
     alone = dict.fromkeys(layer for graph, _ in by_chooser.values() for layer in left_alone(graph))
-    made = CompileReport(out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings)
+    made = CompileReport(
+        out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings
+    )
     if report:
         progress("writing the report")
         write_report(report, made, {target: graph for target, (graph, _) in planned.items()})
@@ -159,13 +191,19 @@ def _plan(
     graph = run_passes(shared, graph, [*instruments, *_verifying(verifier, clock)], 0, clock)
     planned: dict[Chooser, tuple[GraphModule, Program]] = {}
     for chooser, target in {chooser: target for target, chooser in chooser_of.items()}.items():
-        verifying = _verifying(copy.copy(verifier), clock)  # a lossy pass changes what is expected, and the next target may do without it
-        selected = run_passes(steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock)
+        verifying = _verifying(
+            copy.copy(verifier), clock
+        )  # a lossy pass changes what is expected, and the next target may do without it
+        selected = run_passes(
+            steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock
+        )
         planned[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
     return planned
 
 
-def _verifier(verify_each: bool | None, steps: SplitPipeline, graph: GraphModule, samples: Sequence[Tensor], clock: Clock) -> VerifyEach | None:
+def _verifier(
+    verify_each: bool | None, steps: SplitPipeline, graph: GraphModule, samples: Sequence[Tensor], clock: Clock
+) -> VerifyEach | None:
     """The verifier, where one is asked for, or nothing is said and no pass prunes."""
     if verify_each is False or (verify_each is None and any(map(prunes, steps.graph))):
         return None
@@ -185,13 +223,21 @@ def _verifying(verifier: VerifyEach | None, clock: Clock) -> list[Instrument]:
 
 
 def _selftest(graph: GraphModule, samples: Sequence[Tensor], tolerance: float) -> SelfTest:
-    """The samples and what the graph gives for them; of a graph for any batch, for a few images, all of them different."""
+    """The samples and what the graph gives for them; of a graph for any batch, for a few images, all of them
+    different."""
     if not max_batch(graph):
         taken = as_taken(graph, samples)
-        return SelfTest([sample.numpy() for sample in taken], [result.numpy() for result in run_graph(graph, taken)], tolerance)
-    images = [as_taken(graph, [sample.roll(image) for sample in samples]) for image in range(min(max_batch(graph), SELFTEST_IMAGES))]
+        return SelfTest(
+            [sample.numpy() for sample in taken], [result.numpy() for result in run_graph(graph, taken)], tolerance
+        )
+    images = [
+        as_taken(graph, [sample.roll(image) for sample in samples])
+        for image in range(min(max_batch(graph), SELFTEST_IMAGES))
+    ]
     results = [run_graph(graph, image) for image in images]
-    inputs, outputs = ([torch.cat(parts).numpy() for parts in zip(*tensors, strict=True)] for tensors in (images, results))
+    inputs, outputs = (
+        [torch.cat(parts).numpy() for parts in zip(*tensors, strict=True)] for tensors in (images, results)
+    )
     return SelfTest(inputs, outputs, tolerance)
 
 
@@ -221,7 +267,14 @@ def _dumping(folder: Path) -> Iterator[None]:
         yield
 
 
-def _report(target: Target, program: Program, kernels: Sequence[CompiledKernel], manifest: Manifest, profile: MachineProfile, chooser: Chooser) -> TargetReport:
+def _report(
+    target: Target,
+    program: Program,
+    kernels: Sequence[CompiledKernel],
+    manifest: Manifest,
+    profile: MachineProfile,
+    chooser: Chooser,
+) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
     return TargetReport(
         target=target,

@@ -1,4 +1,5 @@
-"""Where a user's settings lie. They decide what pcc makes, so only their owner removes them; what can be made again is in the cache."""
+"""Where a user's settings lie. They decide what pcc makes, so only their owner removes them; what can be made again is
+in the cache."""
 
 import os
 import re
@@ -15,7 +16,8 @@ def config_root() -> Path:
 
 
 def processor_words(target: Target) -> str:
-    """What measurements belong to: timed ones to a target's processor on this computer's, counted ones to the target's alone."""
+    """What measurements belong to: timed ones to a target's processor on this computer's, counted ones to the target's
+    alone."""
     words = f"{target.cpu} {host_processor()}" if executes_here(target) else target.cpu
     return re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
 

@@ -64,7 +64,8 @@ DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16, IN
 
 
 REALS: tuple[DType, ...] = tuple(dtype for dtype in DTYPES.values() if dtype.is_float)
-"""What activations and weights may be. A kernel that multiplies and adds in whatever type it is asked for takes all of them."""
+"""What activations and weights may be. A kernel that multiplies and adds in whatever type it is asked for takes all of
+them."""
 
 
 def dtype_named(name: str) -> DType:

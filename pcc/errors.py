@@ -16,7 +16,8 @@ class PccError(Exception):
 
 
 class PccWarning(UserWarning):
-    """What a user should know of a result that is right: a choice between two weights, for example. The command line prints it as a line on standard error."""
+    """What a user should know of a result that is right: a choice between two weights, for example. The command line
+    prints it as a line on standard error."""
 
 
 def shortened(text: str, width: int) -> str:

@@ -1,4 +1,5 @@
-"""The driver of ``pcc explain``: what chooses the kernels of a network, and what pruning its layers would bring, before anything is compiled or trained."""
+"""The driver of ``pcc explain``: what chooses the kernels of a network, and what pruning its layers would bring, before
+anything is compiled or trained."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,8 @@ def explain_model(
     tuning_records: str | None = None,
     progress: Progress = quiet,
 ) -> Explanation:
-    """Runs a pipeline up to the choice of kernels, and prices the layers at several rates of what its passes prune, or of `DEFAULT_PRUNING`.
+    """Runs a pipeline up to the choice of kernels, and prices the layers at several rates of what its passes prune, or
+    of `DEFAULT_PRUNING`.
 
     The arguments are those of `pcc.compiler.compile_model`. Raises `PccError` as that does.
     """
@@ -74,13 +76,21 @@ def explain_model(
     machine = machine_named(chooser.processor)
     prices = pruning_prices(dense, pruning, machine)
     profile = MachineProfile.of(machine).model_dump()
-    return Explanation(target.name, target.cpu, profile, graph_reports(chosen), print_pipeline(pruning), prices, noted.warnings)
+    return Explanation(
+        target.name, target.cpu, profile, graph_reports(chosen), print_pipeline(pruning), prices, noted.warnings
+    )
 
 
 def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str]) -> Explanation:
-    """What a package's manifest says, of the first of its libraries' codes that fits the targets and processors; `PccError` where none does."""
-    levels: list[tuple[str, LevelRecord]] = [(record.name, level) for record in package.manifest.targets for level in (*record.better, record)]
+    """What a package's manifest says, of the first of its libraries' codes that fits the targets and processors;
+    `PccError` where none does."""
+    levels: list[tuple[str, LevelRecord]] = [
+        (record.name, level) for record in package.manifest.targets for level in (*record.better, record)
+    ]
     for name, level in levels:
         if (not names or name in names) and (not cpus or level.cpu in cpus):
             return Explanation(name, level.cpu, level.profile, level.layers)
-    raise PccError(f"{package.path} has no code for {' '.join([*names, *cpus])}, only for {'; '.join(f'{name}, {level.cpu}' for name, level in levels)}")
+    raise PccError(
+        f"{package.path} has no code for {' '.join([*names, *cpus])}, only for "
+        f"{'; '.join(f'{name}, {level.cpu}' for name, level in levels)}"
+    )

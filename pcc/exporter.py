@@ -18,15 +18,21 @@ DEFAULT_PIPELINE = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-fi
 """What makes a model smaller for whoever runs it."""
 
 
-def export_model(model: Any, examples: Any = None, *, out: Path, pipeline: str = DEFAULT_PIPELINE) -> tuple[ImportedModel, list[str]]:
-    """Writes a model after a pipeline of passes to an ``.onnx``, ``.pt2`` or ``.safetensors`` file, all of it or nothing.
+def export_model(
+    model: Any, examples: Any = None, *, out: Path, pipeline: str = DEFAULT_PIPELINE
+) -> tuple[ImportedModel, list[str]]:
+    """Writes a model after a pipeline of passes to an ``.onnx``, ``.pt2`` or ``.safetensors`` file, all of it or
+    nothing.
 
-    ``model`` and ``examples`` are what `import_model` takes. Gives the model as it was written, and warnings. Raises `PccError` for what cannot be
-    imported or written, and for passes that work on the kernel program.
+    ``model`` and ``examples`` are what `import_model` takes. Gives the model as it was written, and warnings. Raises
+    `PccError` for what cannot be imported or written, and for passes that work on the kernel program.
     """
     steps = split_pipeline(parse_pipeline(pipeline))
     if steps.program:
-        raise PccError(f"pass {steps.program[0].name} works on the kernel program, and what is exported is the graph: leave it out of the pipeline")
+        raise PccError(
+            f"pass {steps.program[0].name} works on the kernel program, and what is exported is the graph: leave it "
+            "out of the pipeline"
+        )
     write = writer_for(out)
     imported = import_model(model, examples)
     pruning = NotePruning()

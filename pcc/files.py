@@ -1,4 +1,5 @@
-"""Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is wrong; and writing files whole."""
+"""Reading what a user names: a file of its right kind and of a size that makes sense, or one line that says what is
+wrong; and writing files whole."""
 
 import errno
 import fcntl
@@ -17,7 +18,8 @@ _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a de
 def read_limited(path: Path, what: str, limit: int) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. ``what`` names it in errors: ``recipe``, ``photo``.
 
-    Never waits: pipes, devices and folders are refused, whatever is or is not in them. Raises `PccError` in one line that begins with ``what`` and the path.
+    Never waits: pipes, devices and folders are refused, whatever is or is not in them. Raises `PccError` in one line
+    that begins with ``what`` and the path.
     """
     try:
         # Without O_NONBLOCK opening a pipe would wait for who writes into it.
@@ -39,9 +41,11 @@ def read_limited(path: Path, what: str, limit: int) -> bytes:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or as it was.
+    """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or
+    as it was.
 
-    What a killed process left of the same file is removed. OSError where it cannot be made, and for a device or a pipe, which it would replace.
+    What a killed process left of the same file is removed. OSError where it cannot be made, and for a device or a pipe,
+    which it would replace.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no file", str(path))
@@ -66,7 +70,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def writing(what: object) -> Iterator[None]:
-    """`PccError`, "cannot write" and ``what``, for what keeps the block from writing: a path, or more words (``the dump 'net.txt'``)."""
+    """`PccError`, "cannot write" and ``what``, for what keeps the block from writing: a path, or more words (``the dump
+    'net.txt'``)."""
     try:
         yield
     except OSError as error:

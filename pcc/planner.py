@@ -1,4 +1,5 @@
-"""What is decided before any machine code is made: which passes run for which target, by whose costs, and the graph and kernel program they come to."""
+"""What is decided before any machine code is made: which passes run for which target, by whose costs, and the graph and
+kernel program they come to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,8 +44,12 @@ class Clock:
 
 
 def split_at_target(passes: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Passes that are the same for every target, and those from the first on that asks for the processor or makes a type that not all compute in."""
-    first = next((place for place, step in enumerate(passes) if hasattr(step, "processor") or step.name == "reduce-precision"), len(passes))
+    """Passes that are the same for every target, and those from the first on that asks for the processor or makes a
+    type that not all compute in."""
+    first = next(
+        (place for place, step in enumerate(passes) if hasattr(step, "processor") or step.name == "reduce-precision"),
+        len(passes),
+    )
     return passes[:first], passes[first:]
 
 
@@ -57,20 +62,36 @@ class Chooser:
     tuned_for: str
 
 
-def choosers(targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None, tuning_records: str | None) -> dict[Target, Chooser]:
-    """The processor of each target, as `machine_named` takes it, and the tuning records: what a pass names, or as `processor_of` and `records_of` have it."""
+def choosers(
+    targets: Sequence[Target], passes: Sequence[Any], machine_profile: str | None, tuning_records: str | None
+) -> dict[Target, Chooser]:
+    """The processor of each target, as `machine_named` takes it, and the tuning records: what a pass names, or as
+    `processor_of` and `records_of` have it."""
     named, records, tuned_for = (
-        next((value for step in passes if (value := getattr(step, field, ""))), None) for field in ("processor", "records", "tuned_for")
+        next((value for step in passes if (value := getattr(step, field, ""))), None)
+        for field in ("processor", "records", "tuned_for")
     )
     if named and machine_profile:
-        raise PccError(f"the pipeline names the processor {named}, and --machine-profile {machine_profile}: leave one of them out")
+        raise PccError(
+            f"the pipeline names the processor {named}, and --machine-profile {machine_profile}: leave one of them out"
+        )
     if records and tuning_records:
-        raise PccError(f"the pipeline names the records {records}, and --tuning-records {tuning_records}: leave one of them out")
+        raise PccError(
+            f"the pipeline names the records {records}, and --tuning-records {tuning_records}: leave one of them out"
+        )
     if named and (wrong := [target for target in targets if target.isa != machine_named(named).isa.name]):
-        raise PccError(f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} has {wrong[0].isa}")
+        raise PccError(
+            f"the pipeline names the processor {named}, which has {machine_named(named).isa.name}, and {wrong[0].name} "
+            f"has {wrong[0].isa}"
+        )
     records = records_of(records or tuning_records)
     return {
-        target: Chooser(named or processor_of(target, machine_profile), records, tuned_for or processor_words(target) if records else "") for target in targets
+        target: Chooser(
+            named or processor_of(target, machine_profile),
+            records,
+            tuned_for or processor_words(target) if records else "",
+        )
+        for target in targets
     }
 
 
@@ -80,7 +101,8 @@ def narrow_types(passes: Sequence[Any]) -> list[DType]:
 
 
 def _is_beyond(target: Target, step: Any) -> bool:
-    """Whether a pass makes activations a type that a target does not compute in: where others of the same library do, it stays with fp32."""
+    """Whether a pass makes activations a type that a target does not compute in: where others of the same library do,
+    it stays with fp32."""
     return step.name == "reduce-precision" and not isa_named(target.isa).computes_in(dtype_named(step.dtype))
 
 
@@ -93,18 +115,26 @@ def check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
                 narrow = dtype_named(step.dtype)
                 able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
                 raise PccError(
-                    f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the processor (--cpu), or store weights in "
+                    f"{target.name}, {target.cpu} does not compute in {narrow}: give one of {', '.join(able)} as the "
+                    "processor (--cpu), or store weights in "
                     f"{narrow} and compute in fp32 (--weight-dtype fp16)"
                 )
 
 
 def steps_for(target: Target, passes: Sequence[Any], chooser: Chooser) -> list[Any]:
-    """The passes as they run for a target: told what chooses its kernels, and without those that make a type that it does not compute in."""
+    """The passes as they run for a target: told what chooses its kernels, and without those that make a type that it
+    does not compute in."""
     known = vars(chooser)
-    return [replace(step, **{field: value for field, value in known.items() if hasattr(step, field)}) for step in passes if not _is_beyond(target, step)]
+    return [
+        replace(step, **{field: value for field, value in known.items() if hasattr(step, field)})
+        for step in passes
+        if not _is_beyond(target, step)
+    ]
 
 
-def run_passes(passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: Clock) -> GraphModule:
+def run_passes(
+    passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: Clock
+) -> GraphModule:
     """Runs passes that come after ``done`` others of the pipeline."""
 
     def numbered(instrument: Instrument) -> Instrument:
@@ -128,7 +158,8 @@ def lower_program(graph: GraphModule, name: str, target: Target, passes: Sequenc
 
 
 def place_of_choice(passes: Sequence[Any], aim: str) -> int:
-    """Where in a pipeline kernels are chosen; `PccError` where they are not and there is nothing to ``aim``: tune, explain."""
+    """Where in a pipeline kernels are chosen; `PccError` where they are not and there is nothing to ``aim``: tune,
+    explain."""
     place = next((place for place, step in enumerate(passes) if hasattr(step, "processor")), None)
     if place is None:
         raise PccError(f"the pipeline has no select-kernels: there is nothing to {aim}")
@@ -136,7 +167,8 @@ def place_of_choice(passes: Sequence[Any], aim: str) -> int:
 
 
 def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
-    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes it. Raises `PccError` as that does."""
+    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes
+    it. Raises `PccError` as that does."""
     passes = split_pipeline(parse_pipeline(pipeline)).graph
     last = place_of_choice(passes, "tune")
     check_precision([target], passes)
@@ -170,7 +202,8 @@ def plan_stage(
     tuning_records: str | None = None,
     progress: Progress = quiet,
 ) -> Stage:
-    """A model after a stage of `stage_names`; after the last pass of that name. The other arguments are those of `pcc.compiler.compile_model`."""
+    """A model after a stage of `stage_names`; after the last pass of that name. The other arguments are those of
+    `pcc.compiler.compile_model`."""
     steps, names = split_pipeline(parse_pipeline(pipeline)), stage_names(pipeline)
     if stage not in names:
         raise PccError(f"the pipeline has no stage '{stage}': {suggestion(stage, tuple(dict.fromkeys(names)))}")

@@ -1,4 +1,5 @@
-"""How a photo becomes a network's input, as data: what a package's manifest may say, checked without the libraries that do it."""
+"""How a photo becomes a network's input, as data: what a package's manifest may say, checked without the libraries that
+do it."""
 
 from typing import Annotated, Literal
 

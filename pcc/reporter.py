@@ -22,13 +22,16 @@ WARMUP, RUNS = 2, 10
 
 
 def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, GraphModule]) -> None:
-    """The page about the first target whose code this computer executes, with a profile; else about the first one. `PccError` where it cannot be written."""
+    """The page about the first target whose code this computer executes, with a profile; else about the first one.
+    `PccError` where it cannot be written."""
     made = next((made for made in report.targets if executes_here(made.target)), report.targets[0])
     facts, times = _facts(report, made), []
     if executes_here(made.target):
         result = Host().bench(open_package(report.package), 1, WARMUP, RUNS, profile=True)
         made = next(each for each in report.targets if f"{each.target.name}, {each.target.cpu}" == result.target)
-        facts = _facts(report, made) | {"latency": f"{result.median * 1e3:.3f} ms (median of {RUNS} runs on this computer, 1 thread)"}
+        facts = _facts(report, made) | {
+            "latency": f"{result.median * 1e3:.3f} ms (median of {RUNS} runs on this computer, 1 thread)"
+        }
         times = layer_times(result, made.layers)
     folder = report.package / "ir"
     stages = {name: read_dump(file) for name, file in stage_files(folder).items() if name != "program"}
@@ -58,9 +61,11 @@ def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:
         "from": str(manifest.notes.get("origin", "")),
         "passes": str(manifest.notes.get("pipeline", "")),
         "parameters": f"{counts.parameters:,}, {counts.nonzeros:,} of them not zero",
-        "multiply-accumulates": f"{counts.macs / 1e6:,.1f} million, {counts.kept_macs / 1e6:,.1f} with weights that are not zero",
+        "multiply-accumulates": f"{counts.macs / 1e6:,.1f} million, "
+        f"{counts.kept_macs / 1e6:,.1f} with weights that are not zero",
         "library": f"{made.library_bytes / 1e6:.2f} MB, weights {made.level_weight_bytes / 1e6:.2f} MB",
-        "memory": f"arena {made.arena_bytes / 1e6:.2f} MB (at least {made.arena_lower_bound / 1e6:.2f}), {made.thread_bytes / 1e6:.2f} MB a thread",
+        "memory": f"arena {made.arena_bytes / 1e6:.2f} MB (at least {made.arena_lower_bound / 1e6:.2f}), "
+        f"{made.thread_bytes / 1e6:.2f} MB a thread",
     }
 
 

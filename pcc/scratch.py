@@ -1,8 +1,9 @@
 """Scratch folders: where something is made before it takes its place, or that only lives while a command runs.
 
-They are removed when their block ends. A process that is killed cannot do that: the next one that makes a scratch folder of the same kind in the same
-place removes those whose maker is gone. The maker holds a lock (flock) on a file in the folder, which the system frees when the process ends, however
-it ends; process numbers, which are used again, play no part. What is not certain to be pcc's and abandoned stays.
+They are removed when their block ends. A process that is killed cannot do that: the next one that makes a scratch
+folder of the same kind in the same place removes those whose maker is gone. The maker holds a lock (flock) on a file in
+the folder, which the system frees when the process ends, however it ends; process numbers, which are used again, play
+no part. What is not certain to be pcc's and abandoned stays.
 """
 
 import fcntl
@@ -18,7 +19,8 @@ from pcc.errors import PccError
 _LOCK, _WORK = "pcc.lock", "work"
 
 Rescue = Callable[[Path], None]
-"""Takes out of a scratch folder what must not go with it. If it raises OSError the folder stays, and the next process tries again."""
+"""Takes out of a scratch folder what must not go with it. If it raises OSError the folder stays, and the next process
+tries again."""
 
 
 def keep_nothing(work: Path) -> None:
@@ -27,7 +29,8 @@ def keep_nothing(work: Path) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, kind: str = "scratch", rescue: Rescue = keep_nothing) -> Iterator[Path]:
-    """An empty folder in ``parent``, removed when the block ends, after ``rescue``. Abandoned ones of this kind are removed first.
+    """An empty folder in ``parent``, removed when the block ends, after ``rescue``. Abandoned ones of this kind are
+    removed first.
 
     Raises OSError if ``parent`` cannot be written.
     """
@@ -49,7 +52,9 @@ def temporary_folder() -> Iterator[Path]:
         try:
             folder = stack.enter_context(scratch_folder(place))
         except OSError as error:
-            raise PccError(f"cannot write the temporary folder {place}: {error.strerror or error}; TMPDIR can name another folder") from None
+            raise PccError(
+                f"cannot write the temporary folder {place}: {error.strerror or error}; TMPDIR can name another folder"
+            ) from None
         yield folder
 
 
@@ -62,7 +67,8 @@ def remove_tree(folder: Path) -> None:
 
 
 def _make(parent: Path, kind: str) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds its lock. Who clears at this moment may be faster, and takes it: then another one."""
+    """A new folder and the descriptor that holds its lock. Who clears at this moment may be faster, and takes it: then
+    another one."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".pcc-{kind}-", dir=parent))
         try:
@@ -119,7 +125,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _remove(folder: Path, rescue: Rescue) -> None:
-    """Removes a scratch folder whose lock is held: the lock last, so that what is left when this is stopped is found again."""
+    """Removes a scratch folder whose lock is held: the lock last, so that what is left when this is stopped is found
+    again."""
     work = folder / _WORK
     try:
         rescue(work)

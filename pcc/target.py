@@ -35,7 +35,8 @@ class Target:
 
     @property
     def levels(self) -> "tuple[Target, ...]":
-        """The targets that one library is compiled for, best first: it runs the first whose instructions the processor has. Itself, unless it is `GENERIC`."""
+        """The targets that one library is compiled for, best first: it runs the first whose instructions the processor
+        has. Itself, unless it is `GENERIC`."""
         if self.cpu != GENERIC:
             return (self,)
         cpus = GENERIC_CPUS[self.arch]
@@ -51,16 +52,28 @@ TARGETS: dict[str, Target] = {
     )
 }
 
-X86_CPUS: dict[str, str] = {"x86-64-v3": "avx2", "haswell": "avx2", "zen3": "avx2", "x86-64-v4": "avx512", "skylake-avx512": "avx512", "znver4": "avx512"}
+X86_CPUS: dict[str, str] = {
+    "x86-64-v3": "avx2",
+    "haswell": "avx2",
+    "zen3": "avx2",
+    "x86-64-v4": "avx512",
+    "skylake-avx512": "avx512",
+    "znver4": "avx512",
+}
 ARM_CPUS: dict[str, str] = {
     **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), "neon"),
-    **dict.fromkeys(("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1"), "neon-fp16"),
+    **dict.fromkeys(
+        ("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1", "neoverse-n1"), "neon-fp16"
+    ),
 }
 
 
 GENERIC = "generic"
 """The processor that is any: one library has code for several instruction sets."""
-GENERIC_CPUS: dict[str, tuple[str, ...]] = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("cortex-a76", "cortex-a53")}
+GENERIC_CPUS: dict[str, tuple[str, ...]] = {
+    "x86_64": ("x86-64-v4", "x86-64-v3"),
+    "aarch64": ("cortex-a76", "cortex-a53"),
+}
 """The processors that stand for them, best first; the last is what every processor that pcc compiles for has."""
 
 
@@ -81,12 +94,18 @@ def host_cpu() -> str:
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:
     """What /proc/cpuinfo says of the first processor."""
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines())}
+    return {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines())
+    }
 
 
 def processor_name(fields: Mapping[str, str]) -> str:
     """What a processor is called, by its fields. Virtual machines hide the name's number: family and model say it."""
-    name = fields.get("model name") or f"Arm implementer {fields.get('CPU implementer', '?')} part {fields.get('CPU part', '?')}"
+    name = (
+        fields.get("model name")
+        or f"Arm implementer {fields.get('CPU implementer', '?')} part {fields.get('CPU part', '?')}"
+    )
     return f"{name}, family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else name
 
 
@@ -107,7 +126,8 @@ def executes_here(target: Target) -> bool:
 
 
 def host_target() -> Target:
-    """This computer as a target, with the best processor name we know for it; `PccError` where pcc makes no libraries for it."""
+    """This computer as a target, with the best processor name we know for it; `PccError` where pcc makes no libraries
+    for it."""
     machine, aliases = platform.machine().lower(), {"arm64": "aarch64", "amd64": "x86_64"}
     name = f"{aliases.get(machine, machine)}-{platform.system().lower()}"
     if name not in ("x86_64-linux", "aarch64-linux"):
@@ -116,7 +136,8 @@ def host_target() -> Target:
 
 
 def target_named(name: str, cpu: str | None = None) -> Target:
-    """The preset of that name, for a processor. On x86-64 ``cpu`` also picks AVX2 or AVX-512; ``native`` asks this machine.
+    """The preset of that name, for a processor. On x86-64 ``cpu`` also picks AVX2 or AVX-512; ``native`` asks this
+    machine.
 
     Raises `PccError` for names that are not known.
     """

@@ -1,4 +1,5 @@
-"""Tests that need an emulated arm64: marked, and reported as not run, with the reason, where QEMU or the arm64 C library is missing."""
+"""Tests that need an emulated arm64: marked, and reported as not run, with the reason, where QEMU or the arm64 C
+library is missing."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ def arm64(test: Test) -> Test:
 def run_emulated(
     program: Program, inputs: Sequence[np.ndarray], cpus: Sequence[str] = CPUS, threads: int = 2, cpu: str | None = None
 ) -> dict[str, list[np.ndarray]]:
-    """The outputs of a program (for NEON, memory not planned), compiled for ``cpu``, on each emulated processor, through package and runner."""
+    """The outputs of a program (for NEON, memory not planned), compiled for ``cpu``, on each emulated processor,
+    through package and runner."""
     target = target_named("aarch64-linux", cpu)
     planned = PlanMemory()(program)
     objects = [kernel.object for kernel in compile_kernels(planned.kernels, target)]

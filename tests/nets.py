@@ -1,4 +1,5 @@
-"""Small networks that have, one each, what graphs are made of, with batch-norm statistics and weights that are not trivial."""
+"""Small networks that have, one each, what graphs are made of, with batch-norm statistics and weights that are not
+trivial."""
 
 from typing import Any
 
@@ -18,8 +19,13 @@ def settle(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def conv_bn(c_in: int, c_out: int, kernel: int = 3, activation: nn.Module | None = None, **options: Any) -> nn.Sequential:
-    layers = [nn.Conv2d(c_in, c_out, kernel, padding=options.pop("padding", kernel // 2), bias=False, **options), nn.BatchNorm2d(c_out)]
+def conv_bn(
+    c_in: int, c_out: int, kernel: int = 3, activation: nn.Module | None = None, **options: Any
+) -> nn.Sequential:
+    layers = [
+        nn.Conv2d(c_in, c_out, kernel, padding=options.pop("padding", kernel // 2), bias=False, **options),
+        nn.BatchNorm2d(c_out),
+    ]
     return nn.Sequential(*layers, activation or nn.ReLU())
 
 
@@ -101,7 +107,8 @@ class Decoder(nn.Module):
 
 
 class Two(nn.Module):
-    """Two inputs and two outputs, one of them early; a residual, a concat, pooling to 2x2; linear layers behind large planes, the first with a residual."""
+    """Two inputs and two outputs, one of them early; a residual, a concat, pooling to 2x2; linear layers behind large
+    planes, the first with a residual."""
 
     def __init__(self, pool: int) -> None:
         super().__init__()

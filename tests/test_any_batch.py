@@ -1,4 +1,5 @@
-"""Compiled once with a maximum batch, run with any: from Python, C, the command line and the runner, on x86-64 and on emulated arm64."""
+"""Compiled once with a maximum batch, run with any: from Python, C, the command line and the runner, on x86-64 and on
+emulated arm64."""
 
 import json
 import shutil
@@ -44,14 +45,21 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network for up to five images; the examples have two, which counts for nothing."""
     targets = [target_named("x86_64-linux", host_cpu()), target_named("aarch64-linux")]
     examples = [torch.zeros(2, *shape) for shape in SHAPES]
-    return pcc.compile(settle(Two(20)), examples, tmp_path_factory.mktemp("any") / "two", target=targets, max_batch=MAX_BATCH).package
+    return pcc.compile(
+        settle(Two(20)), examples, tmp_path_factory.mktemp("any") / "two", target=targets, max_batch=MAX_BATCH
+    ).package
 
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for three images."""
     target = target_named("x86_64-linux", host_cpu())
-    return pcc.compile(settle(Two(20)), [torch.zeros(3, *shape) for shape in SHAPES], tmp_path_factory.mktemp("fixed") / "two", target=target).package
+    return pcc.compile(
+        settle(Two(20)),
+        [torch.zeros(3, *shape) for shape in SHAPES],
+        tmp_path_factory.mktemp("fixed") / "two",
+        target=target,
+    ).package
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -62,7 +70,9 @@ def test_python(package: Path, threads: int) -> None:
         for batch in (1, 2, MAX_BATCH, 1):
             agree(model(*inputs(batch)), batch)
             assert all(call.seconds > 0 for call in model.profile())
-        with pytest.raises(PccError, match=r"input 'image' is \(6, 3, 40, 40\), the model was compiled for \(1 to 5, 3, 40, 40\)"):
+        with pytest.raises(
+            PccError, match=r"input 'image' is \(6, 3, 40, 40\), the model was compiled for \(1 to 5, 3, 40, 40\)"
+        ):
             model(*inputs(6))
         with pytest.raises(PccError, match="the inputs have 1 and 2 images: give as many of each"):
             model(inputs(1)[0], inputs(2)[1])
@@ -107,7 +117,9 @@ def runs_on(device: Device, package: Path) -> None:
 
 def test_runner_refuses_files_of_no_batch(package: Path, fixed: Path, tmp_path: Path) -> None:
     def complaint(folder: Path, *arguments: str) -> str:
-        done = subprocess.run([str(folder / "bin/x86_64-linux/pcc-run"), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(folder / "bin/x86_64-linux/pcc-run"), *arguments], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         return done.stderr
@@ -116,7 +128,11 @@ def test_runner_refuses_files_of_no_batch(package: Path, fixed: Path, tmp_path: 
         np.zeros(size, np.float32).tofile(tmp_path / name)
         return str(tmp_path / name)
 
-    image, numbers, outputs = written("image", 2 * 4800), written("numbers", 5), ("--output", str(tmp_path / "a"), "--output", str(tmp_path / "b"))
+    image, numbers, outputs = (
+        written("image", 2 * 4800),
+        written("numbers", 5),
+        ("--output", str(tmp_path / "a"), "--output", str(tmp_path / "b")),
+    )
     assert "has 1 images" in complaint(package, "run", "--input", image, "--input", numbers, *outputs)
     for size in (6 * 4800, 4801, 0):
         line = complaint(package, "run", "--input", written("wrong", size), "--input", numbers, *outputs)
@@ -154,10 +170,38 @@ def test_command_line_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "batches up to 3" in capsys.readouterr().out
     assert open_package(tmp_path / "lenet").manifest.max_batch == 3
     (tmp_path / "net.py").write_text("from torch import nn\ndef make():\n    return nn.Softmax(0)\n")
-    assert run(["compile", f"{tmp_path}/net.py:make", "--input-shape", "1,4", "--max-batch", "3", "-o", str(tmp_path / "net")]) == 2
+    assert (
+        run(
+            [
+                "compile",
+                f"{tmp_path}/net.py:make",
+                "--input-shape",
+                "1,4",
+                "--max-batch",
+                "3",
+                "-o",
+                str(tmp_path / "net"),
+            ]
+        )
+        == 2
+    )
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "mixes the images of a batch" in line
-    assert run(["compile", f"{tmp_path}/net.py:make", "--input-shape", "2,4", "--max-batch", "3", "-o", str(tmp_path / "net")]) == 2
+    assert (
+        run(
+            [
+                "compile",
+                f"{tmp_path}/net.py:make",
+                "--input-shape",
+                "2,4",
+                "--max-batch",
+                "3",
+                "-o",
+                str(tmp_path / "net"),
+            ]
+        )
+        == 2
+    )
     assert "--input-shape 2,4: with --max-batch 3 the first size is free, give 1 for it" in capsys.readouterr().err
     assert not (tmp_path / "net").exists()
 
@@ -165,15 +209,30 @@ def test_command_line_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
 def test_c_program(package: Path, tmp_path: Path) -> None:
     library, program = package / "lib/x86_64-linux", tmp_path / "any_batch"
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{package / 'include'}", f"-L{library}", f"-Wl,-rpath,{library}"]
-    subprocess.run(["gcc", *flags, str(Path(__file__).with_name("runtime") / "any_batch.c"), "-ltwo", "-o", str(program)], check=True)
-    two, largest, refused = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.splitlines()
+    flags = [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{package / 'include'}",
+        f"-L{library}",
+        f"-Wl,-rpath,{library}",
+    ]
+    subprocess.run(
+        ["gcc", *flags, str(Path(__file__).with_name("runtime") / "any_batch.c"), "-ltwo", "-o", str(program)],
+        check=True,
+    )
+    two, largest, refused = subprocess.run(
+        [str(program)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     image = (np.arange(MAX_BATCH * 4800, dtype=np.float32) % 7 / np.float32(7)).reshape(MAX_BATCH, *SHAPES[0])
     numbers = (np.arange(MAX_BATCH * 5, dtype=np.float32) % 3).reshape(MAX_BATCH, 5)
     with pcc.load(package) as model:
         pooled, scores = model(image, numbers)
     # The third sum is the second: what lies behind the two images was not touched.
-    np.testing.assert_allclose([float(word) for word in two.split()], [pooled[:2].sum(), scores[:2].sum(), scores[:2].sum()], rtol=1e-5)
+    np.testing.assert_allclose(
+        [float(word) for word in two.split()], [pooled[:2].sum(), scores[:2].sum(), scores[:2].sum()], rtol=1e-5
+    )
     np.testing.assert_allclose(float(largest), scores.sum(), rtol=1e-5)
     assert refused == "pcc_run_batch: a batch of 6: two takes 1 to 5"
 
@@ -183,7 +242,9 @@ def test_c_program(package: Path, tmp_path: Path) -> None:
 def test_networks(name: str, tmp_path: Path) -> None:
     """Recurrent ones, attention, concats, residuals, several outputs: what PyTorch gives for the batch."""
     module, (x,) = make(name)
-    report = pcc.compile(module, (x,), tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, max_batch=3)
+    report = pcc.compile(
+        module, (x,), tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, max_batch=3
+    )
     torch.manual_seed(0)
     images = torch.randn(3, *x.shape[1:])
     with torch.no_grad():
@@ -191,6 +252,10 @@ def test_networks(name: str, tmp_path: Path) -> None:
     with pcc.load(report.package, threads=2) as model:
         for batch in (1, 2, 3):
             got = model(images[:batch].numpy())
-            for value, want in zip(got if isinstance(got, tuple) else (got,), wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+            for value, want in zip(
+                got if isinstance(got, tuple) else (got,),
+                wanted if isinstance(wanted, tuple) else (wanted,),
+                strict=True,
+            ):
                 part = want[: len(want) // 3 * batch].numpy()
                 np.testing.assert_allclose(value, part, rtol=0, atol=2e-5 * max(1e-6, float(np.abs(want).max())))

@@ -1,4 +1,5 @@
-"""The table of element types: it says what NumPy, PyTorch and C say, it is the only place that does, and a row is all that a new type needs."""
+"""The table of element types: it says what NumPy, PyTorch and C say, it is the only place that does, and a row is all
+that a new type needs."""
 
 import ast
 import re
@@ -35,7 +36,9 @@ def test_a_row_says_what_numpy_and_torch_say(dtype: DType) -> None:
 def test_the_c_interface_has_the_same_types() -> None:
     declared = re.search(r"typedef enum pcc_dtype \{(.*?)\}", (RUNTIME / "pcc.h").read_text(), re.DOTALL)
     assert declared
-    assert dict(re.findall(r"(PCC_\w+) = (\d+)", declared[1])) == {dtype.c_name: str(dtype.code) for dtype in DTYPES.values()}
+    assert dict(re.findall(r"(PCC_\w+) = (\d+)", declared[1])) == {
+        dtype.c_name: str(dtype.code) for dtype in DTYPES.values()
+    }
 
 
 def test_what_is_no_element_type() -> None:
@@ -72,7 +75,8 @@ def test_what_instruction_sets_multiply() -> None:
 
 
 def test_a_row_is_all_that_a_new_type_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the builder to machine code and ``model.c``; only the enum of pcc.h, which applications include, has it by hand."""
+    """From the builder to machine code and ``model.c``; only the enum of pcc.h, which applications include, has it by
+    hand."""
     monkeypatch.setitem(DTYPES, "int16", DType("int16", "i16", "int16_t", 2, code=7))
     dtype, shape = dtype_named("int16"), (3, 37)
     x = np.arange(-50, 61, dtype=np.int16).reshape(shape)
@@ -109,7 +113,12 @@ def _literals(path: Path) -> list[str]:
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in texts and TYPE_NAMES.search(node.value):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node not in texts
+            and TYPE_NAMES.search(node.value)
+        ):
             found.append(f"{path.name}:{node.lineno}: {node.value!r}")
         if (
             isinstance(node, ast.BinOp)
@@ -125,7 +134,12 @@ WIDER = ("power.py", "trigonometry.py")
 
 
 def test_no_other_place_names_types_or_has_their_sizes() -> None:
-    files = [path for folder in ("codegen", "package", "runtime", "deploy") for path in (PCC / folder).rglob("*.py") if path.name not in WIDER]
+    files = [
+        path
+        for folder in ("codegen", "package", "runtime", "deploy")
+        for path in (PCC / folder).rglob("*.py")
+        if path.name not in WIDER
+    ]
     assert len(files) > 50
     assert [line for path in files for line in _literals(path)] == []
     for path in RUNTIME.glob("*.c"):

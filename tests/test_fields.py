@@ -55,4 +55,7 @@ def test_what_does_not_fit_is_one_line(values: dict[str, object], message: str) 
 
 def test_types_in_words() -> None:
     assert in_words(Sequence[float]) == "a list, each a number"
-    assert in_words(str | int | tuple[tuple[int, ...], ...] | None) == "a name or a whole number or a list, each a list, each a whole number or none"
+    assert (
+        in_words(str | int | tuple[tuple[int, ...], ...] | None)
+        == "a name or a whole number or a list, each a list, each a whole number or none"
+    )

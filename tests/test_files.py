@@ -58,7 +58,10 @@ def test_a_file_that_a_killed_process_began(tmp_path: Path) -> None:
         temporary.write_text("outer")
 
     write_atomically(path, write)
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"log.csv": "outer", ".log.csv.mine.part": "mine"}
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "log.csv": "outer",
+        ".log.csv.mine.part": "mine",
+    }
     with pytest.raises(ZeroDivisionError):
         write_atomically(path, lambda temporary: 1 / 0)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".log.csv.mine.part", "log.csv"]

@@ -1,4 +1,5 @@
-"""The walls of the house: who in ``pcc/`` may import whom. Which foreign packages go where is ruff's business (banned-api in pyproject.toml)."""
+"""The walls of the house: who in ``pcc/`` may import whom. Which foreign packages go where is ruff's business
+(banned-api in pyproject.toml)."""
 
 import ast
 import re
@@ -11,7 +12,18 @@ import pcc
 
 PACKAGE = Path(pcc.__file__).parent
 
-EVERYWHERE = {"errors", "cache", "config", "dtype", "fields", "files", "preprocessing", "scratch", "target", "tensor_file"}
+EVERYWHERE = {
+    "errors",
+    "cache",
+    "config",
+    "dtype",
+    "fields",
+    "files",
+    "preprocessing",
+    "scratch",
+    "target",
+    "tensor_file",
+}
 
 MAY_IMPORT = {
     "sparsity": set(),
@@ -30,11 +42,34 @@ MAY_IMPORT = {
     "planner": {"codegen", "frontend", "ir", "package", "passes"},
     "compile_report": {"codegen", "ir", "package", "passes"},
     "reporter": {"compile_report", "deploy", "ir", "package", "report"},
-    "compiler": {"any_batch", "codegen", "compile_report", "frontend", "ir", "package", "passes", "planner", "reporter"},
+    "compiler": {
+        "any_batch",
+        "codegen",
+        "compile_report",
+        "frontend",
+        "ir",
+        "package",
+        "passes",
+        "planner",
+        "reporter",
+    },
     "explain": {"codegen", "frontend", "package", "passes", "planner", "report"},
     "exporter": {"frontend", "models", "passes"},
     "cli": {
-        *("compile_report", "compiler", "deploy", "explain", "exporter", "frontend", "ir", "models", "package", "passes", "planner", "report"),
+        *(
+            "compile_report",
+            "compiler",
+            "deploy",
+            "explain",
+            "exporter",
+            "frontend",
+            "ir",
+            "models",
+            "package",
+            "passes",
+            "planner",
+            "report",
+        ),
         *("training", "tune"),
     },
     "__init__": {"codegen", "compile_report", "compiler", "frontend", "passes", "runtime"},
@@ -55,9 +90,11 @@ _BY_NAME = re.compile(r"pcc\.(\w*)[\w.]*(?::\w*)?")
 
 
 def imports(source: Path) -> Iterator[tuple[str, bool]]:
-    """Modules that a file imports, and whether the import runs with the file (not inside a function or under TYPE_CHECKING).
+    """Modules that a file imports, and whether the import runs with the file (not inside a function or under
+    TYPE_CHECKING).
 
-    A text that is the name of a module, ``"pcc.codegen.lower:lower"`` or ``f"pcc.cli.{command}"``, is an import by name.
+    A text that is the name of a module, ``"pcc.codegen.lower:lower"`` or ``f"pcc.cli.{command}"``, is an import by
+    name.
     """
     tree = ast.parse(source.read_text(encoding="utf-8"))
     at_once = {id(node) for node in tree.body}
@@ -68,7 +105,9 @@ def imports(source: Path) -> Iterator[tuple[str, bool]]:
             assert node.level == 0, f"{source}: relative import"
             names = [f"pcc.{alias.name}" for alias in node.names] if node.module == "pcc" else [str(node.module)]
             yield from ((name, id(node) in at_once) for name in names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (named := _BY_NAME.fullmatch(node.value)):
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and (named := _BY_NAME.fullmatch(node.value))
+        ):
             assert named[1], f"{source}: '{node.value}' hides which room is imported"
             if named[1] in MAY_IMPORT:
                 yield f"pcc.{named[1]}", False
@@ -87,7 +126,8 @@ def test_imports_run_downward() -> None:
         f"{source.relative_to(PACKAGE)} imports {module}"
         for source in sources()
         for module, _ in imports(source)
-        if module.startswith("pcc.") and module.split(".")[1] not in {room(source), *EVERYWHERE, *MAY_IMPORT[room(source)]}
+        if module.startswith("pcc.")
+        and module.split(".")[1] not in {room(source), *EVERYWHERE, *MAY_IMPORT[room(source)]}
     ]
     assert not upward
 
@@ -112,7 +152,17 @@ def test_every_way_to_import_is_seen(text: str, tmp_path: Path) -> None:
 
 def test_tvm_is_imported_late() -> None:
     """Lowering, interpreting and linking cached kernels do without TVM, which takes seconds to import."""
-    eager = {str(source.relative_to(PACKAGE)) for source in sources() for module, at_once in imports(source) if at_once and module.split(".")[0] == "tvm"}
+    eager = {
+        str(source.relative_to(PACKAGE))
+        for source in sources()
+        for module, at_once in imports(source)
+        if at_once and module.split(".")[0] == "tvm"
+    }
     assert eager == {"codegen/builder.py"}
-    builders = {str(source.relative_to(PACKAGE)) for source in sources() for module, at_once in imports(source) if at_once and module == "pcc.codegen.builder"}
+    builders = {
+        str(source.relative_to(PACKAGE))
+        for source in sources()
+        for module, at_once in imports(source)
+        if at_once and module == "pcc.codegen.builder"
+    }
     assert not builders, "these import the builder, and TVM with it, at once"

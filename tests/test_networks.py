@@ -1,4 +1,5 @@
-"""Networks as people write them, a kind each, through the whole path: compiled for x86-64 and arm64, and compared with PyTorch."""
+"""Networks as people write them, a kind each, through the whole path: compiled for x86-64 and arm64, and compared with
+PyTorch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,20 @@ TOLERANCE = 2e-5
 QUICK = ("mobile_vit", "unet", "crnn", "temporal_shift", "yolo", "bert", "tracker", "segnet")
 """Run each time; the others are marked slow."""
 
-EMULATED = ("mobile_vit", "dcgan", "style_transfer", "spatial_transformer", "centernet", "crnn", "clip_text", "detr", "segnet", "siren", "gem", "suppressed")
+EMULATED = (
+    "mobile_vit",
+    "dcgan",
+    "style_transfer",
+    "spatial_transformer",
+    "centernet",
+    "crnn",
+    "clip_text",
+    "detr",
+    "segnet",
+    "siren",
+    "gem",
+    "suppressed",
+)
 
 EVERY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in KINDS]
 
@@ -45,7 +59,14 @@ def check(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     module, inputs = make(name)
-    report = pcc.compile(module, inputs, tmp_path / "package", target=target_named("x86_64-linux", host_cpu()), name=name, verify_each=True)
+    report = pcc.compile(
+        module,
+        inputs,
+        tmp_path / "package",
+        target=target_named("x86_64-linux", host_cpu()),
+        name=name,
+        verify_each=True,
+    )
     with pcc.load(report.package, threads=2) as model:
         values = model(*arrays(inputs))
     check(list(values) if isinstance(values, tuple | list) else [values], expected(module, inputs))
@@ -61,7 +82,8 @@ def test_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None
 
 
 def test_pruned_transposed_convolutions_run_sparse_kernels(tmp_path: Path) -> None:
-    """Each phase of the output is a convolution of its own, which connectivity pruning and kernel selection treat as others."""
+    """Each phase of the output is a convolution of its own, which connectivity pruning and kernel selection treat as
+    others."""
     torch.manual_seed(0)
     module, x = torch.nn.ConvTranspose2d(48, 32, 6, 2, 2), torch.randn(1, 48, 40, 40)
     report = pcc.compile(
@@ -87,7 +109,9 @@ IN_FP16 = ("mobile_vit", "crnn", "clip_text", "detr", "segnet", "spatial_transfo
 
 
 @arm64
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "mobile_vit" else [pytest.mark.slow]) for name in IN_FP16])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "mobile_vit" else [pytest.mark.slow]) for name in IN_FP16]
+)
 def test_network_in_fp16_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
     module, inputs = make(name)
     target = target_named("aarch64-linux", "cortex-a76")
@@ -104,10 +128,14 @@ def test_network_in_fp16_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path)
 def test_ports_in_fp16(tmp_path: Path) -> None:
     """Header, manifest, self-test and runner have what the library takes and gives."""
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 49, 5)).eval()
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 49, 5)
+    ).eval()
     image = torch.randn(1, 3, 7, 7).half()
     target = target_named("aarch64-linux", "cortex-a76")
-    report = pcc.compile(module, [image.float()], tmp_path / "package", target=target, dtype="fp16", port_dtype="fp16", verify_each=True)
+    report = pcc.compile(
+        module, [image.float()], tmp_path / "package", target=target, dtype="fp16", port_dtype="fp16", verify_each=True
+    )
     assert [port.dtype for port in (*report.manifest.inputs, *report.manifest.outputs)] == ["float16", "float16"]
     device, package = Qemu("cortex-a76"), open_package(report.package)
     (scores,) = device.run(package, [image.numpy()])

@@ -88,7 +88,13 @@ def test_what_pcc_did_not_make_stays(tmp_path: Path) -> None:
     (place / ".pcc-scratch-empty").mkdir()
     with scratch_folder(place):
         pass
-    assert sorted(path.name for path in place.iterdir()) == [".other", ".pcc-scratch-file", ".pcc-scratch-link", ".pcc-scratch-notes", ".pcc-scratch-odd"]
+    assert sorted(path.name for path in place.iterdir()) == [
+        ".other",
+        ".pcc-scratch-file",
+        ".pcc-scratch-link",
+        ".pcc-scratch-notes",
+        ".pcc-scratch-odd",
+    ]
     assert (place / ".pcc-scratch-notes/text").read_text() == "mine"
     assert (elsewhere / "work").exists()
 
@@ -110,7 +116,10 @@ def test_a_rescue_that_cannot_be_done_leaves_the_folder_to_the_next(tmp_path: Pa
 def test_many_makers_at_once(tmp_path: Path) -> None:
     """Who clears never takes a folder from under a maker, though it sees it half made."""
     text = "import sys\nfrom pathlib import Path\nfrom pcc.scratch import scratch_folder\n"
-    text += "for _ in range(200):\n  with scratch_folder(Path(sys.argv[1])) as a:\n    (a / 'x').write_text('y'); assert (a / 'x').read_text() == 'y'\n"
+    text += (
+        "for _ in range(200):\n  with scratch_folder(Path(sys.argv[1])) as a:\n    (a / 'x').write_text('y'); assert "
+        "(a / 'x').read_text() == 'y'\n"
+    )
     several = [subprocess.Popen([sys.executable, "-c", text, str(tmp_path)]) for _ in range(4)]
     assert [process.wait(timeout=120) for process in several] == [0] * 4
     assert not list(tmp_path.iterdir())
@@ -119,7 +128,11 @@ def test_many_makers_at_once(tmp_path: Path) -> None:
 def test_no_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
     with (
-        pytest.raises(PccError, match=r"cannot write the temporary folder .*absent: No such file or directory; TMPDIR can name another folder"),
+        pytest.raises(
+            PccError,
+            match=r"cannot write the temporary folder .*absent: No such file or directory; "
+            "TMPDIR can name another folder",
+        ),
         temporary_folder(),
     ):
         pytest.fail("the block must not run")
@@ -128,6 +141,10 @@ def test_no_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_lock_is_not_inherited(tmp_path: Path) -> None:
     """A program that is started meanwhile and outlives pcc does not keep the folder."""
     with scratch_folder(tmp_path):
-        descriptors = {os.readlink(f"/proc/self/fd/{name}"): int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+        descriptors = {
+            os.readlink(f"/proc/self/fd/{name}"): int(name)
+            for name in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{name}")
+        }
         (lock,) = (number for path, number in descriptors.items() if path.endswith("pcc.lock"))
         assert not os.get_inheritable(lock)

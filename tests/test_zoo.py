@@ -1,4 +1,5 @@
-"""Every zoo network, dense and pruned, compiled for x86-64 and arm64 in one package and compared with PyTorch: the whole path, at real sizes."""
+"""Every zoo network, dense and pruned, compiled for x86-64 and arm64 in one package and compared with PyTorch: the
+whole path, at real sizes."""
 
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = module(x).numpy()
     for cpu in sorted(cpus):
-        report = pcc.compile(module, [x], tmp_path / cpu, target=target_named("x86_64-linux", cpu), name=name, verify_each=True)
+        report = pcc.compile(
+            module, [x], tmp_path / cpu, target=target_named("x86_64-linux", cpu), name=name, verify_each=True
+        )
         for threads in (1, 2):
             with pcc.load(report.package, threads=threads) as model:
                 assert relative_error(model(x.numpy()), wanted) < TOLERANCE

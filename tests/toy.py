@@ -1,4 +1,5 @@
-"""A small program whose every number can be checked by hand, with kernels of its own: what the tests of runtime, package and deploy compile."""
+"""A small program whose every number can be checked by hand, with kernels of its own: what the tests of runtime,
+package and deploy compile."""
 
 import atexit
 import shutil
@@ -27,7 +28,13 @@ class ScaleRows:
     """``y[r, c] = scale * x[r, c] + bias[r]`` for rows of ``width`` elements; a work item is a row."""
 
     name: str = "pcc_toy_scale_rows"
-    params: tuple[Param, ...] = (Param("x", "f32*"), Param("bias", "f32*"), Param("y", "f32*", writes=True), Param("width"), Param("scale", "f32"))
+    params: tuple[Param, ...] = (
+        Param("x", "f32*"),
+        Param("bias", "f32*"),
+        Param("y", "f32*", writes=True),
+        Param("width"),
+        Param("scale", "f32"),
+    )
 
     def body(self, k: "KernelBuilder") -> None:
         width, x, y = k["width"], k["x"], k["y"]
@@ -50,7 +57,12 @@ class Gather:
     """``y[i] = x[index[i]] + residual[i]``; a work item is an element."""
 
     name: str = "pcc_toy_gather"
-    params: tuple[Param, ...] = (Param("x", "f32*"), Param("index", "i32*"), Param("residual", "f32*"), Param("y", "f32*", writes=True))
+    params: tuple[Param, ...] = (
+        Param("x", "f32*"),
+        Param("index", "i32*"),
+        Param("residual", "f32*"),
+        Param("y", "f32*", writes=True),
+    )
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as i:
@@ -66,7 +78,8 @@ class Gather:
 
 
 def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int = 5, seed: int = 0) -> Program:
-    """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two outputs. The second bias is prepared."""
+    """Two inputs of (rows, width); ``depth`` rescalings of the first, each permuted and added to the second; two
+    outputs. The second bias is prepared."""
     rng = np.random.default_rng(seed)
     b = ProgramBuilder(name, isa_named("neon"))
     x, other = b.input("image", (1, rows, width)), b.input("other", (rows, width))
@@ -77,7 +90,13 @@ def toy_program(name: str = "toy", rows: int = 37, width: int = 13, depth: int =
         if step == 1:
             doubled = {"x": bias, "bias": bias, "width": 1, "scale": 1.0}
             bias = b.prepared("scale.1.doubled", (rows,), ScaleRows(), "y", doubled, work=rows)
-        b.call(ScaleRows(), {"x": x, "bias": bias, "y": y, "width": width, "scale": 0.5 + step / 4}, work=rows, macs=rows * width, dense_macs=2 * rows * width)
+        b.call(
+            ScaleRows(),
+            {"x": x, "bias": bias, "y": y, "width": width, "scale": 0.5 + step / 4},
+            work=rows,
+            macs=rows * width,
+            dense_macs=2 * rows * width,
+        )
         b.layer = f"mix.{step}"
         x = b.tensor(f"mixed.{step}", (rows, width))
         index = b.table(f"mix.{step}.index", rng.permutation(rows * width))
@@ -99,17 +118,28 @@ PREPROCESSING = {"size": 13, "resize": 13, "channels": "L", "mean": [0.5], "std"
 
 @cache
 def toy_package() -> Path:
-    """A package of the toy program for every target, with a self-test; made once, removed at exit. Not to be changed: copy it."""
+    """A package of the toy program for every target, with a self-test; made once, removed at exit. Not to be changed:
+    copy it."""
     from pcc.codegen.interpret import interpret
     from pcc.codegen.objects import compile_kernels
 
     program = toy_program()
     inputs = toy_inputs(program)
-    builds = [TargetBuild(target, program, [made.object for made in compile_kernels(program.kernels, target)]) for target in TARGETS.values()]
+    builds = [
+        TargetBuild(target, program, [made.object for made in compile_kernels(program.kernels, target)])
+        for target in TARGETS.values()
+    ]
     folder = Path(tempfile.mkdtemp(prefix="pcc-toy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with new_package(folder / "toy.pcc") as staging:
         selftest = SelfTest(inputs, interpret(program, inputs), tolerance=1e-5)
-        spec = PackageSpec("toy", builds, preprocessing=PREPROCESSING, labels=["cat", "dog"], selftest=selftest, notes={"pipeline": "none"})
+        spec = PackageSpec(
+            "toy",
+            builds,
+            preprocessing=PREPROCESSING,
+            labels=["cat", "dog"],
+            selftest=selftest,
+            notes={"pipeline": "none"},
+        )
         build_package(spec, staging)
     return folder / "toy.pcc"

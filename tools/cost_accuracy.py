@@ -1,7 +1,8 @@
-"""``python -m tools.cost_accuracy [PACKAGE ...]``: how often the costs that ``pcc explain`` prints were right, against what was measured.
+"""``python -m tools.cost_accuracy [PACKAGE ...]``: how often the costs that ``pcc explain`` prints were right, against
+what was measured.
 
-Without a package, the gains over dense kernels of the sweeps that `tools.never_slower` left. Of packages, the costs of layers beside the times that each takes
-on this computer: run it on a quiet one.
+Without a package, the gains over dense kernels of the sweeps that `tools.never_slower` left. Of packages, the costs of
+layers beside the times that each takes on this computer: run it on a quiet one.
 """
 
 import argparse
@@ -57,13 +58,22 @@ class Accuracy:
     def of(cls, points: Sequence[Priced]) -> "Accuracy":
         misses = np.array([point.miss for point in points])
         near = float(np.mean(np.maximum(misses, 1 / misses) <= NEAR))
-        correlation = rank_correlation(np.array([point.modelled for point in points]), np.array([point.measured for point in points]))
+        correlation = rank_correlation(
+            np.array([point.modelled for point in points]), np.array([point.measured for point in points])
+        )
         worst = points[int(np.argmax(np.abs(np.log(misses))))]
         return cls(len(points), correlation, float(np.median(misses)), near, worst)
 
     @property
     def cells(self) -> list[str]:
-        return [str(self.points), f"{self.correlation:.3f}", f"{self.middle:.2f}", f"{self.near:.0%}", f"{self.worst.miss:.2f}", self.worst.name]
+        return [
+            str(self.points),
+            f"{self.correlation:.3f}",
+            f"{self.middle:.2f}",
+            f"{self.near:.0%}",
+            f"{self.worst.miss:.2f}",
+            self.worst.name,
+        ]
 
 
 HEADERS = ["points", "rank correlation", "cost over measured, median", f"within {NEAR:g}x", "worst miss", "at"]
@@ -72,11 +82,17 @@ HEADERS = ["points", "rank correlation", "cost over measured, median", f"within 
 def sweep_lines(sweep: Sweep) -> list[str]:
     """The gains of the points where a sparse kernel was chosen, and how often that was right."""
     chosen = [point for point in sweep.points if point.modelled != 1]
-    groups = {"all": chosen, **{f"{kernel}x{kernel}": [point for point in chosen if point.kernel == kernel] for kernel in (7, 3, 1)}}
+    groups = {
+        "all": chosen,
+        **{f"{kernel}x{kernel}": [point for point in chosen if point.kernel == kernel] for kernel in (7, 3, 1)},
+    }
     rows = []
     for name, points in groups.items():
         if len(points) > 2:
-            priced = [Priced(f"{point.layer}, {point.density:.0%} kept", point.modelled, point.gain.median) for point in points]
+            priced = [
+                Priced(f"{point.layer}, {point.density:.0%} kept", point.modelled, point.gain.median)
+                for point in points
+            ]
             rows.append([name, *Accuracy.of(priced).cells])
     right = sum(point.gain.median * NOISE >= 1 for point in chosen)
     return [
@@ -84,7 +100,8 @@ def sweep_lines(sweep: Sweep) -> list[str]:
         "",
         table(["window", *HEADERS], rows),
         "",
-        f"A sparse kernel was chosen at {len(chosen)} of {len(sweep.points)} points. At {right} it was no slower than the dense one, but for {NOISE - 1:.0%}.",
+        f"A sparse kernel was chosen at {len(chosen)} of {len(sweep.points)} points. At {right} it was no slower than "
+        f"the dense one, but for {NOISE - 1:.0%}.",
         "",
     ]
 
@@ -94,7 +111,11 @@ def package_row(path: Path) -> list[str]:
     package = open_package(path)
     result = Host().bench(package, 1, WARMUP, RUNS, profile=True)
     layers = package.target(Host().target).level(result.target).layers
-    timed = [(time.report, time.report.choice.cost, time.seconds) for time in layer_times(result, layers) if time.report.choice]
+    timed = [
+        (time.report, time.report.choice.cost, time.seconds)
+        for time in layer_times(result, layers)
+        if time.report.choice
+    ]
     unit = median(seconds / cost for _, cost, seconds in timed)
     total = sum(cost for _, cost, _ in timed) * unit / sum(seconds for *_, seconds in timed)
     accuracy = Accuracy.of([Priced(layer.layer, cost * unit, seconds) for layer, cost, seconds in timed])

@@ -1,7 +1,8 @@
 """`make demo`: trained networks, dense and pruned, compiled, run on photos, timed beside ONNX Runtime.
 
-First the network that comes with pcc (`tools.demo_shipped`), then ImageNet networks, whose weights and photos are fetched; the pruned one of these is
-fitted here (`tools.demo_reconstruct`). Every number was just measured, but for the accuracy on CIFAR-10's whole test set, which the shipped file notes.
+First the network that comes with pcc (`tools.demo_shipped`), then ImageNet networks, whose weights and photos are
+fetched; the pruned one of these is fitted here (`tools.demo_reconstruct`). Every number was just measured, but for the
+accuracy on CIFAR-10's whole test set, which the shipped file notes.
 """
 
 from collections.abc import Mapping
@@ -62,24 +63,41 @@ def main() -> None:
             print(f"\n{network} is left out: {error}")
     if not rows:
         return
-    headers = ["network", "structure", "sparse layers", f"{pictures[0].path.stem} is", "photos right", "library", "peak memory", "latency", f"{PEER}, dense"]
+    headers = [
+        "network",
+        "structure",
+        "sparse layers",
+        f"{pictures[0].path.stem} is",
+        "photos right",
+        "library",
+        "peak memory",
+        "latency",
+        f"{PEER}, dense",
+    ]
     print(f"\n{table(headers, rows)}\n")
     print(
-        f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: without the weights.\n"
-        f"The pruned network was cut at once and then fitted to the dense one, layer by layer, on {SAMPLES} crops of other photos without labels: it has\n"
-        f"not seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: its 3x3 layers, which patterns are for, are depthwise, and what it\n"
+        f"Latency: median of {RUNS} runs on {THREADS} thread, taking turns with {PEER} in one process. Peak memory: "
+        "without the weights.\n"
+        f"The pruned network was cut at once and then fitted to the dense one, layer by layer, on {SAMPLES} crops of "
+        "other photos without labels: it has\n"
+        f"not seen the {len(pictures)} photos that are counted. MobileNetV2 stays dense: its 3x3 layers, which "
+        "patterns are for, are depthwise, and what it\n"
         "bears without training, half of the connections of its 1x1 layers removed, makes these no faster."
     )
 
 
 def demonstrate(network: ModelEntry, pictures: tuple[Photo, ...]) -> list[list[str]]:
-    """Compiles one network, dense and as it can be pruned here, and measures both and the peer beside each other: the network's rows of the table."""
+    """Compiles one network, dense and as it can be pruned here, and measures both and the peer beside each other: the
+    network's rows of the table."""
     module = create(network.name)  # fetches the weights, and says so here when they cannot be had
     packages = make_packages(network.name)
     models = {structure: pcc.load(package, threads=THREADS) for structure, package in packages.items()}
     images = [network.preprocessing.apply(picture.path) for picture in pictures]
     peer = onnxruntime_runner(module, images[0], FOLDER / f"{network.name}.onnx", THREADS)
-    runners = {**{name: lambda model=model: model(images[0]) for name, model in models.items()}, PEER: lambda: peer(images[0])}
+    runners = {
+        **{name: lambda model=model: model(images[0]) for name, model in models.items()},
+        PEER: lambda: peer(images[0]),
+    }
     seconds = interleaved_medians(runners, RUNS)
 
     expected = np.concatenate([peer(image) for image in images])

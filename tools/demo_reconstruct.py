@@ -1,7 +1,8 @@
-"""The demo's pruned ImageNet network: ResNet-50, cut at once and fitted layer by layer, without labels and without training.
+"""The demo's pruned ImageNet network: ResNet-50, cut at once and fitted layer by layer, without labels and without
+training.
 
-Few layers and samples, so that it takes a minute: the 3x3 convolutions of the first three stages, most of whose time goes into these. `tools.reconstruct`
-has what whole networks and more samples give.
+Few layers and samples, so that it takes a minute: the 3x3 convolutions of the first three stages, most of whose time
+goes into these. `tools.reconstruct` has what whole networks and more samples give.
 """
 
 from pathlib import Path
@@ -25,9 +26,12 @@ COLUMNS = 4096
 
 
 def fit_pruned(path: Path) -> Path:
-    """Writes the checkpoint of the pruned network to ``path``. The samples are of photos that the demo does not count."""
+    """Writes the checkpoint of the pruned network to ``path``. The samples are of photos that the demo does not
+    count."""
     network = entry(NETWORK)
-    samples = np.concatenate([network.preprocessing.apply(crop) for crop in crops(other_photos().to_fit, SAMPLES, seed=0)])
+    samples = np.concatenate(
+        [network.preprocessing.apply(crop) for crop in crops(other_photos().to_fit, SAMPLES, seed=0)]
+    )
     module = create(NETWORK)
     reconstruct(module, STRUCTURES, [torch.from_numpy(samples)], columns=COLUMNS)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
-"""Says by its exit status whether this interpreter already has what pyproject.toml and constraints.txt ask for, and this checkout's pcc.
+"""Says by its exit status whether this interpreter already has what pyproject.toml and constraints.txt ask for, and
+this checkout's pcc.
 
-Lets `make setup` leave a finished environment alone, also without a network. Standard library only: it runs before anything is installed.
+Lets `make setup` leave a finished environment alone, also without a network. Standard library only: it runs before
+anything is installed.
 """
 
 import importlib.metadata
@@ -45,7 +47,9 @@ def is_this_checkout() -> bool:
 
 def main() -> int:
     """0 when everything is there."""
-    missing = [name for name, version in wanted().items() if (found := installed(name)) is None or version not in ("", found)]
+    missing = [
+        name for name, version in wanted().items() if (found := installed(name)) is None or version not in ("", found)
+    ]
     return 0 if not missing and is_this_checkout() else 1
 
 

@@ -1,8 +1,10 @@
-"""ONNX's own tests of its operators, run through pcc's importer: ``python -m tools.onnx_nodes [PATTERN]`` prints passed, refused and wrong by operator.
+"""ONNX's own tests of its operators, run through pcc's importer: ``python -m tools.onnx_nodes [PATTERN]`` prints
+passed, refused and wrong by operator.
 
-A test is a model of one node (or of the nodes that define it) with inputs and outputs. Its inputs are the graph's inputs, except where an operator needs
-some to be known (axes, shapes, weights): then those are initializers, as exporters write them. The graph is run by PyTorch; with ``--compiled``, what has
-static inputs and outputs is compiled, too, and the library is run, whose truth values are bytes.
+A test is a model of one node (or of the nodes that define it) with inputs and outputs. Its inputs are the graph's
+inputs, except where an operator needs some to be known (axes, shapes, weights): then those are initializers, as
+exporters write them. The graph is run by PyTorch; with ``--compiled``, what has static inputs and outputs is compiled,
+too, and the library is run, whose truth values are bytes.
 """
 
 import re
@@ -51,7 +53,15 @@ def run_tests(pattern: str = "", compiled: bool = False) -> Iterator[Outcome]:
         assert case.data_sets is not None
         inputs, outputs = case.data_sets[0]
         tolerance = max(case.rtol, 1e-3), max(case.atol, 1e-6)
-        yield _outcome(case.name, _operator(case.name, model), model, inputs, outputs, tolerance, _compiled if compiled else _interpreted)
+        yield _outcome(
+            case.name,
+            _operator(case.name, model),
+            model,
+            inputs,
+            outputs,
+            tolerance,
+            _compiled if compiled else _interpreted,
+        )
 
 
 def _operator(name: str, model: onnx.ModelProto) -> str:
@@ -60,7 +70,13 @@ def _operator(name: str, model: onnx.ModelProto) -> str:
 
 
 def _outcome(
-    test: str, operator: str, model: onnx.ModelProto, inputs: Sequence[Any], outputs: Sequence[Any], tolerance: tuple[float, float], run: Any
+    test: str,
+    operator: str,
+    model: onnx.ModelProto,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    tolerance: tuple[float, float],
+    run: Any,
 ) -> Outcome:
     try:
         arrays = [_array(value) for value in inputs]
@@ -72,9 +88,13 @@ def _outcome(
         if run is _compiled and len(known) == len(arrays):
             continue  # nothing would be left to compile
         try:
-            results = run(_with_known(model, arrays, known), [array for place, array in enumerate(arrays) if place not in known])
+            results = run(
+                _with_known(model, arrays, known), [array for place, array in enumerate(arrays) if place not in known]
+            )
             if operator == "NonMaxSuppression":
-                results = [results[0][: int(results[1][0])]]  # the second output counts the rows, behind which stands -1
+                results = [
+                    results[0][: int(results[1][0])]
+                ]  # the second output counts the rows, behind which stands -1
         except PccError as error:
             refusal = refusal or str(error)
             continue
@@ -86,10 +106,14 @@ def _outcome(
 
 
 def _choices(arrays: Sequence[np.ndarray]) -> list[set[int]]:
-    """Which inputs are known: none; else the integers and small ones behind the first; else all behind the first; else all."""
+    """Which inputs are known: none; else the integers and small ones behind the first; else all behind the first; else
+    all."""
     small = {place for place, array in enumerate(arrays) if place and (array.dtype.kind in "iub" or array.size <= 8)}
     behind = set(range(1, len(arrays)))
-    return [set(), *({frozenset(choice): choice for choice in (small, behind, set(range(len(arrays)))) if choice}.values())]
+    return [
+        set(),
+        *({frozenset(choice): choice for choice in (small, behind, set(range(len(arrays)))) if choice}.values()),
+    ]
 
 
 def _with_known(model: onnx.ModelProto, arrays: Sequence[np.ndarray], known: set[int]) -> onnx.ModelProto:
@@ -99,7 +123,9 @@ def _with_known(model: onnx.ModelProto, arrays: Sequence[np.ndarray], known: set
     inputs = list(changed.graph.input)
     del changed.graph.input[:]
     changed.graph.input.extend(value for place, value in enumerate(inputs) if place not in known)
-    changed.graph.initializer.extend(numpy_helper.from_array(arrays[place], inputs[place].name) for place in sorted(known))
+    changed.graph.initializer.extend(
+        numpy_helper.from_array(arrays[place], inputs[place].name) for place in sorted(known)
+    )
     return changed
 
 
@@ -115,12 +141,23 @@ def _compiled(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[np.n
     import pcc
 
     with tempfile.TemporaryDirectory() as folder:
-        pcc.compile(model, tuple(torch.from_numpy(np.array(array)) for array in inputs), Path(folder) / "net", name="net")
-        results = pcc.load(Path(folder) / "net")(*(array.view(np.uint8) if array.dtype == np.bool_ else array for array in inputs))
-        return [np.array(value) for value in (results.values() if isinstance(results, dict) else results if isinstance(results, tuple) else (results,))]
+        pcc.compile(
+            model, tuple(torch.from_numpy(np.array(array)) for array in inputs), Path(folder) / "net", name="net"
+        )
+        results = pcc.load(Path(folder) / "net")(
+            *(array.view(np.uint8) if array.dtype == np.bool_ else array for array in inputs)
+        )
+        return [
+            np.array(value)
+            for value in (
+                results.values() if isinstance(results, dict) else results if isinstance(results, tuple) else (results,)
+            )
+        ]
 
 
-_TYPES = [np.dtype(name) for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")]
+_TYPES = [
+    np.dtype(name) for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+]
 
 
 def _array(value: Any) -> np.ndarray:
@@ -162,7 +199,10 @@ def main(pattern: str, compiled: bool, everything: bool) -> None:
     for count in counts.values():
         total.update(count)
     verdicts = ("passed", "refused", "wrong", "crashed")
-    rows = [(operator, *(str(count[verdict]) for verdict in verdicts)) for operator, count in [*sorted(counts.items()), ("total", total)]]
+    rows = [
+        (operator, *(str(count[verdict]) for verdict in verdicts))
+        for operator, count in [*sorted(counts.items()), ("total", total)]
+    ]
     click.echo(table(("operator", *verdicts), rows))
     sys.exit(1 if total["wrong"] or total["crashed"] else 0)
 

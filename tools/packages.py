@@ -10,7 +10,8 @@ from pcc.package import open_package
 
 
 def run_compile(package: Path, network: str, *options: str) -> Path:
-    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program when it fails."""
+    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program
+    when it fails."""
     arguments = ["compile", network, "-o", str(package), *options]
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)
@@ -33,5 +34,9 @@ def facts(package: Path) -> Facts:
     """Reads a package's manifest."""
     manifest = open_package(package).manifest
     target = manifest.targets[0]
-    families = [layer.choice.family for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")]
-    return Facts(manifest.files[target.library].size, len(families), sum(family.startswith("conv-sparse") for family in families))
+    families = [
+        layer.choice.family for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")
+    ]
+    return Facts(
+        manifest.files[target.library].size, len(families), sum(family.startswith("conv-sparse") for family in families)
+    )

@@ -15,8 +15,11 @@ PAUSE = 0.05
 """Seconds before each run: threads of the one before may go on spinning for work for a while."""
 
 
-def onnxruntime_runner(module: torch.nn.Module, image: np.ndarray, path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """``module`` in ONNX Runtime with all its graph optimisations, as a function from one input array to the first output.
+def onnxruntime_runner(
+    module: torch.nn.Module, image: np.ndarray, path: Path, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """``module`` in ONNX Runtime with all its graph optimisations, as a function from one input array to the first
+    output.
 
     The ONNX file is written to ``path`` by PyTorch's TorchScript exporter, the one that needs no further package.
     """

@@ -22,6 +22,12 @@ CHARTS = Path("docs/charts")
 def write_page() -> None:
     """Times, counts, the sweep; says what it wrote."""
     results, counts, sweeps = load_results(RESULTS), load_counts(COUNTS), load_sweeps(SWEEPS)
-    PAGE.write_text("\n".join(filter(None, [page(results), arm64_section(counts), sweep_section(sweeps, CHARTS)])), encoding="utf-8")
+    PAGE.write_text(
+        "\n".join(filter(None, [page(results), arm64_section(counts), sweep_section(sweeps, CHARTS)])), encoding="utf-8"
+    )
     points = sum(len(sweep.points) for sweep in sweeps)
-    print(f"wrote {PAGE}: times of {len(results)} networks and layers, counts of {len(counts)}, {points} points of the sweep", file=sys.stderr)
+    print(
+        f"wrote {PAGE}: times of {len(results)} networks and layers, counts of {len(counts)}, {points} points of the "
+        "sweep",
+        file=sys.stderr,
+    )

@@ -1,9 +1,11 @@
-"""ImageNet networks without the ImageNet set: how much structure survives one shot, and how much with layer-wise reconstruction?
+"""ImageNet networks without the ImageNet set: how much structure survives one shot, and how much with layer-wise
+reconstruction?
 
-``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; a network and a structure, as the
-table spells them, restrict it. Samples are unlabelled: crops of the photos that a package for machine vision carries, and CIFAR-10 enlarged. Measured is on the
-twenty labelled photos, and on photos and CIFAR-10 images that were held out, by how often the network says what its dense self says and by the error of
-the logits over their variance.
+``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; a
+network and a structure, as the table spells them, restrict it. Samples are unlabelled: crops of the photos that a
+package for machine vision carries, and CIFAR-10 enlarged. Measured is on the twenty labelled photos, and on photos and
+CIFAR-10 images that were held out, by how often the network says what its dense self says and by the error of the
+logits over their variance.
 """
 
 import copy
@@ -42,7 +44,9 @@ SIDE = 256
 """Samples are so large before the network's own preprocessing."""
 BATCH = 32
 
-PACKAGE = RemotePackage("pypi", "mvtb-data", "1.5", "a65d6569289b124b61a5f99e395bf080b035686f637740163b6f9608e7729fd7", "wheel")
+PACKAGE = RemotePackage(
+    "pypi", "mvtb-data", "1.5", "a65d6569289b124b61a5f99e395bf080b035686f637740163b6f9608e7729fd7", "wheel"
+)
 _PHOTO = (
     r"mvtbdata/images/((58060|building2-3|butterfly|eiffel-1|eiffel-2|flowers\d|greenscreen|image3|lab-scene|monalisa|notre-dame|parks|road|rocks2-l|roof"
     r"|tomato_\d+|walls-l|campus/(holdout/)?P\d+|mosaic/aerialphoto)\.png|(butterfly|church|image3)\.jpg)"
@@ -99,8 +103,8 @@ SETUPS = [
 
 
 class Row(BaseModel):
-    """One setup by one method. Agreement is how often a network names the class that its dense self names; the error of logits is squared, over the
-    variance of the dense network's.
+    """One setup by one method. Agreement is how often a network names the class that its dense self names; the error of
+    logits is squared, over the variance of the dense network's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -134,7 +138,9 @@ class Images:
         found = other_photos()
         samples = [*crops(found.to_fit, SAMPLES // 2, 0), *_cifar("train", SAMPLES // 2)]
         held_out = [*crops(found.held_out, HELD_OUT // 2, 1), *_cifar("test", HELD_OUT // 2)]
-        self.samples, self.held_out = (torch.from_numpy(np.concatenate([prepare(image) for image in images])) for images in (samples, held_out))
+        self.samples, self.held_out = (
+            torch.from_numpy(np.concatenate([prepare(image) for image in images])) for images in (samples, held_out)
+        )
         self.labelled = torch.from_numpy(np.concatenate([prepare(photo.path) for photo in photos()]))
         self.labels = torch.tensor([photo.label for photo in photos()])
 
@@ -154,7 +160,10 @@ def other_photos() -> OtherPhotos:
     done = folder / "complete"
     if not done.is_file():
         for name, data in fetch_members(PACKAGE, _PHOTO).items():
-            write_atomically(folder / name.removeprefix("mvtbdata/images/").replace("/", "-"), lambda path, data=data: path.write_bytes(data))
+            write_atomically(
+                folder / name.removeprefix("mvtbdata/images/").replace("/", "-"),
+                lambda path, data=data: path.write_bytes(data),
+            )
         done.touch()
     found = OtherPhotos([], [])
     for path in sorted(folder.glob("*.*g")):
@@ -212,9 +221,13 @@ def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
 
     def row(method: str, model: nn.Module, samples: int, seconds: float) -> Row:
         layers = bind(model, setup.structures())
-        rate = sum(layer.weight.numel() for layer in layers) / sum(int(layer.weight.count_nonzero()) for layer in layers)
+        rate = sum(layer.weight.numel() for layer in layers) / sum(
+            int(layer.weight.count_nonzero()) for layer in layers
+        )
         found = [outputs(model, x) for x in (images.labelled, images.held_out)]
-        (agreement, error), (held_out_agreement, held_out_error) = (compare(*pair) for pair in zip(found, wanted, strict=True))
+        (agreement, error), (held_out_agreement, held_out_error) = (
+            compare(*pair) for pair in zip(found, wanted, strict=True)
+        )
         return Row(
             network=setup.network,
             structure=str(setup),
@@ -243,7 +256,18 @@ def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
 
 def show(rows: list[Row]) -> str:
     """The table, in Markdown."""
-    headers = ["network", "structure", "weights", "method", "right of 20", "agree", "logits error", "held out: agree", "logits error", "seconds"]
+    headers = [
+        "network",
+        "structure",
+        "weights",
+        "method",
+        "right of 20",
+        "agree",
+        "logits error",
+        "held out: agree",
+        "logits error",
+        "seconds",
+    ]
     return table(headers, [_cells(row) for row in rows])
 
 

@@ -1,7 +1,8 @@
-"""`python -m tools.ship PRUNED DENSE`: makes what comes with pcc, ``pcc/models/shipped``, of the checkpoints of a vgg8 that was trained and then pruned.
+"""`python -m tools.ship PRUNED DENSE`: makes what comes with pcc, ``pcc/models/shipped``, of the checkpoints of a vgg8
+that was trained and then pruned.
 
-The weights are packed with values in half precision, and the file notes what that network gets right, of all of CIFAR-10's test photos and of the 200 that
-are shipped with it, and what its dense self gets right.
+The weights are packed with values in half precision, and the file notes what that network gets right, of all of
+CIFAR-10's test photos and of the 200 that are shipped with it, and what its dense self gets right.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pruned", type=Path)
     parser.add_argument("dense", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=SHIPPED, help="the folder to write to (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=SHIPPED, help="the folder to write to (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     try:
         ship(arguments.pruned, arguments.dense, arguments.output)
@@ -70,10 +73,20 @@ def ship(pruned: Path, dense: Path, folder: Path) -> None:
     }
     written = folder / VGG8_CIFAR10.file
     write_atomically(written, packed.with_notes(notes).save)
-    print(f"{written}: {written.stat().st_size:,} bytes; {folder / SHEET.name}: {(folder / SHEET.name).stat().st_size:,} bytes")
+    print(
+        f"{written}: {written.stat().st_size:,} bytes; {folder / SHEET.name}: {(folder / SHEET.name).stat().st_size:,} "
+        "bytes"
+    )
     print(f"pruned convolutions: {cost.weights:,} weights, {cost.kept:,} kept, {cost.rate:.2f} times fewer")
-    print(f"test photos right: {float((trained == labels).float().mean()):.2%} as trained, {notes['accuracy']:.2%} in half precision, ", end="")
-    print(f"{notes['dense_accuracy']:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with half precision")
+    print(
+        f"test photos right: {float((trained == labels).float().mean()):.2%} as trained, {notes['accuracy']:.2%} in "
+        "half precision, ",
+        end="",
+    )
+    print(
+        f"{notes['dense_accuracy']:.2%} dense; {int((trained != shipped).sum())} of {len(labels)} answers change with "
+        "half precision"
+    )
     print(f"{notes['photos_right']} of the {len(chosen)} photos right")
 
 
@@ -86,7 +99,9 @@ def sheet(data: Data, chosen: np.ndarray) -> Image.Image:
     """One row of test photos for each class."""
     preprocessing = entry(NETWORK).preprocessing
     inputs, _ = data.test_samples(torch.from_numpy(chosen))
-    values = (inputs * torch.tensor(preprocessing.std)[:, None, None] + torch.tensor(preprocessing.mean)[:, None, None]) / preprocessing.scale
+    values = (
+        inputs * torch.tensor(preprocessing.std)[:, None, None] + torch.tensor(preprocessing.mean)[:, None, None]
+    ) / preprocessing.scale
     pixels = values.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     _, height, width, channels = pixels.shape
     rows = pixels.reshape(-1, OF_EACH, height, width, channels).swapaxes(1, 2)
@@ -107,7 +122,9 @@ def pack(module: nn.Module) -> tuple[PackedState, Count]:
             structures[f"{name}.weight"], groups[f"{name}.weight"] = found, layer.groups
             cost += found.count(weight, layer.groups)
     if not structures:
-        raise PccError("the checkpoint has no convolution with patterns or missing connections: ship one that is pruned")
+        raise PccError(
+            "the checkpoint has no convolution with patterns or missing connections: ship one that is pruned"
+        )
     return pack_state(module.state_dict(), structures, groups, half=True), cost
 
 

@@ -11,7 +11,20 @@ import click
 from pcc.cli import interrupts, streams
 from pcc.errors import PccError, PccWarning, shortened, suggestion
 
-COMMANDS = ("compile", "export", "prune", "run", "bench", "tune", "inspect", "explain", "dump", "diff-ir", "passes", "targets")
+COMMANDS = (
+    "compile",
+    "export",
+    "prune",
+    "run",
+    "bench",
+    "tune",
+    "inspect",
+    "explain",
+    "dump",
+    "diff-ir",
+    "passes",
+    "targets",
+)
 """Each is ``command`` in the module of its name in this package."""
 
 LIBRARIES = r"(pcc|PIL|numpy|torch|tvm|yaml|pydantic)(\.|$)"
@@ -33,16 +46,24 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return importlib.import_module(f"pcc.cli.{cmd_name.replace('-', '_')}").command if cmd_name in COMMANDS else None
+        return (
+            importlib.import_module(f"pcc.cli.{cmd_name.replace('-', '_')}").command if cmd_name in COMMANDS else None
+        )
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise click.UsageError(f"no command '{args[0]}': {suggestion(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click does it, but with whole sentences."""
-        rows = [(name, command.get_short_help_str(sys.maxsize)) for name in COMMANDS if (command := self.get_command(ctx, name))]
+        rows = [
+            (name, command.get_short_help_str(sys.maxsize))
+            for name in COMMANDS
+            if (command := self.get_command(ctx, name))
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -60,17 +81,21 @@ def cli() -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command line and gives its exit status: 0, 2 for wrong use or bad input, 130 when interrupted, 141 when nobody reads what it prints.
+    """Runs one command line and gives its exit status: 0, 2 for wrong use or bad input, 130 when interrupted, 141 when
+    nobody reads what it prints.
 
-    What the user can put right is one line on standard error, and so is what the system refuses: files, memory, standard output. Anything else is a bug
-    in pcc and keeps its traceback. Warnings of libraries are for programmers and are not shown.
+    What the user can put right is one line on standard error, and so is what the system refuses: files, memory,
+    standard output. Anything else is a bug in pcc and keeps its traceback. Warnings of libraries are for programmers
+    and are not shown.
     """
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.filterwarnings("ignore", module=LIBRARIES)
             warnings.simplefilter("always", PccWarning)
         show = warnings.showwarning
-        warnings.showwarning = lambda message, category, *place: streams.say(f"note: {message}") if category is PccWarning else show(message, category, *place)
+        warnings.showwarning = lambda message, category, *place: (
+            streams.say(f"note: {message}") if category is PccWarning else show(message, category, *place)
+        )
         try:
             status = _run(args)
             sys.stdout.flush()
@@ -81,7 +106,11 @@ def run(args: Sequence[str]) -> int:
         except (KeyboardInterrupt, click.Abort):
             return _fail("interrupted", INTERRUPTED_STATUS)
         except streams.OutputFailed as error:
-            return READER_GONE_STATUS if error.reader_gone else _fail(f"cannot write standard output: {error}", USAGE_STATUS)
+            return (
+                READER_GONE_STATUS
+                if error.reader_gone
+                else _fail(f"cannot write standard output: {error}", USAGE_STATUS)
+            )
         except (OSError, MemoryError, RuntimeError) as error:
             refused = _refused(error)
             if refused is None:
@@ -109,10 +138,18 @@ def _wrong_use(error: click.ClickException) -> int:
 def _refused(error: Exception) -> str | None:
     """What the system refused, and for which file; None for an error that is a bug in pcc."""
     if isinstance(error, OSError):
-        files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes | os.PathLike)]
+        files = [
+            os.fsdecode(file)
+            for file in (error.filename, error.filename2)
+            if isinstance(file, str | bytes | os.PathLike)
+        ]
         return ": ".join([*files, error.strerror or str(error) or type(error).__name__])
     # PyTorch has no exception of its own for the memory of a processor.
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+    if (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in str(error)
+        or type(error).__name__ == "OutOfMemoryError"
+    ):
         return "not enough memory: a smaller input, a smaller batch or fewer threads need less"
     return None
 
@@ -138,8 +175,9 @@ def main() -> None:
                 raise
             status = _fail("interrupted", INTERRUPTED_STATUS)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # Under torchrun, PyTorch's threads abort now and then while the interpreter ends, when all is written ("terminate called without an active
-        # exception", 2 runs of 18), and torchrun reports a failure. So the interpreter does not end, the process does.
+        # Under torchrun, PyTorch's threads abort now and then while the interpreter ends, when all is written
+        # ("terminate called without an active exception", 2 runs of 18), and torchrun reports a failure. So the
+        # interpreter does not end, the process does.
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

@@ -17,13 +17,32 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("package", type=click.Path(path_type=Path))
 @threads_option
-@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Runs before the ones that count.")
+@click.option(
+    "--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Runs before the ones that count."
+)
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True, help="Runs that count.")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images at once, for a package with a maximum batch. Default: the maximum.")
-@click.option("--profile", is_flag=True, help="Also say, for each layer, its kernels, work, bytes and share of the time.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images at once, for a package with a maximum batch. Default: the maximum.",
+)
+@click.option(
+    "--profile", is_flag=True, help="Also say, for each layer, its kernels, work, bytes and share of the time."
+)
 @device_options
 @json_option
-def command(package: Path, threads: int, warmup: int, runs: int, batch: int | None, profile: bool, device: str, cpu: str | None, as_json: bool) -> None:
+def command(
+    package: Path,
+    threads: int,
+    warmup: int,
+    runs: int,
+    batch: int | None,
+    profile: bool,
+    device: str,
+    cpu: str | None,
+    as_json: bool,
+) -> None:
     """Time the network in PACKAGE on made-up input."""
     from pcc.cli.console import megabytes, print_table, progress
     from pcc.package.read import open_package
@@ -39,13 +58,24 @@ def command(package: Path, threads: int, warmup: int, runs: int, batch: int | No
     layers = layer_times(result, record.level(result.target).layers) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
-        report = result.model_dump(exclude={"calls"}) | {"device": chosen.name, "library_bytes": library_bytes, "batch": batch}
-        click.echo(json.dumps(report | ({"layers": [_as_json(layer) for layer in layers]} if profile else {}), indent=2))
+        report = result.model_dump(exclude={"calls"}) | {
+            "device": chosen.name,
+            "library_bytes": library_bytes,
+            "batch": batch,
+        }
+        click.echo(
+            json.dumps(report | ({"layers": [_as_json(layer) for layer in layers]} if profile else {}), indent=2)
+        )
         return
     milliseconds = {name: f"{getattr(result, name) * 1e3:.3f}" for name in ("median", "p10", "p90", "min")}
     images = f"batch {batch} of up to {opened.manifest.max_batch}, " if batch else ""
-    click.echo(f"{result.model}, {result.target}, on {chosen.name}, {images}{threads} thread{'s' * (threads > 1)}, {runs} runs")
-    click.echo(f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min {milliseconds['min']}")
+    click.echo(
+        f"{result.model}, {result.target}, on {chosen.name}, {images}{threads} thread{'s' * (threads > 1)}, {runs} runs"
+    )
+    click.echo(
+        f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min "
+        f"{milliseconds['min']}"
+    )
     memory = f"arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
     prepared = f" and {megabytes(result.prepared_bytes)} prepared from them" if result.prepared_bytes else ""
     click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}{prepared}, {memory}")
@@ -60,7 +90,10 @@ def command(package: Path, threads: int, warmup: int, runs: int, batch: int | No
 def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:
     """The batch to run: the largest if None; None for a package that has one of its own."""
     if batch is not None and manifest.max_batch is None:
-        raise PccError(f"--batch {batch}: {manifest.name} runs the batch it was compiled for; pcc compile --max-batch N makes a package for any up to N")
+        raise PccError(
+            f"--batch {batch}: {manifest.name} runs the batch it was compiled for; pcc compile --max-batch N makes a "
+            "package for any up to N"
+        )
     if batch is not None:
         manifest.batch_of([(batch,)])
     return batch or manifest.max_batch
@@ -68,7 +101,12 @@ def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:
 
 def _as_json(time: "LayerTime") -> dict[str, Any]:
     layer = time.report
-    sums = {"kernels": layer.kernels, "macs": layer.macs, "dense_macs": layer.dense_macs, "weight_bytes": layer.weight_bytes}
+    sums = {
+        "kernels": layer.kernels,
+        "macs": layer.macs,
+        "dense_macs": layer.dense_macs,
+        "weight_bytes": layer.weight_bytes,
+    }
     return layer.model_dump(exclude={"calls"}) | sums | {"seconds": time.seconds, "share": time.share}
 
 

@@ -21,14 +21,42 @@ if TYPE_CHECKING:
 
 @click.command("compile")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes.")
-@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to compile for; may be repeated (pcc targets). Default: this machine.")
-@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor to use fully, for the targets of its architecture; may be repeated.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes."
+)
+@click.option(
+    "--target",
+    "target_names",
+    multiple=True,
+    metavar="TARGET",
+    help="What to compile for; may be repeated (pcc targets). Default: this machine.",
+)
+@click.option(
+    "--cpu",
+    "cpus",
+    multiple=True,
+    metavar="CPU",
+    help="The processor to use fully, for the targets of its architecture; may be repeated.",
+)
 @model_options
-@click.option("--max-batch", type=click.IntRange(min=2), metavar="N", help="Run any batch from 1 to N: the first dimension of the inputs is free.")
-@click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the graph after each pass, the kernel program and the kernels.")
+@click.option(
+    "--max-batch",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Run any batch from 1 to N: the first dimension of the inputs is free.",
+)
+@click.option(
+    "--dump-ir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the graph after each pass, the kernel program and the kernels.",
+)
 @click.option("--print-ir-after", metavar="PASS", help="Print the graph after this pass, or after all.")
-@click.option("--verify-each/--no-verify", default=None, help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.")
+@click.option(
+    "--verify-each/--no-verify",
+    default=None,
+    help="Run the graph after each pass and compare it with the model. Default: if nothing is pruned.",
+)
 @click.option(
     "--report",
     "page",
@@ -37,7 +65,9 @@ if TYPE_CHECKING:
     help="Write a page about the package; with times by layer, if this computer runs it.",
 )
 @click.option("--time-passes", is_flag=True, help="Say where the time went.")
-@click.option("--threads", type=click.IntRange(min=1), help="Kernels to compile at once. Default: one for each processor.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Kernels to compile at once. Default: one for each processor."
+)
 @json_option
 def command(
     model: str,
@@ -56,13 +86,24 @@ def command(
 ) -> None:
     """Compile MODEL: a name from the zoo, FILE.py:factory, or a file (.onnx, .pt2)."""
     start = perf_counter()
-    gc.set_threshold(50_000, 20, 100)  # importing PyTorch's exporter makes a million objects that stay; to look through them again and again takes a second
+    gc.set_threshold(
+        50_000,
+        20,
+        100,
+        # importing PyTorch's exporter makes a million objects that stay; to look through them again and again takes a
+        # second
+    )
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 
     targets = chosen_targets(target_names, cpus)
-    if max_batch and (fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)):
-        raise PccError(f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 for it")
+    if max_batch and (
+        fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)
+    ):
+        raise PccError(
+            f"--input-shape {','.join(map(str, fixed))}: with --max-batch {max_batch} the first size is free, give 1 "
+            "for it"
+        )
     pipeline = options.pipeline_text()
     if print_ir_after:
         _check_pass(print_ir_after, pipeline)
@@ -119,19 +160,31 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
         memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
         memory += f", {megabytes(made.prepared_bytes)} of weights prepared at the start" if made.prepared_bytes else ""
         kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
-        weights = f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})" if made.target.shares_library else ""
-        click.echo(f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, {kernels}")
+        weights = (
+            f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})"
+            if made.target.shares_library
+            else ""
+        )
+        click.echo(
+            f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, "
+            f"{kernels}"
+        )
         if made.profile_file:
             click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
         for line in _tuning_lines(made):
             click.echo(f"    {line}")
-        click.echo(f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}")
+        click.echo(
+            f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}"
+        )
     if report.left_alone:
         click.echo("  left alone:")
         for line in by_reason(report.left_alone):
             click.echo(f"    {line}")
     if report.verified and not each_verified:
-        click.echo(f"  verified: after each of {len(report.verified)} passes, largest relative error {max(made.error for made in report.verified):.1e}")
+        click.echo(
+            f"  verified: after each of {len(report.verified)} passes, largest relative error "
+            f"{max(made.error for made in report.verified):.1e}"
+        )
     if report.verified and each_verified:
         click.echo()
         rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
@@ -140,7 +193,14 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
         click.echo()
         rows = [(step, f"{time:.2f}", f"{time / seconds:.0%}") for step, time in report.seconds.items()]
         rest = seconds - sum(report.seconds.values())
-        print_table(["step", "s", "share"], [*rows, ("loading and the rest", f"{rest:.2f}", f"{rest / seconds:.0%}"), ("total", f"{seconds:.2f}", "100%")])
+        print_table(
+            ["step", "s", "share"],
+            [
+                *rows,
+                ("loading and the rest", f"{rest:.2f}", f"{rest / seconds:.0%}"),
+                ("total", f"{seconds:.2f}", "100%"),
+            ],
+        )
 
 
 def _tuning_lines(made: "TargetReport") -> list[str]:
@@ -149,7 +209,11 @@ def _tuning_lines(made: "TargetReport") -> list[str]:
         return []
     faster = [use.speedup for use in made.tuning if use.speedup and use.speedup > 1]
     used, layers = sum(use.speedup is not None for use in made.tuning), made.families.total()
-    gain = f", {len(faster)} of them {geometric_mean(faster):.2f}x as fast as what costs choose (geometric mean)" if faster else ""
+    gain = (
+        f", {len(faster)} of them {geometric_mean(faster):.2f}x as fast as what costs choose (geometric mean)"
+        if faster
+        else ""
+    )
     ignored = Counter(use.reason for use in made.tuning if use.speedup is None)
     return [
         f"tuned: {used} of {layers} layers, by {made.records_file}{gain}",

@@ -11,7 +11,8 @@ from pcc.cli import interrupts
 def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
     """A line on standard error that says what is being done and for how long; nothing when that is not a terminal.
 
-    Yields the function to call with each new step. It raises KeyboardInterrupt if an interrupt came before and was swallowed.
+    Yields the function to call with each new step. It raises KeyboardInterrupt if an interrupt came before and was
+    swallowed.
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,7 +21,14 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
     if not enabled or not console.is_terminal:
         yield lambda step: interrupts.check()
         return
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, redirect_stdout=False) as bar:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def begin(step: str) -> None:
@@ -32,9 +40,11 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def progress_bar(enabled: bool = True) -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error for a run with a known end, with the time it still takes; nothing when that is not a terminal.
+    """A bar on standard error for a run with a known end, with the time it still takes; nothing when that is not a
+    terminal.
 
-    Yields the function to call with what runs and the part of the run that is over, 0..1. It raises KeyboardInterrupt if an interrupt was swallowed.
+    Yields the function to call with what runs and the part of the run that is over, 0..1. It raises KeyboardInterrupt
+    if an interrupt was swallowed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,13 +53,21 @@ def progress_bar(enabled: bool = True) -> Iterator[Callable[[str, float], None]]
     if not enabled or not console.is_terminal:
         yield lambda what, done: interrupts.check()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=300) as bar:
         task = bar.add_task("", total=None)
 
         def show(what: str, done: float) -> None:
             interrupts.check()
-            if bar.tasks[0].total is None:  # a resumed run begins in the middle: what is over already says nothing about speed
+            if (
+                bar.tasks[0].total is None
+            ):  # a resumed run begins in the middle: what is over already says nothing about speed
                 bar.reset(task, total=1.0, completed=done)  # type: ignore[arg-type]  # fractions serve as well as whole numbers
             bar.update(task, description=what, completed=done)
 
@@ -57,7 +75,8 @@ def progress_bar(enabled: bool = True) -> Iterator[Callable[[str, float], None]]
 
 
 def prints_aside() -> AbstractContextManager[object]:
-    """What a user's own code prints inside the block goes to standard error: standard output is for the command's result."""
+    """What a user's own code prints inside the block goes to standard error: standard output is for the command's
+    result."""
     return redirect_stdout(sys.stderr)
 
 
@@ -69,7 +88,12 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     right = [i > 0 and all(_is_number(row[i]) for row in cells[1:]) for i in range(len(headers))]
     for number, row in enumerate(cells):
-        click.echo("  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right, strict=True)).rstrip())
+        click.echo(
+            "  ".join(
+                cell.rjust(width) if flush else cell.ljust(width)
+                for cell, width, flush in zip(row, widths, right, strict=True)
+            ).rstrip()
+        )
         if number == 0:
             click.echo("  ".join("-" * width for width in widths))
 

@@ -15,14 +15,21 @@ DIFFERENT = 1
 @click.command("diff-ir")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--after", metavar="STAGE", help="The stage to compare: a pass, 'import' or 'program'. Default: the last pass on the graph.")
+@click.option(
+    "--after",
+    metavar="STAGE",
+    help="The stage to compare: a pass, 'import' or 'program'. Default: the last pass on the graph.",
+)
 @input_shapes_option
 @weights_option
 @json_option
-def command(first: str, second: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None, as_json: bool) -> int:
+def command(
+    first: str, second: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None, as_json: bool
+) -> int:
     """Compare the graphs, or kernel programs, of A and B, layer by layer. The exit status is 1 where they differ.
 
-    Each is a model, as pcc compile takes it, a package, a folder of --dump-ir, or a text that pcc dump wrote. The options for models are for both.
+    Each is a model, as pcc compile takes it, a package, a folder of --dump-ir, or a text that pcc dump wrote. The
+    options for models are for both.
     """
     from pcc.report.ir_diff import diff_ir
 

@@ -16,16 +16,40 @@ SUFFIXES = (".txt", ".onnx")
 
 @click.command("dump")
 @click.argument("model", metavar="MODEL|PACKAGE|DIR")
-@click.option("--after", metavar="STAGE", help="A pass, 'import' or 'program' (the kernel program). Default: the last pass on the graph.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="FILE.txt, or FILE.onnx, a view for Netron. Default: print it.")
-@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What kernels are chosen for (pcc targets). Default: this machine.")
+@click.option(
+    "--after",
+    metavar="STAGE",
+    help="A pass, 'import' or 'program' (the kernel program). Default: the last pass on the graph.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="FILE.txt, or FILE.onnx, a view for Netron. Default: print it.",
+)
+@click.option(
+    "--target",
+    "target_names",
+    multiple=True,
+    metavar="TARGET",
+    help="What kernels are chosen for (pcc targets). Default: this machine.",
+)
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
 @model_options
-def command(model: str, after: str | None, output: Path | None, target_names: tuple[str, ...], cpus: tuple[str, ...], options: ModelOptions) -> None:
+def command(
+    model: str,
+    after: str | None,
+    output: Path | None,
+    target_names: tuple[str, ...],
+    cpus: tuple[str, ...],
+    options: ModelOptions,
+) -> None:
     """Print a stage of a network: the graph after a pass, or the kernel program.
 
-    Of a MODEL, as pcc compile takes it, the passes run and no kernel is compiled. A PACKAGE and a folder of --dump-ir have the stages as they were when
-    they were made. A view for Netron has the graph's operators with what is known about each as metadata, and no weights.
+    Of a MODEL, as pcc compile takes it, the passes run and no kernel is compiled. A PACKAGE and a folder of --dump-ir
+    have the stages as they were when they were made. A view for Netron has the graph's operators with what is known
+    about each as metadata, and no weights.
     """
     from pcc.ir.dump import stage_text
 
@@ -42,7 +66,9 @@ def command(model: str, after: str | None, output: Path | None, target_names: tu
         if others:
             raise PccError("dump for one target at a time")
         text = options.pipeline_text()
-        made = planned(model, after, text, options.input_shapes, options.weights, target=target.levels[0], **options.costs)
+        made = planned(
+            model, after, text, options.input_shapes, options.weights, target=target.levels[0], **options.costs
+        )
     if output is None:
         click.echo(_text(made), nl=False)
         return
@@ -53,7 +79,8 @@ def command(model: str, after: str | None, output: Path | None, target_names: tu
 
 
 def dump_folder(model: str) -> Path | None:
-    """The folder with the stages of a package, or of ``--dump-ir``; None for a model. `PccError` for a package whose texts are damaged."""
+    """The folder with the stages of a package, or of ``--dump-ir``; None for a model. `PccError` for a package whose
+    texts are damaged."""
     from pcc.cli.source import package_at
 
     if package := package_at(model):
@@ -64,7 +91,14 @@ def dump_folder(model: str) -> Path | None:
     return Path(model) if Path(model).is_dir() else None
 
 
-def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[InputShape, ...], weights: str | None, **options: Any) -> "Stage":
+def planned(
+    model: str,
+    after: str | None,
+    pipeline: str,
+    input_shapes: tuple[InputShape, ...],
+    weights: str | None,
+    **options: Any,
+) -> "Stage":
     """A model after a stage of a pipeline; the last of the graph if None."""
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
@@ -75,7 +109,9 @@ def planned(model: str, after: str | None, pipeline: str, input_shapes: tuple[In
         from pcc.planner import PROGRAM, plan_stage, stage_names
 
         stage = after or [name for name in stage_names(pipeline) if name != PROGRAM][-1]
-        return plan_stage(source.model, source.examples, name=source.name, pipeline=pipeline, stage=stage, progress=step, **options)
+        return plan_stage(
+            source.model, source.examples, name=source.name, pipeline=pipeline, stage=stage, progress=step, **options
+        )
 
 
 def _text(made: "Stage | str") -> str:

@@ -18,15 +18,25 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("model", metavar="MODEL|PACKAGE")
-@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What to explain for (pcc targets). Default: this machine.")
+@click.option(
+    "--target",
+    "target_names",
+    multiple=True,
+    metavar="TARGET",
+    help="What to explain for (pcc targets). Default: this machine.",
+)
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
 @model_options
 @json_option
-def command(model: str, target_names: tuple[str, ...], cpus: tuple[str, ...], as_json: bool, options: ModelOptions) -> None:
-    """Say for each layer which kernel it gets, what that costs, what every alternative would cost, and whether pruning would pay.
+def command(
+    model: str, target_names: tuple[str, ...], cpus: tuple[str, ...], as_json: bool, options: ModelOptions
+) -> None:
+    """Say for each layer which kernel it gets, what that costs, what every alternative would cost, and whether pruning
+    would pay.
 
-    Nothing is compiled. Of a MODEL, as pcc compile takes it, each layer is also priced at several rates of the structure that --prune names (pattern and
-    connectivity without it): from which rate on a sparse kernel is faster than the dense one, on this processor. Of a PACKAGE, what its manifest says.
+    Nothing is compiled. Of a MODEL, as pcc compile takes it, each layer is also priced at several rates of the
+    structure that --prune names (pattern and connectivity without it): from which rate on a sparse kernel is faster
+    than the dense one, on this processor. Of a PACKAGE, what its manifest says.
     """
     from pcc.cli.console import progress
     from pcc.cli.source import open_source, package_at
@@ -39,14 +49,19 @@ def command(model: str, target_names: tuple[str, ...], cpus: tuple[str, ...], as
     else:
         targets = chosen_targets(target_names, cpus)
         if len(targets) > 1 or targets[0].cpu == GENERIC:
-            raise PccError(f"explain for one processor at a time, not for {'several targets' if len(targets) > 1 else f'--cpu {GENERIC}'}")
+            raise PccError(
+                "explain for one processor at a time, not for "
+                f"{'several targets' if len(targets) > 1 else f'--cpu {GENERIC}'}"
+            )
         text = options.pipeline_text()
         with progress() as step:
             step(f"loading {model}")
             source = open_source(model, options.weights, chosen_shapes(options.input_shapes))
             from pcc.explain import explain_model
 
-            found = explain_model(source.model, source.examples, target=targets[0], pipeline=text, progress=step, **options.costs)
+            found = explain_model(
+                source.model, source.examples, target=targets[0], pipeline=text, progress=step, **options.costs
+            )
             name = source.name
     for warning in found.warnings:
         click.echo(f"pcc: warning: {warning}", err=True)
@@ -62,20 +77,39 @@ def _print(name: str, found: "Explanation") -> None:
     from pcc.package.layer_report import all_left_alone
     from pcc.report.gain import total_gain
 
-    costs = f"costs by {found.profile.get('name')}, {found.profile.get('origin')}" if found.profile else "costs of an older pcc"
+    costs = (
+        f"costs by {found.profile.get('name')}, {found.profile.get('origin')}"
+        if found.profile
+        else "costs of an older pcc"
+    )
     click.echo(f"{name} for {found.target}, {found.cpu}; {costs}\n")
     chosen = [(layer, layer.choice) for layer in found.layers if layer.choice]
-    headers = ["layer", "output", "structure", "kept %", "kernel", "cost / 1000", "x dense", *(["pays from"] if found.prices else [])]
+    headers = [
+        "layer",
+        "output",
+        "structure",
+        "kept %",
+        "kernel",
+        "cost / 1000",
+        "x dense",
+        *(["pays from"] if found.prices else []),
+    ]
     print_table(headers, [_cells(layer, choice, found.prices.get(layer.node)) for layer, choice in chosen])
     total = total_gain(found.layers)
     if total is not None:
         cost = sum(choice.cost for _, choice in chosen)
-        click.echo(f"\nAll of them: {cost / 1e3:,.1f}, {total:.2f} times as fast as the cheapest dense kernels. Other layers have no costs.")
+        click.echo(
+            f"\nAll of them: {cost / 1e3:,.1f}, {total:.2f} times as fast as the cheapest dense kernels. Other layers "
+            "have no costs."
+        )
     if found.prices:
         from pcc.report.pruning_prices import RATES
 
         rates = ", ".join(f"{rate:g}" for rate in RATES)
-        click.echo(f"\n'pays from': the rate of {found.pruning} from which on a sparse kernel costs less, and the weights kept; priced at {rates}.")
+        click.echo(
+            f"\n'pays from': the rate of {found.pruning} from which on a sparse kernel costs less, and the weights "
+            f"kept; priced at {rates}."
+        )
         click.echo("\nTimes as fast as the dense kernel, at these rates:")
         _print_grouped([(layer.layer, _rates(found.prices.get(layer.node))) for layer, _ in chosen])
     click.echo("\nSchedules, and what other families would cost, in times the chosen one:")
@@ -99,7 +133,11 @@ def _cells(layer: "LayerReport", choice: "ChoiceRecord", prices: "LayerPrices | 
     from pcc.report.gain import gain
 
     times, kept = gain(choice), layer.kept
-    cells = ["x".join(map(str, layer.shape)), layer.structure.text if layer.structure else "dense", "-" if kept is None else f"{100 * kept:.1f}"]
+    cells = [
+        "x".join(map(str, layer.shape)),
+        layer.structure.text if layer.structure else "dense",
+        "-" if kept is None else f"{100 * kept:.1f}",
+    ]
     cells += [choice.family, f"{choice.cost / 1e3:.1f}", "-" if times is None else f"{times:.2f}"]
     return [layer.layer, *cells, *([_break_even(prices)] if prices else [])]
 
@@ -126,8 +164,14 @@ def _alternatives(choice: "ChoiceRecord") -> str:
         if other.cost is None:
             reasons.setdefault(other.reason, []).append(other.family)
     cannot = [f"not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    tuned = [] if choice.tuning is None or choice.tuning.speedup is None else [f"tuned, {choice.tuning.speedup:.2f} times as fast as {choice.tuning.reason}"]
-    return "; ".join([f"{choice.family}, {choice.schedule.text}", *tuned, *([", ".join(others)] if others else []), *cannot])
+    tuned = (
+        []
+        if choice.tuning is None or choice.tuning.speedup is None
+        else [f"tuned, {choice.tuning.speedup:.2f} times as fast as {choice.tuning.reason}"]
+    )
+    return "; ".join(
+        [f"{choice.family}, {choice.schedule.text}", *tuned, *([", ".join(others)] if others else []), *cannot]
+    )
 
 
 def _as_json(name: str, found: "Explanation") -> dict[str, Any]:
@@ -136,8 +180,13 @@ def _as_json(name: str, found: "Explanation") -> dict[str, Any]:
     layers = []
     for layer in found.layers:
         prices = found.prices.get(layer.node)
-        pruned = None if prices is None else asdict(prices) | {"break_even": prices.break_even and asdict(prices.break_even)}
-        layers.append(layer.model_dump(exclude={"calls"}) | {"kept": layer.kept, "gain": gain(layer.choice) if layer.choice else None, "pruned": pruned})
+        pruned = (
+            None if prices is None else asdict(prices) | {"break_even": prices.break_even and asdict(prices.break_even)}
+        )
+        layers.append(
+            layer.model_dump(exclude={"calls"})
+            | {"kept": layer.kept, "gain": gain(layer.choice) if layer.choice else None, "pruned": pruned}
+        )
     return {
         "name": name,
         "target": found.target,

@@ -10,8 +10,20 @@ from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json
 
 @click.command("export")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="FILE.onnx, FILE.pt2 or FILE.safetensors.")
-@click.option("-p", "--pipeline", metavar="PIPELINE", help="The passes on the graph, in order (pcc passes). Default: up to drop-filters.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="FILE.onnx, FILE.pt2 or FILE.safetensors.",
+)
+@click.option(
+    "-p",
+    "--pipeline",
+    metavar="PIPELINE",
+    help="The passes on the graph, in order (pcc passes). Default: up to drop-filters.",
+)
 @prune_option
 @input_shapes_option
 @weights_option
@@ -25,7 +37,8 @@ def command(
     weights: str | None,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a name from the zoo, FILE.py:factory, or a file (.onnx, .pt2), after passes such as drop-filters."""
+    """Export MODEL, a name from the zoo, FILE.py:factory, or a file (.onnx, .pt2), after passes such as
+    drop-filters."""
     from pcc.cli.console import megabytes, progress
     from pcc.cli.source import open_source
     from pcc.exporter import DEFAULT_PIPELINE, export_model
@@ -44,8 +57,20 @@ def command(
     inputs = {taken.name: taken.shape for taken in made.inputs}
     if as_json:
         click.echo(
-            json.dumps({"file": str(output), "bytes": size, "origin": made.origin, "pipeline": text, "inputs": inputs, "outputs": made.outputs}, indent=2)
+            json.dumps(
+                {
+                    "file": str(output),
+                    "bytes": size,
+                    "origin": made.origin,
+                    "pipeline": text,
+                    "inputs": inputs,
+                    "outputs": made.outputs,
+                },
+                indent=2,
+            )
         )
     else:
         shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in inputs.items())
-        click.echo(f"{output}: {megabytes(size)}, from {made.origin}; inputs {shapes}; outputs {', '.join(made.outputs)}")
+        click.echo(
+            f"{output}: {megabytes(size)}, from {made.origin}; inputs {shapes}; outputs {', '.join(made.outputs)}"
+        )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | None, as_json: bool) -> None:
     """List the layers of a network: shapes, parameters, multiply-accumulates, structure, bytes.
 
-    Of a MODEL, as pcc compile takes it, after the passes that are the same for every processor. Of a PACKAGE, what its manifest says.
+    Of a MODEL, as pcc compile takes it, after the passes that are the same for every processor. Of a PACKAGE, what its
+    manifest says.
     """
     from pcc.cli.source import package_at
 
@@ -30,7 +31,11 @@ def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | Non
         head: dict[str, Any] = {"name": manifest.name, "pipeline": manifest.notes.get("pipeline")}
         head["inputs"] = {port.name: {"shape": port.shape, "dtype": port.dtype} for port in manifest.inputs}
         head["outputs"] = {port.name: {"shape": port.shape, "dtype": port.dtype} for port in manifest.outputs}
-        head["libraries"] = {record.library: manifest.files[record.library].size for record in manifest.targets if record.library in manifest.files}
+        head["libraries"] = {
+            record.library: manifest.files[record.library].size
+            for record in manifest.targets
+            if record.library in manifest.files
+        }
         layers = manifest.targets[0].layers if manifest.targets else ()
     else:
         head, layers = _of_model(model, input_shapes, weights)
@@ -41,7 +46,9 @@ def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | Non
         _print(head, layers)
 
 
-def _of_model(model: str, input_shapes: tuple[InputShape, ...], weights: str | None) -> "tuple[dict[str, Any], Sequence[LayerReport]]":
+def _of_model(
+    model: str, input_shapes: tuple[InputShape, ...], weights: str | None
+) -> "tuple[dict[str, Any], Sequence[LayerReport]]":
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
     from pcc.target import host_target
@@ -56,9 +63,15 @@ def _of_model(model: str, input_shapes: tuple[InputShape, ...], weights: str | N
         from pcc.planner import open_graph
 
         graph = open_graph(source.model, source.examples, DEFAULT_PIPELINE, host_target(), step)
-    ports = {"inputs": {node.name: node for node in graph.graph.find_nodes(op="placeholder")}, "outputs": outputs(graph)}
+    ports = {
+        "inputs": {node.name: node for node in graph.graph.find_nodes(op="placeholder")},
+        "outputs": outputs(graph),
+    }
     described = {
-        kind: {name: {"shape": shape_of(node), "dtype": short_name(node.meta["val"].dtype)} for name, node in of.items()} for kind, of in ports.items()
+        kind: {
+            name: {"shape": shape_of(node), "dtype": short_name(node.meta["val"].dtype)} for name, node in of.items()
+        }
+        for kind, of in ports.items()
     }
     return {"name": source.name, **described}, graph_reports(graph)
 
@@ -78,16 +91,33 @@ def _totals(layers: "Sequence[LayerReport]") -> dict[str, int]:
 def _print(head: dict[str, Any], layers: "Sequence[LayerReport]") -> None:
     from pcc.cli.console import megabytes, print_table
 
-    ports = ["; ".join(f"{name} {'x'.join(map(str, port['shape']))} {port['dtype']}" for name, port in head[kind].items()) for kind in ("inputs", "outputs")]
+    ports = [
+        "; ".join(f"{name} {'x'.join(map(str, port['shape']))} {port['dtype']}" for name, port in head[kind].items())
+        for kind in ("inputs", "outputs")
+    ]
     click.echo(f"{head['name']}: inputs {ports[0]}; outputs {ports[1]}")
     for library, size in head.get("libraries", {}).items():
         click.echo(f"{library}: {megabytes(size)}")
     click.echo()
-    headers = ["layer", "operator", "output", "parameters", "kept %", "MMACs", "kept MMACs", "structure", "weight kB", "output kB"]
+    headers = [
+        "layer",
+        "operator",
+        "output",
+        "parameters",
+        "kept %",
+        "MMACs",
+        "kept MMACs",
+        "structure",
+        "weight kB",
+        "output kB",
+    ]
     print_table(headers, [_cells(layer) for layer in layers])
     sums = _totals(layers)
     click.echo(f"\n{len(layers)} layers, {sums['parameters']:,} parameters, {sums['nonzeros']:,} of them not zero")
-    click.echo(f"{sums['macs'] / 1e6:,.1f} million multiply-accumulates, {sums['kept_macs'] / 1e6:,.1f} with weights that are not zero")
+    click.echo(
+        f"{sums['macs'] / 1e6:,.1f} million multiply-accumulates, {sums['kept_macs'] / 1e6:,.1f} with weights that are "
+        "not zero"
+    )
     click.echo(f"weights {megabytes(sums['weight_bytes'])}, outputs of layers {megabytes(sums['output_bytes'])}")
 
 

@@ -1,4 +1,5 @@
-"""Ctrl-C: raised where it comes, and again at the next step if a library swallowed it there (imports of large packages do)."""
+"""Ctrl-C: raised where it comes, and again at the next step if a library swallowed it there (imports of large packages
+do)."""
 
 import signal
 from collections.abc import Iterator

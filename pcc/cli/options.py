@@ -26,7 +26,8 @@ QEMU_CPUS = ("max", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cor
 
 
 class Shape(click.ParamType):
-    """``1,3,224,224`` as a tuple of positive integers: at most `MOST_AXES` of them, with a product of at most `MOST_ELEMENTS`."""
+    """``1,3,224,224`` as a tuple of positive integers: at most `MOST_AXES` of them, with a product of at most
+    `MOST_ELEMENTS`."""
 
     name = "N,C,H,W"
 
@@ -35,9 +36,18 @@ class Shape(click.ParamType):
             return value
         sizes = str(value).replace("x", ",").split(",")
         if len(sizes) > MOST_AXES or not all(re.fullmatch("0*[1-9][0-9]*", size) for size in sizes):
-            self.fail(f"'{shortened(str(value), 80)}' is not a shape: give up to {MOST_AXES} positive sizes as in 1,3,224,224", param, ctx)
+            self.fail(
+                f"'{shortened(str(value), 80)}' is not a shape: give up to {MOST_AXES} positive sizes as in "
+                "1,3,224,224",
+                param,
+                ctx,
+            )
         if max(map(len, sizes)) > 18 or prod(map(int, sizes)) > MOST_ELEMENTS:
-            self.fail(f"'{shortened(str(value), 80)}' is too large: an input has at most {MOST_ELEMENTS:,} numbers (1 GiB)", param, ctx)
+            self.fail(
+                f"'{shortened(str(value), 80)}' is too large: an input has at most {MOST_ELEMENTS:,} numbers (1 GiB)",
+                param,
+                ctx,
+            )
         return tuple(map(int, sizes))
 
 
@@ -64,7 +74,9 @@ class NamedShape(Shape):
         name, equals, rest = str(value).rpartition("=")
         shape, colon, dtype = rest.partition(":")
         if colon and dtype not in INPUT_TYPES:
-            self.fail(f"'{shortened(dtype, 80)}' is no type of an input: choose one of {', '.join(INPUT_TYPES)}", param, ctx)
+            self.fail(
+                f"'{shortened(dtype, 80)}' is no type of an input: choose one of {', '.join(INPUT_TYPES)}", param, ctx
+            )
         return InputShape(name if equals else None, super().convert(shape, param, ctx), dtype or None)
 
 
@@ -78,7 +90,8 @@ input_shapes_option = click.option(
 
 
 def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict[str, InputShape]:
-    """The shapes of a command line, all with names or all without; `PccError` for a mixture and for a name that comes twice."""
+    """The shapes of a command line, all with names or all without; `PccError` for a mixture and for a name that comes
+    twice."""
     names = [taken.name for taken in shapes if taken.name is not None]
     if names and len(names) < len(shapes):
         raise PccError("--input-shape: give all shapes by name, or all in order")
@@ -97,16 +110,27 @@ DTYPE_OPTIONS = {
 def dtype_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`DTYPE_OPTIONS`, parameters of `pcc.passes.pipeline.chosen_pipeline`."""
     for name, text in reversed(DTYPE_OPTIONS.items()):
-        function = click.option(name, type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help=text)(function)
+        function = click.option(
+            name, type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help=text
+        )(function)
     return function
 
 
 pipeline_option = click.option(
-    "-p", "--pipeline", metavar="PIPELINE", help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes)."
+    "-p",
+    "--pipeline",
+    metavar="PIPELINE",
+    help="The passes, in order, as in 'canonicalize,prune-pattern{patterns=8},...' (pcc passes).",
 )
-prune_option = click.option("--prune", metavar="WHAT", help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.")
+prune_option = click.option(
+    "--prune",
+    metavar="WHAT",
+    help="Prune first: 'pattern,connectivity' or with options, 'pattern,connectivity{rate=3.6}'.",
+)
 weights_option = click.option(
-    "--weights", metavar="WHAT", help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers."
+    "--weights",
+    metavar="WHAT",
+    help="'trained' (zoo models, the default), a checkpoint (FILE or FILE:KEY), or 'none': random numbers.",
 )
 machine_profile_option = click.option(
     "--machine-profile",
@@ -118,7 +142,9 @@ tuning_records_option = click.option(
     metavar="FILE",
     help="What pcc tune found, or 'none'. Default: where pcc tune keeps it.",
 )
-threads_option = click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
@@ -128,9 +154,13 @@ def written(options: Mapping[str, object]) -> list[str]:
 
 
 def model_only(what: str, options: Mapping[str, object]) -> None:
-    """`PccError` for an option that goes with a model, where a command was given a package; options by their names on the command line."""
+    """`PccError` for an option that goes with a model, where a command was given a package; options by their names on
+    the command line."""
     if used := written(options):
-        raise PccError(f"{used[0]} goes with a model, and {what} is a package, which is compiled: give the model that it was made from")
+        raise PccError(
+            f"{used[0]} goes with a model, and {what} is a package, which is compiled: give the model that it was made "
+            "from"
+        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +180,10 @@ class ModelOptions:
     @property
     def by_name(self) -> dict[str, object]:
         """Values by the names that the options have on a command line."""
-        return {{"pipeline": "-p", "input_shapes": "--input-shape"}.get(name, f"--{name.replace('_', '-')}"): value for name, value in vars(self).items()}
+        return {
+            {"pipeline": "-p", "input_shapes": "--input-shape"}.get(name, f"--{name.replace('_', '-')}"): value
+            for name, value in vars(self).items()
+        }
 
     @property
     def costs(self) -> dict[str, str | None]:
@@ -161,7 +194,9 @@ class ModelOptions:
         """The pipeline that is asked for, checked: every pass exists with its options."""
         from pcc.passes.pipeline import chosen_pipeline, parse_pipeline
 
-        text = chosen_pipeline(self.pipeline, self.prune, dtype=self.dtype, port_dtype=self.port_dtype, weight_dtype=self.weight_dtype)
+        text = chosen_pipeline(
+            self.pipeline, self.prune, dtype=self.dtype, port_dtype=self.port_dtype, weight_dtype=self.weight_dtype
+        )
         parse_pipeline(text)
         return text
 
@@ -175,15 +210,27 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**parameters, options=options)
 
     decorated: Callable[..., Any] = command
-    for add in (tuning_records_option, machine_profile_option, weights_option, input_shapes_option, dtype_options, prune_option, pipeline_option):
+    for add in (
+        tuning_records_option,
+        machine_profile_option,
+        weights_option,
+        input_shapes_option,
+        dtype_options,
+        prune_option,
+        pipeline_option,
+    ):
         decorated = add(decorated)
     return decorated
 
 
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--device`` and ``--cpu``, which `chosen_device` reads."""
-    function = click.option("--cpu", metavar="CPU", help="The processor that qemu emulates: cortex-a53, cortex-a76, max (the default), ...")(function)
-    return click.option("--device", type=click.Choice(["host", "qemu"]), default="host", show_default=True, help="Where it runs.")(function)
+    function = click.option(
+        "--cpu", metavar="CPU", help="The processor that qemu emulates: cortex-a53, cortex-a76, max (the default), ..."
+    )(function)
+    return click.option(
+        "--device", type=click.Choice(["host", "qemu"]), default="host", show_default=True, help="Where it runs."
+    )(function)
 
 
 def chosen_device(device: str, cpu: str | None) -> "Device":
@@ -198,20 +245,28 @@ def chosen_device(device: str, cpu: str | None) -> "Device":
 
 
 def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:
-    """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left over.
+    """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left
+    over.
 
-    Without a target, the host. Raises `PccError` for unknown names, a processor that fits no target, and two that fit one.
+    Without a target, the host. Raises `PccError` for unknown names, a processor that fits no target, and two that fit
+    one.
     """
     if not names and not cpus:
         return [host_target()]
     known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]
-    names = list(dict.fromkeys(names)) or [{"x86_64": "x86_64-linux", "aarch64": "aarch64-linux"}[known[0]] if known else host_target().name]
+    names = list(dict.fromkeys(names)) or [
+        {"x86_64": "x86_64-linux", "aarch64": "aarch64-linux"}[known[0]] if known else host_target().name
+    ]
     targets = []
     unused = set(cpus)
     for name in names:
-        fitting = [cpu for cpu in dict.fromkeys(cpus) if cpu == GENERIC or cpu_architecture(cpu) == target_named(name).arch]
+        fitting = [
+            cpu for cpu in dict.fromkeys(cpus) if cpu == GENERIC or cpu_architecture(cpu) == target_named(name).arch
+        ]
         if len(fitting) > 1:
-            raise PccError(f"two processors for {name}: {' and '.join(fitting)}; a package holds one library for each target")
+            raise PccError(
+                f"two processors for {name}: {' and '.join(fitting)}; a package holds one library for each target"
+            )
         targets.append(target_named(name, fitting[0] if fitting else None))
         unused -= set(fitting)
     if unused:

@@ -14,14 +14,25 @@ def command(as_json: bool) -> None:
     from pcc.passes.pipeline import DEFAULT_PIPELINE
     from pcc.passes.registry import pass_class, pass_names, pass_summary
 
-    rows = [{"pass": name, "summary": pass_summary(name), "exact": pass_class(name).exact, "options": _options(pass_class(name))} for name in pass_names()]
+    rows = [
+        {
+            "pass": name,
+            "summary": pass_summary(name),
+            "exact": pass_class(name).exact,
+            "options": _options(pass_class(name)),
+        }
+        for name in pass_names()
+    ]
     if as_json:
         click.echo(json.dumps({"passes": rows, "default_pipeline": DEFAULT_PIPELINE}, indent=2))
         return
     for row in rows:
         click.echo(f"{row['pass']:20} {row['summary']}{'' if row['exact'] else ' Changes what the network computes.'}")
         if row["options"]:
-            click.echo(f"{'':20} options: {', '.join(f'{option}={_text(default)}' for option, default in row['options'].items())}")
+            click.echo(
+                f"{'':20} options: "
+                f"{', '.join(f'{option}={_text(default)}' for option, default in row['options'].items())}"
+            )
     click.echo(f"\nDefault pipeline: {DEFAULT_PIPELINE}")
 
 

@@ -11,23 +11,55 @@ from pcc.errors import PccError
 if TYPE_CHECKING:
     from pcc.training.prune import Report
 
-EPILOG = "Several processes, one machine or more: torchrun --nproc-per-node 2 -m pcc.cli prune MODEL ... (gloo on processors, nccl on GPUs)."
+EPILOG = (
+    "Several processes, one machine or more: torchrun --nproc-per-node 2 -m pcc.cli prune MODEL ... (gloo on "
+    "processors, nccl on GPUs)."
+)
 
 
 @click.command("prune", epilog=EPILOG)
 @click.argument("model")
-@click.option("--data", "data_name", required=True, metavar="DATA", help="mnist, cifar10, a folder with train/CLASS and test/CLASS, or FILE.py:loader.")
-@click.option("--recipe", "recipe_name", required=True, metavar="RECIPE", help="A .yaml file, or a recipe that ships with pcc, by name.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where checkpoint, report and logs go.")
+@click.option(
+    "--data",
+    "data_name",
+    required=True,
+    metavar="DATA",
+    help="mnist, cifar10, a folder with train/CLASS and test/CLASS, or FILE.py:loader.",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    required=True,
+    metavar="RECIPE",
+    help="A .yaml file, or a recipe that ships with pcc, by name.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Where checkpoint, report and logs go.",
+)
 @click.option(
     "--weights",
     metavar="WHAT",
     help="'trained' (default where there are any), a checkpoint (FILE or FILE:KEY), or 'none' to train from scratch.",
 )
-@click.option("--teacher", "teachers", multiple=True, metavar="MODEL=WHAT", help="What stages with 'distill' learn from, in place of MODEL as it came in.")
-@click.option("--input-shape", type=Shape(), help="Shape of the input, for models that are not the zoo's and a folder of photos.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="MODEL=WHAT",
+    help="What stages with 'distill' learn from, in place of MODEL as it came in.",
+)
+@click.option(
+    "--input-shape", type=Shape(), help="Shape of the input, for models that are not the zoo's and a folder of photos."
+)
 @click.option("--resume", is_flag=True, help="Go on after the last epoch that an interrupted run completed.")
-@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads for each process. Default: torch's choice.")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads for each process. Default: torch's choice."
+)
 @json_option
 def command(
     model: str,
@@ -91,14 +123,47 @@ def _print(report: "Report", output: Path) -> None:
     from pcc.cli.console import megabytes, print_table
     from pcc.training.folder import CHECKPOINT
 
-    click.echo(f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed {report.seed}")
+    click.echo(
+        f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed "
+        f"{report.seed}"
+    )
     click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
-    click.echo(f"  {megabytes(report.checkpoint_bytes)} on disk, every weight as fp32; data, index and rates below are counted from the structures")
+    click.echo(
+        f"  {megabytes(report.checkpoint_bytes)} on disk, every weight as fp32; data, index and rates below are "
+        "counted from the structures"
+    )
     click.echo()
     rows = []
-    for name, structure, cost in (*((layer.name, layer.structure, layer) for layer in report.layers), ("total", "", report.total)):
+    for name, structure, cost in (
+        *((layer.name, layer.structure, layer) for layer in report.layers),
+        ("total", "", report.total),
+    ):
         rates = [f"{rate:.2f}" for rate in (cost.weight_rate, cost.data_rate, cost.data_and_index_rate, cost.mac_rate)]
-        rows.append((name, structure, f"{cost.weights:,}", f"{cost.kept:,}", megabytes(cost.data_bytes), megabytes(cost.index_bytes), *rates))
-    print_table(["layer", "structure", "weights", "kept", "data", "index", "rate by weights", "by data", "by data and index", "by MACs"], rows)
+        rows.append(
+            (
+                name,
+                structure,
+                f"{cost.weights:,}",
+                f"{cost.kept:,}",
+                megabytes(cost.data_bytes),
+                megabytes(cost.index_bytes),
+                *rates,
+            )
+        )
+    print_table(
+        [
+            "layer",
+            "structure",
+            "weights",
+            "kept",
+            "data",
+            "index",
+            "rate by weights",
+            "by data",
+            "by data and index",
+            "by MACs",
+        ],
+        rows,
+    )
     click.echo()
     click.echo(report.compile)

@@ -27,15 +27,41 @@ MOST_BYTES = 8 * MOST_ELEMENTS + 2**16
 @click.command("run")
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option(
-    "-i", "--input", "inputs", type=click.Path(path_type=Path), multiple=True, required=True, metavar="FILE", help="A photo or a .npy file; once an input."
+    "-i",
+    "--input",
+    "inputs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="A photo or a .npy file; once an input.",
 )
-@click.option("-o", "--output", "outputs", type=click.Path(path_type=Path), multiple=True, metavar="FILE.npy", help="Where an output goes; in order.")
-@click.option("--top", type=click.IntRange(min=1), help="Print the best classes and their probabilities. Default: 5, where the package has labels.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE.npy",
+    help="Where an output goes; in order.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    help="Print the best classes and their probabilities. Default: 5, where the package has labels.",
+)
 @device_options
 @threads_option
 @json_option
 def command(
-    package: Path, inputs: tuple[Path, ...], outputs: tuple[Path, ...], top: int | None, device: str, cpu: str | None, threads: int, as_json: bool
+    package: Path,
+    inputs: tuple[Path, ...],
+    outputs: tuple[Path, ...],
+    top: int | None,
+    device: str,
+    cpu: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Run the network in PACKAGE."""
     from pcc.cli.console import progress
@@ -45,7 +71,10 @@ def command(
     chosen = chosen_device(device, cpu)
     ports = opened.manifest.outputs
     if outputs and len(outputs) != len(ports):
-        raise PccError(f"{opened.manifest.name} has {len(ports)} outputs ({', '.join(port.name for port in ports)}): give -o once for each, or not at all")
+        raise PccError(
+            f"{opened.manifest.name} has {len(ports)} outputs ({', '.join(port.name for port in ports)}): give -o once "
+            "for each, or not at all"
+        )
     arrays = read_inputs(opened, inputs)
     with progress() as step:
         step(f"running on {chosen.name}")
@@ -65,11 +94,14 @@ def command(
             click.echo(f"{row['probability']:8.2%}  {row['label']}")
     if not classes and not outputs:
         for port, result in zip(ports, results, strict=True):
-            click.echo(f"{port.name} {result.shape}: min {result.min():.6g}, mean {result.mean():.6g}, max {result.max():.6g}")
+            click.echo(
+                f"{port.name} {result.shape}: min {result.min():.6g}, mean {result.mean():.6g}, max {result.max():.6g}"
+            )
 
 
 def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray"]:
-    """The arrays for a package's inputs: one ``.npy`` file an input, or as many photos as its only input has images (up to the maximum batch, with one).
+    """The arrays for a package's inputs: one ``.npy`` file an input, or as many photos as its only input has images (up
+    to the maximum batch, with one).
 
     Raises `PccError` for files that cannot be read and shapes that do not fit.
     """
@@ -80,11 +112,17 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
         preprocessing = _preprocessing(package)
         batch = ports[0].shape[0]
         if package.manifest.batch_of([(len(paths),)]) is None and len(paths) != batch:
-            raise PccError(f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were given")
+            raise PccError(
+                f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were "
+                "given"
+            )
         values, taken = np.concatenate([preprocessing.apply(path) for path in paths]), dtype_named(ports[0].dtype)
         return [values.astype(taken.numpy) if taken.is_float else values]
     if len(paths) != len(ports):
-        raise PccError(f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} files were given")
+        raise PccError(
+            f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} "
+            "files were given"
+        )
     arrays = [read_array(path, port, package.manifest.max_batch) for path, port in zip(paths, ports, strict=True)]
     package.manifest.batch_of([array.shape for array in arrays])
     return arrays
@@ -100,24 +138,34 @@ def _preprocessing(package: "Package") -> "Preprocessing":
     preprocessing = Preprocessing.model_validate(manifest.preprocessing)
     takes = [port.shape for port in manifest.inputs]
     if len(takes) != 1 or takes[0][1:] != preprocessing.shape[1:]:
-        raise PccError(f"{package.path}: a photo becomes {preprocessing.shape}, the network takes {' and '.join(map(str, takes))}: compile it again")
+        raise PccError(
+            f"{package.path}: a photo becomes {preprocessing.shape}, the network takes "
+            f"{' and '.join(map(str, takes))}: compile it again"
+        )
     return preprocessing
 
 
 def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -> "np.ndarray":
-    """A ``.npy`` file of numbers as the input's element type, of exactly its shape, or for any batch; NaN and infinity may be among them. Never unpickles."""
+    """A ``.npy`` file of numbers as the input's element type, of exactly its shape, or for any batch; NaN and infinity
+    may be among them. Never unpickles."""
     import numpy as np
 
     content = read_limited(path, "input", MOST_BYTES)
     start, stored, fortran, dtype = _header(path, content)
     if dtype.kind not in "fiub":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
-    if stored != port.shape and (max_batch is None or stored[1:] != port.shape[1:] or not stored or not 1 <= stored[0] <= max_batch):
-        sizes = str(port.shape) if max_batch is None else f"({', '.join([f'1 to {max_batch}', *map(str, port.shape[1:])])})"
+    if stored != port.shape and (
+        max_batch is None or stored[1:] != port.shape[1:] or not stored or not 1 <= stored[0] <= max_batch
+    ):
+        sizes = (
+            str(port.shape) if max_batch is None else f"({', '.join([f'1 to {max_batch}', *map(str, port.shape[1:])])})"
+        )
         raise PccError(f"{path} is {stored}, input '{port.name}' takes {sizes}")
     promised = prod(stored) * dtype.itemsize
     if len(content) - start != promised:
-        raise PccError(f"{path} is damaged: by its header {promised:,} bytes of numbers follow, it has {len(content) - start:,}")
+        raise PccError(
+            f"{path} is damaged: by its header {promised:,} bytes of numbers follow, it has {len(content) - start:,}"
+        )
     array = np.frombuffer(content, dtype, offset=start).reshape(stored, order="F" if fortran else "C")
     wanted = dtype_named(port.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -128,16 +176,21 @@ def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -
 
 
 def _header(path: Path, content: bytes) -> tuple[int, tuple[int, ...], bool, "np.dtype"]:
-    """Of a ``.npy`` file: where its numbers begin, their shape, whether the first axis is the innermost, and their type."""
+    """Of a ``.npy`` file: where its numbers begin, their shape, whether the first axis is the innermost, and their
+    type."""
     from numpy.lib import format
 
     file = io.BytesIO(content)
     try:
         version = format.read_magic(file)
         # Version 3 differs in the names of fields only, which numbers have none of.
-        shape, fortran, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(file)
+        shape, fortran, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(
+            file
+        )
     except Exception as error:  # whatever a damaged header makes NumPy raise
-        raise PccError(f"{path} is not a .npy file of numbers: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise PccError(
+            f"{path} is not a .npy file of numbers: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from None
     return file.tell(), shape, fortran, dtype
 
 
@@ -163,10 +216,15 @@ def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> 
     if scores.ndim != 2:
         raise PccError(f"--top is for class scores, N x classes; the first output is {scores.shape}")
     if labels is not None and len(labels) != scores.shape[1]:
-        raise PccError(f"the network gives {scores.shape[1]} scores, the package names {len(labels)} classes: compile it again")
+        raise PccError(
+            f"the network gives {scores.shape[1]} scores, the package names {len(labels)} classes: compile it again"
+        )
     best = scores.max(axis=1, keepdims=True).astype(np.float64)  # NaN where there is one
     if unclear := np.flatnonzero(~np.isfinite(best)).tolist():
-        raise PccError(f"the scores of image {unclear[0]} have no best class: the largest is {best[unclear[0], 0]}; -o FILE.npy saves them as they are")
+        raise PccError(
+            f"the scores of image {unclear[0]} have no best class: the largest is {best[unclear[0], 0]}; -o FILE.npy "
+            "saves them as they are"
+        )
     exponentials = np.exp(scores - best)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]

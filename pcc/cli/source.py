@@ -50,11 +50,13 @@ def package_at(path: str) -> "Package | None":
 
 
 def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source:
-    """A zoo name (``resnet50``), a factory in a file (``net.py:make``), with its weights loaded, or a model file (``net.onnx``, ``net.pt2``).
+    """A zoo name (``resnet50``), a factory in a file (``net.py:make``), with its weights loaded, or a model file
+    (``net.onnx``, ``net.pt2``).
 
-    ``weights`` is ``trained`` (what a zoo model has unless said otherwise; ``imagenet`` where it is that), ``none`` or a checkpoint file; a factory
-    without any keeps those it made, and a model file holds its own. ``input_shapes``, one for each input in order or by name, default to the zoo
-    model's or the file's. Raises `PccError` for whatever does not exist or does not fit.
+    ``weights`` is ``trained`` (what a zoo model has unless said otherwise; ``imagenet`` where it is that), ``none`` or
+    a checkpoint file; a factory without any keeps those it made, and a model file holds its own. ``input_shapes``, one
+    for each input in order or by name, default to the zoo model's or the file's. Raises `PccError` for whatever does
+    not exist or does not fit.
     """
     from pcc.frontend.imported import is_model_file
 
@@ -70,7 +72,9 @@ def _from_model_file(model: str, weights: str | None, input_shapes: Shapes) -> S
         raise PccError(f"--weights {weights} is for modules; {model} holds its weights")
     if not Path(model).is_file():
         raise PccError(f"model '{model}': there is no such file")
-    return Source(_short(library_name(Path(model).stem)), Path(model), _zeros(input_shapes, "meta") if input_shapes else None)
+    return Source(
+        _short(library_name(Path(model).stem)), Path(model), _zeros(input_shapes, "meta") if input_shapes else None
+    )
 
 
 def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
@@ -78,12 +82,21 @@ def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
 
     found = entry(model)
     if isinstance(input_shapes, dict):
-        raise PccError(f"--input-shape {next(iter(input_shapes))}=...: {found.name} has one input, give its shape without a name")
+        raise PccError(
+            f"--input-shape {next(iter(input_shapes))}=...: {found.name} has one input, give its shape without a name"
+        )
     shapes = input_shapes or (InputShape(None, found.input_shape),)
     shape = shapes[0].shape
-    if len(shapes) != 1 or len(shape) != 4 or shape[1] != found.input_shape[1] or shapes[0].dtype not in (None, "float32"):
+    if (
+        len(shapes) != 1
+        or len(shape) != 4
+        or shape[1] != found.input_shape[1]
+        or shapes[0].dtype not in (None, "float32")
+    ):
         given = " and ".join(map(_shape_text, shapes))
-        raise PccError(f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W")
+        raise PccError(
+            f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W"
+        )
     module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None
     return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shape), labels)
@@ -112,13 +125,20 @@ def _short(name: str) -> str:
 
 
 def _zeros(shapes: Shapes, untyped: str = "cpu") -> "tuple[torch.Tensor, ...] | dict[str, torch.Tensor]":
-    """Zeros of the shapes. On the device ``untyped`` where no type was written: on ``meta`` they are shapes alone, for files that know the types."""
+    """Zeros of the shapes. On the device ``untyped`` where no type was written: on ``meta`` they are shapes alone, for
+    files that know the types."""
     import torch
 
     def zeros(taken: InputShape) -> torch.Tensor:
-        return torch.zeros(taken.shape, dtype=getattr(torch, taken.dtype or "float32"), device="cpu" if taken.dtype else untyped)
+        return torch.zeros(
+            taken.shape, dtype=getattr(torch, taken.dtype or "float32"), device="cpu" if taken.dtype else untyped
+        )
 
-    return {name: zeros(taken) for name, taken in shapes.items()} if isinstance(shapes, dict) else tuple(map(zeros, shapes))
+    return (
+        {name: zeros(taken) for name, taken in shapes.items()}
+        if isinstance(shapes, dict)
+        else tuple(map(zeros, shapes))
+    )
 
 
 def _resized(preprocessing: "Preprocessing", shape: tuple[int, ...]) -> "Preprocessing | None":
@@ -126,7 +146,9 @@ def _resized(preprocessing: "Preprocessing", shape: tuple[int, ...]) -> "Preproc
     height, width = shape[2:]
     if height != width:
         return None
-    return preprocessing.model_copy(update={"size": height, "resize": max(height, round(preprocessing.resize * height / preprocessing.size))})
+    return preprocessing.model_copy(
+        update={"size": height, "resize": max(height, round(preprocessing.resize * height / preprocessing.size))}
+    )
 
 
 def _shape_text(taken: InputShape) -> str:

@@ -17,7 +17,8 @@ class OutputFailed(Exception):
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output whose failures are told from those of other files. What its encoding has no sign for is written as an escape."""
+    """Standard output whose failures are told from those of other files. What its encoding has no sign for is written
+    as an escape."""
 
     def write(self, text: str, /) -> int:
         with _failures_named():
@@ -39,8 +40,9 @@ def _failures_named() -> Iterator[None]:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Inside the block standard output raises `OutputFailed`. To be entered before anything is opened: where standard streams were closed, their numbers
-    are taken, so that no file of ours gets them and a child's output with them; writing to standard output then fails as it should."""
+    """Inside the block standard output raises `OutputFailed`. To be entered before anything is opened: where standard
+    streams were closed, their numbers are taken, so that no file of ours gets them and a child's output with them;
+    writing to standard output then fails as it should."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -49,7 +51,9 @@ def guarded() -> Iterator[None]:
     sys.stdout = sys.stdout or open(1, "w", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
     before = sys.stdout
-    sys.stdout = output = _Output(before.buffer, encoding=before.encoding, errors="backslashreplace", line_buffering=bool(before.line_buffering))
+    sys.stdout = output = _Output(
+        before.buffer, encoding=before.encoding, errors="backslashreplace", line_buffering=bool(before.line_buffering)
+    )
     try:
         yield
     finally:
@@ -67,7 +71,8 @@ def say(line: str) -> None:
 
 
 def silence(number: int) -> None:
-    """What is still to be written to a standard stream goes nowhere: the interpreter writes its buffers when it ends."""
+    """What is still to be written to a standard stream goes nowhere: the interpreter writes its buffers when it
+    ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)

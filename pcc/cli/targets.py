@@ -14,7 +14,10 @@ def command(as_json: bool) -> None:
     from pcc.target import ARM_CPUS, GENERIC, TARGETS, X86_CPUS
 
     cpus = {"x86_64": ["native", GENERIC, *X86_CPUS], "aarch64": [GENERIC, *ARM_CPUS]}
-    rows = [{"target": target.name, "isa": target.isa, "default_cpu": target.cpu, "cpus": cpus[target.arch]} for target in TARGETS.values()]
+    rows = [
+        {"target": target.name, "isa": target.isa, "default_cpu": target.cpu, "cpus": cpus[target.arch]}
+        for target in TARGETS.values()
+    ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

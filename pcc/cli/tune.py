@@ -21,13 +21,36 @@ TRIALS = 32
 
 @click.command("tune")
 @click.argument("model", required=False)
-@click.option("--calibrate", is_flag=True, help="Find what a processor's costs are, by which kernels are chosen; takes no model.")
-@click.option("--trials", type=click.IntRange(min=2), metavar="N", help=f"Schedules to measure for each layer, earlier calls included. Default: {TRIALS}.")
-@click.option("--device", type=click.Choice(["host", "qemu"]), help="Time on this computer, or count arm64 instructions. Default: by the target.")
-@click.option("--target", "target_names", multiple=True, metavar="TARGET", help="What is compiled for (pcc targets). Default: this machine.")
+@click.option(
+    "--calibrate", is_flag=True, help="Find what a processor's costs are, by which kernels are chosen; takes no model."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help=f"Schedules to measure for each layer, earlier calls included. Default: {TRIALS}.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["host", "qemu"]),
+    help="Time on this computer, or count arm64 instructions. Default: by the target.",
+)
+@click.option(
+    "--target",
+    "target_names",
+    multiple=True,
+    metavar="TARGET",
+    help="What is compiled for (pcc targets). Default: this machine.",
+)
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
 @model_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where a profile goes. Default: where pcc compile looks for it.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where a profile goes. Default: where pcc compile looks for it.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -44,10 +67,11 @@ def command(
 ) -> None:
     """Find the best schedules of MODEL's layers, or fit pcc's cost model to a processor.
 
-    With a MODEL, as pcc compile takes it, schedules of each layer are measured beside the one that the costs choose: times, if this computer executes the
-    target's code, else instructions that arm64 code executes under QEMU. pcc compile then uses those that were faster. With --calibrate, layers of known
-    networks are run by several schedules of every kernel family, and costs are fitted to what they took; pcc compile uses the profile for that processor,
-    and says so, until the file is removed.
+    With a MODEL, as pcc compile takes it, schedules of each layer are measured beside the one that the costs choose:
+    times, if this computer executes the target's code, else instructions that arm64 code executes under QEMU. pcc
+    compile then uses those that were faster. With --calibrate, layers of known networks are run by several schedules of
+    every kernel family, and costs are fitted to what they took; pcc compile uses the profile for that processor, and
+    says so, until the file is removed.
 
     Leave the computer alone meanwhile. Ctrl-C loses nothing: the next call goes on.
     """
@@ -66,7 +90,9 @@ def command(
 
 def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None) -> Target:
     """The target of a command line; `PccError` where the device cannot judge it."""
-    targets = [target_named("aarch64-linux")] if device == "qemu" and not names and not cpus else chosen_targets(names, cpus)
+    targets = (
+        [target_named("aarch64-linux")] if device == "qemu" and not names and not cpus else chosen_targets(names, cpus)
+    )
     if len(targets) > 1:
         raise PccError("tune for one target at a time")
     (target,) = targets
@@ -75,7 +101,10 @@ def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | 
     if device == "host" and not executes_here(target):
         raise PccError(f"--device host: this computer cannot execute code for {target.name}, {target.cpu}")
     if device == "qemu" and (target.arch != "aarch64" or executes_here(target)):
-        raise PccError(f"--device qemu counts instructions of arm64 code that this computer cannot execute, not of {target.name}, {target.cpu}")
+        raise PccError(
+            f"--device qemu counts instructions of arm64 code that this computer cannot execute, not of {target.name}, "
+            f"{target.cpu}"
+        )
     return target
 
 
@@ -98,7 +127,17 @@ def _tune(model: str, target: Target, trials: int, as_json: bool, options: Model
     with progress_bar() as show:
         tuned = tune(graph, target, machine, path, trials, show, os.cpu_count() or 1)
     if as_json:
-        click.echo(json.dumps({"records": str(path), "target": target.name, "cpu": target.cpu, "layers": [_layer_json(layer) for layer in tuned]}, indent=2))
+        click.echo(
+            json.dumps(
+                {
+                    "records": str(path),
+                    "target": target.name,
+                    "cpu": target.cpu,
+                    "layers": [_layer_json(layer) for layer in tuned],
+                },
+                indent=2,
+            )
+        )
     else:
         _print_tuned(tuned, target, path)
 
@@ -110,7 +149,16 @@ def _print_tuned(tuned: "list[TunedLayer]", target: Target, path: Path) -> None:
     rows = []
     for layer in tuned:
         faster, schedules = f"{layer.record.speedup:.2f}", layer.record.schedules
-        rows.append([layer.names[0], len(layer.names), schedules, layer.costs_choice, layer.best if layer.best != layer.costs_choice else "the same", faster])
+        rows.append(
+            [
+                layer.names[0],
+                len(layer.names),
+                schedules,
+                layer.costs_choice,
+                layer.best if layer.best != layer.costs_choice else "the same",
+                faster,
+            ]
+        )
     print_table(["layer", "times", "schedules", "costs choose", "best", "x as fast"], rows)
     click.echo()
     unit = "times" if executes_here(target) else "executed instructions"
@@ -118,8 +166,13 @@ def _print_tuned(tuned: "list[TunedLayer]", target: Target, path: Path) -> None:
     if worst is None:
         click.echo("The model has no convolutions or linear layers.")
         return
-    click.echo(f"{target.name}, {target.cpu}: tuned layers are {mean_speedup(tuned):.3f}x as fast as what the costs choose, by {unit} (geometric mean),")
-    click.echo(f"at most {worst.record.speedup:.2f}x ({worst.names[0]}). Saved in {path}: pcc compile uses it, and says so.")
+    click.echo(
+        f"{target.name}, {target.cpu}: tuned layers are {mean_speedup(tuned):.3f}x as fast as what the costs choose, "
+        f"by {unit} (geometric mean),"
+    )
+    click.echo(
+        f"at most {worst.record.speedup:.2f}x ({worst.names[0]}). Saved in {path}: pcc compile uses it, and says so."
+    )
 
 
 def _layer_json(layer: "TunedLayer") -> dict[str, Any]:
@@ -160,13 +213,19 @@ def _print_calibration(found: "Calibration", path: Path, is_default: bool) -> No
     print_table(["cost of", "built-in", "fitted"], rows)
     click.echo()
     rankings = (("built-in", found.ranking_built_in), ("fitted", found.ranking))
-    rows = [(name, f"{made.loss - 1:.1%}", f"{made.worst_loss - 1:.0%}", made.worst_layer, f"{made.correlation:.2f}") for name, made in rankings]
+    rows = [
+        (name, f"{made.loss - 1:.1%}", f"{made.worst_loss - 1:.0%}", made.worst_layer, f"{made.correlation:.2f}")
+        for name, made in rankings
+    ]
     print_table(["costs", "slower than the best", "at worst", "in layer", "rank correlation"], rows)
     click.echo()
     if not found.is_better:
         click.echo("Not saved: the built-in costs choose better.")
     elif is_default:
-        click.echo(f"Saved as {path}: pcc compile uses it for {name} from now on, and says so (--machine-profile built-in does without).")
+        click.echo(
+            f"Saved as {path}: pcc compile uses it for {name} from now on, and says so (--machine-profile built-in "
+            "does without)."
+        )
     else:
         click.echo(f"Saved as {path}: pcc compile --machine-profile {path} uses it.")
 

@@ -76,14 +76,17 @@ class KernelBuilder:
         dtype = value.ty.dtype
         if str(dtype) in (INT32.name, INT64.name) or isinstance(value, tvm.ir.TensorLoad | tvm.tirx.Broadcast):
             return T.bind(value)
-        # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again: past memory it does not, and
-        # LLVM turns the memory into registers.
-        held = T.alloc_buffer((dtype.lanes,), str(dtype.with_lanes(1)), scope="local")  # of any type, those of no tensor too
+        # TVM's simplifier copies pure values into their uses, so that a chain of them doubles in size again and again:
+        # past memory it does not, and LLVM turns the memory into registers.
+        held = T.alloc_buffer(
+            (dtype.lanes,), str(dtype.with_lanes(1)), scope="local"
+        )  # of any type, those of no tensor too
         self.store(held, 0, value, dtype.lanes)
         return T.bind(self.load(held, 0, dtype.lanes))
 
     def wide(self, index: Expr) -> Expr:
-        """An index for an inner loop: int64 where loads step their pointers, which 32-bit sums, widened again each time, would prevent.
+        """An index for an inner loop: int64 where loads step their pointers, which 32-bit sums, widened again each
+        time, would prevent.
 
         Not for loops that only copy or fill: LLVM sees through them and calls memcpy, which objects must not need.
         """
@@ -98,11 +101,13 @@ class KernelBuilder:
         return T.decl_buffer((_UNBOUNDED,), element, data=T.bind(T.address_of(buffer[index])))
 
     def local(self, size: int, dtype: DType | None = None) -> Buffer:
-        """An array on the stack (or, small and fully unrolled, in registers), of the type that the kernel computes in if none is named."""
+        """An array on the stack (or, small and fully unrolled, in registers), of the type that the kernel computes in
+        if none is named."""
         return T.alloc_buffer((size,), (dtype or self.real).tir(), scope="local")
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 1) -> Expr:
-        """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned). Numbers stored as another floating-point type are converted."""
+        """``buffer[index]``, or ``lanes`` consecutive elements as a vector (unaligned). Numbers stored as another
+        floating-point type are converted."""
         return self.load_at(buffer, index if lanes == 1 else T.Ramp(index, 1, lanes), lanes)
 
     def load_at(self, buffer: Buffer, places: Expr, lanes: int = 1) -> Expr:
@@ -113,7 +118,11 @@ class KernelBuilder:
     def converted(self, value: Expr, dtype: DType) -> Expr:
         """Values of a floating-point type in another."""
         held = value.ty.dtype
-        return tirx.Cast(dtype.tir(held.lanes), value) if held.is_float and str(held.with_lanes(1)) != dtype.name else value
+        return (
+            tirx.Cast(dtype.tir(held.lanes), value)
+            if held.is_float and str(held.with_lanes(1)) != dtype.name
+            else value
+        )
 
     @contextmanager
     def computing_in(self, dtype: DType) -> Iterator[None]:
@@ -123,7 +132,8 @@ class KernelBuilder:
         self.real = real
 
     def store(self, buffer: Buffer, index: Expr, value: Expr, lanes: int = 1) -> None:
-        """Stores an element or a vector; rounded to what the buffer holds, where that is another floating-point type."""
+        """Stores an element or a vector; rounded to what the buffer holds, where that is another floating-point
+        type."""
         if str(buffer.dtype) in DTYPES and not isinstance(value, int | float):
             value = self.converted(value, DTYPES[str(buffer.dtype)])
         T.buffer_store(buffer, value, [index if lanes == 1 else T.Ramp(index, 1, lanes)])
@@ -135,20 +145,37 @@ class KernelBuilder:
         nothing, start, result = self.splat(0.0, lanes), T.address_of(buffer[0]), FLOAT32.tir(lanes)
         if self.isa.expands:
             everywhere = T.Broadcast(tirx.const(True, "bool"), lanes)
-            return tirx.call_llvm_intrin(result, "llvm.x86.avx512.mask.gather.dps.512", nothing, start, places, everywhere, tirx.const(4, INT32.tir()))
+            return tirx.call_llvm_intrin(
+                result,
+                "llvm.x86.avx512.mask.gather.dps.512",
+                nothing,
+                start,
+                places,
+                everywhere,
+                tirx.const(4, INT32.tir()),
+            )
         everywhere = tirx.reinterpret(result, T.Broadcast(tirx.const(-1, INT32.tir()), lanes))
-        return tirx.call_llvm_intrin(result, "llvm.x86.avx2.gather.d.ps.256", nothing, start, places, everywhere, tirx.const(4, INT8.tir()))
+        return tirx.call_llvm_intrin(
+            result, "llvm.x86.avx2.gather.d.ps.256", nothing, start, places, everywhere, tirx.const(4, INT8.tir())
+        )
 
     def expand(self, buffer: Buffer, index: Expr, mask: Expr, lanes: int) -> Expr:
-        """A vector whose lanes that have their bit in an integer ``mask`` hold consecutive elements from ``buffer[index]`` on, and the others zero.
-        ``lanes`` elements may be read."""
+        """A vector whose lanes that have their bit in an integer ``mask`` hold consecutive elements from
+        ``buffer[index]`` on, and the others zero. ``lanes`` elements may be read."""
         bits = tirx.reinterpret(f"uint1x{lanes}", tirx.Cast(f"uint{lanes}", mask))
         zeros, result = self.splat(0.0, lanes), FLOAT32.tir(lanes)
-        return tirx.call_llvm_intrin(result, f"llvm.x86.avx512.mask.expand.v{lanes}f32", self.load(buffer, index, lanes), zeros, bits)
+        return tirx.call_llvm_intrin(
+            result, f"llvm.x86.avx512.mask.expand.v{lanes}f32", self.load(buffer, index, lanes), zeros, bits
+        )
 
     def prefetch(self, buffer: Buffer, index: Expr, *, write: bool, soon: bool = True) -> None:
-        """Asks for the cache line of an element that is read, or written: into the L1 cache, or the L2 cache if not ``soon``. The address may be any."""
-        T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _L1 if soon else _L2, _DATA_CACHE))
+        """Asks for the cache line of an element that is read, or written: into the L1 cache, or the L2 cache if not
+        ``soon``. The address may be any."""
+        T.evaluate(
+            tirx.call_intrin(
+                "void", "tirx.prefetch", T.address_of(buffer[index]), int(write), _L1 if soon else _L2, _DATA_CACHE
+            )
+        )
 
     def ahead(self, buffer: Buffer, index: Expr, distance: int, count: int) -> None:
         """Asks for the cache lines of ``count`` elements that begin ``distance`` bytes behind an element."""
@@ -157,7 +184,8 @@ class KernelBuilder:
             self.prefetch(buffer, index + (distance // held.bytes + line), write=False)
 
     def splat(self, value: Expr, lanes: int) -> Expr:
-        """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become what the kernel computes in."""
+        """A vector of ``lanes`` copies of a scalar; the scalar for 1. Python numbers become what the kernel computes
+        in."""
         scalar = tirx.const(value, self.real.tir()) if isinstance(value, float | int) else value
         return scalar if lanes == 1 else T.Broadcast(scalar, lanes)
 
@@ -166,8 +194,8 @@ class KernelBuilder:
         return T.Broadcast(T.Shuffle([vector], [lane]), lanes)
 
     def divide(self, a: Expr, b: Expr) -> tuple[Expr, Expr]:
-        """Quotient and remainder of numbers known to be non-negative: one instruction. ``//`` and ``%`` by variables also look at signs,
-        and a few of them in nested loops take TVM half a minute to lower."""
+        """Quotient and remainder of numbers known to be non-negative: one instruction. ``//`` and ``%`` by variables
+        also look at signs, and a few of them in nested loops take TVM half a minute to lower."""
         quotient = self.let(tirx.truncdiv(a, b))
         return quotient, self.let(a - quotient * b)
 
@@ -177,7 +205,11 @@ class KernelBuilder:
 
     def concat(self, vectors: list[Expr]) -> Expr:
         """Vectors of one width as one vector."""
-        return vectors[0] if len(vectors) == 1 else T.Shuffle(vectors, list(range(len(vectors) * vectors[0].ty.dtype.lanes)))
+        return (
+            vectors[0]
+            if len(vectors) == 1
+            else T.Shuffle(vectors, list(range(len(vectors) * vectors[0].ty.dtype.lanes)))
+        )
 
     def part(self, vector: Expr, first: int, lanes: int) -> Expr:
         """``lanes`` neighbouring lanes of a vector."""

@@ -1,7 +1,9 @@
-"""Kernel families: ways to compute a layer. Each offers schedules with what they cost, and writes the calls of the one that is chosen.
+"""Kernel families: ways to compute a layer. Each offers schedules with what they cost, and writes the calls of the one
+that is chosen.
 
-A family is an object in a file of its own; `OWN` names pcc's, the entry points of group ``pcc.kernel_families`` those of other packages. Nothing else
-knows which there are: select-kernels asks all that take the layer and its weight, lowering calls the one that was chosen.
+A family is an object in a file of its own; `OWN` names pcc's, the entry points of group ``pcc.kernel_families`` those
+of other packages. Nothing else knows which there are: select-kernels asks all that take the layer and its weight,
+lowering calls the one that was chosen.
 """
 
 import importlib
@@ -41,7 +43,8 @@ OWN: dict[str, str] = {
 """pcc's families: where in `pcc.codegen.kernels` each is (module:object)."""
 
 WeightFormat = str
-"""How a family takes its weight: ``dense``, an array of the layer's shape, or the name of a format (`pcc.sparsity.formats`)."""
+"""How a family takes its weight: ``dense``, an array of the layer's shape, or the name of a format
+(`pcc.sparsity.formats`)."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Candidate:
     """A schedule of a family for a layer."""
 
     schedule: Any
-    """A frozen dataclass of the family's; ``str`` describes it in a few words. It may have ``variants()``: schedules that compute the same and that costs do
-    not tell apart."""
+    """A frozen dataclass of the family's; ``str`` describes it in a few words. It may have ``variants()``: schedules
+    that compute the same and that costs do not tell apart."""
     work: Work
     """What it executes, for all images of the layer."""
 
@@ -75,7 +78,8 @@ class KernelFamily(Protocol):
         ...
 
     def candidates(self, layer: Any, machine: Machine) -> Sequence[Candidate] | str:
-        """The schedules worth pricing, or why the family cannot compute this layer. Sizes, strides and weights of the layer count, not its places."""
+        """The schedules worth pricing, or why the family cannot compute this layer. Sizes, strides and weights of the
+        layer count, not its places."""
         ...
 
     def emit(self, layer: Any, schedule: Any, b: ProgramBuilder) -> None:
@@ -85,7 +89,8 @@ class KernelFamily(Protocol):
 
 @cache
 def families() -> dict[str, KernelFamily]:
-    """All families by name, imported now: pcc's own, then those of other packages. `PccError` for one that cannot be loaded."""
+    """All families by name, imported now: pcc's own, then those of other packages. `PccError` for one that cannot be
+    loaded."""
     found: dict[str, KernelFamily] = {}
     for name, place in OWN.items():
         module, _, family = place.partition(":")

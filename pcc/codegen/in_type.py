@@ -1,8 +1,9 @@
 """Kernels of other floating-point types than fp32, from the same source.
 
-A kernel is written for fp32: pointers to ``f32``, vectors of ``k.lanes``, constants by ``k.splat``. `InType` makes it one whose tensors hold another
-floating-point type, and which computes in that type or still in fp32. What is loaded from a tensor becomes what the kernel computes in, what is stored is
-rounded to what the tensor holds (`pcc.codegen.builder`); where both are one type, nothing is converted.
+A kernel is written for fp32: pointers to ``f32``, vectors of ``k.lanes``, constants by ``k.splat``. `InType` makes it
+one whose tensors hold another floating-point type, and which computes in that type or still in fp32. What is loaded
+from a tensor becomes what the kernel computes in, what is stored is rounded to what the tensor holds
+(`pcc.codegen.builder`); where both are one type, nothing is converted.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ class InType:
 
     @property
     def name(self) -> str:
-        """``_f16`` is all of fp16, ``_f16_bias_f32`` but for the bias, ``_f16_in_f32`` computes in fp32, ``_w_f16`` is all of fp32 but for ``w``."""
+        """``_f16`` is all of fp16, ``_f16_bias_f32`` but for the bias, ``_f16_in_f32`` computes in fp32, ``_w_f16`` is
+        all of fp32 but for ``w``."""
         held = {**dict.fromkeys(_pointers(self.kernel), FLOAT32), **dict(self.tensors)}
         others = [(name, dtype.short) for name, dtype in held.items() if dtype != self.arithmetic]
         if len(others) == len(held) and len(kinds := {kind for _, kind in others}) == 1:
@@ -39,7 +41,10 @@ class InType:
     @property
     def params(self) -> tuple[Param, ...]:
         types = dict(self.tensors)
-        return tuple(replace(param, kind=f"{types[param.name].short}*") if param.name in types else param for param in self.kernel.params)
+        return tuple(
+            replace(param, kind=f"{types[param.name].short}*") if param.name in types else param
+            for param in self.kernel.params
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         self.kernel.body(k)

@@ -52,7 +52,9 @@ def _aligned(nbytes: int, fill: int) -> np.ndarray:
 def interpret(program: Program, inputs: Sequence[np.ndarray], parts: int = 1) -> list[np.ndarray]:
     """Runs the program on numpy. ``parts`` splits every call's work, as threads would."""
     with np.errstate(all="ignore"):  # infinities and NaN are results like others, here as in machine code
-        return execute(program, inputs, lambda kernel, arguments, begin, end: kernel.reference(arguments, begin, end), parts)
+        return execute(
+            program, inputs, lambda kernel, arguments, begin, end: kernel.reference(arguments, begin, end), parts
+        )
 
 
 RunKernel = Callable[[Kernel, Mapping[str, Argument], int, int], None]
@@ -60,16 +62,24 @@ RunKernel = Callable[[Kernel, Mapping[str, Argument], int, int], None]
 
 
 def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKernel, parts: int) -> list[np.ndarray]:
-    """Prepares, copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out; stage by stage, as the runtime does."""
+    """Prepares, copies inputs in, runs each call in up to ``parts`` ranges of its work items, copies outputs out; stage
+    by stage, as the runtime does."""
     memory, touched = Memory(program), program.touched_stages()
     for call, part in product(program.preparation, range(parts)):
         _run(call, memory, run_kernel, range(1), part, parts)
     count = len(inputs[0]) if program.max_batch else 1
-    given = [(port, np.asarray(value, port.dtype.numpy).reshape(count, -1)) for port, value in zip(program.inputs, inputs, strict=True)]
+    given = [
+        (port, np.asarray(value, port.dtype.numpy).reshape(count, -1))
+        for port, value in zip(program.inputs, inputs, strict=True)
+    ]
     outputs = [np.empty((count, int(np.prod(port.shape))), port.dtype.numpy) for port in program.outputs]
     for place, stage in enumerate(program.stages):
         entering = [(port, value) for port, value in given if touched[port.buffer][0] == place]
-        leaving = [(port, result) for port, result in zip(program.outputs, outputs, strict=True) if touched[port.buffer][-1] == place]
+        leaving = [
+            (port, result)
+            for port, result in zip(program.outputs, outputs, strict=True)
+            if touched[port.buffer][-1] == place
+        ]
         for images in [range(count)] if stage.at_once else [range(image, image + 1) for image in range(count)]:
             for (port, value), image in product(entering, images):
                 memory.of_image(port.buffer, image)[: value.shape[1]] = value[image]
@@ -91,5 +101,7 @@ def _run(call: Call, memory: Memory, run_kernel: RunKernel, images: range, part:
     while begin < end and not call.together:
         image = begin // call.work
         stop = min(end, (image + 1) * call.work)
-        run_kernel(call.kernel, memory.arguments(call, images[image]), begin - image * call.work, stop - image * call.work)
+        run_kernel(
+            call.kernel, memory.arguments(call, images[image]), begin - image * call.work, stop - image * call.work
+        )
         begin = stop

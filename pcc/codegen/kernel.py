@@ -1,12 +1,14 @@
 """What a kernel is: a C function over a range of work items, with a TIR body and a numpy meaning.
 
-A kernel is a frozen dataclass. Its fields are what the machine code is specialised to (tile, epilogue, taps unrolled or not); everything else
-(sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void SYMBOL(PARAMS..., int32_t begin, int32_t end)``:
-the caller's thread pool hands out ranges of ``[0, work)``, in any order and at the same time.
+A kernel is a frozen dataclass. Its fields are what the machine code is specialised to (tile, epilogue, taps unrolled or
+not); everything else (sizes, strides, tables) is an argument, so layers share kernels. The C signature is ``void
+SYMBOL(PARAMS..., int32_t begin, int32_t end)``: the caller's thread pool hands out ranges of ``[0, work)``, in any
+order and at the same time.
 
-The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, an element in general); a kernel may *read* up to
-`READ_SLACK` bytes past the end of any tensor it is given, and up to `READ_LEAD` bytes before its start, and must *write* exactly the elements it owns.
-Where planes have whole cache lines (`pcc.codegen.program.has_whole_lines`), the rest of a plane's last line is owned with the plane, and holds junk.
+The memory contract: pointers are aligned as their buffers are (64 bytes at a buffer's start, an element in general); a
+kernel may *read* up to `READ_SLACK` bytes past the end of any tensor it is given, and up to `READ_LEAD` bytes before
+its start, and must *write* exactly the elements it owns. Where planes have whole cache lines
+(`pcc.codegen.program.has_whole_lines`), the rest of a plane's last line is owned with the plane, and holds junk.
 """
 
 from collections.abc import Mapping
@@ -31,7 +33,8 @@ Argument = np.ndarray | int | float
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter of a kernel: a number (``kind`` is the short name of an element type, ``i32``) or a pointer to elements (``f32*``).
+    """One parameter of a kernel: a number (``kind`` is the short name of an element type, ``i32``) or a pointer to
+    elements (``f32*``).
 
     ``writes`` marks pointers through which the kernel stores.
     """
@@ -74,7 +77,8 @@ class Kernel(Protocol):
         ...
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        """The same function on numpy: each pointer is a flat array that starts where the pointer points (longer than what is used)."""
+        """The same function on numpy: each pointer is a flat array that starts where the pointer points (longer than
+        what is used)."""
         ...
 
 

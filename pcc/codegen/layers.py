@@ -1,6 +1,7 @@
 """Layers as the kernel families see them: views, weights and numbers, no graph. Lowering makes them from graph nodes.
 
-Activations are NCHW with any strides but a contiguous last dimension. Each family's ``emit_*(layer, builder)`` records the calls that compute ``y``.
+Activations are NCHW with any strides but a contiguous last dimension. Each family's ``emit_*(layer, builder)`` records
+the calls that compute ``y``.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class ConvGeometry:
 
 @dataclass(frozen=True)
 class Conv2d:
-    """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed in a format; ``bias`` is (O,) or None."""
+    """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed in a
+    format; ``bias`` is (O,) or None."""
 
     name: str
     x: View
@@ -44,14 +46,16 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class PooledConv2d(Conv2d):
-    """A convolution and the maximum of each ``window`` (rows, columns) of its outputs; windows lie side by side. ``y`` holds the maxima."""
+    """A convolution and the maximum of each ``window`` (rows, columns) of its outputs; windows lie side by side. ``y``
+    holds the maxima."""
 
     window: tuple[int, int] = (2, 2)
 
 
 @dataclass(frozen=True)
 class Linear:
-    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a format; ``bias`` is (M,) or None.
+    """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a
+    format; ``bias`` is (M,) or None.
 
     ``images`` is the largest batch of a program for any batch, each image of which has these N rows.
     """
@@ -68,7 +72,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pool2d:
-    """Max or average pooling, ``mode`` is ``max`` or ``avg``. For ``avg`` the divisor counts padding only if ``count_include_pad``.
+    """Max or average pooling, ``mode`` is ``max`` or ``avg``. For ``avg`` the divisor counts padding only if
+    ``count_include_pad``.
 
     ``y`` may be larger than the geometry alone gives (ceil mode): windows are clipped to what exists.
     """
@@ -83,7 +88,8 @@ class Pool2d:
 
 @dataclass(frozen=True)
 class Resize2d:
-    """Nearest or bilinear resampling to ``y``'s size; ``mode`` is ``nearest`` or ``bilinear``, as PyTorch's ``interpolate`` means them.
+    """Nearest or bilinear resampling to ``y``'s size; ``mode`` is ``nearest`` or ``bilinear``, as PyTorch's
+    ``interpolate`` means them.
 
     ``scales`` are the (height, width) factors the caller gave, or None where only the size was given.
     """
@@ -98,7 +104,8 @@ class Resize2d:
 
 @dataclass(frozen=True)
 class Copy:
-    """``y[...] = x[...]`` between views of one shape (up to 6 dimensions, any strides): concat, slice, permute, padding."""
+    """``y[...] = x[...]`` between views of one shape (up to 6 dimensions, any strides): concat, slice, permute,
+    padding."""
 
     name: str
     x: View
@@ -118,7 +125,8 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """A fused chain, e.g. ``relu(add(x0,mul(x1,c0)))``: operands ``x0..`` are views that broadcast to ``y`` (NumPy rules), numbers are literals."""
+    """A fused chain, e.g. ``relu(add(x0,mul(x1,c0)))``: operands ``x0..`` are views that broadcast to ``y`` (NumPy
+    rules), numbers are literals."""
 
     name: str
     inputs: tuple[View, ...]
@@ -128,7 +136,8 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class MatMul:
-    """``y[b] = a[b] @ b[b]``: (B, M, K) and (B, K, N), where a batch of 1 serves all; rows are contiguous, and may lie apart."""
+    """``y[b] = a[b] @ b[b]``: (B, M, K) and (B, K, N), where a batch of 1 serves all; rows are contiguous, and may lie
+    apart."""
 
     name: str
     a: View

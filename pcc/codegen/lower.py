@@ -1,4 +1,5 @@
-"""Graph to kernel program: each node becomes a layer, each layer is written by its kernel family; data movement becomes views where it can."""
+"""Graph to kernel program: each node becomes a layer, each layer is written by its kernel family; data movement becomes
+views where it can."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -57,7 +58,10 @@ class Lowering:
         self.builder.layer, self.builder.node = layer_name(node), node.name
         if node.op in ("placeholder", "call_function") and 0 in shape_of(node):
             what = "the input" if node.op == "placeholder" else f"the result of {node.target}"
-            raise PccError(f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of 0 cannot be compiled")
+            raise PccError(
+                f"node {node.name}: {what} has the shape {shape_of(node)}, which holds no elements: what has a size of "
+                "0 cannot be compiled"
+            )
         if node.op == "placeholder":
             self.views[node] = self.builder.input(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
         elif node.op == "output":
@@ -65,7 +69,10 @@ class Lowering:
         elif node.op == "call_function" and node.target is not ops.UNPACK:
             rule = _RULES.get(node.target)
             if rule is None:
-                raise PccError(f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and fold-batchnorm")
+                raise PccError(
+                    f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and "
+                    "fold-batchnorm"
+                )
             self.views[node] = rule.lower(self, node, arguments(node))
 
     def array(self, node: Node) -> np.ndarray:
@@ -96,7 +103,11 @@ class Lowering:
 
     def result(self, node: Node) -> View:
         """A new tensor for a node's value, for kernels that write planes wherever they start."""
-        return self.builder.planes(node.name, shape_of(node), dtype_of(node.meta["val"].dtype)) if has_planes(node) else self.tensor(node)
+        return (
+            self.builder.planes(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
+            if has_planes(node)
+            else self.tensor(node)
+        )
 
     def contiguous(self, view: View, name: str) -> View:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""
@@ -107,15 +118,23 @@ class Lowering:
         return copy
 
     def in_one_piece(self, node: Node) -> dict[str, View]:
-        """The operands of a node that its operator takes as contiguous tensors, by name, without those that are left out."""
+        """The operands of a node that its operator takes as contiguous tensors, by name, without those that are left
+        out."""
         given = arguments(node)
-        return {name: self.contiguous(self.view(given[name]), f"{node.name}.{name}") for name in _RULES[node.target].contiguous if given[name] is not None}
+        return {
+            name: self.contiguous(self.view(given[name]), f"{node.name}.{name}")
+            for name in _RULES[node.target].contiguous
+            if given[name] is not None
+        }
 
     def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
         """Records a layer as the family does that was chosen for its node; `PccError` where none was."""
         choice = annotation(node, KernelChoice)
         if choice is None:
-            raise PccError(f"node {node.name}: no kernel was chosen for it: the pipeline needs select-kernels after the last pass that makes layers")
+            raise PccError(
+                f"node {node.name}: no kernel was chosen for it: the pipeline needs select-kernels after the last pass "
+                "that makes layers"
+            )
         family_named(choice.family).emit(layer, choice.schedule, self.builder)
         return layer.y
 
@@ -123,7 +142,12 @@ class Lowering:
         for name, value in outputs(self.graph_module).items():
             view = self.view(value)
             buffer = self.builder.buffers[view.buffer]
-            if not (view.is_contiguous and view.offset == 0 and buffer.elements == prod(view.shape) and buffer.role in ("scratch", "output")):
+            if not (
+                view.is_contiguous
+                and view.offset == 0
+                and buffer.elements == prod(view.shape)
+                and buffer.role in ("scratch", "output")
+            ):
                 copy = self.builder.tensor(name, view.shape, view.dtype)
                 emit_copy(layers.Copy(name, view, copy), self.builder)
                 view = copy
@@ -131,8 +155,11 @@ class Lowering:
 
 
 def has_planes(node: Node) -> bool:
-    """Whether the planes of a node's value start at cache lines: they do unless somebody takes the value as one piece."""
-    return len(shape_of(node)) == 4 and not any(user.op == "output" or _takes_one_piece(user, node) for user in node.users)
+    """Whether the planes of a node's value start at cache lines: they do unless somebody takes the value as one
+    piece."""
+    return len(shape_of(node)) == 4 and not any(
+        user.op == "output" or _takes_one_piece(user, node) for user in node.users
+    )
 
 
 def _takes_one_piece(user: Node, operand: Node) -> bool:
@@ -207,7 +234,8 @@ def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _plain(emit: Callable[..., None], *tensors: str) -> "_Rule":
-    """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of its schema, tensors as views."""
+    """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of
+    its schema, tensors as views."""
 
     def lower(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
         y = lowering.tensor(node)
@@ -221,7 +249,9 @@ def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     if annotation(node, ComputedWith):
         return lowering.view(given["x"])
     geometry = geometry_of(given, _pair(given["kernel"]))
-    layer = layers.Pool2d(node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"])
+    layer = layers.Pool2d(
+        node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"]
+    )
     emit_pool(layer, lowering.builder)
     return layer.y
 
@@ -241,13 +271,21 @@ def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
 
 
 def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = layers.Softmax(node.name, **lowering.in_one_piece(node), y=lowering.tensor(node), dim=given["dim"] % len(shape_of(node)), log=given["log"])
+    layer = layers.Softmax(
+        node.name,
+        **lowering.in_one_piece(node),
+        y=lowering.tensor(node),
+        dim=given["dim"] % len(shape_of(node)),
+        log=given["log"],
+    )
     emit_softmax(layer, lowering.builder)
     return layer.y
 
 
 def _elementwise(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = layers.Elementwise(node.name, tuple(lowering.view(x) for x in given["xs"]), lowering.result(node), given["expression"])
+    layer = layers.Elementwise(
+        node.name, tuple(lowering.view(x) for x in given["xs"]), lowering.result(node), given["expression"]
+    )
     emit_elementwise(layer, lowering.builder)
     return layer.y
 
@@ -290,7 +328,9 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     padded = (1,) * (len(shape) - len(x.shape)) + x.shape
     strides = (0,) * (len(shape) - len(x.shape)) + x.strides
-    spread = replace(x, shape=shape, strides=tuple(0 if size == 1 else stride for size, stride in zip(padded, strides, strict=True)))
+    spread = replace(
+        x, shape=shape, strides=tuple(0 if size == 1 else stride for size, stride in zip(padded, strides, strict=True))
+    )
     return lowering.contiguous(spread, node.name)
 
 

@@ -1,8 +1,9 @@
 """What a processor's time goes into: the currency in which kernel families price their schedules.
 
-A family counts what a schedule executes (`Work`); a processor's profile (`Machine`) says what each kind costs. So a new family needs no new numbers for
-every processor, and a new processor is one row. Sums of parts are a simple model: what overlaps in the machine is in the coefficients, which
-`pcc tune --calibrate` fits to measured layers (`pcc.tune`); what it finds for a user's processor is a file (`pcc.codegen.machine_profile`).
+A family counts what a schedule executes (`Work`); a processor's profile (`Machine`) says what each kind costs. So a new
+family needs no new numbers for every processor, and a new processor is one row. Sums of parts are a simple model: what
+overlaps in the machine is in the coefficients, which `pcc tune --calibrate` fits to measured layers (`pcc.tune`); what
+it finds for a user's processor is a file (`pcc.codegen.machine_profile`).
 """
 
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from pcc.codegen.program import View
 from pcc.target import Target
 
 FORESEEN = 0.5
-"""What vectors from behind the L2 cache cost, or on their way there, that are asked for ahead or follow each other, so that the processor itself asks: part of
-their time goes by beside other work. (Timed in dense and sparse 1x1 convolutions that write 3 to 5 MB, and where weights are 3 to 25 MB.)"""
+"""What vectors from behind the L2 cache cost, or on their way there, that are asked for ahead or follow each other, so
+that the processor itself asks: part of their time goes by beside other work. (Timed in dense and sparse 1x1
+convolutions that write 3 to 5 MB, and where weights are 3 to 25 MB.)"""
 
 
 @dataclass(frozen=True)
@@ -67,30 +69,39 @@ class Machine:
     origin: str
     """Where the costs come from."""
     fma_cycles: float = 0.0
-    """What a vector multiply-add takes where nothing but the units limits: no inner loop costs less. 0 where costs are counts."""
+    """What a vector multiply-add takes where nothing but the units limits: no inner loop costs less. 0 where costs are
+    counts."""
     loads_ahead: int = 0
     """Registers that loads need which start long before their use: on cores that execute in order."""
     multiply_add_weight: float = 1.0
-    """What a vector multiply-add counts beside other instructions, where costs are counted: more on cores with one unit for it, less on those with four."""
+    """What a vector multiply-add counts beside other instructions, where costs are counted: more on cores with one unit
+    for it, less on those with four."""
     load_pair_reach: int = 0
-    """Bytes behind an address in which one instruction loads two vectors that follow each other; 0 on cores where that is no faster than two."""
+    """Bytes behind an address in which one instruction loads two vectors that follow each other; 0 on cores where that
+    is no faster than two."""
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
 
     def beyond(self, *tensors: View | None, asked: bool = False) -> Work:
         """Each tensor read, or written, once; ``asked``: its cache lines are asked for ahead."""
         sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
-        return Work(beyond=(FORESEEN if asked else 1) * sum(size for size in sizes if size > self.l2_bytes) / self.isa.vector_bytes)
+        return Work(
+            beyond=(FORESEEN if asked else 1)
+            * sum(size for size in sizes if size > self.l2_bytes)
+            / self.isa.vector_bytes
+        )
 
     def foreseen(self, nbytes: float) -> Work:
-        """Weights, or what a thread keeps, that are read in order, again and again: what the L2 cache does not hold of them comes from behind it."""
+        """Weights, or what a thread keeps, that are read in order, again and again: what the L2 cache does not hold of
+        them comes from behind it."""
         return Work(beyond=FORESEEN * max(nbytes - self.l2_bytes, 0) / self.isa.vector_bytes)
 
     def cycles(self, work: Work) -> float:
         return sum(map(mul, vars(work).values(), vars(self.costs).values()))
 
     def loop(self, step: Work) -> Work:
-        """A step of an inner loop; where its multiply-adds alone take longer than the sum of all says, more of it, until it is as long."""
+        """A step of an inner loop; where its multiply-adds alone take longer than the sum of all says, more of it,
+        until it is as long."""
         least, cycles = step.fma * self.fma_cycles, self.cycles(step)
         return step * (least / cycles) if 0 < cycles < least else step
 
@@ -98,29 +109,86 @@ class Machine:
 _KIB = 1 << 10
 
 _AVX512 = Work(
-    fma=0.14, loads=1.03, crossing=2.03, far=0.199, beyond=9.9, updates=1.25, stores=3.7, scalars=0.389, branches=0.13, lines=6.17, kept=1.0, lists=5.0
+    fma=0.14,
+    loads=1.03,
+    crossing=2.03,
+    far=0.199,
+    beyond=9.9,
+    updates=1.25,
+    stores=3.7,
+    scalars=0.389,
+    branches=0.13,
+    lines=6.17,
+    kept=1.0,
+    lists=5.0,
 )
 _AVX512_FMA = 0.53
 _TIMED = "timed on an Intel Xeon of family 6, model 207 (pcc tune --calibrate)"
-_AVX2 = Work(fma=0.079, loads=0.70, crossing=1.12, far=0.25, beyond=6.5, updates=1.18, stores=1.93, scalars=0.60, branches=0.0, lines=0.0, kept=0.9, lists=5.0)
-_NEON = Work(fma=0.9, loads=0.77, crossing=0.89, far=0.0, updates=1.4, stores=0.63, scalars=1.54, branches=1.88, lines=8.8, kept=0.63, lists=15.04)
+_AVX2 = Work(
+    fma=0.079,
+    loads=0.70,
+    crossing=1.12,
+    far=0.25,
+    beyond=6.5,
+    updates=1.18,
+    stores=1.93,
+    scalars=0.60,
+    branches=0.0,
+    lines=0.0,
+    kept=0.9,
+    lists=5.0,
+)
+_NEON = Work(
+    fma=0.9,
+    loads=0.77,
+    crossing=0.89,
+    far=0.0,
+    updates=1.4,
+    stores=0.63,
+    scalars=1.54,
+    branches=1.88,
+    lines=8.8,
+    kept=0.63,
+    lists=15.04,
+)
 _COUNTED = "instructions executed under QEMU (pcc tune --calibrate --cpu cortex-a76)"
 _IN_ORDER = f"{_COUNTED}; multiply-adds weigh more, there is one unit"
 
 _LDP_REACH = 1024
 _ONE_LOAD_AT_A_TIME = ("+slow-paired-128",)
-"""A pair of vectors takes as long as two loads, and no multiply-adds go on beside it: llvm-mca's 1.8 cycles for each became 0.9."""
+"""A pair of vectors takes as long as two loads, and no multiply-adds go on beside it: llvm-mca's 1.8 cycles for each
+became 0.9."""
 
 _OUT_OF_ORDER = ("+disable-latency-sched-heuristic",)
-"""The core finds what can go on by itself. LLVM's scheduler loads early otherwise, for which 28 accumulators leave no registers; in fp16, where weights
-must be in the first 16, it then took 1.42 instructions for a multiply-add, and takes 1.25."""
+"""The core finds what can go on by itself. LLVM's scheduler loads early otherwise, for which 28 accumulators leave no
+registers; in fp16, where weights must be in the first 16, it then took 1.42 instructions for a multiply-add, and takes
+1.25."""
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
-        Machine("intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, _TIMED, fma_cycles=_AVX512_FMA),
-        Machine("zen4", isa_named("avx512"), 32 * _KIB, 1024 * _KIB, 8, _AVX512, "those of intel-avx512: not timed on this processor", fma_cycles=_AVX512_FMA),
-        Machine("avx2", isa_named("avx2"), 32 * _KIB, 512 * _KIB, 8, _AVX2, "timed on the Intel Xeon of intel-avx512 (pcc tune --calibrate --cpu x86-64-v3)"),
+        Machine(
+            "intel-avx512", isa_named("avx512"), 48 * _KIB, 2048 * _KIB, 8, _AVX512, _TIMED, fma_cycles=_AVX512_FMA
+        ),
+        Machine(
+            "zen4",
+            isa_named("avx512"),
+            32 * _KIB,
+            1024 * _KIB,
+            8,
+            _AVX512,
+            "those of intel-avx512: not timed on this processor",
+            fma_cycles=_AVX512_FMA,
+        ),
+        Machine(
+            "avx2",
+            isa_named("avx2"),
+            32 * _KIB,
+            512 * _KIB,
+            8,
+            _AVX2,
+            "timed on the Intel Xeon of intel-avx512 (pcc tune --calibrate --cpu x86-64-v3)",
+        ),
         Machine(
             "cortex-a53",
             isa_named("neon"),
@@ -145,8 +213,28 @@ MACHINES: dict[str, Machine] = {
             multiply_add_weight=1.6,
             llvm_features=_ONE_LOAD_AT_A_TIME,
         ),
-        Machine("cortex-a72", isa_named("neon"), 32 * _KIB, 512 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH, llvm_features=_OUT_OF_ORDER),
-        Machine("cortex-a76", isa_named("neon-fp16"), 64 * _KIB, 256 * _KIB, 8, _NEON, _COUNTED, load_pair_reach=_LDP_REACH, llvm_features=_OUT_OF_ORDER),
+        Machine(
+            "cortex-a72",
+            isa_named("neon"),
+            32 * _KIB,
+            512 * _KIB,
+            8,
+            _NEON,
+            _COUNTED,
+            load_pair_reach=_LDP_REACH,
+            llvm_features=_OUT_OF_ORDER,
+        ),
+        Machine(
+            "cortex-a76",
+            isa_named("neon-fp16"),
+            64 * _KIB,
+            256 * _KIB,
+            8,
+            _NEON,
+            _COUNTED,
+            load_pair_reach=_LDP_REACH,
+            llvm_features=_OUT_OF_ORDER,
+        ),
         Machine(
             "cortex-x1",
             isa_named("neon-fp16"),

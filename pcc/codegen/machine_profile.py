@@ -74,20 +74,29 @@ def read_profile(path: Path) -> MachineProfile:
     try:
         return MachineProfile.model_validate_json(read_limited(path, "processor profile", FILE_BYTES))
     except ValidationError as error:
-        raise PccError(f"processor profile {path} is not one that this pcc reads: {first_problem(error)}; pcc tune --calibrate makes one") from None
+        raise PccError(
+            f"processor profile {path} is not one that this pcc reads: {first_problem(error)}; pcc tune --calibrate "
+            "makes one"
+        ) from None
 
 
 def processor_of(target: Target, wanted: str | None) -> str:
-    """What `machine_named` takes, for a target: ``wanted`` is a profile's file or `BUILT_IN`; if None, the saved file where there is one, else built in."""
+    """What `machine_named` takes, for a target: ``wanted`` is a profile's file or `BUILT_IN`; if None, the saved file
+    where there is one, else built in."""
     if wanted is None:
         wanted = str(saved) if (saved := saved_profile(target)).exists() else BUILT_IN
     if wanted == BUILT_IN:
         return machine_of(target).name
     if not os.path.lexists(wanted):
-        raise PccError(f"processor profile {wanted}: no such file; give one that pcc tune --calibrate wrote, or '{BUILT_IN}'")
+        raise PccError(
+            f"processor profile {wanted}: no such file; give one that pcc tune --calibrate wrote, or '{BUILT_IN}'"
+        )
     profile = read_profile(Path(wanted))
     if profile.isa != target.isa:
-        raise PccError(f"processor profile {wanted} is for {profile.isa}, and {target.name}, {target.cpu} has {target.isa}: compile for it by itself")
+        raise PccError(
+            f"processor profile {wanted} is for {profile.isa}, and {target.name}, {target.cpu} has {target.isa}: "
+            "compile for it by itself"
+        )
     return os.path.abspath(wanted)
 
 
@@ -97,4 +106,7 @@ def machine_named(name: str) -> Machine:
         return MACHINES[name]
     if os.sep in name:
         return read_profile(Path(name)).machine
-    raise PccError(f"unknown processor profile '{name}': choose one of {', '.join(MACHINES)}, or the path of a file of pcc tune --calibrate")
+    raise PccError(
+        f"unknown processor profile '{name}': choose one of {', '.join(MACHINES)}, or the path of a file of pcc tune "
+        "--calibrate"
+    )

@@ -1,4 +1,5 @@
-"""Runs a program's real machine code on this computer, one kernel at a time, from Python: for tests and for tuning, not for shipping."""
+"""Runs a program's real machine code on this computer, one kernel at a time, from Python: for tests and for tuning, not
+for shipping."""
 
 import ctypes
 import subprocess
@@ -25,7 +26,10 @@ class NativeKernels:
         with temporary_folder() as folder:
             library = folder / "kernels.so"
             emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[target.arch]
-            subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-m", emulation, "-shared", "-o", str(library), *objects], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "ziglang", "ld.lld", "-m", emulation, "-shared", "-o", str(library), *objects],
+                check=True,
+            )
             self._library = ctypes.CDLL(str(library))
 
     def call(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> None:
@@ -33,7 +37,8 @@ class NativeKernels:
         self.bound(kernel, arguments, begin, end)()
 
     def bound(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> Callable[[], object]:
-        """A function that makes this call and takes next to no time besides. The arrays must live as long as it is used."""
+        """A function that makes this call and takes next to no time besides. The arrays must live as long as it is
+        used."""
         values = []
         for param in kernel.params:
             value = arguments[param.name]
@@ -41,7 +46,9 @@ class NativeKernels:
                 values.append(ctypes.c_void_p(value.ctypes.data))
             else:
                 values.append(np.ctypeslib.as_ctypes_type(param.dtype.numpy)(value))
-        return partial(getattr(self._library, symbol(kernel, self._isa)), *values, ctypes.c_int32(begin), ctypes.c_int32(end))
+        return partial(
+            getattr(self._library, symbol(kernel, self._isa)), *values, ctypes.c_int32(begin), ctypes.c_int32(end)
+        )
 
 
 def run_native(program: Program, inputs: Sequence[np.ndarray], target: Target, parts: int = 1) -> list[np.ndarray]:

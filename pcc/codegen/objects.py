@@ -1,10 +1,11 @@
 """Kernels to machine code: our short TVM pass list, LLVM, one object file a kernel, and a cache of them on disk.
 
-The list leaves out packed functions and TVM's runtime calls, so that an object defines one plain C function and needs nothing.
+The list leaves out packed functions and TVM's runtime calls, so that an object defines one plain C function and needs
+nothing.
 
-The cache is ``kernels/GENERATION/KERNEL/`` under `cache_root`: a generation is what one state of the sources and of TVM makes. An entry is made beside
-its place and renamed, so that it is complete or not there, whoever else compiles; one that was damaged since is made again. Generations that nothing
-has used for a month are removed when a new one begins.
+The cache is ``kernels/GENERATION/KERNEL/`` under `cache_root`: a generation is what one state of the sources and of TVM
+makes. An entry is made beside its place and renamed, so that it is complete or not there, whoever else compiles; one
+that was damaged since is made again. Generations that nothing has used for a month are removed when a new one begins.
 """
 
 import hashlib
@@ -36,10 +37,12 @@ TEXTS = ("tir", "ll", "s")
 UNUSED_SECONDS = 30 * 24 * 3600
 
 _SEAL = "sha256"
-"""The file of an entry with the checksum of the others: after a crash, or on a disk that was full, they may be short."""
+"""The file of an entry with the checksum of the others: after a crash, or on a disk that was full, they may be
+short."""
 
 _ROOM = 8 << 20
-"""Bytes that the disk must have left for a kernel, far more than one takes: LLVM ends the process when a write fails."""
+"""Bytes that the disk must have left for a kernel, far more than one takes: LLVM ends the process when a write
+fails."""
 
 _WORTH_A_PROCESS = 12
 """Kernels to compile before more processes pay: each imports TVM for some seconds first."""
@@ -58,7 +61,8 @@ class CompiledKernel:
 
 @cache
 def generation() -> str:
-    """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken from the cache."""
+    """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken
+    from the cache."""
     digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
     package = Path(__file__).parents[1]
     for source in sorted([*package.glob("codegen/**/*.py"), *package.glob("ir/*.py")]):
@@ -128,7 +132,8 @@ def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
 
 
 def _begin_worker() -> None:
-    """Ctrl-C reaches the process that waits, too, which stops its workers; where that one is killed they end by themselves."""
+    """Ctrl-C reaches the process that waits, too, which stops its workers; where that one is killed they end by
+    themselves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
@@ -197,9 +202,11 @@ def _lower(module: Any, host: Any) -> Any:
 
 
 def _truncate_divisions(function: Any, module: Any, context: Any) -> Any:
-    """Integer ``//`` and ``%`` by unknown numbers, of which kernels' operands are never negative, as the machine's division.
+    """Integer ``//`` and ``%`` by unknown numbers, of which kernels' operands are never negative, as the machine's
+    division.
 
-    TVM would correct the sign of the result in nested lets and selects, on which LLVM code generation spends seconds a kernel.
+    TVM would correct the sign of the result in nested lets and selects, on which LLVM code generation spends seconds a
+    kernel.
     """
     import tvm_ffi
     from tvm import tirx

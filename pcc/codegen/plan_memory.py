@@ -1,4 +1,5 @@
-"""plan-memory: every buffer of a program gets its place: in one arena, in each thread's own memory, or in what all contexts share."""
+"""plan-memory: every buffer of a program gets its place: in one arena, in each thread's own memory, or in what all
+contexts share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from pcc.codegen.program import ALIGNMENT, Buffer, Program, View
 
 @dataclass(frozen=True)
 class Lifetime:
-    """The calls during which a buffer holds something: from its first writer (-1 for inputs) to its last reader (one past the end for outputs)."""
+    """The calls during which a buffer holds something: from its first writer (-1 for inputs) to its last reader (one
+    past the end for outputs)."""
 
     first: int
     last: int
@@ -25,7 +27,8 @@ _ALWAYS = Lifetime(0, 0)
 
 @dataclass(frozen=True)
 class PlanMemory:
-    """Places all buffers in one arena: largest first, each at the lowest offset that no buffer alive at the same time covers."""
+    """Places all buffers in one arena: largest first, each at the lowest offset that no buffer alive at the same time
+    covers."""
 
     name: ClassVar[str] = "plan-memory"
     level: ClassVar[str] = "program"
@@ -36,9 +39,13 @@ class PlanMemory:
         own = {name for name in lifetimes if program.buffers[name].role == "thread"}
         thread, thread_bytes = _place(program, {name: lifetimes[name] for name in own})
         arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in own})
-        prepared, prepared_bytes = _place(program, {name: _ALWAYS for name, buffer in program.buffers.items() if buffer.role == "prepared"})
+        prepared, prepared_bytes = _place(
+            program, {name: _ALWAYS for name, buffer in program.buffers.items() if buffer.role == "prepared"}
+        )
         buffers = {**program.buffers, **arena, **thread, **prepared}
-        return replace(program, buffers=buffers, arena_bytes=arena_bytes, thread_bytes=thread_bytes, prepared_bytes=prepared_bytes)
+        return replace(
+            program, buffers=buffers, arena_bytes=arena_bytes, thread_bytes=thread_bytes, prepared_bytes=prepared_bytes
+        )
 
 
 def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
@@ -47,7 +54,9 @@ def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[st
     for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].all_bytes, lifetimes[name].first, name)):
         alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
         placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
-    return {buffer.name: buffer for buffer in placed}, max((_start(buffer) + _room(buffer) for buffer in placed), default=0)
+    return {buffer.name: buffer for buffer in placed}, max(
+        (_start(buffer) + _room(buffer) for buffer in placed), default=0
+    )
 
 
 def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
@@ -71,9 +80,19 @@ def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
 
 def memory_lower_bound(program: Program) -> int:
     """Bytes alive at the worst moment: no arena can be smaller."""
-    lifetimes = {name: life for name, life in buffer_lifetimes(program).items() if program.buffers[name].role != "thread"}
+    lifetimes = {
+        name: life for name, life in buffer_lifetimes(program).items() if program.buffers[name].role != "thread"
+    }
     moments = range(-1, len(program.calls) + 1)
-    return max((sum(program.buffers[name].all_bytes for name, life in lifetimes.items() if life.first <= moment <= life.last) for moment in moments), default=0)
+    return max(
+        (
+            sum(
+                program.buffers[name].all_bytes for name, life in lifetimes.items() if life.first <= moment <= life.last
+            )
+            for moment in moments
+        ),
+        default=0,
+    )
 
 
 def _start(buffer: Buffer) -> int:

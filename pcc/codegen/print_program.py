@@ -1,4 +1,5 @@
-"""The kernel program as text: ports, calls with their arguments, and where each buffer lies. Stable, so that two of them compare with diff."""
+"""The kernel program as text: ports, calls with their arguments, and where each buffer lies. Stable, so that two of
+them compare with diff."""
 
 from collections.abc import Iterator
 
@@ -16,7 +17,8 @@ def _header(program: Program) -> Iterator[str]:
     weights = f"weights {sum(values.nbytes for values in program.constants.values())} bytes"
     weights += f", prepared {program.prepared_bytes} bytes" if program.prepared_bytes else ""
     planned = _memory(program) if program.arena_bytes else "memory not planned"
-    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {sum(call.macs for call in program.calls)} MACs, {weights}, {planned}"
+    macs = sum(call.macs for call in program.calls)
+    yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {macs} MACs, {weights}, {planned}"
     if program.max_batch:
         yield f"# of one image, for batches of up to {program.max_batch}"
     yield from (_port("input", port) for port in program.inputs)
@@ -34,12 +36,16 @@ def _port(kind: str, port: Port) -> str:
 
 def _calls(program: Program) -> Iterator[str]:
     stages = {stage.begin: stage for stage in program.batch_stages}
-    yield from (f"once {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}" for call in program.preparation)
+    yield from (
+        f"once {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}"
+        for call in program.preparation
+    )
     for index, call in enumerate(program.calls):
         if index in stages:
             yield f"# {'all images at once' if stages[index].at_once else 'one image after the other'}"
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
-        yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) for {call.work} items{_together(call)}  # {call.layer}{macs}"
+        work = f"for {call.work} items{_together(call)}"
+        yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) {work}  # {call.layer}{macs}"
 
 
 def _together(call: Call) -> str:
@@ -48,7 +54,9 @@ def _together(call: Call) -> str:
 
 def _arguments(program: Program, call: Call) -> str:
     writes = {param.name for param in call.kernel.params if param.writes}
-    return ", ".join(f"{name}={'&' if name in writes else ''}{_value(program, value)}" for name, value in call.args.items())
+    return ", ".join(
+        f"{name}={'&' if name in writes else ''}{_value(program, value)}" for name, value in call.args.items()
+    )
 
 
 def _value(program: Program, value: View | int | float) -> str:
@@ -56,7 +64,9 @@ def _value(program: Program, value: View | int | float) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
     start = f"+{value.offset}" if value.offset else ""
     strides = "" if value.is_contiguous else f":{_sizes(value.strides)}"
-    return f"{'@' if program.buffers[value.buffer].is_weight else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
+    return (
+        f"{'@' if program.buffers[value.buffer].is_weight else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
+    )
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
@@ -67,9 +77,14 @@ def _buffers(program: Program) -> Iterator[str]:
     lifetimes = buffer_lifetimes(program)
     for name, life in lifetimes.items():
         buffer = program.buffers[name]
-        place = "unplaced" if buffer.offset is None else f"at {buffer.offset}{' of each thread' if buffer.role == 'thread' else ''}"
+        place = (
+            "unplaced"
+            if buffer.offset is None
+            else f"at {buffer.offset}{' of each thread' if buffer.role == 'thread' else ''}"
+        )
         images = f" for each of {buffer.images} images" if buffer.images > 1 else ""
-        yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {buffer.nbytes} bytes{images}, calls {life.first}..{life.last}"
+        size = f"{buffer.nbytes} bytes{images}"
+        yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {size}, calls {life.first}..{life.last}"
     for name, values in program.constants.items():
         yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"
     for name, buffer in program.buffers.items():

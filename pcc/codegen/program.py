@@ -1,4 +1,5 @@
-"""The kernel program: calls of kernels on views of buffers, with nothing left to decide but where the buffers lie in the arena."""
+"""The kernel program: calls of kernels on views of buffers, with nothing left to decide but where the buffers lie in
+the arena."""
 
 import hashlib
 from collections.abc import Mapping
@@ -22,9 +23,10 @@ BufferRole = Literal["input", "output", "scratch", "thread", "constant", "prepar
 
 @dataclass(frozen=True)
 class Buffer:
-    """Storage. Constants live in the package's weights; everything else at ``offset`` bytes, once memory is planned: in the arena; for role ``thread`` in
-    memory that each thread has of its own, whose contents last from one item to the next of the same range; for role ``prepared`` in memory that all
-    contexts share, which `Program.preparation` fills once.
+    """Storage. Constants live in the package's weights; everything else at ``offset`` bytes, once memory is planned: in
+    the arena; for role ``thread`` in memory that each thread has of its own, whose contents last from one item to the
+    next of the same range; for role ``prepared`` in memory that all contexts share, which `Program.preparation` fills
+    once.
 
     Inputs are copied into their buffers before the first call of their stage, outputs out of theirs after the last.
     """
@@ -62,7 +64,8 @@ class Buffer:
 class View:
     """A tensor in a buffer: where its first element lies and how far apart its neighbours are, both in elements.
 
-    The last dimension of an activation is always contiguous; the others may be strided (a padded plane, a slice of a concat).
+    The last dimension of an activation is always contiguous; the others may be strided (a padded plane, a slice of a
+    concat).
     """
 
     buffer: str
@@ -87,7 +90,8 @@ def line_elements(dtype: DType) -> int:
 
 
 def whole_lines(positions: int, dtype: DType) -> int:
-    """The elements that a plane of so many positions takes where planes start at cache lines; planes smaller than a line lie side by side."""
+    """The elements that a plane of so many positions takes where planes start at cache lines; planes smaller than a
+    line lie side by side."""
     line = line_elements(dtype)
     return positions if positions < line else -(-positions // line) * line
 
@@ -110,7 +114,8 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Together:
-    """How one call computes several images of a batch, each of them a row: ``images`` of them in each of ``call.work`` items."""
+    """How one call computes several images of a batch, each of them a row: ``images`` of them in each of ``call.work``
+    items."""
 
     images: int
     count: str
@@ -123,13 +128,18 @@ class Together:
     def numbers(self, call: "Call", buffers: Mapping[str, Buffer], count: int) -> dict[str, int]:
         """The arguments that are others for ``count`` images."""
         tensors = {number: call.args[tensor] for number, tensor in self.strides.items()}
-        apart = {number: buffers[view.buffer].image_bytes // view.dtype.bytes for number, view in tensors.items() if isinstance(view, View)}
+        apart = {
+            number: buffers[view.buffer].image_bytes // view.dtype.bytes
+            for number, view in tensors.items()
+            if isinstance(view, View)
+        }
         return {**apart, self.count: count, self.tiles: -(-count // self.images)}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel over ``work`` independent items of an image; threads take ranges of them. Pointers are views, numbers are numbers."""
+    """One kernel over ``work`` independent items of an image; threads take ranges of them. Pointers are views, numbers
+    are numbers."""
 
     kernel: Kernel
     args: Mapping[str, View | int | float]
@@ -152,7 +162,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Stage:
-    """Calls ``[begin, end)``: all of them for one image of a batch after the other, or each of them for all images ``at_once``."""
+    """Calls ``[begin, end)``: all of them for one image of a batch after the other, or each of them for all images
+    ``at_once``."""
 
     begin: int
     end: int
@@ -161,7 +172,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the model as its user sees it: name, contiguous shape (of one image, in a program for any batch), element type."""
+    """An input or output of the model as its user sees it: name, contiguous shape (of one image, in a program for any
+    batch), element type."""
 
     name: str
     buffer: str
@@ -177,8 +189,8 @@ class Port:
 class Program:
     """Calls in order, the buffers they use, and the constants' values.
 
-    ``preparation`` is what runs once, before the first run of all contexts: it puts constants into the form that the calls read, where that takes more bytes
-    than are worth shipping.
+    ``preparation`` is what runs once, before the first run of all contexts: it puts constants into the form that the
+    calls read, where that takes more bytes than are worth shipping.
     """
 
     name: str
@@ -204,12 +216,17 @@ class Program:
         return self.batch_stages or (Stage(0, len(self.calls)),)
 
     def touched_stages(self) -> dict[str, list[int]]:
-        """In which stages each buffer of the arena is used, in order. Inputs are copied to theirs before the first, outputs from theirs after the last."""
+        """In which stages each buffer of the arena is used, in order. Inputs are copied to theirs before the first,
+        outputs from theirs after the last."""
         touched: dict[str, dict[int, None]] = {port.buffer: {} for port in (*self.inputs, *self.outputs)}
         for place, stage in enumerate(self.stages):
             for call in self.calls[stage.begin : stage.end]:
                 for value in call.args.values():
-                    if isinstance(value, View) and not self.buffers[value.buffer].is_weight and self.buffers[value.buffer].role != "thread":
+                    if (
+                        isinstance(value, View)
+                        and not self.buffers[value.buffer].is_weight
+                        and self.buffers[value.buffer].role != "thread"
+                    ):
                         touched.setdefault(value.buffer, {})[place] = None
         return {name: list(places) or [0] for name, places in touched.items()}
 
@@ -219,11 +236,15 @@ class Program:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only one of them would be linked."""
+        """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only
+        one of them would be linked."""
         found: dict[str, Kernel] = {}
         for call in (*self.preparation, *self.calls):
             if found.setdefault(call.kernel.name, call.kernel) != call.kernel:
-                raise ValueError(f"two different kernels are named {call.kernel.name}: {found[call.kernel.name]!r} and {call.kernel!r}")
+                raise ValueError(
+                    f"two different kernels are named {call.kernel.name}: {found[call.kernel.name]!r} and "
+                    f"{call.kernel!r}"
+                )
         return tuple(found[name] for name in sorted(found))
 
     def constants_of(self, call: Call) -> set[str]:
@@ -231,7 +252,11 @@ class Program:
         read = {value.buffer for value in call.args.values() if isinstance(value, View)}
         for preparing in self.preparation:
             views = {name: value for name, value in preparing.args.items() if isinstance(value, View)}
-            if any(param.writes and views[param.name].buffer in read for param in preparing.kernel.params if param.name in views):
+            if any(
+                param.writes and views[param.name].buffer in read
+                for param in preparing.kernel.params
+                if param.name in views
+            ):
                 read |= {view.buffer for view in views.values()}
         return read & self.constants.keys()
 
@@ -271,11 +296,20 @@ class ProgramBuilder:
         return View(self._add(name, "scratch", prod(shape), dtype).name, shape, contiguous_strides(shape), dtype=dtype)
 
     def planes(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
-        """A tensor (N, C, H, W) in a new arena buffer whose planes start at cache lines. The rest of a plane's last line is its writer's, too."""
+        """A tensor (N, C, H, W) in a new arena buffer whose planes start at cache lines. The rest of a plane's last
+        line is its writer's, too."""
         strides = plane_strides(shape, dtype)
         return self.strided(name, shape, strides, 0, shape[0] * strides[0], dtype)
 
-    def strided(self, name: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, elements: int, dtype: DType = FLOAT32) -> View:
+    def strided(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        offset: int,
+        elements: int,
+        dtype: DType = FLOAT32,
+    ) -> View:
         """A strided tensor in a new arena buffer of that many elements (a padded plane)."""
         return View(self._add(name, "scratch", elements, dtype).name, shape, strides, offset, dtype)
 
@@ -284,7 +318,8 @@ class ProgramBuilder:
         return View(self._add(name, "thread", prod(shape), dtype).name, shape, contiguous_strides(shape), dtype=dtype)
 
     def constant(self, name: str, values: np.ndarray) -> View:
-        """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values are stored once, under their first name."""
+        """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values are stored
+        once, under their first name."""
         dtype, values = dtype_of(values.dtype), np.ascontiguousarray(values)
         content = dtype, hashlib.sha256(values.tobytes()).digest()
         if content not in self.stored:
@@ -296,12 +331,23 @@ class ProgramBuilder:
         """A constant of places and counts, which kernels take as int32; `PccError` where one does not fit."""
         stored = values.astype(INT32.numpy)
         if (stored != values).any():
-            raise PccError(f"layer '{self.layer}': {name} holds {int(np.abs(values).max())}, which does not fit {INT32}; the tensors are too large")
+            raise PccError(
+                f"layer '{self.layer}': {name} holds {int(np.abs(values).max())}, which does not fit {INT32}; the "
+                "tensors are too large"
+            )
         return self.constant(name, stored)
 
-    def prepared(self, name: str, shape: tuple[int, ...], kernel: Kernel, result: str, args: Mapping[str, View | int | float], work: int) -> View:
-        """A contiguous fp32 tensor that a kernel makes of constants, once for all contexts, and writes through its parameter ``result``. What is made of the
-        same constants in the same way is there once."""
+    def prepared(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        kernel: Kernel,
+        result: str,
+        args: Mapping[str, View | int | float],
+        work: int,
+    ) -> View:
+        """A contiguous fp32 tensor that a kernel makes of constants, once for all contexts, and writes through its
+        parameter ``result``. What is made of the same constants in the same way is there once."""
         known = kernel, tuple(args.items())
         if known not in self.shared:
             made = View(self._add(name, "prepared", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
@@ -330,11 +376,15 @@ class ProgramBuilder:
         together: Together | None = None,
         arithmetic: DType = FLOAT32,
     ) -> None:
-        """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another element type than the kernel takes.
+        """Records a call. ``args`` must name exactly the kernel's parameters; `PccError` for a tensor of another
+        element type than the kernel takes.
 
-        A kernel of fp32 tensors takes those of any floating-point type, and may compute in another ``arithmetic`` than fp32.
+        A kernel of fp32 tensors takes those of any floating-point type, and may compute in another ``arithmetic`` than
+        fp32.
         """
-        self.calls.append(self._recorded(kernel, args, work, macs, macs if dense_macs is None else dense_macs, together, arithmetic))
+        self.calls.append(
+            self._recorded(kernel, args, work, macs, macs if dense_macs is None else dense_macs, together, arithmetic)
+        )
 
     def _recorded(
         self,
@@ -349,13 +399,25 @@ class ProgramBuilder:
         expected = [param.name for param in kernel.params]
         if sorted(expected) != sorted(args):
             raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
-        kernel = in_type(kernel, {name: view.dtype for name, view in args.items() if isinstance(view, View)}, arithmetic)
+        kernel = in_type(
+            kernel, {name: view.dtype for name, view in args.items() if isinstance(view, View)}, arithmetic
+        )
         for param in kernel.params:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
-                raise PccError(f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is {view.dtype}")
+                raise PccError(
+                    f"layer '{self.layer}': {kernel.name} takes {param.dtype} as {param.name}, {view.buffer} is "
+                    f"{view.dtype}"
+                )
         ordered = {name: args[name] for name in expected}
         return Call(kernel, ordered, work, self.layer, macs, dense_macs, self.node, together)
 
     def build(self) -> Program:
         ports = tuple(self.inputs), tuple(self.outputs)
-        return Program(self.name, *ports, tuple(self.calls), dict(self.buffers), dict(self.constants), preparation=tuple(self.preparation))
+        return Program(
+            self.name,
+            *ports,
+            tuple(self.calls),
+            dict(self.buffers),
+            dict(self.constants),
+            preparation=tuple(self.preparation),
+        )

@@ -1,4 +1,5 @@
-"""select-kernels: each convolution and linear layer gets the tuned or the cheapest schedule of all kernel families, and a weight packed for it."""
+"""select-kernels: each convolution and linear layer gets the tuned or the cheapest schedule of all kernel families, and
+a weight packed for it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -35,14 +36,17 @@ from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
 class SelectKernels:
     """Gives each layer its tuned kernel, else the cheapest by cost model; weights of sparse kernels become packed.
 
-    The structure is looked for in the zeros of the weight, so it does not matter which tool pruned it. A sparse kernel that would lose to the
-    dense one is not chosen; what each family would cost, or why it cannot run the layer, is kept with the choice.
+    The structure is looked for in the zeros of the weight, so it does not matter which tool pruned it. A sparse kernel
+    that would lose to the dense one is not chosen; what each family would cost, or why it cannot run the layer, is kept
+    with the choice.
     """
 
     processor: str = ""
-    """The profile that costs are for: a name of `pcc.codegen.machine` or a profile's file; the driver fills in the target's."""
+    """The profile that costs are for: a name of `pcc.codegen.machine` or a profile's file; the driver fills in the
+    target's."""
     records: str = ""
-    """A file of ``pcc tune`` whose schedules come before those that cost least; nothing: costs choose. The driver fills in the saved one."""
+    """A file of ``pcc tune`` whose schedules come before those that cost least; nothing: costs choose. The driver fills
+    in the saved one."""
     tuned_for: str = ""
     """Whose records: `pcc.config.processor_words` of the target; the driver fills it in."""
 
@@ -59,12 +63,17 @@ class SelectKernels:
 
 
 def choosing_nodes(graph_module: GraphModule) -> list[Node]:
-    """The convolutions and linear layers of a graph whose kernels are not chosen yet. `PccError` for one whose weight is computed."""
-    nodes = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target in (CONV2D, LINEAR)]
+    """The convolutions and linear layers of a graph whose kernels are not chosen yet. `PccError` for one whose weight
+    is computed."""
+    nodes = [
+        node for node in graph_module.graph.nodes if node.op == "call_function" and node.target in (CONV2D, LINEAR)
+    ]
     nodes = [node for node in nodes if arguments(node)["weight"].target is not UNPACK]
     for node in nodes:
         if arguments(node)["weight"].op != "get_attr":
-            raise PccError(f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants")
+            raise PccError(
+                f"node {node.name}: its weight is computed, not a constant: the pipeline needs fold-constants"
+            )
     return nodes
 
 
@@ -86,13 +95,15 @@ class Priced:
 
 @dataclass(frozen=True)
 class OpenLayer:
-    """A convolution or linear layer whose kernel is not chosen yet, with the max pool after it where a kernel may compute both."""
+    """A convolution or linear layer whose kernel is not chosen yet, with the max pool after it where a kernel may
+    compute both."""
 
     node: Node
     images: int
     pool: Node | None
     weights: dict[str, Any]
-    """By format (`np.ndarray` or `PackedWeight`), or the reason where it does not fit one; packed for formats that are asked for the first time."""
+    """By format (`np.ndarray` or `PackedWeight`), or the reason where it does not fit one; packed for formats that are
+    asked for the first time."""
 
     @classmethod
     def of(cls, node: Node, images: int) -> "OpenLayer":
@@ -103,7 +114,8 @@ class OpenLayer:
         return replace(self, weights={DENSE: weight.astype(self.weights[DENSE].dtype)})
 
     def takers(self) -> Iterator[tuple[KernelFamily, Conv2d | Linear | str]]:
-        """The families for such a layer, and the layer as each takes it, or why its weight does not fit; those last that compute the pool, too."""
+        """The families for such a layer, and the layer as each takes it, or why its weight does not fit; those last
+        that compute the pool, too."""
         for pool in (None, self.pool) if self.pool else (None,):
             kind = Linear if self.node.target is LINEAR else Conv2d if pool is None else PooledConv2d
             for family in families().values():
@@ -124,7 +136,8 @@ class OpenLayer:
         return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(given, given["kernel"]))
 
     def priced(self, machine: Machine, sparse_only: bool = False) -> tuple[list[Priced], list[Rejected]]:
-        """The cheapest schedule of each family, cheapest first, and the families that have none; of all families or of those for packed weights."""
+        """The cheapest schedule of each family, cheapest first, and the families that have none; of all families or of
+        those for packed weights."""
         priced, rejected = [], []
         for family, layer in self.takers():
             if sparse_only and family.format == DENSE:
@@ -139,12 +152,18 @@ class OpenLayer:
     def schedules(self, machine: Machine, only: str | None = None) -> Iterator[Priced]:
         """All that the layer may be tuned over, of all families or of one."""
         for family, layer in self.takers():
-            candidates = "" if isinstance(layer, str) or only not in (None, family.name) else offered(family, layer, machine)
+            candidates = (
+                "" if isinstance(layer, str) or only not in (None, family.name) else offered(family, layer, machine)
+            )
             if not isinstance(candidates, str):
                 yield from (self._price(family, candidate, machine) for candidate in with_variants(candidates))
 
     def _price(self, family: KernelFamily, candidate: Candidate, machine: Machine) -> Priced:
-        pooling = pool_work(_view(self.node), _view(self.pool), machine) if self.pool and family.layer is PooledConv2d else Work()
+        pooling = (
+            pool_work(_view(self.node), _view(self.pool), machine)
+            if self.pool and family.layer is PooledConv2d
+            else Work()
+        )
         return Priced(family.name, candidate, machine.cycles(candidate.work) - machine.cycles(pooling))
 
     @property
@@ -164,10 +183,21 @@ class OpenLayer:
 def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, tuned_for: str) -> None:
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
     node, (priced, rejected) = layer.node, layer.priced(machine)
-    best, tuning = (priced[0], None) if records is None else _by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
+    best, tuning = (
+        (priced[0], None)
+        if records is None
+        else _by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
+    )
     others, family = [other for other in priced if other.family != best.family], family_named(best.family)
     annotate(
-        node, KernelChoice(best.family, best.candidate.schedule, best.cost, (*(Rejected(other.family, other.cost) for other in others), *rejected), tuning)
+        node,
+        KernelChoice(
+            best.family,
+            best.candidate.schedule,
+            best.cost,
+            (*(Rejected(other.family, other.cost) for other in others), *rejected),
+            tuning,
+        ),
     )
     if layer.pool is not None and family.layer is PooledConv2d:
         annotate(layer.pool, ComputedWith(node.name))
@@ -177,12 +207,21 @@ def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, t
         annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, layer.weights)))
 
 
-def _by_record(layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequence[TuningRecord]) -> tuple[Priced, TuningUse | None]:
-    """The schedule that was measured to be the best, where that was beside the one that costs choose now; what came of the layer's records."""
+def _by_record(
+    layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequence[TuningRecord]
+) -> tuple[Priced, TuningUse | None]:
+    """The schedule that was measured to be the best, where that was beside the one that costs choose now; what came of
+    the layer's records."""
     use = None
     for record in records:
         objection = record.objection(chosen.text)
-        best = None if objection else next((each for each in layer.schedules(machine, family_of(record.best)) if each.text == record.best), None)
+        best = (
+            None
+            if objection
+            else next(
+                (each for each in layer.schedules(machine, family_of(record.best)) if each.text == record.best), None
+            )
+        )
         if best is not None:
             return best, TuningUse(record.speedup, str(chosen), record)
         use = TuningUse(None, objection or "no family has its schedule: tune again", record)
@@ -190,7 +229,8 @@ def _by_record(layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequ
 
 
 def _max_pool_after(node: Node) -> Node | None:
-    """The only user of a convolution, where it is a max pool whose windows lie side by side and cover the whole plane."""
+    """The only user of a convolution, where it is a max pool whose windows lie side by side and cover the whole
+    plane."""
     if node.target is not CONV2D or len(node.users) != 1:
         return None
     pool = next(iter(node.users))
@@ -198,7 +238,9 @@ def _max_pool_after(node: Node) -> Node | None:
         return None
     given = arguments(pool)
     window, size = list(given["kernel"]), shape_of(node)[2:]
-    is_plain = list(given["stride"]) == window and not any(given["padding"]) and all(step == 1 for step in given["dilation"])
+    is_plain = (
+        list(given["stride"]) == window and not any(given["padding"]) and all(step == 1 for step in given["dilation"])
+    )
     covers = all(extent % step == 0 for extent, step in zip(size, window, strict=True))
     return pool if given["mode"] == "max" and is_plain and covers else None
 
@@ -214,11 +256,15 @@ def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any]
 def _view(value: Node) -> View:
     """A value as cost models see it: its size, not its place."""
     shape, dtype = shape_of(value), dtype_of(value.meta["val"].dtype)
-    strides = plane_strides(shape, dtype) if value.op == "call_function" and has_planes(value) else contiguous_strides(shape)
+    strides = (
+        plane_strides(shape, dtype) if value.op == "call_function" and has_planes(value) else contiguous_strides(shape)
+    )
     return View(value.name, shape, strides, dtype=dtype)
 
 
-def _layer(node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, images: int, pool: Node | None) -> Conv2d | Linear:
+def _layer(
+    node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, images: int, pool: Node | None
+) -> Conv2d | Linear:
     """The layer as cost models see it: sizes, not places."""
     x, y = _view(given["x"]), _view(pool or node)
     residual, activation = given["residual"] and _view(given["residual"]), Activation.parse(given["activation"])
@@ -235,6 +281,11 @@ def _pack(node: Node, given: dict[str, Any], format: WeightFormat, packed: Packe
     arrays = [add_constant(node, f"{stem}.{name}", torch.from_numpy(getattr(packed, name))) for name in format.arrays]
     numbers = [getattr(packed, name) for name in format.numbers]
     with node.graph.inserting_before(node):
-        weight = node.graph.create_node("call_function", UNPACK, (arrays, format.name, numbers, list(packed.shape), packed.groups), name=stem.replace(".", "_"))
+        weight = node.graph.create_node(
+            "call_function",
+            UNPACK,
+            (arrays, format.name, numbers, list(packed.shape), packed.groups),
+            name=stem.replace(".", "_"),
+        )
     infer(weight)
     set_argument(node, "weight", weight)

@@ -1,9 +1,12 @@
-"""How a program of one image goes through a batch: calls for one image after the other, or each call for all images at once.
+"""How a program of one image goes through a batch: calls for one image after the other, or each call for all images at
+once.
 
-One after the other, the images share their activations' memory, which stays in the caches; at once, a call reads its weights once for all of them.
-So what counts is which is more: the weights of a call, or the activations that are alive while it runs. Convolutions on large planes take turns, the
-linear layers behind them do not. Measured with 8 images on one core (AVX-512): linear layers of 34 MB take a quarter of the time at once; MobileNetV2, its
-last third at once, takes 0.8 of the time that it takes all at once, and a seventh of the memory. Both run the same kernels on the same items.
+One after the other, the images share their activations' memory, which stays in the caches; at once, a call reads its
+weights once for all of them. So what counts is which is more: the weights of a call, or the activations that are alive
+while it runs. Convolutions on large planes take turns, the linear layers behind them do not. Measured with 8 images on
+one core (AVX-512): linear layers of 34 MB take a quarter of the time at once; MobileNetV2, its last third at once,
+takes 0.8 of the time that it takes all at once, and a seventh of the memory. Both run the same kernels on the same
+items.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,8 @@ NEAR_BYTES = 256 * 1024
 
 
 def stage_batch(program: Program, max_batch: int) -> Program:
-    """The program of one image, for batches of up to ``max_batch``: its stages, and which buffers have a place for each image."""
+    """The program of one image, for batches of up to ``max_batch``: its stages, and which buffers have a place for each
+    image."""
     at_once = _at_once(program, max_batch)
     stages, begin = [], 0
     for choice, calls in groupby(at_once):
@@ -48,7 +52,8 @@ def _at_once(program: Program, max_batch: int) -> list[bool]:
 
 
 def _bridged(chosen: Sequence[bool], weights: Sequence[int], alive: Sequence[int]) -> list[bool]:
-    """Calls between two that are at once are so, too, where their activations are less than the weights of those: a turn costs each of them a start."""
+    """Calls between two that are at once are so, too, where their activations are less than the weights of those: a
+    turn costs each of them a start."""
     bridged = list(chosen)
     once = [index for index, choice in enumerate(chosen) if choice]
     for before, after in pairwise(once):

@@ -1,6 +1,8 @@
-"""What `pcc tune` found, in an SQLite file: what each schedule of a layer takes beside the one that the costs choose, and which is the best.
+"""What `pcc tune` found, in an SQLite file: what each schedule of a layer takes beside the one that the costs choose,
+and which is the best.
 
-Several processes may read and write at once: every write is a transaction of its own, in SQLite's write-ahead log, and waits for others.
+Several processes may read and write at once: every write is a transaction of its own, in SQLite's write-ahead log, and
+waits for others.
 """
 
 import sqlite3
@@ -45,7 +47,8 @@ Times = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TuningRecord:
-    """The best schedule that was found for a layer, measured in turns with the one that costs chose. Schedules are texts of `schedule_text`."""
+    """The best schedule that was found for a layer, measured in turns with the one that costs chose. Schedules are
+    texts of `schedule_text`."""
 
     layer: str
     structure: str
@@ -85,21 +88,27 @@ def saved_records() -> Path:
 
 
 def records_of(wanted: str | None) -> str:
-    """The path of the file with the records for a compilation, or nothing: ``wanted`` is a file or `NO_RECORDS`; if None, the saved file where there is one."""
+    """The path of the file with the records for a compilation, or nothing: ``wanted`` is a file or `NO_RECORDS`; if
+    None, the saved file where there is one."""
     if wanted is None:
         return str(saved_records()) if saved_records().exists() else ""
     if wanted != NO_RECORDS and not Path(wanted).is_file():
-        raise PccError(f"tuning records {wanted}: no such file; pcc tune MODEL --tuning-records {wanted} makes it, '{NO_RECORDS}' does without")
+        raise PccError(
+            f"tuning records {wanted}: no such file; pcc tune MODEL --tuning-records {wanted} makes it, '{NO_RECORDS}' "
+            "does without"
+        )
     return "" if wanted == NO_RECORDS else str(Path(wanted).absolute())
 
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS trials (
-    layer TEXT, structure TEXT, dtype TEXT, processor TEXT, generation TEXT, costs_choice TEXT, schedule TEXT, ratio REAL NOT NULL,
+    layer TEXT, structure TEXT, dtype TEXT, processor TEXT, generation TEXT, costs_choice TEXT,
+    schedule TEXT, ratio REAL NOT NULL,
     PRIMARY KEY (layer, structure, dtype, processor, generation, costs_choice, schedule)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
-    layer TEXT, structure TEXT, dtype TEXT, processor TEXT, generation TEXT, costs_choice TEXT, best TEXT NOT NULL, speedup REAL NOT NULL,
+    layer TEXT, structure TEXT, dtype TEXT, processor TEXT, generation TEXT, costs_choice TEXT,
+    best TEXT NOT NULL, speedup REAL NOT NULL,
     schedules INTEGER NOT NULL, PRIMARY KEY (layer, structure, dtype, processor, generation, costs_choice)
 ) WITHOUT ROWID;
 """
@@ -124,8 +133,8 @@ def _own_schema() -> Any:
 class TuningRecords:
     """An open file of records, which is made if it is not there or empty, unless it is to be read alone.
 
-    `PccError` in one line for a file that is none, is damaged, or cannot be written. Its tables have to be pcc's to the letter: a view, in the place of a
-    table, may never end.
+    `PccError` in one line for a file that is none, is damaged, or cannot be written. Its tables have to be pcc's to the
+    letter: a view, in the place of a table, may never end.
     """
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
@@ -136,7 +145,9 @@ class TuningRecords:
             if path.exists() and not path.is_file():
                 raise PccError(f"tuning records {path}: not a file; name another one")
             mode = "ro" if read_only else "rwc"
-            self._database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
+            self._database = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, timeout=BUSY_SECONDS
+            )
             try:
                 self._prepare(read_only)
             except BaseException:
@@ -146,7 +157,9 @@ class TuningRecords:
     def _prepare(self, read_only: bool) -> None:
         (version,), schema = self._database.execute("PRAGMA user_version").fetchone(), _schema(self._database)
         if (version, schema) == (0, []) and not read_only:
-            self._database.executescript(f"PRAGMA journal_mode=WAL;BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            self._database.executescript(
+                f"PRAGMA journal_mode=WAL;BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+            )
         elif (version, schema) != (SCHEMA_VERSION, _own_schema()):
             raise PccError(f"{self.path} holds no tuning records that this pcc reads: name another file")
 
@@ -157,10 +170,13 @@ class TuningRecords:
         self._database.close()
 
     def ratios(self, key: Key, costs_choice: str) -> Mapping[str, float]:
-        """What this version's schedules were measured to take beside the costs' choice, by their texts: its time, or count, is 1."""
+        """What this version's schedules were measured to take beside the costs' choice, by their texts: its time, or
+        count, is 1."""
         with self._reporting():
             where = "layer=? AND structure=? AND dtype=? AND processor=? AND generation=? AND costs_choice=?"
-            found = self._database.execute(f"SELECT schedule, ratio FROM trials WHERE {where}", (*astuple(key), generation(), costs_choice)).fetchall()
+            found = self._database.execute(
+                f"SELECT schedule, ratio FROM trials WHERE {where}", (*astuple(key), generation(), costs_choice)
+            ).fetchall()
             return _RATIOS.validate_python(dict(found))
 
     def add_ratios(self, key: Key, costs_choice: str, ratios: Mapping[str, float]) -> None:
@@ -174,7 +190,9 @@ class TuningRecords:
         columns = [field.name for field in fields(TuningRecord)]
         where = "layer=? AND structure=? AND dtype=? AND processor=?"
         with self._reporting():
-            found = self._database.execute(f"SELECT {', '.join(columns)} FROM records WHERE {where}", astuple(key)).fetchall()
+            found = self._database.execute(
+                f"SELECT {', '.join(columns)} FROM records WHERE {where}", astuple(key)
+            ).fetchall()
             return _RECORDS.validate_python([dict(zip(columns, row, strict=True)) for row in found])
 
     def put(self, record: TuningRecord) -> None:
@@ -191,4 +209,6 @@ class TuningRecords:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise PccError(f"tuning records {self.path} cannot be used: {error}") from None
         except ValidationError as error:
-            raise PccError(f"tuning records {self.path} are damaged: {first_problem(error)}; delete the file and tune again") from None
+            raise PccError(
+                f"tuning records {self.path} are damaged: {first_problem(error)}; delete the file and tune again"
+            ) from None

@@ -14,7 +14,8 @@ from pcc.package.zig import run_tool, zig
 
 CPU = "cortex-a76"
 MEMORY = ("load_bytes", "store_bytes", "l1_misses", "l2_misses")
-"""What the plugin counts beside instructions where it is asked to: bytes, and misses of modelled caches of 64 and 512 KiB."""
+"""What the plugin counts beside instructions where it is asked to: bytes, and misses of modelled caches of 64 and 512
+KiB."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def missing() -> str | None:
     if complaint := Qemu.missing():
         return complaint
     help_text = subprocess.run(["qemu-aarch64", "-h"], capture_output=True, text=True, check=False).stdout
-    return None if "-plugin" in help_text else "this qemu-aarch64 takes no plugins: Debian's qemu-user of bookworm does (qemu-user-static does not)"
+    return (
+        None
+        if "-plugin" in help_text
+        else "this qemu-aarch64 takes no plugins: Debian's qemu-user of bookworm does (qemu-user-static does not)"
+    )
 
 
 @functools.cache
@@ -76,7 +81,9 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 def _plugin() -> Path:
     """The plugin, compiled once a process."""
     library = Path(_folder().name) / "insn_plugin.so"
-    run_tool([*zig(), "cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("insn_plugin.c"))])
+    run_tool(
+        [*zig(), "cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("insn_plugin.c"))]
+    )
     return library
 
 
@@ -123,7 +130,10 @@ def count_package(package: Package, memory: bool = False) -> dict[str, Counted]:
         intervals = parse(counts.read_text())
     # The clock is read as the run starts, as its first call starts, after each call, and as the run ends.
     if len(intervals) != len(calls) + 3:
-        raise PccError(f"the clock was read {len(intervals)} times for {len(calls)} calls: does this libc read it without a system call?")
+        raise PccError(
+            f"the clock was read {len(intervals)} times for {len(calls)} calls: does this libc read it without a "
+            "system call?"
+        )
     layers: dict[str, Counted] = {}
     for call, interval in zip(calls, intervals[2:-1], strict=True):
         before = layers[call.layer].counts if call.layer in layers else Counts()

@@ -1,4 +1,5 @@
-"""Where a package runs: one interface for this computer, for an emulated one, and for whatever is reached over a wire later."""
+"""Where a package runs: one interface for this computer, for an emulated one, and for whatever is reached over a wire
+later."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -80,14 +81,19 @@ class Device(ABC):
         """The model's outputs for its inputs. Raises `PccError` if they do not fit the model."""
         ports = package.manifest.inputs
         if len(inputs) != len(ports):
-            raise PccError(f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(inputs)} were given")
+            raise PccError(
+                f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), "
+                f"{len(inputs)} were given"
+            )
         batch = package.manifest.batch_of([values.shape for values in inputs])
         with temporary_folder() as folder:
             arguments = ["run", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
                 dtype = dtype_named(port.dtype).numpy
                 if values.shape != (wanted := package.manifest.shape(port, batch)) or values.dtype != dtype:
-                    raise PccError(f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {wanted}")
+                    raise PccError(
+                        f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {wanted}"
+                    )
                 path = folder / f"input_{len(arguments)}.bin"
                 np.ascontiguousarray(values, dtype).tofile(path)
                 arguments += ["--input", str(path)]
@@ -95,15 +101,29 @@ class Device(ABC):
             for path in outputs:
                 arguments += ["--output", str(path)]
             self._runner(package, arguments)
-            return [_read_output(package, path, port, batch) for path, port in zip(outputs, package.manifest.outputs, strict=True)]
+            return [
+                _read_output(package, path, port, batch)
+                for path, port in zip(outputs, package.manifest.outputs, strict=True)
+            ]
 
-    def bench(self, package: Package, threads: int = 1, warmup: int = 3, runs: int = 20, profile: bool = False, batch: int | None = None) -> BenchResult:
+    def bench(
+        self,
+        package: Package,
+        threads: int = 1,
+        warmup: int = 3,
+        runs: int = 20,
+        profile: bool = False,
+        batch: int | None = None,
+    ) -> BenchResult:
         """Times the model there on made-up input: on the largest batch, or on another of a package that runs any."""
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
         arguments += [] if batch is None else ["--batch", str(batch)]
         result = self._answer(BenchResult, package, [*arguments, *(["--profile"] if profile else [])])
         if profile and len(result.calls) != (recorded := len(package.target(self.target).level(result.target).calls)):
-            raise PccError(f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: compile it again")
+            raise PccError(
+                f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: "
+                "compile it again"
+            )
         return result
 
     def selftest(self, package: Package, threads: int = 1) -> SelfTestResult:
@@ -114,15 +134,24 @@ class Device(ABC):
         for name in package.manifest.files:
             if name.startswith(f"{test.folder}/"):
                 package.file(name)
-        return self._answer(SelfTestResult, package, ["selftest", str(package.path / test.folder), "--json", "--threads", str(threads)], accepted=(0, 1))
+        return self._answer(
+            SelfTestResult,
+            package,
+            ["selftest", str(package.path / test.folder), "--json", "--threads", str(threads)],
+            accepted=(0, 1),
+        )
 
-    def _answer(self, answer: type[Record], package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> Record:
+    def _answer(
+        self, answer: type[Record], package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)
+    ) -> Record:
         """What pcc-run prints with ``--json``."""
         printed = self._runner(package, arguments, accepted)
         try:
             return parse_record(answer, printed)
         except ValueError as error:
-            raise PccError(f"{package.path}: its runner did not print what this pcc reads ({error}): compile the package again") from None
+            raise PccError(
+                f"{package.path}: its runner did not print what this pcc reads ({error}): compile the package again"
+            ) from None
 
     def _runner(self, package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> bytes:
         """Starts pcc-run and returns what it printed."""
@@ -145,5 +174,8 @@ def _read_output(package: Package, path: Path, port: TensorRecord, batch: int | 
     size, shape = path.stat().st_size, package.manifest.shape(port, batch)
     if size != prod(shape) * dtype.bytes:
         count = size // dtype.bytes
-        raise PccError(f"{package.path}: output '{port.name}' is {shape} in the manifest, the library gives {count} numbers: compile it again")
+        raise PccError(
+            f"{package.path}: output '{port.name}' is {shape} in the manifest, the library gives {count} numbers: "
+            "compile it again"
+        )
     return np.fromfile(path, dtype.numpy).reshape(shape)

@@ -29,7 +29,9 @@ class Ended:
         """Why it failed, in one line that a terminal can show."""
         if self.status < 0:
             return f"the program was stopped by {_signal(-self.status)}"
-        text = "".join(c if c.isprintable() else " " for c in self.errors.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        text = "".join(
+            c if c.isprintable() else " " for c in self.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        )
         return " ".join(text.split())[:500] or f"the program ended with status {self.status} and said nothing"
 
 
@@ -43,7 +45,9 @@ def _signal(number: int) -> str:
 def run_program(command: Sequence[str]) -> Ended:
     """Runs a command to its end. `PccError` if it prints more than `OUTPUT_BYTES`; OSError if it cannot be started."""
     with (
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        ) as process,
         ThreadPoolExecutor(2) as threads,
     ):
         try:

@@ -10,14 +10,17 @@ SYSROOT = Path("/usr/aarch64-linux-gnu")
 """Where Debian puts the arm64 C library, which dynamic programs need (the runner is static)."""
 
 RESERVED = ("-R", "0x1000000000")
-"""With pages larger than the host's, QEMU places a mapping it finds no room for at the bottom of memory, now and then; the C library's next hint then
-lies below zero, which Linux ignores and QEMU refuses ("no memory", 1 run in 100). With 64 GiB of addresses reserved it always finds room."""
+"""With pages larger than the host's, QEMU places a mapping it finds no room for at the bottom of memory, now and then;
+the C library's next hint then lies below zero, which Linux ignores and QEMU refuses ("no memory", 1 run in 100). With
+64 GiB of addresses reserved it always finds room."""
 
 
 class Qemu(Device):
-    """``cpu`` is a processor that QEMU knows (``cortex-a53``, ``cortex-a76``, ``max``): code with instructions it lacks dies there as on the real one.
+    """``cpu`` is a processor that QEMU knows (``cortex-a53``, ``cortex-a76``, ``max``): code with instructions it lacks
+    dies there as on the real one.
 
-    ``page_size`` in bytes makes the emulated kernel's pages larger than 4 KiB: a library that is not aligned for them does not load.
+    ``page_size`` in bytes makes the emulated kernel's pages larger than 4 KiB: a library that is not aligned for them
+    does not load.
     """
 
     def __init__(self, cpu: str = "max", page_size: int | None = None, target: str = "aarch64-linux") -> None:
@@ -35,7 +38,14 @@ class Qemu(Device):
     @staticmethod
     def missing() -> str | None:
         """What is needed and not installed, as a line for people; None if all is there."""
-        lacks = [name for name, there in (("qemu-aarch64", shutil.which("qemu-aarch64")), (str(SYSROOT), SYSROOT.is_dir())) if not there]
+        lacks = [
+            name
+            for name, there in (("qemu-aarch64", shutil.which("qemu-aarch64")), (str(SYSROOT), SYSROOT.is_dir()))
+            if not there
+        ]
         if not lacks:
             return None
-        return f"{' and '.join(lacks)} not found: install qemu-user and libc6-arm64-cross (apt-get install qemu-user libc6-arm64-cross)"
+        return (
+            f"{' and '.join(lacks)} not found: install qemu-user and libc6-arm64-cross (apt-get install qemu-user "
+            "libc6-arm64-cross)"
+        )

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def load_factory(spec: str) -> nn.Module:
-    """The module that ``FILE.py:factory`` makes: a function of the file, called without arguments, or a module (or exported program) it already holds.
+    """The module that ``FILE.py:factory`` makes: a function of the file, called without arguments, or a module (or
+    exported program) it already holds.
 
-    Raises `PccError` as `run_factory` does, and when the factory makes something else or a module whose parameters have no values.
+    Raises `PccError` as `run_factory` does, and when the factory makes something else or a module whose parameters have
+    no values.
     """
     from torch import nn
     from torch.export import ExportedProgram
@@ -30,10 +32,11 @@ def load_factory(spec: str) -> nn.Module:
 
 
 def run_factory(spec: str, what: str, ready: type | tuple[type, ...]) -> object:
-    """What ``FILE.py:factory`` makes: a function of the file, called without arguments, or a value of type ``ready`` that the file already holds.
+    """What ``FILE.py:factory`` makes: a function of the file, called without arguments, or a value of type ``ready``
+    that the file already holds.
 
-    The file is run, with its folder importable while it loads; what it prints goes to standard error. Raises `PccError`, which begins with ``what``
-    and ``spec``, when there is no such file or name, or when it fails.
+    The file is run, with its folder importable while it loads; what it prints goes to standard error. Raises
+    `PccError`, which begins with ``what`` and ``spec``, when there is no such file or name, or when it fails.
     """
     import importlib.util
     import sys
@@ -59,8 +62,14 @@ def run_factory(spec: str, what: str, ready: type | tuple[type, ...]) -> object:
     finally:
         sys.path.remove(str(path.parent))
     if not hasattr(namespace, name):
-        found = sorted(key for key, value in vars(namespace).items() if callable(value) and getattr(value, "__module__", None) == path.stem)
-        raise PccError(f"{what} '{spec}': the file has no '{name}'" + (f"; it defines {', '.join(found)}" if found else ""))
+        found = sorted(
+            key
+            for key, value in vars(namespace).items()
+            if callable(value) and getattr(value, "__module__", None) == path.stem
+        )
+        raise PccError(
+            f"{what} '{spec}': the file has no '{name}'" + (f"; it defines {', '.join(found)}" if found else "")
+        )
     made = getattr(namespace, name)
     if isinstance(made, ready):
         return made

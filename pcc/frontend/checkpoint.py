@@ -1,4 +1,5 @@
-"""Weights from files into a module: PyTorch's (never running code) and safetensors, plain or packed, checked key by key and number by number."""
+"""Weights from files into a module: PyTorch's (never running code) and safetensors, plain or packed, checked key by key
+and number by number."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,12 +20,14 @@ _SHOWN = 3
 
 
 def load_weights(module: nn.Module, source: str | Path) -> None:
-    """Loads a checkpoint into a module, which must have exactly its keys and shapes. A `PccWarning` says what else would have fitted.
+    """Loads a checkpoint into a module, which must have exactly its keys and shapes. A `PccWarning` says what else
+    would have fitted.
 
-    ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``). What a file is, its content says: safetensors,
-    or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie anywhere in it and its names may have a prefix
-    (`pcc.frontend.state_dicts`); reparametrised weights become plain. Floats are converted to the module's type. Raises `PccError` if the file cannot be
-    read, does not fit, or holds NaN or Inf.
+    ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``). What a
+    file is, its content says: safetensors, or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie
+    anywhere in it and its names may have a prefix (`pcc.frontend.state_dicts`); reparametrised weights become plain.
+    Floats are converted to the module's type. Raises `PccError` if the file cannot be read, does not fit, or holds NaN
+    or Inf.
     """
     path, place = _path_and_place(str(source))
     try:
@@ -34,7 +37,9 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     except (PccError, ValueError) as error:
         raise PccError(f"weights '{path.name}': {error}") from error
     except RuntimeError as error:
-        raise PccError(f"weights '{path.name}': a weight's parts do not fit one another ({_first_line(error)})") from error
+        raise PccError(
+            f"weights '{path.name}': a weight's parts do not fit one another ({_first_line(error)})"
+        ) from error
     try:
         _check_fit(module, state, f"{path.name}{f':{chosen.found.place}' if chosen.found.place else ''}")
     except PccError as error:
@@ -53,7 +58,10 @@ def _path_and_place(source: str) -> tuple[Path, str | None]:
         return Path(source), None
     if colon and Path(path).is_file():
         return Path(path), place
-    raise PccError(f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'")
+    raise PccError(
+        f"weights: there is no file '{source}': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model "
+        "'trained'"
+    )
 
 
 @contextmanager
@@ -80,10 +88,18 @@ def check_finite(module: nn.Module) -> None:
 
 
 def _read(state: State) -> dict[str, Tensor]:
-    odd = [f"{name} ({value.name.name.removeprefix('_rebuild_')})" for name, value in state.items() if isinstance(value, Inert) and value.name]
+    odd = [
+        f"{name} ({value.name.name.removeprefix('_rebuild_')})"
+        for name, value in state.items()
+        if isinstance(value, Inert) and value.name
+    ]
     if odd:
         raise PccError(f"tensors are not plain real numbers: {_some(odd)}")
-    return {name: value.tensor() if isinstance(value, Stored) else value for name, value in state.items() if not isinstance(value, Inert)}
+    return {
+        name: value.tensor() if isinstance(value, Stored) else value
+        for name, value in state.items()
+        if not isinstance(value, Inert)
+    }
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -107,8 +123,16 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     # Counters of batch norm that old checkpoints lack; no inference reads them.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
-    wrong = [f"{key} ({_shape(state[key])}, model has {_shape(own[key])})" for key in own if key in state and state[key].shape != own[key].shape]
-    problems = [f"{len(keys)} {word}: {_some(keys)}" for keys, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape")) if keys]
+    wrong = [
+        f"{key} ({_shape(state[key])}, model has {_shape(own[key])})"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {word}: {_some(keys)}"
+        for keys, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape"))
+        if keys
+    ]
     if near := get_close_matches(missing[0], unexpected, n=1) if missing else []:
         problems.append(f"{near[0]} is the nearest to {missing[0]}")
     if problems:

@@ -1,4 +1,5 @@
-"""``torch.export`` of a module. Whatever stops it, and whatever of the model pcc could only compile wrongly, is one line with the model's source line."""
+"""``torch.export`` of a module. Whatever stops it, and whatever of the model pcc could only compile wrongly, is one
+line with the model's source line."""
 
 import io
 import logging
@@ -22,7 +23,8 @@ from pcc.frontend.source_lines import line_of_error, line_of_node
 from pcc.ir.graph import arguments, is_random
 
 _ADVICE = {
-    "torchvision.nms.default": "how many boxes stay depends on their values; torch.ops.pcc.nms(boxes, scores, count, overlap, threshold) gives a fixed number:"
+    "torchvision.nms.default": "how many boxes stay depends on their values; "
+    "torch.ops.pcc.nms(boxes, scores, count, overlap, threshold) gives a fixed number:"
     " import pcc.ir.ops, or end the model before it"
 }
 """What to do instead of operators whose results have no fixed size."""
@@ -39,12 +41,14 @@ def export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPro
         exported = torch.export.export(module, example_inputs, strict=False)
     _refuse(exported.graph)
     with _one_line(module, example_inputs):
-        # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are written through.
+        # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are
+        # written through.
         return exported.run_decompositions({})
 
 
 def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_batch: int) -> None:
-    """`PccError` if the module's Python code takes other ways for some batches up to ``max_batch``: torch.export follows it with the batch left open."""
+    """`PccError` if the module's Python code takes other ways for some batches up to ``max_batch``: torch.export
+    follows it with the batch left open."""
     batch = Dim("batch", min=1, max=max_batch)
     shapes: Any = ShapesCollection()
     for example in example_inputs:
@@ -54,9 +58,12 @@ def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_b
             torch.export.export(module, example_inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         line = line_of_error(error)
-        reason = "its code takes another way for some of them" if "Constraints violated" in str(error) else _reason(error)
+        reason = (
+            "its code takes another way for some of them" if "Constraints violated" in str(error) else _reason(error)
+        )
         raise PccError(
-            f"{type(module).__name__} does not do the same for every batch of 1 to {max_batch} images{f' at {line}' if line else ''}: {reason}"
+            f"{type(module).__name__} does not do the same for every batch of 1 to {max_batch} "
+            f"images{f' at {line}' if line else ''}: {reason}"
         ) from error
 
 
@@ -69,13 +76,16 @@ def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator
     except Exception as error:
         line = line_of_error(error)
         place = f" at {line}" if line else ""
-        raise PccError(f"cannot export {type(module).__name__} for inputs {[tuple(x.shape) for x in example_inputs]}{place}: {_reason(error)}") from error
+        raise PccError(
+            f"cannot export {type(module).__name__} for inputs {[tuple(x.shape) for x in example_inputs]}{place}: "
+            f"{_reason(error)}"
+        ) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception. What the model itself prints goes
-    there, for standard output belongs to the caller."""
+    """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception. What the
+    model itself prints goes there, for standard output belongs to the caller."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -88,31 +98,54 @@ def quiet() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, _BY_VALUE):
-        return "what it computes next depends on the values of its input; pcc compiles models whose operators and shapes are always the same"
+        return (
+            "what it computes next depends on the values of its input; pcc compiles models whose operators and shapes "
+            "are always the same"
+        )
     if isinstance(error, TorchDynamoException):
-        return "torch.cond and its like, control flow that depends on the values of its input; pcc compiles models whose operators are always the same"
+        return (
+            "torch.cond and its like, control flow that depends on the values of its input; pcc compiles models whose "
+            "operators are always the same"
+        )
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def _refuse(graph: Graph) -> None:
-    """`PccError` naming every operator of an exported graph after which shapes or values are not fixed by the inputs."""
+    """`PccError` naming every operator of an exported graph after which shapes or values are not fixed by the
+    inputs."""
     found = [(node, reason) for node in graph.nodes if node.op == "call_function" and (reason := _unfixed(node))]
     if found:
-        listed = "; ".join(f"{node.target} ({f'at {line}: ' if (line := line_of_node(node)) else ''}{reason})" for node, reason in found)
-        raise PccError(f"pcc cannot compile {len(found)} operator{'s' if len(found) > 1 else ''} of this model: {listed}")
+        listed = "; ".join(
+            f"{node.target} ({f'at {line}: ' if (line := line_of_node(node)) else ''}{reason})"
+            for node, reason in found
+        )
+        raise PccError(
+            f"pcc cannot compile {len(found)} operator{'s' if len(found) > 1 else ''} of this model: {listed}"
+        )
 
 
 def _unfixed(node: Node) -> str | None:
     """Why a call is not the same each time the model runs, if it is not."""
     target: Any = node.target
     if isinstance(target, HigherOrderOperator):
-        return "runs a part of the model by itself, as control flow, autocast and gradient modes do; pcc compiles plain operators"
+        return (
+            "runs a part of the model by itself, as control flow, autocast and gradient modes do; pcc compiles plain "
+            "operators"
+        )
     if _is_symbolic(node):
         first = not any(_is_symbolic(operand) for operand in node.all_input_nodes)
-        return _ADVICE.get(str(target), "a number or a shape that is known only when the model runs") if first and not _is_assertion(node) else None
+        return (
+            _ADVICE.get(str(target), "a number or a shape that is known only when the model runs")
+            if first and not _is_assertion(node)
+            else None
+        )
     if is_random(node) and not _is_switched_off(node):
         dropout = "train" in arguments(node) or "training" in arguments(node)
-        return f"{'dropout' if 'dropout' in str(target) else 'noise'} in training mode: pass training=self.training" if dropout else "random numbers"
+        return (
+            f"{'dropout' if 'dropout' in str(target) else 'noise'} in training mode: pass training=self.training"
+            if dropout
+            else "random numbers"
+        )
     return None
 
 
@@ -131,4 +164,9 @@ def _is_assertion(node: Node) -> bool:
 def _is_switched_off(node: Node) -> bool:
     """A dropout or noise in evaluation mode, or with probability 0."""
     bound = arguments(node)
-    return bound.get("train") is False or bound.get("training") is False or bound.get("p") == 0 or bound.get("dropout_p") == 0
+    return (
+        bound.get("train") is False
+        or bound.get("training") is False
+        or bound.get("p") == 0
+        or bound.get("dropout_p") == 0
+    )

@@ -23,7 +23,8 @@ class Input:
     dtype: torch.dtype = torch.float32
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """A value to try the model with: unit normal noise; bytes; of other whole numbers 0 and 1, which name something in any table."""
+        """A value to try the model with: unit normal noise; bytes; of other whole numbers 0 and 1, which name something
+        in any table."""
         if self.dtype == torch.float32:
             return torch.randn(self.shape, generator=generator)
         return torch.randint(0, 256 if self.dtype == torch.uint8 else 2, self.shape, generator=generator).to(self.dtype)
@@ -48,7 +49,9 @@ def imported(graph: GraphModule, origin: str, input_names: tuple[str, ...] | Non
     placeholders = graph.graph.find_nodes(op="placeholder")
     names = input_names or tuple(node.name for node in placeholders)
     layers = dict.fromkeys(layer_name(node) for node in graph.graph.nodes if node.op == "call_function")
-    inputs = tuple(Input(name, shape_of(node), node.meta["val"].dtype) for name, node in zip(names, placeholders, strict=True))
+    inputs = tuple(
+        Input(name, shape_of(node), node.meta["val"].dtype) for name, node in zip(names, placeholders, strict=True)
+    )
     return ImportedModel(graph, tuple(layers), inputs, tuple(outputs(graph)), origin)
 
 
@@ -74,7 +77,10 @@ IMPORTERS = (
     Importer("an ONNX file", ".onnx", ("onnx.onnx_ml_pb2.ModelProto",), "pcc.frontend.onnx.importer:import_onnx"),
     Importer("an archive of torch.export.save", ".pt2", (), "pcc.frontend.pt2:import_pt2"),
     Importer(
-        "a torch module", None, ("torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"), "pcc.frontend.torch_module:import_torch"
+        "a torch module",
+        None,
+        ("torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"),
+        "pcc.frontend.torch_module:import_torch",
     ),
 )
 """Adding one is a file and a line."""
@@ -102,10 +108,12 @@ def is_model_file(text: str) -> bool:
 
 
 def import_model(model: Any, examples: Any = None, batch: int | None = None) -> ImportedModel:
-    """A model as a graph, for inputs of exactly the examples' shapes; with ``batch``, for so many images, whatever the examples' first dimensions are.
+    """A model as a graph, for inputs of exactly the examples' shapes; with ``batch``, for so many images, whatever the
+    examples' first dimensions are.
 
-    ``model`` is a path (``.onnx``, ``.pt2``), an ``nn.Module`` (an FX ``GraphModule`` too), what ``torch.export`` gives, a function of tensors, or an
-    ``onnx.ModelProto``. ``examples`` are tensors or NumPy arrays: one, a tuple or list of them, or a dict by the inputs' names; files that say all
-    their shapes need none. Raises `PccError` in one line for whatever cannot be imported.
+    ``model`` is a path (``.onnx``, ``.pt2``), an ``nn.Module`` (an FX ``GraphModule`` too), what ``torch.export``
+    gives, a function of tensors, or an ``onnx.ModelProto``. ``examples`` are tensors or NumPy arrays: one, a tuple or
+    list of them, or a dict by the inputs' names; files that say all their shapes need none. Raises `PccError` in one
+    line for whatever cannot be imported.
     """
     return importer_of(model)(model, examples, batch)

@@ -34,7 +34,10 @@ class Declared:
         if not self.sizes:
             return self
         if isinstance(self.sizes[0], int) and self.sizes[0] != batch and not any_batch:
-            raise PccError(f"{what} fixes the batch: it takes {self}; for any batch up to a maximum, export it with the first dimension left open")
+            raise PccError(
+                f"{what} fixes the batch: it takes {self}; for any batch up to a maximum, export it with the first "
+                "dimension left open"
+            )
         first = self.sizes[0] if isinstance(self.sizes[0], str) and self.sizes[0] != "?" else None
         return Declared(self.name, (batch, *(batch if size == first else size for size in self.sizes[1:])), self.dtype)
 
@@ -42,11 +45,14 @@ class Declared:
         return f"{self.name} ({', '.join(map(str, self.sizes)) if self.sizes is not None else '?'})"
 
 
-def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batch: int | None = None, any_batch: bool = False) -> list[Tensor]:
-    """One example for each input: what the user gives, checked against the file, or zeros of the declared shape; with ``batch``, of so many images.
+def chosen_examples(
+    declared: Sequence[Declared], examples: Any, what: str, batch: int | None = None, any_batch: bool = False
+) -> list[Tensor]:
+    """One example for each input: what the user gives, checked against the file, or zeros of the declared shape; with
+    ``batch``, of so many images.
 
-    With ``any_batch`` that may be another number than the file fixes. `PccError` that lists all inputs with open sizes if some are not given, and for
-    examples that do not fit.
+    With ``any_batch`` that may be another number than the file fixes. `PccError` that lists all inputs with open sizes
+    if some are not given, and for examples that do not fit.
     """
     for one in declared:
         check_input(one.name, torch.empty(1, dtype=one.dtype))
@@ -56,13 +62,20 @@ def chosen_examples(declared: Sequence[Declared], examples: Any, what: str, batc
     still_open = [one for one in declared if one.name not in by_name and one.is_open]
     if still_open:
         sizes = still_open[0].sizes or (1, 3, 224, 224)
-        example = ",".join(str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes))
+        example = ",".join(
+            str(size if isinstance(size, int) else 224 if place else 1) for place, size in enumerate(sizes)
+        )
         wanted = f"give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}"
         raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; {wanted}")
     for one in declared:
         if one.name not in by_name and prod(int(size) for size in one.sizes or ()) > MOST_NUMBERS:
             raise PccError(f"{what} takes {one}: that is more than {MOST_NUMBERS:,} numbers, too large to be compiled")
-    return [by_name[one.name] if one.name in by_name else torch.zeros([int(size) for size in one.sizes or ()], dtype=one.dtype) for one in declared]
+    return [
+        by_name[one.name]
+        if one.name in by_name
+        else torch.zeros([int(size) for size in one.sizes or ()], dtype=one.dtype)
+        for one in declared
+    ]
 
 
 def _batch_hint(still_open: Sequence[Declared], batch: int | None) -> str:
@@ -82,9 +95,16 @@ def _by_name(declared: Sequence[Declared], examples: Any, what: str, batch: int 
         given = {str(name): example for name, example in examples.items()}
     else:
         if len(examples) != len(declared):
-            raise PccError(f"{what} has {len(declared)} input{'s' if len(declared) != 1 else ''} ({', '.join(names)}), not {len(examples)}")
+            raise PccError(
+                f"{what} has {len(declared)} input{'s' if len(declared) != 1 else ''} ({', '.join(names)}), not "
+                f"{len(examples)}"
+            )
         given = dict(zip(names, examples, strict=True))
-    return {one.name: _checked(one, names.index(one.name), given[one.name], what, batch) for one in declared if one.name in given}
+    return {
+        one.name: _checked(one, names.index(one.name), given[one.name], what, batch)
+        for one in declared
+        if one.name in given
+    }
 
 
 def _checked(one: Declared, position: int, given: Any, what: str, batch: int | None) -> Tensor:
@@ -108,7 +128,8 @@ def _fits(shape: tuple[int, ...], sizes: tuple[int | str, ...] | None) -> bool:
         return True
     bound: dict[str, int] = {}
     return len(shape) == len(sizes) and all(
-        size == have if isinstance(size, int) else size == "?" or bound.setdefault(size, have) == have for have, size in zip(shape, sizes, strict=True)
+        size == have if isinstance(size, int) else size == "?" or bound.setdefault(size, have) == have
+        for have, size in zip(shape, sizes, strict=True)
     )
 
 

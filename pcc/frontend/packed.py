@@ -1,8 +1,10 @@
-"""Packed checkpoints: a safetensors file in which pruned weights lie as their structures pack them, and all else as it is.
+"""Packed checkpoints: a safetensors file in which pruned weights lie as their structures pack them, and all else as it
+is.
 
-The arrays of ``features.3.weight`` are tensors of their own: ``features.3.weight:data.weight``, ``features.3.weight:index.offset`` and so on. The file's
-metadata says of each packed weight its structure, its shape and the types of its arrays, because these are stored narrower than they are used: integers in
-the narrowest type that holds them, values in half precision where that was asked for. Reading gives plain fp32 weights.
+The arrays of ``features.3.weight`` are tensors of their own: ``features.3.weight:data.weight``,
+``features.3.weight:index.offset`` and so on. The file's metadata says of each packed weight its structure, its shape
+and the types of its arrays, because these are stored narrower than they are used: integers in the narrowest type that
+holds them, values in half precision where that was asked for. Reading gives plain fp32 weights.
 """
 
 from collections.abc import Mapping
@@ -88,7 +90,9 @@ class PackedState:
         state = dict(self.tensors)
         for name, weight in self.contents.weights.items():
             try:
-                packed = Packed(weight.shape, _taken(state, name, "data", weight.data), _taken(state, name, "index", weight.index))
+                packed = Packed(
+                    weight.shape, _taken(state, name, "data", weight.data), _taken(state, name, "index", weight.index)
+                )
                 plain = kind(weight.structure).unpack(packed)
             except (PccError, LookupError, ValueError, ArithmeticError, TypeError, MemoryError) as error:
                 raise PccError(f"the packed weight '{name}' is damaged: {error}") from error
@@ -96,11 +100,19 @@ class PackedState:
         return state
 
 
-def pack_state(state: Mapping[str, Tensor], structures: Mapping[str, Structure], groups: Mapping[str, int] | None = None, *, half: bool = False) -> PackedState:
-    """Packs the weights that ``structures`` names, (O, I/groups, kh, kw) or (O, I); ``groups`` are those of grouped convolutions.
+def pack_state(
+    state: Mapping[str, Tensor],
+    structures: Mapping[str, Structure],
+    groups: Mapping[str, int] | None = None,
+    *,
+    half: bool = False,
+) -> PackedState:
+    """Packs the weights that ``structures`` names, (O, I/groups, kh, kw) or (O, I); ``groups`` are those of grouped
+    convolutions.
 
-    What comes back is the same bit for bit, but that zeros come back as +0. With ``half``, values that are packed are rounded to fp16: relative errors of
-    up to 2^-11. Raises `PccError` for a weight that does not exist, does not have its structure, or is too large for fp16.
+    What comes back is the same bit for bit, but that zeros come back as +0. With ``half``, values that are packed are
+    rounded to fp16: relative errors of up to 2^-11. Raises `PccError` for a weight that does not exist, does not have
+    its structure, or is too large for fp16.
     """
     if unknown := [name for name in structures if name not in state]:
         raise PccError(f"there is no weight '{unknown[0]}' to pack")
@@ -122,7 +134,8 @@ def pack_state(state: Mapping[str, Tensor], structures: Mapping[str, Structure],
 def open_safetensors(path: Path) -> dict[str, Tensor] | PackedState:
     """A safetensors file: its tensors, or what is packed in it.
 
-    Raises `PccError` for metadata that is damaged or of another version, and safetensors' errors for files that are none.
+    Raises `PccError` for metadata that is damaged or of another version, and safetensors' errors for files that are
+    none.
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}

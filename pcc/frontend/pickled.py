@@ -1,8 +1,9 @@
 """Pickles read as data: what is in them without running or importing anything.
 
-A pickle is a program for a small machine with a stack; what makes it dangerous are names of functions and classes that the machine imports and calls.
-`DataUnpickler` is that machine without imports: a name stays a `Name`, and what a call would make is an `Inert` object that remembers the name, the
-arguments and what was put into it. The exceptions are plain containers (dicts, tuples, sizes) and tensors, which become `pcc.frontend.stored.Stored`.
+A pickle is a program for a small machine with a stack; what makes it dangerous are names of functions and classes that
+the machine imports and calls. `DataUnpickler` is that machine without imports: a name stays a `Name`, and what a call
+would make is an `Inert` object that remembers the name, the arguments and what was put into it. The exceptions are
+plain containers (dicts, tuples, sizes) and tensors, which become `pcc.frontend.stored.Stored`.
 """
 
 import pickle
@@ -65,8 +66,9 @@ class Inert:
 class DataUnpickler(pickle._Unpickler):
     """Reads one pickle from a file, from where that stands to the pickle's end.
 
-    ``storage`` gives the numbers that a persistent id (the tuple that PyTorch writes) stands for. Raises `pickle.UnpicklingError` for what no checkpoint
-    needs, and whatever damaged bytes raise (`ValueError`, `KeyError`, `IndexError`, `EOFError`, `TypeError`, `AttributeError`, ...).
+    ``storage`` gives the numbers that a persistent id (the tuple that PyTorch writes) stands for. Raises
+    `pickle.UnpicklingError` for what no checkpoint needs, and whatever damaged bytes raise (`ValueError`, `KeyError`,
+    `IndexError`, `EOFError`, `TypeError`, `AttributeError`, ...).
     """
 
     stack: list[Any]

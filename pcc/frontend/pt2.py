@@ -1,4 +1,5 @@
-"""Archives of ``torch.export.save``: the program's calls become a module, which `import_module` then takes as any other, for the shapes asked for."""
+"""Archives of ``torch.export.save``: the program's calls become a module, which `import_module` then takes as any
+other, for the shapes asked for."""
 
 import json
 import math
@@ -20,10 +21,18 @@ from pcc.frontend.pt2_archive import TYPES, Archive, open_archive
 from pcc.frontend.torch_module import import_module
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute
 
-_ARITHMETIC = {f"_operator.{name}": getattr(operator, name) for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow")}
-_ARITHMETIC |= {f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_")}
+_ARITHMETIC = {
+    f"_operator.{name}": getattr(operator, name)
+    for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow")
+}
+_ARITHMETIC |= {
+    f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_")
+}
 _ARITHMETIC |= {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
-_ARITHMETIC |= {f"torch.{name}": getattr(torch, name) for name in ("sym_float", "sym_int", "sym_max", "sym_min", "sym_not", "sym_ite")}
+_ARITHMETIC |= {
+    f"torch.{name}": getattr(torch, name)
+    for name in ("sym_float", "sym_int", "sym_max", "sym_min", "sym_not", "sym_ite")
+}
 """Of sizes, while they are open."""
 
 
@@ -34,13 +43,18 @@ def _require(condition: object, text: str) -> None:
 
 
 _ARITHMETIC["torch.ops.aten._assert_scalar.default"] = _require
-_CHECKS_OF_TYPES = tuple(f"torch.ops.aten.{name}.default" for name in ("_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size"))
+_CHECKS_OF_TYPES = tuple(
+    f"torch.ops.aten.{name}.default"
+    for name in ("_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+)
 
 _LAYOUTS = {7: torch.strided}
 _FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
 
 
-def import_pt2(path: Path | str, examples: Any = None, batch: int | None = None, any_batch: bool = False) -> ImportedModel:
+def import_pt2(
+    path: Path | str, examples: Any = None, batch: int | None = None, any_batch: bool = False
+) -> ImportedModel:
     """The graph of an archive, see `import_model`; ``any_batch`` as in `pcc.frontend.onnx.importer.import_onnx`.
 
     Nothing in it is unpickled or run. Raises `PccError` for what is damaged, open or not plain.
@@ -63,16 +77,24 @@ def _inputs(archive: Archive) -> list[Declared]:
         ((kind, value),) = spec.items()
         if kind == "user_input":
             if "as_tensor" not in value["arg"]:
-                raise PccError(f"model '{archive.path}': an input is no tensor; pcc compiles models whose inputs are tensors")
+                raise PccError(
+                    f"model '{archive.path}': an input is no tensor; pcc compiles models whose inputs are tensors"
+                )
             name = value["arg"]["as_tensor"]["name"]
             meta = graph["tensor_values"][name]
-            declared.append(Declared(name, tuple(map(_declared_size, meta["sizes"])), TYPES.get(meta["dtype"], torch.complex64)))
+            declared.append(
+                Declared(name, tuple(map(_declared_size, meta["sizes"])), TYPES.get(meta["dtype"], torch.complex64))
+            )
     return declared
 
 
 def _declared_size(size: Mapping[str, Any]) -> int | str:
     """A number, or an expression of symbols as text: ``s0``, ``2*s0``; it is shown and compared, never evaluated."""
-    return int(size["as_int"]) if "as_int" in size else re.sub(r"Symbol\('(\w+)'[^)]*\)", r"\1", str(size["as_expr"]["expr_str"]))
+    return (
+        int(size["as_int"])
+        if "as_int" in size
+        else re.sub(r"Symbol\('(\w+)'[^)]*\)", r"\1", str(size["as_expr"]["expr_str"]))
+    )
 
 
 def _ranges(archive: Archive) -> dict[str, tuple[int | None, int | None]]:
@@ -85,14 +107,22 @@ def _ranges(archive: Archive) -> dict[str, tuple[int | None, int | None]]:
     return {symbol: (bound(limits, "min_val"), bound(limits, "max_val")) for symbol, limits in ranges.items()}
 
 
-def _check_ranges(name: str, ranges: Mapping[str, tuple[int | None, int | None]], declared: Sequence[Declared], examples: Sequence[Tensor]) -> None:
+def _check_ranges(
+    name: str,
+    ranges: Mapping[str, tuple[int | None, int | None]],
+    declared: Sequence[Declared],
+    examples: Sequence[Tensor],
+) -> None:
     """`PccError` for a size outside of the range that the model was exported for."""
     for one, example in zip(declared, examples, strict=True):
         for symbol, size in zip(one.sizes or (), example.shape, strict=True):
             if isinstance(symbol, str) and symbol in ranges:
                 low, high = ranges[symbol]
                 if (low is not None and size < low) or (high is not None and size > high):
-                    raise PccError(f"model '{name}': {one} was exported for {symbol} from {low} to {high or 'any size'}, not {size}")
+                    raise PccError(
+                        f"model '{name}': {one} was exported for {symbol} from {low} to {high or 'any size'}, not "
+                        f"{size}"
+                    )
 
 
 def _module(archive: Archive) -> tuple[GraphModule, tuple[str, ...]]:
@@ -110,7 +140,9 @@ def _module(archive: Archive) -> tuple[GraphModule, tuple[str, ...]]:
         ((kind, value),) = spec.items()
         if kind != "user_output":
             changed = value.get("buffer_name") or value.get("user_input_name") or value.get("parameter_name") or kind
-            raise PccError(f"model '{archive.path}' changes '{changed}' when it runs; pcc compiles models without state")
+            raise PccError(
+                f"model '{archive.path}' changes '{changed}' when it runs; pcc compiles models without state"
+            )
         if "as_tensor" not in value["arg"]:
             raise PccError(f"model '{archive.path}': an output is no tensor; pcc compiles models that return tensors")
         returned.append(values[value["arg"]["as_tensor"]["name"]])
@@ -118,7 +150,14 @@ def _module(archive: Archive) -> tuple[GraphModule, tuple[str, ...]]:
     return GraphModule(root, graph, "Archive"), _output_names(content, len(returned))
 
 
-def _input(archive: Archive, spec: Mapping[str, Any], root: nn.Module, graph: Graph, values: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _input(
+    archive: Archive,
+    spec: Mapping[str, Any],
+    root: nn.Module,
+    graph: Graph,
+    values: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> None:
     ((kind, value),) = spec.items()
     if kind == "user_input":
         name = value["arg"]["as_tensor"]["name"]
@@ -130,7 +169,9 @@ def _input(archive: Archive, spec: Mapping[str, Any], root: nn.Module, graph: Gr
         assign_attribute(root, target, tensors[target])
         values[name] = graph.get_attr(target)
     else:
-        raise PccError(f"model '{archive.path}' has an input of the kind {kind}; pcc compiles models whose inputs are tensors")
+        raise PccError(
+            f"model '{archive.path}' has an input of the kind {kind}; pcc compiles models whose inputs are tensors"
+        )
 
 
 def _call(archive: Archive, node: Mapping[str, Any], graph: Graph, values: dict[str, Any]) -> None:
@@ -145,7 +186,11 @@ def _call(archive: Archive, node: Mapping[str, Any], graph: Graph, values: dict[
     if len(outputs) == 1 and "as_tensors" not in outputs[0]:
         values[_name(outputs[0])] = call
         return
-    parts = [part["name"] for part in outputs[0]["as_tensors"]] if len(outputs) == 1 else [_name(output) for output in outputs]
+    parts = (
+        [part["name"] for part in outputs[0]["as_tensors"]]
+        if len(outputs) == 1
+        else [_name(output) for output in outputs]
+    )
     for place, name in enumerate(parts):
         values[name] = graph.call_function(operator.getitem, (call, place))
         values[name].meta = dict(call.meta)
@@ -159,14 +204,20 @@ def _target(archive: Archive, name: str) -> Any:
     packet = getattr(torch.ops.aten, match[1], None) if match else None
     overload = getattr(packet, match[2], None) if packet is not None and match else None
     if not isinstance(overload, torch._ops.OpOverload) or not _is_pure(overload):
-        raise PccError(f"pcc cannot compile 1 operator of this model: {name} (in '{archive.path}'; pcc compiles plain operators of ATen)")
+        raise PccError(
+            f"pcc cannot compile 1 operator of this model: {name} (in '{archive.path}'; pcc compiles plain operators "
+            "of ATen)"
+        )
     return overload
 
 
 def _is_pure(overload: Any) -> bool:
-    """Whether an operator is one of PyTorch's dispatcher (not TorchScript's, which can save files), and reads no file and prints nothing."""
+    """Whether an operator is one of PyTorch's dispatcher (not TorchScript's, which can save files), and reads no file
+    and prints nothing."""
     schema = overload._schema
-    texts_alone = not any("Tensor" in str(argument.type) for argument in schema.arguments) and any("str" in str(argument.type) for argument in schema.arguments)
+    texts_alone = not any("Tensor" in str(argument.type) for argument in schema.arguments) and any(
+        "str" in str(argument.type) for argument in schema.arguments
+    )
     return f"{schema.name}.{schema.overload_name}".removesuffix(".") in _dispatched() and not texts_alone
 
 
@@ -191,7 +242,10 @@ def _value(archive: Archive, argument: Mapping[str, Any], values: Mapping[str, A
     """An argument of a call."""
     ((kind, value),) = argument.items()
     if kind not in _KINDS:
-        raise PccError(f"model '{archive.path}' has an argument of the kind {kind}; pcc compiles plain operators of tensors and numbers")
+        raise PccError(
+            f"model '{archive.path}' has an argument of the kind {kind}; pcc compiles plain operators of tensors and "
+            "numbers"
+        )
     return _KINDS[kind](value, values)
 
 
@@ -221,7 +275,9 @@ _KINDS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     **dict.fromkeys(("as_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools"), _sizes),
     "as_optional_tensor": _optional,
     "as_optional_tensors": lambda value, values: [_optional(part, values) for part in value],
-    **dict.fromkeys(("as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings"), lambda value, values: value),
+    **dict.fromkeys(
+        ("as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings"), lambda value, values: value
+    ),
     "as_float": lambda value, values: float(value),
     "as_floats": _numbers,
     "as_scalar_type": lambda value, values: TYPES[value],
@@ -258,7 +314,11 @@ def _output_names(content: Mapping[str, Any], count: int) -> tuple[str, ...]:
 def _paths(spec: Mapping[str, Any], prefix: str) -> list[str]:
     if spec["type"] is None:
         return [prefix]
-    keys = json.loads(spec["context"]) if str(spec["type"]).endswith(("dict", "OrderedDict")) else range(len(spec["children_spec"]))
+    keys = (
+        json.loads(spec["context"])
+        if str(spec["type"]).endswith(("dict", "OrderedDict"))
+        else range(len(spec["children_spec"]))
+    )
     found = []
     for key, child in zip(keys, spec["children_spec"], strict=True):
         text = str(key)

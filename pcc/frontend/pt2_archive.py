@@ -1,7 +1,9 @@
-"""The archive that ``torch.export.save`` writes, read without unpickling anything: the graph is JSON, the weights are plain numbers.
+"""The archive that ``torch.export.save`` writes, read without unpickling anything: the graph is JSON, the weights are
+plain numbers.
 
-``torch.export.load`` unpickles example inputs and odd weights, evaluates symbolic expressions and runs code of guards, all from the file. Here a weight is
-taken only as raw numbers; example inputs, guards and expressions are not read at all.
+``torch.export.load`` unpickles example inputs and odd weights, evaluates symbolic expressions and runs code of guards,
+all from the file. Here a weight is taken only as raw numbers; example inputs, guards and expressions are not read at
+all.
 """
 
 import json
@@ -52,12 +54,17 @@ class Archive:
         names = {entry.filename.removeprefix(f"{self.root}/") for entry in entries}
         models = sorted(name for name in names if name.startswith("models/") and name.endswith(".json"))
         if len(models) != 1:
-            raise PccError(f"model '{path}' holds {len(models)} programs; pcc reads an archive of torch.export.save, which has one")
+            raise PccError(
+                f"model '{path}' holds {len(models)} programs; pcc reads an archive of torch.export.save, which has one"
+            )
         self.model = models[0].removeprefix("models/").removesuffix(".json")
         self.program = self._json(models[0])
         version = self.program["schema_version"]["major"]
         if version != SCHEMA:
-            raise PccError(f"model '{path}' has version {version} of the format, pcc reads version {SCHEMA}: save it with PyTorch {torch.__version__}")
+            raise PccError(
+                f"model '{path}' has version {version} of the format, pcc reads version {SCHEMA}: save it with PyTorch "
+                f"{torch.__version__}"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, buffers and constants by name."""
@@ -69,7 +76,10 @@ class Archive:
 
     def _tensor(self, name: str, folder: str, entry: Mapping[str, Any]) -> Tensor:
         if entry["use_pickle"] or not entry["tensor_meta"]:
-            raise PccError(f"model '{self.path}': refused, reading '{name}' would run code stored in the file; save a model with plain tensors")
+            raise PccError(
+                f"model '{self.path}': refused, reading '{name}' would run code stored in the file; save a model with "
+                "plain tensors"
+            )
         meta = entry["tensor_meta"]
         if meta["dtype"] not in TYPES or meta["layout"] != 7:
             raise PccError(f"model '{self.path}': '{name}' is no dense tensor of real numbers")
@@ -92,7 +102,8 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """An archive, closed when the block ends, which only reads it: what goes wrong there is the file's fault, and a `PccError`."""
+    """An archive, closed when the block ends, which only reads it: what goes wrong there is the file's fault, and a
+    `PccError`."""
     if not path.is_file():
         raise PccError(f"model '{path}': there is no such file")
     try:
@@ -100,6 +111,17 @@ def open_archive(path: Path) -> Iterator[Archive]:
             yield Archive(zipped, path)
     except PccError:
         raise
-    except (zipfile.BadZipFile, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, NotImplementedError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        NotImplementedError,
+        EOFError,
+    ) as error:
         reason = shortened(f"{type(error).__name__}: {error}", 100)
         raise PccError(f"model '{path}' is no archive of torch.export.save, or it is damaged ({reason})") from error

@@ -20,12 +20,21 @@ OPSET = 18
 
 
 def save_onnx(model: ImportedModel, path: Path) -> None:
-    """An ONNX file with the weights in it, by PyTorch's exporter; inputs and outputs are called as the model calls them."""
-    names = {"input_names": [taken.name for taken in model.inputs], "output_names": list(model.outputs)}
+    """An ONNX file with the weights in it, by PyTorch's exporter; inputs and outputs are called as the model calls
+    them."""
     program = _exported(model)
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(program, f=str(path), dynamo=True, external_data=False, verbose=False, opset_version=OPSET, **names)  # type: ignore[arg-type]
+        torch.onnx.export(
+            program,
+            f=str(path),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[taken.name for taken in model.inputs],
+            output_names=list(model.outputs),
+        )
 
 
 def save_pt2(model: ImportedModel, path: Path) -> None:
@@ -39,7 +48,11 @@ def save_weights(model: ImportedModel, path: Path) -> None:
     save_tensors({name: value.detach().contiguous().clone() for name, value in model.graph.named_buffers()}, path)
 
 
-WRITERS: dict[str, Callable[[ImportedModel, Path], None]] = {".onnx": save_onnx, ".pt2": save_pt2, ".safetensors": save_weights}
+WRITERS: dict[str, Callable[[ImportedModel, Path], None]] = {
+    ".onnx": save_onnx,
+    ".pt2": save_pt2,
+    ".safetensors": save_weights,
+}
 """By suffix."""
 
 
@@ -52,11 +65,16 @@ def writer_for(path: Path) -> Callable[[ImportedModel, Path], None]:
 
 def _exported(model: ImportedModel) -> ExportedProgram:
     with quiet(), torch.no_grad():
-        return torch.export.export(_returning(model), tuple(torch.zeros(taken.shape, dtype=taken.dtype) for taken in model.inputs), strict=False)
+        return torch.export.export(
+            _returning(model),
+            tuple(torch.zeros(taken.shape, dtype=taken.dtype) for taken in model.inputs),
+            strict=False,
+        )
 
 
 def _returning(model: ImportedModel) -> GraphModule:
-    """The graph as a module that returns what its outputs are called: one value alone, ``output_0``, ... as a tuple, others as a dict."""
+    """The graph as a module that returns what its outputs are called: one value alone, ``output_0``, ... as a tuple,
+    others as a dict."""
     graph = Graph()
     copied: dict[Node, Node] = {}
     for node in model.graph.graph.nodes:

@@ -1,6 +1,8 @@
-"""Which tensors of a checkpoint are the weights of a model: training loops keep state dicts under many names, with prefixes, beside optimisers and averages.
+"""Which tensors of a checkpoint are the weights of a model: training loops keep state dicts under many names, with
+prefixes, beside optimisers and averages.
 
-What fits is taken: of all dicts of tensors that a file holds, and of all prefixes that their names have, the one with the most names of the model.
+What fits is taken: of all dicts of tensors that a file holds, and of all prefixes that their names have, the one with
+the most names of the model.
 """
 
 from collections import Counter
@@ -45,12 +47,14 @@ class Chosen:
 
 
 def state_dicts(loaded: Any) -> list[Found]:
-    """All dicts of tensors in what a file holds, outer ones first. The state of a pickled module is the state dict that it would have."""
+    """All dicts of tensors in what a file holds, outer ones first. The state of a pickled module is the state dict that
+    it would have."""
     return [Found(".".join(place), state) for place, state in _walk(loaded, (), set())]
 
 
 def choose(found: list[Found], wanted: str | None, model: nn.Module) -> Chosen:
-    """The state dict that fits the model best; averages (EMA), which are what authors evaluate, before what they are averages of.
+    """The state dict that fits the model best; averages (EMA), which are what authors evaluate, before what they are
+    averages of.
 
     ``wanted`` is the place of one. Raises `PccError` where there is none.
     """
@@ -59,7 +63,10 @@ def choose(found: list[Found], wanted: str | None, model: nn.Module) -> Chosen:
     if wanted is not None:
         places = {option.place: option for option in found}
         if wanted not in places:
-            raise PccError(f"it has no state dict '{wanted}': {suggestion(wanted, [option.place for option in found if option.place])}")
+            raise PccError(
+                f"it has no state dict '{wanted}': "
+                f"{suggestion(wanted, [option.place for option in found if option.place])}"
+            )
         found = [places[wanted]]
     names = set(model.state_dict())
     fitting = [(option, *_best_prefix(option.state, names)) for option in found]
@@ -107,7 +114,8 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _module_state(module: Inert, prefix: str, depth: int, counter: Iterator[int]) -> Iterator[tuple[str, Any]]:
-    """The state dict of an ``nn.Module`` that was pickled whole, or of a TorchScript module, whose attributes are tensors and modules."""
+    """The state dict of an ``nn.Module`` that was pickled whole, or of a TorchScript module, whose attributes are
+    tensors and modules."""
     if next(counter, None) is None:
         raise PccError(f"it has a module of more than {MOST_MODULES:,} modules")
     attributes = _named(module.state)
@@ -115,7 +123,9 @@ def _module_state(module: Inert, prefix: str, depth: int, counter: Iterator[int]
     scripted = module.name is not None and module.name.module.startswith("__torch__")
     if depth > MOST_DEPTH or not (eager or scripted):
         return
-    parts = [_named(attributes.get(kind)) for kind in ("_parameters", "_buffers", "_modules")] if eager else [attributes]
+    parts = (
+        [_named(attributes.get(kind)) for kind in ("_parameters", "_buffers", "_modules")] if eager else [attributes]
+    )
     absent = attributes.get("_non_persistent_buffers_set")
     absent = absent.items if isinstance(absent, Inert) else ()
     for part in parts:
@@ -127,7 +137,8 @@ def _module_state(module: Inert, prefix: str, depth: int, counter: Iterator[int]
 
 
 def _best_prefix(state: State, names: set[str]) -> tuple[str, int]:
-    """What to take from the front of names, so that the most of them are the model's; of as good ones the shortest. With how many are."""
+    """What to take from the front of names, so that the most of them are the model's; of as good ones the shortest.
+    With how many are."""
     matches = Counter({"": 0})
     for name in state:
         parts = name.split(".", MOST_DEPTH)
@@ -137,9 +148,11 @@ def _best_prefix(state: State, names: set[str]) -> tuple[str, int]:
 
 
 def plain_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights for their reparametrisations, where the model has none: masks of ``torch.nn.utils.prune``, weight norm, spectral norm, ``parametrize``'s.
+    """Weights for their reparametrisations, where the model has none: masks of ``torch.nn.utils.prune``, weight norm,
+    spectral norm, ``parametrize``'s.
 
-    Weight norm (Salimans and Kingma, 2016): g v / |v|; spectral norm (Miyato et al., 2018): the weight over its largest singular value u^T W v.
+    Weight norm (Salimans and Kingma, 2016): g v / |v|; spectral norm (Miyato et al., 2018): the weight over its largest
+    singular value u^T W v.
     """
     names, plain = set(model.state_dict()), dict(state)
 
@@ -151,14 +164,24 @@ def plain_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
             plain[weight] = pair[0] * pair[1]
         elif key.endswith("_v") and (norm := take(f"{(weight := key.removesuffix('_v'))}_g", key)):
             plain[weight] = _weight_norm(*norm)
-        elif key.endswith("_v") and (spectral := take(f"{(weight := key.removesuffix('_v'))}_orig", f"{weight}_u", key)):
+        elif key.endswith("_v") and (
+            spectral := take(f"{(weight := key.removesuffix('_v'))}_orig", f"{weight}_u", key)
+        ):
             plain[weight] = _spectral_norm(spectral, _is_transposed(model, weight))
         elif key.endswith(".original1") and (norm := take(key.removesuffix("1") + "0", key)):
             plain[_parametrised(key)] = _weight_norm(*norm)
-        elif key.endswith(".0._v") and (spectral := take(f"{(base := key.removesuffix('.0._v'))}.original", f"{base}.0._u", key)):
-            plain[_parametrised(f"{base}.original")] = _spectral_norm(spectral, _is_transposed(model, _parametrised(f"{base}.original")))
+        elif key.endswith(".0._v") and (
+            spectral := take(f"{(base := key.removesuffix('.0._v'))}.original", f"{base}.0._u", key)
+        ):
+            plain[_parametrised(f"{base}.original")] = _spectral_norm(
+                spectral, _is_transposed(model, _parametrised(f"{base}.original"))
+            )
     for key in list(plain):
-        if key.endswith(".original") and not any(other.startswith(key.removesuffix("original")) and other != key for other in plain) and (alone := take(key)):
+        if (
+            key.endswith(".original")
+            and not any(other.startswith(key.removesuffix("original")) and other != key for other in plain)
+            and (alone := take(key))
+        ):
             plain[_parametrised(key)] = alone[0]
     return plain
 

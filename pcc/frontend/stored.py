@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 MOST_REPEATED = 2**24
-"""Numbers of a tensor whose strides read some of what is stored several times, where there are more of them than are stored: 64 MiB as fp32."""
+"""Numbers of a tensor whose strides read some of what is stored several times, where there are more of them than are
+stored: 64 MiB as fp32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,11 @@ class Stored:
         return strided(self.storage.content, self.dtype, self.shape, self.stride, self.offset)
 
 
-def strided(content: bytearray, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> Tensor:
-    """A tensor over stored numbers; ``stride`` and ``offset`` count numbers. `ValueError` for one that reaches beyond them or is far larger than they are."""
+def strided(
+    content: bytearray, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], offset: int
+) -> Tensor:
+    """A tensor over stored numbers; ``stride`` and ``offset`` count numbers. `ValueError` for one that reaches beyond
+    them or is far larger than they are."""
     if not all(type(value) is int and value >= 0 for value in (*shape, *stride, offset)) or len(shape) != len(stride):
         raise ValueError("a tensor has negative sizes, or sizes that are no numbers")
     if not prod(shape):

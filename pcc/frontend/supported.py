@@ -18,29 +18,41 @@ if TYPE_CHECKING:
 
 
 def check_supported(graph_module: GraphModule) -> None:
-    """`PccError` listing every node of a canonical graph that pcc cannot compile: operator, node, where in the model, why.
+    """`PccError` listing every node of a canonical graph that pcc cannot compile: operator, node, where in the model,
+    why.
 
     Nodes computed from constants alone are fine, whatever they are: fold-constants evaluates them.
     """
     _check_constant_outputs(graph_module)
-    left = [node for node in graph_module.graph.nodes if node.op == "call_function" and (_is_foreign(node) or _is_empty(node))]
+    left = [
+        node
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and (_is_foreign(node) or _is_empty(node))
+    ]
     if left:
-        raise PccError(f"pcc cannot compile {len(left)} operator{'s' if len(left) > 1 else ''} of this model: {'; '.join(map(_describe, left))}")
+        raise PccError(
+            f"pcc cannot compile {len(left)} operator{'s' if len(left) > 1 else ''} of this model: "
+            f"{'; '.join(map(_describe, left))}"
+        )
 
 
 def refuse_unsupported(event: "PassEvent") -> None:
-    """`check_supported` as an instrument of the pass manager: right after canonicalize, before later passes meet what they do not know."""
+    """`check_supported` as an instrument of the pass manager: right after canonicalize, before later passes meet what
+    they do not know."""
     if event.step.name == "canonicalize":
         check_supported(event.graph_module)
 
 
 def _check_constant_outputs(graph_module: GraphModule) -> None:
-    """`PccError` for an output that is known when compiling and that a library could not give: it has fp32 tensors of at least one number and dimension."""
+    """`PccError` for an output that is known when compiling and that a library could not give: it has fp32 tensors of
+    at least one number and dimension."""
     for name, node in outputs(graph_module).items():
         value = node.meta["val"]
         if is_constant(node) and (value.dtype != torch.float32 or not value.dim() or not value.numel()):
             kind = f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
-            raise PccError(f"output '{name}' is the same for every input, and {kind}: leave it out of the model's outputs")
+            raise PccError(
+                f"output '{name}' is the same for every input, and {kind}: leave it out of the model's outputs"
+            )
 
 
 def _is_foreign(node: Node) -> bool:

@@ -1,4 +1,5 @@
-"""Files of ``torch.save`` and ``torch.jit.save`` as data (`pcc.frontend.pickled`): zip archives, and the chain of pickles of PyTorch before 1.6."""
+"""Files of ``torch.save`` and ``torch.jit.save`` as data (`pcc.frontend.pickled`): zip archives, and the chain of
+pickles of PyTorch before 1.6."""
 
 import pickle
 import struct
@@ -24,7 +25,8 @@ class Damaged(PccError):
 
 @contextmanager
 def open_torch_file(path: Path) -> Iterator[Any]:
-    """What was saved: dicts, lists, texts and numbers as they are, tensors as `Stored`, which can be read inside the block, everything else as `Inert`.
+    """What was saved: dicts, lists, texts and numbers as they are, tensors as `Stored`, which can be read inside the
+    block, everything else as `Inert`.
 
     Nothing is imported or run. Raises `Damaged` in one line.
     """

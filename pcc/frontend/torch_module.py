@@ -1,4 +1,5 @@
-"""An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side effects."""
+"""An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side
+effects."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +20,18 @@ from pcc.frontend.inputs import as_module, check_input, example_of_batch, exampl
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute, finish, infer_all
 
 
-def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], example_inputs: tuple[Tensor, ...]) -> GraphModule:
+def import_module(
+    module: nn.Module | ExportedProgram | Callable[..., Any], example_inputs: tuple[Tensor, ...]
+) -> GraphModule:
     """The graph of a module (an exported program, a function) in evaluation mode, for inputs of exactly these shapes.
 
-    Inputs are named as ``forward`` names them; outputs, in ``graph_module.meta["pcc.output_names"]``, by their keys and positions (``output``
-    for a single one). Parameters, buffers and constants are ``get_attr`` nodes under the names of the module's state dict. Nodes are named after
-    the module they come from (``features_0_0``), and ``node.meta["val"]`` has their shape.
+    Inputs are named as ``forward`` names them; outputs, in ``graph_module.meta["pcc.output_names"]``, by their keys and
+    positions (``output`` for a single one). Parameters, buffers and constants are ``get_attr`` nodes under the names of
+    the module's state dict. Nodes are named after the module they come from (``features_0_0``), and
+    ``node.meta["val"]`` has their shape.
 
-    Raises `PccError` if the module cannot be exported, is not fp32, or has weights that are lazy, without values or not finite.
+    Raises `PccError` if the module cannot be exported, is not fp32, or has weights that are lazy, without values or not
+    finite.
     """
     module = as_module(module)
     _check_fp32(module)
@@ -46,20 +51,30 @@ def import_module(module: nn.Module | ExportedProgram | Callable[..., Any], exam
     return graph_module
 
 
-def import_torch(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, batch: int | None = None) -> ImportedModel:
-    """A module, an exported program or a function as `import_model` gives it; ``examples`` as there, and there have to be some."""
+def import_torch(
+    model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, batch: int | None = None
+) -> ImportedModel:
+    """A module, an exported program or a function as `import_model` gives it; ``examples`` as there, and there have to
+    be some."""
     if examples is None:
         raise PccError("a module does not say what it takes: give example inputs")
     module = as_module(model)
     tensors = example_tensors(module, examples)
-    graph_module = import_module(module, tensors if batch is None else tuple(example_of_batch(example, batch) for example in tensors))
+    graph_module = import_module(
+        module, tensors if batch is None else tuple(example_of_batch(example, batch) for example in tensors)
+    )
     return imported(graph_module, f"{type(module).__name__} (torch module)")
 
 
-def refuse_batch_branches(model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, max_batch: int) -> None:
-    """`PccError` if what a model of Python code does depends on how many images its inputs have, up to ``max_batch``."""
+def refuse_batch_branches(
+    model: nn.Module | ExportedProgram | Callable[..., Any], examples: Any, max_batch: int
+) -> None:
+    """`PccError` if what a model of Python code does depends on how many images its inputs have, up to
+    ``max_batch``."""
     module = as_module(model)
-    refuse_branches(module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch)
+    refuse_branches(
+        module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch
+    )
 
 
 def _check_fp32(module: nn.Module) -> None:
@@ -73,7 +88,9 @@ def _plain_graph(exported: ExportedProgram) -> GraphModule:
     """The exported graph with weights as attributes instead of inputs."""
     root, graph = nn.Module(), Graph()
     copied: dict[Node, Node] = {}
-    kinds = {spec.arg.name: spec for spec in exported.graph_signature.input_specs if isinstance(spec.arg, TensorArgument)}
+    kinds = {
+        spec.arg.name: spec for spec in exported.graph_signature.input_specs if isinstance(spec.arg, TensorArgument)
+    }
     returned = _returned(exported)
     for node in exported.graph.nodes:
         if node.op == "placeholder" and node.name not in kinds:
@@ -120,7 +137,8 @@ def _is_guard(node: Node) -> bool:
 
 
 def _stored(exported: ExportedProgram, target: str) -> Tensor:
-    """The value of a parameter, buffer or lifted constant; `PccError` if it is not fp32 (integers may stay: counters, indices)."""
+    """The value of a parameter, buffer or lifted constant; `PccError` if it is not fp32 (integers may stay: counters,
+    indices)."""
     value: Any = exported.state_dict.get(target, exported.constants.get(target))
     value = value.detach().contiguous()
     if value.is_floating_point() and value.dtype != torch.float32:
@@ -132,9 +150,14 @@ def _returned(exported: ExportedProgram) -> dict[str, str]:
     """What the model returns: the name its user gives it, and the name of the exported node."""
     for spec in exported.graph_signature.output_specs:
         if spec.kind != OutputKind.USER_OUTPUT:
-            raise PccError(f"the model changes '{spec.target or spec.arg.name}' when it runs; pcc compiles models without state")
+            raise PccError(
+                f"the model changes '{spec.target or spec.arg.name}' when it runs; pcc compiles models without state"
+            )
         if not isinstance(spec.arg, TensorArgument):
-            raise PccError("an output of the model is not a tensor: pcc compiles models that return tensors, alone or in tuples, lists and dicts")
+            raise PccError(
+                "an output of the model is not a tensor: pcc compiles models that return tensors, alone or in tuples, "
+                "lists and dicts"
+            )
     nodes = [spec.arg.name for spec in exported.graph_signature.output_specs]
     if not nodes:
         raise PccError("the model returns no tensor")
@@ -143,7 +166,9 @@ def _returned(exported: ExportedProgram) -> dict[str, str]:
     paths = [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten(nodes, tree))[0]]
     names = [_output_name(path) for path in paths]
     if len(set(names)) < len(names):
-        raise PccError(f"the model's outputs would have the same names: {', '.join(names)}; return a flat tuple or a flat dict")
+        raise PccError(
+            f"the model's outputs would have the same names: {', '.join(names)}; return a flat tuple or a flat dict"
+        )
     return dict(zip(names, nodes, strict=True))
 
 

@@ -1,4 +1,5 @@
-"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``, ``hardswish``, ``softplus(1,20)``, ..."""
+"""Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``,
+``hardswish``, ``softplus(1,20)``, ..."""
 
 import re
 from collections.abc import Callable
@@ -53,7 +54,11 @@ class Activation:
     @property
     def symbol(self) -> str:
         """The activation as part of a C name: ``clip_0_6``."""
-        return re.sub(r"[^a-z0-9_]", "_", "_".join([self.kind, *(number(a).replace("-", "m").replace(".", "p") for a in self.args)]))
+        return re.sub(
+            r"[^a-z0-9_]",
+            "_",
+            "_".join([self.kind, *(number(a).replace("-", "m").replace(".", "p") for a in self.args)]),
+        )
 
     @staticmethod
     def parse(text: str) -> "Activation":

@@ -1,7 +1,8 @@
-"""What passes know about a node: typed, frozen dataclasses on ``node.meta``, one of each type, and why passes left the node alone.
+"""What passes know about a node: typed, frozen dataclasses on ``node.meta``, one of each type, and why passes left the
+node alone.
 
-Each annotation prints itself (``str``) as it shall appear in dumps. Rewrites keep annotations with `carry`. What is known of a weight's zeros and values is a
-`pcc.sparsity.structure.Structure` on the layer that reads it.
+Each annotation prints itself (``str``) as it shall appear in dumps. Rewrites keep annotations with `carry`. What is
+known of a weight's zeros and values is a `pcc.sparsity.structure.Structure` on the layer that reads it.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class FilterOrder:
 
 @dataclass(frozen=True)
 class StoredOrder:
-    """A sparse weight is stored with filter ``order[i]`` in place ``i``; its output channels stay where they are, and why."""
+    """A sparse weight is stored with filter ``order[i]`` in place ``i``; its output channels stay where they are, and
+    why."""
 
     order: tuple[int, ...]
     reason: str
@@ -62,19 +64,25 @@ class TuningUse:
     """What came of a tuning record of the node's layer."""
 
     speedup: float | None
-    """How many times as fast as the costs' choice the kernel was measured to be (1: it is that choice); None where the record was not used."""
+    """How many times as fast as the costs' choice the kernel was measured to be (1: it is that choice); None where the
+    record was not used."""
     reason: str
     """Why it was not used, or what the costs choose."""
     record: object
     """A dataclass."""
 
     def __str__(self) -> str:
-        return f"record not used: {self.reason}" if self.speedup is None else f"tuned, {self.speedup:.2f}x as fast as {self.reason}"
+        return (
+            f"record not used: {self.reason}"
+            if self.speedup is None
+            else f"tuned, {self.speedup:.2f}x as fast as {self.reason}"
+        )
 
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """The kernel family that runs the node, its schedule, the modelled cost of it (cycles), and the families it was chosen from."""
+    """The kernel family that runs the node, its schedule, the modelled cost of it (cycles), and the families it was
+    chosen from."""
 
     family: str
     schedule: object
@@ -117,7 +125,8 @@ class _Skips:
 
 
 def annotate(node: Node, value: object) -> None:
-    """Puts an annotation on a node, in place of an earlier one of the same type. A `Skipped` replaces only its own pass's."""
+    """Puts an annotation on a node, in place of an earlier one of the same type. A `Skipped` replaces only its own
+    pass's."""
     if isinstance(value, Skipped):
         value = _Skips((*(entry for entry in skips(node) if entry.pass_name != value.pass_name), value))
     # A new dict, never an update: copies of a graph share their nodes' meta values.
@@ -131,7 +140,12 @@ def annotation(node: Node, kind: type[T]) -> T | None:
 
 def annotations(node: Node) -> tuple[object, ...]:
     """All annotations but `Skipped`, by the name of their type."""
-    return tuple(sorted((value for value in node.meta.get(_KEY, {}).values() if not isinstance(value, _Skips)), key=lambda value: type(value).__name__))
+    return tuple(
+        sorted(
+            (value for value in node.meta.get(_KEY, {}).values() if not isinstance(value, _Skips)),
+            key=lambda value: type(value).__name__,
+        )
+    )
 
 
 def skips(node: Node) -> tuple[Skipped, ...]:
@@ -143,7 +157,10 @@ def skips(node: Node) -> tuple[Skipped, ...]:
 def forget_skips(node: Node, pass_name: str) -> None:
     """Removes what a pass said about the node, when it runs again."""
     if any(entry.pass_name == pass_name for entry in skips(node)):
-        node.meta[_KEY] = {**node.meta[_KEY], _Skips: _Skips(tuple(entry for entry in skips(node) if entry.pass_name != pass_name))}
+        node.meta[_KEY] = {
+            **node.meta[_KEY],
+            _Skips: _Skips(tuple(entry for entry in skips(node) if entry.pass_name != pass_name)),
+        }
 
 
 def forget(node: Node, kind: type) -> None:
@@ -152,7 +169,8 @@ def forget(node: Node, kind: type) -> None:
 
 
 def carry(old: Node, new: Node) -> None:
-    """Copies to a node what is known about the node it replaces: annotations (the new node's own win), skips, and where it came from."""
+    """Copies to a node what is known about the node it replaces: annotations (the new node's own win), skips, and where
+    it came from."""
     kept = skips(old)
     known = {**old.meta.get(_KEY, {}), **new.meta.get(_KEY, {})}
     new.meta[_KEY] = known

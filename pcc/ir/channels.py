@@ -1,11 +1,14 @@
 """The channel-dependency graph: which channels of a network stay, go or move as one.
 
-Every filter of a convolution or linear layer makes a channel, which has a *label*. Labels are followed through the graph: what moves elements moves their
-labels (splits, concatenations, flattening, channel and pixel shuffles), depthwise convolutions and what works on each element keep them. Where channels
-meet (a shortcut is added, a convolution reads what a shuffle brought together) their labels are tied. Labels that ties connect are one *decision*, a connected
-component of the graph of ties (`networkx`). What reads channels in a way that is not understood fixes them, with a reason.
+Every filter of a convolution or linear layer makes a channel, which has a *label*. Labels are followed through the
+graph: what moves elements moves their labels (splits, concatenations, flattening, channel and pixel shuffles),
+depthwise convolutions and what works on each element keep them. Where channels meet (a shortcut is added, a convolution
+reads what a shuffle brought together) their labels are tied. Labels that ties connect are one *decision*, a connected
+component of the graph of ties (`networkx`). What reads channels in a way that is not understood fixes them, with a
+reason.
 
-The labels of a value are an int32 array of its rank that broadcasts to its shape: (1, C, 1, 1) for feature maps. Label 0 is of all that is fixed anyway.
+The labels of a value are an int32 array of its rank that broadcasts to its shape: (1, C, 1, 1) for feature maps. Label
+0 is of all that is fixed anyway.
 """
 
 from abc import ABC, abstractmethod
@@ -87,9 +90,11 @@ class ChannelGraph(Flow):
         self.ties = nx.Graph()
         """Labels that are tied to others, and their ties."""
         self.made: dict[Node, Labels] = {}
-        """The labels of the filters of each layer, (filters,); depthwise convolutions have those of their channels and are not here."""
+        """The labels of the filters of each layer, (filters,); depthwise convolutions have those of their channels and
+        are not here."""
         self.readers: dict[Node, Labels] = {}
-        """Convolutions and linear layers, with the labels of the channels they read, (C,); depthwise convolutions are not here."""
+        """Convolutions and linear layers, with the labels of the channels they read, (C,); depthwise convolutions are
+        not here."""
         self.fixed: list[Fixed] = []
         self.count = 1
         """How many labels there are."""
@@ -141,7 +146,8 @@ class ChannelGraph(Flow):
 
 
 def is_constant_layer(node: Node) -> bool:
-    """Whether a convolution or linear layer has constant weights. Other calls may read them, too: each can have its own copy."""
+    """Whether a convolution or linear layer has constant weights. Other calls may read them, too: each can have its own
+    copy."""
     given = arguments(node)
     return all(parameter is None or parameter.op == "get_attr" for parameter in (given["weight"], given["bias"]))
 
@@ -153,16 +159,24 @@ def is_depthwise(node: Node) -> bool:
 
 
 def flattened(reshape: Node) -> int | None:
-    """How many neighbours a reshape makes of each channel: 1 where channels stay a dimension, more where what is behind them joins them; else None."""
+    """How many neighbours a reshape makes of each channel: 1 where channels stay a dimension, more where what is behind
+    them joins them; else None."""
     before, after = shape_of(reshape.all_input_nodes[0]), shape_of(reshape)
-    if min(len(before), len(after)) < 2 or 0 in before or before[0] != after[0] or after[1] not in (before[1], prod(before[1:])):
+    if (
+        min(len(before), len(after)) < 2
+        or 0 in before
+        or before[0] != after[0]
+        or after[1] not in (before[1], prod(before[1:]))
+    ):
         return None
     return after[1] // before[1]
 
 
 def _is_tensor(node: Node) -> bool:
     """Whether a node and what it reads are tensors with elements."""
-    return all(isinstance(value := x.meta.get("val"), Tensor) and 0 not in value.shape for x in (node, *node.all_input_nodes))
+    return all(
+        isinstance(value := x.meta.get("val"), Tensor) and 0 not in value.shape for x in (node, *node.all_input_nodes)
+    )
 
 
 # ---- rules: what an operator does with labels ----
@@ -198,9 +212,16 @@ def _channelwise(node: Node, flow: Flow) -> Labels:
 
 def _elementwise(node: Node, flow: Flow) -> Labels:
     shape = shape_of(node)
-    operands = {x: flow.labels[x].reshape((1,) * (len(shape) - flow.labels[x].ndim) + flow.labels[x].shape) for x in computed_operands(node)}
+    operands = {
+        x: flow.labels[x].reshape((1,) * (len(shape) - flow.labels[x].ndim) + flow.labels[x].shape)
+        for x in computed_operands(node)
+    }
     varying = [axis for axis in range(len(shape)) if any(labels.shape[axis] > 1 for labels in operands.values())]
-    alike = [x for x in operands if all(size == shape[axis] for axis, size in enumerate(_aligned(x, len(shape))) if axis in varying)]
+    alike = [
+        x
+        for x in operands
+        if all(size == shape[axis] for axis, size in enumerate(_aligned(x, len(shape))) if axis in varying)
+    ]
     for x in operands:
         if x not in alike:  # it has one channel, say, for all of another's
             flow.fix(flow.labels[x], f"{node.name} combines it with all channels of another", x)

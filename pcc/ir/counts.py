@@ -77,7 +77,11 @@ def _work(node: Node) -> Counts:
     if node.op != "call_function":
         return Counts()
     macs, kept_macs = _macs(node)
-    read = sum(_nbytes(operand) for operand in node.all_input_nodes if operand.op != "get_attr" and operand.target is not UNPACK)
+    read = sum(
+        _nbytes(operand)
+        for operand in node.all_input_nodes
+        if operand.op != "get_attr" and operand.target is not UNPACK
+    )
     return Counts(macs=macs, kept_macs=kept_macs, output_bytes=_nbytes(node), input_bytes=read)
 
 

@@ -2,10 +2,12 @@
 
 Operands are ``x0``, ``x1``, ...; numbers are literals (``inf``, too); everything else is a function call:
 
-* arithmetic: ``add sub mul div max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt reciprocal erf sin cos atan`` of one;
+* arithmetic: ``add sub mul div max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt
+  reciprocal erf sin cos atan`` of one;
 * whole numbers: ``floor ceil trunc round``, halves to the even one;
 * truth, which is 1 or 0: ``lt le gt ge eq ne`` of two expressions; ``where(c,a,b)`` is ``a`` where ``c`` is not 0;
-* each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``, ``leaky_relu(x0,0.1)``.
+* each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``,
+  ``leaky_relu(x0,0.1)``.
 
 Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are composed with `substitute`.
 """
@@ -102,7 +104,9 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
 }
 """Name: arity, meaning. All arguments may be expressions."""
 
-_TOKEN = re.compile(r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<number>[-+]?(?:inf(?!\w)|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))|(?P<name>[a-z_]\w*)|(?P<mark>[(),]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<operand>x\d+)(?!\w)|(?P<number>[-+]?(?:inf(?!\w)|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?))|(?P<name>[a-z_]\w*)|(?P<mark>[(),]))"
+)
 
 
 def parse(text: str) -> Expr:
@@ -157,7 +161,9 @@ def as_activation(expr: Expr) -> tuple[Activation, Expr] | None:
     """What `apply` was called with, when the outermost function is an activation; else None."""
     if not isinstance(expr, Call) or expr.function in _ARITHMETIC:
         return None
-    return Activation(expr.function, tuple(arg.value for arg in expr.args[1:] if isinstance(arg, Literal))), expr.args[0]
+    return Activation(expr.function, tuple(arg.value for arg in expr.args[1:] if isinstance(arg, Literal))), expr.args[
+        0
+    ]
 
 
 def _signature(function: str) -> tuple[int, int]:

@@ -1,4 +1,5 @@
-"""What passes do with a graph, in a few words: read and add constants, insert and replace nodes, infer shapes, name layers."""
+"""What passes do with a graph, in a few words: read and add constants, insert and replace nodes, infer shapes, name
+layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -79,11 +80,15 @@ def is_constant(node: object) -> bool:
 
 
 def add_constant(before: Node, name: str, value: Tensor) -> Node:
-    """A new ``get_attr`` in front of a node. ``name`` (dots allowed: ``features.0.weight``) gets a suffix where it is taken."""
+    """A new ``get_attr`` in front of a node. ``name`` (dots allowed: ``features.0.weight``) gets a suffix where it is
+    taken."""
     graph = before.graph
     module = graph.owning_module
     assert module is not None
-    taken, target = {key for key, _ in (*module.named_parameters(), *module.named_buffers(), *module.named_modules())}, name
+    taken, target = (
+        {key for key, _ in (*module.named_parameters(), *module.named_buffers(), *module.named_modules())},
+        name,
+    )
     for count in range(1, 1 << 30):
         if target not in taken:
             break
@@ -106,7 +111,8 @@ def assign_attribute(module: torch.nn.Module, target: str, value: Tensor) -> Non
 
 
 def insert(before: Node, target: Any, args: tuple[Any, ...], like: Node, name: str | None = None) -> Node:
-    """A new call in front of a node, its value inferred; it knows what ``like`` knows (annotations, where it came from)."""
+    """A new call in front of a node, its value inferred; it knows what ``like`` knows (annotations, where it came
+    from)."""
     with before.graph.inserting_before(before):
         node = before.graph.create_node("call_function", target, args, name=name)
     infer(node)
@@ -145,7 +151,11 @@ def infer_all(graph_module: GraphModule, inputs: Sequence[Tensor] | None = None)
     graph = graph_module.graph
     mode = FakeTensorMode()
     placeholders = graph.find_nodes(op="placeholder")
-    examples = inputs if inputs is not None else [torch.empty(shape_of(node), dtype=node.meta["val"].dtype) for node in placeholders]
+    examples = (
+        inputs
+        if inputs is not None
+        else [torch.empty(shape_of(node), dtype=node.meta["val"].dtype) for node in placeholders]
+    )
     for node, example in zip(placeholders, examples, strict=True):
         node.meta["val"] = mode.from_tensor(example.detach())
     for node in graph.nodes:
@@ -165,7 +175,8 @@ def fake_mode(graph: Graph) -> FakeTensorMode:
 
 
 def layer_name(node: Node) -> str:
-    """The module a node came from (``features.0.0``), as the model's author names it; the node's own name where there is none."""
+    """The module a node came from (``features.0.0``), as the model's author names it; the node's own name where there
+    is none."""
     stack = node.meta.get("nn_module_stack")
     path = list(stack.values())[-1][0] if stack else ""
     return path or node.name

@@ -28,11 +28,16 @@ class LeftAlone:
 
 def left_alone(graph_module: GraphModule) -> list[LeftAlone]:
     """What passes left alone, in the order of the graph."""
-    return [LeftAlone(skip.pass_name, layer_name(node), skip.reason) for node in graph_module.graph.nodes for skip in skips(node)]
+    return [
+        LeftAlone(skip.pass_name, layer_name(node), skip.reason)
+        for node in graph_module.graph.nodes
+        for skip in skips(node)
+    ]
 
 
 def by_reason(layers: Iterable[LeftAlone]) -> list[str]:
-    """A line for each reason, with the range of the numbers in it: ``prune-pattern: 9 layers (stem, left, right, ...): 1 to 4 of 16 filters are dead``."""
+    """A line for each reason, with the range of the numbers in it: ``prune-pattern: 9 layers (stem, left, right, ...):
+    1 to 4 of 16 filters are dead``."""
     alike: dict[tuple[str, str], list[LeftAlone]] = defaultdict(list)
     for layer in dict.fromkeys(layers):
         alike[layer.pass_name, _NUMBER.sub("#", layer.reason)].append(layer)

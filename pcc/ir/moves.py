@@ -1,4 +1,5 @@
-"""What operators that only move elements do with an array that says something of each element and broadcasts to the value's shape."""
+"""What operators that only move elements do with an array that says something of each element and broadcasts to the
+value's shape."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +12,8 @@ from pcc.ir.ops import CONCAT, EXPAND, PERMUTE, RESHAPE, SLICE
 
 
 def move(node: Node, arrays: Mapping[Node, np.ndarray]) -> np.ndarray:
-    """The array of a node of `MOVES`, given those of its operands: of the value's rank, size 1 where elements along a dimension are alike."""
+    """The array of a node of `MOVES`, given those of its operands: of the value's rank, size 1 where elements along a
+    dimension are alike."""
     return MOVES[node.target](node, [arrays[x] for x in operands(node)])
 
 
@@ -46,7 +48,8 @@ def padding(node: Node) -> list[tuple[int, int]]:
 
 
 def pad(node: Node, array: np.ndarray, fill: float) -> np.ndarray:
-    """The array of a padded value: ``fill`` for what is added along dimensions in which the array differs; along others it stays."""
+    """The array of a padded value: ``fill`` for what is added along dimensions in which the array differs; along others
+    it stays."""
     for axis, (before, behind) in enumerate(padding(node)):
         if array.shape[axis] > 1:
             array = array.take(np.arange(max(0, -before), array.shape[axis] - max(0, -behind)), axis)
@@ -78,7 +81,10 @@ def _slice(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
 def _concat(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
     dim = arguments(node)["dim"] % len(shape_of(node))
     sizes = list(np.broadcast_shapes(*((*array.shape[:dim], 1, *array.shape[dim + 1 :]) for array in arrays)))
-    parts = [np.broadcast_to(a, [*sizes[:dim], shape_of(x)[dim], *sizes[dim + 1 :]]) for a, x in zip(arrays, operands(node), strict=True)]
+    parts = [
+        np.broadcast_to(a, [*sizes[:dim], shape_of(x)[dim], *sizes[dim + 1 :]])
+        for a, x in zip(arrays, operands(node), strict=True)
+    ]
     return compressed(np.concatenate(parts, dim))
 
 

@@ -1,7 +1,7 @@
 """The operators of the graph: ``torch.ops.pcc.*`` with reference semantics in PyTorch and shape functions.
 
-Activations are NCHW fp32 of static shape. Padding is always (top, left, bottom, right). ``activation`` is the text of `pcc.ir.activation`.
-Data movement stays ATen: ``reshape``, ``permute``, ``slice``, ``expand``, ``constant_pad_nd``.
+Activations are NCHW fp32 of static shape. Padding is always (top, left, bottom, right). ``activation`` is the text of
+`pcc.ir.activation`. Data movement stays ATen: ``reshape``, ``permute``, ``slice``, ``expand``, ``constant_pad_nd``.
 
 Importing this module registers the operators; the names in capitals are what graph nodes have as their target.
 """
@@ -27,9 +27,15 @@ from pcc.sparsity.formats import PackedWeight, format_named
 
 
 def window_output_size(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], ceil_mode: bool = False
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool = False,
 ) -> tuple[int, int]:
-    """(height, width) of what a sliding window makes of an image of ``size``; in ceil mode a last window may hang over, if it starts inside."""
+    """(height, width) of what a sliding window makes of an image of ``size``; in ceil mode a last window may hang over,
+    if it starts inside."""
 
     def extent(axis: int) -> int:
         before, after = padding[axis], padding[axis + 2]
@@ -38,7 +44,10 @@ def window_output_size(
         if ceil_mode and (windows - 1) * stride[axis] >= size[axis] + before:
             windows -= 1
         if windows < 1:
-            raise PccError(f"a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an image of {tuple(size)} padded by {tuple(padding)}")
+            raise PccError(
+                f"a window of {tuple(kernel)} (dilation {tuple(dilation)}) does not fit an image of {tuple(size)} "
+                f"padded by {tuple(padding)}"
+            )
         return windows
 
     return extent(0), extent(1)
@@ -66,12 +75,22 @@ def _conv2d(
     activation: str,
 ) -> Tensor:
     symmetric = padding[:2] == padding[2:]
-    value = F.conv2d(x if symmetric else _pad(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups)
+    value = F.conv2d(
+        x if symmetric else _pad(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups
+    )
     return _finish(value, residual, activation).contiguous()
 
 
 def _conv2d_shape(
-    x: Tensor, weight: Tensor, bias: Any, residual: Any, stride: list[int], padding: list[int], dilation: list[int], groups: int, activation: str
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    residual: Any,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
 ) -> tuple[int, ...]:
     if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise PccError(f"conv2d: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)} with groups={groups}")
@@ -79,31 +98,42 @@ def _conv2d_shape(
 
 
 CONV2D = register(
-    "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int groups, str activation) -> Tensor",
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int "
+    "groups, str activation) -> Tensor",
     _conv2d,
     _conv2d_shape,
 )
 """``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
 
 
-def _packed(format: str, shape: Sequence[int], groups: int, numbers: Sequence[int], arrays: Sequence[Tensor]) -> PackedWeight:
+def _packed(
+    format: str, shape: Sequence[int], groups: int, numbers: Sequence[int], arrays: Sequence[Tensor]
+) -> PackedWeight:
     return format_named(format).packed(shape, groups, numbers, [array.detach().cpu().numpy() for array in arrays])
 
 
 UNPACK = register(
     "unpack(Tensor[] arrays, str format, int[] numbers, int[] shape, int groups) -> Tensor",
-    lambda arrays, format, numbers, shape, groups: torch.from_numpy(format_named(format).unpack(_packed(format, shape, groups, numbers, arrays))),
+    lambda arrays, format, numbers, shape, groups: torch.from_numpy(
+        format_named(format).unpack(_packed(format, shape, groups, numbers, arrays))
+    ),
     lambda arrays, format, numbers, shape, groups: shape,
     lambda arrays, *_: next(array.dtype for array in arrays if array.is_floating_point()),
 )
-"""The dense weight of a layer, (O, I/groups, kh, kw) or (M, K), that is stored in a format of `pcc.sparsity.formats`, which says what ``arrays`` and
-``numbers`` are. Kernels take the weight as it is stored."""
+"""The dense weight of a layer, (O, I/groups, kh, kw) or (M, K), that is stored in a format of `pcc.sparsity.formats`,
+which says what ``arrays`` and ``numbers`` are. Kernels take the weight as it is stored."""
 
 
 def packed_weight(unpack: Node) -> PackedWeight:
     """The weight that a ``pcc::unpack`` of constants has in parts."""
     given = arguments(unpack)
-    return _packed(given["format"], given["shape"], given["groups"], given["numbers"], [constant(array) for array in given["arrays"]])
+    return _packed(
+        given["format"],
+        given["shape"],
+        given["groups"],
+        given["numbers"],
+        [constant(array) for array in given["arrays"]],
+    )
 
 
 # ---- products, pooling, resampling ----
@@ -119,7 +149,9 @@ def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> tuple[int, ...]:
     return x.shape[0], weight.shape[0]
 
 
-LINEAR = register("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape)
+LINEAR = register(
+    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape
+)
 """``activation(x @ weight.T + bias + residual)``; x (N, K), weight (M, K)."""
 
 
@@ -135,7 +167,14 @@ MATMUL = register("matmul(Tensor a, Tensor b) -> Tensor", lambda a, b: torch.mat
 
 
 def _pool2d(
-    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+    x: Tensor,
+    mode: str,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
 ) -> Tensor:
     height, width = window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     reach = [(n - 1) * stride[a] + dilation[a] * (kernel[a] - 1) + 1 for a, n in enumerate((height, width))]
@@ -152,12 +191,21 @@ def _pool2d(
 def _window_sums(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> Tensor:
     if dilation == [1, 1]:
         return F.avg_pool2d(x, kernel, stride, divisor_override=1)
-    planes = F.conv2d(x.reshape(-1, 1, *x.shape[2:]), torch.ones((1, 1, *kernel), dtype=x.dtype), None, stride, 0, dilation)
+    planes = F.conv2d(
+        x.reshape(-1, 1, *x.shape[2:]), torch.ones((1, 1, *kernel), dtype=x.dtype), None, stride, 0, dilation
+    )
     return planes.reshape(*x.shape[:2], *planes.shape[2:])
 
 
 def _pool2d_shape(
-    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+    x: Tensor,
+    mode: str,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
 ) -> tuple[int, ...]:
     if mode not in ("max", "avg") or x.dim() != 4:
         raise PccError(f"pool2d: mode '{mode}' on {tuple(x.shape)} is not a pooling")
@@ -165,7 +213,8 @@ def _pool2d_shape(
 
 
 POOL2D = register(
-    "pool2d(Tensor x, str mode, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool count_include_pad) -> Tensor",
+    "pool2d(Tensor x, str mode, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool "
+    "count_include_pad) -> Tensor",
     _pool2d,
     _pool2d_shape,
 )
@@ -179,13 +228,19 @@ def _resize2d(x: Tensor, size: list[int], mode: str, align_corners: bool, scales
     return torch.ops.aten.upsample_bilinear2d.default(x, size, align_corners, scale_h, scale_w).contiguous()
 
 
-def _resize2d_shape(x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None) -> tuple[int, ...]:
+def _resize2d_shape(
+    x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None
+) -> tuple[int, ...]:
     if mode not in ("nearest", "bilinear") or x.dim() != 4:
         raise PccError(f"resize2d: mode '{mode}' on {tuple(x.shape)}: choose nearest or bilinear on NCHW")
     return x.shape[0], x.shape[1], *size
 
 
-RESIZE2D = register("resize2d(Tensor x, int[] size, str mode, bool align_corners, float[]? scales) -> Tensor", _resize2d, _resize2d_shape)
+RESIZE2D = register(
+    "resize2d(Tensor x, int[] size, str mode, bool align_corners, float[]? scales) -> Tensor",
+    _resize2d,
+    _resize2d_shape,
+)
 """``nearest`` or ``bilinear`` to (height, width); ``scales`` are the factors the caller gave, where he gave factors."""
 
 
@@ -198,7 +253,9 @@ def _concat_shape(xs: list[Tensor], dim: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-CONCAT = register("concat(Tensor[] xs, int dim) -> Tensor", lambda xs, dim: torch.cat(xs, dim).contiguous(), _concat_shape)
+CONCAT = register(
+    "concat(Tensor[] xs, int dim) -> Tensor", lambda xs, dim: torch.cat(xs, dim).contiguous(), _concat_shape
+)
 """Concatenation along one dimension."""
 
 SOFTMAX = register(
@@ -222,7 +279,8 @@ CONVERT = register(
     lambda x, dtype: x.shape,
     lambda x, dtype: dtype_named(dtype).torch,
 )
-"""The same numbers as another element type of `pcc.dtype`: what the model returns as whole numbers or truth values leaves the graph so."""
+"""The same numbers as another element type of `pcc.dtype`: what the model returns as whole numbers or truth values
+leaves the graph so."""
 
 
 # ---- along one dimension ----
@@ -231,7 +289,13 @@ CONVERT = register(
 def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
     batch, channels, size, inner = x.shape
     taps, places = index.shape[1:]
-    at = index.nan_to_num(0.0).clamp(0, size - 1).long().reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
+    at = (
+        index.nan_to_num(0.0)
+        .clamp(0, size - 1)
+        .long()
+        .reshape(index.shape[0], 1, taps * places, 1)
+        .expand(batch, channels, -1, inner)
+    )
     found = x.gather(2, at).reshape(batch, channels, taps, places, inner)
     return (found if weight is None else found * weight[:, None, :, :, None]).sum(2).contiguous()
 
@@ -239,14 +303,19 @@ def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
 def _gather_shape(x: Tensor, index: Tensor, weight: Tensor | None) -> tuple[int, ...]:
     fits = x.dim() == 4 and index.dim() == 3 and index.shape[0] in (1, x.shape[0])
     if not fits or (index.shape != weight.shape if weight is not None else index.shape[1] != 1):
-        raise PccError(f"gather: index {tuple(index.shape)} and weight {weight if weight is None else tuple(weight.shape)} do not fit {tuple(x.shape)}")
+        raise PccError(
+            f"gather: index {tuple(index.shape)} and weight {weight if weight is None else tuple(weight.shape)} do not "
+            f"fit {tuple(x.shape)}"
+        )
     return x.shape[0], x.shape[1], index.shape[2], x.shape[3]
 
 
 GATHER = register("gather(Tensor x, Tensor index, Tensor? weight) -> Tensor", _gather, _gather_shape)
-"""``y[b, c, p, i] = sum over t of weight[b, t, p] * x[b, c, index[b, t, p], i]``: x (B, C, S, I), index and weight (B or 1, T, P).
+"""``y[b, c, p, i] = sum over t of weight[b, t, p] * x[b, c, index[b, t, p], i]``: x (B, C, S, I), index and weight (B
+or 1, T, P).
 
-The index holds whole numbers as fp32, exact up to 2^24; one outside [0, S) reads the nearest element. Without weights T is 1.
+The index holds whole numbers as fp32, exact up to 2^24; one outside [0, S) reads the nearest element. Without weights T
+is 1.
 """
 
 
@@ -263,10 +332,16 @@ def _top_k_shape(x: Tensor, k: int, largest: bool, indices: bool) -> tuple[int, 
 
 
 TOP_K = register("top_k(Tensor x, int k, bool largest, bool indices) -> Tensor", _top_k, _top_k_shape)
-"""The k largest (or smallest) values of each column of (O, S, I), in order, or their positions as fp32; of equal ones the first."""
+"""The k largest (or smallest) values of each column of (O, S, I), in order, or their positions as fp32; of equal ones
+the first."""
 
 
-_SCANS = {"sum": torch.cumsum, "prod": torch.cumprod, "max": lambda x, dim: torch.cummax(x, dim).values, "min": lambda x, dim: torch.cummin(x, dim).values}
+_SCANS = {
+    "sum": torch.cumsum,
+    "prod": torch.cumprod,
+    "max": lambda x, dim: torch.cummax(x, dim).values,
+    "min": lambda x, dim: torch.cummin(x, dim).values,
+}
 
 SCAN = register("scan(Tensor x, str mode) -> Tensor", lambda x, mode: _SCANS[mode](x, 1), lambda x, mode: x.shape)
 """Running ``sum``, ``prod``, ``max`` or ``min`` down the columns of (O, S, I)."""
@@ -281,15 +356,24 @@ def _scatter(x: Tensor, index: Tensor, updates: Tensor, mode: str) -> Tensor:
 
 
 def _scatter_shape(x: Tensor, index: Tensor, updates: Tensor, mode: str) -> tuple[int, ...]:
-    if x.dim() != 2 or index.shape != updates.shape or index.shape[:1] != x.shape[:1] or mode not in ("set", *_REDUCTIONS):
-        raise PccError(f"scatter: mode '{mode}' of {tuple(index.shape)} places and {tuple(updates.shape)} values for {tuple(x.shape)}")
+    if (
+        x.dim() != 2
+        or index.shape != updates.shape
+        or index.shape[:1] != x.shape[:1]
+        or mode not in ("set", *_REDUCTIONS)
+    ):
+        raise PccError(
+            f"scatter: mode '{mode}' of {tuple(index.shape)} places and {tuple(updates.shape)} values for "
+            f"{tuple(x.shape)}"
+        )
     return tuple(x.shape)
 
 
 _REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
 
 SCATTER = register("scatter(Tensor x, Tensor index, Tensor updates, str mode) -> Tensor", _scatter, _scatter_shape)
-"""``x`` (R, S) with ``x[r, index[r, p]]`` set to ``updates[r, p]``, or its ``sum``, ``prod``, ``max`` or ``min`` with it, p after p: index and updates (R, P).
+"""``x`` (R, S) with ``x[r, index[r, p]]`` set to ``updates[r, p]``, or its ``sum``, ``prod``, ``max`` or ``min`` with
+it, p after p: index and updates (R, P).
 
 The index holds whole numbers as fp32; one outside [0, S) is the nearest place.
 """
@@ -321,16 +405,25 @@ def _nms_shape(boxes: Tensor, scores: Tensor, count: int, overlap: float, thresh
     return *scores.shape[:2], count
 
 
-NMS = register("nms(Tensor boxes, Tensor scores, int count, float overlap, float threshold) -> Tensor", _nms, _nms_shape)
-"""Greedy non-maximum suppression: of each image and class the places of at most ``count`` boxes, best first, then -1: boxes (B, 4, N) as top, left, bottom,
-right; scores (B, C, N); gives (B, C, count). Boxes count with scores above ``threshold``; intersection over union above ``overlap`` takes the worse away."""
+NMS = register(
+    "nms(Tensor boxes, Tensor scores, int count, float overlap, float threshold) -> Tensor", _nms, _nms_shape
+)
+"""Greedy non-maximum suppression: of each image and class the places of at most ``count`` boxes, best first, then -1:
+boxes (B, 4, N) as top, left, bottom, right; scores (B, C, N); gives (B, C, count). Boxes count with scores above
+``threshold``; intersection over union above ``overlap`` takes the worse away."""
 
 
 # ---- what stays ATen ----
 
 _aten: Any = torch.ops.aten
 
-RESHAPE, PERMUTE, SLICE, EXPAND, PAD = _aten.reshape.default, _aten.permute.default, _aten.slice.Tensor, _aten.expand.default, _aten.constant_pad_nd.default
+RESHAPE, PERMUTE, SLICE, EXPAND, PAD = (
+    _aten.reshape.default,
+    _aten.permute.default,
+    _aten.slice.Tensor,
+    _aten.expand.default,
+    _aten.constant_pad_nd.default,
+)
 """Data movement in a canonical graph."""
 
 BATCH_NORM = _aten.batch_norm.default

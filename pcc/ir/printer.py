@@ -13,11 +13,9 @@ from pcc.ir.graph import arguments, layer_name, outputs
 def print_graph(graph_module: GraphModule) -> str:
     """The text of a graph::
 
-    # 4 calls, 24 parameters, 24 non-zeros, ...
-    %x: f32[1,3,8,8] = input
-    %conv_weight: f32[8,3,3,3] = constant conv.weight
-    %conv: f32[1,8,8,8] = pcc.conv2d(x=%x, weight=%conv_weight, stride=[1,1], ...)  # parameters=216 nonzeros=216 macs=13824 kept=13824
-    return output=%conv
+    # 4 calls, 24 parameters, 24 non-zeros, ... %x: f32[1,3,8,8] = input %conv_weight: f32[8,3,3,3] = constant
+    conv.weight %conv: f32[1,8,8,8] = pcc.conv2d(x=%x, weight=%conv_weight, stride=[1,1], ...)  # parameters=216
+    nonzeros=216 macs=13824 kept=13824 return output=%conv
     """
     calls = sum(node.op == "call_function" for node in graph_module.graph.nodes)
     lines = [f"# {calls} calls, {_describe(count_all(graph_module))}"]

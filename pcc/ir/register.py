@@ -1,4 +1,5 @@
-"""How an operator of the graph is registered: ``torch.ops.pcc.NAME`` with its reference semantics in PyTorch and its shape function."""
+"""How an operator of the graph is registered: ``torch.ops.pcc.NAME`` with its reference semantics in PyTorch and its
+shape function."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +25,8 @@ def register(
     dtype: Callable[..., torch.dtype] | None = None,
     composite: bool = False,
 ) -> Any:
-    """Defines ``pcc::<schema>``; ``shape`` and ``dtype`` get the operator's arguments and say what the (contiguous) result is; else it has the type
-    of the first operand. A ``composite`` operator is not canonical."""
+    """Defines ``pcc::<schema>``; ``shape`` and ``dtype`` get the operator's arguments and say what the (contiguous)
+    result is; else it has the type of the first operand. A ``composite`` operator is not canonical."""
     name = "pcc::" + schema.split("(", 1)[0]
     torch.library.define(name, schema[schema.index("(") :])
     torch.library.impl(name, "CompositeExplicitAutograd", reference if dtype else _rounded_once(reference))
@@ -42,7 +43,8 @@ def register(
 
 
 def _rounded_once(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A reference that computes in fp32 where operands are narrower, and rounds what it gives to the type of the first one."""
+    """A reference that computes in fp32 where operands are narrower, and rounds what it gives to the type of the first
+    one."""
 
     def computed(*args: Any) -> Tensor:
         first = args[0][0] if isinstance(args[0], list | tuple) else args[0]

@@ -1,4 +1,5 @@
-"""Operators of detectors that sample an image at computed points: deformable convolution and RoIAlign. They are composite: grid_sample and plain layers.
+"""Operators of detectors that sample an image at computed points: deformable convolution and RoIAlign. They are
+composite: grid_sample and plain layers.
 
 Importing this module registers them; torchvision's operators and ONNX's become these.
 """
@@ -39,9 +40,16 @@ def _deform_conv2d(
     (filters, inputs, kh, kw), (out_height, out_width) = weight.shape, offset.shape[2:]
     taps, images = kh * kw, batch * offset_groups
     moved = offset.reshape(images, taps, 2, out_height, out_width)
-    rows = (torch.arange(kh) * dilation[0] - padding[0]).repeat_interleave(kw).reshape(taps, 1, 1) + (torch.arange(out_height) * stride[0]).reshape(-1, 1)
-    columns = (torch.arange(kw) * dilation[1] - padding[1]).repeat(kh).reshape(taps, 1, 1) + torch.arange(out_width) * stride[1]
-    down, right = ((moved[:, :, axis] + at).reshape(images, taps * out_height, out_width) for axis, at in enumerate((rows, columns)))
+    rows = (torch.arange(kh) * dilation[0] - padding[0]).repeat_interleave(kw).reshape(taps, 1, 1) + (
+        torch.arange(out_height) * stride[0]
+    ).reshape(-1, 1)
+    columns = (torch.arange(kw) * dilation[1] - padding[1]).repeat(kh).reshape(taps, 1, 1) + torch.arange(
+        out_width
+    ) * stride[1]
+    down, right = (
+        (moved[:, :, axis] + at).reshape(images, taps * out_height, out_width)
+        for axis, at in enumerate((rows, columns))
+    )
     samples = _sampled(x.reshape(images, channels // offset_groups, height, width), down, right, "zeros")
     if mask is not None:
         samples = samples * mask.reshape(images, 1, taps * out_height, out_width)
@@ -61,8 +69,17 @@ def _deform_conv2d_shape(
     groups: int,
     offset_groups: int,
 ) -> tuple[int, ...]:
-    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups or x.shape[1] % offset_groups:
-        raise PccError(f"deform_conv2d: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)} with groups={groups}, offset_groups={offset_groups}")
+    if (
+        x.dim() != 4
+        or weight.dim() != 4
+        or x.shape[1] != weight.shape[1] * groups
+        or weight.shape[0] % groups
+        or x.shape[1] % offset_groups
+    ):
+        raise PccError(
+            f"deform_conv2d: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)} with groups={groups}, "
+            f"offset_groups={offset_groups}"
+        )
     size = window_output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     taps = offset_groups * weight.shape[2] * weight.shape[3]
     wanted = {"offset": (x.shape[0], 2 * taps, *size), "mask": (x.shape[0], taps, *size)}
@@ -73,20 +90,24 @@ def _deform_conv2d_shape(
 
 
 DEFORM_CONV2D = register(
-    "deform_conv2d(Tensor x, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups,"
+    "deform_conv2d(Tensor x, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int[] stride, int[] padding, "
+    "int[] dilation, int groups,"
     " int offset_groups) -> Tensor",
     _deform_conv2d,
     _deform_conv2d_shape,
     composite=True,
 )
-"""Deformable convolution (Dai et al. 2017; with ``mask`` version 2, Zhu et al. 2019): each tap reads where ``offset`` moves it to, bilinearly, zeros outside.
+"""Deformable convolution (Dai et al. 2017; with ``mask`` version 2, Zhu et al. 2019): each tap reads where ``offset``
+moves it to, bilinearly, zeros outside.
 
-x (N, C, H, W), weight (O, C/groups, kh, kw), offset (N, offset_groups * kh * kw * 2, OH, OW), each pair (rows, columns); mask (N, offset_groups * kh * kw,
-OH, OW); padding (top, left, bottom, right).
+x (N, C, H, W), weight (O, C/groups, kh, kw), offset (N, offset_groups * kh * kw * 2, OH, OW), each pair (rows,
+columns); mask (N, offset_groups * kh * kw, OH, OW); padding (top, left, bottom, right).
 """
 
 
-def _roi_align(x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: list[int], samples: int, aligned: bool) -> Tensor:
+def _roi_align(
+    x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: list[int], samples: int, aligned: bool
+) -> Tensor:
     """The images lie one below the other, so that a point may be in any of them."""
     batch, channels, height, width = x.shape
     edges = boxes * scale - (0.5 if aligned else 0.0)
@@ -108,9 +129,14 @@ def _roi_align(x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: lis
     return F.avg_pool2d(found, samples).reshape(channels, len(boxes), *size).transpose(0, 1)
 
 
-def _roi_align_shape(x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: list[int], samples: int, aligned: bool) -> Sequence[int]:
+def _roi_align_shape(
+    x: Tensor, boxes: Tensor, images: Tensor, scale: float, size: list[int], samples: int, aligned: bool
+) -> Sequence[int]:
     if x.dim() != 4 or boxes.dim() != 2 or boxes.shape[1] != 4 or images.shape != boxes.shape[:1] or samples < 1:
-        raise PccError(f"roi_align: {samples} samples of boxes {tuple(boxes.shape)} in images {tuple(images.shape)} of {tuple(x.shape)}")
+        raise PccError(
+            f"roi_align: {samples} samples of boxes {tuple(boxes.shape)} in images {tuple(images.shape)} of "
+            f"{tuple(x.shape)}"
+        )
     return boxes.shape[0], x.shape[1], *size
 
 
@@ -120,6 +146,7 @@ ROI_ALIGN: Any = register(
     _roi_align_shape,
     composite=True,
 )
-"""RoIAlign (He et al. 2017): the mean of ``samples`` x ``samples`` bilinear samples of each cell of each box: x (N, C, H, W); boxes (K, 4) as left, top, right,
-bottom, times ``scale`` in pixels; images (K,), the number of each box's image; gives (K, C, *size). Samples outside of an image by more than a pixel are 0.
-``aligned`` takes pixels' centres at halves; without it boxes are at least one pixel large."""
+"""RoIAlign (He et al. 2017): the mean of ``samples`` x ``samples`` bilinear samples of each cell of each box: x (N, C,
+H, W); boxes (K, 4) as left, top, right, bottom, times ``scale`` in pixels; images (K,), the number of each box's image;
+gives (K, C, *size). Samples outside of an image by more than a pixel are 0. ``aligned`` takes pixels' centres at
+halves; without it boxes are at least one pixel large."""

@@ -15,7 +15,8 @@ TOLERANCE = 1e-4
 
 
 def verify_structure(graph_module: GraphModule) -> None:
-    """`PccError` naming the first node whose recorded shape or type is not what it computes, or a constant that is missing or holds NaN."""
+    """`PccError` naming the first node whose recorded shape or type is not what it computes, or a constant that is
+    missing or holds NaN."""
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             _verify_constant(node)
@@ -29,7 +30,8 @@ def verify_structure(graph_module: GraphModule) -> None:
 
 
 def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest difference over all outputs, each relative to the largest finite absolute value of its expected output.
+    """The largest difference over all outputs, each relative to the largest finite absolute value of its expected
+    output.
 
     The same infinity, and NaN where NaN is expected, are no difference; other NaN and infinities are an infinite one.
     """
@@ -82,7 +84,9 @@ def _verify_call(node: Node) -> None:
         if was.shape != now.shape or was.dtype != now.dtype:
             raise PccError(f"node {node.name}: recorded as {_describe(was)}, {node.target} gives {_describe(now)}")
         if now.is_floating_point() and now.dtype not in (dtype.torch for dtype in REALS) and not is_constant(node):
-            raise PccError(f"node {node.name}: {node.target} gives {_describe(now)}, not {' or '.join(map(str, REALS))}")
+            raise PccError(
+                f"node {node.name}: {node.target} gives {_describe(now)}, not {' or '.join(map(str, REALS))}"
+            )
 
 
 def _parts(value: object) -> list[Tensor]:

@@ -1,4 +1,5 @@
-"""The model zoo: networks of our own writing that load the checkpoints people have, and where trained weights come from."""
+"""The model zoo: networks of our own writing that load the checkpoints people have, and where trained weights come
+from."""
 
 from pcc.models.registry import ModelEntry, create, entry, names
 

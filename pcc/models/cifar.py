@@ -1,7 +1,9 @@
-"""Networks for CIFAR-10's 32x32 photos: ResNet-20, VGG-16 as pruning papers train it, and a VGG that trains on two cores.
+"""Networks for CIFAR-10's 32x32 photos: ResNet-20, VGG-16 as pruning papers train it, and a VGG that trains on two
+cores.
 
-ResNet-20 is section 4.2 of He et al., "Deep Residual Learning for Image Recognition" (2016), but for its shortcuts: where the paper pads with
-zeros (option A), these have a 1x1 convolution and a batch norm (option B), so that the graph has nothing but layers; 2,752 parameters more.
+ResNet-20 is section 4.2 of He et al., "Deep Residual Learning for Image Recognition" (2016), but for its shortcuts:
+where the paper pads with zeros (option A), these have a 1x1 convolution and a batch norm (option B), so that the graph
+has nothing but layers; 2,752 parameters more.
 """
 
 import torch
@@ -12,7 +14,8 @@ from pcc.models.vgg import CONFIGURATION_D, vgg_features
 
 
 class ResNet20(nn.Module):
-    """(N, 3, H, W) to (N, num_classes) logits; three stages of three basic blocks of 16, 32 and 64 filters, 0.27 M parameters."""
+    """(N, 3, H, W) to (N, num_classes) logits; three stages of three basic blocks of 16, 32 and 64 filters, 0.27 M
+    parameters."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -36,11 +39,15 @@ def _stage(channels: int, width: int, stride: int) -> nn.Sequential:
     downsample = None
     if stride != 1:
         downsample = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width, eps))
-    return nn.Sequential(BasicBlock(channels, width, stride, downsample, eps), *(BasicBlock(width, width, 1, None, eps) for _ in range(2)))
+    return nn.Sequential(
+        BasicBlock(channels, width, stride, downsample, eps),
+        *(BasicBlock(width, width, 1, None, eps) for _ in range(2)),
+    )
 
 
 class CifarVGG(nn.Module):
-    """(N, 3, H, W) to (N, num_classes) logits: 3x3 convolutions with batch norms, the mean of each map, one fully connected layer.
+    """(N, 3, H, W) to (N, num_classes) logits: 3x3 convolutions with batch norms, the mean of each map, one fully
+    connected layer.
 
     ``configuration`` has the filters of each convolution; None is a 2x2 max pooling.
     """
@@ -61,5 +68,6 @@ def vgg8(num_classes: int = 10) -> CifarVGG:
 
 
 def vgg16_cifar(num_classes: int = 10) -> CifarVGG:
-    """VGG-16's thirteen convolutions, 14.7 M parameters; the mean of the 2x2 maps takes the place of the last pooling."""
+    """VGG-16's thirteen convolutions, 14.7 M parameters; the mean of the 2x2 maps takes the place of the last
+    pooling."""
     return CifarVGG(CONFIGURATION_D[:-1], num_classes)

@@ -1,4 +1,5 @@
-"""200 labelled CIFAR-10 test photos, which come with pcc: to see that a small network still recognises things, without a download."""
+"""200 labelled CIFAR-10 test photos, which come with pcc: to see that a small network still recognises things, without
+a download."""
 
 from dataclasses import dataclass
 

@@ -28,7 +28,8 @@ def checkpoint(files: Files) -> dict[str, Tensor]:
 
 
 def keras_resnet50(files: Files) -> dict[str, Tensor]:
-    """``model.json`` and its weight shards. Convolution biases go into the batch norm that follows: torchvision's convolutions have none."""
+    """``model.json`` and its weight shards. Convolution biases go into the batch norm that follows: torchvision's
+    convolutions have none."""
     arrays = _tfjs_arrays(files)
     state: dict[str, Tensor] = {}
     for layer in sorted({name.split("/")[0] for name in arrays}):

@@ -1,28 +1,40 @@
 """EfficientNet-Lite0 in the key names of the ``efficientnet_lite_pytorch`` package.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in TensorFlow's Lite form: no squeeze and
-excitation, ReLU6 in place of swish. The weights were trained in TensorFlow, so strided convolutions pad unevenly ("SAME").
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in TensorFlow's Lite
+form: no squeeze and excitation, ReLU6 in place of swish. The weights were trained in TensorFlow, so strided
+convolutions pad unevenly ("SAME").
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-STAGES = ((1, 3, 1, 1, 16), (6, 3, 2, 2, 24), (6, 5, 2, 2, 40), (6, 3, 2, 3, 80), (6, 5, 1, 3, 112), (6, 5, 2, 4, 192), (6, 3, 1, 1, 320))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (6, 3, 2, 2, 24),
+    (6, 5, 2, 2, 40),
+    (6, 3, 2, 3, 80),
+    (6, 5, 1, 3, 112),
+    (6, 5, 2, 4, 192),
+    (6, 3, 1, 1, 320),
+)
 """Expansion, kernel, stride of the first block, blocks, filters."""
 EPS = 1e-3
 """TensorFlow's batch norm epsilon."""
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias whose output is ceil(size / stride): where the padding is odd, the end gets the larger half."""
+    """A convolution without bias whose output is ceil(size / stride): where the padding is odd, the end gets the larger
+    half."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, filters, kernel, stride, groups=groups, bias=False)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         padding: list[int] = []
-        for size, kernel, stride in zip(reversed(input.shape[2:]), reversed(self.kernel_size), reversed(self.stride), strict=True):
+        for size, kernel, stride in zip(
+            reversed(input.shape[2:]), reversed(self.kernel_size), reversed(self.stride), strict=True
+        ):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
         return super().forward(F.pad(input, padding) if any(padding) else input)

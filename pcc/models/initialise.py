@@ -11,8 +11,9 @@ SEED = 2026
 def initialise(module: nn.Module, input_shape: Sequence[int], seed: int = SEED) -> None:
     """Fills a module in eval mode with random numbers, the same on every run.
 
-    Biases and batch norms are random too, so that a compiler which loses one is found out. One random input of ``input_shape`` sets the batch
-    norms' statistics as training would, so that activations keep their size through deep residual networks.
+    Biases and batch norms are random too, so that a compiler which loses one is found out. One random input of
+    ``input_shape`` sets the batch norms' statistics as training would, so that activations keep their size through deep
+    residual networks.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]

@@ -1,7 +1,7 @@
 """Names of the classes that networks tell apart.
 
-ImageNet's are the first names of its WordNet synsets, in the order in which all ImageNet networks number them; where two would be equal
-(crane, maillot) a word in brackets tells them apart.
+ImageNet's are the first names of its WordNet synsets, in the order in which all ImageNet networks number them; where
+two would be equal (crane, maillot) a word in brackets tells them apart.
 """
 
 from functools import cache

@@ -1,7 +1,8 @@
-"""LeNet-5 as the pruning literature means it: 20 and 50 filters of 5x5, then 500 and 10 neurons; 430,500 weights, 28x28 grey input.
+"""LeNet-5 as the pruning literature means it: 20 and 50 filters of 5x5, then 500 and 10 neurons; 430,500 weights, 28x28
+grey input.
 
-That is Caffe's descendant of LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), the network whose compression
-ratios Deep Compression, ADMM pruning and their successors report.
+That is Caffe's descendant of LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), the
+network whose compression ratios Deep Compression, ADMM pruning and their successors report.
 """
 
 import torch

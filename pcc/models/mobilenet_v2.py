@@ -1,4 +1,5 @@
-"""MobileNetV2, width 1.0, in torchvision's key names. Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018)."""
+"""MobileNetV2, width 1.0, in torchvision's key names. Sandler et al., "MobileNetV2: Inverted Residuals and Linear
+Bottlenecks" (2018)."""
 
 import torch
 from torch import nn
@@ -27,7 +28,11 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = []
         if expansion != 1:
             layers.append(ConvNormAct(channels, width))
-        layers += [ConvNormAct(width, width, 3, stride, groups=width), nn.Conv2d(width, filters, 1, bias=False), nn.BatchNorm2d(filters)]
+        layers += [
+            ConvNormAct(width, width, 3, stride, groups=width),
+            nn.Conv2d(width, filters, 1, bias=False),
+            nn.BatchNorm2d(filters),
+        ]
         self.conv = nn.Sequential(*layers)
         self.has_shortcut = stride == 1 and channels == filters
 

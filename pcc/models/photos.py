@@ -8,7 +8,9 @@ from pcc.cache import cache_root
 from pcc.files import write_atomically
 from pcc.models.fetch import RemotePackage, fetch_members
 
-PACKAGE = RemotePackage("pypi", "foolbox", "3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb", "wheel")
+PACKAGE = RemotePackage(
+    "pypi", "foolbox", "3.3.4", "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb", "wheel"
+)
 COUNT = 20
 
 

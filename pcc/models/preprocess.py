@@ -44,11 +44,13 @@ class Preprocessing(PreprocessingData):
         return _FILTERS[self.interpolation]
 
     def apply(self, photo: str | Path | Image.Image) -> np.ndarray:
-        """A photo, or a file that Pillow reads, as float32 (1, C, H, W): turned upright, resized, cropped and scaled."""
+        """A photo, or a file that Pillow reads, as float32 (1, C, H, W): turned upright, resized, cropped and
+        scaled."""
         return self.values(self._resize_crop(self.upright(photo), _name(photo)))
 
     def upright(self, photo: str | Path | Image.Image) -> Image.Image:
-        """A photo, or a file that Pillow reads, grey or RGB as ``channels`` asks, turned upright as its EXIF tag says. `PccError` if it is damaged."""
+        """A photo, or a file that Pillow reads, grey or RGB as ``channels`` asks, turned upright as its EXIF tag says.
+        `PccError` if it is damaged."""
         name = _name(photo)
         opened = photo if isinstance(photo, Image.Image) else _open(Path(photo))
         try:
@@ -76,7 +78,10 @@ class Preprocessing(PreprocessingData):
             return _center_crop(image, side).resize((self.size, self.size), self.resample)
         scaled = (self.resize * width // shorter, self.resize * height // shorter)
         if scaled[0] * scaled[1] > MOST_PIXELS:
-            raise PccError(f"{name} has {width} x {height} pixels, which is too narrow: its shorter side at {self.resize} makes it {scaled[0]} x {scaled[1]}")
+            raise PccError(
+                f"{name} has {width} x {height} pixels, which is too narrow: its shorter side at {self.resize} makes "
+                f"it {scaled[0]} x {scaled[1]}"
+            )
         return _center_crop(image.resize(scaled, self.resample), self.size)
 
 
@@ -90,7 +95,9 @@ def _open(path: Path) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
-            raise PccError(f"photo {path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}: make it smaller")
+            raise PccError(
+                f"photo {path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}: make it smaller"
+            )
         image.load()
     except UnidentifiedImageError:
         raise PccError(f"photo {path} is not one that Pillow can read: give a JPEG or PNG file") from None
@@ -120,6 +127,8 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 TORCHVISION = Preprocessing(size=224, resize=256, scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 KERAS_CAFFE = Preprocessing(size=224, resize=256, channels="BGR", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
-EFFICIENTNET_LITE = Preprocessing(size=224, resize=256, order="crop-resize", interpolation="bicubic", mean=(127.0,) * 3, std=(128.0,) * 3)
+EFFICIENTNET_LITE = Preprocessing(
+    size=224, resize=256, order="crop-resize", interpolation="bicubic", mean=(127.0,) * 3, std=(128.0,) * 3
+)
 MNIST = Preprocessing(size=28, resize=28, channels="L", scale=1 / 255, mean=(0.1307,), std=(0.3081,))
 CIFAR10 = Preprocessing(size=32, resize=32, scale=1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))

@@ -1,4 +1,5 @@
-"""The zoo: what `pcc compile NAME` knows by name, with shapes, preprocessing, labels and where trained weights come from."""
+"""The zoo: what `pcc compile NAME` knows by name, with shapes, preprocessing, labels and where trained weights come
+from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,9 +48,13 @@ class ModelEntry:
         return self.preprocessing.shape
 
 
-_UNAVAILABLE = "no package registry carries them; give --weights FILE (torchvision's checkpoint fits), or compile with random weights (--weights none)"
+_UNAVAILABLE = (
+    "no package registry carries them; give --weights FILE (torchvision's checkpoint fits), or compile with random "
+    "weights (--weights none)"
+)
 _TO_TRAIN = (
-    "it knows CIFAR-10's classes, and has to be trained first (pcc prune --recipe); give --weights FILE, or compile with random weights (--weights none)"
+    "it knows CIFAR-10's classes, and has to be trained first (pcc prune --recipe); give --weights FILE, or compile "
+    "with random weights (--weights none)"
 )
 
 _ENTRIES = (
@@ -60,7 +65,8 @@ _ENTRIES = (
         MNIST,
         digit_labels,
         None,
-        "it reads digits, not photos, and has to be trained first (pcc prune --recipe); give --weights FILE, or compile with random weights (--weights none)",
+        "it reads digits, not photos, and has to be trained first (pcc prune --recipe); give --weights FILE, or "
+        "compile with random weights (--weights none)",
     ),
     ModelEntry(
         "vgg16",
@@ -71,12 +77,28 @@ _ENTRIES = (
         None,
         _UNAVAILABLE + "; vgg16-features has trained weights for the 13 convolutions",
     ),
-    ModelEntry("vgg16_bn", "VGG-16 with batch norms", partial(VGG16, batch_norm=True), TORCHVISION, imagenet_labels, None, _UNAVAILABLE),
-    ModelEntry("vgg16-features", "VGG-16's 13 convolutions and 5 poolings, a feature map out", VGG16Features, TORCHVISION, None, sources.VGG16_FEATURES),
+    ModelEntry(
+        "vgg16_bn",
+        "VGG-16 with batch norms",
+        partial(VGG16, batch_norm=True),
+        TORCHVISION,
+        imagenet_labels,
+        None,
+        _UNAVAILABLE,
+    ),
+    ModelEntry(
+        "vgg16-features",
+        "VGG-16's 13 convolutions and 5 poolings, a feature map out",
+        VGG16Features,
+        TORCHVISION,
+        None,
+        sources.VGG16_FEATURES,
+    ),
     ModelEntry("resnet18", "ResNet-18", resnet18, TORCHVISION, imagenet_labels, None, _UNAVAILABLE),
     ModelEntry(
         "resnet50",
-        "ResNet-50 v1 as Keras trained it: stride on the first 1x1, BGR input (for torchvision's checkpoints: resnet50-v1.5)",
+        "ResNet-50 v1 as Keras trained it: stride on the first 1x1, BGR input (for torchvision's checkpoints: "
+        "resnet50-v1.5)",
         resnet50_v1,
         KERAS_CAFFE,
         imagenet_labels,
@@ -91,8 +113,17 @@ _ENTRIES = (
         None,
         _UNAVAILABLE + "; resnet50 has trained weights",
     ),
-    ModelEntry("mobilenet_v2", "MobileNetV2, width 1.0", MobileNetV2, TORCHVISION, imagenet_labels, sources.MOBILENET_V2),
-    ModelEntry("efficientnet_lite0", "EfficientNet-Lite0", EfficientNetLite0, EFFICIENTNET_LITE, imagenet_labels, sources.EFFICIENTNET_LITE0),
+    ModelEntry(
+        "mobilenet_v2", "MobileNetV2, width 1.0", MobileNetV2, TORCHVISION, imagenet_labels, sources.MOBILENET_V2
+    ),
+    ModelEntry(
+        "efficientnet_lite0",
+        "EfficientNet-Lite0",
+        EfficientNetLite0,
+        EFFICIENTNET_LITE,
+        imagenet_labels,
+        sources.EFFICIENTNET_LITE0,
+    ),
     ModelEntry("resnet20", "ResNet-20 for CIFAR-10, 32x32 photos", ResNet20, CIFAR10, cifar10_labels, None, _TO_TRAIN),
     ModelEntry(
         "vgg8",
@@ -111,7 +142,15 @@ _ENTRIES = (
         cifar10_labels,
         sources.VGG8_CIFAR10,
     ),
-    ModelEntry("vgg16_cifar", "VGG-16 with batch norms and one linear layer for CIFAR-10, 32x32 photos", vgg16_cifar, CIFAR10, cifar10_labels, None, _TO_TRAIN),
+    ModelEntry(
+        "vgg16_cifar",
+        "VGG-16 with batch norms and one linear layer for CIFAR-10, 32x32 photos",
+        vgg16_cifar,
+        CIFAR10,
+        cifar10_labels,
+        None,
+        _TO_TRAIN,
+    ),
 )
 _BY_NAME = {entry.name: entry for entry in _ENTRIES}
 
@@ -128,14 +167,17 @@ def entry(name: str) -> ModelEntry:
         return found
     near = [plain[key].name for key in get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(_BY_NAME)}"
-    raise PccError(f"no model '{name}' in the zoo: {hint} (a model of your own is FILE.py:factory, or a file .onnx or .pt2)")
+    raise PccError(
+        f"no model '{name}' in the zoo: {hint} (a model of your own is FILE.py:factory, or a file .onnx or .pt2)"
+    )
 
 
 def create(name: str, weights: str | Path | None = "trained") -> nn.Module:
     """A zoo model in eval mode.
 
-    ``weights`` is ``trained`` (those that belong to the model; fetched into the cache once, where they do not come with pcc), a checkpoint file, or None:
-    random numbers from a fixed seed. ``imagenet`` is the same as ``trained`` for networks of ImageNet.
+    ``weights`` is ``trained`` (those that belong to the model; fetched into the cache once, where they do not come with
+    pcc), a checkpoint file, or None: random numbers from a fixed seed. ``imagenet`` is the same as ``trained`` for
+    networks of ImageNet.
     """
     model = entry(name)
     source = _own_weights(model, str(weights)) if weights in OWN_WEIGHTS else weights
@@ -152,7 +194,10 @@ def _own_weights(model: ModelEntry, word: str) -> Path:
     if model.weights is None:
         raise PccError(f"{model.name} has no trained weights: {model.no_weights}")
     if word == "imagenet" and model.weights.trained_on != "ImageNet":
-        raise PccError(f"{model.name} was trained on {model.weights.trained_on}, not on ImageNet: its weights are 'trained', the default")
+        raise PccError(
+            f"{model.name} was trained on {model.weights.trained_on}, not on ImageNet: its weights are 'trained', the "
+            "default"
+        )
     return model.weights.path()
 
 

@@ -1,7 +1,8 @@
 """ResNet-18 and ResNet-50 in torchvision's key names. He et al., "Deep Residual Learning for Image Recognition" (2016).
 
-Two ResNet-50 are in use. The paper's (v1, Keras' weights) halves the resolution in the first 1x1 convolution of a bottleneck; torchvision's
-(v1.5) does so in the 3x3 convolution that follows. The tensors have the same names and shapes, so a checkpoint cannot tell which it is for.
+Two ResNet-50 are in use. The paper's (v1, Keras' weights) halves the resolution in the first 1x1 convolution of a
+bottleneck; torchvision's (v1.5) does so in the 3x3 convolution that follows. The tensors have the same names and
+shapes, so a checkpoint cannot tell which it is for.
 """
 
 import torch
@@ -13,7 +14,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, channels: int, width: int, stride: int, downsample: nn.Module | None, eps: float, **_: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, downsample: nn.Module | None, eps: float, **_: bool
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, eps)
@@ -29,11 +32,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up around a shortcut; ``stride_on_first`` puts the stride on the first 1x1 (v1), else it is on the 3x3 (v1.5)."""
+    """1x1 down, 3x3, 1x1 up around a shortcut; ``stride_on_first`` puts the stride on the first 1x1 (v1), else it is on
+    the 3x3 (v1.5)."""
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, stride: int, downsample: nn.Module | None, eps: float, *, stride_on_first: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, downsample: nn.Module | None, eps: float, *, stride_on_first: bool
+    ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_on_first else (1, stride)
         self.conv1 = nn.Conv2d(channels, width, 1, first, bias=False)
@@ -78,7 +84,9 @@ class ResNet(nn.Module):
                 filters = width * block.expansion
                 downsample = None
                 if stride != 1 or channels != filters:
-                    downsample = nn.Sequential(nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters, eps))
+                    downsample = nn.Sequential(
+                        nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters, eps)
+                    )
                 stage.append(block(channels, width, stride, downsample, eps, stride_on_first=stride_on_first))
                 channels = filters
             self.add_module(f"layer{number}", nn.Sequential(*stage))

@@ -6,12 +6,34 @@ Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image 
 import torch
 from torch import nn
 
-CONFIGURATION_D: tuple[int | None, ...] = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
+CONFIGURATION_D: tuple[int | None, ...] = (
+    64,
+    64,
+    None,
+    128,
+    128,
+    None,
+    256,
+    256,
+    256,
+    None,
+    512,
+    512,
+    512,
+    None,
+    512,
+    512,
+    512,
+    None,
+)
 """Filters of each 3x3 convolution; None is a 2x2 max pooling."""
 
 
-def vgg_features(configuration: tuple[int | None, ...] = CONFIGURATION_D, *, batch_norm: bool = False, bias: bool = True) -> nn.Sequential:
-    """3x3 convolutions and poolings; the default is VGG-16's thirteen and five: (N, 3, H, W) to (N, 512, H/32, W/32)."""
+def vgg_features(
+    configuration: tuple[int | None, ...] = CONFIGURATION_D, *, batch_norm: bool = False, bias: bool = True
+) -> nn.Sequential:
+    """3x3 convolutions and poolings; the default is VGG-16's thirteen and five: (N, 3, H, W) to (N, 512, H/32,
+    W/32)."""
     layers: list[nn.Module] = []
     channels = 3
     for filters in configuration:

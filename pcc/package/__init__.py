@@ -5,4 +5,14 @@ from pcc.package.publish import new_package
 from pcc.package.read import Package, open_package
 from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
 
-__all__ = ["Manifest", "Package", "PackageSpec", "SelfTest", "TargetBuild", "build_package", "new_package", "open_package", "package_files"]
+__all__ = [
+    "Manifest",
+    "Package",
+    "PackageSpec",
+    "SelfTest",
+    "TargetBuild",
+    "build_package",
+    "new_package",
+    "open_package",
+    "package_files",
+]

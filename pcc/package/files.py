@@ -25,7 +25,8 @@ def is_unchanged(path: Path, record: FileRecord) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8. `PccError` in one line for what is missing or no file, is too long (`read_limited`), or is not text."""
+    """A text in UTF-8. `PccError` in one line for what is missing or no file, is too long (`read_limited`), or is not
+    text."""
     try:
         return read_limited(path, "package file", TEXT_BYTES).decode("utf-8")
     except UnicodeDecodeError:

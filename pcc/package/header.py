@@ -11,7 +11,8 @@ from pcc.codegen.program import Program
 def model_header(program: Program) -> str:
     """The text of the header. Constants are named after the model, in capitals, with ``_`` for what C does not allow.
 
-    Two models that become the same name ('toy-net' and 'Toy_net') are an error of the C compiler where one file includes both.
+    Two models that become the same name ('toy-net' and 'Toy_net') are an error of the C compiler where one file
+    includes both.
     """
     prefix = _macro(program.name)
     guard = f"{prefix}_{crc32(program.name.encode()):08X}_H"
@@ -33,7 +34,10 @@ def model_header(program: Program) -> str:
         for index, port in enumerate(ports):
             sizes = program.largest_shape(port)
             shape = " x ".join(map(str, sizes)) or "scalar"
-            lines.append(f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(sizes)} /* '{c_comment(port.name)}': {shape}, {port.dtype.c} */")
+            lines.append(
+                f"#define {prefix}_{kind}_{index}_ELEMENTS {prod(sizes)} /* '{c_comment(port.name)}': {shape}, "
+                f"{port.dtype.c} */"
+            )
     return "\n".join([*lines, "", "#endif", ""])
 
 

@@ -1,4 +1,5 @@
-"""What a package says about each layer: its structure, its counts, the kernel that was chosen and why, and the calls that compute it.
+"""What a package says about each layer: its structure, its counts, the kernel that was chosen and why, and the calls
+that compute it.
 
 It is made once, when the package is written; what is printed about layers is a view of it.
 """
@@ -50,7 +51,8 @@ class RejectedRecord(_Record):
 
 
 class TuningUseRecord(_Record):
-    """A tuning record of the layer: `speedup` over what costs choose, and that choice; or None, and why it was not used."""
+    """A tuning record of the layer: `speedup` over what costs choose, and that choice; or None, and why it was not
+    used."""
 
     speedup: float | None
     reason: str
@@ -59,7 +61,8 @@ class TuningUseRecord(_Record):
 
 
 class ChoiceRecord(_Record):
-    """The kernel family that runs the layer; costs are cycles by the processor's profile (executed instructions where that says so)."""
+    """The kernel family that runs the layer; costs are cycles by the processor's profile (executed instructions where
+    that says so)."""
 
     family: str
     schedule: Described
@@ -88,10 +91,12 @@ class Reason(_Record):
 
 
 class LayerReport(_Record):
-    """A node of the graph that makes calls, in the order they run. Of a program without a graph only the calls are known."""
+    """A node of the graph that makes calls, in the order they run. Of a program without a graph only the calls are
+    known."""
 
     layer: str
-    """The path of its module, ``features.0``; the node's name where there is none. A module that is used twice is two layers."""
+    """The path of its module, ``features.0``; the node's name where there is none. A module that is used twice is two
+    layers."""
     calls: tuple[CallRecord, ...]
     node: str = ""
     operator: str = ""
@@ -133,7 +138,9 @@ class LayerReport(_Record):
 
 def layer_reports(program: "Program", graph_module: "GraphModule | None" = None) -> tuple[LayerReport, ...]:
     """The layers of a program, with what the graph that it was lowered from knows of them."""
-    nodes = {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes if node.op != "output"}  # which copies, at most
+    nodes = (
+        {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes if node.op != "output"}
+    )  # which copies, at most
     reports = []
     for (layer, name), calls in groupby(program.calls, key=lambda call: (call.layer, call.node)):
         known = _of_node(nodes[name]) if name in nodes else {}
@@ -165,7 +172,9 @@ def all_left_alone(layers: "Iterable[LayerReport]") -> "list[LeftAlone]":
 
 def _call(program: "Program", call: "Call") -> CallRecord:
     weight_bytes = sum(program.constants[name].nbytes for name in program.constants_of(call))
-    return CallRecord(layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes)
+    return CallRecord(
+        layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes
+    )
 
 
 def _of_node(node: "Node") -> dict[str, Any]:
@@ -180,7 +189,9 @@ def _of_node(node: "Node") -> dict[str, Any]:
     weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
-        "operator": str(node.target).removesuffix(".default") if hasattr(node.target, "_schema") else getattr(node.target, "__name__", str(node.target)),
+        "operator": str(node.target).removesuffix(".default")
+        if hasattr(node.target, "_schema")
+        else getattr(node.target, "__name__", str(node.target)),
         "shape": () if isinstance(node.meta["val"], list | tuple) else shape_of(node),
         "format": "" if weight is None else arguments(weight)["format"] if weight.target is UNPACK else DENSE,
         "counts": CountsRecord(**asdict(count(node))),
@@ -191,9 +202,13 @@ def _of_node(node: "Node") -> dict[str, Any]:
 
 
 def _choice(choice: "KernelChoice") -> ChoiceRecord:
-    rejected = tuple(RejectedRecord(family=other.family, cost=other.cost, reason=other.reason) for other in choice.rejected)
+    rejected = tuple(
+        RejectedRecord(family=other.family, cost=other.cost, reason=other.reason) for other in choice.rejected
+    )
     tuning = None if choice.tuning is None else TuningUseRecord(**asdict(choice.tuning))
-    return ChoiceRecord(family=choice.family, schedule=_described(choice.schedule), cost=choice.cost, rejected=rejected, tuning=tuning)
+    return ChoiceRecord(
+        family=choice.family, schedule=_described(choice.schedule), cost=choice.cost, rejected=rejected, tuning=tuning
+    )
 
 
 def _described(value: object) -> Described:

@@ -1,7 +1,9 @@
-"""The part of the C library that a static runner needs, from the sources of musl and of zig's own functions that come with zig.
+"""The part of the C library that a static runner needs, from the sources of musl and of zig's own functions that come
+with zig.
 
-Zig would build all of musl before its first static link, 1,053 files in 40 seconds. A runner needs the files below, which take 8 with zig's functions
-and the compiler's support routines. A function that the runtime begins to use and that is not among them is an undefined symbol when a runner is linked.
+Zig would build all of musl before its first static link, 1,053 files in 40 seconds. A runner needs the files below,
+which take 8 with zig's functions and the compiler's support routines. A function that the runtime begins to use and
+that is not among them is an undefined symbol when a runner is linked.
 """
 
 import hashlib
@@ -30,25 +32,46 @@ MUSL_FILES = {
     "sched": "affinity",
     "signal": "block",
     "stat": "fstat fstatat",
-    "stdio": "__fdopen __fmodeflags __lockfile __overflow __stdio_close __stdio_exit __stdio_read __stdio_seek __stdio_write __stdout_write __toread "
-    "__towrite __uflow fclose fflush fgetc fgets fopen fputc fputs fread fwrite ofl ofl_add printf putchar puts snprintf stderr stdout vfprintf vsnprintf",
+    "stdio": "__fdopen __fmodeflags __lockfile __overflow __stdio_close __stdio_exit __stdio_read __stdio_seek "
+    "__stdio_write __stdout_write __toread __towrite __uflow fclose fflush fgetc fgets fopen fputc fputs fread fwrite "
+    "ofl ofl_add printf putchar puts snprintf stderr stdout vfprintf vsnprintf",
     "stdlib": "strtod",
-    "thread": "__lock __set_thread_area __syscall_cp __timedwait __unmapself __wait clone default_attr pthread_create pthread_join pthread_setcancelstate "
-    "pthread_testcancel vmlock",
+    "thread": "__lock __set_thread_area __syscall_cp __timedwait __unmapself __wait clone default_attr "
+    "pthread_create pthread_join pthread_setcancelstate pthread_testcancel vmlock",
     "time": "clock_gettime",
     "unistd": "lseek readlink",
 }
-"""Folder of musl's ``src`` -> names of its files: what the linker takes from the whole library, on x86-64 and on arm64."""
+"""Folder of musl's ``src`` -> names of its files: what the linker takes from the whole library, on x86-64 and on
+arm64."""
 MUSL_FLAGS = (
-    *("-std=c99", "-ffreestanding", "-frounding-math", "-ffp-contract=off", "-fno-strict-aliasing", "-D_XOPEN_SOURCE=700", "-Os", "-w"),
+    *(
+        "-std=c99",
+        "-ffreestanding",
+        "-frounding-math",
+        "-ffp-contract=off",
+        "-fno-strict-aliasing",
+        "-D_XOPEN_SOURCE=700",
+        "-Os",
+        "-w",
+    ),
     *("-fomit-frame-pointer", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
 """As zig compiles musl."""
-ZIG_FLAGS = ("-lc", "-fcompiler-rt", "-OReleaseSmall", "-fstrip", "-ffunction-sections", "-fdata-sections", "-fno-unwind-tables", "-fno-stack-protector")
+ZIG_FLAGS = (
+    "-lc",
+    "-fcompiler-rt",
+    "-OReleaseSmall",
+    "-fstrip",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-unwind-tables",
+    "-fno-stack-protector",
+)
 
 
 def libc_archive(arch: str, progress: Callable[[str], None]) -> Path:
-    """The archive, start of the program included, for ``x86_64`` or ``aarch64``; built once, for any Linux or Android kernel."""
+    """The archive, start of the program included, for ``x86_64`` or ``aarch64``; built once, for any Linux or Android
+    kernel."""
     key = hashlib.sha256(repr((version("ziglang"), MUSL_FILES, MUSL_FLAGS, ZIG_FLAGS)).encode()).hexdigest()[:12]
     archive = cache_root() / "runtime" / f"libc-{arch}-{key}.a"
     if not archive.exists():
@@ -64,12 +87,28 @@ def libc_archive(arch: str, progress: Callable[[str], None]) -> Path:
 def _build(arch: str, archive: Path) -> None:
     library = zig_folder() / "lib"
     musl = library / "libc" / "musl"
-    includes = [f"-I{musl / folder}" for folder in (f"arch/{arch}", "arch/generic", "src/include", "src/internal", "include")]
-    sources = [musl / "crt/crt1.c", *(_source(musl / "src" / folder, name, arch) for folder, names in MUSL_FILES.items() for name in names.split())]
-    options = ["--name", "c", "-target", f"{arch}-linux-musl", *ZIG_FLAGS, f"-femit-bin={archive}", str(library / "c.zig")]
+    includes = [
+        f"-I{musl / folder}" for folder in (f"arch/{arch}", "arch/generic", "src/include", "src/internal", "include")
+    ]
+    sources = [
+        musl / "crt/crt1.c",
+        *(_source(musl / "src" / folder, name, arch) for folder, names in MUSL_FILES.items() for name in names.split()),
+    ]
+    options = [
+        "--name",
+        "c",
+        "-target",
+        f"{arch}-linux-musl",
+        *ZIG_FLAGS,
+        f"-femit-bin={archive}",
+        str(library / "c.zig"),
+    ]
     run_tool([*zig(), "build-lib", *options, "-cflags", *MUSL_FLAGS, *includes, "--", *map(str, sources)])
 
 
 def _source(folder: Path, name: str, arch: str) -> Path:
     """The file for the architecture where it has one of its own."""
-    return next((own for suffix in ("s", "S", "c") if (own := folder / arch / f"{name}.{suffix}").exists()), folder / f"{name}.c")
+    return next(
+        (own for suffix in ("s", "S", "c") if (own := folder / arch / f"{name}.{suffix}").exists()),
+        folder / f"{name}.c",
+    )

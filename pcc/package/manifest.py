@@ -1,4 +1,5 @@
-"""``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new package."""
+"""``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new
+package."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -61,7 +62,8 @@ class LevelRecord(_Record):
     prepared_bytes: int = 0
     """Weights in the form that kernels read, where that is not shipped: memory that contexts share."""
     profile: dict[str, Any] | None = None
-    """The costs that kernels were chosen by: a `pcc.codegen.machine_profile.MachineProfile`, which as a file chooses the same ones again."""
+    """The costs that kernels were chosen by: a `pcc.codegen.machine_profile.MachineProfile`, which as a file chooses
+    the same ones again."""
     layers: tuple[LayerReport, ...] = ()
     """In the order they run."""
 
@@ -72,7 +74,8 @@ class LevelRecord(_Record):
 
 
 class TargetRecord(LevelRecord):
-    """One library: where it lies in the package, and its code for the instruction set that every processor has which it runs on."""
+    """One library: where it lies in the package, and its code for the instruction set that every processor has which it
+    runs on."""
 
     name: str
     library: Inside
@@ -87,11 +90,14 @@ class TargetRecord(LevelRecord):
         for level in (*self.better, self):
             if target == f"{self.name}, {level.cpu}":
                 return level
-        raise PccError(f"{self.library} runs code for {target[:100]}, which its manifest does not have: compile it again")
+        raise PccError(
+            f"{self.library} runs code for {target[:100]}, which its manifest does not have: compile it again"
+        )
 
 
 class SelfTestRecord(_Record):
-    """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian elements, and the relative error allowed."""
+    """Recorded tensors, ``FOLDER/input_N.bin`` and ``FOLDER/output_N.bin`` as raw little-endian elements, and the
+    relative error allowed."""
 
     folder: Inside
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,12 +134,15 @@ class Manifest(_Record):
         return port.shape if batch is None else (port.shape[0] // (self.max_batch or 1) * batch, *port.shape[1:])
 
     def batch_of(self, shapes: Sequence[tuple[int, ...]]) -> int | None:
-        """The batch of inputs of these shapes, for `shape`. `PccError` if it is more than the package runs, or not the same for all."""
+        """The batch of inputs of these shapes, for `shape`. `PccError` if it is more than the package runs, or not the
+        same for all."""
         if self.max_batch is None:
             return None
         batches = {shape[0] if shape else 0 for shape in shapes}
         if len(batches) > 1:
-            raise PccError(f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each")
+            raise PccError(
+                f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each"
+            )
         (batch,) = batches
         if not 1 <= batch <= self.max_batch:
             raise PccError(f"{self.name} was compiled for batches of 1 to {self.max_batch}, {batch} images were given")

@@ -1,14 +1,16 @@
 """Gives a package its place: the whole of it at once, and nothing of the user's goes.
 
-with new_package(out, package_files(name, targets)) as staging:      # refuses a place that cannot be written, before any work
+with new_package(out, package_files(name, targets)) as staging:      # refuses a place that cannot be written, before
+any work
     ...compile...
     build_package(spec, staging)
                                        # here the finished folder takes its name
 
-An older package at ``out`` is replaced. Only files that its manifest lists, as pcc wrote them, are removed, and the manifest. All else in the folder is
-the user's and stays: it is linked into the new folder (a second name of the same file, so it is never absent), then the two folders change places in one
-step. A kill at any moment leaves the old package or the new one, each with the user's files. Where the file system cannot exchange folders, ``out`` has no
-folder for a moment; the next compilation beside it puts the old one back if that moment was the last.
+An older package at ``out`` is replaced. Only files that its manifest lists, as pcc wrote them, are removed, and the
+manifest. All else in the folder is the user's and stays: it is linked into the new folder (a second name of the same
+file, so it is never absent), then the two folders change places in one step. A kill at any moment leaves the old
+package or the new one, each with the user's files. Where the file system cannot exchange folders, ``out`` has no folder
+for a moment; the next compilation beside it puts the old one back if that moment was the last.
 """
 
 import ctypes
@@ -34,10 +36,12 @@ _OLD = "old"
 
 @contextmanager
 def new_package(out: Path, files: Sequence[str] = (MANIFEST,)) -> Iterator[Path]:
-    """A folder to build a package in, beside ``out``; it becomes ``out`` if the block ends well and vanishes if it does not.
+    """A folder to build a package in, beside ``out``; it becomes ``out`` if the block ends well and vanishes if it does
+    not.
 
-    ``files`` are the paths that the package will have, with ``*`` and ``[0-9]`` where only their form is known. Raises `PccError` at once if ``out``
-    cannot be written, is something else than a package, or holds a file of the user's where the new package needs the place.
+    ``files`` are the paths that the package will have, with ``*`` and ``[0-9]`` where only their form is known. Raises
+    `PccError` at once if ``out`` cannot be written, is something else than a package, or holds a file of the user's
+    where the new package needs the place.
     """
     with ExitStack() as stack:
         try:
@@ -93,10 +97,15 @@ def _survey(out: Path) -> _Contents | None:
     try:
         listed = open_package(out).manifest.files if any(out.iterdir()) else {}
     except PccError as error:
-        raise PccError(f"{out} exists and is not a pcc package that may be replaced ({error}): choose another output folder") from None
+        raise PccError(
+            f"{out} exists and is not a pcc package that may be replaced ({error}): choose another output folder"
+        ) from None
     for name in _found(out):
         if name in listed and not (out / name).is_dir() and not is_unchanged(out / name, listed[name]):
-            raise PccError(f"{out}: {name} was changed since pcc wrote it, and may be precious: move it away or delete it, or choose another output folder")
+            raise PccError(
+                f"{out}: {name} was changed since pcc wrote it, and may be precious: move it away or delete it, or "
+                "choose another output folder"
+            )
     return _beside_package(out, listed)
 
 
@@ -125,11 +134,15 @@ def _beside_package(folder: Path, listed: Collection[str]) -> _Contents:
 
 
 def _refuse_conflicts(contents: _Contents, files: Sequence[str]) -> None:
-    """`PccError` for a user's file where a file or a folder of the new package goes, or a user's folder where a file goes."""
+    """`PccError` for a user's file where a file or a folder of the new package goes, or a user's folder where a file
+    goes."""
     holding = {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}
     for name in (*contents.files, *contents.folders):
         if any(fnmatchcase(name, file) for file in files) or (name in holding and name in contents.files):
-            raise PccError(f"{contents.folder / name} is not of the package there, and the new package needs its place: move it away")
+            raise PccError(
+                f"{contents.folder / name} is not of the package there, and the new package needs its place: move it "
+                "away"
+            )
 
 
 def _refuse_long_names(staging: Path, files: Sequence[str]) -> None:
@@ -143,7 +156,10 @@ def _refuse_long_names(staging: Path, files: Sequence[str]) -> None:
             except OSError as error:
                 if error.errno != ENAMETOOLONG:
                     raise
-                raise PccError(f"'{PurePosixPath(part).name}' is too long a name for this file system: choose a shorter name for the model") from None
+                raise PccError(
+                    f"'{PurePosixPath(part).name}' is too long a name for this file system: choose a shorter name for "
+                    "the model"
+                ) from None
 
 
 def _keep(contents: _Contents, new: Path) -> None:
@@ -157,7 +173,10 @@ def _keep(contents: _Contents, new: Path) -> None:
                 os.link(contents.folder / name, new / name, follow_symlinks=False)
         except OSError as error:
             reason = error.strerror or error
-            raise PccError(f"cannot keep {contents.folder / name} beside the new package ({reason}): move it away, or choose another output folder") from None
+            raise PccError(
+                f"cannot keep {contents.folder / name} beside the new package ({reason}): move it away, or choose "
+                "another output folder"
+            ) from None
     for name in sorted(contents.folders, reverse=True):  # what lies in a folder first: it may become read-only
         shutil.copystat(contents.folder / name, new / name)
         _share_owner(contents.folder / name, new / name)
@@ -192,7 +211,8 @@ def _publish(staging: Path, out: Path, old: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Two folders change places in one step (Linux's renameat2 with RENAME_EXCHANGE); False where there is no such step."""
+    """Two folders change places in one step (Linux's renameat2 with RENAME_EXCHANGE); False where there is no such
+    step."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -206,7 +226,8 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _rescue(work: Path) -> None:
-    """Before a scratch folder goes: a package whose place is empty goes back, and what a user put into a replaced one meanwhile goes to the new one."""
+    """Before a scratch folder goes: a package whose place is empty goes back, and what a user put into a replaced one
+    meanwhile goes to the new one."""
     for old in list((work / _OLD).glob("*")):
         out = work.parents[1] / old.name
         if not os.path.lexists(out):
@@ -217,7 +238,8 @@ def _rescue(work: Path) -> None:
 
 
 def _carry(old: Path, out: Path) -> None:
-    """Moves what is the user's in a replaced package to the new one, where it is not there already; of two versions the later stays."""
+    """Moves what is the user's in a replaced package to the new one, where it is not there already; of two versions the
+    later stays."""
     try:
         listed = open_package(old).manifest.files if any(old.iterdir()) else {}
     except PccError as error:

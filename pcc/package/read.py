@@ -31,7 +31,10 @@ class Package:
         if not os.path.isfile(path):
             raise PccError(f"{self.path}: {name} is not an ordinary file: copy the package again, or compile it again")
         if path.stat().st_size != record.size or file_record(path) != record:
-            raise PccError(f"{self.path}: {name} is damaged (its checksum is not the manifest's): copy the package again, or compile it again")
+            raise PccError(
+                f"{self.path}: {name} is damaged (its checksum is not the manifest's): copy the package again, or "
+                "compile it again"
+            )
         return path
 
     def verify(self) -> None:
@@ -68,12 +71,15 @@ def open_package(path: Path) -> Package:
     text = read_text(path / MANIFEST)
     schema = _parse(_Schema, text, path / MANIFEST).schema_version
     if schema > SCHEMA_VERSION:
-        raise PccError(f"{path} was written by a newer pcc (schema {schema}, this one reads up to {SCHEMA_VERSION}): update pcc")
+        raise PccError(
+            f"{path} was written by a newer pcc (schema {schema}, this one reads up to {SCHEMA_VERSION}): update pcc"
+        )
     return Package(path, _parse(Manifest, text, path / MANIFEST))
 
 
 def parse_record(record: type[Record], text: str | bytes) -> Record:
-    """A record from JSON, however deep or strange that is: ValueError whose text is one line with the first thing that is wrong."""
+    """A record from JSON, however deep or strange that is: ValueError whose text is one line with the first thing that
+    is wrong."""
     try:
         return record.model_validate_json(text)
     except ValidationError as error:

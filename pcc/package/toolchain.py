@@ -1,8 +1,10 @@
-"""C and objects to libraries and runners: zig's clang and linker from pip for every target, the NDK's for Android where there is one.
+"""C and objects to libraries and runners: zig's clang and linker from pip for every target, the NDK's for Android where
+there is one.
 
-All C is compiled against musl's headers, but so that it does not matter: no type whose size differs between C libraries, no errno, no stdio
-streams in the library. So one object serves the shared library and the static runner, and a shared library is linked against a stub of the C
-library that only has its name and the symbols we use. Symbols are unversioned: any glibc, or bionic, binds its default ones.
+All C is compiled against musl's headers, but so that it does not matter: no type whose size differs between C
+libraries, no errno, no stdio streams in the library. So one object serves the shared library and the static runner, and
+a shared library is linked against a stub of the C library that only has its name and the symbols we use. Symbols are
+unversioned: any glibc, or bionic, binds its default ones.
 """
 
 import hashlib
@@ -22,9 +24,31 @@ from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
 LIBRARY_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
-RUNNER_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "mapped.c", "runner.c")
+RUNNER_SOURCES = (
+    "context.c",
+    "prepared.c",
+    "describe.c",
+    "chosen.c",
+    "cpu.c",
+    "pool.c",
+    "wait.c",
+    "mapped.c",
+    "runner.c",
+)
 LIBC_SYMBOLS = (
-    *("calloc", "clock_gettime", "free", "getauxval", "memcpy", "memset", "pthread_create", "pthread_join", "snprintf", "strcmp", "syscall"),
+    *(
+        "calloc",
+        "clock_gettime",
+        "free",
+        "getauxval",
+        "memcpy",
+        "memset",
+        "pthread_create",
+        "pthread_join",
+        "snprintf",
+        "strcmp",
+        "syscall",
+    ),
     "vsnprintf",
 )
 """All that a library needs from outside."""
@@ -50,13 +74,32 @@ class Toolchain:
         self._compile(self._zig_cc(), source, output)
 
     def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
-        """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface and nothing else."""
+        """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
+        and nothing else."""
         ndk = self._ndk_clang()
         sources = LIBRARY_SOURCES if ndk or not self.target.is_android else (*LIBRARY_SOURCES, "android_note.c")
         inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
         page = 65536 if self.target.name == "aarch64-linux" else 16384
-        flags = ["-soname", f"lib{name}.so", "-z", f"max-page-size={page}", "-z", "text", "-z", "now", "-z", "relro", "--no-undefined"]
-        flags += ["--hash-style=gnu", "--build-id=sha1", "--strip-debug", "--version-script", str(self._version_script())]
+        flags = [
+            "-soname",
+            f"lib{name}.so",
+            "-z",
+            f"max-page-size={page}",
+            "-z",
+            "text",
+            "-z",
+            "now",
+            "-z",
+            "relro",
+            "--no-undefined",
+        ]
+        flags += [
+            "--hash-style=gnu",
+            "--build-id=sha1",
+            "--strip-debug",
+            "--version-script",
+            str(self._version_script()),
+        ]
         if ndk:
             run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, "-o", str(output)])
             return
@@ -64,8 +107,17 @@ class Toolchain:
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
-        inputs = [*self._runtime(self._zig_cc(), RUNNER_SOURCES), *objects, libc_archive(self.target.arch, self.progress)]
-        flags = ["-z", "max-page-size=65536", "-z", "stack-size=1048576"]  # of every thread: musl's own default is 128 KiB
+        inputs = [
+            *self._runtime(self._zig_cc(), RUNNER_SOURCES),
+            *objects,
+            libc_archive(self.target.arch, self.progress),
+        ]
+        flags = [
+            "-z",
+            "max-page-size=65536",
+            "-z",
+            "stack-size=1048576",
+        ]  # of every thread: musl's own default is 128 KiB
         self._lld("-static", *flags, "--gc-sections", "--strip-all", *map(str, inputs), "-o", str(output))
 
     def _lld(self, *arguments: str) -> None:
@@ -84,7 +136,10 @@ class Toolchain:
         name = f"{self.target.arch}-linux-android{ANDROID_API}-clang"
         found = sorted(Path(home).glob(f"toolchains/llvm/prebuilt/*/bin/{name}"))
         if not found:
-            raise PccError(f"ANDROID_NDK_HOME={home} has no toolchains/llvm/prebuilt/*/bin/{name}: point it to an NDK, or unset it to use zig")
+            raise PccError(
+                f"ANDROID_NDK_HOME={home} has no toolchains/llvm/prebuilt/*/bin/{name}: point it to an NDK, or unset "
+                "it to use zig"
+            )
         return [str(found[0])]
 
     def _runtime(self, compiler: list[str], sources: Sequence[str]) -> list[Path]:
@@ -116,14 +171,30 @@ class Toolchain:
     def _libc_stub(self) -> Path:
         """A library with the C library's name and the symbols we use: what to link against, never what is loaded."""
         soname = "libc.so" if self.target.is_android else "libc.so.6"
-        folder = cache_root() / "runtime" / f"stub-{self.target.arch}-{hashlib.sha256(repr(LIBC_SYMBOLS).encode()).hexdigest()[:12]}"
+        folder = (
+            cache_root()
+            / "runtime"
+            / f"stub-{self.target.arch}-{hashlib.sha256(repr(LIBC_SYMBOLS).encode()).hexdigest()[:12]}"
+        )
         if (folder / soname).exists():
             return folder / soname
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             source, compiled, stub = (Path(made) / file for file in ("stub.c", "stub.o", soname))
             source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
-            run_tool([*self._zig_cc(), "-w", "-fPIC", "-ffreestanding", "-fno-builtin", "-c", str(source), "-o", str(compiled)])
+            run_tool(
+                [
+                    *self._zig_cc(),
+                    "-w",
+                    "-fPIC",
+                    "-ffreestanding",
+                    "-fno-builtin",
+                    "-c",
+                    str(source),
+                    "-o",
+                    str(compiled),
+                ]
+            )
             self._lld("-shared", "-soname", soname, str(compiled), "-o", str(stub))
             stub.replace(folder / soname)
         return folder / soname

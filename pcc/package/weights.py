@@ -1,6 +1,7 @@
 """The weights as an object file, written directly: a compiler would hold hundreds of megabytes in memory to copy them.
 
-The file is a minimal ELF relocatable: one read-only section `.pcc_weights` and the symbol ``pcc_embedded_weights`` at its start.
+The file is a minimal ELF relocatable: one read-only section `.pcc_weights` and the symbol ``pcc_embedded_weights`` at
+its start.
 """
 
 import struct
@@ -19,7 +20,8 @@ _GLOBAL_OBJECT, _HIDDEN = 0x11, 2
 
 
 def write_weights_object(weights: Weights, arch: str, path: Path) -> None:
-    """Writes the constants as an object file for ``arch``, behind the header that the runtime's ``struct pcc_weights`` describes."""
+    """Writes the constants as an object file for ``arch``, behind the header that the runtime's ``struct pcc_weights``
+    describes."""
     names = ["", ".pcc_weights", ".symtab", ".strtab", ".note.GNU-stack", SYMBOL]
     strings = b"".join(name.encode() + b"\0" for name in names)
     name_at = {name: strings.index(name.encode() + b"\0") for name in names[1:]}
@@ -36,7 +38,9 @@ def write_weights_object(weights: Weights, arch: str, path: Path) -> None:
         _SECTION.pack(name_at[".note.GNU-stack"], _PROGBITS, 0, 0, strings_at, 0, 0, 0, 1, 0),
     ]
     identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)  # 64 bits, little-endian, version 1
-    header = _HEADER.pack(identity, 1, MACHINES[arch], 1, 0, 0, sections_at, 0, _HEADER.size, 0, 0, _SECTION.size, len(sections), 3)
+    header = _HEADER.pack(
+        identity, 1, MACHINES[arch], 1, 0, 0, sections_at, 0, _HEADER.size, 0, 0, _SECTION.size, len(sections), 3
+    )
     with path.open("wb") as file:
         file.write(header)
         file.write(b"pccweigh" + weights.nbytes.to_bytes(8, "little") + weights.digest + bytes(16))

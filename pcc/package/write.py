@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetBuild:
-    """One target's machine code: its program with planned memory, the object files of the program's kernels, the graph that it was lowered from,
-    and what its kernels were chosen by. Builds for one target's name go into one library, best first."""
+    """One target's machine code: its program with planned memory, the object files of the program's kernels, the graph
+    that it was lowered from, and what its kernels were chosen by. Builds for one target's name go into one library,
+    best first."""
 
     target: Target
     program: Program
@@ -46,7 +47,8 @@ class TargetBuild:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Inputs and the outputs they must give, in the order of the model's ports; ``tolerance`` is relative to the largest output value.
+    """Inputs and the outputs they must give, in the order of the model's ports; ``tolerance`` is relative to the
+    largest output value.
 
     Of a model for any batch they have any number of images, the same in all.
     """
@@ -77,7 +79,12 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
     files = [MANIFEST, "labels.txt", "include/pcc.h", f"include/{name}.h", "ir/[0-9][0-9][0-9]_*.txt"]
     files += ["selftest/tolerance", "selftest/input_[0-9]*.bin", "selftest/output_[0-9]*.bin"]
     for target in targets:
-        files += [_library(name, target), _runner(target), f"ir/{target.name}/model.c", f"ir/{target.folder}/program.txt"]
+        files += [
+            _library(name, target),
+            _runner(target),
+            f"ir/{target.name}/model.c",
+            f"ir/{target.folder}/program.txt",
+        ]
     return files
 
 
@@ -113,7 +120,11 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
         labels="labels.txt" if spec.labels is not None else None,
         selftest=_write_selftest(spec.selftest, program, folder) if spec.selftest else None,
         notes=dict(spec.notes),
-        files={path.relative_to(folder).as_posix(): file_record(path) for path in sorted(folder.rglob("*")) if path.is_file()},
+        files={
+            path.relative_to(folder).as_posix(): file_record(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
@@ -131,7 +142,9 @@ def _check(spec: PackageSpec) -> None:
             raise PccError(f"label {number} has a line break: labels are kept one a line")
     for build in spec.builds:
         if build.program.name != spec.name:
-            raise ValueError(f"the program for {build.target.name} is named {build.program.name}, the package {spec.name}")
+            raise ValueError(
+                f"the program for {build.target.name} is named {build.program.name}, the package {spec.name}"
+            )
 
 
 def _check_name(name: str) -> None:
@@ -157,7 +170,14 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
         toolchain.link_library(name, [model, *objects, constants], folder / library)
         toolchain.link_runner([model, *objects], folder / runner)
     *better, baseline = (_level(build) for build in builds)
-    return TargetRecord(**vars(baseline), name=target.name, library=library, runner=runner, weight_bytes=weights.nbytes, better=tuple(better))
+    return TargetRecord(
+        **vars(baseline),
+        name=target.name,
+        library=library,
+        runner=runner,
+        weight_bytes=weights.nbytes,
+        better=tuple(better),
+    )
 
 
 def _level(build: TargetBuild) -> LevelRecord:
@@ -191,7 +211,9 @@ def _write_selftest(test: SelfTest, program: Program, folder: Path) -> SelfTestR
     for kind, ports, tensors in (("input", program.inputs, test.inputs), ("output", program.outputs, test.outputs)):
         for index, (port, tensor) in enumerate(zip(ports, tensors, strict=True)):
             if tuple(tensor.shape)[bool(program.max_batch) :] != port.shape[bool(program.max_batch) :]:
-                raise ValueError(f"self-test {kind} '{port.name}' is {tuple(tensor.shape)}, the model's is {port.shape}")
+                raise ValueError(
+                    f"self-test {kind} '{port.name}' is {tuple(tensor.shape)}, the model's is {port.shape}"
+                )
             np.ascontiguousarray(tensor, port.dtype.numpy).tofile(path / f"{kind}_{index}.bin")
     (path / "tolerance").write_text(f"{test.tolerance!r}\n")
     return SelfTestRecord(folder="selftest", tolerance=test.tolerance)

@@ -17,7 +17,9 @@ def zig_folder() -> Path:
     """The folder of the program and of its ``lib``."""
     spec = find_spec("ziglang")  # the module is not imported: that runs zig
     if spec is None or spec.origin is None:
-        raise PccError("the Python package ziglang is not installed, and pcc compiles and links with it: pip install ziglang")
+        raise PccError(
+            "the Python package ziglang is not installed, and pcc compiles and links with it: pip install ziglang"
+        )
     return Path(spec.origin).parent
 
 
@@ -42,5 +44,9 @@ def run_tool(command: Sequence[str]) -> None:
     if done.returncode == -signal.SIGBUS:  # linkers map the file that they write
         raise PccError(f"{said} was stopped by a bus error: is the disk full?")
     if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines() or [f"status {done.returncode}"]
+        complaints = (
+            [line for line in done.stderr.splitlines() if "error" in line.lower()]
+            or done.stderr.splitlines()
+            or [f"status {done.returncode}"]
+        )
         raise PccError(f"{said} failed: {complaints[0].strip()}")

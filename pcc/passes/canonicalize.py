@@ -1,4 +1,5 @@
-"""One form for each thing a CNN does: ATen becomes ``pcc::`` operators and six kinds of data movement. The rules are in `pcc.passes.canonical`."""
+"""One form for each thing a CNN does: ATen becomes ``pcc::`` operators and six kinds of data movement. The rules are in
+`pcc.passes.canonical`."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ RULES: dict[Any, Rule] = {**moves.RULES, **pointwise.RULES, **layers.RULES}
 
 @dataclass(frozen=True)
 class Canonicalize:
-    """Rewrites ATen operators to pcc's own: convolutions, pools, elementwise expressions, one reshape; drops dropout, copies and no-ops."""
+    """Rewrites ATen operators to pcc's own: convolutions, pools, elementwise expressions, one reshape; drops dropout,
+    copies and no-ops."""
 
     name: ClassVar[str] = "canonicalize"
     exact: ClassVar[bool] = True
@@ -32,7 +34,11 @@ class Canonicalize:
         _take_as_fp32(graph_module)
         # Producers come before their users, so a rule sees operands that are canonical already.
         for node in list(graph_module.graph.nodes):
-            rule = RULES.get(node.target) if node.op == "call_function" and not node._erased and not _is_table(node) else None
+            rule = (
+                RULES.get(node.target)
+                if node.op == "call_function" and not node._erased and not _is_table(node)
+                else None
+            )
             try:
                 if rule is not None:
                     apply_rule(rule, node)
@@ -46,13 +52,16 @@ class Canonicalize:
 
 
 def _take_as_fp32(graph_module: GraphModule) -> None:
-    """What the model takes as whole numbers or truth values (as uint8) is converted first, and is fp32 in the canonical graph."""
+    """What the model takes as whole numbers or truth values (as uint8) is converted first, and is fp32 in the canonical
+    graph."""
     for node in graph_module.graph.find_nodes(op="placeholder"):
         dtype = node.meta["val"].dtype
         if dtype == torch.float32:
             continue
         with graph_module.graph.inserting_after(node):
-            number = graph_module.graph.create_node("call_function", CONVERT, (node, "float32"), name=f"{node.name}_fp32")
+            number = graph_module.graph.create_node(
+                "call_function", CONVERT, (node, "float32"), name=f"{node.name}_fp32"
+            )
         node.replace_all_uses_with(number, delete_user_cb=lambda user, number=number: user is not number)
         carry(node, number)
         if dtype == torch.bool:
@@ -61,19 +70,27 @@ def _take_as_fp32(graph_module: GraphModule) -> None:
 
 
 def _return_as(output: Node, types: list[torch.dtype]) -> None:
-    """What the model returns as whole numbers or truth values (as uint8), and is fp32 in the canonical graph, is converted at its end."""
+    """What the model returns as whole numbers or truth values (as uint8), and is fp32 in the canonical graph, is
+    converted at its end."""
     returned = []
     for node, dtype in zip(output.args[0], types, strict=True):  # type: ignore[arg-type]
         known = torch.uint8 if dtype == torch.bool else dtype
         same = node.meta["val"].dtype in (dtype, known)
-        returned.append(node if same else insert(output, CONVERT, (node, str(dtype_of(known))), node, f"{node.name}_{dtype_of(known).short}"))
+        returned.append(
+            node
+            if same
+            else insert(output, CONVERT, (node, str(dtype_of(known))), node, f"{node.name}_{dtype_of(known).short}")
+        )
     output.args = (tuple(returned),)
 
 
 def _is_table(node: Node) -> bool:
-    """Whether a node is part of constant arithmetic in another type, which keeps PyTorch's operators until fold-constants computes it."""
+    """Whether a node is part of constant arithmetic in another type, which keeps PyTorch's operators until
+    fold-constants computes it."""
     values = [part.meta["val"] for part in (node, *node.all_input_nodes)]
-    return any(isinstance(value, torch.Tensor) and value.dtype != torch.float32 for value in values) and is_constant(node)
+    return any(isinstance(value, torch.Tensor) and value.dtype != torch.float32 for value in values) and is_constant(
+        node
+    )
 
 
 def _read_as_fp32(node: Node) -> None:

@@ -1,7 +1,9 @@
-"""Channels that are the same number whatever the input is: what filters of zeros emit, through all that stands behind them.
+"""Channels that are the same number whatever the input is: what filters of zeros emit, through all that stands behind
+them.
 
-A filter of zeros gives its bias, which a batch norm shifts and an activation may cut to zero. The numbers are followed as far as they are one number
-for a channel. A convolution that pads with zeros sees less of a number near the border than inside, so behind it there is no single one.
+A filter of zeros gives its bias, which a batch norm shifts and an activation may cut to zero. The numbers are followed
+as far as they are one number for a channel. A convolution that pads with zeros sees less of a number near the border
+than inside, so behind it there is no single one.
 """
 
 import re
@@ -39,7 +41,8 @@ def channel_numbers(graph_module: GraphModule) -> Numbers:
 
 
 def numbers_of_channels(x: Node, numbers: Numbers) -> np.ndarray:
-    """What each channel of a value is, fp32 (C,); NaN where that depends on the input, or differs inside the channel."""
+    """What each channel of a value is, fp32 (C,); NaN where that depends on the input, or differs inside the
+    channel."""
     array = np.moveaxis(numbers[x], 1, 0).reshape(numbers[x].shape[1], -1)
     alike = np.where((array == array[:, :1]).all(axis=1), array[:, 0], np.float32(np.nan))
     return np.broadcast_to(alike, shape_of(x)[1])
@@ -52,7 +55,8 @@ class Reading:
     weighted: np.ndarray
     """Connections whose weights are not all zero."""
     foldable: np.ndarray
-    """Whether what a connection reads can be added to the bias: a number that no border makes smaller. Zero always can."""
+    """Whether what a connection reads can be added to the bias: a number that no border makes smaller. Zero always
+    can."""
     numbers: np.ndarray
     """What channels are, (I,) fp32."""
 
@@ -65,7 +69,9 @@ class Reading:
 def read_channels(layer: Node, numbers: Numbers) -> Reading:
     """What a convolution or linear layer of constant weights reads."""
     given = arguments(layer)
-    weighted: np.ndarray = np.asarray(_grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3))
+    weighted: np.ndarray = np.asarray(
+        _grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3)
+    )
     found = numbers_of_channels(given["x"], numbers)
     foldable = (found == 0) | (~np.isnan(found) & (not pads(layer)))
     return Reading(weighted, foldable.reshape(len(weighted), 1, -1), found)
@@ -77,7 +83,8 @@ def pads(layer: Node) -> bool:
 
 
 def offsets(layer: Node, reading: Reading, chosen: np.ndarray | None = None) -> np.ndarray:
-    """What the numbers that a layer reads add to each output, float64 (O,); ``chosen``, bool (I,), says of which channels."""
+    """What the numbers that a layer reads add to each output, float64 (O,); ``chosen``, bool (I,), says of which
+    channels."""
     counted = reading.foldable.ravel() & (reading.numbers != 0) & (True if chosen is None else chosen)
     total = np.zeros(reading.weighted.shape[:2])
     weight = _grouped(constant(arguments(layer)["weight"]).numpy(), len(total))
@@ -115,8 +122,15 @@ def _elementwise(node: Node, numbers: Numbers) -> np.ndarray:
     computed = [numbers[x] for x in computed_operands(node)]
     if all(np.isnan(array).all() for array in computed):
         return numbers[node]
-    known = np.all(np.broadcast_arrays(*(~np.isnan(array.reshape((1,) * (rank - array.ndim) + array.shape)) for array in computed)), axis=0)
-    if _JUMPS & set(re.findall(r"\w+(?=\()", given["expression"])) and any(np.nan_to_num(array).any() for array in computed):
+    known = np.all(
+        np.broadcast_arrays(
+            *(~np.isnan(array.reshape((1,) * (rank - array.ndim) + array.shape)) for array in computed)
+        ),
+        axis=0,
+    )
+    if _JUMPS & set(re.findall(r"\w+(?=\()", given["expression"])) and any(
+        np.nan_to_num(array).any() for array in computed
+    ):
         return numbers[node]
     values = [constant(x) if x.op == "get_attr" else torch.tensor(numbers[x]) for x in given["xs"]]
     result = node.target(values, given["expression"]).numpy()  # type: ignore[operator]
@@ -130,7 +144,9 @@ def _batch_norm(node: Node, numbers: Numbers) -> np.ndarray:
     if given["training"] or any(parameter is not None and parameter.op != "get_attr" for parameter in parameters):
         return numbers[node]
     scale, shift, mean, variance = (None if parameter is None else constant(parameter) for parameter in parameters)
-    found = torch.batch_norm(torch.from_numpy(x.copy())[None], scale, shift, mean, variance, False, 0.0, given["eps"], False)
+    found = torch.batch_norm(
+        torch.from_numpy(x.copy())[None], scale, shift, mean, variance, False, 0.0, given["eps"], False
+    )
     return found.numpy().reshape(1, -1, *(1,) * (len(shape_of(node)) - 2))
 
 
@@ -149,7 +165,9 @@ def _channelwise(node: Node, numbers: Numbers) -> np.ndarray:
 def _pad(node: Node, numbers: Numbers) -> np.ndarray:
     """Numbers that stand beside others are no longer one, but for those that are what is padded with."""
     x, fill = numbers[node.all_input_nodes[0]], arguments(node)["value"]
-    inside = [axis for axis, (before, behind) in enumerate(padding(node)) if x.shape[axis] == 1 and max(before, behind) > 0]
+    inside = [
+        axis for axis, (before, behind) in enumerate(padding(node)) if x.shape[axis] == 1 and max(before, behind) > 0
+    ]
     return pad(node, np.where(x == fill, x, np.float32(np.nan)) if inside else x, fill)
 
 

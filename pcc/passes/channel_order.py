@@ -1,7 +1,9 @@
-"""Changing the order of a convolution's output channels for free: everything that reads them is reordered with them, at compile time.
+"""Changing the order of a convolution's output channels for free: everything that reads them is reordered with them, at
+compile time.
 
-The order runs through the graph as labels do (`pcc.ir.channels`): through what treats channels alike, depthwise convolutions, concatenations, padding and
-flattening, into the input channels of convolutions and linear layers. Where a reader needs the channels as they are, there is a reason instead.
+The order runs through the graph as labels do (`pcc.ir.channels`): through what treats channels alike, depthwise
+convolutions, concatenations, padding and flattening, into the input channels of convolutions and linear layers. Where a
+reader needs the channels as they are, there is a reason instead.
 """
 
 import numpy as np
@@ -15,10 +17,12 @@ from pcc.passes.channel_selection import select_channels
 
 
 def reorder_channels(channels: ChannelGraph, conv: Node, order: np.ndarray) -> str | None:
-    """Reorders a convolution's filters and everything that reads its output; or says why that is not free, and changes nothing.
+    """Reorders a convolution's filters and everything that reads its output; or says why that is not free, and changes
+    nothing.
 
-    ``order`` is int64 (C,): new channel ``i`` is old channel ``order[i]``. Reordered convolutions get, or update, their `FilterOrder`. The graph computes the
-    same as before, and ``channels`` stays right: it is about places, not about what stands there.
+    ``order`` is int64 (C,): new channel ``i`` is old channel ``order[i]``. Reordered convolutions get, or update, their
+    `FilterOrder`. The graph computes the same as before, and ``channels`` stays right: it is about places, not about
+    what stands there.
     """
     try:
         moved = _Moved(channels, conv, order)

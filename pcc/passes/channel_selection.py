@@ -1,4 +1,5 @@
-"""Carries out a choice of channels, or an order of them, in a whole graph: every constant and every size that has to do with them."""
+"""Carries out a choice of channels, or an order of them, in a whole graph: every constant and every size that has to do
+with them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,20 +20,28 @@ Selection = Mapping[Node, Mapping[int, np.ndarray]]
 
 
 def select_channels(graph: Graph, selection: Selection) -> None:
-    """Rewrites constants and sizes of all nodes; shapes are to be inferred anew afterwards (`pcc.ir.graph.infer_all`) if channels are fewer."""
+    """Rewrites constants and sizes of all nodes; shapes are to be inferred anew afterwards (`pcc.ir.graph.infer_all`)
+    if channels are fewer."""
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _RULES and (node in selection or any(x in selection for x in node.all_input_nodes)):
+        if (
+            node.op == "call_function"
+            and node.target in _RULES
+            and (node in selection or any(x in selection for x in node.all_input_nodes))
+        ):
             _RULES[node.target](node, selection)
 
 
 def take(value: Tensor, axis: int, index: np.ndarray) -> Tensor:
-    """Slices of a value along an axis. Those that stay neighbours move together: one copy for each run, not for each."""
+    """Slices of a value along an axis. Those that stay neighbours move together: one copy for each run, not for
+    each."""
     if np.array_equal(index, np.arange(value.shape[axis])):
         return value
     breaks = np.flatnonzero(np.diff(index) != 1) + 1
     run = int(np.gcd.reduce(np.concatenate([breaks, index[:1], index[breaks], [len(index), value.shape[axis]]])))
     by_runs = value.reshape(*value.shape[:axis], -1, run, *value.shape[axis + 1 :])
-    return by_runs.index_select(axis, torch.from_numpy(index[::run] // run)).reshape(*value.shape[:axis], len(index), *value.shape[axis + 1 :])
+    return by_runs.index_select(axis, torch.from_numpy(index[::run] // run)).reshape(
+        *value.shape[:axis], len(index), *value.shape[axis + 1 :]
+    )
 
 
 def _chosen(node: Node, axis: int, selection: Selection) -> np.ndarray:
@@ -57,7 +66,8 @@ def _layer(node: Node, selection: Selection) -> None:
 
 
 def _of_groups(weight: Tensor, groups: int, filters: np.ndarray, channels: np.ndarray) -> tuple[Tensor, int]:
-    """The weight of a grouped convolution, whose groups have the same numbers of filters and channels again, and how many groups are left."""
+    """The weight of a grouped convolution, whose groups have the same numbers of filters and channels again, and how
+    many groups are left."""
     group_of_filter, group_of_channel = filters // (len(weight) // groups), channels // weight.shape[1]
     blocks = []
     for group in dict.fromkeys(group_of_filter.tolist()):

@@ -1,4 +1,5 @@
-"""Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch norm) stays whole."""
+"""Composite operators become a few simple ones; what canonicalize knows as a whole (activations, pools, softmax, batch
+norm) stays whole."""
 
 import inspect
 from collections.abc import Callable
@@ -22,17 +23,46 @@ from pcc.passes.composites import composite_of
 _aten: Any = torch.ops.aten
 
 _COMPOSITES = (
-    *(_aten.addcmul, _aten.addcdiv, _aten.lerp, _aten.square, _aten.dist, _aten.true_divide, _aten.multiply, _aten.subtract, _aten.divide),
+    *(
+        _aten.addcmul,
+        _aten.addcdiv,
+        _aten.lerp,
+        _aten.square,
+        _aten.dist,
+        _aten.true_divide,
+        _aten.multiply,
+        _aten.subtract,
+        _aten.divide,
+    ),
     *(_aten.selu, _aten.glu, _aten.relu6),
     *(_aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle, _aten.native_channel_shuffle),
-    *(_aten.expand_as, _aten.broadcast_to, _aten.view_as, _aten.reshape_as, _aten.tile, _aten.hstack, _aten.vstack, _aten.dstack),
-    *(_aten.chunk, _aten.tensor_split, _aten.narrow, _aten.movedim, _aten.moveaxis, _aten.swapaxes, _aten.swapdims, _aten.unflatten),
+    *(
+        _aten.expand_as,
+        _aten.broadcast_to,
+        _aten.view_as,
+        _aten.reshape_as,
+        _aten.tile,
+        _aten.hstack,
+        _aten.vstack,
+        _aten.dstack,
+    ),
+    *(
+        _aten.chunk,
+        _aten.tensor_split,
+        _aten.narrow,
+        _aten.movedim,
+        _aten.moveaxis,
+        _aten.swapaxes,
+        _aten.swapdims,
+        _aten.unflatten,
+    ),
     *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros, _aten.new_ones, _aten.new_full),
     *(_aten.einsum, _aten.tensordot, _aten.inner, _aten.linalg_norm, _aten.repeat_interleave, _aten.rot90, _aten.diff),
     *(_aten.greater, _aten.less, _aten.addmv, _aten.addr, _aten.column_stack, _aten.fliplr, _aten.flipud),
     *(_aten.hardshrink, _aten.softshrink),
 )
-"""What PyTorch takes apart. Not here: what would only turn into operators that pcc cannot compile, so that errors name what the author wrote."""
+"""What PyTorch takes apart. Not here: what would only turn into operators that pcc cannot compile, so that errors name
+what the author wrote."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +109,18 @@ def _lerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor
 def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any, Any]) -> list[Node]:
     """Puts the operators that compute a node in its place, and returns them; none if it is already simple.
 
-    What it computes is a function of those arguments that it names (else the operator itself), traced with PyTorch's decompositions in ``table``.
-    A function that names ``computed`` is told which arguments depend on the model's input, one that names ``used`` which results somebody reads.
+    What it computes is a function of those arguments that it names (else the operator itself), traced with PyTorch's
+    decompositions in ``table``. A function that names ``computed`` is told which arguments depend on the model's input,
+    one that names ``used`` which results somebody reads.
     """
     operands = node.all_input_nodes
     mode = fake_mode(node.graph)
     written: dict[str, Any] = arguments(node) if function is None else read_arguments(function, node)
     named = frozenset() if function is None else inspect.signature(function).parameters
     if "computed" in named:
-        written["computed"] = frozenset(name for name, value in written.items() if isinstance(value, Node) and not is_constant(value))
+        written["computed"] = frozenset(
+            name for name, value in written.items() if isinstance(value, Node) and not is_constant(value)
+        )
     if "used" in named:
         written["used"] = frozenset(user.args[1] for user in node.users if user.users)
     whole = False
@@ -100,9 +133,9 @@ def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any,
         return values if whole else result
 
     with mode:
-        traced = make_fx(functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=table)(
-            *(operand.meta["val"] for operand in operands)
-        ).graph
+        traced = make_fx(
+            functionalize(compute, remove="mutations") if function is None else compute, decomposition_table=table
+        )(*(operand.meta["val"] for operand in operands)).graph
     calls = [part for part in traced.nodes if part.op == "call_function"]
     if whole or [part.target for part in calls] == [node.target] or any(part.op == "get_attr" for part in traced.nodes):
         return []

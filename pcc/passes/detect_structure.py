@@ -17,7 +17,8 @@ from pcc.sparsity.structure import Structure
 class DetectStructure:
     """Says of each convolution and linear layer which structure its zeros and values have.
 
-    Layers whose patterns are of the same size have one set of them, if it is a small one. Dense layers have no structure.
+    Layers whose patterns are of the same size have one set of them, if it is a small one. Dense layers have no
+    structure.
     """
 
     name: ClassVar[str] = "detect-structure"

@@ -1,9 +1,11 @@
-"""drop-filters: filters that contribute nothing disappear, with the channels they feed (Ma et al., 2019, call it unused path removal).
+"""drop-filters: filters that contribute nothing disappear, with the channels they feed (Ma et al., 2019, call it unused
+path removal).
 
-A filter that is read with weights of zero only goes, and so does a filter of zeros, through shortcuts, concatenations, splits, shuffles, depthwise and grouped
-convolutions (`pcc.ir.channels`), until nothing more follows. What a filter of zeros still emits (its bias, a batch norm's shift, a sigmoid's 1/2) is added to
-the biases of the layers that read it. Exact: where a reader pads its input with zeros, it would read less of that number near the border, so the
-filter stays, and the layer says so.
+A filter that is read with weights of zero only goes, and so does a filter of zeros, through shortcuts, concatenations,
+splits, shuffles, depthwise and grouped convolutions (`pcc.ir.channels`), until nothing more follows. What a filter of
+zeros still emits (its bias, a batch norm's shift, a sigmoid's 1/2) is added to the biases of the layers that read it.
+Exact: where a reader pads its input with zeros, it would read less of that number near the border, so the filter stays,
+and the layer says so.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,15 @@ from pcc.ir.annotations import Dropped, Skipped, annotate, annotation, forget
 from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant, finish, infer_all, layer_name, shape_of
 from pcc.ir.ops import CONV2D, ELEMENTWISE
-from pcc.passes.channel_numbers import Numbers, Reading, channel_numbers, numbers_of_channels, offsets, pads, read_channels
+from pcc.passes.channel_numbers import (
+    Numbers,
+    Reading,
+    channel_numbers,
+    numbers_of_channels,
+    offsets,
+    pads,
+    read_channels,
+)
 from pcc.passes.channel_selection import Selection, select_channels
 from pcc.passes.operands import set_constant, share_constants
 from pcc.sparsity.kernels import Kernels
@@ -58,7 +68,8 @@ class DropFilters:
 
 
 def _needed(channels: ChannelGraph, reading: Mapping[Node, Reading]) -> np.ndarray:
-    """The decisions that stay, bool by label: what is fixed, what those read that stay, and what keeps tensors and groups whole."""
+    """The decisions that stay, bool by label: what is fixed, what those read that stay, and what keeps tensors and
+    groups whole."""
     needed = np.zeros(channels.count, dtype=bool)
     needed[channels.decision[np.concatenate([[0], *(fixed.labels for fixed in channels.fixed)])]] = True
     alive = {layer: read.alive for layer, read in reading.items()}
@@ -89,7 +100,9 @@ def _keep_rectangular(decisions: np.ndarray, needed: np.ndarray) -> None:
 def _keep_groups_alike(layer: Node, channels: ChannelGraph, needed: np.ndarray) -> None:
     """Groups of a convolution that stay have as many filters, and as many channels; a group that has neither goes."""
     groups = arguments(layer)["groups"]
-    sides = [channels.decision[labels].reshape(groups, -1) for labels in (channels.made[layer], channels.readers[layer])]
+    sides = [
+        channels.decision[labels].reshape(groups, -1) for labels in (channels.made[layer], channels.readers[layer])
+    ]
     stays = np.any([needed[side].any(axis=1) for side in sides], axis=0)
     for side in sides:
         most = max(1, int(needed[side].sum(axis=1).max()))
@@ -99,10 +112,13 @@ def _keep_groups_alike(layer: Node, channels: ChannelGraph, needed: np.ndarray) 
 
 
 class _Sharing:
-    """Groups of 2 or 4 filters with the same connections run faster than filters alone: of each such set a multiple stays."""
+    """Groups of 2 or 4 filters with the same connections run faster than filters alone: of each such set a multiple
+    stays."""
 
     def __init__(self, channels: ChannelGraph) -> None:
-        self.decisions = {conv: channels.decision[labels] for conv, labels in channels.made.items() if conv.target is CONV2D}
+        self.decisions = {
+            conv: channels.decision[labels] for conv, labels in channels.made.items() if conv.target is CONV2D
+        }
         self.found: dict[Node, tuple[int, np.ndarray]] = {}
         """How many filters of a convolution share, and numbers that are equal for filters with the same zeros."""
 
@@ -134,12 +150,17 @@ def _selection(channels: ChannelGraph, needed: np.ndarray) -> Selection:
     for node in channels.labels:
         kept = needed[channels.decisions(node)]
         if not kept.all():
-            lines = {axis: kept.any(axis=tuple(other for other in range(kept.ndim) if other != axis)) for axis in range(kept.ndim)}
+            lines = {
+                axis: kept.any(axis=tuple(other for other in range(kept.ndim) if other != axis))
+                for axis in range(kept.ndim)
+            }
             selection[node] = {axis: np.flatnonzero(line) for axis, line in lines.items() if not line.all()}
     return selection
 
 
-def _drop(graph_module: GraphModule, channels: ChannelGraph, reading: Mapping[Node, Reading], selection: Selection) -> None:
+def _drop(
+    graph_module: GraphModule, channels: ChannelGraph, reading: Mapping[Node, Reading], selection: Selection
+) -> None:
     """Adds the numbers that go to the biases of those that read them, then takes the channels away."""
     for layer, read in channels.readers.items():
         x = arguments(layer)["x"]
@@ -167,7 +188,9 @@ def _fold(layer: Node, added: np.ndarray) -> None:
     if added.any():
         bias = arguments(layer)["bias"]
         total = torch.from_numpy(added) + (0 if bias is None else constant(bias))
-        set_constant(layer, "bias", bias, total.to(constant(arguments(layer)["weight"]).dtype), f"{layer_name(layer)}.bias")
+        set_constant(
+            layer, "bias", bias, total.to(constant(arguments(layer)["weight"]).dtype), f"{layer_name(layer)}.bias"
+        )
 
 
 # ---- what stays although it is dead, and why ----
@@ -185,7 +208,10 @@ def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers
             x = arguments(reader)["x"]
             constants = np.nan_to_num(numbers_of_channels(x, numbers)) != 0
             if np.isin(channels.channel_decisions(x)[constants], gone).any():
-                return f"{count} bias or activation makes them constants, of which {reader.name} would read less at its padding"
+                return (
+                    f"{count} bias or activation makes them constants, of which {reader.name} would read less at its "
+                    "padding"
+                )
     if _emits_zero(layer, numbers)[dead].all():
         return f"{count} channels go with others that are needed"
     return f"{count} bias or activation makes them constants"
@@ -194,5 +220,9 @@ def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers
 def _emits_zero(layer: Node, numbers: Numbers) -> np.ndarray:
     """Filters whose channels are zero, at once or after the elementwise operations that read them."""
     zero = numbers_of_channels(layer, numbers) == 0
-    behind = [found for user in layer.users if user.target is ELEMENTWISE and len(found := numbers_of_channels(user, numbers) == 0) == len(zero)]
+    behind = [
+        found
+        for user in layer.users
+        if user.target is ELEMENTWISE and len(found := numbers_of_channels(user, numbers) == 0) == len(zero)
+    ]
     return zero | np.all(behind, axis=0) if behind else zero

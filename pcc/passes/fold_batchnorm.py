@@ -1,9 +1,10 @@
-"""fold-batchnorm: at inference a batch norm is a scale and a shift per channel, which neighbouring layers take over for nothing.
+"""fold-batchnorm: at inference a batch norm is a scale and a shift per channel, which neighbouring layers take over for
+nothing.
 
 Into the layer before: ``scale * (W x + b) + shift = (scale W) x + (scale b + shift)``. Always exact.
 
-Into the layer behind: ``W (scale x + shift) + b = (W scale) x + (W shift + b)``. Exact where the layer sees no zero that the batch norm would
-not have scaled and shifted: it must not pad, or every shift must be zero.
+Into the layer behind: ``W (scale x + shift) + b = (W scale) x + (W shift + b)``. Exact where the layer sees no zero
+that the batch norm would not have scaled and shifted: it must not pad, or every shift must be zero.
 
 All in double precision; results are rounded to fp32 once.
 """
@@ -26,7 +27,8 @@ from pcc.passes.operands import set_argument, set_constant
 
 @dataclass(frozen=True)
 class FoldBatchnorm:
-    """Folds batch norms into the convolution or linear layer before or behind them; those left become a scale and a shift."""
+    """Folds batch norms into the convolution or linear layer before or behind them; those left become a scale and a
+    shift."""
 
     name: ClassVar[str] = "fold-batchnorm"
     exact: ClassVar[bool] = True
@@ -43,7 +45,13 @@ class FoldBatchnorm:
             if (no_layer_behind := _into_layer_behind(norm, affine)) is None:
                 continue
             _stand_alone(norm, affine)
-            annotate(norm, Skipped(self.name, f"not into the layer before: {no_layer_before}; not into the layer behind: {no_layer_behind}"))
+            annotate(
+                norm,
+                Skipped(
+                    self.name,
+                    f"not into the layer before: {no_layer_before}; not into the layer behind: {no_layer_behind}",
+                ),
+            )
         finish(graph_module)
         return PassResult(graph_module, any(norm.target is not BATCH_NORM or norm._erased for norm in norms))
 
@@ -81,7 +89,8 @@ def _affine(norm: Node) -> _Affine:
 
 
 def _into_layer_before(norm: Node, affine: _Affine) -> str | None:
-    """Folds, or says why not. Between the layer and the norm values may be moved, and several layers' be joined, as long as each filter has one channel."""
+    """Folds, or says why not. Between the layer and the norm values may be moved, and several layers' be joined, as
+    long as each filter has one channel."""
     found = _layers_before(arguments(norm)["input"])
     if isinstance(found, str):
         return found
@@ -128,7 +137,8 @@ def _layers_before(node: Node) -> list[Node] | str:
 
 
 def _channels_of_filters(norm: Node, layers: list[Node]) -> Tensor | None:
-    """The norm's channel to which each filter of all layers goes, -1 for one that goes nowhere; None where one goes to several."""
+    """The norm's channel to which each filter of all layers goes, -1 for one that goes nowhere; None where one goes to
+    several."""
     if layers == [arguments(norm)["input"]]:
         return torch.arange(shape_of(norm)[1])
     values: dict[Node, Tensor] = {}

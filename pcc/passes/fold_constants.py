@@ -16,7 +16,8 @@ from pcc.ir.ops import UNPACK
 from pcc.passes.operands import share_constants
 
 LARGEST_GROWTH = 1 << 20
-"""Bytes by which a result may exceed what it is computed from: broadcasting a constant over an image is cheaper done when it is read."""
+"""Bytes by which a result may exceed what it is computed from: broadcasting a constant over an image is cheaper done
+when it is read."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,30 @@ class FoldConstants:
             elif _is_folded(node) and all(operand in values for operand in node.all_input_nodes):
                 growth = _bytes(node.meta["val"]) - sum(_bytes(values[operand]) for operand in node.all_input_nodes)
                 if growth > LARGEST_GROWTH:
-                    annotate(node, Skipped(self.name, f"the result would be {growth >> 20} MiB larger than what it is computed from"))
+                    annotate(
+                        node,
+                        Skipped(
+                            self.name, f"the result would be {growth >> 20} MiB larger than what it is computed from"
+                        ),
+                    )
                     continue
                 with torch.no_grad():
-                    values[node] = node.target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
+                    values[node] = node.target(
+                        *map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__)
+                    )
         for node, value in values.items():
-            if node.op == "call_function" and isinstance(value, Tensor) and any(user not in values for user in node.users):
+            if (
+                node.op == "call_function"
+                and isinstance(value, Tensor)
+                and any(user not in values for user in node.users)
+            ):
                 # A copy: the value may be a view that would keep a larger tensor alive.
                 node.replace_all_uses_with(add_constant(node, node.name, value.clone()))
 
 
 def _is_folded(node: Node) -> bool:
-    """Whether a call is computed now if its operands are known; weights stay packed, for the kernels that were chosen for them."""
+    """Whether a call is computed now if its operands are known; weights stay packed, for the kernels that were chosen
+    for them."""
     return node.op == "call_function" and node.target is not UNPACK and not is_random(node)
 
 
@@ -62,4 +75,6 @@ def _bytes(value: Any) -> int:
 
 
 def _text(graph_module: GraphModule) -> tuple[str, tuple[str, ...]]:
-    return str(graph_module.graph), tuple(name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers()))
+    return str(graph_module.graph), tuple(
+        name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers())
+    )

@@ -1,7 +1,8 @@
 """fuse-epilogues: what happens to a value right after it was computed happens before it is stored.
 
-A convolution or linear layer ends in ``activation(value + bias + residual)``, done while the value is in a register; additions and activations
-around a layer's only use move there. Elementwise nodes that remain are fused into chains: one pass over memory instead of several.
+A convolution or linear layer ends in ``activation(value + bias + residual)``, done while the value is in a register;
+additions and activations around a layer's only use move there. Elementwise nodes that remain are fused into chains: one
+pass over memory instead of several.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,17 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.ir.annotations import Skipped, annotate
-from pcc.ir.expression import Call, Expr, Literal, Operand, as_activation, count_calls, operand_indices, parse, substitute
+from pcc.ir.expression import (
+    Call,
+    Expr,
+    Literal,
+    Operand,
+    as_activation,
+    count_calls,
+    operand_indices,
+    parse,
+    substitute,
+)
 from pcc.ir.graph import arguments, constant, finish, layer_name, rewrite, shape_of
 from pcc.ir.graph import replace as replace_node
 from pcc.ir.ops import CONV2D, ELEMENTWISE, LINEAR
@@ -32,7 +43,8 @@ LAYERS = (CONV2D, LINEAR)
 
 @dataclass(frozen=True)
 class FuseEpilogues:
-    """Fuses bias, residual additions and activations into convolutions and linear layers, and elementwise chains into one node."""
+    """Fuses bias, residual additions and activations into convolutions and linear layers, and elementwise chains into
+    one node."""
 
     name: ClassVar[str] = "fuse-epilogues"
     exact: ClassVar[bool] = True
@@ -68,7 +80,9 @@ class FuseEpilogues:
             merged, fused = _merge(operands, expr, position)
             if len(merged) > MOST_OPERANDS or count_calls(fused) > MOST_CALLS:
                 limit = f"{MOST_OPERANDS} operands" if len(merged) > MOST_OPERANDS else f"{MOST_CALLS} operations"
-                annotate(producer, Skipped(self.name, f"not fused into {node.name}: the chain would have more than {limit}"))
+                annotate(
+                    producer, Skipped(self.name, f"not fused into {node.name}: the chain would have more than {limit}")
+                )
                 position += 1
                 continue
             operands, expr = merged, recognise(fused)
@@ -90,7 +104,8 @@ class _Epilogue:
 
 
 def _fuse_into_layers(node: Node) -> list[str]:
-    """Moves as much of the expression into the layers it reads as can go there; why some could not take anything, or more."""
+    """Moves as much of the expression into the layers it reads as can go there; why some could not take anything, or
+    more."""
     reasons = []
     # The layer computed last comes first: of two that are added, it can read the other's result.
     for layer in sorted((operand for operand in _read(node)[0] if operand.target in LAYERS), reverse=True):
@@ -140,7 +155,9 @@ def _with(epilogue: _Epilogue, layer: Node, own: Operand, call: Call, operands: 
         return replace(epilogue, bias=bias if epilogue.bias is None else epilogue.bias + bias)
     if call.function == "sub" or not isinstance(other, Operand):
         return (
-            f"{call.function} of what is not a constant of each channel" if call.function == "sub" else "what is added to it is computed in the same expression"
+            f"{call.function} of what is not a constant of each channel"
+            if call.function == "sub"
+            else "what is added to it is computed in the same expression"
         )
     residual = operands[other.index]
     if bound["residual"] is not None or epilogue.residual is not None:
@@ -189,7 +206,9 @@ def _read(node: Node) -> tuple[list[Node], Expr]:
     """What the node computes; each operand once."""
     bound = arguments(node)
     operands = list(dict.fromkeys(bound["xs"]))
-    return operands, substitute(parse(bound["expression"]), {index: Operand(operands.index(x)) for index, x in enumerate(bound["xs"])})
+    return operands, substitute(
+        parse(bound["expression"]), {index: Operand(operands.index(x)) for index, x in enumerate(bound["xs"])}
+    )
 
 
 def _write(node: Node, operands: list[Node], expr: Expr) -> None:
@@ -204,7 +223,9 @@ def _merge(operands: list[Node], expr: Expr, position: int) -> tuple[list[Node],
     inner_operands, inner = _read(operands[position])
     merged = list(dict.fromkeys([*operands[:position], *inner_operands, *operands[position + 1 :]]))
     inner = substitute(inner, {index: Operand(merged.index(operand)) for index, operand in enumerate(inner_operands)})
-    outer: dict[int, Expr] = {index: Operand(merged.index(operand)) for index, operand in enumerate(operands) if index != position}
+    outer: dict[int, Expr] = {
+        index: Operand(merged.index(operand)) for index, operand in enumerate(operands) if index != position
+    }
     return merged, substitute(expr, {**outer, position: inner})
 
 
@@ -216,7 +237,11 @@ def _parent(expr: Expr, operand: Operand) -> Call | None:
     """The call that has the operand, which occurs once, as an argument."""
     if not isinstance(expr, Call):
         return None
-    return expr if operand in expr.args else next((found for arg in expr.args if (found := _parent(arg, operand)) is not None), None)
+    return (
+        expr
+        if operand in expr.args
+        else next((found for arg in expr.args if (found := _parent(arg, operand)) is not None), None)
+    )
 
 
 def _put(expr: Expr, old: Call, new: Expr) -> Expr:

@@ -1,4 +1,5 @@
-"""Activations that models spell out: ``mul(x,sigmoid(x))`` is ``silu(x)``, ``div(clip(add(x,3),0,6),6)`` is ``hardsigmoid(x)``."""
+"""Activations that models spell out: ``mul(x,sigmoid(x))`` is ``silu(x)``, ``div(clip(add(x,3),0,6),6)`` is
+``hardsigmoid(x)``."""
 
 from pcc.ir.expression import Call, Expr, Literal
 
@@ -46,7 +47,14 @@ def _sixth(expr: Call) -> Expr | None:
     """What is divided by six."""
     if expr.function == "div" and expr.args[1] == Literal(6.0):
         return expr.args[0]
-    return next((value for value, factor in _either_order(expr, "mul") if isinstance(factor, Literal) and abs(factor.value * 6 - 1) < 1e-7), None)
+    return next(
+        (
+            value
+            for value, factor in _either_order(expr, "mul")
+            if isinstance(factor, Literal) and abs(factor.value * 6 - 1) < 1e-7
+        ),
+        None,
+    )
 
 
 def _either_order(expr: Call, function: str) -> tuple[tuple[Expr, Expr], ...]:

@@ -49,7 +49,8 @@ class Verified:
 
 @dataclass
 class VerifyEach:
-    """``--verify-each``: the graph must stay well formed, and an exact pass may not change what it computes by more than 1e-4.
+    """``--verify-each``: the graph must stay well formed, and an exact pass may not change what it computes by more
+    than 1e-4.
 
     A lossy pass only has its error recorded; what it leaves is what later exact passes are measured against.
     """
@@ -74,7 +75,8 @@ class VerifyEach:
         self.results.append(Verified(step.name, step.exact, error))
         if step.exact and not error <= TOLERANCE:
             raise PccError(
-                f"pass {step.name} changed what the graph computes: relative error {error:.2g} where an exact pass may cause {TOLERANCE:g}"
+                f"pass {step.name} changed what the graph computes: relative error {error:.2g} where an exact pass may "
+                f"cause {TOLERANCE:g}"
                 " (--no-verify compiles it all the same)"
             )
         if not step.exact:

@@ -14,11 +14,13 @@ from pcc.ir.annotations import forget_skips
 
 @runtime_checkable
 class GraphPass(Protocol):
-    """A rewrite of the graph: a frozen dataclass whose fields are its options and whose first doc line says what it does.
+    """A rewrite of the graph: a frozen dataclass whose fields are its options and whose first doc line says what it
+    does.
 
-    ``name`` is kebab-case; ``exact`` says whether the graph computes the same afterwards up to rounding (lossy passes: pruning). A pass changes
-    the graph in place or makes a new one, keeps ``node.meta["val"]`` right on every node it adds, carries annotations of nodes it replaces
-    (`pcc.ir.annotations.carry`), and annotates a node it had to leave alone with `pcc.ir.annotations.Skipped`.
+    ``name`` is kebab-case; ``exact`` says whether the graph computes the same afterwards up to rounding (lossy passes:
+    pruning). A pass changes the graph in place or makes a new one, keeps ``node.meta["val"]`` right on every node it
+    adds, carries annotations of nodes it replaces (`pcc.ir.annotations.carry`), and annotates a node it had to leave
+    alone with `pcc.ir.annotations.Skipped`.
     """
 
     name: ClassVar[str]
@@ -28,7 +30,8 @@ class GraphPass(Protocol):
 
 
 def pass_level(step: object) -> Literal["graph", "program"]:
-    """What a pass works on: the graph, or the kernel program that comes after it (ClassVar ``level``; graph when it does not say)."""
+    """What a pass works on: the graph, or the kernel program that comes after it (ClassVar ``level``; graph when it
+    does not say)."""
     return getattr(step, "level", "graph")
 
 
@@ -50,7 +53,8 @@ Instrument = Callable[[PassEvent], None]
 
 @dataclass
 class PassManager:
-    """``PassManager([Canonicalize(), FoldBatchnorm()])(graph_module)``: the passes in order, on the graph that is given (it is changed)."""
+    """``PassManager([Canonicalize(), FoldBatchnorm()])(graph_module)``: the passes in order, on the graph that is given
+    (it is changed)."""
 
     passes: Sequence[GraphPass]
     instruments: Sequence[Instrument] = ()
@@ -62,7 +66,10 @@ class PassManager:
         any_modified = False
         for index, step in enumerate(self.passes, start=1):
             if pass_level(step) != "graph":
-                raise PccError(f"pass {step.name} works on the kernel program, not on the graph: it belongs at the end of the pipeline")
+                raise PccError(
+                    f"pass {step.name} works on the kernel program, not on the graph: it belongs at the end of the "
+                    "pipeline"
+                )
             for node in graph_module.graph.nodes:
                 forget_skips(node, step.name)
             start = perf_counter()

@@ -1,9 +1,10 @@
 """The graph of one image out of a graph of several, where no image has anything to do with another.
 
-The images are followed from the first dimension of the inputs through the graph: each value either has them in one place, or is the same for all of
-them. An operator must treat the images alike and apart, or the graph is refused with the operator's node. Sizes that count images are divided by their
-number, constants that repeat something for each image keep it once. What else depends on the number of images (a literal, a constant, the operators
-themselves) is what differs between the graphs that two numbers give: `refuse_difference` compares them.
+The images are followed from the first dimension of the inputs through the graph: each value either has them in one
+place, or is the same for all of them. An operator must treat the images alike and apart, or the graph is refused with
+the operator's node. Sizes that count images are divided by their number, constants that repeat something for each image
+keep it once. What else depends on the number of images (a literal, a constant, the operators themselves) is what
+differs between the graphs that two numbers give: `refuse_difference` compares them.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ from pcc.ir.graph import add_constant, arguments, constant, finish, infer_all, i
 
 @dataclass(frozen=True)
 class Images:
-    """Where a value has its images: dimension ``dim`` is (``outer``, images, ``inner``) in one, as in (T * N, F) or (N * T, F)."""
+    """Where a value has its images: dimension ``dim`` is (``outer``, images, ``inner``) in one, as in (T * N, F) or (N
+    * T, F)."""
 
     dim: int
     outer: int
@@ -33,7 +35,8 @@ class Images:
 def one_image(graph_module: GraphModule, count: int) -> GraphModule:
     """Rewrites a canonical graph whose inputs have ``count`` images (at least 2) to the same for one image.
 
-    Raises `PccError` naming the first node that computes an image's values from more than this image, or that does something else for each image.
+    Raises `PccError` naming the first node that computes an image's values from more than this image, or that does
+    something else for each image.
     """
     split = _Split(count)
     for node in list(graph_module.graph.nodes):
@@ -41,28 +44,49 @@ def one_image(graph_module: GraphModule, count: int) -> GraphModule:
     for name, node in outputs(graph_module).items():
         place = split.places[node]
         if place is None or place.dim or place.outer > 1:
-            raise PccError(f"output '{name}' is {list(shape_of(node))} for {count} images: a maximum batch needs them in the first dimension of each output")
-    inputs = [torch.empty(1, *shape_of(node)[1:], dtype=node.meta["val"].dtype) for node in graph_module.graph.find_nodes(op="placeholder")]
+            raise PccError(
+                f"output '{name}' is {list(shape_of(node))} for {count} images: a maximum batch needs them in the "
+                "first dimension of each output"
+            )
+    inputs = [
+        torch.empty(1, *shape_of(node)[1:], dtype=node.meta["val"].dtype)
+        for node in graph_module.graph.find_nodes(op="placeholder")
+    ]
     infer_all(graph_module, inputs)
     finish(graph_module)
     return graph_module
 
 
 def refuse_difference(graph_module: GraphModule, other: GraphModule) -> None:
-    """`PccError` naming the first node in which two graphs of `one_image`, made of different numbers of images, are not the same."""
+    """`PccError` naming the first node in which two graphs of `one_image`, made of different numbers of images, are not
+    the same."""
     places: dict[Node, int] = {}
 
     def described(node: Node) -> tuple[Any, ...]:
         args, kwargs = map_arg((node.args, node.kwargs), lambda operand: f"%{places[operand]}")
-        return node.op, None if node.op in ("get_attr", "placeholder") else str(node.target), str(args), str(kwargs), *_value(node)
+        return (
+            node.op,
+            None if node.op in ("get_attr", "placeholder") else str(node.target),
+            str(args),
+            str(kwargs),
+            *_value(node),
+        )
 
     ours, theirs = list(graph_module.graph.nodes), list(other.graph.nodes)
     for place, (node, same) in enumerate(zip(ours, theirs, strict=False)):
         places[node] = places[same] = place
-        if described(node) != described(same) or (node.op == "get_attr" and not torch.equal(constant(node), constant(same))):
-            raise PccError(f"{_named(node)} depends on how many images the batch has; a maximum batch needs a network that does the same for each")
+        if described(node) != described(same) or (
+            node.op == "get_attr" and not torch.equal(constant(node), constant(same))
+        ):
+            raise PccError(
+                f"{_named(node)} depends on how many images the batch has; a maximum batch needs a network that does "
+                "the same for each"
+            )
     if len(ours) != len(theirs):
-        raise PccError("the network's operators depend on how many images the batch has; a maximum batch needs a network that does the same for each")
+        raise PccError(
+            "the network's operators depend on how many images the batch has; a maximum batch needs a network that "
+            "does the same for each"
+        )
 
 
 def _value(node: Node) -> tuple[Any, ...]:
@@ -80,7 +104,8 @@ class _Mixed(Exception):
 
 
 class _Split:
-    """A graph being rewritten, node by node: where each value so far has its images, None where it is the same for all. Shapes are still those before."""
+    """A graph being rewritten, node by node: where each value so far has its images, None where it is the same for all.
+    Shapes are still those before."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -89,7 +114,10 @@ class _Split:
     def visit(self, node: Node) -> None:
         if node.op == "placeholder":
             if not shape_of(node) or shape_of(node)[0] != self.count:
-                raise PccError(f"input '{node.name}' is {list(shape_of(node))} for {self.count} images: a maximum batch needs them in its first dimension")
+                raise PccError(
+                    f"input '{node.name}' is {list(shape_of(node))} for {self.count} images: a maximum batch needs "
+                    "them in its first dimension"
+                )
             self.places[node] = Images(0, 1, 1)
         elif node.op == "call_function" and any(self.places[operand] is not None for operand in node.all_input_nodes):
             rule = _RULES.get(node.target)
@@ -98,7 +126,10 @@ class _Split:
                     raise _Mixed("no rule says what it does with the images of a batch")
                 self.places[node] = rule(self, node, arguments(node))
             except _Mixed as error:
-                raise PccError(f"{_named(node)} mixes the images of a batch: {error}; such a network is compiled for one fixed batch") from None
+                raise PccError(
+                    f"{_named(node)} mixes the images of a batch: {error}; such a network is compiled for one fixed "
+                    "batch"
+                ) from None
         elif node.op != "output":
             self.places[node] = None
 
@@ -116,9 +147,14 @@ class _Split:
         return found
 
     def together(self, user: Node, operands: Sequence[Node | None], rank: int) -> Images:
-        """The images of operands that are broadcast to ``rank`` dimensions: in one place for all that have them, the rest is made to fit."""
+        """The images of operands that are broadcast to ``rank`` dimensions: in one place for all that have them, the
+        rest is made to fit."""
         known = [operand for operand in operands if operand is not None]
-        found = dict.fromkeys(replace(place, dim=place.dim + rank - len(shape_of(operand))) for operand in known if (place := self.places[operand]) is not None)
+        found = dict.fromkeys(
+            replace(place, dim=place.dim + rank - len(shape_of(operand)))
+            for operand in known
+            if (place := self.places[operand]) is not None
+        )
         if len(found) != 1:
             raise _Mixed("its operands have them in different places")
         (place,) = found
@@ -128,7 +164,8 @@ class _Split:
         return place
 
     def fit(self, user: Node, operand: Node, place: Images) -> None:
-        """Makes an operand that is the same for all images one for a single image: where it repeats something for each, once is left."""
+        """Makes an operand that is the same for all images one for a single image: where it repeats something for each,
+        once is left."""
         shape, dim = shape_of(operand), place.dim
         if dim < 0 or shape[dim] == 1:
             return
@@ -140,7 +177,9 @@ class _Split:
                 raise _Mixed(f"the constant {operand.target} has other values for each of them")
             single = add_constant(user, f"{operand.target}_image", first.flatten(dim, dim + 2))
         elif operand.target is ops.EXPAND and self._spreads(operand, dim):
-            single = insert(user, ops.EXPAND, (operand.args[0], self.divided(shape, dim)), operand, f"{operand.name}_image")
+            single = insert(
+                user, ops.EXPAND, (operand.args[0], self.divided(shape, dim)), operand, f"{operand.name}_image"
+            )
         else:
             raise _Mixed(f"{operand.name}, which is no constant, has a part for each of them")
         self.places[single] = None
@@ -213,7 +252,8 @@ def _matmul(split: _Split, node: Node, given: dict[str, Any]) -> Images:
 
 
 def _gather(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    """Images may be what is read from (apart from the dimension that is indexed), or places that each look up the same table."""
+    """Images may be what is read from (apart from the dimension that is indexed), or places that each look up the same
+    table."""
     x, tables = given["x"], [table for table in (given["index"], given["weight"]) if table is not None]
     everywhere = {place for operand in (x, *tables) if (place := split.places[operand]) is not None}
     if all(place.dim == 0 for place in everywhere):

@@ -1,7 +1,8 @@
 """A call's arguments by name, for passes that change a layer's weights, bias or epilogue.
 
-Constants may be shared: a module called twice, or equal values that fold-constants stores once. Who changes a constant changes it for one call only:
-`set_constant` and `change_operand` give the call a constant of its own where others read the old one. `share_constants` makes equal ones one again.
+Constants may be shared: a module called twice, or equal values that fold-constants stores once. Who changes a constant
+changes it for one call only: `set_constant` and `change_operand` give the call a constant of its own where others read
+the old one. `share_constants` makes equal ones one again.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ def set_argument(node: Node, name: str, value: Any) -> None:
 def set_constant(node: Node, name: str, old: Node | None, value: Tensor, fallback: str) -> None:
     """Makes ``value`` the argument ``name`` of a layer, which was ``old``.
 
-    A constant that only this argument reads keeps its name; else there is a new one beside it. ``fallback`` names it where there was none.
+    A constant that only this argument reads keeps its name; else there is a new one beside it. ``fallback`` names it
+    where there was none.
     """
     if old is not None and _is_only_reader(node, old) and sum(operand is old for operand in node.args) == 1:
         _assign(old, value)
@@ -40,7 +42,8 @@ def change_operand(node: Node, operand: Node, value: Tensor) -> None:
 
 
 def share_constants(graph_module: GraphModule) -> None:
-    """Readers of an attribute, or of one with the same type, shape and bytes, read the first such node; the others are left without readers."""
+    """Readers of an attribute, or of one with the same type, shape and bytes, read the first such node; the others are
+    left without readers."""
     alike: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value = constant(node)

@@ -1,4 +1,5 @@
-"""Pipelines as text: ``fold-batchnorm,prune-connectivity{rate=3.6,layers={features.0=2,features.3=4}},reorder-kernels``.
+"""Pipelines as text:
+``fold-batchnorm,prune-connectivity{rate=3.6,layers={features.0=2,features.3=4}},reorder-kernels``.
 
 A pass's options stand in braces and are the fields of its dataclass, which also give their types:
 
@@ -25,7 +26,8 @@ from pcc.passes.manager import pass_level
 from pcc.passes.registry import pass_class, pass_names
 
 DEFAULT_PIPELINE = (
-    "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,detect-structure,fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
+    "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,detect-structure,"
+    "fuse-epilogues,reorder-kernels,select-kernels,plan-memory"
 )
 
 _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([,={}\[\]])|([^\s,={}\[\]"]+(?:\s+[^\s,={}\[\]"]+)*))\s*')
@@ -37,7 +39,8 @@ Value = str | list[Any] | dict[str, Any]
 
 
 def parse_pipeline(text: str) -> list[Any]:
-    """The passes of a pipeline, ready to run. `PccError` in one line for a pass, option or value that does not exist."""
+    """The passes of a pipeline, ready to run. `PccError` in one line for a pass, option or value that does not
+    exist."""
     return [make_pass(name, options) for name, options in _parse_steps(text)]
 
 
@@ -60,12 +63,19 @@ PRECISIONS: Mapping[str, Mapping[str, str]] = {
 """What the options of that name put into a pipeline; ``fp32`` puts in nothing."""
 
 
-def chosen_pipeline(pipeline: str | None, prune: str | None = None, *, dtype: str = "fp32", port_dtype: str = "fp32", weight_dtype: str = "fp32") -> str:
-    """The text of the pipeline that is asked for: the default one if None, with the pruning passes of ``prune`` put in, and the passes that change
-    element types.
+def chosen_pipeline(
+    pipeline: str | None,
+    prune: str | None = None,
+    *,
+    dtype: str = "fp32",
+    port_dtype: str = "fp32",
+    weight_dtype: str = "fp32",
+) -> str:
+    """The text of the pipeline that is asked for: the default one if None, with the pruning passes of ``prune`` put in,
+    and the passes that change element types.
 
-    ``dtype`` is what activations and weights are; with ``port_dtype`` inputs and outputs, too; ``weight_dtype`` is what weights of linear layers are
-    stored as. Raises `PccError` for types that pcc does not compute in.
+    ``dtype`` is what activations and weights are; with ``port_dtype`` inputs and outputs, too; ``weight_dtype`` is what
+    weights of linear layers are stored as. Raises `PccError` for types that pcc does not compute in.
     """
     text = DEFAULT_PIPELINE if pipeline is None else pipeline
     text = text if prune is None else insert_pruning(text, prune)
@@ -74,7 +84,10 @@ def chosen_pipeline(pipeline: str | None, prune: str | None = None, *, dtype: st
         if value not in ("fp32", *PRECISIONS[option]):
             raise PccError(f"{option} '{value}': choose one of fp32, {', '.join(PRECISIONS[option])}")
     if port_dtype != "fp32" and port_dtype != dtype:
-        raise PccError(f"port_dtype {port_dtype} needs dtype {port_dtype}: inputs and outputs are of the type that the network computes in, or fp32")
+        raise PccError(
+            f"port_dtype {port_dtype} needs dtype {port_dtype}: inputs and outputs are of the type that the network "
+            "computes in, or fp32"
+        )
     if port_dtype != "fp32":
         del wanted["dtype"]
     added = [PRECISIONS[option][value] for option, value in wanted.items() if value != "fp32"]
@@ -86,12 +99,15 @@ def insert_before(pipeline: str, name: str, added: str) -> str:
     steps = parse_pipeline(pipeline)
     places = [place for place, step in enumerate(steps) if step.name == name]
     if not places:
-        raise PccError(f"{added} goes before {name}, which the pipeline does not have: put it into the pipeline where it belongs")
+        raise PccError(
+            f"{added} goes before {name}, which the pipeline does not have: put it into the pipeline where it belongs"
+        )
     return print_pipeline([*steps[: places[0]], *parse_pipeline(added), *steps[places[0] :]])
 
 
 def insert_pruning(pipeline: str, prune: str) -> str:
-    """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes: ``pattern,connectivity{rate=3.6}``."""
+    """The pipeline with pruning passes right after fold-batchnorm. ``prune`` is what ``--prune`` takes:
+    ``pattern,connectivity{rate=3.6}``."""
     steps = parse_pipeline(pipeline)
     added = [_pruning_pass(name, options) for name, options in _parse_steps(prune)]
     if not added:
@@ -102,7 +118,10 @@ def insert_pruning(pipeline: str, prune: str) -> str:
             raise PccError(f"--prune {prune}: {step.name} would run twice; name it once, here or in the pipeline")
     places = [place for place, step in enumerate(steps) if step.name == "fold-batchnorm"]
     if not places:
-        raise PccError("--prune puts its passes after fold-batchnorm, but the pipeline has none: name the pruning passes in the pipeline")
+        raise PccError(
+            "--prune puts its passes after fold-batchnorm, but the pipeline has none: name the pruning passes in the "
+            "pipeline"
+        )
     return print_pipeline([*steps[: places[-1] + 1], *added, *steps[places[-1] + 1 :]])
 
 
@@ -203,8 +222,14 @@ def _parse_mapping(text: str, tokens: list[tuple[str, str]], at: int) -> tuple[d
 
 
 def _print_pass(step: Any) -> str:
-    options = [(field.name, getattr(step, field.name)) for field in fields(step) if field.init and not _is_default(field, getattr(step, field.name))]
-    return step.name + (f"{{{','.join(f'{name}={_print_value(value)}' for name, value in options)}}}" if options else "")
+    options = [
+        (field.name, getattr(step, field.name))
+        for field in fields(step)
+        if field.init and not _is_default(field, getattr(step, field.name))
+    ]
+    return step.name + (
+        f"{{{','.join(f'{name}={_print_value(value)}' for name, value in options)}}}" if options else ""
+    )
 
 
 def _is_default(field: Any, value: object) -> bool:
@@ -240,5 +265,8 @@ def split_pipeline(passes: Sequence[Any]) -> SplitPipeline:
     first = levels.index("program") if "program" in levels else len(levels)
     for step, level in zip(passes[first:], levels[first:], strict=True):
         if level == "graph":
-            raise PccError(f"pass {step.name} works on the graph and cannot come after {passes[first].name}, which works on the kernel program")
+            raise PccError(
+                f"pass {step.name} works on the graph and cannot come after {passes[first].name}, which works on the "
+                "kernel program"
+            )
     return SplitPipeline(passes[:first], passes[first:])

@@ -1,4 +1,5 @@
-"""prune-blocks: blocks of filters and channels go whole, after both were put in an order that suits (TETRIS, Ji et al., NeurIPS 2018)."""
+"""prune-blocks: blocks of filters and channels go whole, after both were put in an order that suits (TETRIS, Ji et al.,
+NeurIPS 2018)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,9 +12,11 @@ from pcc.sparsity.tetris import Tetris
 
 @dataclass(frozen=True)
 class PruneBlocks(PruneLayers):
-    """Keeps one in ``rate`` blocks of ``filters`` x ``channels`` connections of each convolution and linear layer, in orders that are searched.
+    """Keeps one in ``rate`` blocks of ``filters`` x ``channels`` connections of each convolution and linear layer, in
+    orders that are searched.
 
-    The first convolution is spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.
+    The first convolution is spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are
+    rates by module path.
     """
 
     name: ClassVar[str] = "prune-blocks"

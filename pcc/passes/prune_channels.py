@@ -1,4 +1,5 @@
-"""prune-channels: whole input channels go, and with them the filters that only they are for (He et al., 2017, by the L2 norm)."""
+"""prune-channels: whole input channels go, and with them the filters that only they are for (He et al., 2017, by the L2
+norm)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +12,11 @@ from pcc.sparsity.filters import Channel
 
 @dataclass(frozen=True)
 class PruneChannels(PruneSlices):
-    """Keeps one in ``rate`` input channels of each convolution and linear layer, those of largest norm; drop-filters takes out filters that nobody reads.
+    """Keeps one in ``rate`` input channels of each convolution and linear layer, those of largest norm; drop-filters
+    takes out filters that nobody reads.
 
-    Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is spared unless ``spare_first`` is false or it
-    has a rate of its own in ``layers``, which are rates by module path.
+    Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is
+    spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.
     """
 
     name: ClassVar[str] = "prune-channels"

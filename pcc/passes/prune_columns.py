@@ -1,4 +1,5 @@
-"""prune-columns: the same weight of the same input channel goes in all filters (Wen et al., 2016; StructADMM, Zhang et al., 2018)."""
+"""prune-columns: the same weight of the same input channel goes in all filters (Wen et al., 2016; StructADMM, Zhang et
+al., 2018)."""
 
 from dataclasses import dataclass
 from math import prod
@@ -14,8 +15,8 @@ from pcc.sparsity.columns import Column
 class PruneColumns(PruneSlices):
     """Keeps one in ``rate`` columns of each convolution and linear layer, those of largest norm.
 
-    Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is spared unless ``spare_first`` is false or it
-    has a rate of its own in ``layers``, which are rates by module path.
+    Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is
+    spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.
     """
 
     name: ClassVar[str] = "prune-columns"

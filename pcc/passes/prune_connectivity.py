@@ -17,11 +17,12 @@ from pcc.sparsity.kernels import Kernels
 class PruneConnectivity(PruneLayers):
     """Keeps one in ``rate`` connections of each convolution, those of largest norm after their best pattern.
 
-    ``scope`` spends a convolution's budget over the ``layer`` or in each ``filter`` alike, which balances the work. With ``share`` 2 or 4, groups of so
-    many filters, like ones brought together, keep the same channels (and patterns); where filters do not divide, fewer share. Connections of 1x1
-    convolutions are single weights. The first convolution is spared, as in the papers, unless ``spare_first`` is false or it has a rate of its own in
-    ``layers``, which are rates by module path; layers with fewer connections than the rate are left alone. A later prune-connectivity replaces what an earlier
-    one did.
+    ``scope`` spends a convolution's budget over the ``layer`` or in each ``filter`` alike, which balances the work.
+    With ``share`` 2 or 4, groups of so many filters, like ones brought together, keep the same channels (and patterns);
+    where filters do not divide, fewer share. Connections of 1x1 convolutions are single weights. The first convolution
+    is spared, as in the papers, unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are
+    rates by module path; layers with fewer connections than the rate are left alone. A later prune-connectivity
+    replaces what an earlier one did.
     """
 
     name: ClassVar[str] = "prune-connectivity"
@@ -35,9 +36,14 @@ class PruneConnectivity(PruneLayers):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scope not in connectivity.SCOPES:
-            raise PccError(f"prune-connectivity: unknown scope '{self.scope}': choose one of {', '.join(connectivity.SCOPES)}")
+            raise PccError(
+                f"prune-connectivity: unknown scope '{self.scope}': choose one of {', '.join(connectivity.SCOPES)}"
+            )
         if self.share not in connectivity.SHARES:
-            raise PccError(f"prune-connectivity: filters share in groups of {', '.join(map(str, connectivity.SHARES))}, not {self.share}")
+            raise PccError(
+                f"prune-connectivity: filters share in groups of {', '.join(map(str, connectivity.SHARES))}, not "
+                f"{self.share}"
+            )
 
     def structure(self, layer: Node, rate: float) -> Kernels:
         per_group = len(layer_weight(layer)) // groups_of(layer)

@@ -18,10 +18,12 @@ from pcc.sparsity.filters import Filter
 
 @dataclass(frozen=True)
 class PruneFilters(PruneSlices):
-    """Keeps one in ``rate`` filters of each convolution and linear layer, those of largest norm; drop-filters takes the others out.
+    """Keeps one in ``rate`` filters of each convolution and linear layer, those of largest norm; drop-filters takes the
+    others out.
 
-    Their number is rounded up to a ``multiple``. Layers whose channels are an output, or are added to those of other layers, are left alone, and so is the
-    first convolution unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.
+    Their number is rounded up to a ``multiple``. Layers whose channels are an output, or are added to those of other
+    layers, are left alone, and so is the first convolution unless ``spare_first`` is false or it has a rate of its own
+    in ``layers``, which are rates by module path.
     """
 
     name: ClassVar[str] = "prune-filters"
@@ -32,10 +34,14 @@ class PruneFilters(PruneSlices):
         return len(layer_weight(layer))
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        """The biases of filters that are taken away become zero, and those of depthwise filters behind: with them they would go on making constants."""
+        """The biases of filters that are taken away become zero, and those of depthwise filters behind: with them they
+        would go on making constants."""
         result, channels = super().__call__(graph_module), ChannelGraph(graph_module)
         pruned = [layer for layer in channels.made if annotation(layer, Pruned)]
-        gone = [channels.decision[channels.made[layer]][~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)] for layer in pruned]
+        gone = [
+            channels.decision[channels.made[layer]][~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)]
+            for layer in pruned
+        ]
         for layer in graph_module.graph.nodes if gone else ():
             if layer.target in LAYERS and is_constant_layer(layer) and (bias := arguments(layer)["bias"]) is not None:
                 dead = np.isin(channels.channel_decisions(layer), np.concatenate(gone))
@@ -46,4 +52,8 @@ class PruneFilters(PruneSlices):
         reasons = super().unfit(layers)
         module = layers[0].graph.owning_module if layers else None
         channels = ChannelGraph(module) if module else None
-        return reasons | {layer: reason for layer in layers if channels and layer not in reasons and (reason := channels.why_bound(layer))}
+        return reasons | {
+            layer: reason
+            for layer in layers
+            if channels and layer not in reasons and (reason := channels.why_bound(layer))
+        }

@@ -10,7 +10,17 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import layer_name
-from pcc.passes.pruning import SPARED, check_names, clash, convolutions, cut, dense_weight, first_convolutions, layer_weight, why_not
+from pcc.passes.pruning import (
+    SPARED,
+    check_names,
+    clash,
+    convolutions,
+    cut,
+    dense_weight,
+    first_convolutions,
+    layer_weight,
+    why_not,
+)
 from pcc.sparsity import pattern
 from pcc.sparsity.kernels import Kernels
 
@@ -21,10 +31,11 @@ _FEWEST, _MOST = 4, 12
 class PrunePattern:
     """Cuts each 3x3 connection down to 4 of its 9 weights, in the nearest of a few shapes that the whole model shares.
 
-    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own connections, 4 to 12. 3x3 convolutions of any stride, dilation and
-    groups take part; depthwise ones are left alone, and so is the first one, which has little work and much to lose, unless ``spare_first`` is false.
-    With ``adjacent`` only patterns whose taps touch side by side are mined: they load fewer inputs. ``layers`` restricts the pass to convolutions
-    by module path, the first too if it is named.
+    ``patterns`` is ``designed``, PCONV's four, or how many to mine from the model's own connections, 4 to 12. 3x3
+    convolutions of any stride, dilation and groups take part; depthwise ones are left alone, and so is the first one,
+    which has little work and much to lose, unless ``spare_first`` is false. With ``adjacent`` only patterns whose taps
+    touch side by side are mined: they load fewer inputs. ``layers`` restricts the pass to convolutions by module path,
+    the first too if it is named.
     """
 
     name: ClassVar[str] = "prune-pattern"
@@ -36,10 +47,17 @@ class PrunePattern:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.patterns != "designed" and not (str(self.patterns).isdecimal() and _FEWEST <= int(self.patterns) <= _MOST):
-            raise PccError(f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {_FEWEST} to {_MOST}")
+        if self.patterns != "designed" and not (
+            str(self.patterns).isdecimal() and _FEWEST <= int(self.patterns) <= _MOST
+        ):
+            raise PccError(
+                f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {_FEWEST} to {_MOST}"
+            )
         if self.adjacent and self.patterns == "designed":
-            raise PccError("prune-pattern{adjacent=true} is about patterns that are mined: give a number of patterns, as in {patterns=8,adjacent=true}")
+            raise PccError(
+                "prune-pattern{adjacent=true} is about patterns that are mined: give a number of patterns, as in "
+                "{patterns=8,adjacent=true}"
+            )
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         convs = convolutions(graph_module)
@@ -71,6 +89,8 @@ class PrunePattern:
 
     def _pattern_set(self, convs: list[Node]) -> tuple[tuple[int, ...], ...]:
         mined_or_designed: np.ndarray = (
-            pattern.DESIGNED if self.patterns == "designed" else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns), self.adjacent)
+            pattern.DESIGNED
+            if self.patterns == "designed"
+            else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns), self.adjacent)
         )
         return tuple(tuple(one) for one in mined_or_designed.tolist())

@@ -1,8 +1,10 @@
-"""What the pruning passes share: which layers they may cut, and one projection on all structures that a layer has been given.
+"""What the pruning passes share: which layers they may cut, and one projection on all structures that a layer has been
+given.
 
-A pruning pass adds a structure of `pcc.sparsity` to those in the layer's `Pruned` annotation and projects the *dense* weight, which the annotation keeps, on
-all of them at once. So ``prune-pattern,prune-connectivity`` and ``prune-connectivity,prune-pattern`` give the same weights, the nearest that have both
-properties, with any sharing between filters. Where a pass in between has changed the weight, what it made of it is projected instead.
+A pruning pass adds a structure of `pcc.sparsity` to those in the layer's `Pruned` annotation and projects the *dense*
+weight, which the annotation keeps, on all of them at once. So ``prune-pattern,prune-connectivity`` and
+``prune-connectivity,prune-pattern`` give the same weights, the nearest that have both properties, with any sharing
+between filters. Where a pass in between has changed the weight, what it made of it is projected instead.
 """
 
 from abc import ABC, abstractmethod
@@ -64,7 +66,10 @@ class PruneLayers(ABC):
     def __post_init__(self) -> None:
         for where, rate in (("", self.rate), *((f" for layer {name}", rate) for name, rate in self.layers.items())):
             if not 1 <= rate < float("inf"):
-                raise PccError(f"{self.name}: a rate of {rate:g}{where} is not possible: it is the factor by which {self.counted} become fewer, 1 or more")
+                raise PccError(
+                    f"{self.name}: a rate of {rate:g}{where} is not possible: it is the factor by which {self.counted} "
+                    "become fewer, 1 or more"
+                )
 
     @abstractmethod
     def structure(self, layer: Node, rate: float) -> Structure:
@@ -83,9 +88,16 @@ class PruneLayers(ABC):
         check_names(self.layers, layers)
         unfit = self.unfit(layers)
         first = first_convolutions(graph_module) if self.spare_first else set()
-        reasons = unfit | {layer: SPARED for layer in layers if layer in first and layer not in unfit and layer_name(layer) not in self.layers}
+        reasons = unfit | {
+            layer: SPARED
+            for layer in layers
+            if layer in first and layer not in unfit and layer_name(layer) not in self.layers
+        }
         beyond = [layer for layer in layers if layer not in reasons and self._rate(layer) > self.count(layer)]
-        reasons |= {layer: f"it has {self.count(layer)} {self.counted}, fewer than its rate of {self._rate(layer):g}" for layer in beyond}
+        reasons |= {
+            layer: f"it has {self.count(layer)} {self.counted}, fewer than its rate of {self._rate(layer):g}"
+            for layer in beyond
+        }
         wanted = {layer: self.structure(layer, self._rate(layer)) for layer in layers if layer not in reasons}
         reasons |= {layer: reason for layer, structure in wanted.items() if (reason := clash(layer, structure))}
         for layer, reason in reasons.items():
@@ -96,7 +108,14 @@ class PruneLayers(ABC):
             largest = max(beyond, key=self.count)
             text = f"the largest, {layer_name(largest)}, has {self.count(largest)} {self.counted}"
             raise PccError(f"no layer can be pruned at a rate of {self.rate:g}: {text}")
-        return PassResult(graph_module, cut(graph_module, {layer: structure for layer, structure in wanted.items() if layer not in reasons}, self.name))
+        return PassResult(
+            graph_module,
+            cut(
+                graph_module,
+                {layer: structure for layer, structure in wanted.items() if layer not in reasons},
+                self.name,
+            ),
+        )
 
     def _rate(self, layer: Node) -> float:
         return self.layers.get(layer_name(layer), self.rate)
@@ -146,7 +165,8 @@ def why_not(layer: Node) -> str | None:
 
 
 def dense_weight(layer: Node) -> np.ndarray:
-    """The weight as it was before pruning passes cut it; the weight itself where none did, or where it was changed since."""
+    """The weight as it was before pruning passes cut it; the weight itself where none did, or where it was changed
+    since."""
     pruned, current = annotation(layer, Pruned), layer_weight(layer)
     if pruned is None or pruned.dense.shape != current.shape or ((current != 0) & (current != pruned.dense)).any():
         return current
@@ -165,7 +185,8 @@ def clash(layer: Node, added: Structure) -> str | None:
 
 
 def combined(before: Structure | None, added: Structure) -> Structure:
-    """Both structures as one: patterns and connections join, the same kind again replaces the first, others are composed, coarse ones first.
+    """Both structures as one: patterns and connections join, the same kind again replaces the first, others are
+    composed, coarse ones first.
 
     Raises `PccError` where they do not go together.
     """
@@ -179,7 +200,8 @@ def combined(before: Structure | None, added: Structure) -> Structure:
 
 
 def cut(graph_module: GraphModule, wanted: Mapping[Node, Structure], pass_name: str) -> bool:
-    """Gives layers the weights nearest to their dense ones that have a structure, beside those they were given before; True if any is changed.
+    """Gives layers the weights nearest to their dense ones that have a structure, beside those they were given before;
+    True if any is changed.
 
     Layers that read one weight (a module called twice) read one weight afterwards.
     """
@@ -213,7 +235,8 @@ def _norm(weight: np.ndarray) -> float:
 
 
 def check_names(names: Iterable[str], layers: Iterable[Node]) -> None:
-    """Raises `PccError` for a layer name that no layer has. A layer's name is the path of its module, ``layer1.0.conv1``."""
+    """Raises `PccError` for a layer name that no layer has. A layer's name is the path of its module,
+    ``layer1.0.conv1``."""
     known = tuple(dict.fromkeys(layer_name(layer) for layer in layers))
     for name in names:
         if name not in known:

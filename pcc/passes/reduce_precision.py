@@ -1,4 +1,5 @@
-"""reduce-precision: activations and weights become fp16, and so does the arithmetic of convolutions; linear layers add up in fp16 and fp32 in turn."""
+"""reduce-precision: activations and weights become fp16, and so does the arithmetic of convolutions; linear layers add
+up in fp16 and fp32 in turn."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ FP32_ARGUMENTS = {ops.CONV2D: ("bias",), ops.LINEAR: ("bias",), ops.GATHER: ("in
 
 @dataclass(frozen=True)
 class ReducePrecision:
-    """Makes activations and weights a narrower floating-point type; what an index is computed from stays fp32, and so do sums of poolings and softmax.
+    """Makes activations and weights a narrower floating-point type; what an index is computed from stays fp32, and so
+    do sums of poolings and softmax.
 
-    Inputs and outputs of the model stay what they are, unless ``ports``: then those that are fp32 become the narrower type, too.
+    Inputs and outputs of the model stay what they are, unless ``ports``: then those that are fp32 become the narrower
+    type, too.
     """
 
     dtype: Literal["float16"] = "float16"
@@ -42,7 +45,9 @@ class ReducePrecision:
     def __call__(self, graph_module: GraphModule) -> PassResult:
         narrow, graph = dtype_named(self.dtype), graph_module.graph
         wide = _computing_indices(graph_module)
-        narrowed = {node for node in graph.nodes if node.op == "call_function" and node.target in NARROWED and node not in wide}
+        narrowed = {
+            node for node in graph.nodes if node.op == "call_function" and node.target in NARROWED and node not in wide
+        }
         if self.ports:
             narrowed |= {node for node in graph.find_nodes(op="placeholder") if node.meta["val"].dtype == torch.float32}
         for node in list(graph.nodes):
@@ -59,16 +64,23 @@ class ReducePrecision:
 def narrowed_constant(node: Node, operand: Node, dtype: DType) -> torch.Tensor:
     """The value of a constant operand in a narrower type; `PccError` where it does not fit."""
     value = constant(operand)
-    largest, end = value.abs().where(value.isfinite(), 0.0).max(), torch.finfo(dtype.torch).max  # infinities, as in masks, are in both types
+    largest, end = (
+        value.abs().where(value.isfinite(), 0.0).max(),
+        torch.finfo(dtype.torch).max,
+    )  # infinities, as in masks, are in both types
     if largest > end:
-        raise PccError(f"layer {layer_name(node)}: {operand.target} has values up to {largest:.3g}, and {dtype} ends at {end:g}")
+        raise PccError(
+            f"layer {layer_name(node)}: {operand.target} has values up to {largest:.3g}, and {dtype} ends at {end:g}"
+        )
     return value.to(dtype.torch)
 
 
 def _computing_indices(graph_module: GraphModule) -> set[Node]:
     """The nodes from which indices and whole numbers are computed, back to the layers whose values they look at."""
     pending = [node.args[0] for node in graph_module.graph.nodes if node.target is ops.CONVERT]
-    pending += [arguments(node)["index"] for node in graph_module.graph.nodes if node.target in (ops.GATHER, ops.SCATTER)]
+    pending += [
+        arguments(node)["index"] for node in graph_module.graph.nodes if node.target in (ops.GATHER, ops.SCATTER)
+    ]
     found: set[Any] = set()
     while pending:
         node = pending.pop()
@@ -109,5 +121,9 @@ def _convert_outputs(graph_module: GraphModule, narrow: DType, narrowed: Collect
         assert isinstance(node, Node)
         wanted = narrow if narrowed else ports
         held = node.meta["val"].dtype
-        returned.append(_converted(node, wanted) if held.is_floating_point and held != wanted.torch and node.op != "get_attr" else node)
+        returned.append(
+            _converted(node, wanted)
+            if held.is_floating_point and held != wanted.torch and node.op != "get_attr"
+            else node
+        )
     output.args = (tuple(returned),)

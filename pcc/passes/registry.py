@@ -1,5 +1,5 @@
-"""Which passes there are: those of this folder, those that the storeys above contribute, and those other packages add by an entry point of the group
-``pcc.passes``. Nothing is imported until used.
+"""Which passes there are: those of this folder, those that the storeys above contribute, and those other packages add
+by an entry point of the group ``pcc.passes``. Nothing is imported until used.
 """
 
 import importlib
@@ -37,7 +37,8 @@ _PASSES = {
 
 
 def contribute(passes: Mapping[str, str]) -> None:
-    """Adds passes of a storey above this one, which knows what this one must not: names and places, ``module:Class``, in pipeline order."""
+    """Adds passes of a storey above this one, which knows what this one must not: names and places, ``module:Class``,
+    in pipeline order."""
     _PASSES.update(passes)
 
 

@@ -19,11 +19,12 @@ from pcc.sparsity.kernels import Kernels
 
 @dataclass(frozen=True)
 class ReorderKernels:
-    """Finds the structure of sparse convolutions, whoever pruned them, and brings filters with like connections together.
+    """Finds the structure of sparse convolutions, whoever pruned them, and brings filters with like connections
+    together.
 
-    The new order of output channels is pushed into the layers that read them where that is free (`FilterOrder`). Where it is not, the graph stays as it
-    is and only the packed weight is in that order, undone when results are stored (`StoredOrder`, with the reason). Connections inside a filter are ordered
-    when the weight is packed.
+    The new order of output channels is pushed into the layers that read them where that is free (`FilterOrder`). Where
+    it is not, the graph stays as it is and only the packed weight is in that order, undone when results are stored
+    (`StoredOrder`, with the reason). Connections inside a filter are ordered when the weight is packed.
     """
 
     name: ClassVar[str] = "reorder-kernels"

@@ -21,7 +21,8 @@ from pcc.sparsity.formats import format_named
 
 @dataclass(frozen=True)
 class SpellOut:
-    """Takes fused and packed operators apart: convolution, residual and activation become calls of their own, packed weights dense ones."""
+    """Takes fused and packed operators apart: convolution, residual and activation become calls of their own, packed
+    weights dense ones."""
 
     name: ClassVar[str] = "spell-out"
     exact: ClassVar[bool] = True
@@ -34,7 +35,10 @@ class SpellOut:
             elif node.target is RESIZE2D:
                 _resize(node)
             elif node.target is NMS:
-                raise PccError(f"node {node.name}: non-maximum suppression is a loop, which no exported file can have: return boxes and scores before it")
+                raise PccError(
+                    f"node {node.name}: non-maximum suppression is a loop, which no exported file can have: return "
+                    "boxes and scores before it"
+                )
             elif node.target in _SPELLED:
                 changed |= bool(take_apart(node, _SPELLED[node.target], {}))
         finish(graph_module)
@@ -44,11 +48,14 @@ class SpellOut:
 def _unpack(node: Node) -> None:
     """The weight becomes a constant again, called as its reader calls it."""
     weight = format_named(arguments(node)["format"]).unpack(packed_weight(node))
-    node.replace_all_uses_with(add_constant(node, f"{layer_name(next(iter(node.users)))}.weight", torch.from_numpy(weight)))
+    node.replace_all_uses_with(
+        add_constant(node, f"{layer_name(next(iter(node.users)))}.weight", torch.from_numpy(weight))
+    )
 
 
 def _resize(node: Node) -> None:
-    """Interpolation as ``F.interpolate`` calls it, which exporters know: to a size, or by factors that also place the samples."""
+    """Interpolation as ``F.interpolate`` calls it, which exporters know: to a size, or by factors that also place the
+    samples."""
     given = arguments(node)
     size, scales = list(given["size"]), given["scales"]
     options = () if given["mode"] == "nearest" else (given["align_corners"],)
@@ -67,7 +74,14 @@ def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
 
 
 def _pool2d(
-    x: Tensor, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, count_include_pad: bool
+    x: Tensor,
+    mode: str,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
 ) -> Tensor:
     if mode == "avg" and dilation != [1, 1]:
         return REFERENCES[POOL2D](x, mode, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
@@ -95,11 +109,16 @@ def _gather(x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
     taps, places = index.shape[1:]
     at = index.clamp(0, size - 1).long().reshape(index.shape[0], 1, taps * places, 1).expand(batch, channels, -1, inner)
     found = torch.gather(x, 2, at)
-    return found if weight is None else (found.reshape(batch, channels, taps, places, inner) * weight[:, None, :, :, None]).sum(2)
+    return (
+        found
+        if weight is None
+        else (found.reshape(batch, channels, taps, places, inner) * weight[:, None, :, :, None]).sum(2)
+    )
 
 
 def _top_k(x: Tensor, k: int, largest: bool, indices: bool) -> Tensor:
-    # Of equal values the first comes first: max says so, topk leaves it open, and places of a pool's maxima depend on it.
+    # Of equal values the first comes first: max says so, topk leaves it open, and places of a pool's maxima depend on
+    # it.
     values, places = torch.max(x, 1, keepdim=True) if k == 1 and largest else torch.topk(x, k, 1, largest)
     return places.to(x.dtype) if indices else values
 

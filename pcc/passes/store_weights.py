@@ -17,7 +17,8 @@ from pcc.passes.reduce_precision import narrowed_constant
 class StoreWeights:
     """Stores the weights of linear layers in a narrower type; inputs, outputs and arithmetic stay fp32.
 
-    A linear layer reads each weight once, from memory: it takes the time that its bytes take. Convolutions use a weight at many positions.
+    A linear layer reads each weight once, from memory: it takes the time that its bytes take. Convolutions use a weight
+    at many positions.
     """
 
     dtype: Literal["float16"] = "float16"

@@ -1,4 +1,5 @@
-"""Two dumps side by side, layer by layer: what `pcc.ir.printer` and `pcc.codegen.print_program` write, whatever networks and passes it came from."""
+"""Two dumps side by side, layer by layer: what `pcc.ir.printer` and `pcc.codegen.print_program` write, whatever
+networks and passes it came from."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -36,11 +37,15 @@ class IrDiff:
     @property
     def summary(self) -> str:
         count = {where: sum(layer.where == where for layer in self.layers) for where in ("both", "first", "second")}
-        return f"{count['both']} layers differ, {self.equal} are equal, {count['first']} are only in the first, {count['second']} only in the second"
+        return (
+            f"{count['both']} layers differ, {self.equal} are equal, {count['first']} are only in the first, "
+            f"{count['second']} only in the second"
+        )
 
 
 def diff_ir(first: str, second: str) -> IrDiff:
-    """The differences of two dumps, by layer. Layers are aligned by their names; each note of a node is a line of its own."""
+    """The differences of two dumps, by layer. Layers are aligned by their names; each note of a node is a line of its
+    own."""
     a, b = _by_layer(first), _by_layer(second)
     found, equal = [], 0
     for layer in _merged(list(a), list(b)):
@@ -48,9 +53,15 @@ def diff_ir(first: str, second: str) -> IrDiff:
         if old == new:
             equal += 1
             continue
-        changes = [line for line in unified_diff(old, new, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))]
+        changes = [
+            line for line in unified_diff(old, new, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))
+        ]
         removed, added = ([line[1:] for line in changes if line[0] == sign] for sign in "-+")
-        found.append(LayerDiff(layer, removed, added, "both" if layer in a and layer in b else "first" if layer in a else "second"))
+        found.append(
+            LayerDiff(
+                layer, removed, added, "both" if layer in a and layer in b else "first" if layer in a else "second"
+            )
+        )
     return IrDiff(found, equal)
 
 

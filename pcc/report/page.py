@@ -1,4 +1,5 @@
-"""``--report FILE.html``: one page about a network, with everything in it: no file beside it, no script, nothing from elsewhere."""
+"""``--report FILE.html``: one page about a network, with everything in it: no file beside it, no script, nothing from
+elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,9 @@ def render(content: PageContent) -> str:
     """The page. It is as wide as a telephone at least."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     seconds = {id(time.report): time.seconds for time in content.times}
     measured = [seconds[id(layer)] for layer in content.layers] if seconds else None
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -95,7 +98,10 @@ def write_page(path: Path, content: PageContent) -> None:
 def _bars(content: PageContent) -> list[tuple[str, float, str]]:
     """Each layer's share of the time, or of the costs, with what it is: (layer, share of the largest, text)."""
     if content.times:
-        amounts = [(time.report.layer, time.seconds, f"{time.seconds * 1e3:.3f} ms, {time.share:.1%}") for time in content.times]
+        amounts = [
+            (time.report.layer, time.seconds, f"{time.seconds * 1e3:.3f} ms, {time.share:.1%}")
+            for time in content.times
+        ]
     else:
         total = sum(layer.choice.cost for layer in content.layers if layer.choice) or 1.0
         chosen = [(layer.layer, layer.choice.cost) for layer in content.layers if layer.choice]
@@ -110,6 +116,15 @@ def _stages(content: PageContent) -> list[StageRow]:
     rows, before = [], None
     for name, text in content.stages.items():
         lines = [line.removeprefix(f"{name}: ") for line in by_reason(each for each in alone if each.pass_name == name)]
-        rows.append(StageRow(name, text, None if before is None else diff_ir(before, text), content.seconds.get(name), verified.get(name), lines))
+        rows.append(
+            StageRow(
+                name,
+                text,
+                None if before is None else diff_ir(before, text),
+                content.seconds.get(name),
+                verified.get(name),
+                lines,
+            )
+        )
         before = text
     return rows

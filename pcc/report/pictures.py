@@ -29,13 +29,16 @@ def weights_of(graph_module: GraphModule) -> dict[str, np.ndarray]:
         if annotation(node, KernelChoice):
             weight = arguments(node)["weight"]
             found[layer_name(node)] = (
-                format_named(arguments(weight)["format"]).unpack(packed_weight(weight)) if weight.target is UNPACK else constant(weight).numpy()
+                format_named(arguments(weight)["format"]).unpack(packed_weight(weight))
+                if weight.target is UNPACK
+                else constant(weight).numpy()
             )
     return found
 
 
 def mask_picture(weight: np.ndarray) -> str:
-    """A PNG as a ``data:`` URL: a row for each filter, a column for each input channel, the darker the more weights of the connection are not zero."""
+    """A PNG as a ``data:`` URL: a row for each filter, a column for each input channel, the darker the more weights of
+    the connection are not zero."""
     kept = (weight.reshape(*weight.shape[:2], -1) != 0).mean(axis=2)
     for axis in (0, 1):
         edges = np.linspace(0, kept.shape[axis], min(SIDE, kept.shape[axis]) + 1).astype(int)
@@ -77,5 +80,7 @@ def count_patterns(weights: Mapping[str, np.ndarray]) -> PatternCounts | None:
     if not counts and not removed:
         return None
     total, most = counts.total() or 1, counts.most_common(MOST_PATTERNS)
-    patterns = [PatternCount(np.frombuffer(shape, bool).reshape(3, 3).tolist(), count, count / total) for shape, count in most]
+    patterns = [
+        PatternCount(np.frombuffer(shape, bool).reshape(3, 3).tolist(), count, count / total) for shape, count in most
+    ]
     return PatternCounts(patterns, counts.total() - sum(count for _, count in most), removed)

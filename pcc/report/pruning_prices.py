@@ -1,7 +1,8 @@
 """Would it pay to prune a layer, and at which rate? Before any training: by the costs that choose kernels.
 
-The different layers of a network are put side by side in a graph, pruned there by the passes themselves at several rates, and each is priced where it
-stands in the network. Weights are those that the network has: a price goes by which of them are zero, and that hardly changes with training.
+The different layers of a network are put side by side in a graph, pruned there by the passes themselves at several
+rates, and each is priced where it stands in the network. Weights are those that the network has: a price goes by which
+of them are zero, and that hardly changes with training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,8 @@ class LayerPrices:
 
     @property
     def break_even(self) -> RatePrice | None:
-        """From where on a sparse kernel is faster than the dense one: the price between those of two rates, by a straight line over the weights kept. None
-        where it never is. Where it is at the lowest rate, that price."""
+        """From where on a sparse kernel is faster than the dense one: the price between those of two rates, by a
+        straight line over the weights kept. None where it never is. Where it is at the lowest rate, that price."""
         for before, price in zip((None, *self.prices), self.prices, strict=False):
             if price.cost < self.dense:
                 return price if before is None else _between(before, price, self.dense)
@@ -62,8 +63,8 @@ def _between(slower: RatePrice, faster: RatePrice, dense: float) -> RatePrice:
 
 
 def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Machine) -> dict[str, LayerPrices]:
-    """The prices of each convolution and linear layer by the name of its node. ``graph_module`` is one whose kernels are not chosen, and loses what
-    reorder-kernels noted; ``passes`` prune."""
+    """The prices of each convolution and linear layer by the name of its node. ``graph_module`` is one whose kernels
+    are not chosen, and loses what reorder-kernels noted; ``passes`` prune."""
     rates = RATES if any(hasattr(step, "rate") for step in passes) else RATES[:1]
     kinds = _kinds(graph_module)
     first = {signature: OpenLayer.of(nodes[0], max_batch(graph_module) or 1) for signature, nodes in kinds.items()}
@@ -82,7 +83,9 @@ def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Ma
                 prices[signature] += [RatePrice(rate, kept, each.family, float(each.cost)) for each in found[:1]]
                 reasons[signature] = next((other.reason for other in rejected), "")
     return {
-        node.name: LayerPrices(dense[signature], tuple(prices[signature]), "" if prices[signature] else reasons[signature])
+        node.name: LayerPrices(
+            dense[signature], tuple(prices[signature]), "" if prices[signature] else reasons[signature]
+        )
         for signature, nodes in kinds.items()
         for node in nodes
     }
@@ -108,7 +111,10 @@ def _side_by_side(layers: Sequence[Node]) -> GraphModule:
     """The layers with inputs of their own, which the graph returns; their weights are copies, in fp32."""
     graph, weights, made = Graph(), {}, []
     for layer in layers:
-        copies = {operand: _operand(graph, operand, f"{layer.name}_{place}", weights) for place, operand in enumerate(layer.all_input_nodes)}
+        copies = {
+            operand: _operand(graph, operand, f"{layer.name}_{place}", weights)
+            for place, operand in enumerate(layer.all_input_nodes)
+        }
         made.append(graph.node_copy(layer, copies.__getitem__))
     graph.output(tuple(made))
     graph_module = GraphModule({}, Graph())
@@ -131,7 +137,10 @@ def _operand(graph: Graph, operand: Node, name: str, weights: dict[str, Any]) ->
 def _prune(graph_module: GraphModule, passes: Sequence[Any]) -> dict[str, np.ndarray | str]:
     """The weight of each convolution after the passes, or why they leave it alone."""
     graph_module = PassManager(passes)(graph_module).graph_module
-    return {node.name: _cut(node, {step.name for step in passes}) for node in graph_module.graph.find_nodes(op="call_function", target=CONV2D)}
+    return {
+        node.name: _cut(node, {step.name for step in passes})
+        for node in graph_module.graph.find_nodes(op="call_function", target=CONV2D)
+    }
 
 
 def _cut(node: Node, passes: set[str]) -> np.ndarray | str:

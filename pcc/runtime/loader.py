@@ -69,15 +69,20 @@ class CallProfile:
 
 
 class Model:
-    """A compiled model with an arena and threads of its own. Calls are serialised; make several models to run at the same time.
+    """A compiled model with an arena and threads of its own. Calls are serialised; make several models to run at the
+    same time.
 
     Made by `load`. Use as a context manager, or `close` it, to end its threads at once.
     """
 
     def __init__(self, library: Path, threads: int = 1) -> None:
         self._library = _open_library(library)
-        if (abi := self._library.pcc_abi_version()) != ABI_VERSION:  # before anything else is asked: another version may lack it
-            raise PccError(f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again")
+        if (
+            abi := self._library.pcc_abi_version()
+        ) != ABI_VERSION:  # before anything else is asked: another version may lack it
+            raise PccError(
+                f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again"
+            )
         _declare(self._library)
         self.max_batch: int | None = _max_batch(self._library)
         """Any batch up to it can be run; None where the model runs the one that it was compiled for."""
@@ -116,14 +121,16 @@ class Model:
 
     @property
     def prepared_bytes(self) -> int:
-        """Memory of weights in the form that kernels read, where that is not shipped: shared, too, and gone with the last model."""
+        """Memory of weights in the form that kernels read, where that is not shipped: shared, too, and gone with the
+        last model."""
         return self._library.pcc_prepared_bytes() if hasattr(self._library, "pcc_prepared_bytes") else 0
 
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for the inputs: an array for one output, a tuple for several.
 
-        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element types; with a `max_batch` the first
-        dimension may be less. Outputs are new numpy arrays (which speak dlpack). Raises `PccError` if an input does not fit.
+        Inputs are numpy arrays or anything with ``__dlpack__`` on the CPU, of exactly the model's shapes and element
+        types; with a `max_batch` the first dimension may be less. Outputs are new numpy arrays (which speak dlpack).
+        Raises `PccError` if an input does not fit.
         """
         if len(inputs) != len(self.inputs):
             names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)
@@ -148,7 +155,9 @@ class Model:
             for index in range(self._library.pcc_call_count()):
                 call = _Call(ctypes.sizeof(_Call))
                 self._library.pcc_describe_call(context, index, ctypes.byref(call))
-                calls.append(CallProfile(call.layer.decode(), call.kernel.decode(), call.macs, call.dense_macs, call.seconds))
+                calls.append(
+                    CallProfile(call.layer.decode(), call.kernel.decode(), call.macs, call.dense_macs, call.seconds)
+                )
         return calls
 
     def close(self) -> None:
@@ -161,7 +170,9 @@ class Model:
     def __enter__(self) -> "Model":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -174,7 +185,9 @@ class Model:
             return None
         batches = {len(array) for array in arrays}
         if len(batches) > 1:
-            raise PccError(f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each")
+            raise PccError(
+                f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each"
+            )
         return batches.pop()
 
     def _of_batch(self, spec: TensorSpec, batch: int | None) -> tuple[int, ...]:
@@ -199,15 +212,16 @@ class Model:
 def load(path: str | Path, threads: int = 1) -> Model:
     """Loads a package's library for this computer.
 
-    ``threads`` compute, the caller's included. Raises `PccError` in one line if the package is damaged, of a newer pcc, or has no library that this
-    computer can execute.
+    ``threads`` compute, the caller's included. Raises `PccError` in one line if the package is damaged, of a newer pcc,
+    or has no library that this computer can execute.
     """
     package = open_package(Path(path))
     return Model(package.file(package.target(host_target().name).library).absolute(), threads)
 
 
 def _open_library(library: Path) -> ctypes.CDLL:
-    """The library that lies there now, by a name of its own: for a name it has loaded before, dlopen gives what lay there then.
+    """The library that lies there now, by a name of its own: for a name it has loaded before, dlopen gives what lay
+    there then.
 
     Weights are shared all the same, because a file that is loaded already is recognised by its inode.
     """
@@ -224,7 +238,9 @@ def _declare(library: ctypes.CDLL) -> None:
     """Result and argument types, where they are not ``int``."""
     context, pointers = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
     library.pcc_model_name.restype = library.pcc_target_name.restype = library.pcc_error.restype = ctypes.c_char_p
-    library.pcc_arena_bytes.restype = library.pcc_thread_bytes.restype = library.pcc_weight_bytes.restype = ctypes.c_size_t
+    library.pcc_arena_bytes.restype = library.pcc_thread_bytes.restype = library.pcc_weight_bytes.restype = (
+        ctypes.c_size_t
+    )
     if hasattr(library, "pcc_prepared_bytes"):
         library.pcc_prepared_bytes.restype = ctypes.c_size_t
     library.pcc_create.restype = context
@@ -247,16 +263,23 @@ def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
     """The value as a contiguous array that fits the port."""
     if not isinstance(value, np.ndarray):
         if not hasattr(value, "__dlpack__"):
-            raise PccError(f"input '{spec.name}' is a {type(value).__name__}: give a numpy array or something with __dlpack__")
+            raise PccError(
+                f"input '{spec.name}' is a {type(value).__name__}: give a numpy array or something with __dlpack__"
+            )
         try:
             value = np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise PccError(f"input '{spec.name}' cannot be read by dlpack: {str(error).splitlines()[0]}") from None
     if value.dtype != spec.dtype.numpy:
-        raise PccError(f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with .astype('{spec.dtype}')")
+        raise PccError(
+            f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with "
+            f".astype('{spec.dtype}')"
+        )
     if max_batch is None and value.shape != spec.shape:
         raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {spec.shape}")
-    if max_batch is not None and (value.shape[1:] != spec.shape[1:] or not value.ndim or not 1 <= len(value) <= max_batch):
+    if max_batch is not None and (
+        value.shape[1:] != spec.shape[1:] or not value.ndim or not 1 <= len(value) <= max_batch
+    ):
         sizes = ", ".join([f"1 to {max_batch}", *map(str, spec.shape[1:])])
         raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for ({sizes})")
     return np.ascontiguousarray(value)

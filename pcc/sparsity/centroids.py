@@ -1,9 +1,10 @@
-"""Centroids: the weights that are not zero share a few values (Han et al., 2016; joint clustering training of Ye et al., 2018, arXiv 1811.01907).
+"""Centroids: the weights that are not zero share a few values (Han et al., 2016; joint clustering training of Ye et
+al., 2018, arXiv 1811.01907).
 
-In one dimension k-means has an exact solution: clusters are intervals of the sorted weights, and the best k intervals follow from the best k - 1 by
-dynamic programming (Wang and Song, 2011). It is run over at most `BINS` cells; where there are more different weights than that, cells end
-where intervals of equal width do and where quantiles do, the optimum is the one among clusters of whole cells, and Lloyd's steps on all weights follow.
-Nothing is random.
+In one dimension k-means has an exact solution: clusters are intervals of the sorted weights, and the best k intervals
+follow from the best k - 1 by dynamic programming (Wang and Song, 2011). It is run over at most `BINS` cells; where
+there are more different weights than that, cells end where intervals of equal width do and where quantiles do, the
+optimum is the one among clusters of whole cells, and Lloyd's steps on all weights follow. Nothing is random.
 """
 
 from dataclasses import dataclass
@@ -25,13 +26,15 @@ _STEPS = 1000
 
 
 def assign(weight: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """The nearest of ascending centroids for each weight, int16 of the weight's shape, ties to the lower; -1 where the weight is zero."""
+    """The nearest of ascending centroids for each weight, int16 of the weight's shape, ties to the lower; -1 where the
+    weight is zero."""
     middles = (centroids[1:].astype(np.float64) + centroids[:-1]) / 2
     return np.where(weight != 0, np.searchsorted(middles.astype(np.float32), weight), -1).astype(np.int16)
 
 
 def update(weight: np.ndarray, assigned: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Every centroid as the mean of its members, fp32; those without members stay. What joint clustering training does after each Z step."""
+    """Every centroid as the mean of its members, fp32; those without members stay. What joint clustering training does
+    after each Z step."""
     members = assigned.ravel() >= 0
     held = assigned.ravel()[members]
     counts = np.bincount(held, minlength=len(centroids))
@@ -40,9 +43,11 @@ def update(weight: np.ndarray, assigned: np.ndarray, centroids: np.ndarray) -> n
 
 
 def cluster(weight: np.ndarray, count: int) -> np.ndarray:
-    """Ascending centroids for the weights that are not zero, fp32 (count,) or fewer where there are fewer different weights.
+    """Ascending centroids for the weights that are not zero, fp32 (count,) or fewer where there are fewer different
+    weights.
 
-    The least sum of squares for up to `BINS` different weights, else as the file says; weights that have no more than ``count`` values keep them.
+    The least sum of squares for up to `BINS` different weights, else as the file says; weights that have no more than
+    ``count`` values keep them.
     """
     values = distinct(weight, count)
     if values is not None:
@@ -64,7 +69,8 @@ def _cells(ordered: np.ndarray) -> np.ndarray:
 
 
 def _optimal(cells: np.ndarray, ordered: np.ndarray, sums: np.ndarray, count: int) -> np.ndarray:
-    """The ends of the best ``count`` clusters of whole cells, as borders in the sorted values: int64 (count + 1,) at most."""
+    """The ends of the best ``count`` clusters of whole cells, as borders in the sorted values: int64 (count + 1,) at
+    most."""
     count = min(count, len(cells) - 1)
     first, second = sums[cells], np.concatenate([[0.0], np.cumsum(np.square(ordered))])[cells]
     members = np.maximum(cells[None, :] - cells[:, None], 1)
@@ -82,10 +88,13 @@ def _optimal(cells: np.ndarray, ordered: np.ndarray, sums: np.ndarray, count: in
 
 
 def _lloyd(ordered: np.ndarray, sums: np.ndarray, borders: np.ndarray) -> np.ndarray:
-    """Borders that stay when centroids are moved to the means of their members and members to the nearest centroid (or after `_STEPS` rounds)."""
+    """Borders that stay when centroids are moved to the means of their members and members to the nearest centroid (or
+    after `_STEPS` rounds)."""
     for _ in range(_STEPS):
         means = np.diff(sums[borders]) / np.diff(borders)
-        moved = np.concatenate([[0], np.searchsorted(ordered, (means[1:] + means[:-1]) / 2, side="right"), [len(ordered)]])
+        moved = np.concatenate(
+            [[0], np.searchsorted(ordered, (means[1:] + means[:-1]) / 2, side="right"), [len(ordered)]]
+        )
         if (np.diff(moved) == 0).any() or np.array_equal(moved, borders):
             break
         borders = moved
@@ -94,7 +103,8 @@ def _lloyd(ordered: np.ndarray, sums: np.ndarray, borders: np.ndarray) -> np.nda
 
 @dataclass(frozen=True)
 class Centroids(Values):
-    """At most ``clusters`` different values beside zero. Zeros stay zero; all other weights go to their nearest centroid."""
+    """At most ``clusters`` different values beside zero. Zeros stay zero; all other weights go to their nearest
+    centroid."""
 
     name: ClassVar[str] = "centroids"
 
@@ -122,7 +132,9 @@ class Centroids(Values):
         """The code book, ascending, and a code of just enough bits for each weight that is not zero."""
         values = distinct(weight, self.clusters)
         if values is None:
-            raise PccError(f"the weights have more than {self.clusters} different values beside zero: project them first")
+            raise PccError(
+                f"the weights have more than {self.clusters} different values beside zero: project them first"
+            )
         return pack_values(weight, np.searchsorted(values, weight[weight != 0]), codes.bits_for(len(values)), values)
 
     @staticmethod

@@ -1,7 +1,9 @@
-"""Column (shape-wise) pruning: the same (input channel, row, column) is removed in all filters (StructADMM, Zhang et al., 2018; first Wen et al., 2016).
+"""Column (shape-wise) pruning: the same (input channel, row, column) is removed in all filters (StructADMM, Zhang et
+al., 2018; first Wen et al., 2016).
 
-Seen as a matrix product, filters are rows and the weight loses columns: im2col gathers only the columns that stay, and the product is dense and smaller. The
-groups of a grouped convolution are products of their own, which keep equally many columns of their own choice (`pcc.sparsity.slices`).
+Seen as a matrix product, filters are rows and the weight loses columns: im2col gathers only the columns that stay, and
+the product is dense and smaller. The groups of a grouped convolution are products of their own, which keep equally many
+columns of their own choice (`pcc.sparsity.slices`).
 """
 
 from dataclasses import dataclass

@@ -1,23 +1,29 @@
 """Structures one after the other: coarse zeros, finer zeros in what they leave, then values for what is left of that.
 
-Each part lives in the weight that the part before it packs: the rate of a fine part counts over the weights the coarse part leaves, so rates multiply, as
-in hybrid pruning (Xu et al., 2018), where the thin network is pruned as a network of its own. Every weight that the zeros let stay takes a value, unless
-it is exactly zero already. Exact means: no weight that keeps as many weights that are not zero is nearer.
+Each part lives in the weight that the part before it packs: the rate of a fine part counts over the weights the coarse
+part leaves, so rates multiply, as in hybrid pruning (Xu et al., 2018), where the thin network is pruned as a network of
+its own. Every weight that the zeros let stay takes a value, unless it is exactly zero already. Exact means: no weight
+that keeps as many weights that are not zero is nearer.
 
-========================================================  ==================================================================================
-parts                                                     the projection is
-========================================================  ==================================================================================
-unstructured, then levels, power-of-two, ternary, binary  exact, as far as the scale is (levels: 0.2 % of the distance, `pcc.sparsity.scale`): the
-or conductance                                            value v >= 0 keeps v(2|w| - v) of a weight w, the best v keeps the more the larger |w| is, so
+========================================================
+================================================================================== parts
+the projection is ========================================================
+================================================================================== unstructured, then levels,
+power-of-two, ternary, binary  exact, as far as the scale is (levels: 0.2 % of the distance, `pcc.sparsity.scale`): the
+or conductance                                            value v >= 0 keeps v(2|w| - v) of a weight w, the best v keeps
+the more the larger |w| is, so
                                                           the largest weights stay, whatever the scale
-other zeros, then values                                  not exact: zeros for the scale and the scale for the zeros, in turn, while the distance falls;
-                                                          each step is exact (`Composition.nearest`), up to what the parts say of themselves
-filters, channels or columns, then any of the above       not exact: the slices of largest norm, then the nearest in what they leave
-========================================================  ==================================================================================
+other zeros, then values                                  not exact: zeros for the scale and the scale for the zeros, in
+turn, while the distance falls;
+                                                          each step is exact (`Composition.nearest`), up to what the
+                                                          parts say of themselves
+filters, channels or columns, then any of the above       not exact: the slices of largest norm, then the nearest in
+what they leave ========================================================
+==================================================================================
 
-`Composition.nearest` is exact wherever the scale is known, for all zeros that take scores (`pcc.sparsity.zeros`): keeping a weight w is worth
-w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the nearest (blocks after reordering, `pcc.sparsity.tetris`: for orders
-that are fixed).
+`Composition.nearest` is exact wherever the scale is known, for all zeros that take scores (`pcc.sparsity.zeros`):
+keeping a weight w is worth w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the
+nearest (blocks after reordering, `pcc.sparsity.tetris`: for orders that are fixed).
 """
 
 from collections.abc import Sequence
@@ -43,7 +49,8 @@ _ENOUGH = 1e-4
 
 @dataclass(frozen=True)
 class Composition(Structure):
-    """Two or more structures: filters, channels or columns, any number of times; then any other zeros, at most once; then values, at most once.
+    """Two or more structures: filters, channels or columns, any number of times; then any other zeros, at most once;
+    then values, at most once.
 
     A composition among the parts stands for its parts.
     """
@@ -61,11 +68,17 @@ class Composition(Structure):
         if first.values_only:
             raise PccError(f"composition: {first.name} restricts values, so it comes last")
         if not rest.values_only and not isinstance(first, Slices):
-            raise PccError(f"composition: after {first.name} only values may follow: coarser zeros (filter, channel, column) come before it")
+            raise PccError(
+                f"composition: after {first.name} only values may follow: coarser zeros (filter, channel, column) come "
+                "before it"
+            )
         if isinstance(rest, Binary) and not rest.keep_zeros:
             raise PccError("composition: binary weights leave no zero as it is: give binary keep_zeros")
         if isinstance(rest, Binary) and rest.per == "filter" and not isinstance(first, Slices):
-            raise PccError(f"composition: what {first.name} leaves has no filters to give scales to: give binary one scale per layer")
+            raise PccError(
+                f"composition: what {first.name} leaves has no filters to give scales to: give binary one scale per "
+                "layer"
+            )
 
     def __str__(self) -> str:
         return " + ".join(map(str, self.parts))
@@ -94,7 +107,8 @@ class Composition(Structure):
         if rest.values_only:
             return rest.project(first.project(weight, groups), groups)
         cut = self._in_thin(rest, weight, groups)
-        while not np.array_equal(cut, weight):  # once more where a slice lost all its weights and another of zeros took its place, which rest may group anew
+        # Once more where a slice lost all its weights and another of zeros took its place, which rest may group anew.
+        while not np.array_equal(cut, weight):
             weight, cut = cut, self._in_thin(rest, cut, groups)
         return cut
 
@@ -107,10 +121,13 @@ class Composition(Structure):
         return slices.widen(rest.project(thin, left), chosen, weight.shape, groups)
 
     def nearest(self, weight: np.ndarray, scale: np.ndarray, groups: int = 1) -> np.ndarray:
-        """The nearest weight for a known scale of the values (`Values.scale`), exactly. For zeros that take scores, followed by values."""
+        """The nearest weight for a known scale of the values (`Values.scale`), exactly. For zeros that take scores,
+        followed by values."""
         zeros, values = self.parts[0], self.rest
         if not isinstance(zeros, Zeros) or not isinstance(values, Values):
-            raise PccError(f"composition: {' and '.join(part.name for part in self.parts)} have no projection for a known scale")
+            raise PccError(
+                f"composition: {' and '.join(part.name for part in self.parts)} have no projection for a known scale"
+            )
         valued = values.nearest(weight, scale)
         return np.where(zeros.keep(_worth(weight, valued), groups), valued, np.float32(0))
 
@@ -131,7 +148,9 @@ class Composition(Structure):
                 found = moved
             if distance >= before * (1 - _ENOUGH):
                 break
-        return zeros.project(found, groups)  # changes nothing, but for filters that share connections and lost some more (`pcc.sparsity.kernels`)
+        return zeros.project(
+            found, groups
+        )  # changes nothing, but for filters that share connections and lost some more (`pcc.sparsity.kernels`)
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
@@ -141,7 +160,8 @@ class Composition(Structure):
         return found if isinstance(found, cls) else f"it is {found} alone" if isinstance(found, Structure) else found
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """The data of the last part, and the index of all: keys are ``0.NAME.KEY`` for the first part and ``1.NAME.KEY`` for what lives in it."""
+        """The data of the last part, and the index of all: keys are ``0.NAME.KEY`` for the first part and
+        ``1.NAME.KEY`` for what lives in it."""
         first, rest = self.parts[0], self.rest
         if isinstance(first, Slices):
             _, groups_left = first.thin(weight, first.choose(np.square(weight, dtype=np.float64), groups), groups)
@@ -175,7 +195,9 @@ def _worth(weight: np.ndarray, valued: np.ndarray) -> np.ndarray:
 
 def _symmetric(values: Structure) -> bool:
     """Whether the values are the same above and below zero, and the same for all weights of a layer."""
-    return isinstance(values, UniformLevels | PowerOfTwo | Ternary | Conductance) or (isinstance(values, Binary) and values.per == "layer")
+    return isinstance(values, UniformLevels | PowerOfTwo | Ternary | Conductance) or (
+        isinstance(values, Binary) and values.per == "layer"
+    )
 
 
 def _distance(weight: np.ndarray, other: np.ndarray) -> float:

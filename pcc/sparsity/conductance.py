@@ -1,7 +1,8 @@
 """Conductance states of memristors: equally spaced, zero included (Yuan et al., 2019, arXiv 1908.11691).
 
-A weight is the difference of two devices, one for each sign, so it is -(s - 1) q, ..., -q, 0, q, ..., (s - 1) q for devices of s states, and (s - 1) q is the
-range of conductance. Unlike `pcc.sparsity.levels`, small weights go to zero: that state is there in every cell.
+A weight is the difference of two devices, one for each sign, so it is -(s - 1) q, ..., -q, 0, q, ..., (s - 1) q for
+devices of s states, and (s - 1) q is the range of conductance. Unlike `pcc.sparsity.levels`, small weights go to zero:
+that state is there in every cell.
 """
 
 from dataclasses import dataclass

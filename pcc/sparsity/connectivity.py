@@ -1,10 +1,12 @@
 """Connectivity: whole connections between input channels and filters are removed (PCONV, PatDNN).
 
-A *connection* is ``weight[o, i]``: the kh x kw weights from input channel i to filter o, which papers call a kernel. A *kernel* in pcc is machine code.
+A *connection* is ``weight[o, i]``: the kh x kw weights from input channel i to filter o, which papers call a kernel. A
+*kernel* in pcc is machine code.
 
-The budget is exact: of n connections, ``budget(n, rate)`` stay, those of largest norm, equal norms by lower index. It is spent over the whole layer, or
-in every filter alike, which balances the work of filters. Filters may share their list of kept channels in groups of 2 or 4, so that a register tile
-loads an input once for all of them. For 1x1 convolutions a connection is one weight and this is unstructured pruning.
+The budget is exact: of n connections, ``budget(n, rate)`` stay, those of largest norm, equal norms by lower index. It
+is spent over the whole layer, or in every filter alike, which balances the work of filters. Filters may share their
+list of kept channels in groups of 2 or 4, so that a register tile loads an input once for all of them. For 1x1
+convolutions a connection is one weight and this is unstructured pruning.
 """
 
 import numpy as np
@@ -36,7 +38,8 @@ def select(scores: np.ndarray, rate: float, scope: str = "layer") -> np.ndarray:
 
 
 def share_scores(scores: np.ndarray, share: int, order: np.ndarray | None = None) -> np.ndarray:
-    """Scores (O, ...) summed over groups of ``share`` filters that are neighbours in ``order`` (default: as they stand): (O / share, ...)."""
+    """Scores (O, ...) summed over groups of ``share`` filters that are neighbours in ``order`` (default: as they
+    stand): (O / share, ...)."""
     ordered = scores if order is None else scores[order]
     return ordered.reshape(len(scores) // share, share, *scores.shape[1:]).sum(axis=1)
 
@@ -48,17 +51,31 @@ def check_scope(scope: str) -> None:
 
 
 def check_share(share: int, filters: int, groups: int) -> None:
-    """Raises `PccError` where groups of ``share`` filters do not fill the filters of a convolution (with ``groups`` groups) exactly."""
+    """Raises `PccError` where groups of ``share`` filters do not fill the filters of a convolution (with ``groups``
+    groups) exactly."""
     if share not in SHARES:
         raise PccError(f"filters share channels in groups of {', '.join(map(str, SHARES))}, not {share}")
     if (filters // groups) % share:
-        raise PccError(f"{filters // groups} filters{' in each convolution group' if groups > 1 else ''} do not divide into groups of {share}")
+        raise PccError(
+            f"{filters // groups} filters{' in each convolution group' if groups > 1 else ''} do not divide into "
+            f"groups of {share}"
+        )
 
 
-def project(weight: np.ndarray, rate: float, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None) -> np.ndarray:
-    """The nearest weight with as many connections as the budget allows, where groups of ``share`` filters keep the same channels.
+def project(
+    weight: np.ndarray,
+    rate: float,
+    *,
+    scope: str = "layer",
+    share: int = 1,
+    groups: int = 1,
+    order: np.ndarray | None = None,
+) -> np.ndarray:
+    """The nearest weight with as many connections as the budget allows, where groups of ``share`` filters keep the same
+    channels.
 
-    ``order`` (O,) says which filters form a group, by their place in it (default: consecutive filters); it stays inside a convolution's groups.
+    ``order`` (O,) says which filters form a group, by their place in it (default: consecutive filters); it stays inside
+    a convolution's groups.
     """
     check_share(share, len(weight), groups)
     kept = select(share_scores(connection_scores(weight), share, order), rate, scope)
@@ -73,7 +90,8 @@ def count(weight: np.ndarray) -> int:
 
 
 def detect(weight: np.ndarray) -> np.ndarray | str:
-    """The connections that are there, bool (O, I), or why there is nothing to gain: no connection is all zero, or every one is."""
+    """The connections that are there, bool (O, I), or why there is nothing to gain: no connection is all zero, or every
+    one is."""
     connections: np.ndarray = (weight != 0).any(axis=(2, 3))
     if connections.all():
         return "no connection is all zero"
@@ -83,11 +101,14 @@ def detect(weight: np.ndarray) -> np.ndarray | str:
 def similar_order(features: np.ndarray, share: int, groups: int = 1) -> np.ndarray:
     """An order of filters in which groups of ``share`` neighbours have like connections, int64 (O,).
 
-    ``features`` are (O, F) non-negative scores, one row a filter. Greedy: the largest filter left (ties: lower index) takes the filters most like
-    what its group has so far, by cosine. Filters stay inside their convolution group; groups come in order of their first filter.
+    ``features`` are (O, F) non-negative scores, one row a filter. Greedy: the largest filter left (ties: lower index)
+    takes the filters most like what its group has so far, by cosine. Filters stay inside their convolution group;
+    groups come in order of their first filter.
     """
     size = len(features) // groups
-    return np.concatenate([start + _similar_within(features[start : start + size], share) for start in range(0, len(features), size)])
+    return np.concatenate(
+        [start + _similar_within(features[start : start + size], share) for start in range(0, len(features), size)]
+    )
 
 
 def _similar_within(features: np.ndarray, share: int) -> np.ndarray:

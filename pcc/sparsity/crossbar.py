@@ -1,10 +1,12 @@
-"""Crossbar pruning: lines of memristor crossbars are removed (Yuan et al., 2019, arXiv 1908.11691; Ma et al., 2019, arXiv 1908.10017).
+"""Crossbar pruning: lines of memristor crossbars are removed (Yuan et al., 2019, arXiv 1908.11691; Ma et al., 2019,
+arXiv 1908.10017).
 
-A crossbar computes a product with a fixed matrix: inputs drive its rows, currents of its columns are the results. The weight as that matrix, one for each
-convolution group, has a row for each (channel, row and column of the window) and a column for each filter; it is cut into crossbars of ``size`` = (rows,
-columns), those at the edges smaller. A line is one row, or one column, *of one crossbar*: without it the crossbar has a driver, or a converter, less, and
-one without lines is not built. The paper leaves open whether its budget is spent in each crossbar or over the layer; here it is over the layer, where it
-keeps most. States of the devices are `pcc.sparsity.conductance`, which composes with this.
+A crossbar computes a product with a fixed matrix: inputs drive its rows, currents of its columns are the results. The
+weight as that matrix, one for each convolution group, has a row for each (channel, row and column of the window) and a
+column for each filter; it is cut into crossbars of ``size`` = (rows, columns), those at the edges smaller. A line is
+one row, or one column, *of one crossbar*: without it the crossbar has a driver, or a converter, less, and one without
+lines is not built. The paper leaves open whether its budget is spent in each crossbar or over the layer; here it is
+over the layer, where it keeps most. States of the devices are `pcc.sparsity.conductance`, which composes with this.
 """
 
 from dataclasses import dataclass
@@ -33,14 +35,18 @@ class Usage:
     """Cells at rows and columns of their crossbar that are both not all zero."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.crossbars + other.crossbars, self.empty + other.empty, self.cells + other.cells, self.used + other.used)
+        return Usage(
+            self.crossbars + other.crossbars, self.empty + other.empty, self.cells + other.cells, self.used + other.used
+        )
 
 
 @dataclass(frozen=True)
 class Crossbar(Zeros):
-    """One line in ``rate`` stays, counted over all crossbars of the layer; lines that are cut short by an edge count like others.
+    """One line in ``rate`` stays, counted over all crossbars of the layer; lines that are cut short by an edge count
+    like others.
 
-    The projection is exact. Rows and columns at once would not have an exact one, because they share cells, and are left to two stages of training.
+    The projection is exact. Rows and columns at once would not have an exact one, because they share cells, and are
+    left to two stages of training.
     """
 
     name: ClassVar[str] = "crossbar"
@@ -68,13 +74,19 @@ class Crossbar(Zeros):
             return "every weight is zero"
         lines = min(LINES, key=lambda one: found[one].mean())
         rows, columns = cls.size
-        return f"no line of a crossbar of {rows} x {columns} is all zero" if found[lines].all() else cls(found[lines].size / int(found[lines].sum()), lines)
+        return (
+            f"no line of a crossbar of {rows} x {columns} is all zero"
+            if found[lines].all()
+            else cls(found[lines].size / int(found[lines].sum()), lines)
+        )
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """The lines that are not all zero, one after the other, and which they are."""
         kept = self._occupied(weight, groups)
         if int(kept.sum()) > budget(kept.size, self.rate):
-            raise PccError(f"{int(kept.sum())} of {kept.size} crossbar {self.lines} are not zero: more than one in {self.rate:g}")
+            raise PccError(
+                f"{int(kept.sum())} of {kept.size} crossbar {self.lines} are not zero: more than one in {self.rate:g}"
+            )
         values = weight.ravel()[self._cells(kept, weight.shape, groups)].astype(np.float32) + np.float32(0)
         geometry = np.array([LINES.index(self.lines), *self.size, groups], dtype=np.int32)
         return Packed(weight.shape, {"weight": values}, {"geometry": geometry, **pack_places(kept.ravel())})
@@ -93,7 +105,10 @@ class Crossbar(Zeros):
         """Crossbars and cells that are left when zero rows and columns are taken out of each crossbar."""
         used = _matrix(weight, groups) != 0
         rows, columns = self.size
-        by_column, by_row = _runs(used, columns, 1), _runs(used, rows, 2)  # (groups, across, rows of the matrix), (groups, columns of it, down)
+        by_column, by_row = (
+            _runs(used, columns, 1),
+            _runs(used, rows, 2),
+        )  # (groups, across, rows of the matrix), (groups, columns of it, down)
         live = _runs(by_column > 0, rows, 2) * _runs(by_row > 0, columns, 1)
         return Usage(live.size, int((live == 0).sum()), weight.size, int(live.sum()))
 
@@ -102,7 +117,8 @@ class Crossbar(Zeros):
         return (self.size[1], 1) if self.lines == "rows" else (self.size[0], 2)
 
     def _totals(self, matrix: np.ndarray) -> np.ndarray:
-        """Sums over lines: rows as (groups, crossbars across, rows of the matrix), columns as (groups, columns of the matrix, crossbars down)."""
+        """Sums over lines: rows as (groups, crossbars across, rows of the matrix), columns as (groups, columns of the
+        matrix, crossbars down)."""
         return _runs(matrix, *self._run())
 
     def _occupied(self, weight: np.ndarray, groups: int) -> np.ndarray:
@@ -123,7 +139,8 @@ class Crossbar(Zeros):
 
 
 def _matrix(weight: np.ndarray, groups: int) -> np.ndarray:
-    """A weight as (groups, filters of a group, inputs of a group): columns of the crossbars first, so that nothing is moved."""
+    """A weight as (groups, filters of a group, inputs of a group): columns of the crossbars first, so that nothing is
+    moved."""
     return weight.reshape(groups, len(weight) // groups, -1)
 
 

@@ -1,4 +1,5 @@
-"""Compressed sparse rows: the kept weights of each output in the order of their inputs, and which inputs these are. For zeros that follow no rule."""
+"""Compressed sparse rows: the kept weights of each output in the order of their inputs, and which inputs these are. For
+zeros that follow no rule."""
 
 from dataclasses import dataclass
 
@@ -7,12 +8,14 @@ import numpy as np
 from pcc.sparsity.formats import WeightFormat
 
 LEAST_ZEROS = 1 / 32
-"""Of a weight that is packed: with fewer, even a bit for each weight that says whether it is kept takes more than leaving it out saves."""
+"""Of a weight that is packed: with fewer, even a bit for each weight that says whether it is kept takes more than
+leaving it out saves."""
 
 
 @dataclass(frozen=True)
 class Csr:
-    """A packed weight of N kept weights; a row is what one output keeps, whatever the shape of its part of the weight."""
+    """A packed weight of N kept weights; a row is what one output keeps, whatever the shape of its part of the
+    weight."""
 
     shape: tuple[int, ...]
     """(M, K) or (O, I/groups, kh, kw) of the dense weight."""
@@ -30,7 +33,8 @@ class Csr:
 
 
 def pack(weight: np.ndarray, groups: int = 1, order: np.ndarray | None = None) -> Csr | str:
-    """The rows of a weight, as they stand whatever the order; or that there is too little to leave out. Negative zeros become zeros."""
+    """The rows of a weight, as they stand whatever the order; or that there is too little to leave out. Negative zeros
+    become zeros."""
     rows = weight.reshape(weight.shape[0], -1)
     kept = rows != 0
     zeros = rows.size - int(np.count_nonzero(kept))

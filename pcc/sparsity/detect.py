@@ -1,7 +1,8 @@
 """Finds the structure of a weight, whichever tool pruned it: zeros from coarse to fine, then few values.
 
 1. Filters, then channels, that are all zero: what is left is a smaller dense weight.
-2. In what is left, the first of columns, blocks, patterns and connections, windows, N:M and single weights that explains the zeros: a structure explains
+2. In what is left, the first of columns, blocks, patterns and connections, windows, N:M and single weights that
+   explains the zeros: a structure explains
    them if hardly more weights than those that are not zero have a place in it. The last one always does.
 3. In what is left of that, the values, if they take few bits.
 
@@ -45,7 +46,9 @@ def detect(weight: np.ndarray, groups: int = 1) -> Structure | str:
             found = kind.detect(left, left_groups)
             if isinstance(found, Slices):
                 parts.append(found)
-                left, left_groups = found.thin(left, found.choose(np.square(left, dtype=np.float64), left_groups), left_groups)
+                left, left_groups = found.thin(
+                    left, found.choose(np.square(left, dtype=np.float64), left_groups), left_groups
+                )
         if zeros := _fine(left, left_groups):
             parts.append(zeros)
     if (values := _values(left)) and (both := _with_values(parts, values)):
@@ -54,7 +57,8 @@ def detect(weight: np.ndarray, groups: int = 1) -> Structure | str:
 
 
 def share_patterns(found: Sequence[Structure]) -> list[Structure]:
-    """The structures of a network's layers with one set of patterns for all that have some of the same size, where that is a few."""
+    """The structures of a network's layers with one set of patterns for all that have some of the same size, where that
+    is a few."""
     of_size: dict[tuple[tuple[int, int], int], set[tuple[int, ...]]] = {}
     for kernels in (part for structure in found for part in _parts(structure)):
         if isinstance(kernels, Kernels) and isinstance(kernels.patterns, tuple):
@@ -74,7 +78,8 @@ def _parts(structure: Structure) -> tuple[Structure, ...]:
 
 
 def _fine(weight: np.ndarray, groups: int) -> Structure | None:
-    """The coarsest structure that explains the zeros which no filter or channel does; None where there are hardly any."""
+    """The coarsest structure that explains the zeros which no filter or channel does; None where there are hardly
+    any."""
     kept = int(np.count_nonzero(weight))
     if weight.size <= kept * (1 + _SLACK):
         return None
@@ -87,7 +92,11 @@ def _fine(weight: np.ndarray, groups: int) -> Structure | None:
 
 def _blocks(weight: np.ndarray, groups: int) -> Structure | str:
     found = Tetris.detect(weight, groups)
-    return "blocks of one filter or channel are connections" if isinstance(found, Tetris) and min(found.block) == 1 else found
+    return (
+        "blocks of one filter or channel are connections"
+        if isinstance(found, Tetris) and min(found.block) == 1
+        else found
+    )
 
 
 def _connections(weight: np.ndarray, groups: int) -> Structure | str:
@@ -98,7 +107,11 @@ def _connections(weight: np.ndarray, groups: int) -> Structure | str:
 
 def _balanced(weight: np.ndarray, groups: int) -> Structure | str:
     found = Kernels.detect(weight, groups)
-    return "filters keep different numbers of connections" if isinstance(found, Kernels) and found.scope == "layer" else found
+    return (
+        "filters keep different numbers of connections"
+        if isinstance(found, Kernels) and found.scope == "layer"
+        else found
+    )
 
 
 def _places_of_kernels(found: Kernels, weight: np.ndarray) -> float:
@@ -133,7 +146,8 @@ def _values(weight: np.ndarray) -> Structure | None:
 
 
 def _with_values(parts: list[Structure], values: Structure) -> list[Structure] | None:
-    """The parts with values; weights of one magnitude and zeros anywhere are ternary. None where the two do not go together."""
+    """The parts with values; weights of one magnitude and zeros anywhere are ternary. None where the two do not go
+    together."""
     if isinstance(values, Binary):
         values = replace(values, keep_zeros=bool(parts))
         if values.per == "layer" and [type(part) for part in parts] == [Unstructured]:

@@ -1,7 +1,8 @@
 """Filter and channel pruning: whole outputs, or whole inputs, of a layer disappear.
 
-A filter is a row of the weight. A channel is an input channel, with what every filter reads from it; of a linear layer, one input. In a grouped convolution
-the input channels of each group are its own, so each group drops channels of its own choice, as many as the others (`pcc.sparsity.slices`).
+A filter is a row of the weight. A channel is an input channel, with what every filter reads from it; of a linear layer,
+one input. In a grouped convolution the input channels of each group are its own, so each group drops channels of its
+own choice, as many as the others (`pcc.sparsity.slices`).
 """
 
 from dataclasses import dataclass

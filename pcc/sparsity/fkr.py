@@ -1,9 +1,10 @@
-"""Filter-kernel reorder (PatDNN, Niu et al., ASPLOS 2020): the order of filters in which neighbours have like connections.
+"""Filter-kernel reorder (PatDNN, Niu et al., ASPLOS 2020): the order of filters in which neighbours have like
+connections.
 
-Groups of filters that share their connections stay together. They are sorted by length, the number of connections, long ones first, so that blocks of
-neighbours take equally long and no thread starts a long block last. Among those of like length a greedy chain puts next to each filter the one that
-has most (channel, pattern) in common with it, so that a block of filters reads few different inputs. (Connections inside a filter are ordered by
-`pcc.sparsity.fkw.pack`.)
+Groups of filters that share their connections stay together. They are sorted by length, the number of connections, long
+ones first, so that blocks of neighbours take equally long and no thread starts a long block last. Among those of like
+length a greedy chain puts next to each filter the one that has most (channel, pattern) in common with it, so that a
+block of filters reads few different inputs. (Connections inside a filter are ordered by `pcc.sparsity.fkw.pack`.)
 """
 
 import numpy as np
@@ -16,9 +17,11 @@ _LENGTH_CLASSES = 16
 
 
 def filter_order(weight: np.ndarray, structure: Kernels, groups: int = 1) -> np.ndarray:
-    """The original filter of each place, int64 (O,), for a weight (O, I/groups, kh, kw) in which that structure was found.
+    """The original filter of each place, int64 (O,), for a weight (O, I/groups, kh, kw) in which that structure was
+    found.
 
-    Filters stay inside their convolution group. Ties go to the filter that stands first, so a weight that is in order stays as it is.
+    Filters stay inside their convolution group. Ties go to the filter that stands first, so a weight that is in order
+    stays as it is.
     """
     filters, inputs, kh, kw = weight.shape
     size = structure.share

@@ -11,7 +11,13 @@ def _pack(weight: np.ndarray, groups: int, order: np.ndarray | None) -> FKW | st
     structure = Kernels.detect(weight, groups)
     if isinstance(structure, str):
         return structure
-    return pack(weight, groups, structure.taps(weight), structure.share, structure.places(len(weight)) if order is None else order)
+    return pack(
+        weight,
+        groups,
+        structure.taps(weight),
+        structure.share,
+        structure.places(len(weight)) if order is None else order,
+    )
 
 
 FORMAT = WeightFormat("fkw", FKW, _pack, unpack, nonzeros=lambda packed: int(np.count_nonzero(packed.weight)))

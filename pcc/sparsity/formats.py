@@ -1,8 +1,9 @@
-"""Weight formats: how the weight of a layer is stored when many of its entries are zero, as arrays that ``pcc::unpack`` takes.
+"""Weight formats: how the weight of a layer is stored when many of its entries are zero, as arrays that ``pcc::unpack``
+takes.
 
-A format is a file with ``FORMAT`` in it, and a line of ``OWN``. What it stores is a frozen dataclass: ``shape`` of the dense weight, (O, I/groups, kh, kw)
-or (M, K), the convolution's ``groups`` (1 of a linear layer), then whole numbers and arrays; the graph has them as they stand, and gets the dataclass
-back from them.
+A format is a file with ``FORMAT`` in it, and a line of ``OWN``. What it stores is a frozen dataclass: ``shape`` of the
+dense weight, (O, I/groups, kh, kw) or (M, K), the convolution's ``groups`` (1 of a linear layer), then whole numbers
+and arrays; the graph has them as they stand, and gets the dataclass back from them.
 """
 
 import importlib
@@ -40,7 +41,8 @@ class WeightFormat:
     name: str
     stored: type
     pack: Callable[[np.ndarray, int, np.ndarray | None], Any]
-    """(weight, groups, order) to a ``stored``, or to a text: why the zeros of the weight do not fit. ``order`` (O,) is the filter of each place, if known."""
+    """(weight, groups, order) to a ``stored``, or to a text: why the zeros of the weight do not fit. ``order`` (O,) is
+    the filter of each place, if known."""
     unpack: Callable[[Any], np.ndarray]
     """The dense weight, fp32: what the packed one means."""
     nonzeros: Callable[[Any], int]

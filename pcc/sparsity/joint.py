@@ -1,8 +1,9 @@
 """Pattern and connectivity together: the exact projection on both at once.
 
-Cutting one after the other by plain norms is not the nearest weight. It is, when connections compete by what they are worth *after* their best pattern:
-the choice of a connection's pattern and whether the connection stays then do not disturb each other. The same holds for groups of filters that share channels
-and patterns, with norms summed over the group. Pattern pruning alone is the case of rate 1, connectivity alone that of one pattern with all taps.
+Cutting one after the other by plain norms is not the nearest weight. It is, when connections compete by what they are
+worth *after* their best pattern: the choice of a connection's pattern and whether the connection stays then do not
+disturb each other. The same holds for groups of filters that share channels and patterns, with norms summed over the
+group. Pattern pruning alone is the case of rate 1, connectivity alone that of one pattern with all taps.
 """
 
 from dataclasses import dataclass
@@ -38,21 +39,31 @@ def project(
 ) -> Projection:
     """The nearest weight whose connections use the patterns and whose number of connections is ``budget(total, rate)``.
 
-    ``patterns`` (P, E) default to one with every tap. Groups of ``share`` filters have the same channels and patterns; ``order`` (O,) says which
-    filters form a group (default: the better of consecutive filters and `connectivity.similar_order`). For the grouping it reports the result is
-    exact; finding the best grouping is not attempted beyond those two.
+    ``patterns`` (P, E) default to one with every tap. Groups of ``share`` filters have the same channels and patterns;
+    ``order`` (O,) says which filters form a group (default: the better of consecutive filters and
+    `connectivity.similar_order`). For the grouping it reports the result is exact; finding the best grouping is not
+    attempted beyond those two.
     """
     patterns = pattern.every_tap(weight.shape[2] * weight.shape[3]) if patterns is None else patterns
     choice, order = choose(pattern.scores(weight, patterns), rate, scope=scope, share=share, groups=groups, order=order)
     projected = pattern.apply(weight, patterns, choice)
     norm = float(np.square(weight, dtype=np.float64).sum())
-    return Projection(projected, choice, order, float(np.square(projected, dtype=np.float64).sum()) / norm if norm else 1.0)
+    return Projection(
+        projected, choice, order, float(np.square(projected, dtype=np.float64).sum()) / norm if norm else 1.0
+    )
 
 
 def choose(
-    scores: np.ndarray, rate: float = 1.0, *, scope: str = "layer", share: int = 1, groups: int = 1, order: np.ndarray | None = None
+    scores: np.ndarray,
+    rate: float = 1.0,
+    *,
+    scope: str = "layer",
+    share: int = 1,
+    groups: int = 1,
+    order: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(choice, order) of `Projection` for the largest sum of scores (O, I, P), which say what a connection is worth under each pattern; as `project` else."""
+    """(choice, order) of `Projection` for the largest sum of scores (O, I, P), which say what a connection is worth
+    under each pattern; as `project` else."""
     connectivity.check_share(share, len(scores), groups)
     orders = [order] if order is not None else [np.arange(len(scores))]
     if order is None and share > 1:
@@ -61,7 +72,9 @@ def choose(
     return choice, order
 
 
-def _cut(scores: np.ndarray, order: np.ndarray, rate: float, scope: str, share: int) -> tuple[float, np.ndarray, np.ndarray]:
+def _cut(
+    scores: np.ndarray, order: np.ndarray, rate: float, scope: str, share: int
+) -> tuple[float, np.ndarray, np.ndarray]:
     """(squared norm kept, choice (O, I), order) for one grouping of the filters."""
     grouped = connectivity.share_scores(scores, share, order)
     best = grouped.argmax(axis=2)

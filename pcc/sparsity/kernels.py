@@ -1,7 +1,8 @@
 """Patterns, connectivity, or both at once, as one structure (PCONV, Ma et al., 2020; PatDNN, Niu et al., 2020).
 
-Both cut connections: patterns leave 4 of 9 taps in each, connectivity leaves one connection in so many. The projection on both is joint and exact
-(`pcc.sparsity.joint`): connections compete by what they are worth after their best pattern. The papers' ADMM has a variable for each set instead.
+Both cut connections: patterns leave 4 of 9 taps in each, connectivity leaves one connection in so many. The projection
+on both is joint and exact (`pcc.sparsity.joint`): connections compete by what they are worth after their best pattern.
+The papers' ADMM has a variable for each set instead.
 """
 
 from collections.abc import Sequence
@@ -25,16 +26,19 @@ _TABLES = ("patterns", "reorder", "offset", "index", "stride")
 
 @dataclass(frozen=True)
 class Kernels(Zeros):
-    """One connection in ``rate`` stays, cut down to one of the patterns. With 4 of 9 taps that is 2.25 * ``rate`` times fewer weights.
+    """One connection in ``rate`` stays, cut down to one of the patterns. With 4 of 9 taps that is 2.25 * ``rate`` times
+    fewer weights.
 
-    With ``share`` above 1 the projection is exact for the grouping of filters it takes: the grouping that the zeros of a pruned weight show, else the
-    better of consecutive and like filters. The best of all groupings is not searched for.
+    With ``share`` above 1 the projection is exact for the grouping of filters it takes: the grouping that the zeros of
+    a pruned weight show, else the better of consecutive and like filters. The best of all groupings is not searched
+    for.
     """
 
     name: ClassVar[str] = "kernels"
 
     patterns: str | int | tuple[tuple[int, ...], ...] | None = None
-    """``designed``: PCONV's four; a number: so many, mined by `settle`; tap positions in row-major order; None: connections keep all taps."""
+    """``designed``: PCONV's four; a number: so many, mined by `settle`; tap positions in row-major order; None:
+    connections keep all taps."""
     rate: float = 1.0
     scope: str = "layer"
     """Where the rate is counted: over the layer, or in every ``filter`` alike."""
@@ -43,23 +47,30 @@ class Kernels(Zeros):
     kernel: tuple[int, int] = (3, 3)
     """The size that patterns are for."""
     order: tuple[int, ...] | None = field(default=None, repr=False)
-    """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`), and detection where it is none of places."""
+    """Filters that are neighbours here share; None: those that suit a weight. Training fixes it (`arranged`), and
+    detection where it is none of places."""
 
     def __post_init__(self) -> None:
         budget(1, self.rate)  # refuses rates below 1
         connectivity.check_scope(self.scope)
         connectivity.check_share(self.share, self.share, 1)
         if isinstance(self.patterns, str) and self.patterns != "designed":
-            raise PccError(f"kernels: unknown patterns '{self.patterns}': give designed, a number to mine, or lists of tap positions")
+            raise PccError(
+                f"kernels: unknown patterns '{self.patterns}': give designed, a number to mine, or lists of tap "
+                "positions"
+            )
         if isinstance(self.patterns, int) and self.patterns not in MINED:
             raise PccError(f"kernels: {self.patterns} patterns: mine {MINED[0]} to {MINED[-1]}")
         if isinstance(self.patterns, str | int) and self.kernel != (3, 3):
-            raise PccError("kernels: designed and mined patterns are for 3x3 connections: give tap positions for other sizes")
+            raise PccError(
+                "kernels: designed and mined patterns are for 3x3 connections: give tap positions for other sizes"
+            )
         if isinstance(self.patterns, tuple):
             pattern.pattern_set(self.patterns, self.kernel[0] * self.kernel[1])
 
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
-        """With the patterns that are most frequent in the 3x3 connections of these weights, where patterns are to be mined."""
+        """With the patterns that are most frequent in the 3x3 connections of these weights, where patterns are to be
+        mined."""
         if not isinstance(self.patterns, int):
             return self
         mined = pattern.mine([weight for weight in weights if weight.shape[2:] == (3, 3)], self.patterns)
@@ -67,7 +78,11 @@ class Kernels(Zeros):
 
     def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
         """With the filters that share in this weight, or would best."""
-        return self if self.share == 1 else replace(self, order=tuple(self._cut(_four_dimensional(weight), groups).order.tolist()))
+        return (
+            self
+            if self.share == 1
+            else replace(self, order=tuple(self._cut(_four_dimensional(weight), groups).order.tolist()))
+        )
 
     def fits(self, weight: np.ndarray, groups: int = 1) -> bool:
         """Whether `project` takes weights of this shape."""
@@ -77,7 +92,9 @@ class Kernels(Zeros):
         four = _four_dimensional(scores)
         patterns = self._patterns(four, groups)
         order = None if self.order is None else np.array(self.order)
-        choice, _ = joint.choose(pattern.tally(four, patterns), self.rate, scope=self.scope, share=self.share, groups=groups, order=order)
+        choice, _ = joint.choose(
+            pattern.tally(four, patterns), self.rate, scope=self.scope, share=self.share, groups=groups, order=order
+        )
         return pattern.apply(np.ones(four.shape, dtype=np.float32), patterns, choice).reshape(scores.shape) != 0
 
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
@@ -86,8 +103,9 @@ class Kernels(Zeros):
         return self._share(_four_dimensional(weight), groups).reshape(weight.shape)
 
     def _share(self, weight: np.ndarray, groups: int) -> np.ndarray:
-        """Cuts until nothing changes, so that the projection is idempotent. The first cut nearly always stands: its zeros show its grouping. Where the
-        weight itself had zeros they may hide it, and another grouping cuts once more; each cut only removes, so this ends.
+        """Cuts until nothing changes, so that the projection is idempotent. The first cut nearly always stands: its
+        zeros show its grouping. Where the weight itself had zeros they may hide it, and another grouping cuts once
+        more; each cut only removes, so this ends.
         """
         cut = self._cut(weight, groups).weight
         while not np.array_equal(cut, weight):
@@ -99,7 +117,9 @@ class Kernels(Zeros):
         patterns = self._patterns(weight, groups)
 
         def project(order: np.ndarray | None) -> joint.Projection:
-            return joint.project(weight, patterns, self.rate, scope=self.scope, share=self.share, groups=groups, order=order)
+            return joint.project(
+                weight, patterns, self.rate, scope=self.scope, share=self.share, groups=groups, order=order
+            )
 
         if self.order is not None:
             return project(np.array(self.order))
@@ -116,15 +136,24 @@ class Kernels(Zeros):
         if misfit:
             raise PccError(misfit)
         if isinstance(self.patterns, int):
-            raise PccError(f"kernels: the {self.patterns} patterns are not mined yet: settle the structure on the weights first")
+            raise PccError(
+                f"kernels: the {self.patterns} patterns are not mined yet: settle the structure on the weights first"
+            )
         if self.patterns is None:
             return pattern.every_tap(weight.shape[2] * weight.shape[3])
-        return pattern.DESIGNED if isinstance(self.patterns, str) else pattern.pattern_set(self.patterns, weight.shape[2] * weight.shape[3])
+        return (
+            pattern.DESIGNED
+            if isinstance(self.patterns, str)
+            else pattern.pattern_set(self.patterns, weight.shape[2] * weight.shape[3])
+        )
 
     def _misfit(self, weight: np.ndarray, groups: int) -> str | None:
         if self.patterns is not None and weight.shape[2:] != self.kernel:
             sizes = ["x".join(map(str, size)) for size in (self.kernel, weight.shape[2:])]
-            return f"the patterns are for {sizes[0]} connections, these are {sizes[1]}: choose other layers, or connectivity alone (no patterns)"
+            return (
+                f"the patterns are for {sizes[0]} connections, these are {sizes[1]}: choose other layers, or "
+                "connectivity alone (no patterns)"
+            )
         try:
             connectivity.check_share(self.share, len(weight), groups)
         except PccError as error:
@@ -136,7 +165,8 @@ class Kernels(Zeros):
         return np.arange(filters) if self.order is None else np.array(self.order)
 
     def taps(self, weight: np.ndarray) -> np.ndarray:
-        """The patterns that are known by now, int32 (P, E), for connections of a weight; one of all taps where there are none."""
+        """The patterns that are known by now, int32 (P, E), for connections of a weight; one of all taps where there
+        are none."""
         return self._patterns(_four_dimensional(weight), 1)
 
     @classmethod
@@ -153,7 +183,9 @@ class Kernels(Zeros):
         if isinstance(found, str) and used.any(axis=1).all():
             return f"no connection is all zero and {found}"
         sharing = find_sharing(four, pattern.every_tap(kh * kw) if isinstance(found, str) else found, groups)
-        patterns = None if sharing.patterns.shape[1] == kh * kw else tuple(tuple(taps) for taps in sharing.patterns.tolist())
+        patterns = (
+            None if sharing.patterns.shape[1] == kh * kw else tuple(tuple(taps) for taps in sharing.patterns.tolist())
+        )
         rate = filters * inputs / sharing.stored
         order = None if np.array_equal(sharing.order, np.arange(filters)) else tuple(sharing.order.tolist())
         scope = "filter" if rate > 1 and _balanced(four, sharing) else "layer"
@@ -164,7 +196,9 @@ class Kernels(Zeros):
         four = _four_dimensional(weight)
         cut = self._cut(four, groups)
         if not np.array_equal(cut.weight, four):
-            raise PccError("kernels: the weight does not have these patterns or has too many connections: project it first")
+            raise PccError(
+                "kernels: the weight does not have these patterns or has too many connections: project it first"
+            )
         packed = fkw.pack(four, groups, self._patterns(four, groups), self.share, cut.order)
         index = {name: getattr(packed, name) for name in _TABLES}
         return Packed(weight.shape, {"weight": packed.weight}, {**index, "groups": np.array([groups], dtype=np.int32)})
@@ -174,7 +208,9 @@ class Kernels(Zeros):
         filters, inputs, kh, kw = (*packed.shape, 1, 1)[:4]
         values = packed.data["weight"]
         tables = {name: packed.index[name] for name in _TABLES}
-        stored = fkw.FKW((filters, inputs, kh, kw), int(packed.index["groups"][0]), values.shape[2], weight=values, **tables)
+        stored = fkw.FKW(
+            (filters, inputs, kh, kw), int(packed.index["groups"][0]), values.shape[2], weight=values, **tables
+        )
         fkw.validate(stored)
         return fkw.unpack(stored).reshape(packed.shape)
 

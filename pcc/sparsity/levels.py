@@ -1,8 +1,8 @@
 """Levels with one scale: 2^n equally spaced ones, or powers of two (Ye et al., 2018 and 2019; Leng et al., 2018).
 
-A set of n bits has 2^(n-1) magnitudes, each with both signs. Zero is not one of them: weights that are exactly zero were pruned, stay zero and need no
-code. Scales are cut so that every level is an exact fp32 number. A weight that has the structure therefore tells its scale exactly, comes back from the
-projection as it is, and unpacks bit for bit.
+A set of n bits has 2^(n-1) magnitudes, each with both signs. Zero is not one of them: weights that are exactly zero
+were pruned, stay zero and need no code. Scales are cut so that every level is an exact fp32 number. A weight that has
+the structure therefore tells its scale exactly, comes back from the projection as it is, and unpacks bit for bit.
 """
 
 from abc import abstractmethod
@@ -23,7 +23,8 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def exact_scale(scale: float, bits: int, first: float = 1.0) -> float:
-    """A scale so near that no distance tells the difference, whose multiples below 2^bits are exact, and whose multiple ``first`` is no subnormal number."""
+    """A scale so near that no distance tells the difference, whose multiples below 2^bits are exact, and whose multiple
+    ``first`` is no subnormal number."""
     fraction, exponent = np.frexp(max(scale, _TINY / first))
     cut = 2.0 ** (_SIGNIFICAND - bits)
     return float(np.ldexp(np.rint(fraction * cut) / cut, exponent))
@@ -52,17 +53,23 @@ class _Levels(Values):
         """(scale, bits) of the smallest set that holds these different magnitudes (ascending), or None if none does."""
 
     def scale(self, weight: np.ndarray) -> np.ndarray:
-        """q, fp32 (). The distance at q is the least one for all q or at most 0.2 % above it (`pcc.sparsity.scale`); 0 for a weight of zeros."""
+        """q, fp32 (). The distance at q is the least one for all q or at most 0.2 % above it (`pcc.sparsity.scale`); 0
+        for a weight of zeros."""
         own = self._own_scale(weight)
         if own is not None:
             return np.array(own, dtype=np.float32)
         multipliers = self.multipliers(self.bits)
-        return np.array(exact_scale(best_scale(np.abs(weight[weight != 0]), multipliers), self.bits, multipliers[0]), dtype=np.float32)
+        return np.array(
+            exact_scale(best_scale(np.abs(weight[weight != 0]), multipliers), self.bits, multipliers[0]),
+            dtype=np.float32,
+        )
 
     def nearest(self, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
         multipliers = self.multipliers(self.bits)
         levels = (multipliers * float(scale)).astype(np.float32)
-        return np.where(weight != 0, np.copysign(levels[self._indices(weight, multipliers * float(scale))], weight), np.float32(0))
+        return np.where(
+            weight != 0, np.copysign(levels[self._indices(weight, multipliers * float(scale))], weight), np.float32(0)
+        )
 
     @classmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
@@ -72,7 +79,11 @@ class _Levels(Values):
         if not len(magnitudes):
             return "every weight is zero"
         found = cls.explain(magnitudes)
-        return cls(found[1]) if found else f"the {len(magnitudes)} different magnitudes are no {cls.name} of up to {cls.most_bits} bits"
+        return (
+            cls(found[1])
+            if found
+            else f"the {len(magnitudes)} different magnitudes are no {cls.name} of up to {cls.most_bits} bits"
+        )
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """A sign and the number of a level for each weight that is not zero, and the scale."""
@@ -149,12 +160,14 @@ class PowerOfTwo(_Levels):
 
 @dataclass(frozen=True)
 class Ternary(Values):
-    """{-q, 0, q}: here zero is a level, and which weights go there is part of the projection (Li and Liu, 2016; the exact optimum, not their threshold)."""
+    """{-q, 0, q}: here zero is a level, and which weights go there is part of the projection (Li and Liu, 2016; the
+    exact optimum, not their threshold)."""
 
     name: ClassVar[str] = "ternary"
 
     def scale(self, weight: np.ndarray) -> np.ndarray:
-        """q, fp32 (): keeping the t largest magnitudes, of sum s, takes s^2 / t off the squared error, so the best of all t is found by sorting."""
+        """q, fp32 (): keeping the t largest magnitudes, of sum s, takes s^2 / t off the squared error, so the best of
+        all t is found by sorting."""
         descending = np.sort(np.abs(weight).ravel())[::-1]
         sums = np.cumsum(descending, dtype=np.float64)
         kept = int((np.square(sums) / np.arange(1, len(sums) + 1)).argmax()) + 1
@@ -171,7 +184,8 @@ class Ternary(Values):
         return cls() if len(magnitudes) else "every weight is zero"
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """A sign for each weight that is not zero, and the scale; the zeros are in the index, which takes at most a bit a weight."""
+        """A sign for each weight that is not zero, and the scale; the zeros are in the index, which takes at most a bit
+        a weight."""
         magnitudes = distinct(np.abs(weight), 1)
         if magnitudes is None:
             raise PccError("the weights are not ternary: project them first")
@@ -188,9 +202,11 @@ PER = ("layer", "filter")
 
 @dataclass(frozen=True)
 class Binary(Values):
-    """Every weight is +a or -a with a = mean |w|, of the layer or of its filter (Rastegari et al., 2016: the exact optimum).
+    """Every weight is +a or -a with a = mean |w|, of the layer or of its filter (Rastegari et al., 2016: the exact
+    optimum).
 
-    Nothing is zero: zeros become +a, unless ``keep_zeros``, which leaves them out of the mean as well (for layers that were pruned before).
+    Nothing is zero: zeros become +a, unless ``keep_zeros``, which leaves them out of the mean as well (for layers that
+    were pruned before).
     """
 
     name: ClassVar[str] = "binary"
@@ -205,7 +221,11 @@ class Binary(Values):
     def scale(self, weight: np.ndarray) -> np.ndarray:
         """a, fp32: () for the layer, (O, 1, ...) for each filter."""
         over = None if self.per == "layer" else tuple(range(1, weight.ndim))
-        members = np.count_nonzero(weight, axis=over, keepdims=self.per == "filter") if self.keep_zeros else weight.size // self._scales(weight.shape)
+        members = (
+            np.count_nonzero(weight, axis=over, keepdims=self.per == "filter")
+            if self.keep_zeros
+            else weight.size // self._scales(weight.shape)
+        )
         sums = np.abs(weight).sum(axis=over, keepdims=self.per == "filter", dtype=np.float64)
         return np.asarray(sums / np.maximum(members, 1), dtype=np.float32)
 

@@ -1,7 +1,8 @@
-"""N:M sparsity: of every M neighbouring input channels a filter's tap keeps at most N weights (Zhou et al., ICLR 2021; 2:4 is what NVIDIA's sparse tensor
-cores multiply, Mishra et al., 2021).
+"""N:M sparsity: of every M neighbouring input channels a filter's tap keeps at most N weights (Zhou et al., ICLR 2021;
+2:4 is what NVIDIA's sparse tensor cores multiply, Mishra et al., 2021).
 
-Neighbours lie along the input channels, where NVIDIA's tools prune convolutions; the last group of a filter may be smaller.
+Neighbours lie along the input channels, where NVIDIA's tools prune convolutions; the last group of a filter may be
+smaller.
 """
 
 from dataclasses import dataclass
@@ -62,5 +63,9 @@ class NofM(Zeros):
 def _grouped(weight: np.ndarray, m: int, fill: float = 0) -> np.ndarray:
     """(filters, groups, m, ...), the last group filled up."""
     missing = -weight.shape[1] % m
-    full = np.pad(weight, [(0, 0), (0, missing), *[(0, 0)] * (weight.ndim - 2)], constant_values=fill) if missing else weight
+    full = (
+        np.pad(weight, [(0, 0), (0, missing), *[(0, 0)] * (weight.ndim - 2)], constant_values=fill)
+        if missing
+        else weight
+    )
     return full.reshape(len(weight), -1, m, *weight.shape[2:])

@@ -1,9 +1,11 @@
-"""Patterns: every connection keeps its taps in one of a few shapes, so that one branch-free loop serves all connections of a shape.
+"""Patterns: every connection keeps its taps in one of a few shapes, so that one branch-free loop serves all connections
+of a shape.
 
-A pattern set is an int32 array (P, E): P patterns of E taps, each a row of ascending row-major positions in kh*kw. Two sources for 3x3 connections:
-the four patterns designed in PCONV (Ma et al., AAAI 2020, from the Laplacian of Gaussian: the centre and three of its four neighbours), and patterns
-mined from trained weights as in PatDNN (Niu et al., ASPLOS 2020: the centre and the three largest others, the most frequent win). The centre is
-always kept. Connections of other sizes take the patterns their caller gives.
+A pattern set is an int32 array (P, E): P patterns of E taps, each a row of ascending row-major positions in kh*kw. Two
+sources for 3x3 connections: the four patterns designed in PCONV (Ma et al., AAAI 2020, from the Laplacian of Gaussian:
+the centre and three of its four neighbours), and patterns mined from trained weights as in PatDNN (Niu et al., ASPLOS
+2020: the centre and the three largest others, the most frequent win). The centre is always kept. Connections of other
+sizes take the patterns their caller gives.
 """
 
 from collections import Counter
@@ -29,12 +31,15 @@ _NATURAL = np.array(list(combinations(_OTHERS, 3)))
 def mine(weights: Iterable[np.ndarray], count: int, adjacent: bool = False) -> np.ndarray:
     """The ``count`` most frequent natural patterns of 3x3 connections, int32 (at most count, 4), most frequent first.
 
-    ``weights`` are (O, I, 3, 3). A connection's natural pattern is its centre and the three largest magnitudes among the other eight (ties: the lower
-    position). Connections that are all zero have no vote. Ties between patterns go to the one that reads the fewest inputs for a tile of outputs, which runs
-    fastest, then to the lexicographically lower. With ``adjacent`` only patterns whose taps touch side by side can win: a connection votes for the one that
-    keeps most of it. Fewer than ``count`` come back only where fewer occur.
+    ``weights`` are (O, I, 3, 3). A connection's natural pattern is its centre and the three largest magnitudes among
+    the other eight (ties: the lower position). Connections that are all zero have no vote. Ties between patterns go to
+    the one that reads the fewest inputs for a tile of outputs, which runs fastest, then to the lexicographically lower.
+    With ``adjacent`` only patterns whose taps touch side by side can win: a connection votes for the one that keeps
+    most of it. Fewer than ``count`` come back only where fewer occur.
     """
-    natural = np.array([rank for rank, taps in enumerate(_NATURAL.tolist()) if not adjacent or _touch([_CENTRE, *taps])])
+    natural = np.array(
+        [rank for rank, taps in enumerate(_NATURAL.tolist()) if not adjacent or _touch([_CENTRE, *taps])]
+    )
     votes = np.zeros(len(_NATURAL), dtype=np.int64)
     for weight in weights:
         if weight.ndim != 4 or weight.shape[2:] != (3, 3):
@@ -68,13 +73,22 @@ def _touch(taps: Sequence[int]) -> bool:
     piece, size = {taps[0]}, 0
     while len(piece) > size:
         size = len(piece)
-        piece |= {tap for tap in taps if any(abs(tap // 3 - other // 3) + abs(tap % 3 - other % 3) == 1 for other in piece)}
+        piece |= {
+            tap for tap in taps if any(abs(tap // 3 - other // 3) + abs(tap % 3 - other % 3) == 1 for other in piece)
+        }
     return size == len(taps)
 
 
 def _reach(taps: Sequence[int], rows: int = 3, columns: int = 7) -> int:
     """How many inputs a tile of outputs reads with the centre and these taps."""
-    return len({(row + tap // 3, column + tap % 3) for tap in (_CENTRE, *taps) for row in range(rows) for column in range(columns)})
+    return len(
+        {
+            (row + tap // 3, column + tap % 3)
+            for tap in (_CENTRE, *taps)
+            for row in range(rows)
+            for column in range(columns)
+        }
+    )
 
 
 _REACH = np.array([_reach(taps) for taps in _NATURAL.tolist()])
@@ -86,9 +100,11 @@ def every_tap(taps: int) -> np.ndarray:
 
 
 def pattern_set(shapes: Iterable[Sequence[int]], taps: int) -> np.ndarray:
-    """A pattern set from tap lists of any lengths, int32 (P, E): shorter ones are filled up, duplicates and subsets dropped, order kept.
+    """A pattern set from tap lists of any lengths, int32 (P, E): shorter ones are filled up, duplicates and subsets
+    dropped, order kept.
 
-    A short pattern takes further taps the other patterns use most (ties: the lower position), so that E is the length of the longest.
+    A short pattern takes further taps the other patterns use most (ties: the lower position), so that E is the length
+    of the longest.
     """
     sets = [frozenset(shape) for shape in shapes]
     if not sets or any(not one or min(one) < 0 or max(one) >= taps for one in sets):
@@ -97,7 +113,10 @@ def pattern_set(shapes: Iterable[Sequence[int]], taps: int) -> np.ndarray:
     entries = max(len(one) for one in maximal)
     popularity = Counter(tap for one in maximal for tap in one)
     by_popularity = sorted(range(taps), key=lambda tap: (-popularity[tap], tap))
-    full = [tuple(sorted([*one, *[tap for tap in by_popularity if tap not in one][: entries - len(one)]])) for one in maximal]
+    full = [
+        tuple(sorted([*one, *[tap for tap in by_popularity if tap not in one][: entries - len(one)]]))
+        for one in maximal
+    ]
     return np.array(list(dict.fromkeys(full)), dtype=np.int32)
 
 
@@ -116,7 +135,8 @@ def scores(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
 def tally(values: np.ndarray, patterns: np.ndarray) -> np.ndarray:
     """The sum of values (O, I, kh, kw) under each pattern, float64 (O, I, P).
 
-    Taps are added one after the other, never by a BLAS, so a connection scores the same whatever stands beside it and projections are idempotent.
+    Taps are added one after the other, never by a BLAS, so a connection scores the same whatever stands beside it and
+    projections are idempotent.
     """
     outputs, inputs, kh, kw = values.shape
     of_tap = np.ascontiguousarray(values.reshape(outputs * inputs, kh * kw).T, dtype=np.float64)
@@ -135,14 +155,17 @@ def apply(weight: np.ndarray, patterns: np.ndarray, choice: np.ndarray) -> np.nd
 
 
 def project(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """The nearest weight whose connections all use one of the patterns: each keeps the one of largest norm (ties: the first)."""
+    """The nearest weight whose connections all use one of the patterns: each keeps the one of largest norm (ties: the
+    first)."""
     return apply(weight, patterns, scores(weight, patterns).argmax(axis=2))
 
 
 def detect(weight: np.ndarray) -> np.ndarray | str:
-    """The pattern set that the zeros of a weight (O, I, kh, kw) follow, int32 (P, E) in lexicographic order, or why there is none.
+    """The pattern set that the zeros of a weight (O, I, kh, kw) follow, int32 (P, E) in lexicographic order, or why
+    there is none.
 
-    All-zero connections are left out (that is connectivity). A shape contained in another is that pattern with an accidental zero.
+    All-zero connections are left out (that is connectivity). A shape contained in another is that pattern with an
+    accidental zero.
     """
     outputs, inputs, kh, kw = weight.shape
     return detect_shapes(weight.reshape(outputs * inputs, kh * kw) != 0)
@@ -161,7 +184,9 @@ def detect_shapes(used: np.ndarray) -> np.ndarray | str:
     maximal = shapes[~contained.any(axis=1)]
     if len(maximal) > MOST_PATTERNS:
         return f"connections have {len(maximal)} different shapes, more than {MOST_PATTERNS} patterns"
-    return np.array(sorted(pattern_set([np.flatnonzero(one).tolist() for one in maximal], taps).tolist()), dtype=np.int32)
+    return np.array(
+        sorted(pattern_set([np.flatnonzero(one).tolist() for one in maximal], taps).tolist()), dtype=np.int32
+    )
 
 
 def _distinct(used: np.ndarray) -> np.ndarray:
@@ -176,7 +201,8 @@ def _distinct(used: np.ndarray) -> np.ndarray:
 
 
 def count(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """How many connections use each pattern, int64 (P,); connections that fit several count for the first, all-zero connections for none.
+    """How many connections use each pattern, int64 (P,); connections that fit several count for the first, all-zero
+    connections for none.
 
     Raises `PccError` where a connection fits no pattern.
     """
@@ -196,5 +222,8 @@ def fit(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
     if len(misfits):
         filter_, channel = misfits[0]
         taps = np.flatnonzero(used[filter_, channel]).tolist()
-        raise PccError(f"{len(misfits)} connections fit no pattern: the first is filter {filter_}, channel {channel}, with taps {taps}")
+        raise PccError(
+            f"{len(misfits)} connections fit no pattern: the first is filter {filter_}, channel {channel}, with taps "
+            f"{taps}"
+        )
     return np.where(used.any(axis=2), choice, -1)

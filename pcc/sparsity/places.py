@@ -1,8 +1,9 @@
 """Where the kept ones of many places are, in few bits: Deep Compression's relative index (Han et al., 2016, section 2).
 
-Each kept place is a code of b bits, its distance from the one before (the first from place -1). A distance that b bits cannot hold is reached by steps of
-2^b - 1 places; such a step is the code 0 and, unlike Deep Compression's filler, has no weight. So codes of one bit are the plain bitmap: both forms are one.
-Of 1 to 16 bits the number that takes the fewest bytes is used.
+Each kept place is a code of b bits, its distance from the one before (the first from place -1). A distance that b bits
+cannot hold is reached by steps of 2^b - 1 places; such a step is the code 0 and, unlike Deep Compression's filler, has
+no weight. So codes of one bit are the plain bitmap: both forms are one. Of 1 to 16 bits the number that takes the
+fewest bytes is used.
 """
 
 import numpy as np
@@ -25,7 +26,8 @@ def pack_places(kept: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def unpack_places(index: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """The flat mask again, bool (size,). Zeros that fill the last byte are steps past the last kept place and do no harm."""
+    """The flat mask again, bool (size,). Zeros that fill the last byte are steps past the last kept place and do no
+    harm."""
     bits = int(index["bits"][0])
     sequence = codes.unpack(index["distances"], bits, index["distances"].size * 8 // bits).astype(np.int64)
     places = np.cumsum(np.where(sequence == 0, (1 << bits) - 1, sequence))[sequence != 0] - 1
@@ -53,4 +55,7 @@ def _fewest(distances: np.ndarray) -> int:
     """The bits of a code, 1 to 16, for the smallest index; ties to fewer."""
     often = np.bincount(distances)
     used = np.flatnonzero(often)
-    return min(range(1, codes.MOST_BITS + 1), key=lambda bits: -(-bits * int(often[used] @ (1 + (used - 1) // ((1 << bits) - 1))) // 8))
+    return min(
+        range(1, codes.MOST_BITS + 1),
+        key=lambda bits: -(-bits * int(often[used] @ (1 + (used - 1) // ((1 << bits) - 1))) // 8),
+    )

@@ -1,14 +1,18 @@
-"""Orders of filters and channels in which few blocks hold what matters: the search of TETRIS (Ji et al., NeurIPS 2018), and folding orders into networks.
+"""Orders of filters and channels in which few blocks hold what matters: the search of TETRIS (Ji et al., NeurIPS 2018),
+and folding orders into networks.
 
-Scores (groups, R, C) say what each connection is worth; R filters and C channels of a convolution group are cut into blocks of ``rows x columns`` *slots*,
-the last ones of what is left over. An order says which filter sits in which slot. The search alternates:
+Scores (groups, R, C) say what each connection is worth; R filters and C channels of a convolution group are cut into
+blocks of ``rows x columns`` *slots*, the last ones of what is left over. An order says which filter sits in which slot.
+The search alternates:
 
 1. with orders fixed, the blocks of largest total stay;
-2. with these blocks fixed, for each dimension in turn: S_ib is what is lost if slice i sits in block b, and of all pairs of slices the one whose swap gains
+2. with these blocks fixed, for each dimension in turn: S_ib is what is lost if slice i sits in block b, and of all
+   pairs of slices the one whose swap gains
    most, G_ij = (S_ia + S_jb) - (S_ib + S_ja), is swapped, until no swap gains anything.
 
-Every step lowers the loss, so it ends, in a local optimum: the best orders are not known. The paper computes G for all pairs of slices; here it is
-computed for pairs of blocks, with the best slice to leave each block, which finds the same swap in a fraction of the time.
+Every step lowers the loss, so it ends, in a local optimum: the best orders are not known. The paper computes G for all
+pairs of slices; here it is computed for pairs of blocks, with the best slice to leave each block, which finds the same
+swap in a fraction of the time.
 """
 
 from collections.abc import Sequence
@@ -39,7 +43,9 @@ class Orders:
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """(groups, R, C) by slots."""
-        return np.take_along_axis(np.take_along_axis(scores, self.rows[:, :, None], axis=1), self.columns[:, None, :], axis=2)
+        return np.take_along_axis(
+            np.take_along_axis(scores, self.rows[:, :, None], axis=1), self.columns[:, None, :], axis=2
+        )
 
 
 def block_sums(ordered: np.ndarray, block: tuple[int, int]) -> np.ndarray:
@@ -47,8 +53,11 @@ def block_sums(ordered: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     return _sums(_sums(ordered, block[0], 1), block[1], 2)
 
 
-def search(scores: np.ndarray, block: tuple[int, int], kept: int, start: Orders, *, rows: bool = True, columns: bool = True) -> Orders:
-    """Orders in which the best ``kept`` blocks lose as little as the search finds; ``rows`` and ``columns`` say which orders may move."""
+def search(
+    scores: np.ndarray, block: tuple[int, int], kept: int, start: Orders, *, rows: bool = True, columns: bool = True
+) -> Orders:
+    """Orders in which the best ``kept`` blocks lose as little as the search finds; ``rows`` and ``columns`` say which
+    orders may move."""
     row_order, column_order = start.rows.copy(), start.columns.copy()
     least = _GAIN * float(np.abs(scores).sum())
     moved = True
@@ -68,15 +77,21 @@ def search(scores: np.ndarray, block: tuple[int, int], kept: int, start: Orders,
 
 
 def _swap(losses: np.ndarray, order: np.ndarray, size: int, least: float) -> tuple[np.ndarray, bool]:
-    """(the order after all swaps that gain more than ``least``, whether there was one). ``losses`` (n, blocks): slice i in block b."""
+    """(the order after all swaps that gain more than ``least``, whether there was one). ``losses`` (n, blocks): slice i
+    in block b."""
     blocks = losses.shape[1]
     if blocks == 1:
         return order, False
     slots = np.append(order, np.full(blocks * size - len(order), -1)).reshape(blocks, size)
-    gains, leavers, pairs = np.zeros((blocks, blocks)), np.empty((blocks, blocks), dtype=np.int64), np.empty((blocks, blocks))
+    gains, leavers, pairs = (
+        np.zeros((blocks, blocks)),
+        np.empty((blocks, blocks), dtype=np.int64),
+        np.empty((blocks, blocks)),
+    )
 
     def rate(block: int) -> None:
-        """What is gained when the slice of this block that gains most goes to each other block, its slot, and what swaps with this block gain."""
+        """What is gained when the slice of this block that gains most goes to each other block, its slot, and what
+        swaps with this block gain."""
         members = slots[block]
         gained = np.where(members[:, None] >= 0, losses[members, block][:, None] - losses[members], -np.inf)
         leavers[block], gains[block] = gained.argmax(axis=0), gained.max(axis=0)
@@ -97,7 +112,8 @@ def _swap(losses: np.ndarray, order: np.ndarray, size: int, least: float) -> tup
 
 
 def by_support(used: np.ndarray, block: tuple[int, int]) -> Orders:
-    """Orders that put filters with the same channels together, and channels with the same filters; ``used`` (groups, R, C) says which connections are not zero.
+    """Orders that put filters with the same channels together, and channels with the same filters; ``used`` (groups, R,
+    C) says which connections are not zero.
 
     They bring back the blocks of a weight that was pruned in blocks and then shuffled.
     """
@@ -105,11 +121,15 @@ def by_support(used: np.ndarray, block: tuple[int, int]) -> Orders:
 
 
 def by_likeness(profiles: np.ndarray, block: tuple[int, int]) -> Orders:
-    """Orders that put filters together whose connections are alike, and channels; ``profiles`` (groups, R, C) are scores of 0 or more.
+    """Orders that put filters together whose connections are alike, and channels; ``profiles`` (groups, R, C) are
+    scores of 0 or more.
 
-    A good start for the search. Given which connections are not zero they do as `by_support`, also where some inside the blocks are zero by accident.
+    A good start for the search. Given which connections are not zero they do as `by_support`, also where some inside
+    the blocks are zero by accident.
     """
-    return Orders(np.array([_alike(one, block[0]) for one in profiles]), np.array([_alike(one.T, block[1]) for one in profiles]))
+    return Orders(
+        np.array([_alike(one, block[0]) for one in profiles]), np.array([_alike(one.T, block[1]) for one in profiles])
+    )
 
 
 def classes(used: np.ndarray) -> np.ndarray:
@@ -137,17 +157,24 @@ def _sums(scores: np.ndarray, size: int, axis: int) -> np.ndarray:
     return np.add.reduceat(scores, np.arange(0, scores.shape[axis], size), axis=axis)
 
 
-def fold(order: np.ndarray, producers: Sequence[np.ndarray], consumers: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def fold(
+    order: np.ndarray, producers: Sequence[np.ndarray], consumers: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """A new order of the channels between layers, written into the layers: the network computes what it did.
 
-    ``order`` (C,) says which old channel sits in each place. ``producers`` have the channels on their first axis: weights and biases of the layers that make
-    them, vectors of batch normalisation, and weights of depthwise convolutions between them. ``consumers`` are weights of the layers that read them, with
-    channels on the second axis: (O, C, kh, kw), (O, C), (O, C * H * W) for a linear layer behind a flattening, or (O, C / groups, kh, kw), where the order
-    must stay inside the groups. Channels that are added to others (residual branches) need the same order in all of them. Raises `PccError` otherwise.
+    ``order`` (C,) says which old channel sits in each place. ``producers`` have the channels on their first axis:
+    weights and biases of the layers that make them, vectors of batch normalisation, and weights of depthwise
+    convolutions between them. ``consumers`` are weights of the layers that read them, with channels on the second axis:
+    (O, C, kh, kw), (O, C), (O, C * H * W) for a linear layer behind a flattening, or (O, C / groups, kh, kw), where the
+    order must stay inside the groups. Channels that are added to others (residual branches) need the same order in all
+    of them. Raises `PccError` otherwise.
     """
     for array in producers:
         if len(array) != len(order):
-            raise PccError(f"an order of {len(order)} channels does not fit an array of shape {array.shape} that has them on its first axis")
+            raise PccError(
+                f"an order of {len(order)} channels does not fit an array of shape {array.shape} that has them on its "
+                "first axis"
+            )
     return [array[order] for array in producers], [_fold_channels(order, weight) for weight in consumers]
 
 
@@ -161,6 +188,9 @@ def _fold_channels(order: np.ndarray, weight: np.ndarray) -> np.ndarray:
         raise PccError(f"an order of {channels} channels does not fit a weight of shape {weight.shape} that reads them")
     within = order.reshape(groups, per_filter) - np.arange(groups)[:, None] * per_filter
     if (within < 0).any() or (within >= per_filter).any():
-        raise PccError(f"the order moves channels between the {groups} groups of a convolution with weight {weight.shape} that reads them")
+        raise PccError(
+            f"the order moves channels between the {groups} groups of a convolution with weight {weight.shape} that "
+            "reads them"
+        )
     grouped = weight.reshape(groups, len(weight) // groups, per_filter, -1)
     return np.take_along_axis(grouped, within[:, None, :, None], axis=2).reshape(weight.shape)

@@ -1,18 +1,22 @@
-"""The scale of quantisation levels: a search in one dimension for the least projection error (Ye et al., 2019, who do not say how they search).
+"""The scale of quantisation levels: a search in one dimension for the least projection error (Ye et al., 2019, who do
+not say how they search).
 
-Levels are multiples m_1 < ... < m_K of a scale q, with both signs. Of weights with magnitudes a sorted ascending and their prefix sums, the error
+Levels are multiples m_1 < ... < m_K of a scale q, with both signs. Of weights with magnitudes a sorted ascending and
+their prefix sums, the error
 
     f(q) = sum_i min_k (a_i - m_k q)^2
 
-takes one binary search for each border between levels, so thousands of scales can be tried. f is the lower envelope of parabolas and has many local
-minima. What makes a global search possible: with M(q) the norm of the multipliers in use, sqrt(f(q)) <= sqrt(f(p)) + M(p) |q - p|, because the assignment
-of p can be kept, and M falls as its argument grows. Intervals that cannot hold a better scale by this bound are dropped, the others are split.
+takes one binary search for each border between levels, so thousands of scales can be tried. f is the lower envelope of
+parabolas and has many local minima. What makes a global search possible: with M(q) the norm of the multipliers in use,
+sqrt(f(q)) <= sqrt(f(p)) + M(p) |q - p|, because the assignment of p can be kept, and M falls as its argument grows.
+Intervals that cannot hold a better scale by this bound are dropped, the others are split.
 """
 
 import numpy as np
 
 TOLERANCE = 2.0**-9
-"""The distance at the scale found is at most 1 + TOLERANCE times the least one (and in practice nearly always the least)."""
+"""The distance at the scale found is at most 1 + TOLERANCE times the least one (and in practice nearly always the
+least)."""
 
 _FLOOR = 1e-6
 """Distances below this share of the norm count as none."""
@@ -36,15 +40,21 @@ class _Errors:
         borders = np.empty((len(scales), len(self.multipliers) + 1), dtype=np.int64)
         borders[:, 0], borders[:, -1] = 0, len(self.sorted)
         borders[:, 1:-1] = np.searchsorted(self.sorted, (scales[:, None] * self.middles).astype(np.float32))
-        return np.diff(self.sums[borders], axis=1) @ self.multipliers, np.diff(borders, axis=1) @ np.square(self.multipliers)
+        return np.diff(self.sums[borders], axis=1) @ self.multipliers, np.diff(borders, axis=1) @ np.square(
+            self.multipliers
+        )
 
 
 def best_scale(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
-    """The scale of least error for magnitudes (fp32, all above 0) and ascending multipliers (float64, the first may be 0), within `TOLERANCE`."""
+    """The scale of least error for magnitudes (fp32, all above 0) and ascending multipliers (float64, the first may be
+    0), within `TOLERANCE`."""
     errors = _Errors(magnitudes, multipliers)
-    # With the best assignment q = sum(m a) / sum(m^2), which lies between mean(a) / m_K (large weights have large multipliers) and max(a) / m, m the
-    # smallest multiplier that is not 0.
-    least, most = errors.sums[-1] / len(errors.sorted) / multipliers[-1], float(errors.sorted[-1]) / multipliers[multipliers > 0][0]
+    # With the best assignment q = sum(m a) / sum(m^2), which lies between mean(a) / m_K (large weights have large
+    # multipliers) and max(a) / m, m the smallest multiplier that is not 0.
+    least, most = (
+        errors.sums[-1] / len(errors.sorted) / multipliers[-1],
+        float(errors.sorted[-1]) / multipliers[multipliers > 0][0],
+    )
     edges = np.geomspace(least / 2, most * 2, _FIRST_INTERVALS + 1)
     starts, ends = edges[:-1], edges[1:]
     floor = _FLOOR * np.sqrt(errors.total)

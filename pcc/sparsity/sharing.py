@@ -1,4 +1,5 @@
-"""Finds filters that share connections in a convolution weight's zeros, and the order of filters that lets most of them share."""
+"""Finds filters that share connections in a convolution weight's zeros, and the order of filters that lets most of them
+share."""
 
 from dataclasses import dataclass, replace
 
@@ -20,13 +21,15 @@ class Sharing:
     share: int
     """How many filters share channels and patterns."""
     order: np.ndarray
-    """int64 (O,): original filter of each place; filters that share are neighbours. The identity where that is enough."""
+    """int64 (O,): original filter of each place; filters that share are neighbours. The identity where that is
+    enough."""
     stored: int
     """Connections that FKW stores, counted for each filter."""
 
 
 def find_sharing(weight: np.ndarray, patterns: np.ndarray, groups: int = 1) -> Sharing:
-    """The largest groups of filters that share connections in a weight (O, I/groups, kh, kw) whose zeros follow patterns (P, E).
+    """The largest groups of filters that share connections in a weight (O, I/groups, kh, kw) whose zeros follow
+    patterns (P, E).
 
     They are looked for as they stand, then after bringing filters with the same channels and patterns together.
     """
@@ -39,7 +42,8 @@ def find_sharing(weight: np.ndarray, patterns: np.ndarray, groups: int = 1) -> S
 
 
 def _sharing(weight: np.ndarray, single: Sharing, share: int, groups: int) -> Sharing | None:
-    """The structure with filters in groups of ``share``, given the one of single filters; None if it would store more."""
+    """The structure with filters in groups of ``share``, given the one of single filters; None if it would store
+    more."""
     filters, inputs, kh, kw = weight.shape
     used = weight.reshape(filters, inputs, kh * kw) != 0
     connections = used.any(axis=2)
@@ -69,4 +73,6 @@ def _kinds(rows: np.ndarray, groups: int) -> list[int]:
     """For each row the place of the first row of its convolution group that is equal."""
     first: dict[tuple[int, bytes], int] = {}
     per_group = len(rows) // groups
-    return [first.setdefault((place // per_group, row.tobytes()), place) for place, row in enumerate(rows.astype(np.int8))]
+    return [
+        first.setdefault((place // per_group, row.tobytes()), place) for place, row in enumerate(rows.astype(np.int8))
+    ]

@@ -1,8 +1,10 @@
-"""Whole slices of a weight removed, so that a smaller dense weight is left: what filters, channels and columns share (StructADMM, Zhang et al., 2018).
+"""Whole slices of a weight removed, so that a smaller dense weight is left: what filters, channels and columns share
+(StructADMM, Zhang et al., 2018).
 
-A slice is a set of weights that go together; each weight lies in one. The slices of largest norm stay. In a grouped convolution every group has its own
-slices and keeps the same number of them, so that what is left is a grouped convolution again. Where a group has one slice (the filter of a depthwise
-convolution) the slices of all groups compete, and a group without its slice is gone.
+A slice is a set of weights that go together; each weight lies in one. The slices of largest norm stay. In a grouped
+convolution every group has its own slices and keeps the same number of them, so that what is left is a grouped
+convolution again. Where a group has one slice (the filter of a depthwise convolution) the slices of all groups compete,
+and a group without its slice is gone.
 """
 
 from abc import abstractmethod
@@ -20,7 +22,8 @@ from pcc.sparsity.zeros import Zeros
 
 @dataclass(frozen=True)
 class Slices(Zeros):
-    """One slice in ``rate`` stays; their number (in a group) is then rounded up to a ``multiple`` that the hardware likes (Xu et al., 2018), all at most."""
+    """One slice in ``rate`` stays; their number (in a group) is then rounded up to a ``multiple`` that the hardware
+    likes (Xu et al., 2018), all at most."""
 
     rate: float
     multiple: int = 1
@@ -28,7 +31,9 @@ class Slices(Zeros):
     def __post_init__(self) -> None:
         budget(1, self.rate)  # refuses rates below 1
         if self.multiple < 1:
-            raise PccError(f"{self.name}: the number that stays cannot be a multiple of {self.multiple}: give 1 or more")
+            raise PccError(
+                f"{self.name}: the number that stays cannot be a multiple of {self.multiple}: give 1 or more"
+            )
 
     @staticmethod
     @abstractmethod
@@ -73,7 +78,9 @@ class Slices(Zeros):
         used = _competing(np.count_nonzero(slices.reshape(*slices.shape[:2], -1), axis=2) > 0)
         most = int(used.sum(axis=1).max())
         if most == used.shape[1]:
-            return f"no {cls.name} is all zero" if used.all() else f"in some convolution group no {cls.name} is all zero"
+            return (
+                f"no {cls.name} is all zero" if used.all() else f"in some convolution group no {cls.name} is all zero"
+            )
         return cls(used.shape[1] / most) if most else "every weight is zero"
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
@@ -83,14 +90,18 @@ class Slices(Zeros):
         if np.count_nonzero(thin) < np.count_nonzero(weight):
             raise PccError(f"more {self.name}s than one in {self.rate:g} are not zero")
         values = np.ascontiguousarray(thin + np.float32(0), dtype=np.float32)
-        return Packed(weight.shape, {"weight": values}, {**pack_places(chosen), "groups": np.array([groups], dtype=np.int32)})
+        return Packed(
+            weight.shape, {"weight": values}, {**pack_places(chosen), "groups": np.array([groups], dtype=np.int32)}
+        )
 
     @classmethod
     def restore(cls, packed: Packed) -> np.ndarray:
         """What `unpack` of each kind does."""
         groups = int(packed.index["groups"][0])
         slices = cls.split(np.zeros(packed.shape, dtype=bool), groups)
-        return cls.widen(packed.data["weight"], unpack_places(packed.index, slices.shape[0] * slices.shape[1]), packed.shape, groups)
+        return cls.widen(
+            packed.data["weight"], unpack_places(packed.index, slices.shape[0] * slices.shape[1]), packed.shape, groups
+        )
 
 
 def _competing(of_slices: np.ndarray) -> np.ndarray:

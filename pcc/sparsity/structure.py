@@ -1,8 +1,9 @@
 """What every structure can do: project a weight on it, detect it, pack it, unpack it, count it.
 
-A structure is a set of weights with a budget in it: "at most one weight in ten", "filters of 4-entry patterns", "values of 3 bits". It is a frozen dataclass
-whose fields are the budget, so a recipe can name it and a test can build it. Weights are fp32 (O, I/groups, kh, kw) for convolutions and (O, I) for
-linear layers; a structure that needs four dimensions sees a linear layer as a 1x1 convolution.
+A structure is a set of weights with a budget in it: "at most one weight in ten", "filters of 4-entry patterns", "values
+of 3 bits". It is a frozen dataclass whose fields are the budget, so a recipe can name it and a test can build it.
+Weights are fp32 (O, I/groups, kh, kw) for convolutions and (O, I) for linear layers; a structure that needs four
+dimensions sees a linear layer as a 1x1 convolution.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +16,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Packed:
-    """The arrays that one weight comes down to, as a packed checkpoint holds them (`pcc.frontend.packed`), and how many bytes of them count as what."""
+    """The arrays that one weight comes down to, as a packed checkpoint holds them (`pcc.frontend.packed`), and how many
+    bytes of them count as what."""
 
     shape: tuple[int, ...]
     """Of the weight."""
@@ -44,7 +46,12 @@ class Count:
     index_bytes: int
 
     def __add__(self, other: "Count") -> "Count":
-        return Count(self.weights + other.weights, self.kept + other.kept, self.data_bytes + other.data_bytes, self.index_bytes + other.index_bytes)
+        return Count(
+            self.weights + other.weights,
+            self.kept + other.kept,
+            self.data_bytes + other.data_bytes,
+            self.index_bytes + other.index_bytes,
+        )
 
     @property
     def rate(self) -> float:
@@ -53,7 +60,8 @@ class Count:
 
     @property
     def data_rate(self) -> float:
-        """Bytes of dense fp32 weights for each byte of values, indices not counted: what the literature calls weight data reduction."""
+        """Bytes of dense fp32 weights for each byte of values, indices not counted: what the literature calls weight
+        data reduction."""
         return 4 * self.weights / max(1, self.data_bytes)
 
     @property
@@ -72,30 +80,39 @@ class Structure(ABC):
     """Whether it restricts the values of weights (levels, centroids, signs) and not which of them are zero."""
 
     def __str__(self) -> str:
-        """In one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``. Orders of filters are left out."""
+        """In one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``. Orders of filters are left
+        out."""
         known = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.repr}  # type: ignore[arg-type]  # a dataclass
-        changed = ", ".join(f"{name}={_short(value)}" for name, (value, default) in known.items() if default is MISSING or value != default)
+        changed = ", ".join(
+            f"{name}={_short(value)}"
+            for name, (value, default) in known.items()
+            if default is MISSING or value != default
+        )
         return f"{self.name}{{{changed}}}" if changed else self.name
 
     def settle(self, weights: Sequence[np.ndarray]) -> Self:
-        """The structure with what it takes from all layers that share it (patterns mined from their connections); itself where there is nothing."""
+        """The structure with what it takes from all layers that share it (patterns mined from their connections);
+        itself where there is nothing."""
         return self
 
     def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
-        """The structure with what it takes from one layer alone, so that training does not change it (the orders of TETRIS); itself where there is nothing."""
+        """The structure with what it takes from one layer alone, so that training does not change it (the orders of
+        TETRIS); itself where there is nothing."""
         return self
 
     @abstractmethod
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:
         """The nearest weight in the set by Euclidean distance, as fp32: exact budget, ties by lower index, idempotent.
 
-        A structure for which the nearest is not computed says so in its docstring. Raises `PccError` where the weight cannot have the structure.
+        A structure for which the nearest is not computed says so in its docstring. Raises `PccError` where the weight
+        cannot have the structure.
         """
 
     @classmethod
     @abstractmethod
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
-        """The smallest structure of this kind that contains the weight, or why there is nothing to gain from this kind."""
+        """The smallest structure of this kind that contains the weight, or why there is nothing to gain from this
+        kind."""
 
     @abstractmethod
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
@@ -115,4 +132,10 @@ class Structure(ABC):
 def _short(value: Any) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return f"{len(value)}x{len(value[0])}"
-    return f"{value:.4g}" if isinstance(value, float) else "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else "x".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value)
+    )

@@ -56,7 +56,8 @@ def kind(name: str) -> type[Structure]:
 def structure(name: str, /, **values: Any) -> Structure:
     """A structure by its name and fields, as YAML gives them: lists stand for tuples.
 
-    Raises `PccError` for a name or field that does not exist, a field that is missing, and a value of the wrong type or range.
+    Raises `PccError` for a name or field that does not exist, a field that is missing, and a value of the wrong type or
+    range.
     """
     if name == Composition.name:
         raise PccError("a composition is written as a list of structures")

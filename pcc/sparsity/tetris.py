@@ -1,8 +1,10 @@
-"""TETRIS: blocks of connections stay or go whole, after filters and channels were put in an order that suits (Ji et al., NeurIPS 2018).
+"""TETRIS: blocks of connections stay or go whole, after filters and channels were put in an order that suits (Ji et
+al., NeurIPS 2018).
 
-The weight is a matrix of connections, filters down and channels across, for each convolution group; a linear layer is one of 1x1 connections. Orders are found
-by `pcc.sparsity.reorder` and cost nothing at run time once they are folded into the neighbours (`fold` there), which leaves dense blocks for the kernel. The
-paper ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that a projection is measured by.
+The weight is a matrix of connections, filters down and channels across, for each convolution group; a linear layer is
+one of 1x1 connections. Orders are found by `pcc.sparsity.reorder` and cost nothing at run time once they are folded
+into the neighbours (`fold` there), which leaves dense blocks for the kernel. The paper ranks blocks by L1 norm; here it
+is the squared norm, so that the search lowers the very distance that a projection is measured by.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,11 +23,13 @@ from pcc.sparsity.zeros import Zeros
 
 @dataclass(frozen=True)
 class Tetris(Zeros):
-    """Of the blocks of ``block`` = (filters, channels), counted over all groups and with those at the edges that are smaller, one in ``rate`` stays.
+    """Of the blocks of ``block`` = (filters, channels), counted over all groups and with those at the edges that are
+    smaller, one in ``rate`` stays.
 
-    ``filters`` (O,) and ``channels`` (I,) fix the orders: which one sits in each slot, numbered over all groups and staying inside them. What is not fixed
-    is searched anew for each weight; `arranged` fixes what it finds. Channels of a linear layer behind a flattening are single positions: their order is no
-    order of the channels before it and cannot be folded there.
+    ``filters`` (O,) and ``channels`` (I,) fix the orders: which one sits in each slot, numbered over all groups and
+    staying inside them. What is not fixed is searched anew for each weight; `arranged` fixes what it finds. Channels of
+    a linear layer behind a flattening are single positions: their order is no order of the channels before it and
+    cannot be folded there.
     """
 
     name: ClassVar[str] = "tetris"
@@ -41,10 +45,12 @@ class Tetris(Zeros):
             raise PccError(f"a block of {self.block} is not (filters, channels) of 1 or more each")
 
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
-        """The best blocks for orders that are fixed. Where orders are searched there may be better ones; scores that have blocks keep them.
+        """The best blocks for orders that are fixed. Where orders are searched there may be better ones; scores that
+        have blocks keep them.
 
-        So a projection is the nearest only for fixed orders. It is idempotent; where orders are searched, only as long as few connections inside of blocks are
-        zero by accident (one in ten, and none at all where blocks do not divide the layer), because the blocks have to be found again from the zeros.
+        So a projection is the nearest only for fixed orders. It is idempotent; where orders are searched, only as long
+        as few connections inside of blocks are zero by accident (one in ten, and none at all where blocks do not divide
+        the layer), because the blocks have to be found again from the zeros.
         """
         connections = _connections(scores, groups)
         orders = self._orders(connections)
@@ -53,12 +59,14 @@ class Tetris(Zeros):
         return np.broadcast_to(mask.reshape(*scores.shape[:2], *[1] * (scores.ndim - 2)), scores.shape)
 
     def orders(self, weight: np.ndarray, groups: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The orders that `project` uses, int64: (filters (O,), channels (I,)). ``weight[filters][:, channels]`` is in blocks (of a layer without groups)."""
+        """The orders that `project` uses, int64: (filters (O,), channels (I,)). ``weight[filters][:, channels]`` is in
+        blocks (of a layer without groups)."""
         orders = self._orders(_connections(np.square(weight, dtype=np.float64), groups))
         return _over_groups(orders.rows), _over_groups(orders.columns)
 
     def arranged(self, weight: np.ndarray, groups: int = 1) -> Self:
-        """The structure with the orders of this weight, so that training does not change them and projections are quick."""
+        """The structure with the orders of this weight, so that training does not change them and projections are
+        quick."""
         filters, channels = self.orders(weight, groups)
         return replace(self, filters=tuple(filters.tolist()), channels=tuple(channels.tolist()))
 
@@ -78,15 +86,27 @@ class Tetris(Zeros):
         return cls(kept.size / int(kept.sum()), (rows, columns))
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
-        """The orders, which blocks there are, and their weights block by block (filters, then channels, then taps), zeros included."""
+        """The orders, which blocks there are, and their weights block by block (filters, then channels, then taps),
+        zeros included."""
         connections = _connections(np.square(weight, dtype=np.float64), groups)
         orders = self._orders(connections)
         blocks = _occupied(connections, orders, self.block)
         if int(blocks.sum()) > budget(blocks.size, self.rate):
-            raise PccError(f"{int(blocks.sum())} of {blocks.size} blocks of {self.block[0]} x {self.block[1]} are not zero: more than one in {self.rate:g}")
-        index = {"filters": _small(_over_groups(orders.rows)), "channels": _small(_over_groups(orders.columns)), "block": _small(np.array(self.block))}
+            raise PccError(
+                f"{int(blocks.sum())} of {blocks.size} blocks of {self.block[0]} x {self.block[1]} are not zero: more "
+                f"than one in {self.rate:g}"
+            )
+        index = {
+            "filters": _small(_over_groups(orders.rows)),
+            "channels": _small(_over_groups(orders.columns)),
+            "block": _small(np.array(self.block)),
+        }
         values = weight.reshape(connections.size, -1)[_cells(blocks, self.block, orders)]
-        return Packed(weight.shape, {"weight": values.astype(np.float32) + np.float32(0)}, {**index, **pack_places(blocks.ravel())})
+        return Packed(
+            weight.shape,
+            {"weight": values.astype(np.float32) + np.float32(0)},
+            {**index, **pack_places(blocks.ravel())},
+        )
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
@@ -106,7 +126,8 @@ class Tetris(Zeros):
         return largest(sums, budget(sums.size, self.rate))
 
     def _orders(self, connections: np.ndarray) -> Orders:
-        """Fixed orders, else those that lose nothing, else the best of a few searches: from the order as it is, from norms, from likeness."""
+        """Fixed orders, else those that lose nothing, else the best of a few searches: from the order as it is, from
+        norms, from likeness."""
         used = connections != 0
         makers = [lambda: Orders.plain(*connections.shape)]
         if not used.all():
@@ -119,8 +140,16 @@ class Tetris(Zeros):
             if int(blocks.sum()) <= kept or (self.filters is not None and self.channels is not None):
                 return starts[-1]
         starts += [self._fix(_by_norm(connections)), self._fix(by_likeness(np.abs(connections), self.block))]
-        found = [search(connections, self.block, kept, start, rows=self.filters is None, columns=self.channels is None) for start in starts]
-        return max(found, key=lambda orders: float(block_sums(orders.apply(connections), self.block)[self._best(connections, orders)].sum()))
+        found = [
+            search(connections, self.block, kept, start, rows=self.filters is None, columns=self.channels is None)
+            for start in starts
+        ]
+        return max(
+            found,
+            key=lambda orders: float(
+                block_sums(orders.apply(connections), self.block)[self._best(connections, orders)].sum()
+            ),
+        )
 
     def _fix(self, orders: Orders) -> Orders:
         """Orders with the fixed ones in place of those searched."""
@@ -142,11 +171,15 @@ def _occupied(connections: np.ndarray, orders: Orders, block: tuple[int, int]) -
 
 
 def _by_norm(connections: np.ndarray) -> Orders:
-    return Orders(np.argsort(-connections.sum(axis=2), axis=1, kind="stable"), np.argsort(-connections.sum(axis=1), axis=1, kind="stable"))
+    return Orders(
+        np.argsort(-connections.sum(axis=2), axis=1, kind="stable"),
+        np.argsort(-connections.sum(axis=1), axis=1, kind="stable"),
+    )
 
 
 def _cells(blocks: np.ndarray, block: tuple[int, int], orders: Orders) -> np.ndarray:
-    """The connections of the chosen blocks, as flat places in (O, I / groups): block by block, row by row inside each."""
+    """The connections of the chosen blocks, as flat places in (O, I / groups): block by block, row by row inside
+    each."""
     groups, rows = orders.rows.shape
     columns = orders.columns.shape[1]
     filters = _over_groups(orders.rows).reshape(groups, rows, 1)
@@ -174,7 +207,10 @@ def _checked(order: tuple[int, ...], found: np.ndarray, groups: int, what: str) 
         raise PccError(f"an order of {len(order)} {what} was fixed for a layer that has {found.size}")
     inside = _in_groups(np.array(order), groups)
     if (np.sort(inside, axis=1) != np.arange(inside.shape[1])).any():
-        raise PccError(f"the fixed order of {what} does not name each of {inside.shape[1]} once{' in every group' if groups > 1 else ''}")
+        raise PccError(
+            f"the fixed order of {what} does not name each of {inside.shape[1]} "
+            f"once{' in every group' if groups > 1 else ''}"
+        )
     return inside
 
 

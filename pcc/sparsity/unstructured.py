@@ -1,4 +1,5 @@
-"""Unstructured sparsity: any weights may be zero (Han et al., 2015). The budget is a rate: of n weights the n / rate of largest magnitude stay."""
+"""Unstructured sparsity: any weights may be zero (Han et al., 2015). The budget is a rate: of n weights the n / rate of
+largest magnitude stay."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self

@@ -1,8 +1,9 @@
 """What structures of values share: a scale that is fitted to a weight, and codes for the weights that are not zero.
 
-Values follow pruning (Ye et al., 2018, arXiv 1811.01907: prune first, quantise the survivors), so a weight that is exactly zero stays zero, but for plain
-binary weights. Levels and centroids give every other weight a value that is not zero; where zero is a level of its own (ternary, conductances) small weights
-go there. `Values.nearest` with a scale held fixed is the step that ADMM and joint projections need; `Values.project` fits the scale first.
+Values follow pruning (Ye et al., 2018, arXiv 1811.01907: prune first, quantise the survivors), so a weight that is
+exactly zero stays zero, but for plain binary weights. Levels and centroids give every other weight a value that is not
+zero; where zero is a level of its own (ternary, conductances) small weights go there. `Values.nearest` with a scale
+held fixed is the step that ADMM and joint projections need; `Values.project` fits the scale first.
 """
 
 from abc import abstractmethod
@@ -25,7 +26,8 @@ class Values(Structure):
 
     @abstractmethod
     def scale(self, weight: np.ndarray) -> np.ndarray:
-        """The scale that brings the values closest to a weight, fp32; of a weight that has the structure, the scale it was made with (or an equal one)."""
+        """The scale that brings the values closest to a weight, fp32; of a weight that has the structure, the scale it
+        was made with (or an equal one)."""
 
     @abstractmethod
     def nearest(self, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -36,7 +38,8 @@ class Values(Structure):
 
 
 def distinct(values: np.ndarray, most: int) -> np.ndarray | None:
-    """The different values of an array that are not zero, ascending, or None where there are more than ``most`` (a sample tells in most cases)."""
+    """The different values of an array that are not zero, ascending, or None where there are more than ``most`` (a
+    sample tells in most cases)."""
     flat = values.ravel()
     if len(flat) > _SAMPLE and distinct(flat[:_SAMPLE], most) is None:
         return None
@@ -45,9 +48,14 @@ def distinct(values: np.ndarray, most: int) -> np.ndarray | None:
 
 
 def pack_values(weight: np.ndarray, used: np.ndarray, bits: int, scale: np.ndarray) -> Packed:
-    """Codes ``used`` of ``bits`` bits for the weights that are not zero, in row-major order, and the places of these if some weight is zero."""
+    """Codes ``used`` of ``bits`` bits for the weights that are not zero, in row-major order, and the places of these if
+    some weight is zero."""
     kept = weight.ravel() != 0
-    data = {"bits": np.array([bits], dtype=np.uint8), "scale": scale.astype(np.float32), "codes": codes.pack(used, bits)}
+    data = {
+        "bits": np.array([bits], dtype=np.uint8),
+        "scale": scale.astype(np.float32),
+        "codes": codes.pack(used, bits),
+    }
     return Packed(weight.shape, data, {} if kept.all() else pack_places(kept))
 
 

@@ -1,8 +1,9 @@
-"""Window and combined-kernel pruning (Campfire, Gamboa et al., 2020): every connection keeps its largest taps, in whatever shape; every filter as many
-connections.
+"""Window and combined-kernel pruning (Campfire, Gamboa et al., 2020): every connection keeps its largest taps, in
+whatever shape; every filter as many connections.
 
-Patterns (`pcc.sparsity.kernels`) are the same cut with the shapes confined to a few. A window that happens to use 16 shapes or fewer compiles as patterns,
-others as a dense layer. Both cuts together are one projection, and exact: connections compete by what their window has left.
+Patterns (`pcc.sparsity.kernels`) are the same cut with the shapes confined to a few. A window that happens to use 16
+shapes or fewer compiles as patterns, others as a dense layer. Both cuts together are one projection, and exact:
+connections compete by what their window has left.
 """
 
 from dataclasses import dataclass
@@ -48,15 +49,27 @@ class Window(Zeros):
         _, all_connections, all_taps = _connections(weight).shape
         if taps == 0:
             return "every weight is zero"
-        return cls(all_taps / taps, all_connections / connections) if taps < all_taps else f"some connections use all {taps} taps"
+        return (
+            cls(all_taps / taps, all_connections / connections)
+            if taps < all_taps
+            else f"some connections use all {taps} taps"
+        )
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         _, all_connections, all_taps = _connections(weight).shape
         for most, total, rate, where, what in zip(
-            _most(weight), (all_taps, all_connections), (self.rate, self.kernels), ("connection", "filter"), ("weights", "connections"), strict=True
+            _most(weight),
+            (all_taps, all_connections),
+            (self.rate, self.kernels),
+            ("connection", "filter"),
+            ("weights", "connections"),
+            strict=True,
         ):
             if most > budget(total, rate):
-                raise PccError(f"a {where} has {most} {what} that are not zero: more than the {budget(total, rate)} of {total} that a rate of {rate:g} leaves")
+                raise PccError(
+                    f"a {where} has {most} {what} that are not zero: more than the {budget(total, rate)} of {total} "
+                    f"that a rate of {rate:g} leaves"
+                )
         return pack_nonzeros(weight)
 
     @staticmethod

@@ -10,15 +10,17 @@ from pcc.sparsity.structure import Structure
 class Zeros(Structure):
     """A structure that is a set of masks with a budget.
 
-    The nearest weight keeps the mask with the largest sum of squares. A criterion of another kind (gradients, strengths, what quantisation will leave)
-    keeps the mask of its own largest sum: `keep` takes any scores.
+    The nearest weight keeps the mask with the largest sum of squares. A criterion of another kind (gradients,
+    strengths, what quantisation will leave) keeps the mask of its own largest sum: `keep` takes any scores.
     """
 
     @abstractmethod
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
-        """Of the masks that spend the budget in full, the one with the largest sum of scores: bool, of the weight's shape; ties by lower index.
+        """Of the masks that spend the budget in full, the one with the largest sum of scores: bool, of the weight's
+        shape; ties by lower index.
 
-        ``scores`` have the weight's shape and any sign. Raises `PccError` where a weight of this shape cannot have the structure.
+        ``scores`` have the weight's shape and any sign. Raises `PccError` where a weight of this shape cannot have the
+        structure.
         """
 
     def project(self, weight: np.ndarray, groups: int = 1) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Compression that trains: structures, methods and recipes around one loop.
 
-Every method is here under its class's name, and imported when it is asked for: ``pcc.training.Admm(model, structures, epochs=12)``. How a method fits a
-loop of your own: `pcc.training.method`.
+Every method is here under its class's name, and imported when it is asked for: ``pcc.training.Admm(model, structures,
+epochs=12)``. How a method fits a loop of your own: `pcc.training.method`.
 """
 
 from typing import Any

@@ -36,12 +36,15 @@ def sparsity(model: nn.Module) -> float:
 
 @torch.no_grad()
 def positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """How often one input (C, H, W) uses each weight of a convolution or linear layer, over all calls, by module path: MACs are this times the weights.
+    """How often one input (C, H, W) uses each weight of a convolution or linear layer, over all calls, by module path:
+    MACs are this times the weights.
 
     Layers that the input does not reach are left out.
     """
     found: dict[str, int] = {}
-    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
         channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]

@@ -13,7 +13,8 @@ RESUME = "resume.pt"
 
 
 def begin(folder: Path) -> None:
-    """Makes the folder and removes the log of an earlier run and what it left to resume; its checkpoint and report stay until there are new ones."""
+    """Makes the folder and removes the log of an earlier run and what it left to resume; its checkpoint and report stay
+    until there are new ones."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in (folder / LOG, folder / RESUME, *(folder / BOARD).glob("events.out.tfevents.*")):

@@ -1,7 +1,8 @@
-"""A model from a file, ready to be trained: its convolutions, linear layers and batch norms become PyTorch's modules, for any number of samples at once.
+"""A model from a file, ready to be trained: its convolutions, linear layers and batch norms become PyTorch's modules,
+for any number of samples at once.
 
-What else has weights in the file (recurrent layers, PReLU, layer norms) computes what it did, with weights that stay. A file is imported for two samples
-and for three; what differs between the two graphs is what hangs on their number.
+What else has weights in the file (recurrent layers, PReLU, layer norms) computes what it did, with weights that stay. A
+file is imported for two samples and for three; what differs between the two graphs is what hangs on their number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,8 @@ class FromFile:
     outputs: tuple[str, ...]
 
     def save(self, path: Path, suffix: str) -> None:
-        """Writes the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called as they were."""
+        """Writes the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called as they
+        were."""
         module = self.module.cpu().eval()
         made = import_model(module, torch.zeros(self.input.shape))
         made.graph.meta[OUTPUT_NAMES] = self.outputs
@@ -41,10 +43,14 @@ class FromFile:
 
 
 def open_file(path: str | Path, shape: Sequence[int]) -> FromFile:
-    """The model of an ONNX file or a ``.pt2`` archive for inputs of (C, H, W). Raises `PccError` for what cannot be imported, or not for several samples."""
+    """The model of an ONNX file or a ``.pt2`` archive for inputs of (C, H, W). Raises `PccError` for what cannot be
+    imported, or not for several samples."""
     two, three = (_imported(path, count, shape) for count in (2, 3))
     if len(two.inputs) != 1 or len(two.outputs) != 1:
-        raise PccError(f"{path} has {len(two.inputs)} inputs and {len(two.outputs)} outputs: training needs a model with one of each")
+        raise PccError(
+            f"{path} has {len(two.inputs)} inputs and {len(two.outputs)} outputs: training needs a model with one of "
+            "each"
+        )
     module = _Trainable(str(path), two.graph, three.graph).module()
     return FromFile(module, Input(two.inputs[0].name, (1, *shape)), two.outputs)
 
@@ -55,8 +61,12 @@ def _imported(path: str | Path, count: int, shape: Sequence[int]) -> ImportedMod
         return importer(path, (torch.zeros(count, *shape),), count, any_batch=True)
     except PccError as error:
         if count == 2:
-            importer(path, (torch.zeros(1, *shape),), 1, any_batch=True)  # where the number of samples is not to blame, this says what is
-        raise PccError(f"{error} (to be trained, {path} has to take {count} samples at once: export it with a dynamic batch size)") from None
+            importer(
+                path, (torch.zeros(1, *shape),), 1, any_batch=True
+            )  # where the number of samples is not to blame, this says what is
+        raise PccError(
+            f"{error} (to be trained, {path} has to take {count} samples at once: export it with a dynamic batch size)"
+        ) from None
 
 
 class _Trainable:
@@ -64,7 +74,9 @@ class _Trainable:
 
     def __init__(self, path: str, two: GraphModule, three: GraphModule) -> None:
         self.path, self.pairs = path, list(zip(two.graph.nodes, three.graph.nodes, strict=False))
-        if len(two.graph.nodes) != len(three.graph.nodes) or any(a.target != b.target for a, b in self.pairs if a.op == "call_function"):
+        if len(two.graph.nodes) != len(three.graph.nodes) or any(
+            a.target != b.target for a, b in self.pairs if a.op == "call_function"
+        ):
             raise self.bound("the number of samples decides what it computes")
         self.root, self.graph = nn.Module(), Graph()
         self.copied: dict[Node, Any] = {}
@@ -95,7 +107,9 @@ class _Trainable:
         source = node.args[0] if node.args else None
         if node.target is getitem and isinstance(source, Node) and self.copied[source].op == "call_module":
             if node.args[1] != 0:
-                raise PccError(f"{self.path} cannot be trained: the statistics that {layer_name(node)} computes are used")
+                raise PccError(
+                    f"{self.path} cannot be trained: the statistics that {layer_name(node)} computes are used"
+                )
             return self.copied[source]  # a batch norm's result, of three
         make = _LAYERS.get(node.target)
         given = arguments(node) if make else {}
@@ -126,14 +140,20 @@ class _Trainable:
         return self.copied[node]
 
     def place(self, node: Node, given: Mapping[str, Any], layer: nn.Module) -> str:
-        """Where the layer stands: under its weight's name, else its layer's; a layer that is called again is the same module."""
-        key = (str(layer), *(getattr(given.get(name), "target", None) for name in ("weight", "bias", "running_mean", "running_var")))
+        """Where the layer stands: under its weight's name, else its layer's; a layer that is called again is the same
+        module."""
+        key = (
+            str(layer),
+            *(getattr(given.get(name), "target", None) for name in ("weight", "bias", "running_mean", "running_var")),
+        )
         if key not in self.layers:
             weight = given["weight"]
             name = str(weight.target) if weight is not None else ""
             name = name.removesuffix(".weight") if name.endswith(".weight") else layer_name(node)
             parts = [part for part in name.replace("/", ".").split(".") if part] or [node.name]
-            self.layers[key] = _put(self.root, ["_" + part if hasattr(nn.Module, part) else part for part in parts], layer)
+            self.layers[key] = _put(
+                self.root, ["_" + part if hasattr(nn.Module, part) else part for part in parts], layer
+            )
         return self.layers[key]
 
 
@@ -173,19 +193,35 @@ def _conv2d(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
         return None
     filters, depth, *connection = values["weight"].shape
     padding = given["padding"] if isinstance(given["padding"], str) else tuple(given["padding"])
-    options: Any = (tuple(connection), tuple(given["stride"]), padding, tuple(given["dilation"]), given["groups"], "bias" in values)
+    options: Any = (
+        tuple(connection),
+        tuple(given["stride"]),
+        padding,
+        tuple(given["dilation"]),
+        given["groups"],
+        "bias" in values,
+    )
     return _filled(nn.Conv2d(depth * given["groups"], filters, *options), values)
 
 
 def _linear(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     values = _values(weight=given["weight"], bias=given["bias"])
-    return None if values is None else _filled(nn.Linear(values["weight"].shape[1], values["weight"].shape[0], "bias" in values), values)
+    return (
+        None
+        if values is None
+        else _filled(nn.Linear(values["weight"].shape[1], values["weight"].shape[0], "bias" in values), values)
+    )
 
 
 def _batch_norm(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     values = _values(**{name: given[name] for name in ("weight", "bias", "running_mean", "running_var")})
     rank = len(given["input"].meta["val"].shape)
-    if values is None or "running_mean" not in values or rank not in (2, 3, 4) or len({"weight", "bias"} & set(values)) == 1:
+    if (
+        values is None
+        or "running_mean" not in values
+        or rank not in (2, 3, 4)
+        or len({"weight", "bias"} & set(values)) == 1
+    ):
         return None
     kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
     return _filled(kind(len(values["running_mean"]), given["eps"], given["momentum"], "weight" in values), values)

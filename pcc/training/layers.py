@@ -1,8 +1,9 @@
 """Which layers of a module take which structure.
 
-A choice is a mapping from selectors to structures. A selector is a layer's module path, a glob over paths (``layer2.*.conv1``), or a kind: ``@first``
-(the first layer), ``@conv``, ``@conv3x3`` (any KxK), ``@linear``, ``@all``. The first selector that fits a layer decides; None leaves the layer dense.
-So ``{"@first": None, "@conv3x3": Kernels("designed", 3.6)}`` spares the first convolution.
+A choice is a mapping from selectors to structures. A selector is a layer's module path, a glob over paths
+(``layer2.*.conv1``), or a kind: ``@first`` (the first layer), ``@conv``, ``@conv3x3`` (any KxK), ``@linear``, ``@all``.
+The first selector that fits a layer decides; None leaves the layer dense. So ``{"@first": None, "@conv3x3":
+Kernels("designed", 3.6)}`` spares the first convolution.
 """
 
 import re
@@ -60,16 +61,19 @@ def array(weight: torch.Tensor) -> np.ndarray:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Convolutions and linear layers by module path, in the order of definition; depthwise convolutions have one connection a filter and are left out."""
+    """Convolutions and linear layers by module path, in the order of definition; depthwise convolutions have one
+    connection a filter and are left out."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not (module.groups > 1 and module.groups == module.in_channels))
+        if isinstance(module, nn.Linear)
+        or (isinstance(module, nn.Conv2d) and not (module.groups > 1 and module.groups == module.in_channels))
     }
 
 
 def bind(model: nn.Module, structures: Structures) -> list[Layer]:
-    """The layers that take a structure, in order of definition; structures that share something between layers (mined patterns) are settled.
+    """The layers that take a structure, in order of definition; structures that share something between layers (mined
+    patterns) are settled.
 
     Raises `PccError` for a selector that fits no layer.
     """
@@ -118,12 +122,21 @@ def _nothing(selector: str, model: nn.Module, names: list[str]) -> str:
     """Why a selector fits no layer, and what would."""
     if selector.startswith("@"):
         return f"the model has no {selector} layer: it has {_some(names)}"
-    others = {name: type(module).__name__ for name, module in model.named_modules() if name and fnmatchcase(name, selector) and name not in names}
+    others = {
+        name: type(module).__name__
+        for name, module in model.named_modules()
+        if name and fnmatchcase(name, selector) and name not in names
+    }
     if others:
         name, kind = next(iter(others.items()))
-        return f"'{selector}' is no layer that can be pruned: {name} is a {'depthwise convolution' if kind == 'Conv2d' else kind}"
+        return (
+            f"'{selector}' is no layer that can be pruned: {name} is a "
+            f"{'depthwise convolution' if kind == 'Conv2d' else kind}"
+        )
     near = get_close_matches(selector, names, n=3)
-    return f"no convolution or linear layer is called '{selector}': " + (f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}")
+    return f"no convolution or linear layer is called '{selector}': " + (
+        f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}"
+    )
 
 
 def _some(names: list[str]) -> str:

@@ -11,7 +11,8 @@ Row = Mapping[str, float | str]
 
 
 class Log:
-    """``log.csv`` and ``tensorboard/`` in a folder. ``rows`` are those that a run which goes on has already logged: no epoch appears twice."""
+    """``log.csv`` and ``tensorboard/`` in a folder. ``rows`` are those that a run which goes on has already logged: no
+    epoch appears twice."""
 
     def __init__(self, folder: Path, rows: Sequence[Row] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,5 @@
-"""A method is one stage of compression on one model: what it adds to the loss, what it does after a step and after an epoch.
+"""A method is one stage of compression on one model: what it adds to the loss, what it does after a step and after an
+epoch.
 
 It fits a loop of your own and does not take it over::
 
@@ -13,7 +14,8 @@ It fits a loop of your own and does not take it over::
 
 After the loop the model is pruned. A loop that is left early calls ``method.finish()`` itself.
 
-Where a framework owns the loop and the backward pass (Lightning, Hugging Face's Trainer), its hooks call the parts, and the loss gets the penalty::
+Where a framework owns the loop and the backward pass (Lightning, Hugging Face's Trainer), its hooks call the parts, and
+the loss gets the penalty::
 
     on_train_start:         method.begin()
     training_step:          return criterion(model(x), y) + method.penalty()
@@ -21,14 +23,17 @@ Where a framework owns the loop and the backward pass (Lightning, Hugging Face's
     on_train_epoch_end:     method.end_epoch()
     on_train_end:           method.finish()
 
-Methods that draw several samples a step need `backward`. A method with losses of its own on the labels (`Dcp`) is shown each batch by ``take(x, y)``
-before the model sees it. Parameters of its own are there once it is made, so ``method.parameters()`` is what the optimizer takes.
+Methods that draw several samples a step need `backward`. A method with losses of its own on the labels (`Dcp`) is shown
+each batch by ``take(x, y)`` before the model sees it. Parameters of its own are there once it is made, so
+``method.parameters()`` is what the optimizer takes.
 
-To go on after an interruption: the method is made on the weights that it was made on the first time, then the saved states are loaded, the model's, the
-method's (``method.epoch = ...; method.load_state_dict(...)``, in place of ``begin()``) and the optimizer's. In a distributed run every process makes the
-same method on the same weights from the same seed; what a method takes from its share of the data it averages.
+To go on after an interruption: the method is made on the weights that it was made on the first time, then the saved
+states are loaded, the model's, the method's (``method.epoch = ...; method.load_state_dict(...)``, in place of
+``begin()``) and the optimizer's. In a distributed run every process makes the same method on the same weights from the
+same seed; what a method takes from its share of the data it averages.
 
-What one stage hands to the next is the weights: a weight that is exactly zero is pruned and stays so, unless a method says otherwise.
+What one stage hands to the next is the weights: a weight that is exactly zero is pruned and stays so, unless a method
+says otherwise.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +53,8 @@ class Method:
     """Its key in recipes."""
 
     uses: ClassVar[tuple[str, ...]] = ()
-    """What the trainer passes by keyword beside the model and the structures: ``data`` (`pcc.training.data.Data`), ``seed`` (int)."""
+    """What the trainer passes by keyword beside the model and the structures: ``data`` (`pcc.training.data.Data`),
+    ``seed`` (int)."""
 
     def __init__(self, model: nn.Module, structures: Structures, epochs: int) -> None:
         if epochs < 0:
@@ -83,7 +89,8 @@ class Method:
         return 0.0
 
     def backward(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Fills the gradients for one batch and gives its loss, detached and without the penalty. ``compute`` runs the model and gives the loss."""
+        """Fills the gradients for one batch and gives its loss, detached and without the penalty. ``compute`` runs the
+        model and gives the loss."""
         loss = compute()
         (loss + self.penalty()).backward()
         return loss.detach()
@@ -124,7 +131,9 @@ class Masks:
 
     def __init__(self, model: nn.Module) -> None:
         self.kept = {
-            name: (module.weight, module.weight.detach() != 0) for name, module in prunable(model).items() if not bool((module.weight.detach() != 0).all())
+            name: (module.weight, module.weight.detach() != 0)
+            for name, module in prunable(model).items()
+            if not bool((module.weight.detach() != 0).all())
         }
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """One process or several: what a run under ``torchrun`` needs to know. gloo on processors, nccl on GPUs.
 
-All processes compute the same decisions from the same weights, so only gradients, losses and counts travel. A failure is told once: the first process
-that fails says why, and whatever then fails in the others because of it ends them silently.
+All processes compute the same decisions from the same weights, so only gradients, losses and counts travel. A failure
+is told once: the first process that fails says why, and whatever then fails in the others because of it ends them
+silently.
 """
 
 import os
@@ -47,10 +48,13 @@ class Processes:
                 distributed.broadcast(value, src=0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module to call: gradients are averaged over the processes. Batch norms keep statistics of their own process until they are averaged."""
+        """The module to call: gradients are averaged over the processes. Batch norms keep statistics of their own
+        process until they are averaged."""
         if self.ranks == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None, forward_sync_buffers=False)
+        return DistributedDataParallel(
+            model, device_ids=[self.device.index] if self.device.type == "cuda" else None, forward_sync_buffers=False
+        )
 
     def total(self, *values: float) -> list[float]:
         """Each value summed over all processes."""
@@ -62,7 +66,8 @@ class Processes:
 
     @contextmanager
     def first_ahead(self) -> Iterator[None]:
-        """The first process is through the block before the others enter it: what it fetches into the cache they find there."""
+        """The first process is through the block before the others enter it: what it fetches into the cache they find
+        there."""
         if self.ranks > 1 and not self.first:
             distributed.barrier()
         yield
@@ -72,7 +77,8 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Joins the other processes, if ``torchrun`` started some. Raises `OtherFailed` in place of what fails after another process failed."""
+    """Joins the other processes, if ``torchrun`` started some. Raises `OtherFailed` in place of what fails after
+    another process failed."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")

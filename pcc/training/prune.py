@@ -1,4 +1,5 @@
-"""What ``pcc prune`` does: opens model, data and recipe, runs the stages, writes the checkpoint that ``pcc compile`` takes."""
+"""What ``pcc prune`` does: opens model, data and recipe, runs the stages, writes the checkpoint that ``pcc compile``
+takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def prune(
             opened = open_model_file(model, weights, data.input_shape)
         else:
             opened = open_model(model, weights, recipe.seed, input_shape)
-            data = open_data(data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment)
+            data = open_data(
+                data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment
+            )
         teaching = [_teacher(*teacher, recipe.seed, input_shape, data) for teacher in teachers]
     module = opened.module
     check_outputs(module, data)
@@ -113,12 +116,15 @@ def prune(
             with writing(saved := folder / saved_name(model)):
                 write_atomically(saved, lambda path: file.save(path, saved.suffix))
         with writing(folder / REPORT):
-            write_atomically(folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8"))
+            write_atomically(
+                folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            )
     return report
 
 
 def open_model(model: str, weights: str | None, seed: int, input_shape: Shape | None = None) -> Opened:
-    """A zoo model or ``FILE.py:factory`` to be trained: with a checkpoint's weights, or those its constructor draws from the seed."""
+    """A zoo model or ``FILE.py:factory`` to be trained: with a checkpoint's weights, or those its constructor draws
+    from the seed."""
     from pcc.frontend import load_factory
     from pcc.frontend.checkpoint import load_weights
     from pcc.models import create, entry
@@ -164,13 +170,21 @@ def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, dat
 
 @torch.no_grad()
 def check_outputs(module: nn.Module, data: Data) -> None:
-    """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs through it."""
+    """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs
+    through it."""
     try:
         scores = module.eval()(torch.zeros(1, *data.input_shape))
     except Exception as error:  # a network is the user's own code
-        raise PccError(f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: {type(error).__name__}: {error}") from error
+        raise PccError(
+            f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        given = f"an output of {_times(tuple(scores.shape))}" if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
+        given = (
+            f"an output of {_times(tuple(scores.shape))}"
+            if isinstance(scores, torch.Tensor)
+            else f"a {type(scores).__name__}"
+        )
         raise PccError(f"the network gives {given} for one input: training needs one row of class scores, 1xK")
     data.check_labels(scores.shape[1])
 

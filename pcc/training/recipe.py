@@ -11,8 +11,9 @@
       - admm: {epochs: 12, rhos: [1e-3, 1e-2, 1e-1]}
       - train: {epochs: 8}           # keeps the zeros: masked retraining
 
-A stage names a method; its options are the method's, and ``structures`` and ``train`` may be given again for this stage alone. A structure is written
-``{name: {field: value}}``; a list of them is a composition. Recipes that ship are known by name.
+A stage names a method; its options are the method's, and ``structures`` and ``train`` may be given again for this stage
+alone. A structure is written ``{name: {field: value}}``; a list of them is a composition. Recipes that ship are known
+by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,8 @@ class _Strict(BaseModel):
 
 
 class Distillation(_Strict):
-    """Learning from the model as it came in (Hinton et al., 2015): loss = (1 - weight) * loss + weight * T^2 * KL(teacher || student)."""
+    """Learning from the model as it came in (Hinton et al., 2015): loss = (1 - weight) * loss + weight * T^2 *
+    KL(teacher || student)."""
 
     weight: float = Field(default=0.5, gt=0, le=1)
     temperature: float = Field(default=4.0, gt=0)
@@ -78,7 +80,9 @@ class Stage(_Strict):
     def make(self, model: nn.Module, **context: Any) -> Method:
         """The method on a model; ``context`` has what methods may use (`Method.uses`)."""
         cls = method_class(self.method)
-        return cls(model, parse_structures(self.structures), **self.options, **{name: context[name] for name in cls.uses})
+        return cls(
+            model, parse_structures(self.structures), **self.options, **{name: context[name] for name in cls.uses}
+        )
 
 
 class Recipe(_Strict):
@@ -91,14 +95,17 @@ class Recipe(_Strict):
 
 
 def load_recipe(text: str | Path) -> Recipe:
-    """A recipe file, or a shipped recipe by name. `PccError` in one line for whatever does not exist or does not fit."""
+    """A recipe file, or a shipped recipe by name. `PccError` in one line for whatever does not exist or does not
+    fit."""
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
         content = read_limited(path, "recipe", MOST_BYTES)
         try:
             return parse_recipe(content.decode(), str(path))
         except UnicodeDecodeError as error:
-            raise PccError(f"recipe {path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}") from None
+            raise PccError(
+                f"recipe {path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}"
+            ) from None
     if str(text) not in shipped_recipes():
         raise PccError(f"no recipe is called '{text}': give a .yaml file or one of {', '.join(shipped_recipes())}")
     return parse_recipe((SHIPPED / f"{text}.yaml").read_text(encoding="utf-8"), str(text))
@@ -116,10 +123,15 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         raise PccError(f"{source}: a recipe is a mapping with a list of stages")
     unknown = {str(key) for key in raw} - {"seed", "augment", "train", "structures", "stages"}
     if unknown:
-        raise PccError(f"{source}: unknown key '{min(unknown)}': a recipe has seed, augment, train, structures and stages")
+        raise PccError(
+            f"{source}: unknown key '{min(unknown)}': a recipe has seed, augment, train, structures and stages"
+        )
     train, structures = (_mapping(raw.get(key), f"{source}: {key}") for key in ("train", "structures"))
     try:
-        stages = tuple(_stage(entry, train, structures, f"{source}: stage {number}") for number, entry in enumerate(raw["stages"], start=1))
+        stages = tuple(
+            _stage(entry, train, structures, f"{source}: stage {number}")
+            for number, entry in enumerate(raw["stages"], start=1)
+        )
         return Recipe(**{key: raw[key] for key in ("seed", "augment") if key in raw}, stages=stages)
     except ValidationError as error:
         raise PccError(f"{source}: {_first(error)}") from None
@@ -134,7 +146,12 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
     own_train = _mapping(options.pop("train", None), f"{where}: train")
     own_structures = _mapping(options.pop("structures", structures), f"{where}: structures")
     try:
-        stage = Stage(method=name, options=_checked(method_class(name), options), train=Training(**{**train, **own_train}), structures=own_structures)
+        stage = Stage(
+            method=name,
+            options=_checked(method_class(name), options),
+            train=Training(**{**train, **own_train}),
+            structures=own_structures,
+        )
         parse_structures(stage.structures)
     except ValidationError as error:
         raise PccError(f"{where}: {_first(error)}") from None
@@ -152,7 +169,9 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _checked(method: type[Method], options: dict[str, Any]) -> dict[str, Any]:
     """The options with the types that the method's constructor declares."""
-    return typed_fields(method, options, source=f"method {method.name}", strict=False, without={"model", "structures", *method.uses})
+    return typed_fields(
+        method, options, source=f"method {method.name}", strict=False, without={"model", "structures", *method.uses}
+    )
 
 
 def parse_structures(raw: Mapping[str, Any]) -> Structures:

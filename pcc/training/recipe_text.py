@@ -14,7 +14,8 @@ LARGEST = 2**53
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """What a YAML text holds: dicts, lists, texts, bools, finite numbers and None. `PccError` naming ``source``, line and column where it is anything else."""
+    """What a YAML text holds: dicts, lists, texts, bools, finite numbers and None. `PccError` naming ``source``, line
+    and column where it is anything else."""
     try:
         _check_size(text)
         return yaml.load(text, _Loader)
@@ -69,7 +70,9 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
     except (ValueError, OverflowError):
         value = None
     if value is None or not abs(value) <= LARGEST:  # NaN is not, either
-        raise _wrong(f"'{node.value[:20]}' is no number that a recipe can hold: give a finite one, up to 2^53", node.start_mark)
+        raise _wrong(
+            f"'{node.value[:20]}' is no number that a recipe can hold: give a finite one, up to 2^53", node.start_mark
+        )
     return value
 
 

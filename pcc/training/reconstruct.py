@@ -1,11 +1,13 @@
 """One-shot compression with layer-wise reconstruction: no labels, no training, a few hundred samples.
 
-In order of execution each layer takes its structure, and the weights that stay are fitted again by least squares, so that the layer makes of what the
-*compressed* network feeds it what it made in the *dense* network. A layer so makes up for what earlier ones lost, as in ThiNet (Luo et al., ICCV 2017) and
-"Channel Pruning for Accelerating Very Deep Neural Networks" (He et al., ICCV 2017), which do this for channels; here it is for every structure.
+In order of execution each layer takes its structure, and the weights that stay are fitted again by least squares, so
+that the layer makes of what the *compressed* network feeds it what it made in the *dense* network. A layer so makes up
+for what earlier ones lost, as in ThiNet (Luo et al., ICCV 2017) and "Channel Pruning for Accelerating Very Deep Neural
+Networks" (He et al., ICCV 2017), which do this for channels; here it is for every structure.
 
-The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more with all samples as one batch, and each
-layer is fitted when its input arrives: nothing is computed twice, and any module will do.
+The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more with all
+samples as one batch, and each layer is fitted when its input arrives: nothing is computed twice, and any module will
+do.
 """
 
 import time
@@ -36,7 +38,8 @@ class Reconstructed:
     columns: int
     """Output positions it was fitted on."""
     projected: float
-    """Squared error of its output, given the compressed network's input, over the variance of the wanted output, had it been projected only..."""
+    """Squared error of its output, given the compressed network's input, over the variance of the wanted output, had it
+    been projected only..."""
     fitted: float
     """...and as it is now. Outputs count as a batch norm that follows scales them."""
     seconds: float
@@ -44,15 +47,18 @@ class Reconstructed:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def reconstruct(model: nn.Module, structures: Structures, samples: Iterable[torch.Tensor], columns: int = COLUMNS) -> list[Reconstructed]:
+def reconstruct(
+    model: nn.Module, structures: Structures, samples: Iterable[torch.Tensor], columns: int = COLUMNS
+) -> list[Reconstructed]:
     """Compresses the model in place and reports on its layers in order of execution.
 
-    ``samples`` are batches of the model's input, (N, ...) each; together they are one batch, which takes the memory of one forward pass: 256 photos of
-    224 x 224 take about 4 GB in ResNet-50. The same samples give the same weights. Where a layer has a bias, or a batch norm follows it, the mean of its
-    output is fitted too, in the bias or in the running mean. A layer that runs several times is fitted to its first run.
+    ``samples`` are batches of the model's input, (N, ...) each; together they are one batch, which takes the memory of
+    one forward pass: 256 photos of 224 x 224 take about 4 GB in ResNet-50. The same samples give the same weights.
+    Where a layer has a bias, or a batch norm follows it, the mean of its output is fitted too, in the bias or in the
+    running mean. A layer that runs several times is fitted to its first run.
 
-    Structures of zeros are chosen in units of effect and refitted; other structures (levels, centroids) are what ADMM finds. Raises `PccError` for a layer
-    that the samples never reach, outputs that are not finite, and too few samples.
+    Structures of zeros are chosen in units of effect and refitted; other structures (levels, centroids) are what ADMM
+    finds. Raises `PccError` for a layer that the samples never reach, outputs that are not finite, and too few samples.
     """
     layers = bind(model, structures)
     x = _one_batch(samples, model)
@@ -98,7 +104,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _fit(wanted: Wanted, x: torch.Tensor, here: Mapping[Place, torch.Tensor]) -> Reconstructed:
-    """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is now to the wanted sum."""
+    """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is
+    now to the wanted sum."""
     began = time.perf_counter()
     layer, norm, groups = wanted.layer, wanted.norm, wanted.layer.groups
     module = layer.module
@@ -130,7 +137,10 @@ def _fit(wanted: Wanted, x: torch.Tensor, here: Mapping[Place, torch.Tensor]) ->
     else:
         projected = project(dense)
         quadratic = Quadratic.of(found, dense, None)
-        best = project(admm(quadratic, dense * quadratic.unit, lambda v: project(v / quadratic.unit) * quadratic.unit) / quadratic.unit)
+        best = project(
+            admm(quadratic, dense * quadratic.unit, lambda v: project(v / quadratic.unit) * quadratic.unit)
+            / quadratic.unit
+        )
     layer.weight.copy_(to_weight(best))
     if intercept:
         _shift(module, norm, found.y_mean - (found.x_mean[:, None] @ best).flatten())

@@ -1,8 +1,8 @@
 """What a layer has to reproduce: second moments of its input and its wanted output, from a sample of output positions.
 
-A convolution is a linear map from columns (the taps below one output position, in the order of the weight's axes) to outputs. With columns as the rows
-of X and the wanted outputs as those of Y, least squares needs only X'X and X'Y. Both are summed in blocks, so memory is bounded by the layer's width
-and not by how many positions are looked at.
+A convolution is a linear map from columns (the taps below one output position, in the order of the weight's axes) to
+outputs. With columns as the rows of X and the wanted outputs as those of Y, least squares needs only X'X and X'Y. Both
+are summed in blocks, so memory is bounded by the layer's width and not by how many positions are looked at.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ class Moments:
 
 
 def sample_positions(output: torch.Tensor, layer: nn.Module, columns: int, seed: int) -> torch.Tensor:
-    """Which outputs of a layer are looked at: int64 (M,) of N * positions, at most about ``columns``, as many from each sample, ascending."""
+    """Which outputs of a layer are looked at: int64 (M,) of N * positions, at most about ``columns``, as many from each
+    sample, ascending."""
     samples, positions = _extent(output, layer)
     each = min(positions, max(1, -(-columns // samples)))
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +52,8 @@ def outputs_at(output: torch.Tensor, layer: nn.Module, where: torch.Tensor) -> t
 
 
 def columns_at(x: torch.Tensor, layer: nn.Conv2d | nn.Linear, where: torch.Tensor) -> torch.Tensor:
-    """The columns below sampled positions, fp32 (g, M, n); taps count in the order of the weight's axes (I/groups, kh, kw).
+    """The columns below sampled positions, fp32 (g, M, n); taps count in the order of the weight's axes (I/groups, kh,
+    kw).
 
     ``x`` of a convolution is padded already (`padded`).
     """
@@ -75,8 +77,11 @@ def padded(x: torch.Tensor, layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
     return functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
 
 
-def moments(x: torch.Tensor, layer: nn.Conv2d | nn.Linear, where: torch.Tensor, wanted: torch.Tensor, *, intercept: bool) -> Moments:
-    """Moments of a layer's input ``x`` and of the ``wanted`` outputs (M, O) at positions ``where``; about the means where an intercept is fitted."""
+def moments(
+    x: torch.Tensor, layer: nn.Conv2d | nn.Linear, where: torch.Tensor, wanted: torch.Tensor, *, intercept: bool
+) -> Moments:
+    """Moments of a layer's input ``x`` and of the ``wanted`` outputs (M, O) at positions ``where``; about the means
+    where an intercept is fitted."""
     x = padded(x, layer)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     width = layer.weight[0].numel()
@@ -106,6 +111,9 @@ def _extent(output: torch.Tensor, layer: nn.Module) -> tuple[int, int]:
     """(samples, positions of each)."""
     if isinstance(layer, nn.Conv2d):
         if output.dim() != 4:
-            raise PccError(f"a convolution that gives {output.dim()} dimensions cannot be reconstructed: its samples need a batch axis")
+            raise PccError(
+                f"a convolution that gives {output.dim()} dimensions cannot be reconstructed: its samples need a batch "
+                "axis"
+            )
         return output.shape[0], output.shape[2] * output.shape[3]
     return output.shape[0], output[0].numel() // output.shape[-1]

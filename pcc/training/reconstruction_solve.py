@@ -1,10 +1,12 @@
 """Which weights of a layer stay and what they become: ADMM on the layer's quadratic, then least squares on what stayed.
 
-The task of one layer is min |X W - Y|^2 with W in a structure. As in ALPS (Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning
-for Large Language Models", NeurIPS 2024), ADMM splits it into a linear system, one factorisation for all filters, and a projection; a growing penalty
-makes the two agree; conjugate gradients then solve for the weights that stay, all filters at once whatever stayed of each. Departures: the projection is
-that of any structure; zeros are chosen with weights in units of their effect (inputs of unit power, filters as the batch norm behind them scales them), so
-that what is large matters; and a ridge towards the dense weight stands for what few samples cannot tell.
+The task of one layer is min |X W - Y|^2 with W in a structure. As in ALPS (Meng et al., "ALPS: Improved Optimization
+for Highly Sparse One-Shot Pruning for Large Language Models", NeurIPS 2024), ADMM splits it into a linear system, one
+factorisation for all filters, and a projection; a growing penalty makes the two agree; conjugate gradients then solve
+for the weights that stay, all filters at once whatever stayed of each. Departures: the projection is that of any
+structure; zeros are chosen with weights in units of their effect (inputs of unit power, filters as the batch norm
+behind them scales them), so that what is large matters; and a ridge towards the dense weight stands for what few
+samples cannot tell.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,8 @@ MOST_GRADIENTS = 40
 
 @dataclass(frozen=True)
 class Quadratic:
-    """1/2 <V, A V> - <B, V>, V (g, n, O / g) for g groups: the squared error of a weight W = V / unit, but for a constant."""
+    """1/2 <V, A V> - <B, V>, V (g, n, O / g) for g groups: the squared error of a weight W = V / unit, but for a
+    constant."""
 
     a: torch.Tensor
     """(g, n, n), a diagonal of 1 or about 1."""
@@ -37,8 +40,8 @@ class Quadratic:
 
     @staticmethod
     def of(moments: Moments, dense: torch.Tensor, scale: torch.Tensor | None) -> "Quadratic":
-        """With the ridge towards the ``dense`` weight (g, n, O / g). ``scale`` (g, 1, O / g) is what a unit of each output counts; without it V is a
-        multiple of W.
+        """With the ridge towards the ``dense`` weight (g, n, O / g). ``scale`` (g, 1, O / g) is what a unit of each
+        output counts; without it V is a multiple of W.
         """
         power = moments.xx.diagonal(dim1=1, dim2=2)
         floor = power.mean() + torch.finfo(power.dtype).tiny
@@ -54,7 +57,8 @@ class Quadratic:
 
 
 def admm(quadratic: Quadratic, start: torch.Tensor, project: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """The least of the points of the structure that ADMM's stages end in, from ``start``; ``project`` gives the structure's nearest point (g, n, O / g)."""
+    """The least of the points of the structure that ADMM's stages end in, from ``start``; ``project`` gives the
+    structure's nearest point (g, n, O / g)."""
     z = best = project(start)
     least = quadratic.value(z)
     identity = torch.eye(start.shape[1], dtype=start.dtype, device=start.device)
@@ -72,7 +76,8 @@ def admm(quadratic: Quadratic, start: torch.Tensor, project: Callable[[torch.Ten
 
 
 def refit(quadratic: Quadratic, start: torch.Tensor) -> torch.Tensor:
-    """The least point that is zero where ``start`` is, by conjugate gradients from there, each filter with steps of its own."""
+    """The least point that is zero where ``start`` is, by conjugate gradients from there, each filter with steps of its
+    own."""
     kept = start != 0
     tiny = torch.finfo(start.dtype).tiny
     v = start

@@ -1,8 +1,9 @@
 """What the layers of a network made when it was dense, and what their outputs went into: found by watching it run.
 
-What a residual network passes on is a sum, so errors of one branch stay in it. The layer that ends a branch can take back what has gone wrong in the
-shortcut so far, if it aims at the dense network's *sum* (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017). So that it
-can, the shortcut has to be there before the layer runs, as the input or the output of some module.
+What a residual network passes on is a sum, so errors of one branch stay in it. The layer that ends a branch can take
+back what has gone wrong in the shortcut so far, if it aims at the dense network's *sum* (He et al., "Channel Pruning
+for Accelerating Very Deep Neural Networks", ICCV 2017). So that it can, the shortcut has to be there before the layer
+runs, as the input or the output of some module.
 """
 
 from collections import Counter
@@ -36,7 +37,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A tensor that is added to the output of a layer, and what it was in the dense network at the positions that are looked at, (M, O)."""
+    """A tensor that is added to the output of a layer, and what it was in the dense network at the positions that are
+    looked at, (M, O)."""
 
     place: Place
     outputs: torch.Tensor
@@ -86,7 +88,9 @@ class _Additions(TorchFunctionMode):
         super().__init__()
         self.see = see
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if getattr(func, "__name__", "") in _ADDITIONS and not kwargs and len(args) == 2:
             left, right = args
             if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and left.shape == right.shape:
@@ -102,7 +106,9 @@ def observe(model: nn.Module, layers: Iterable[Layer], x: torch.Tensor, columns:
         model(x)
     for layer in layers:
         if layer.module not in watch.found:
-            raise PccError(f"layer {layer.name} never runs when the model sees the samples: leave it out of the structures")
+            raise PccError(
+                f"layer {layer.name} never runs when the model sees the samples: leave it out of the structures"
+            )
     for wanted in watch.found.values():
         if wanted.norm is not None and watch.norms[wanted.norm] > 1:
             wanted.norm = wanted.shortcut = None  # its mean belongs to others too
@@ -117,7 +123,8 @@ class _Watch:
         self.norms: Counter[nn.Module] = Counter()
         """How often each batch norm runs."""
         self.origins = WeakIdKeyDictionary()
-        """Tensor -> (its version, the place where that was first seen, when). An operation in place makes a new version."""
+        """Tensor -> (its version, the place where that was first seen, when). An operation in place makes a new
+        version."""
         self.ends = WeakIdKeyDictionary()
         """Tensor -> (its version, the layer whose output that is, perhaps through a batch norm)."""
         self.begun: dict[nn.Module, int] = {}
@@ -171,8 +178,13 @@ class _Watch:
     def _wanted(self, layer: Layer, output: torch.Tensor) -> Wanted:
         where = sample_positions(output, layer.module, self.columns, seed=len(self.found))
         if len(where) < FEWEST_COLUMNS:
-            raise PccError(f"layer {layer.name}: {len(where)} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give more samples")
+            raise PccError(
+                f"layer {layer.name}: {len(where)} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give "
+                "more samples"
+            )
         outputs = outputs_at(output, layer.module, where)
         if not outputs.isfinite().all():
-            raise PccError(f"layer {layer.name} gives numbers that are not finite: look at the samples and at the weights")
+            raise PccError(
+                f"layer {layer.name} gives numbers that are not finite: look at the samples and at the weights"
+            )
         return Wanted(layer, where, outputs)

@@ -1,11 +1,11 @@
 """What a compressed model costs, layer by layer: weights kept, bytes of values and of indices, multiply-accumulates.
 
-Bytes are counted, not found on disk: what the arrays of a layer's structure take (`Structure.pack`). The checkpoint holds every weight as fp32, and a
-package what its kernels read.
+Bytes are counted, not found on disk: what the arrays of a layer's structure take (`Structure.pack`). The checkpoint
+holds every weight as fp32, and a package what its kernels read.
 
-Counted are the weights of convolutions and linear layers, as papers count them; biases and batch norms, which are folded, are not. A layer is counted in
-the structures that the recipe gave it (the last one of zeros and the last one of values), or, where its weight does not have them, in the smallest that
-its weight is found to have.
+Counted are the weights of convolutions and linear layers, as papers count them; biases and batch norms, which are
+folded, are not. A layer is counted in the structures that the recipe gave it (the last one of zeros and the last one of
+values), or, where its weight does not have them, in the smallest that its weight is found to have.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,9 @@ def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[in
         weight, groups = array(module.weight), module.groups if isinstance(module, nn.Conv2d) else 1
         text, count = _counted(weight, groups, given.get(name, ()))
         macs, kept_macs = (places.get(name, 0) * number for number in (count.weights, count.kept))
-        costs.append(LayerCost(name=name, shape=weight.shape, structure=text, macs=macs, kept_macs=kept_macs, **vars(count)))
+        costs.append(
+            LayerCost(name=name, shape=weight.shape, structure=text, macs=macs, kept_macs=kept_macs, **vars(count))
+        )
     return costs
 
 
@@ -134,10 +136,16 @@ def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tup
     found = detect(weight, groups)
     if isinstance(found, str):
         return "dense", dense
-    return min([("dense", dense), (str(found), found.count(weight, groups))], key=lambda one: one[1].data_bytes + one[1].index_bytes)
+    return min(
+        [("dense", dense), (str(found), found.count(weight, groups))],
+        key=lambda one: one[1].data_bytes + one[1].index_bytes,
+    )
 
 
 def _with_unread_channels(filters: Filter, weight: np.ndarray, groups: int) -> Composition | None:
-    """Where filters were pruned, their readers may have lost channels too (`pcc.training.methods.unused_paths`); None where they have not."""
-    channels = Channel.detect(*filters.thin(weight, filters.choose(np.square(weight, dtype=np.float64), groups), groups))
+    """Where filters were pruned, their readers may have lost channels too (`pcc.training.methods.unused_paths`); None
+    where they have not."""
+    channels = Channel.detect(
+        *filters.thin(weight, filters.choose(np.square(weight, dtype=np.float64), groups), groups)
+    )
     return None if isinstance(channels, str) else Composition((filters, channels))

@@ -1,7 +1,8 @@
 """What an interrupted run needs to go on: one file, replaced after each epoch.
 
-The file carries a digest of all that is in it: what was damaged or changed is told from what a run wrote, and what a run wrote fits the run, whose
-recipe, data and weights the file names. So nothing that is read has to be looked at again.
+The file carries a digest of all that is in it: what was damaged or changed is told from what a run wrote, and what a
+run wrote fits the run, whose recipe, data and weights the file names. So nothing that is read has to be looked at
+again.
 """
 
 import hashlib
@@ -43,7 +44,13 @@ class Progress:
         return replace(self, rows=(*self.rows, row))
 
     def after_epoch(self, model: nn.Module, method: Method, optimizer: torch.optim.Optimizer) -> Self:
-        return replace(self, epoch=method.epoch, model=model.state_dict(), method=method.state_dict(), optimizer=optimizer.state_dict())
+        return replace(
+            self,
+            epoch=method.epoch,
+            model=model.state_dict(),
+            method=method.state_dict(),
+            optimizer=optimizer.state_dict(),
+        )
 
     def after_stage(self, model: nn.Module) -> Self:
         start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -112,5 +119,7 @@ def load_progress(folder: Path, run: Identity, device: torch.device) -> Progress
     if not whole:
         raise PccError(f"{path} is damaged: it is not what a run of this pcc wrote; run without --resume")
     if changed:
-        raise PccError(f"{path} is of another {changed[0]}: resume with what the run was begun with, or run without --resume")
+        raise PccError(
+            f"{path} is of another {changed[0]}: resume with what the run was begun with, or run without --resume"
+        )
     return progress

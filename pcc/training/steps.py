@@ -42,14 +42,19 @@ def learning_rate(settings: Training, done: float) -> float:
     return settings.lr
 
 
-def loss_of(settings: Training, scores: torch.Tensor, labels: torch.Tensor, opinion: torch.Tensor | None) -> torch.Tensor:
-    """Cross-entropy of scores (N, K), and with ``opinion``, the teacher's scores, how far the student is from them (Hinton et al., 2015)."""
+def loss_of(
+    settings: Training, scores: torch.Tensor, labels: torch.Tensor, opinion: torch.Tensor | None
+) -> torch.Tensor:
+    """Cross-entropy of scores (N, K), and with ``opinion``, the teacher's scores, how far the student is from them
+    (Hinton et al., 2015)."""
     loss = F.cross_entropy(scores.float(), labels, label_smoothing=settings.label_smoothing)
     if opinion is None or settings.distill is None:
         return loss
     temperature, weight = settings.distill.temperature, settings.distill.weight
     student, teacher = (F.log_softmax(one.float() / temperature, dim=1) for one in (scores, opinion))
-    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (1 - weight) * loss + weight * temperature**2 * F.kl_div(
+        student, teacher, reduction="batchmean", log_target=True
+    )
 
 
 @dataclass
@@ -71,10 +76,17 @@ class Steps:
     watch: Watcher | None
 
     def epoch(self) -> float:
-        """Trains one epoch and gives its mean loss, over all processes. Raises `PccError` where the loss or the weights are no longer finite."""
+        """Trains one epoch and gives its mean loss, over all processes. Raises `PccError` where the loss or the weights
+        are no longer finite."""
         settings, steps = self.stage.train, self.data.steps(self.stage.train.batch)
         what = f"{self.stage.method}, epoch {self.method.epoch + 1} of {self.method.epochs}"
-        batches = self.data.batches(EPOCHS * self.number + self.method.epoch, settings.batch, seed=self.seed, rank=self.here.rank, ranks=self.here.ranks)
+        batches = self.data.batches(
+            EPOCHS * self.number + self.method.epoch,
+            settings.batch,
+            seed=self.seed,
+            rank=self.here.rank,
+            ranks=self.here.ranks,
+        )
         self.module.train()
         total = 0.0
         for step, (x, y) in enumerate(batches):
@@ -119,10 +131,14 @@ class Steps:
         return loss_of(settings, scores, y, opinion)
 
     def _average_statistics(self) -> None:
-        """Of batch norms: each process has seen its share of the batches. They are linear in the batches' statistics, so their mean is that of all."""
+        """Of batch norms: each process has seen its share of the batches. They are linear in the batches' statistics,
+        so their mean is that of all."""
         for value in self.model.buffers():
             if value.is_floating_point():
                 average(value)
 
     def _diverged(self, how: str, what: str, step: str) -> PccError:
-        return PccError(f"{how} in stage {self.number + 1} ({what}, {step}): try a lower lr; what was saved after the epoch before is kept")
+        return PccError(
+            f"{how} in stage {self.number + 1} ({what}, {step}): try a lower lr; what was saved after the epoch before "
+            "is kept"
+        )

@@ -1,7 +1,7 @@
 """The loop: runs the stages of a recipe on a model and data, logs each epoch, and can go on where it was stopped.
 
-Everything random hangs on the recipe's seed, the stage and the epoch, never on what ran before, so a resumed run computes what an uninterrupted one
-would have. It is the same in all processes, so that methods draw the same masks.
+Everything random hangs on the recipe's seed, the stage and the epoch, never on what ran before, so a resumed run
+computes what an uninterrupted one would have. It is the same in all processes, so that methods draw the same masks.
 """
 
 import copy
@@ -38,7 +38,8 @@ class Outcome:
     accuracy: float
     """On the test set, 0..1, with the weights of the last epoch, in fp32."""
     dense_accuracy: float
-    """Before the first stage that compresses: of the model as it came in, or as the plain training that the recipe begins with left it."""
+    """Before the first stage that compresses: of the model as it came in, or as the plain training that the recipe
+    begins with left it."""
     seconds: float
     """Of all epochs, those before an interruption too."""
     rows: tuple[dict[str, Any], ...]
@@ -62,9 +63,9 @@ def train(
 ) -> Outcome:
     """Runs the recipe's stages on the model, in place.
 
-    ``folder`` gets the log and, after each epoch, what a resumed run needs. Stages that distill learn from ``teachers``, see `teacher_of`. ``watch`` is
-    told the part of the whole run. Raises `PccError` for what cannot work before the first epoch begins, and for a loss that is not finite; what was saved
-    after the last epoch stays.
+    ``folder`` gets the log and, after each epoch, what a resumed run needs. Stages that distill learn from
+    ``teachers``, see `teacher_of`. ``watch`` is told the part of the whole run. Raises `PccError` for what cannot work
+    before the first epoch begins, and for a loss that is not finite; what was saved after the last epoch stays.
     """
     model.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     here.share(model)
@@ -138,7 +139,19 @@ class _Run:
 
     def _epochs(self, number: int, stage: Stage, method: Method, optimizer: torch.optim.Optimizer) -> None:
         module = self.here.wrap(self.model)
-        steps = Steps(number, stage, self.recipe.seed, self.model, module, method, optimizer, self.data, self.here, self.teacher, self._watch(number, method))
+        steps = Steps(
+            number,
+            stage,
+            self.recipe.seed,
+            self.model,
+            module,
+            method,
+            optimizer,
+            self.data,
+            self.here,
+            self.teacher,
+            self._watch(number, method),
+        )
         while method.epoch < method.epochs:
             start = perf_counter()
             self._seed(number, method.epoch)
@@ -150,7 +163,10 @@ class _Run:
             self._save(self.progress.after_epoch(self.model, method, optimizer))
 
     def _measured(self, what: str, start: float) -> None:
-        self._record({"stage": what, "accuracy": accuracy(self.model, self.data, self.here), "sparsity": sparsity(self.model)}, start)
+        self._record(
+            {"stage": what, "accuracy": accuracy(self.model, self.data, self.here), "sparsity": sparsity(self.model)},
+            start,
+        )
 
     def _record(self, row: dict[str, Any], start: float) -> None:
         row["seconds"] = perf_counter() - start
@@ -175,7 +191,8 @@ class _Run:
 
 
 def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list[int]:
-    """The epochs of each stage. `PccError` for what would only fail in the middle of a run: structures that layers cannot have, batches, options."""
+    """The epochs of each stage. `PccError` for what would only fail in the middle of a run: structures that layers
+    cannot have, batches, options."""
     if not prunable(model):
         raise PccError("the model has no convolution or linear layer")
     epochs = []
@@ -184,18 +201,24 @@ def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list
             epochs.append(_dry_run(copy.deepcopy(model), data, stage, recipe.seed, here))
         except PccError as error:
             raise PccError(f"stage {number}, {stage.method}: {error}") from None
-    for batch in sorted({stage.train.batch // here.ranks for stage, count in zip(recipe.stages, epochs, strict=True) if count}):
+    for batch in sorted(
+        {stage.train.batch // here.ranks for stage, count in zip(recipe.stages, epochs, strict=True) if count}
+    ):
         _check_training(copy.deepcopy(model), data, batch, here)
     return epochs
 
 
 def _check_training(model: nn.Module, data: Data, batch: int, here: Processes) -> None:
-    """Runs the network, which is the user's own code, as in training. Two samples show what a batch of many would, and one what is special about it."""
+    """Runs the network, which is the user's own code, as in training. Two samples show what a batch of many would, and
+    one what is special about it."""
     count = min(batch, 2)
     try:
         model.train()(torch.zeros(count, *data.input_shape, device=here.device))
     except Exception as error:
-        raise PccError(f"the network cannot be trained with {batch} samples at once in each process: {type(error).__name__}: {error}") from error
+        raise PccError(
+            f"the network cannot be trained with {batch} samples at once in each process: {type(error).__name__}: "
+            f"{error}"
+        ) from error
 
 
 def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Processes) -> int:
@@ -203,7 +226,10 @@ def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Proces
     for layer in method.layers:
         rate, weights = getattr(layer.structure, "rate", 1), layer.weight.numel()
         if rate > weights:
-            raise PccError(f"layer {layer.name}: a rate of {rate:g} leaves less than one of its {weights} weights; choose a lower one, or leave it dense")
+            raise PccError(
+                f"layer {layer.name}: a rate of {rate:g} leaves less than one of its {weights} weights; choose a lower "
+                "one, or leave it dense"
+            )
         layer.project(layer.weight)
     if method.epochs:
         data.batches(0, stage.train.batch, seed=seed, rank=here.rank, ranks=here.ranks)
@@ -211,5 +237,7 @@ def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Proces
 
 
 def _dense_accuracy(rows: tuple[dict[str, Any], ...]) -> float:
-    compressing = next((place for place, row in enumerate(rows) if row["stage"] not in (BEFORE, "train", "train, done")), len(rows))
+    compressing = next(
+        (place for place, row in enumerate(rows) if row["stage"] not in (BEFORE, "train", "train, done")), len(rows)
+    )
     return rows[compressing - 1]["accuracy"]

@@ -1,4 +1,5 @@
-"""Finds what a processor's costs are: measures schedules, fits the costs, measures what those choose, and fits again."""
+"""Finds what a processor's costs are: measures schedules, fits the costs, measures what those choose, and fits
+again."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -50,13 +51,19 @@ class Calibration:
             unfinished.write_text(self.profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
             unfinished.replace(path)
         except OSError as error:
-            raise PccError(f"cannot write the profile {path}: {error.strerror or error}; -o names another file") from None
+            raise PccError(
+                f"cannot write the profile {path}: {error.strerror or error}; -o names another file"
+            ) from None
 
 
-def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequence[Pruned] | None = None) -> Calibration:
-    """The costs of a target's processor: timed if this computer executes its code, else counted under QEMU. ``layers`` are `LAYERS` unless given.
+def calibrate(
+    target: Target, progress: Progress, workers: int = 1, layers: Sequence[Pruned] | None = None
+) -> Calibration:
+    """The costs of a target's processor: timed if this computer executes its code, else counted under QEMU. ``layers``
+    are `LAYERS` unless given.
 
-    What was measured is kept when this is interrupted, and the next call goes on from there. `PccError` where it can be neither timed nor counted.
+    What was measured is kept when this is interrupted, and the next call goes on from there. `PccError` where it can be
+    neither timed nor counted.
     """
     layers = LAYERS if layers is None else layers
     before = machine_of(target)
@@ -88,7 +95,10 @@ def calibrate(target: Target, progress: Progress, workers: int = 1, layers: Sequ
         trials |= {trial.key: trial for trial in chosen}
     measured = [trial for trial in trials.values() if trial.key in measurements.taken]
     rounds = f"{ROUNDS} rounds, " if timed else ""
-    origin = f"{how}: {len(measured)} schedules of {len(layers)} layers, {rounds}{date.today().isoformat()}, pcc {version('pcc')}"
+    origin = (
+        f"{how}: {len(measured)} schedules of {len(layers)} layers, {rounds}{date.today().isoformat()}, pcc "
+        f"{version('pcc')}"
+    )
     after = replace(before, name=target.cpu, costs=_rounded(costs), origin=origin)
     built_in, fitted = (rank(measured, measurements.cost, machine.costs) for machine in (before, after))
     taken = {str(trial): measurements.cost(trial) for trial in measured}

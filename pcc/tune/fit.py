@@ -15,13 +15,13 @@ Cost = Callable[[Trial], float]
 
 
 PULL = 0.03
-"""How strongly costs are drawn to those that were there before: one that is wrong by all of it counts like this relative error in every schedule. It decides
-where the layers tell little."""
+"""How strongly costs are drawn to those that were there before: one that is wrong by all of it counts like this
+relative error in every schedule. It decides where the layers tell little."""
 
 
 def fit(trials: Sequence[Trial], cost: Cost, before: Work) -> Work:
-    """The non-negative costs of least squares of relative errors, where a schedule counts the less the slower it is beside the layer's best: a choice is
-    between good ones."""
+    """The non-negative costs of least squares of relative errors, where a schedule counts the less the slower it is
+    beside the layer's best: a choice is between good ones."""
     measured, old = np.array([cost(trial) for trial in trials]), vector(before)
     best: dict[Measurable, float] = {}
     for trial, taken in zip(trials, measured, strict=True):
@@ -31,12 +31,15 @@ def fit(trials: Sequence[Trial], cost: Cost, before: Work) -> Work:
     known, pull = np.flatnonzero(old), PULL * np.sqrt(len(trials))
     pulls = np.zeros((len(known), len(old)))
     pulls[np.arange(len(known)), known] = pull / old[known]
-    solution = non_negative_least_squares(np.vstack([rows, pulls]), np.concatenate([weights, np.full(len(known), pull)]))
+    solution = non_negative_least_squares(
+        np.vstack([rows, pulls]), np.concatenate([weights, np.full(len(known), pull)])
+    )
     return Work(*solution.tolist())
 
 
 def non_negative_least_squares(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The x >= 0 of least ``|matrix @ x - wanted|``, for few columns: of all sets of columns whose plain least squares are positive, the best."""
+    """The x >= 0 of least ``|matrix @ x - wanted|``, for few columns: of all sets of columns whose plain least squares
+    are positive, the best."""
     scales = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(float).tiny)
     scaled = matrix / scales
     gram, right = scaled.T @ scaled, scaled.T @ wanted
@@ -56,7 +59,8 @@ class Ranking:
     """How well costs rank the schedules of each layer, over all families."""
 
     loss: float
-    """How many times longer the schedules take that the costs choose than the best measured ones: the geometric mean over layers, 1 at best."""
+    """How many times longer the schedules take that the costs choose than the best measured ones: the geometric mean
+    over layers, 1 at best."""
     worst_loss: float
     worst_layer: str
     correlation: float
@@ -68,7 +72,10 @@ def rank(trials: Sequence[Trial], cost: Cost, costs: Work) -> Ranking:
     losses, correlations = {}, []
     for layer in dict.fromkeys(trial.layer for trial in trials):
         of_layer = [trial for trial in trials if trial.layer == layer]
-        modelled, measured = counts([trial.candidate for trial in of_layer]) @ vector(costs), np.array([cost(trial) for trial in of_layer])
+        modelled, measured = (
+            counts([trial.candidate for trial in of_layer]) @ vector(costs),
+            np.array([cost(trial) for trial in of_layer]),
+        )
         losses[str(layer)] = float(measured[np.argmin(modelled)] / measured.min())
         if len(of_layer) > 2:
             correlations.append(rank_correlation(modelled, measured))

@@ -1,4 +1,5 @@
-"""Convolutions to measure, each by itself: sizes, random weights pruned as the passes prune them, and the list that costs are fitted to."""
+"""Convolutions to measure, each by itself: sizes, random weights pruned as the passes prune them, and the list that
+costs are fitted to."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,11 +45,24 @@ class Case:
         return prod(self.weight_shape) * prod(self.geometry.output_size(self.size, self.size))
 
     def layer(self, b: ProgramBuilder, name: str, weight: np.ndarray | fkw.FKW) -> Conv2d:
-        """The layer with an input and an output of its own, biased, with ReLU. Their planes start at cache lines, as between the layers of a network."""
+        """The layer with an input and an output of its own, biased, with ReLU. Their planes start at cache lines, as
+        between the layers of a network."""
         rows, columns = self.geometry.output_size(self.size, self.size)
-        x, y = b.planes(f"{name}_x", (1, self.inputs, self.size, self.size)), b.planes(f"{name}_y", (1, self.outputs, rows, columns))
+        x, y = (
+            b.planes(f"{name}_x", (1, self.inputs, self.size, self.size)),
+            b.planes(f"{name}_y", (1, self.outputs, rows, columns)),
+        )
         b.layer = name
-        return Conv2d(name, x, y, weight, np.ones(self.outputs, np.float32), self.geometry, self.groups, activation=Activation("relu"))
+        return Conv2d(
+            name,
+            x,
+            y,
+            weight,
+            np.ones(self.outputs, np.float32),
+            self.geometry,
+            self.groups,
+            activation=Activation("relu"),
+        )
 
 
 def dense_weight(case: Case) -> np.ndarray:
@@ -57,7 +71,8 @@ def dense_weight(case: Case) -> np.ndarray:
 
 
 def sparse_weight(case: Case, patterns: np.ndarray | None, rate: float, share: int) -> fkw.FKW:
-    """The dense weight pruned: 3x3 windows to the patterns, connections to one in ``rate``, for groups of ``share`` filters."""
+    """The dense weight pruned: 3x3 windows to the patterns, connections to one in ``rate``, for groups of ``share``
+    filters."""
     patterns = patterns if case.kernel == 3 else None
     cut = joint.project(dense_weight(case), patterns, rate, share=share)
     return fkw.pack(cut.weight, 1, patterns, share, cut.order)
@@ -69,8 +84,8 @@ PATTERNS = pattern.mine([np.random.default_rng(2).standard_normal((256, 64, 3, 3
 
 @dataclass(frozen=True)
 class Pruned:
-    """A convolution of which one connection in ``rate`` is kept, in 8 patterns where its window is 3x3, shared by groups of ``share`` filters; dense where it
-    has groups."""
+    """A convolution of which one connection in ``rate`` is kept, in 8 patterns where its window is 3x3, shared by
+    groups of ``share`` filters; dense where it has groups."""
 
     case: Case
     rate: float = 3.6
@@ -102,16 +117,32 @@ def _packed(pruned: Pruned) -> fkw.FKW:
 
 
 _DEPTHWISE = ((32, 112, 1), (144, 56, 1), (144, 56, 2), (384, 14, 1), (960, 7, 1))
-_POINTWISE = ((64, 56, 256), (256, 56, 64), (512, 28, 128), (128, 28, 512), (1024, 14, 256), (256, 14, 1024), (2048, 7, 512), (512, 7, 2048))
+_POINTWISE = (
+    (64, 56, 256),
+    (256, 56, 64),
+    (512, 28, 128),
+    (128, 28, 512),
+    (1024, 14, 256),
+    (256, 14, 1024),
+    (2048, 7, 512),
+    (512, 7, 2048),
+)
 
 LAYERS: tuple[Pruned, ...] = (
-    *(Pruned(Case(c, s, o)) for c, s, o in ((64, 224, 64), (128, 112, 128), (128, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))),
+    *(
+        Pruned(Case(c, s, o))
+        for c, s, o in ((64, 224, 64), (128, 112, 128), (128, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))
+    ),
     *(Pruned(Case(64 << stage, 56 >> stage, 64 << stage)) for stage in range(4)),
     *(Pruned(Case(64 << stage, 112 >> stage, 64 << stage, stride=2)) for stage in (1, 2, 3)),
     *(Pruned(Case(128, 28, 128), rate) for rate in (1.0, 2.0, 8.0)),
     *(Pruned(Case(128, 28, 128), share=share) for share in (2, 4)),
     *(Pruned(Case(*sizes, 1)) for sizes in _POINTWISE),
-    *(Pruned(Case(i, s, o, 1), rate) for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160)) for rate in (5.0, 10.0)),
+    *(
+        Pruned(Case(i, s, o, 1), rate)
+        for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160))
+        for rate in (5.0, 10.0)
+    ),
     *(Pruned(Case(channels, size, channels, 3, stride, channels), rate=1) for channels, size, stride in _DEPTHWISE),
 )
 """Of VGG-16, ResNet-50 and MobileNetV2, at several densities."""

@@ -1,6 +1,8 @@
-"""Measures trials: by the clock of this computer where it can execute the target's code, else by counting instructions under QEMU.
+"""Measures trials: by the clock of this computer where it can execute the target's code, else by counting instructions
+under QEMU.
 
-Both go in pieces, and what each piece found is kept in pcc's cache until a calibration has ended: one that was interrupted goes on there.
+Both go in pieces, and what each piece found is kept in pcc's cache until a calibration has ended: one that was
+interrupted goes on there.
 """
 
 import hashlib
@@ -82,20 +84,24 @@ class Measurements:
 
 
 def measurable(target: Target) -> Target:
-    """The target whose code is measured for a target: itself where this computer executes it, arm64 Linux where that is emulated. `PccError` where it can be
-    neither timed nor counted."""
+    """The target whose code is measured for a target: itself where this computer executes it, arm64 Linux where that is
+    emulated. `PccError` where it can be neither timed nor counted."""
     if executes_here(target):
         return target
     if target.arch != "aarch64":
-        raise PccError(f"{target.name}, {target.cpu}: this computer cannot execute its code, so it cannot be timed here")
+        raise PccError(
+            f"{target.name}, {target.cpu}: this computer cannot execute its code, so it cannot be timed here"
+        )
     if complaint := missing():
         raise PccError(complaint)
     return target_named("aarch64-linux", target.cpu)
 
 
-def time_trials(trials: Sequence[Trial], target: Target, measurements: Measurements, progress: Progress, workers: int) -> None:
-    """Times all of them in turn, `ROUNDS` times, on one core, so that slow and fast phases of the computer meet all alike. Where some are new, older rounds,
-    which others had without them, do not count."""
+def time_trials(
+    trials: Sequence[Trial], target: Target, measurements: Measurements, progress: Progress, workers: int
+) -> None:
+    """Times all of them in turn, `ROUNDS` times, on one core, so that slow and fast phases of the computer meet all
+    alike. Where some are new, older rounds, which others had without them, do not count."""
     done = min(len(measurements.taken.get(trial.key, ())) for trial in trials)
     if done >= ROUNDS:
         return
@@ -147,7 +153,14 @@ def _pinned() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def count_trials(trials: Sequence[Trial], target: Target, machine: Machine, measurements: Measurements, progress: Progress, workers: int) -> None:
+def count_trials(
+    trials: Sequence[Trial],
+    target: Target,
+    machine: Machine,
+    measurements: Measurements,
+    progress: Progress,
+    workers: int,
+) -> None:
     """Counts those that are not counted yet, all of a layer in one program."""
     missing = [trial for trial in trials if trial.key not in measurements.taken]
     for layer in dict.fromkeys(trial.layer for trial in missing):
@@ -159,16 +172,21 @@ def count_trials(trials: Sequence[Trial], target: Target, machine: Machine, meas
 
 
 def weighted_counts(trials: Sequence[Trial], target: Target, machine: Machine, workers: int) -> list[float]:
-    """The instructions that each executes, multiply-adds weighted as the processor has units for them; all in one program."""
+    """The instructions that each executes, multiply-adds weighted as the processor has units for them; all in one
+    program."""
     b = ProgramBuilder("count", machine.isa)
     for place, trial in enumerate(trials):
         trial.emit(b, f"layer{place}")
     executed = count_program(b.build(), target, workers)
-    return [executed[f"layer{place}"].total + (machine.multiply_add_weight - 1) * executed[f"layer{place}"].vfma for place in range(len(trials))]
+    return [
+        executed[f"layer{place}"].total + (machine.multiply_add_weight - 1) * executed[f"layer{place}"].vfma
+        for place in range(len(trials))
+    ]
 
 
 def count_program(program: Program, target: Target, workers: int = 1) -> dict[str, Counted]:
-    """Executed instructions of every layer of a program for arm64 (memory not planned), on one thread. Raises `PccError` where QEMU or plugins are missing."""
+    """Executed instructions of every layer of a program for arm64 (memory not planned), on one thread. Raises
+    `PccError` where QEMU or plugins are missing."""
     planned = PlanMemory()(program)
     objects = [kernel.object for kernel in compile_kernels(planned.kernels, target, workers)]
     with tempfile.TemporaryDirectory() as folder:

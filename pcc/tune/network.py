@@ -35,7 +35,9 @@ class NetworkLayer:
         assert not isinstance(layer, str), layer
         b.layer = name
         residual = None if layer.residual is None else _placed(b, f"{name}_residual", layer.residual)
-        placed = replace(layer, name=name, x=_placed(b, f"{name}_x", layer.x), y=_placed(b, f"{name}_y", layer.y), residual=residual)
+        placed = replace(
+            layer, name=name, x=_placed(b, f"{name}_x", layer.x), y=_placed(b, f"{name}_y", layer.y), residual=residual
+        )
         chosen.emit(placed, schedule, b)
         pool = self.open.separate_pool()
         if pool is not None and not isinstance(layer, PooledConv2d):

@@ -32,4 +32,6 @@ def program_runner(program: Program, native: NativeKernels) -> ProgramRunner:
             values[:] = np.random.default_rng(1).standard_normal(values.size, np.float32)
     for call in program.preparation:
         native.call(call.kernel, memory.arguments(call), 0, call.work)
-    return ProgramRunner([native.bound(call.kernel, memory.arguments(call), 0, call.work) for call in program.calls], memory)
+    return ProgramRunner(
+        [native.bound(call.kernel, memory.arguments(call), 0, call.work) for call in program.calls], memory
+    )

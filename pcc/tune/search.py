@@ -1,4 +1,5 @@
-"""Which schedule to measure next: Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011) over what families offer for a layer."""
+"""Which schedule to measure next: Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 2011) over what
+families offer for a layer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -17,11 +18,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Search:
-    """Asks for schedules that are not measured yet. What is asked of the estimator is a path: the family, the kind of its schedule, then each field of that,
-    among the values that the schedules have which are left; so every answer is a schedule."""
+    """Asks for schedules that are not measured yet. What is asked of the estimator is a path: the family, the kind of
+    its schedule, then each field of that, among the values that the schedules have which are left; so every answer is a
+    schedule."""
 
     def __init__(self, schedules: Sequence[Priced], first: Sequence[Priced], measured: Mapping[str, float]) -> None:
-        """``first`` are asked for before all others; ``measured`` has the ratios that are known, by schedules' texts."""
+        """``first`` are asked for before all others; ``measured`` has the ratios that are known, by schedules'
+        texts."""
         self._schedules = {schedule.text: schedule for schedule in schedules}
         self._features = {text: _features(schedule) for text, schedule in self._schedules.items()}
         self._measured = dict(measured)
@@ -34,7 +37,9 @@ class Search:
     def ask(self, count: int) -> list[Priced]:
         """The next ones to measure, fewer where no more are left."""
         repeats = 0
-        while len(self._pending) < count and (rest := [text for text in self._schedules if text not in self._measured and text not in self._pending]):
+        while len(self._pending) < count and (
+            rest := [text for text in self._schedules if text not in self._measured and text not in self._pending]
+        ):
             if repeats > MOST_REPEATS:
                 self._study.enqueue_trial(self._path_to(rest[0]))
             asked = self._study.ask()
@@ -61,7 +66,9 @@ class Search:
         """The schedule at the end of a path: ``answer(name, values)`` takes each turn."""
         left, path = list(self._schedules), ""
         while len(left) > 1:
-            name = next(name for name in self._features[left[0]] if len({self._features[text][name] for text in left}) > 1)
+            name = next(
+                name for name in self._features[left[0]] if len({self._features[text][name] for text in left}) > 1
+            )
             chosen = answer(f"{path}{name}", sorted({self._features[text][name] for text in left}))
             left, path = [text for text in left if self._features[text][name] == chosen], f"{path}{name}={chosen}, "
         return left[0]
@@ -80,4 +87,8 @@ class Search:
 def _features(priced: Priced) -> dict[str, str]:
     """What a schedule is, in the order of a path."""
     schedule = priced.candidate.schedule
-    return {"family": priced.family, "kind": type(schedule).__name__, **{each.name: repr(getattr(schedule, each.name)) for each in fields(schedule)}}
+    return {
+        "family": priced.family,
+        "kind": type(schedule).__name__,
+        **{each.name: repr(getattr(schedule, each.name)) for each in fields(schedule)},
+    }

@@ -72,7 +72,8 @@ class Offer:
         return Trial(self.layer, self.family, self.candidates[int(np.argmin(self.works @ vector(costs)))])
 
     def rivals(self, costs: Work) -> list[Trial]:
-        """The cheapest schedule, and those near it that are least like those before them, by the shares of what they spend their time on."""
+        """The cheapest schedule, and those near it that are least like those before them, by the shares of what they
+        spend their time on."""
         parts = self.works * vector(costs)
         totals = parts.sum(axis=1)
         chosen = [int(np.argmin(totals))]
@@ -90,7 +91,11 @@ def offers(layer: Pruned, machine: Machine) -> Iterator[Offer]:
     for family in families().values():
         if family.layer is not Conv2d or not layer.has_format(family.format):
             continue
-        candidates = offered(family, layer.case.layer(ProgramBuilder("offers", machine.isa), "conv", layer.weight(family.format)), machine)
+        candidates = offered(
+            family,
+            layer.case.layer(ProgramBuilder("offers", machine.isa), "conv", layer.weight(family.format)),
+            machine,
+        )
         if not isinstance(candidates, str):
             yield Offer(layer, family.name, candidates)
 

@@ -36,7 +36,8 @@ LAST_ROUNDS = 41
 """Of the best ones, measured again at the end: the best of many is the luckiest, too."""
 FINALISTS = 3
 LEAST_GAIN = 1.02
-"""How many times as fast as the costs' choice a schedule has to be timed to take its place; a counted one has to be faster."""
+"""How many times as fast as the costs' choice a schedule has to be timed to take its place; a counted one has to be
+faster."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class TunedLayer:
 
 
 class Judge:
-    """Says how many times what the costs' choice takes a schedule takes: its time, where this computer executes the target's code, or its instructions."""
+    """Says how many times what the costs' choice takes a schedule takes: its time, where this computer executes the
+    target's code, or its instructions."""
 
     def __init__(self, target: Target, machine: Machine, workers: int) -> None:
         self._target, self._machine, self._workers = target, machine, workers
@@ -67,13 +69,20 @@ class Judge:
             found = time_ratios(trials[base.text], rivals, self._target, rounds, self._workers)
             return dict(zip([each.text for each in schedules], found, strict=True))
         missing = [text for text in trials if (layer.key, text) not in self._counts]
-        counts = weighted_counts([trials[text] for text in missing], self._target, self._machine, self._workers) if missing else []
+        counts = (
+            weighted_counts([trials[text] for text in missing], self._target, self._machine, self._workers)
+            if missing
+            else []
+        )
         self._counts |= {(layer.key, text): count for text, count in zip(missing, counts, strict=True)}
-        return {each.text: self._counts[layer.key, each.text] / self._counts[layer.key, base.text] for each in schedules}
+        return {
+            each.text: self._counts[layer.key, each.text] / self._counts[layer.key, base.text] for each in schedules
+        }
 
 
 def machine_for(target: Target, machine_profile: str | None) -> Machine:
-    """The processor whose costs are started from, as a compilation has it: ``machine_profile`` is a file or ``built-in``; if None, the saved or pcc's own."""
+    """The processor whose costs are started from, as a compilation has it: ``machine_profile`` is a file or
+    ``built-in``; if None, the saved or pcc's own."""
     return machine_named(processor_of(target, machine_profile))
 
 
@@ -84,11 +93,14 @@ def records_file(wanted: str | None) -> Path:
     return Path(wanted) if wanted else saved_records()
 
 
-def tune(graph_module: GraphModule, target: Target, machine: Machine, path: Path, trials: int, show: Show, workers: int = 1) -> list[TunedLayer]:
-    """Measures up to ``trials`` schedules of each layer of a graph whose kernels are not chosen, those of earlier calls included, and records the best.
+def tune(
+    graph_module: GraphModule, target: Target, machine: Machine, path: Path, trials: int, show: Show, workers: int = 1
+) -> list[TunedLayer]:
+    """Measures up to ``trials`` schedules of each layer of a graph whose kernels are not chosen, those of earlier calls
+    included, and records the best.
 
-    Each measurement is kept as soon as it is there: an interrupted call loses a few of them. Raises `PccError` for records that cannot be written, and for a
-    target whose code can be neither timed nor counted.
+    Each measurement is kept as soon as it is there: an interrupted call loses a few of them. Raises `PccError` for
+    records that cannot be written, and for a target whose code can be neither timed nor counted.
     """
     target = measurable(target)
     judge, tuned = Judge(target, machine, workers), []
@@ -103,7 +115,9 @@ def tune(graph_module: GraphModule, target: Target, machine: Machine, path: Path
     return tuned
 
 
-def _tune_layer(layer: NetworkLayer, judge: Judge, machine: Machine, records: TuningRecords, trials: int, show: Show) -> TunedLayer:
+def _tune_layer(
+    layer: NetworkLayer, judge: Judge, machine: Machine, records: TuningRecords, trials: int, show: Show
+) -> TunedLayer:
     show(str(layer), 0.0)
     by_family, _ = layer.open.priced(machine)
     base, limit = by_family[0], MOST_TIMES * by_family[0].cost
@@ -115,7 +129,10 @@ def _tune_layer(layer: NetworkLayer, judge: Judge, machine: Machine, records: Tu
         search = Search(list(schedules.values()), [each for each in by_family if each.cost <= limit], measured)
         at_once = max(1, min(AT_ONCE, MOST_BYTES // layer.weight_bytes))
         while len(measured) < most:
-            show(f"{layer}: {len(measured)} of {most} schedules, best so far {1 / min(measured.values()):.2f}x", len(measured) / most)
+            show(
+                f"{layer}: {len(measured)} of {most} schedules, best so far {1 / min(measured.values()):.2f}x",
+                len(measured) / most,
+            )
             asked = search.ask(min(at_once, most - len(measured)))
             found = judge.ratios(layer, base, asked, ROUNDS)
             records.add_ratios(layer.key, base.text, found)
@@ -123,15 +140,28 @@ def _tune_layer(layer: NetworkLayer, judge: Judge, machine: Machine, records: Tu
             measured |= others
             search.tell(others)
         show(f"{layer}: comparing the best", 1.0)
-        best, speedup = _best(layer, judge, base, [schedules[text] for text in sorted(measured, key=measured.__getitem__) if text in schedules])
-        record = TuningRecord(**vars(layer.key), generation=generation(), costs_choice=base.text, best=best.text, speedup=speedup, schedules=len(measured))
+        best, speedup = _best(
+            layer,
+            judge,
+            base,
+            [schedules[text] for text in sorted(measured, key=measured.__getitem__) if text in schedules],
+        )
+        record = TuningRecord(
+            **vars(layer.key),
+            generation=generation(),
+            costs_choice=base.text,
+            best=best.text,
+            speedup=speedup,
+            schedules=len(measured),
+        )
         records.put(record)
     best = schedules.get(record.best)
     return TunedLayer(layer.names, str(base), str(best or record.best), record)
 
 
 def _best(layer: NetworkLayer, judge: Judge, base: Priced, ranked: Sequence[Priced]) -> tuple[Priced, float]:
-    """The best schedule of those before the costs' choice, and how many times as fast it is; the costs' choice if none is faster."""
+    """The best schedule of those before the costs' choice, and how many times as fast it is; the costs' choice if none
+    is faster."""
     finalists = ranked[: ranked.index(base)][:FINALISTS]
     if finalists:
         ratios = judge.ratios(layer, base, finalists, LAST_ROUNDS)

@@ -51,7 +51,8 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The one line on standard error that says what was wrong; asserts that it is one, and the status that of wrong use."""
+        """The one line on standard error that says what was wrong; asserts that it is one, and the status that of wrong
+        use."""
         assert self.status == 2, f"status {self.status}\n{self.out}\n{self.err}"
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
@@ -61,7 +62,8 @@ class Outcome:
 
 @pytest.fixture
 def heeded_interrupts() -> Iterator[None]:
-    """Ctrl-C has its ordinary meaning, here and in programs that are started, also where the tests run in the background of a shell, which ignores it."""
+    """Ctrl-C has its ordinary meaning, here and in programs that are started, also where the tests run in the
+    background of a shell, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -87,7 +89,9 @@ def pcc_process() -> Callable[..., Outcome]:
     """Runs a command line as a process of its own."""
 
     def run(*args: object, cwd: Path | None = None) -> Outcome:
-        done = subprocess.run([SCRIPT, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+        done = subprocess.run(
+            [SCRIPT, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False, timeout=300
+        )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -1,7 +1,9 @@
-"""``unshare -rm python -m tests.cli.full_disk FOLDER``: command lines whose files lie on disks that are full at once, soon, or late.
+"""``unshare -rm python -m tests.cli.full_disk FOLDER``: command lines whose files lie on disks that are full at once,
+soon, or late.
 
-In a mount namespace of its own, which needs no rights, each folder is a file system of some KiB. Prints a line of JSON for each command line: what it was,
-its exit status, what it said on standard error, and the names of what it left on that disk.
+In a mount namespace of its own, which needs no rights, each folder is a file system of some KiB. Prints a line of JSON
+for each command line: what it was, its exit status, what it said on standard error, and the names of what it left on
+that disk.
 """
 
 import contextlib
@@ -28,7 +30,10 @@ CASES = {
     "pt2": ({}, (*EXPORT, "-o", "full/net.pt2")),
     "safetensors": ({}, (*EXPORT, "-o", "full/net.safetensors")),
     "checkpoint": ({}, (*PRUNE, "-o", "full/pruned")),
-    "records": ({}, ("tune", "net.py:make", "--input-shape", "1,3,16,16", "--trials", "2", "--tuning-records", "full/records")),
+    "records": (
+        {},
+        ("tune", "net.py:make", "--input-shape", "1,3,16,16", "--trials", "2", "--tuning-records", "full/records"),
+    ),
     "output": ({}, ("run", "whole", "-i", "input.npy", "-o", "full/output.npy")),
 }
 """Variables of the environment, and the command line."""
@@ -58,7 +63,10 @@ def main(folder: Path) -> None:
                     os.environ[variable] = value
             left = sorted(os.listdir(full))
             subprocess.run(["umount", full], check=True)
-            print(json.dumps({"name": name, "size": size, "status": status, "said": said.getvalue(), "left": left}), flush=True)
+            print(
+                json.dumps({"name": name, "size": size, "status": status, "said": said.getvalue(), "left": left}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""``python -m tests.cli.killed compile|prune N``: kills a command N times at random moments (SIGKILL), and looks at what is left each time.
+"""``python -m tests.cli.killed compile|prune N``: kills a command N times at random moments (SIGKILL), and looks at
+what is left each time.
 
-The command runs in a child that is forked after everything is imported, so that most moments are of its work. After a kill there is the old result or the new
-one, whole, and what the user has beside it; the next command is not disturbed by what is left, and takes it away.
+The command runs in a child that is forked after everything is imported, so that most moments are of its work. After a
+kill there is the old result or the new one, whole, and what the user has beside it; the next command is not disturbed
+by what is left, and takes it away.
 """
 
 import importlib
@@ -20,7 +22,16 @@ import click
 from pcc.cli.app import run
 from tests.cli.test_prune import RECIPE, SOURCE
 
-PRELOADED = ("pcc.cli.compile", "pcc.cli.prune", "pcc.compiler", "pcc.training.prune", "torch._dynamo", "torch.export", "tvm", "pcc.codegen.builder")
+PRELOADED = (
+    "pcc.cli.compile",
+    "pcc.cli.prune",
+    "pcc.compiler",
+    "pcc.training.prune",
+    "torch._dynamo",
+    "torch.export",
+    "tvm",
+    "pcc.codegen.builder",
+)
 """What commands import late."""
 
 
@@ -91,7 +102,9 @@ def kill_compile(killed: Killed, count: int) -> int:
         killed.start(command, killed.random.uniform(0, LATE * times[is_cold]))
         open_package(out).verify()
         assert (out / "notes.txt").read_text() == "mine"
-        assert all(path == out or path.name.startswith(".pcc-package-") for path in Path("place").iterdir()), list(Path("place").iterdir())
+        assert all(path == out or path.name.startswith(".pcc-package-") for path in Path("place").iterdir()), list(
+            Path("place").iterdir()
+        )
         replaced += before != (out / "manifest.json").stat().st_ino
         cache.mkdir(exist_ok=True)
     killed.finish(command)
@@ -105,7 +118,18 @@ def kill_prune(killed: Killed, count: int) -> int:
     from safetensors.torch import load_file
 
     def command(out: str) -> list[str]:
-        return ["prune", "net.py:make", "--data", "net.py:loader", "--recipe", "recipe.yaml", "-o", out, "--threads", "1"]
+        return [
+            "prune",
+            "net.py:make",
+            "--data",
+            "net.py:loader",
+            "--recipe",
+            "recipe.yaml",
+            "-o",
+            out,
+            "--threads",
+            "1",
+        ]
 
     longest, done = killed.finish(command("whole")), 0
     whole = load_file("whole/model.safetensors")
@@ -139,7 +163,10 @@ def main(command: str, count: int, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pcc-killed-") as folder:
         killed = Killed(Path(folder), seed)
         ended = {"compile": kill_compile, "prune": kill_prune}[command](killed, count)
-        click.echo(f"pcc {command} was killed {count - ended} times and was faster {ended} times: nothing was lost, nothing was left")
+        click.echo(
+            f"pcc {command} was killed {count - ended} times and was faster {ended} times: nothing was lost, nothing "
+            "was left"
+        )
         os.chdir("/")
 
 

@@ -90,7 +90,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("error", [RecursionError, PccError])
 @pytest.mark.usefixtures("heeded_interrupts")
-def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_that_a_library_swallowed(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails_later(args: list[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -121,7 +123,11 @@ def test_an_interrupt_that_a_library_swallowed(error: type[Exception], monkeypat
 )
 def test_standard_streams_that_take_nothing(command: str, status: int, line: str) -> None:
     done = subprocess.run(
-        ["bash", "-c", command.replace("{pcc}", f"{SCRIPT}") + "; exit ${PIPESTATUS[0]}"], capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command.replace("{pcc}", f"{SCRIPT}") + "; exit ${PIPESTATUS[0]}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stderr.strip()) == (status, line)
 
@@ -129,13 +135,21 @@ def test_standard_streams_that_take_nothing(command: str, status: int, line: str
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), f"{'x' * 150}...{'x' * 149}: File name too long"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000),
+            f"{'x' * 150}...{'x' * 149}: File name too long",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "a", None, "b"), "a: b: Permission denied"),
         (MemoryError(), "not enough memory: a smaller input, a smaller batch or fewer threads need less"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), "not enough memory: a smaller input"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            "not enough memory: a smaller input",
+        ),
     ],
 )
-def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, pcc, error: Exception, message: str) -> None:
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, pcc, error: Exception, message: str
+) -> None:
     def refuse(**_: object) -> None:
         raise error
 
@@ -150,12 +164,28 @@ def test_names_that_are_too_long(pcc, tmp_path: Path) -> None:
         ("compile", f"{name}.py:make", "--input-shape", "1,3,8,8", "-o", tmp_path / "x"),
         ("prune", "lenet5", "--data", name, "--recipe", "mnist-dense", "-o", tmp_path / "x"),
         ("prune", "lenet5", "--data", "mnist", "--recipe", f"{name}.yaml", "-o", tmp_path / "x"),
-        ("prune", "lenet5", "--data", "mnist", "--recipe", "mnist-dense", "--weights", f"{name}.pt", "-o", tmp_path / "x"),
+        (
+            "prune",
+            "lenet5",
+            "--data",
+            "mnist",
+            "--recipe",
+            "mnist-dense",
+            "--weights",
+            f"{name}.pt",
+            "-o",
+            tmp_path / "x",
+        ),
     ):
         assert "File name too long" in pcc(*args).error
     assert "is not a pcc package" in pcc("run", name, "-i", "x.png").error
-    assert "a network's name has at most 100" in pcc("compile", f"{tmp_path}/net.py:{name}", "--input-shape", "1,3,8,8", "-o", tmp_path / "x").error
-    assert "no recipe is called" in pcc("prune", "lenet5", "--data", "mnist", "--recipe", name, "-o", tmp_path / "x").error
+    assert (
+        "a network's name has at most 100"
+        in pcc("compile", f"{tmp_path}/net.py:{name}", "--input-shape", "1,3,8,8", "-o", tmp_path / "x").error
+    )
+    assert (
+        "no recipe is called" in pcc("prune", "lenet5", "--data", "mnist", "--recipe", name, "-o", tmp_path / "x").error
+    )
     assert not (tmp_path / "x").exists()
 
 

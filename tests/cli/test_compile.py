@@ -55,7 +55,9 @@ def test_run_on_this_machine(pcc, package: Path, arrays: tuple[Path, np.ndarray]
 
 @arm64
 @pytest.mark.parametrize("cpu", [[], ["--cpu", "cortex-a53"]])
-def test_run_on_an_emulated_machine(pcc, package: Path, arrays: tuple[Path, np.ndarray], tmp_path: Path, cpu: list[str]) -> None:
+def test_run_on_an_emulated_machine(
+    pcc, package: Path, arrays: tuple[Path, np.ndarray], tmp_path: Path, cpu: list[str]
+) -> None:
     outcome = pcc("run", package, "--input", arrays[0], "-o", tmp_path / "y.npy", "--device", "qemu", *cpu)
     assert (outcome.status, outcome.err) == (0, "")
     assert_close(tmp_path / "y.npy", arrays[1])
@@ -79,7 +81,11 @@ def test_bench(pcc, package: Path) -> None:
     assert sum(layer["share"] for layer in report["layers"]) == pytest.approx(1)
     macs = [layer["macs"] for layer in report["layers"] if layer["macs"]]
     assert macs == [2 * 8 * 3 * 9 * 7 * 6, 2 * 8 * 8 * 9 * 7 * 6, 2 * 8 * 4]
-    assert [layer["choice"]["family"] for layer in report["layers"] if layer["choice"]] == ["conv-dense", "conv-dense", "linear"]
+    assert [layer["choice"]["family"] for layer in report["layers"] if layer["choice"]] == [
+        "conv-dense",
+        "conv-dense",
+        "linear",
+    ]
 
 
 def test_bench_for_people(pcc, package: Path) -> None:
@@ -100,7 +106,16 @@ def test_compile_report(pcc, factory: str, tmp_path: Path) -> None:
 
 
 def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
-    options = ["--prune", "pattern,connectivity{rate=2}", "--dump-ir", tmp_path / "ir", "--verify-each", "--time-passes", "--print-ir-after", "prune-pattern"]
+    options = [
+        "--prune",
+        "pattern,connectivity{rate=2}",
+        "--dump-ir",
+        tmp_path / "ir",
+        "--verify-each",
+        "--time-passes",
+        "--print-ir-after",
+        "prune-pattern",
+    ]
     outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", *options)
     assert outcome.status == 0, outcome.err
     assert "prune-pattern" in outcome.out
@@ -112,19 +127,32 @@ def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
 
 def test_pruning_that_prunes_nothing_says_so(pcc, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(
-        "from torch import nn\ndef mlp(): return nn.Sequential(nn.Flatten(), nn.Linear(300, 4))\ndef one(): return nn.Sequential(nn.Conv2d(3, 8, 3))\n"
+        "from torch import nn\ndef mlp(): return nn.Sequential(nn.Flatten(), nn.Linear(300, 4))\ndef one(): return "
+        "nn.Sequential(nn.Conv2d(3, 8, 3))\n"
     )
     spared = "the first convolution is spared (spare_first=false prunes it too)"
     for net, reason in (("mlp", "the network has no convolution"), ("one", f"1 layer (0): {spared}")):
         outcome = pcc(
-            "compile", f"{tmp_path / 'nets.py'}:{net}", "--input-shape", "1,3,10,10", "-o", tmp_path / net, "--prune", "pattern,connectivity", "--json"
+            "compile",
+            f"{tmp_path / 'nets.py'}:{net}",
+            "--input-shape",
+            "1,3,10,10",
+            "-o",
+            tmp_path / net,
+            "--prune",
+            "pattern,connectivity",
+            "--json",
         )
         warnings = [f"prune-pattern changed nothing: {reason}", f"prune-connectivity changed nothing: {reason}"]
         assert outcome.status == 0
         assert outcome.err.splitlines() == [f"pcc: warning: {warning}" for warning in warnings]
         report = json.loads(outcome.out)
         assert report["warnings"] == warnings
-        found = [(layer["pass_name"], layer["layer"], layer["reason"]) for layer in report["left_alone"] if layer["pass_name"].startswith("prune-")]
+        found = [
+            (layer["pass_name"], layer["layer"], layer["reason"])
+            for layer in report["left_alone"]
+            if layer["pass_name"].startswith("prune-")
+        ]
         assert found == ([] if net == "mlp" else [("prune-pattern", "0", spared), ("prune-connectivity", "0", spared)])
 
 
@@ -132,8 +160,14 @@ def test_layers_left_alone_reach_the_summary(pcc, factory: str, tmp_path: Path) 
     outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", "--prune", "connectivity")
     assert (outcome.status, outcome.err) == (0, "")
     summary = outcome.out.split("left alone:\n")[1].splitlines()
-    assert "    prune-connectivity: 1 layer (conv1): the first convolution is spared (spare_first=false prunes it too)" in summary
-    assert any(line.startswith("    reorder-kernels") and "(conv1" in line and "no connection is all zero" in line for line in summary)
+    assert (
+        "    prune-connectivity: 1 layer (conv1): the first convolution is spared (spare_first=false prunes it too)"
+        in summary
+    )
+    assert any(
+        line.startswith("    reorder-kernels") and "(conv1" in line and "no connection is all zero" in line
+        for line in summary
+    )
     assert any("select-kernels" in line for line in summary), "convolutions that stay dense"
 
 
@@ -155,9 +189,15 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
         (["-p", "canonicalise"], "did you mean canonicalize?"),
         (["--prune", "pattern{patern=8}"], "no option 'patern'"),
         (["--prune", ""], "--prune is empty: it takes pattern, connectivity"),
-        (["--prune", "drop-filters"], "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'drop-filters'"),
+        (
+            ["--prune", "drop-filters"],
+            "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'drop-filters'",
+        ),
         (["--prune", "pattern,pattern"], "prune-pattern would run twice"),
-        (["--prune", "connectivity{rate=1e300}"], "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 connections"),
+        (
+            ["--prune", "connectivity{rate=1e300}"],
+            "no layer can be pruned at a rate of 1e+300: the largest, conv2, has 64 connections",
+        ),
         (["--print-ir-after", "fold-batchnrm"], "did you mean fold-batchnorm?"),
         (["--input-shape", "1,3,0,0"], "not a shape"),
         (["--threads", "0"], "--threads"),
@@ -219,9 +259,13 @@ def test_interrupted_compile_leaves_nothing(tmp_path: Path, stage: str) -> None:
     out.mkdir()
     command = [SCRIPT, "compile", "mobilenet_v2", "--weights", "none", "--threads", "2", "-o", out / "net"]
     environment = {**os.environ, "PCC_CACHE": str(cache)}  # empty: all kernels have to be compiled
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     memory = Path(f"/proc/{process.pid}/maps")
-    while process.poll() is None and not ("torch" in memory.read_text() if stage == "loading" else any((cache / "kernels").glob("*/*"))):
+    while process.poll() is None and not (
+        "torch" in memory.read_text() if stage == "loading" else any((cache / "kernels").glob("*/*"))
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
     _, err = process.communicate(timeout=60)

@@ -62,7 +62,16 @@ def test_inputs(kind: str, lenet: Path, tmp_path: Path, pcc) -> None:  # noqa: F
 def test_recipes(tmp_path: Path, pcc) -> None:
     random, file = Random(0), tmp_path / "recipe.yaml"
     (tmp_path / "net.py").write_text(LOUD.replace("print", "str"))
-    arguments = ["prune", f"{tmp_path}/net.py:Net", "--data", f"{tmp_path}/net.py:loader", "--recipe", file, "-o", tmp_path / "out"]
+    arguments = [
+        "prune",
+        f"{tmp_path}/net.py:Net",
+        "--data",
+        f"{tmp_path}/net.py:loader",
+        "--recipe",
+        file,
+        "-o",
+        tmp_path / "out",
+    ]
     file.write_bytes(RECIPE)
     assert one_line_or_none(pcc(*arguments))
     ran = 0

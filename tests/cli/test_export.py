@@ -43,7 +43,17 @@ def test_export_then_compile_then_run(pcc, factory: str, suffix: str, tmp_path: 
 
 
 def test_pruning_comes_first(pcc, factory: str, tmp_path: Path) -> None:
-    outcome = pcc("export", factory, "--input-shape", SHAPE, "--prune", "connectivity{rate=4,spare_first=false}", "-o", tmp_path / "net.safetensors", "--json")
+    outcome = pcc(
+        "export",
+        factory,
+        "--input-shape",
+        SHAPE,
+        "--prune",
+        "connectivity{rate=4,spare_first=false}",
+        "-o",
+        tmp_path / "net.safetensors",
+        "--json",
+    )
     assert outcome.status == 0, outcome.err
     assert "prune-connectivity{rate=4" in json.loads(outcome.out)["pipeline"]
     from safetensors.numpy import load_file
@@ -57,12 +67,20 @@ def test_pruning_comes_first(pcc, factory: str, tmp_path: Path) -> None:
     [
         (["--input-shape", SHAPE, "-o", "net.tflite"], "give a file that ends in .onnx, .pt2, .safetensors"),
         (["--input-shape", f"y={SHAPE}", "-o", "net.onnx"], "example inputs y do not fit forward(x)"),
-        (["--input-shape", SHAPE, "--input-shape", f"x={SHAPE}", "-o", "net.onnx"], "give all shapes by name, or all in order"),
+        (
+            ["--input-shape", SHAPE, "--input-shape", f"x={SHAPE}", "-o", "net.onnx"],
+            "give all shapes by name, or all in order",
+        ),
         (["--input-shape", f"x={SHAPE}", "--input-shape", f"x={SHAPE}", "-o", "net.onnx"], "x has two shapes"),
-        (["--input-shape", SHAPE, "-p", "canonicalize,plan-memory", "-o", "net.onnx"], "plan-memory works on the kernel program"),
+        (
+            ["--input-shape", SHAPE, "-p", "canonicalize,plan-memory", "-o", "net.onnx"],
+            "plan-memory works on the kernel program",
+        ),
     ],
 )
-def test_wrong_use_is_one_line(pcc, factory: str, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_use_is_one_line(
+    pcc, factory: str, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in pcc("export", factory, *arguments).error
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".onnx", ".tflite")] == []
@@ -77,7 +95,9 @@ def test_wrong_use_is_one_line(pcc, factory: str, arguments: list[str], message:
         ("gone.onnx", None, [], "gone.onnx': there is no such file"),
     ],
 )
-def test_files_that_are_no_models(pcc, name: str, content: bytes | None, options: list[str], message: str, tmp_path: Path) -> None:
+def test_files_that_are_no_models(
+    pcc, name: str, content: bytes | None, options: list[str], message: str, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     for command in (["compile", "-o", tmp_path / "package"], ["export", "-o", tmp_path / "copy.onnx"]):

@@ -1,4 +1,5 @@
-"""Commands that are killed at random moments, and disks that are full: nothing is lost, nothing half-made is left, and it is said in one line."""
+"""Commands that are killed at random moments, and disks that are full: nothing is lost, nothing half-made is left, and
+it is said in one line."""
 
 import json
 import subprocess
@@ -14,7 +15,12 @@ NAMESPACE = ("unshare", "--map-root-user", "--mount")
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["compile", "prune"])
 def test_killed_at_random_moments(command: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.cli.killed", command, "100"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.cli.killed", command, "100"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing was lost, nothing was left" in done.stdout
 

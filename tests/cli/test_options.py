@@ -13,7 +13,9 @@ def test_without_names_the_host() -> None:
 
 
 def test_each_processor_goes_to_its_architecture() -> None:
-    host, arm, android = chosen_targets(["x86_64-linux", "aarch64-linux", "aarch64-android"], ["x86-64-v3", "cortex-a76"])
+    host, arm, android = chosen_targets(
+        ["x86_64-linux", "aarch64-linux", "aarch64-android"], ["x86-64-v3", "cortex-a76"]
+    )
     assert (host.cpu, arm.cpu, android.cpu) == ("x86-64-v3", "cortex-a76", "cortex-a76")
 
 
@@ -48,7 +50,24 @@ def test_shapes() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        *((text, "is not a shape") for text in ("", ",", "1,3,0,5", "1,-3,2,2", "a,b", "1.5,3,3,3", "1_000", "+1,3", " 1,3", "１,3,8,8", "٣", "1,3,", "1e3")),
+        *(
+            (text, "is not a shape")
+            for text in (
+                "",
+                ",",
+                "1,3,0,5",
+                "1,-3,2,2",
+                "a,b",
+                "1.5,3,3,3",
+                "1_000",
+                "+1,3",
+                " 1,3",
+                "１,3,8,8",
+                "٣",
+                "1,3,",
+                "1e3",
+            )
+        ),
         (",".join(["1"] * 9), "is not a shape: give up to 8 positive sizes"),
         ("1,3,99999999999,99999999999", "is too large: an input has at most 268,435,456 numbers"),
         (f"1,3,{2**63},1", "is too large"),

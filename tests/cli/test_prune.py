@@ -89,13 +89,26 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
     assert (outcome.status, outcome.err) == (0, "")
     report = json.loads(outcome.out)
     assert report == json.loads((job / "out" / "report.json").read_text())
-    assert (report["model"], report["data"], report["recipe"], report["seed"], report["epochs"]) == ("net.py:make", "net.py:loader", "recipe.yaml", 0, 2)
+    assert (report["model"], report["data"], report["recipe"], report["seed"], report["epochs"]) == (
+        "net.py:make",
+        "net.py:loader",
+        "recipe.yaml",
+        0,
+        2,
+    )
     conv1, conv2, fc = report["layers"]
-    assert (conv1["structure"], conv2["structure"], fc["structure"]) == ("dense", "kernels{patterns=designed, rate=3.6}", "dense")
+    assert (conv1["structure"], conv2["structure"], fc["structure"]) == (
+        "dense",
+        "kernels{patterns=designed, rate=3.6}",
+        "dense",
+    )
     assert conv2["kept"] == round(256 / 3.6) * 4
     assert report["total"]["weight_rate"] == pytest.approx((432 + 2304 + 64) / (432 + conv2["kept"] + 64))
     assert report["total"]["macs"] == 64 * (432 + 2304) + 64
-    assert report["compile"] == "pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package"
+    assert (
+        report["compile"]
+        == "pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package"
+    )
 
     compiled = pcc(*report["compile"].split()[1:], "--json")
     assert compiled.status == 0, compiled.err
@@ -124,7 +137,10 @@ def test_a_file_is_pruned_and_compiles(suffix: str, pcc, job: Path) -> None:
     outcome = pcc("prune", f"net{suffix}", *ARGS, "--json")
     assert (outcome.status, outcome.err) == (0, "")
     report = json.loads(outcome.out)
-    assert [(layer["name"], layer["structure"]) for layer in report["layers"]][1] == ("conv2", "kernels{patterns=designed, rate=3.6}")
+    assert [(layer["name"], layer["structure"]) for layer in report["layers"]][1] == (
+        "conv2",
+        "kernels{patterns=designed, rate=3.6}",
+    )
     assert report["compile"] == f"pcc compile out/model{suffix} -o out/package"
     compiled = pcc(*report["compile"].split()[1:], "--json")
     assert compiled.status == 0, compiled.err
@@ -136,10 +152,15 @@ def test_a_file_is_pruned_and_compiles(suffix: str, pcc, job: Path) -> None:
 def test_what_people_see(pcc) -> None:
     outcome = pcc("prune", "net.py:make", *ARGS)
     assert (outcome.status, outcome.err) == (0, "")
-    assert re.match(r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0\n  accuracy [\d.]+%, dense [\d.]+%\n", outcome.out)
+    assert re.match(
+        r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0\n  accuracy [\d.]+%, dense [\d.]+%\n",
+        outcome.out,
+    )
     assert re.search(r"^conv2 +kernels\{patterns=designed, rate=3.6\} +2,304 +284 ", outcome.out, re.M)
     assert re.search(r"^total +2,800 +780 ", outcome.out, re.M)
-    assert outcome.out.endswith("pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package\n")
+    assert outcome.out.endswith(
+        "pcc compile net.py:make --weights out/model.safetensors --input-shape 1,3,8,8 -o out/package\n"
+    )
 
 
 def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,16 +181,31 @@ def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"--data": "minst"}, "no data 'minst'"),
         ({"--recipe": "none.yaml"}, "recipe none.yaml: no such file"),
         ({"--recipe": "cifar"}, "no recipe is called 'cifar'"),
-        ({"recipe": RECIPE.replace("conv3x3", "conv5x5")}, "stage 2, one-shot: the model has no @conv5x5 layer: it has conv1, conv2, fc"),
-        ({"recipe": RECIPE.replace("3.6", "0.5")}, "recipe.yaml: stage 2, one-shot: structure of '@conv3x3': a pruning rate of 0.5"),
-        ({"recipe": RECIPE.replace("3.6", "36000")}, "stage 2, one-shot: layer conv2: a rate of 36000 leaves less than one of its 2304 weights"),
+        (
+            {"recipe": RECIPE.replace("conv3x3", "conv5x5")},
+            "stage 2, one-shot: the model has no @conv5x5 layer: it has conv1, conv2, fc",
+        ),
+        (
+            {"recipe": RECIPE.replace("3.6", "0.5")},
+            "recipe.yaml: stage 2, one-shot: structure of '@conv3x3': a pruning rate of 0.5",
+        ),
+        (
+            {"recipe": RECIPE.replace("3.6", "36000")},
+            "stage 2, one-shot: layer conv2: a rate of 36000 leaves less than one of its 2304 weights",
+        ),
         ({"recipe": "augment: shift" + RECIPE}, "how the samples are augmented is the loader's business"),
         ({"--weights": "none.pt"}, "none.pt"),
         ({"--weights": "imagenet"}, "--weights imagenet is for zoo models"),
         ({"--input-shape": "1,3,9,9"}, "net.py:loader has inputs of 3x8x8, the network takes 3x9x9"),
         ({"--input-shape": "3,8,8"}, "--input-shape 3,8,8: give N,C,H,W"),
-        ({"--teacher": "vgg8"}, "--teacher vgg8: give a model and its weights, for example resnet20=dense/model.safetensors"),
-        ({"--teacher": "net.py:three_classes=none"}, "teacher net.py:three_classes: net.py:loader has labels 0 to 3, but the network tells 3 classes apart"),
+        (
+            {"--teacher": "vgg8"},
+            "--teacher vgg8: give a model and its weights, for example resnet20=dense/model.safetensors",
+        ),
+        (
+            {"--teacher": "net.py:three_classes=none"},
+            "teacher net.py:three_classes: net.py:loader has labels 0 to 3, but the network tells 3 classes apart",
+        ),
         ({"--teacher": "net.py:make=none"}, "no stage of the recipe learns from a teacher"),
         ({"--resume": None}, "nothing to resume: out/resume.pt does not exist; run without --resume"),
     ],
@@ -177,8 +213,14 @@ def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_use_is_one_line(pcc, job: Path, changes: dict[str, str | None], message: str) -> None:
     (job / "recipe.yaml").write_text(changes.get("recipe") or RECIPE)
-    options = dict(zip(ARGS[::2], ARGS[1::2], strict=True)) | {name: value for name, value in changes.items() if name.startswith("--")}
-    outcome = pcc("prune", changes.get("model", "net.py:make"), *(part for option in options.items() for part in option if part is not None))
+    options = dict(zip(ARGS[::2], ARGS[1::2], strict=True)) | {
+        name: value for name, value in changes.items() if name.startswith("--")
+    }
+    outcome = pcc(
+        "prune",
+        changes.get("model", "net.py:make"),
+        *(part for option in options.items() for part in option if part is not None),
+    )
     assert message in outcome.error
     assert not (job / "out").exists()
 
@@ -193,7 +235,13 @@ def test_output_that_cannot_be_written(pcc, job: Path) -> None:
 @pytest.mark.usefixtures("heeded_interrupts")
 def test_interrupted_and_resumed(pcc, job: Path) -> None:
     args = ["--data", "net.py:slow_loader", *ARGS[2:], "--threads", "1"]
-    process = subprocess.Popen([SCRIPT, "prune", "net.py:make", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [SCRIPT, "prune", "net.py:make", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     log = job / "out" / "log.csv"
     while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
         time.sleep(0.02)
@@ -243,9 +291,17 @@ class Untrained(Net):
 
 @pytest.fixture
 def loud(tmp_path: Path) -> tuple[Path, list[object]]:
-    """A file of networks and data that print, and a command line that trains on the data, all but the network and the batch."""
+    """A file of networks and data that print, and a command line that trains on the data, all but the network and the
+    batch."""
     (tmp_path / "loud.py").write_text(LOUD)
-    return tmp_path, ["--data", f"{tmp_path}/loud.py:loader", "--recipe", tmp_path / "recipe.yaml", "-o", tmp_path / "out"]
+    return tmp_path, [
+        "--data",
+        f"{tmp_path}/loud.py:loader",
+        "--recipe",
+        tmp_path / "recipe.yaml",
+        "-o",
+        tmp_path / "out",
+    ]
 
 
 def test_what_a_network_prints_is_no_part_of_the_result(loud: tuple[Path, list[object]], pcc) -> None:
@@ -256,13 +312,20 @@ def test_what_a_network_prints_is_no_part_of_the_result(loud: tuple[Path, list[o
     assert {"loaded", "read", "run"} <= set(outcome.err.splitlines())
 
 
-@pytest.mark.parametrize(("network", "batch", "why"), [("Net", 1, "ValueError: Expected more than 1 value"), ("Untrained", 4, "KeyError: 'not for training'")])
-def test_networks_that_cannot_be_trained(loud: tuple[Path, list[object]], pcc, network: str, batch: int, why: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "batch", "why"),
+    [("Net", 1, "ValueError: Expected more than 1 value"), ("Untrained", 4, "KeyError: 'not for training'")],
+)
+def test_networks_that_cannot_be_trained(
+    loud: tuple[Path, list[object]], pcc, network: str, batch: int, why: str
+) -> None:
     folder, args = loud
     (folder / "recipe.yaml").write_text(f"stages: [{{train: {{epochs: 1, train: {{batch: {batch}}}}}}}]")
     outcome = pcc("prune", f"{folder}/loud.py:{network}", *args)
     assert outcome.status == 2
     *printed, line = outcome.err.splitlines()
     assert set(printed) <= {"loaded", "read", "run"}
-    assert line.startswith(f"pcc: error: the network cannot be trained with {batch} samples at once in each process: {why}")
+    assert line.startswith(
+        f"pcc: error: the network cannot be trained with {batch} samples at once in each process: {why}"
+    )
     assert not (folder / "out").exists()

@@ -79,12 +79,24 @@ def test_numbers_for_an_input_of_integers(tmp_path: Path) -> None:
         (b"\x93NUMPY\7\7\0\0", "is not a .npy file of numbers"),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)"), "is not a .npy file of numbers"),
         (npy("(" * 3000), "is not a .npy file of numbers"),
-        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000)}"), "is (1000000, 1000000), input 'x' takes (2, 3)"),
+        (
+            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000)}"),
+            "is (1000000, 1000000), input 'x' takes (2, 3)",
+        ),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3)}"), "is (-2, -3), input 'x' takes (2, 3)"),
         (npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**400},)}}"), "input 'x' takes (2, 3)"),
-        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", b"1234"), "is damaged: by its header 24 bytes of numbers follow, it has 4"),
-        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", bytes(28)), "is damaged: by its header 24 bytes of numbers follow, it has 28"),
-        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}", bytes(48)), "does not hold one array of real numbers, but of object"),
+        (
+            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", b"1234"),
+            "is damaged: by its header 24 bytes of numbers follow, it has 4",
+        ),
+        (
+            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", bytes(28)),
+            "is damaged: by its header 24 bytes of numbers follow, it has 28",
+        ),
+        (
+            npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}", bytes(48)),
+            "does not hold one array of real numbers, but of object",
+        ),
         (npy("{'descr': '<c8', 'fortran_order': False, 'shape': (2, 3)}", bytes(48)), "but of complex64"),
         (npy("{'descr': '<U9', 'fortran_order': False, 'shape': (2, 3)}", bytes(216)), "but of <U9"),
         (npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 3)}", bytes(24)), "but of [('a', '<f4')]"),
@@ -152,7 +164,8 @@ def test_scores_without_a_best_class(lenet: Path, tmp_path: Path, pcc, monkeypat
     np.save(tmp_path / "x.npy", np.zeros(SHAPE, np.float32))
     monkeypatch.setattr("pcc.deploy.host.Host.run", lambda *_: [np.full((1, 10), np.nan, np.float32)])
     assert (
-        pcc("run", lenet, "-i", tmp_path / "x.npy").error == "the scores of image 0 have no best class: the largest is nan; -o FILE.npy saves them as they are"
+        pcc("run", lenet, "-i", tmp_path / "x.npy").error
+        == "the scores of image 0 have no best class: the largest is nan; -o FILE.npy saves them as they are"
     )
     assert pcc("run", lenet, "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npy").status == 0
     assert np.isnan(np.load(tmp_path / "y.npy")).all()

@@ -78,7 +78,10 @@ def test_explain_a_package_of_another_pcc(pcc, package: Path, tmp_path: Path) ->
 def test_dump_of_a_model_is_that_of_its_package(pcc, factory: str, package: Path, tmp_path: Path) -> None:
     for stage in ("import", "prune-connectivity", "program"):
         of_package = pcc("dump", package, "--after", stage).out
-        assert pcc("dump", factory, "--input-shape", SHAPE, "--prune", "connectivity{rate=2}", "--after", stage).out == of_package
+        assert (
+            pcc("dump", factory, "--input-shape", SHAPE, "--prune", "connectivity{rate=2}", "--after", stage).out
+            == of_package
+        )
     assert pcc("dump", package).out == next((package / "ir").glob("*_select-kernels.txt")).read_text()
     assert pcc("dump", package, "-o", tmp_path / "net.txt").out == ""
     assert (tmp_path / "net.txt").read_text() == pcc("dump", package / "ir").out
@@ -120,17 +123,25 @@ def test_diff_ir_by_layer(pcc, factory: str, package: Path, tmp_path: Path) -> N
         (["explain", "lenet5", "--weights", "none", "-p", "canonicalize"], "no select-kernels"),
         (["explain", "{package}", "--prune", "pattern"], "--prune goes with a model, and"),
         (["inspect", "{package}", "--weights", "none"], "--weights goes with a model, and"),
-        (["dump", "{package}", "--after", "selectkernels"], "has no stage 'selectkernels': choose one of import, decompose"),
+        (
+            ["dump", "{package}", "--after", "selectkernels"],
+            "has no stage 'selectkernels': choose one of import, decompose",
+        ),
         (["dump", "lenet5", "--weights", "none", "--after", "selectkernels"], "did you mean select-kernels?"),
         (["dump", "lenet5", "-o", "net.dot"], "give a file that ends in .txt or .onnx"),
-        (["dump", "lenet5", "--weights", "none", "--after", "program", "-o", "net.onnx"], "the kernel program is no graph"),
+        (
+            ["dump", "lenet5", "--weights", "none", "--after", "program", "-o", "net.onnx"],
+            "the kernel program is no graph",
+        ),
         (["dump", "{package}", "-o", "net.onnx"], "holds stages as text: a view is made of the model"),
         (["dump", "{empty}"], "has no dumps"),
         (["diff-ir", "{package}", "gone.txt"], "gone.txt: no such file"),
         (["diff-ir", "{package}", "{empty}"], "has no dumps"),
     ],
 )
-def test_wrong_use_is_one_line(pcc, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+def test_wrong_use_is_one_line(
+    pcc, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     assert message in pcc(*(argument.format(package=package, empty=tmp_path / "empty") for argument in arguments)).error
@@ -147,8 +158,14 @@ def test_help_is_not_cut(pcc) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--weights", "nones"], "there is no file 'nones': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'"),
-        (["--machine-profile", "zen9"], "processor profile zen9: no such file; give one that pcc tune --calibrate wrote, or 'built-in'"),
+        (
+            ["--weights", "nones"],
+            "there is no file 'nones': give a checkpoint (FILE or FILE:KEY), 'none', or for a zoo model 'trained'",
+        ),
+        (
+            ["--machine-profile", "zen9"],
+            "processor profile zen9: no such file; give one that pcc tune --calibrate wrote, or 'built-in'",
+        ),
         (["--target", "sparc"], "choose one of x86_64-linux"),
         (["--cpu", "z80"], "choose native, generic or one of x86-64-v3"),
         (["--prune", "patern"], "--prune takes pattern, "),

@@ -54,7 +54,10 @@ def test_factory_keeps_the_weights_it_made(factory: str) -> None:
 
 
 def test_checkpoint_of_a_factory(factory: str, tmp_path: Path) -> None:
-    state = {name: torch.full_like(value, 0.5) for name, value in open_source(factory, None, SHAPE).model.state_dict().items()}
+    state = {
+        name: torch.full_like(value, 0.5)
+        for name, value in open_source(factory, None, SHAPE).model.state_dict().items()
+    }
     save_file(state, tmp_path / "w.safetensors")
     module = open_source(factory, str(tmp_path / "w.safetensors"), SHAPE).model
     assert all((value == 0.5).all() for value in module.state_dict().values())

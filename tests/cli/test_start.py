@@ -15,7 +15,9 @@ print(*{name.split(".")[0] for name in sys.modules})
 
 def test_a_compilation_from_the_cache_imports_no_tvm(tmp_path: Path) -> None:
     def imported() -> list[str]:
-        done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "net")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / "net")], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1].split()
 

@@ -64,17 +64,23 @@ def test_calibrate_and_compile(pcc, net: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_profile_by_name(pcc, net: str, profile: Path, tmp_path: Path) -> None:
-    report = json.loads(pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", profile, "--json").out)
+    report = json.loads(
+        pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", profile, "--json").out
+    )
     (made,) = report["targets"]
     assert (made["profile"]["name"], made["profile_file"]) == ("mine", str(profile))
-    report = json.loads(pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", "built-in", "--json").out)
+    report = json.loads(
+        pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", "built-in", "--json").out
+    )
     (made,) = report["targets"]
     assert (made["profile"]["name"], made["profile_file"]) == ("avx2", None)
 
 
 def test_what_cannot_be_used_is_said_in_one_line(pcc, net: str, profile: Path, tmp_path: Path) -> None:
     compile_net = ("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile")
-    assert pcc(*compile_net, tmp_path / "none.json").error.startswith(f"processor profile {tmp_path / 'none.json'}: no such file; give one")
+    assert pcc(*compile_net, tmp_path / "none.json").error.startswith(
+        f"processor profile {tmp_path / 'none.json'}: no such file; give one"
+    )
     profile.write_text("{}")
     assert "is not one that this pcc reads: name: Field required" in pcc(*compile_net, profile).error
     profile.write_text(MachineProfile.of(MACHINES["cortex-a53"]).model_dump_json())
@@ -101,7 +107,9 @@ def test_tune_and_compile(pcc, net: str, tmp_path: Path, monkeypatch: pytest.Mon
 
     compiled = pcc("compile", net, *NET, "-o", tmp_path / "package")
     assert f"tuned: 1 of 1 layers, by {saved_records()}" in compiled.out
-    compiled = json.loads(pcc("compile", net, *NET, "-o", tmp_path / "package", "--tuning-records", tmp_path / "mine", "--json").out)
+    compiled = json.loads(
+        pcc("compile", net, *NET, "-o", tmp_path / "package", "--tuning-records", tmp_path / "mine", "--json").out
+    )
     assert compiled["targets"][0]["records_file"] == str(tmp_path / "mine")
     assert compiled["targets"][0]["layers"][0]["choice"]["tuning"]["record"]["best"] == layer["best_schedule"]
     assert "tuned" not in pcc("compile", net, *NET, "-o", tmp_path / "package", "--tuning-records", "none").out
@@ -112,14 +120,22 @@ def test_wrong_use(pcc, net: str, tmp_path: Path) -> None:
     assert "say what to tune" in pcc("tune", net, "--calibrate").error
     assert "--trials goes with a MODEL" in pcc("tune", "--calibrate", "--trials", 3).error
     assert "-o is for the profile of --calibrate" in pcc("tune", net, *NET, "-o", tmp_path / "file").error
-    assert "cannot execute code for aarch64-linux" in pcc("tune", net, "--device", "host", "--target", "aarch64-linux").error
+    assert (
+        "cannot execute code for aarch64-linux"
+        in pcc("tune", net, "--device", "host", "--target", "aarch64-linux").error
+    )
     assert "counts instructions of arm64 code" in pcc("tune", net, "--device", "qemu", "--target", "x86_64-linux").error
     assert "has to be kept in a file" in pcc("tune", net, *NET, "--tuning-records", "none").error
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "manifest.json").write_text("{}")
     assert "is a package, whose kernels are compiled" in pcc("tune", tmp_path / "package").error
     assert "the pipeline has no select-kernels" in pcc("tune", net, *NET, "-p", "canonicalize").error
-    assert "no such file" in pcc("compile", net, *NET, "-o", tmp_path / "p", "--tuning-records", tmp_path / "none").error
-    assert "one target at a time" in pcc("tune", "--calibrate", "--target", "aarch64-linux", "--target", "x86_64-linux").error
+    assert (
+        "no such file" in pcc("compile", net, *NET, "-o", tmp_path / "p", "--tuning-records", tmp_path / "none").error
+    )
+    assert (
+        "one target at a time"
+        in pcc("tune", "--calibrate", "--target", "aarch64-linux", "--target", "x86_64-linux").error
+    )
     assert "unknown cpu '486'" in pcc("tune", "--calibrate", "--cpu", "486").error
     assert "is a folder" in pcc("tune", "--calibrate", "-o", tmp_path).error

@@ -34,7 +34,10 @@ TEXTS = [
 
 @pytest.mark.parametrize("flag", ["-trigraphs", "-fno-trigraphs"])
 def test_read_back_by_the_compiler(tmp_path: Path, flag: str) -> None:
-    lines = [f"/* {c_comment(text)}: */ {{sizeof {c_string(text)} - 1, {c_string(text)}}}, // {c_comment(text)}." for text in TEXTS]
+    lines = [
+        f"/* {c_comment(text)}: */ {{sizeof {c_string(text)} - 1, {c_string(text)}}}, // {c_comment(text)}."
+        for text in TEXTS
+    ]
     rows = "\n".join(lines)
     source = f"""#include <stdio.h>
 static const struct {{ size_t size; const char *text; }} rows[] = {{
@@ -46,7 +49,20 @@ int main(void) {{
 }}
 """
     (tmp_path / "text.c").write_text(source, encoding="ascii")
-    command = [*zig(), "cc", "-target", "x86_64-linux-musl", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-std=c11", flag]
+    command = [
+        *zig(),
+        "cc",
+        "-target",
+        "x86_64-linux-musl",
+        "-O2",
+        "-static",
+        "-s",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-std=c11",
+        flag,
+    ]
     run_tool([*command, str(tmp_path / "text.c"), "-o", str(tmp_path / "text")])
     printed = subprocess.run([tmp_path / "text"], capture_output=True, check=True).stdout
     assert printed.decode().split("\0") == [*TEXTS, ""]

@@ -47,7 +47,11 @@ def test_floats_keep_every_bit(value: float) -> None:
 
 
 def test_floats_that_are_no_numbers() -> None:
-    assert [_float(float(value)) for value in ("inf", "-inf", "nan")] == ["__builtin_inff()", "-__builtin_inff()", '__builtin_nanf("")']
+    assert [_float(float(value)) for value in ("inf", "-inf", "nan")] == [
+        "__builtin_inff()",
+        "-__builtin_inff()",
+        '__builtin_nanf("")',
+    ]
 
 
 def _with_call(program: Program, **changes) -> Program:

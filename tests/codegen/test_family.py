@@ -1,4 +1,5 @@
-"""The registry of kernel families: pcc's own by name, those of other packages by entry point, one line for what is not there."""
+"""The registry of kernel families: pcc's own by name, those of other packages by entry point, one line for what is not
+there."""
 
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
@@ -45,7 +46,10 @@ def test_a_name_that_is_none() -> None:
 
 
 def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("slow", f"{__name__}:SLOW", registry.ENTRY_POINT_GROUP), EntryPoint("broken", "nowhere:FAMILY", registry.ENTRY_POINT_GROUP)]
+    points = [
+        EntryPoint("slow", f"{__name__}:SLOW", registry.ENTRY_POINT_GROUP),
+        EntryPoint("broken", "nowhere:FAMILY", registry.ENTRY_POINT_GROUP),
+    ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points[:1])
     families.cache_clear()
     try:
@@ -55,7 +59,10 @@ def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         found = cheapest(family_named("slow"), layer, MACHINES["avx2"])
         assert not isinstance(found, str)
         assert found[0].schedule == "second"
-        assert cheapest(family_named("slow"), replace(layer, x=replace(x, dtype=INT8)), MACHINES["avx2"]) == "slow takes float32, not int8"
+        assert (
+            cheapest(family_named("slow"), replace(layer, x=replace(x, dtype=INT8)), MACHINES["avx2"])
+            == "slow takes float32, not int8"
+        )
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
         families.cache_clear()
         with pytest.raises(PccError, match="kernel family broken of nowhere:FAMILY cannot be loaded"):
@@ -64,7 +71,9 @@ def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         families.cache_clear()
 
 
-@pytest.mark.parametrize(("target", "cpu"), [*(("x86_64-linux", cpu) for cpu in X86_CPUS), *(("aarch64-android", cpu) for cpu in ARM_CPUS)])
+@pytest.mark.parametrize(
+    ("target", "cpu"), [*(("x86_64-linux", cpu) for cpu in X86_CPUS), *(("aarch64-android", cpu) for cpu in ARM_CPUS)]
+)
 def test_every_processor_has_a_profile_for_its_instruction_set(target: str, cpu: str) -> None:
     machine = machine_of(target_named(target, cpu))
     assert machine.isa.name == target_named(target, cpu).isa

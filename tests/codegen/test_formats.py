@@ -1,4 +1,5 @@
-"""Another weight format is a file and a line: one that is registered here goes from the weights to what a program computes."""
+"""Another weight format is a file and a line: one that is registered here goes from the weights to what a program
+computes."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -44,7 +45,11 @@ class Coordinates:
 def pack(weight: np.ndarray, groups: int, order: np.ndarray | None) -> Coordinates | str:
     o, i, kh, kw = weight.shape
     places = np.flatnonzero(weight).astype(np.int32)
-    return Coordinates((o, i, kh, kw), groups, len(places), places, weight.ravel()[places]) if len(places) < weight.size // 2 else "it is not sparse"
+    return (
+        Coordinates((o, i, kh, kw), groups, len(places), places, weight.ravel()[places])
+        if len(places) < weight.size // 2
+        else "it is not sparse"
+    )
 
 
 def unpack(packed: Coordinates) -> np.ndarray:
@@ -112,7 +117,12 @@ def test_a_new_format_from_the_weight_to_the_program() -> None:
     assert [str(array.target) for array in weight.args[0]] == ["weight_coordinates.places", "weight_coordinates.values"]  # type: ignore[union-attr]
     assert relative_error(run_graph(graph_module, (x,)), expected) == 0
     after = count(node)
-    assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (before.parameters, before.nonzeros, before.macs, before.kept_macs)
+    assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (
+        before.parameters,
+        before.nonzeros,
+        before.macs,
+        before.kept_macs,
+    )
     (found,) = interpret(lower(graph_module, "net", isa_named("avx2")), [x.numpy()])
     np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-5, atol=1e-6)
 
@@ -136,7 +146,12 @@ def test_formats_are_named_as_they_are_registered(name: str) -> None:
     weight = np.zeros((4, 3, 3, 3), np.float32)
     weight[:, 1:, 1:, :2] = np.random.default_rng(0).standard_normal((4, 2, 2, 2))
     packed = found.pack(weight, 1, None)
-    rebuilt = found.packed(weight.shape, 1, [getattr(packed, name) for name in found.numbers], [getattr(packed, name) for name in found.arrays])
+    rebuilt = found.packed(
+        weight.shape,
+        1,
+        [getattr(packed, name) for name in found.numbers],
+        [getattr(packed, name) for name in found.arrays],
+    )
     np.testing.assert_array_equal(found.unpack(rebuilt), weight)
     assert found.nonzeros(rebuilt) == np.count_nonzero(weight)
 

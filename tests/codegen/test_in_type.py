@@ -1,4 +1,5 @@
-"""Kernels of other types than fp32: their names and parameters, their meaning on numpy, and the instructions they become."""
+"""Kernels of other types than fp32: their names and parameters, their meaning on numpy, and the instructions they
+become."""
 
 import re
 
@@ -28,7 +29,11 @@ PATTERN = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 def of_fp16(kernel, arithmetic: DType, **others: DType):
     """The kernel with fp16 tensors, but for those that are named."""
-    held = {param.name: others.get(param.name, FLOAT16) for param in kernel.params if param.is_pointer and param.dtype == FLOAT32}
+    held = {
+        param.name: others.get(param.name, FLOAT16)
+        for param in kernel.params
+        if param.is_pointer and param.dtype == FLOAT32
+    }
     return in_type(kernel, held, arithmetic)
 
 

@@ -126,7 +126,9 @@ def test_program_computes_what_the_graph_does(name: str, prune: str) -> None:
     for parts in (1, 3):
         for got, wanted in zip(interpret(program, inputs, parts), expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
-    for got, wanted in zip(run_native(program, inputs, target_named("x86_64-linux", "x86-64-v3"), parts=2), expected, strict=True):
+    for got, wanted in zip(
+        run_native(program, inputs, target_named("x86_64-linux", "x86-64-v3"), parts=2), expected, strict=True
+    ):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -156,10 +158,16 @@ class TakesNothing(nn.Module):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (TakesNothing(), (1, 3, 4, 4), r"node \w+: the result of \S+ has the shape \(1, 0, 4, 4\), which holds no elements"),
+        (
+            TakesNothing(),
+            (1, 3, 4, 4),
+            r"node \w+: the result of \S+ has the shape \(1, 0, 4, 4\), which holds no elements",
+        ),
     ],
 )
 def test_what_holds_no_elements_is_refused(module: nn.Module, shape: tuple[int, ...], message: str) -> None:
-    graph = PassManager(parse_pipeline("decompose,canonicalize"))(import_module(module, (torch.zeros(shape),))).graph_module
+    graph = PassManager(parse_pipeline("decompose,canonicalize"))(
+        import_module(module, (torch.zeros(shape),))
+    ).graph_module
     with pytest.raises(PccError, match=message):
         lower(graph, "net", isa_named("avx2"))

@@ -47,7 +47,9 @@ def test_the_file(golden: Callable[[str, str], None]) -> None:
 def test_what_is_no_profile_is_refused(change: dict[str, object], complaint: str, tmp_path: Path) -> None:
     path = write(tmp_path / "profile.json", MACHINES["avx2"])
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(PccError, match=f"processor profile {path} is not one that this pcc reads: .*{complaint}") as refused:
+    with pytest.raises(
+        PccError, match=f"processor profile {path} is not one that this pcc reads: .*{complaint}"
+    ) as refused:
         read_profile(path)
     assert "\n" not in str(refused.value)
 

@@ -26,7 +26,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_entries_are_complete_and_made_again_when_they_lost_files(tmp_path: Path) -> None:
     first = compile_copy()
     assert not first.from_cache
-    assert sorted(path.name for path in first.object.parent.iterdir()) == ["kernel.ll", "kernel.o", "kernel.s", "kernel.tir", "sha256"]
+    assert sorted(path.name for path in first.object.parent.iterdir()) == [
+        "kernel.ll",
+        "kernel.o",
+        "kernel.s",
+        "kernel.tir",
+        "sha256",
+    ]
     code = first.object.read_bytes()
     assert compile_copy().from_cache
     first.object.unlink()
@@ -37,7 +43,9 @@ def test_entries_are_complete_and_made_again_when_they_lost_files(tmp_path: Path
     assert not compile_copy().from_cache
     assert again.object.read_bytes() == code
     assert compile_copy().from_cache
-    assert [path.name for path in first.object.parents[1].iterdir()] == [first.object.parent.name], "nothing half-made stays"
+    assert [path.name for path in first.object.parents[1].iterdir()] == [first.object.parent.name], (
+        "nothing half-made stays"
+    )
 
 
 def test_unused_generations_go_when_a_new_one_begins(tmp_path: Path) -> None:
@@ -54,7 +62,9 @@ def test_unused_generations_go_when_a_new_one_begins(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PCC_CACHE", str(tmp_path / "file"))
-    with pytest.raises(PccError, match=r"cannot write the cache .*file: Not a directory; PCC_CACHE can name another folder"):
+    with pytest.raises(
+        PccError, match=r"cannot write the cache .*file: Not a directory; PCC_CACHE can name another folder"
+    ):
         compile_copy()
     monkeypatch.setenv("PCC_CACHE", str(tmp_path))
     monkeypatch.setattr("pcc.codegen.objects._ROOM", 1 << 60)

@@ -1,4 +1,5 @@
-"""plan-memory: buffers that live at the same time never overlap, values survive, and the arena is close to what must be."""
+"""plan-memory: buffers that live at the same time never overlap, values survive, and the arena is close to what must
+be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,9 +55,16 @@ def test_values_survive_and_live_buffers_never_overlap(program: Program) -> None
     for left, right in combinations([planned.buffers[name] for name in lifetimes], 2):
         assert left.offset is not None
         assert right.offset is not None
-        apart = left.offset + left.nbytes + READ_SLACK <= right.offset or right.offset + right.nbytes + READ_SLACK <= left.offset
+        apart = (
+            left.offset + left.nbytes + READ_SLACK <= right.offset
+            or right.offset + right.nbytes + READ_SLACK <= left.offset
+        )
         assert apart or not lifetimes[left.name].overlaps(lifetimes[right.name])
-    assert all(buffer.offset is not None and buffer.offset % ALIGNMENT == 0 for buffer in planned.buffers.values() if buffer.name in lifetimes)
+    assert all(
+        buffer.offset is not None and buffer.offset % ALIGNMENT == 0
+        for buffer in planned.buffers.values()
+        if buffer.name in lifetimes
+    )
     x = np.random.default_rng(0).standard_normal(program.inputs[0].shape, dtype=np.float32)
     for expected, got in zip(interpret(program, [x]), interpret(planned, [x]), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -88,12 +96,18 @@ def test_a_chain_needs_two_buffers() -> None:
 def test_what_a_thread_has_is_no_part_of_the_arena() -> None:
     b = ProgramBuilder("own", isa_named("neon"))
     x, y = b.input("x", (1024,)), b.tensor("y", (1024,))
-    first, second, third = (b.thread_tensor(name, (size,)) for name, size in (("first", 64), ("second", 256), ("third", 16)))
+    first, second, third = (
+        b.thread_tensor(name, (size,)) for name, size in (("first", 64), ("second", 256), ("third", 16))
+    )
     b.call(Add(), {"a": x, "b": first, "y": second, "na": 1024, "nb": 64}, work=64)
     b.call(Add(), {"a": x, "b": third, "y": y, "na": 1024, "nb": 16}, work=1024)
     b.output("y", y)
     planned = PlanMemory()(b.build())
     assert planned.arena_bytes == 2 * (4096 + READ_SLACK)
-    assert {name: planned.buffers[name].offset for name in ("first", "second", "third")} == {"second": 0, "first": 1024 + READ_SLACK, "third": 0}
+    assert {name: planned.buffers[name].offset for name in ("first", "second", "third")} == {
+        "second": 0,
+        "first": 1024 + READ_SLACK,
+        "third": 0,
+    }
     assert planned.thread_bytes == 1024 + 256 + 2 * READ_SLACK
     assert memory_lower_bound(planned) == 2 * 4096

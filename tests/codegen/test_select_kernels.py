@@ -1,4 +1,5 @@
-"""select-kernels from outside: which family a convolution gets, what that makes of its weight, and what is said about it."""
+"""select-kernels from outside: which family a convolution gets, what that makes of its weight, and what is said about
+it."""
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ BEFORE = "decompose,canonicalize,fold-constants,fold-batchnorm,{prune}drop-filte
 PROCESSORS = ("avx2", "intel-avx512", "zen4", "cortex-a55", "cortex-a76")
 
 
-def selected(conv: nn.Conv2d, processor: str, prune: str = "", size: int = 28) -> tuple[GraphModule, Node, KernelChoice]:
+def selected(
+    conv: nn.Conv2d, processor: str, prune: str = "", size: int = 28
+) -> tuple[GraphModule, Node, KernelChoice]:
     """The graph of a convolution after the pass, which computes what it did, its node and the choice."""
     graph_module, x = graph_before(conv, prune, size)
     expected = run_graph(graph_module, (x,))
@@ -84,7 +87,8 @@ def test_a_very_sparse_layer_gets_a_sparse_kernel_and_a_packed_weight(processor:
 
 @pytest.mark.parametrize("processor", [processor for processor in PROCESSORS if processor != "avx2"])
 def test_a_sparse_kernel_that_would_lose_is_not_chosen(processor: str) -> None:
-    """One weight in 1024 is missing: there is structure, and nothing to gain from it. On AVX2 the pointwise kernel has larger tiles and wins."""
+    """One weight in 1024 is missing: there is structure, and nothing to gain from it. On AVX2 the pointwise kernel has
+    larger tiles and wins."""
     layer = conv(32, 32, 1)
     layer.weight.data[3, 5] = 0
     _, node, choice = selected(layer, processor)
@@ -95,9 +99,13 @@ def test_a_sparse_kernel_that_would_lose_is_not_chosen(processor: str) -> None:
 
 def test_linear_layers_get_the_linear_kernel_and_nothing_else_gets_any() -> None:
     torch.manual_seed(0)
-    graph_module = run(import_module(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), (torch.randn(2, 4),)), BEFORE.format(prune=""))
+    graph_module = run(
+        import_module(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), (torch.randn(2, 4),)), BEFORE.format(prune="")
+    )
     SelectKernels("avx2")(graph_module)
-    choices = {node.target: choice.family for node in graph_module.graph.nodes if (choice := annotation(node, KernelChoice))}
+    choices = {
+        node.target: choice.family for node in graph_module.graph.nodes if (choice := annotation(node, KernelChoice))
+    }
     assert choices == {LINEAR: "linear"}
 
 
@@ -107,13 +115,21 @@ def selected_linear(processor: str, density: float, batch: int = 1) -> tuple[Nod
     layer.weight.data[torch.rand(layer.weight.shape, generator=generator) >= density] = 0
     x = torch.randn(batch, 1024, generator=generator)
     graph_module = run(import_module(layer.eval(), (x,)), BEFORE.format(prune=""))
-    expected, (before,) = run_graph(graph_module, (x,)), map(count, graph_module.graph.find_nodes(op="call_function", target=LINEAR))
+    expected, (before,) = (
+        run_graph(graph_module, (x,)),
+        map(count, graph_module.graph.find_nodes(op="call_function", target=LINEAR)),
+    )
     SelectKernels(processor)(graph_module)
     verify_structure(graph_module)
     assert relative_error(run_graph(graph_module, (x,)), expected) == 0
     (node,) = graph_module.graph.find_nodes(op="call_function", target=LINEAR)
     after, choice = count(node), annotation(node, KernelChoice)
-    assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (before.parameters, before.nonzeros, before.macs, before.kept_macs)
+    assert (after.parameters, after.nonzeros, after.macs, after.kept_macs) == (
+        before.parameters,
+        before.nonzeros,
+        before.macs,
+        before.kept_macs,
+    )
     assert choice is not None
     return node, choice
 
@@ -150,13 +166,22 @@ def test_the_processor_must_be_known() -> None:
 
 def test_a_pruned_network_is_chosen_layer_by_layer() -> None:
     torch.manual_seed(0)
-    layers = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.Conv2d(64, 64, 1)
+    layers = (
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1, groups=64),
+        nn.Conv2d(64, 64, 1),
+    )
     module = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU()))).eval()
     x = torch.randn(1, 3, 28, 28)
-    graph_module = run(import_module(module, (x,)), BEFORE.format(prune="prune-pattern,prune-connectivity{rate=4,layers={6=1}},"))
+    graph_module = run(
+        import_module(module, (x,)), BEFORE.format(prune="prune-pattern,prune-connectivity{rate=4,layers={6=1}},")
+    )
     expected = run_graph(graph_module, (x,))
     assert SelectKernels("avx2")(graph_module).modified
-    choices = [choice.family.split("-")[1] for node in graph_module.graph.nodes if (choice := annotation(node, KernelChoice))]
+    choices = [
+        choice.family.split("-")[1] for node in graph_module.graph.nodes if (choice := annotation(node, KernelChoice))
+    ]
     assert choices == ["dense", "sparse", "depthwise", "dense"]
     assert relative_error(run_graph(graph_module, (x,)), expected) < 1e-6
 
@@ -177,10 +202,13 @@ class _Pooled(nn.Module):
 def pooled(module: nn.Module, size: int = 56) -> tuple[GraphModule, Tensor, KernelChoice, ComputedWith | None]:
     x = torch.randn(1, 64, size, size, generator=torch.Generator().manual_seed(1))
     graph_module = run(
-        import_module(module.eval(), (x,)), BEFORE.format(prune="prune-pattern{spare_first=false},prune-connectivity{rate=4,spare_first=false},")
+        import_module(module.eval(), (x,)),
+        BEFORE.format(prune="prune-pattern{spare_first=false},prune-connectivity{rate=4,spare_first=false},"),
     )
     SelectKernels("intel-avx512")(graph_module)
-    (conv,), (pool,) = (list(graph_module.graph.find_nodes(op="call_function", target=target)) for target in (CONV2D, POOL2D))
+    (conv,), (pool,) = (
+        list(graph_module.graph.find_nodes(op="call_function", target=target)) for target in (CONV2D, POOL2D)
+    )
     choice = annotation(conv, KernelChoice)
     assert choice is not None
     return graph_module, x, choice, annotation(pool, ComputedWith)
@@ -189,7 +217,10 @@ def pooled(module: nn.Module, size: int = 56) -> tuple[GraphModule, Tensor, Kern
 def test_a_max_pool_is_computed_with_the_convolution_before_it() -> None:
     graph_module, x, choice, computed_with = pooled(_Pooled(nn.MaxPool2d(2)))
     assert choice.family == "conv-sparse-interleaved-pool"
-    assert {other.family for other in choice.rejected if other.cost is not None} >= {"conv-sparse-interleaved", "conv-dense"}
+    assert {other.family for other in choice.rejected if other.cost is not None} >= {
+        "conv-sparse-interleaved",
+        "conv-dense",
+    }
     assert str(computed_with).startswith("computed-with(")
     program = lower(graph_module, "pooled", isa_named("avx512"))
     assert not any("pool" in call.kernel.name for call in program.calls)

@@ -1,4 +1,5 @@
-"""A program for any batch on numpy: in turns, at once and mixed, in one arena, it gives what the program of a fixed batch gives."""
+"""A program for any batch on numpy: in turns, at once and mixed, in one arena, it gives what the program of a fixed
+batch gives."""
 
 from dataclasses import replace
 
@@ -24,7 +25,9 @@ from tests.nets import Two, settle
 
 def selected(graph: GraphModule) -> GraphModule:
     steps = split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph
-    return PassManager([replace(step, processor="cortex-a76") if isinstance(step, SelectKernels) else step for step in steps])(graph).graph_module
+    return PassManager(
+        [replace(step, processor="cortex-a76") if isinstance(step, SelectKernels) else step for step in steps]
+    )(graph).graph_module
 
 
 def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,7 +57,9 @@ def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) ->
     alone = [interpret(program, [value[image : image + 1].numpy() for value in given]) for image in range(batch)]
     for ours, each, theirs in zip(found, zip(*alone, strict=True), expected, strict=True):
         assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, np.concatenate(each), rtol=0, atol=5e-7 * float(theirs.abs().max()))  # NumPy adds rows in other orders
+        np.testing.assert_allclose(
+            ours, np.concatenate(each), rtol=0, atol=5e-7 * float(theirs.abs().max())
+        )  # NumPy adds rows in other orders
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * float(theirs.abs().max()))  # Winograd's error
 
 

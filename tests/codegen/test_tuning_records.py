@@ -24,7 +24,10 @@ key = Key("conv2d", "density 1", "float32", "cortex-a76")
 for number in range(100):
     with TuningRecords(Path(sys.argv[1])) as records:
         records.add_ratios(key, "base", {f"{sys.argv[2]} {number}": number + 1.0})
-        records.put(TuningRecord(**vars(key), generation=generation(), costs_choice="base", best=sys.argv[2], speedup=1.5, schedules=number))
+        best = TuningRecord(
+            **vars(key), generation=generation(), costs_choice="base", best=sys.argv[2], speedup=1.5, schedules=number
+        )
+        records.put(best)
 """
 
 
@@ -55,7 +58,10 @@ def test_when_a_record_says_nothing() -> None:
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "records"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stderr=subprocess.PIPE, text=True) for name in ("first", "second")]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stderr=subprocess.PIPE, text=True)
+        for name in ("first", "second")
+    ]
     for writer in writers:
         _, complaint = writer.communicate(timeout=300)
         assert writer.returncode == 0, complaint
@@ -102,7 +108,8 @@ def test_what_a_compilation_reads_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "DROP TABLE records; CREATE VIEW records AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS layer FROM n",
+        "DROP TABLE records; CREATE VIEW records AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+        "SELECT x AS layer FROM n",
         "CREATE TRIGGER endless AFTER INSERT ON trials BEGIN DELETE FROM records; END",
         "CREATE TABLE more (x)",
         "ALTER TABLE records ADD COLUMN more TEXT",
@@ -118,13 +125,18 @@ def test_tables_that_are_not_pccs(change: str, tmp_path: Path) -> None:
         TuningRecords(tmp_path / "records")
 
 
-@pytest.mark.parametrize("change", ["speedup = 0", "speedup = 'NaN'", "speedup = 1e999", "speedup = x'00'", "schedules = -1", "best = x'ff'"])
+@pytest.mark.parametrize(
+    "change", ["speedup = 0", "speedup = 'NaN'", "speedup = 1e999", "speedup = x'00'", "schedules = -1", "best = x'ff'"]
+)
 def test_values_that_no_record_has(change: str, tmp_path: Path) -> None:
     with TuningRecords(tmp_path / "records") as records:
         records.put(record())
     with sqlite3.connect(tmp_path / "records") as database:
         database.execute(f"UPDATE records SET {change}")
-    with TuningRecords(tmp_path / "records") as records, pytest.raises(PccError, match=r"are damaged: 0\.\w+: .*; delete the file and tune again"):
+    with (
+        TuningRecords(tmp_path / "records") as records,
+        pytest.raises(PccError, match=r"are damaged: 0\.\w+: .*; delete the file and tune again"),
+    ):
         records.of(KEY)
 
 

@@ -1,4 +1,5 @@
-"""arm64 under emulation: the runner on several processors, and the shared libraries, Android's through shims, in an application."""
+"""arm64 under emulation: the runner on several processors, and the shared libraries, Android's through shims, in an
+application."""
 
 import subprocess
 from functools import cache
@@ -59,10 +60,25 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-target", "aarch64-linux-gnu.2.34", "-O1", f"-I{RUNTIME}"]
     run_tool([*zig(), "cc", *flags, str(LOADER), "-o", str(folder / "load_library")])
     (folder / "empty.c").write_text("")
-    run_tool([*zig(), "cc", "-target", "aarch64-linux-musl", "-c", str(folder / "empty.c"), "-o", str(folder / "empty.o")])
+    run_tool(
+        [*zig(), "cc", "-target", "aarch64-linux-musl", "-c", str(folder / "empty.c"), "-o", str(folder / "empty.o")]
+    )
     for name in ("libc.so", "libm.so", "libdl.so"):
         (folder / "shims").mkdir(exist_ok=True)
-        run_tool([*zig(), "ld.lld", "-shared", "-soname", name, str(folder / "empty.o"), "-z", "max-page-size=65536", "-o", str(folder / "shims" / name)])
+        run_tool(
+            [
+                *zig(),
+                "ld.lld",
+                "-shared",
+                "-soname",
+                name,
+                str(folder / "empty.o"),
+                "-z",
+                "max-page-size=65536",
+                "-o",
+                str(folder / "shims" / name),
+            ]
+        )
     return folder
 
 
@@ -76,22 +92,38 @@ def test_library_in_an_application(application: Path, target: str, page_size: in
     library = toy_package() / "lib" / target / "libtoy.so"
     program, *qemu = reversed(Qemu("cortex-a76", page_size=page_size).command(application / "load_library"))
     shims = ["-E", f"LD_LIBRARY_PATH={application / 'shims'}"] if target.endswith("android") else []
-    done = subprocess.run([*reversed(qemu), *shims, program, str(library), "3", *paths], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*reversed(qemu), *shims, program, str(library), "3", *paths], capture_output=True, text=True, check=False
+    )
     assert not done.returncode, done.stderr
-    _agree([np.fromfile(path, np.float32).reshape(port.shape) for path, port in zip(paths[2:], PROGRAM.outputs, strict=True)])
+    _agree(
+        [
+            np.fromfile(path, np.float32).reshape(port.shape)
+            for path, port in zip(paths[2:], PROGRAM.outputs, strict=True)
+        ]
+    )
 
 
 @arm64
 def test_android_library_of_a_trained_pruned_network(application: Path, tmp_path: Path) -> None:
     module = create("mobilenet_v2")
-    report = pcc.compile(module, [torch.zeros(1, 3, 96, 96)], tmp_path / "package", target="aarch64-android", name="net", prune="connectivity{rate=2}")
+    report = pcc.compile(
+        module,
+        [torch.zeros(1, 3, 96, 96)],
+        tmp_path / "package",
+        target="aarch64-android",
+        name="net",
+        prune="connectivity{rate=2}",
+    )
     package, output = open_package(report.package), tmp_path / "output.bin"
     library, recorded = package.file("lib/aarch64-android/libnet.so"), package.file("selftest/output_0.bin")
     for page_size in (4096, 16384):
         program, *qemu = reversed(Qemu("cortex-a53", page_size=page_size).command(application / "load_library"))
         paths = [str(package.file("selftest/input_0.bin")), str(output)]
         shims = ["-E", f"LD_LIBRARY_PATH={application / 'shims'}"]
-        done = subprocess.run([*reversed(qemu), *shims, program, str(library), "2", *paths], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*reversed(qemu), *shims, program, str(library), "2", *paths], capture_output=True, text=True, check=False
+        )
         assert not done.returncode, done.stderr
         got, wanted = np.fromfile(output, np.float32), np.fromfile(recorded, np.float32)
         assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()

@@ -1,4 +1,5 @@
-"""Every kernel family's arm64 code, emulated, against float64 PyTorch over odd shapes: one program a family, with an output for each case."""
+"""Every kernel family's arm64 code, emulated, against float64 PyTorch over odd shapes: one program a family, with an
+output for each case."""
 
 from dataclasses import replace
 from itertools import product
@@ -10,7 +11,18 @@ import torch.nn.functional as F
 
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
-from pcc.codegen.layers import Conv2d, ConvGeometry, Copy, Elementwise, Gather, Linear, MatMul, Pool2d, Resize2d, Softmax
+from pcc.codegen.layers import (
+    Conv2d,
+    ConvGeometry,
+    Copy,
+    Elementwise,
+    Gather,
+    Linear,
+    MatMul,
+    Pool2d,
+    Resize2d,
+    Softmax,
+)
 from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
 from pcc.dtype import FLOAT16, FLOAT32, INT64, REALS, DType
 from pcc.ir.activation import Activation
@@ -21,7 +33,8 @@ from tests.arm64 import FP16_CPUS, arm64, run_emulated
 from tests.codegen.kernels.support import emit_by
 
 BOUNDS = {FLOAT32: 1e-5, FLOAT16: 10 * 2.0**-11}
-"""Relative to the largest output, by what a kernel computes in: sums of up to 153 products; each addition in fp16 rounds by up to 2^-11 of what is there."""
+"""Relative to the largest output, by what a kernel computes in: sums of up to 153 products; each addition in fp16
+rounds by up to 2^-11 of what is there."""
 
 
 class Cases:
@@ -39,7 +52,9 @@ class Cases:
 
     def input(self, *shape: int) -> tuple[View, torch.Tensor]:
         self.inputs.append(self.values(*shape))
-        return self.builder.input(f"in{len(self.inputs)}", shape, self.dtype), torch.from_numpy(self.inputs[-1]).double()
+        return self.builder.input(f"in{len(self.inputs)}", shape, self.dtype), torch.from_numpy(
+            self.inputs[-1]
+        ).double()
 
     def output(self, case: object, expected: torch.Tensor) -> View:
         view = self.builder.tensor(f"out{len(self.expected)}", tuple(expected.shape), self.dtype)
@@ -49,10 +64,16 @@ class Cases:
 
     def check(self) -> Program:
         program = self.builder.build()
-        emulated = run_emulated(program, self.inputs) if self.dtype == FLOAT32 else run_emulated(program, self.inputs, FP16_CPUS, cpu=FP16_CPUS[0])
+        emulated = (
+            run_emulated(program, self.inputs)
+            if self.dtype == FLOAT32
+            else run_emulated(program, self.inputs, FP16_CPUS, cpu=FP16_CPUS[0])
+        )
         for cpu, outputs in emulated.items():
             for (case, expected), output in zip(self.expected, outputs, strict=True):
-                error = (torch.from_numpy(output).double() - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+                error = (torch.from_numpy(output).double() - expected).abs().max() / expected.abs().max().clamp(
+                    min=1e-6
+                )
                 assert error <= BOUNDS[self.dtype], f"{cpu}: {case}: relative error {error:g}"
         return program
 
@@ -77,8 +98,11 @@ SIZES = [(1, 3, 5, 1), (2, 17, 9, 7), (1, 1, 13, 13)]
 """Inputs (n, c, h, w); a geometry that does not fit one is left out of it."""
 
 
-def _convolve(cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none", number=None):
-    """One convolution, checked with bias and, if asked for, residual and activation; by the family's cheapest schedule, or the one of that number."""
+def _convolve(
+    cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none", number=None
+):
+    """One convolution, checked with bias and, if asked for, residual and activation; by the family's cheapest schedule,
+    or the one of that number."""
     top, left, bottom, right = geometry.padding
     padded_size = size[2] + top + bottom, size[3] + left + right
     if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.window, strict=True)):
@@ -107,10 +131,22 @@ def test_conv_dense(cases: Cases) -> None:
         weight = cases.values(7, size[1], *geometry.window)
         _convolve(cases, "conv-dense", size, geometry, weight, weight)
     weight = cases.values(12, 4, 3, 3)
-    _convolve(cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu")
+    _convolve(
+        cases, "conv-dense", (1, 8, 10, 13), GEOMETRIES[0], weight, weight, groups=2, residual=True, activation="relu"
+    )
     weight = cases.values(33, 40, 1, 1)
     for number in range(len(POSITIONS[16]) + len(FILTERS[16])):
-        _convolve(cases, "conv-dense", (1, 40, 14, 14), GEOMETRIES[4], weight, weight, residual=True, activation="clip(0,6)", number=number)
+        _convolve(
+            cases,
+            "conv-dense",
+            (1, 40, 14, 14),
+            GEOMETRIES[4],
+            weight,
+            weight,
+            residual=True,
+            activation="clip(0,6)",
+            number=number,
+        )
     cases.check()
 
 
@@ -120,8 +156,12 @@ def test_conv_sparse(cases: Cases, share: int) -> None:
     for size, geometry in product([(1, 4, 9, 1), (2, 17, 9, 7), (1, 6, 13, 13)], GEOMETRIES[:4]):
         cut = joint.project(cases.values(8, size[1], 3, 3), pattern.DESIGNED, 2.0, share=share)
         packed = fkw.pack(cut.weight, 1, pattern.DESIGNED, share, cut.order)
-        for family in ("conv-sparse-scatter", "conv-sparse-gather") if cases.dtype == FLOAT32 else ("conv-sparse-gather",):
-            _convolve(cases, family, size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
+        for family in (
+            ("conv-sparse-scatter", "conv-sparse-gather") if cases.dtype == FLOAT32 else ("conv-sparse-gather",)
+        ):
+            _convolve(
+                cases, family, size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu"
+            )
     cases.check()
 
 
@@ -130,7 +170,16 @@ def test_conv_sparse_pointwise(cases: Cases) -> None:
     for size, geometry in product([(2, 17, 9, 7), (1, 24, 13, 13)], GEOMETRIES[4:6]):
         cut = joint.project(cases.values(9, size[1], 1, 1), None, 3.0)
         packed = fkw.pack(cut.weight)
-        _convolve(cases, "conv-sparse-pointwise", size, geometry, cut.weight, packed, residual=geometry.stride == (1, 1), activation="relu")
+        _convolve(
+            cases,
+            "conv-sparse-pointwise",
+            size,
+            geometry,
+            cut.weight,
+            packed,
+            residual=geometry.stride == (1, 1),
+            activation="relu",
+        )
     cases.check()
 
 
@@ -146,21 +195,46 @@ def test_conv_depthwise(cases: Cases) -> None:
 def test_conv_depthwise_direct(cases: Cases) -> None:
     for size, geometry in product([(2, 17, 9, 19), (1, 8, 14, 16)], [*GEOMETRIES[:2], GEOMETRIES[3]]):
         weight = cases.values(size[1], 1, *geometry.window)
-        _convolve(cases, "conv-depthwise-direct", size, geometry, weight, weight, groups=size[1], residual=True, activation="clip(0,6)")
+        _convolve(
+            cases,
+            "conv-depthwise-direct",
+            size,
+            geometry,
+            weight,
+            weight,
+            groups=size[1],
+            residual=True,
+            activation="clip(0,6)",
+        )
     weight = cases.values(6, 1, 5, 5)
-    _convolve(cases, "conv-depthwise-direct", (1, 6, 13, 21), ConvGeometry((5, 5), (2, 2), (2, 2, 2, 2)), weight, weight, groups=6)
+    _convolve(
+        cases,
+        "conv-depthwise-direct",
+        (1, 6, 13, 21),
+        ConvGeometry((5, 5), (2, 2), (2, 2, 2, 2)),
+        weight,
+        weight,
+        groups=6,
+    )
     cases.check()
 
 
 @arm64
 def test_linear(cases: Cases) -> None:
-    for n, k, m, residual, activation in ((1, 1, 1, False, "none"), (1, 37, 10, True, "relu"), (3, 64, 33, False, "silu"), (2, 130, 1000, False, "none")):
+    for n, k, m, residual, activation in (
+        (1, 1, 1, False, "none"),
+        (1, 37, 10, True, "relu"),
+        (3, 64, 33, False, "silu"),
+        (2, 130, 1000, False, "none"),
+    ):
         x, x64 = cases.input(n, k)
         weight, bias = cases.values(m, k), cases.values(m)
         extra, extra64 = cases.input(n, m) if residual else (None, torch.zeros(()))
         function = Activation.parse(activation)
         y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()) + extra64)
-        emit_by("linear", Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder)
+        emit_by(
+            "linear", Linear(f"fc{m}", x, cases.output((n, k, m), y64), weight, bias, extra, function), cases.builder
+        )
     cases.check()
 
 
@@ -174,7 +248,11 @@ def test_linear_sparse(cases: Cases) -> None:
         stored = replace(packed, weight=packed.weight.astype(cases.dtype.numpy))
         function = Activation.parse(activation)
         y64 = function(F.linear(x64, torch.from_numpy(weight).double(), torch.from_numpy(bias).double()))
-        emit_by("linear-sparse-gather", Linear(f"fc{m}", x, cases.output((n, k, m), y64), stored, bias, None, function), cases.builder)
+        emit_by(
+            "linear-sparse-gather",
+            Linear(f"fc{m}", x, cases.output((n, k, m), y64), stored, bias, None, function),
+            cases.builder,
+        )
     cases.check()
 
 
@@ -182,13 +260,22 @@ def test_linear_sparse(cases: Cases) -> None:
 def test_pool(cases: Cases) -> None:
     from pcc.codegen.kernels.pool import emit_pool
 
-    for size, (kernel, stride, pad), mode in product([(1, 3, 5, 1), (2, 5, 9, 7), (1, 2, 13, 13)], [(3, 2, 1), (2, 2, 0), (3, 1, 1)], ["max", "avg"]):
+    for size, (kernel, stride, pad), mode in product(
+        [(1, 3, 5, 1), (2, 5, 9, 7), (1, 2, 13, 13)], [(3, 2, 1), (2, 2, 0), (3, 1, 1)], ["max", "avg"]
+    ):
         if min(size[2:]) + 2 * pad < kernel:
             continue
         x, x64 = cases.input(*size)
-        y64 = F.max_pool2d(x64, kernel, stride, pad) if mode == "max" else F.avg_pool2d(x64, kernel, stride, pad, count_include_pad=False)
+        y64 = (
+            F.max_pool2d(x64, kernel, stride, pad)
+            if mode == "max"
+            else F.avg_pool2d(x64, kernel, stride, pad, count_include_pad=False)
+        )
         geometry = ConvGeometry((kernel, kernel), (stride, stride), (pad, pad, pad, pad))
-        emit_pool(Pool2d("pool", x, cases.output((size, kernel, stride, mode), y64), mode, geometry, count_include_pad=False), cases.builder)
+        emit_pool(
+            Pool2d("pool", x, cases.output((size, kernel, stride, mode), y64), mode, geometry, count_include_pad=False),
+            cases.builder,
+        )
     x, x64 = cases.input(2, 17, 7, 7)
     y = cases.output("global", x64.mean((2, 3), keepdim=True))
     emit_pool(Pool2d("pool", x, y, "avg", ConvGeometry((7, 7))), cases.builder)
@@ -199,7 +286,9 @@ def test_pool(cases: Cases) -> None:
 def test_resize(cases: Cases) -> None:
     from pcc.codegen.kernels.resize import emit_resize
 
-    for (mode, align), size in product([("nearest", None), ("bilinear", False), ("bilinear", True)], [(1, 1), (5, 13), (14, 14)]):
+    for (mode, align), size in product(
+        [("nearest", None), ("bilinear", False), ("bilinear", True)], [(1, 1), (5, 13), (14, 14)]
+    ):
         x, x64 = cases.input(1, 3, 7, 6)
         y64 = F.interpolate(x64, size, mode=mode, align_corners=align)
         emit_resize(Resize2d("resize", x, cases.output((mode, align, size), y64), mode, bool(align)), cases.builder)
@@ -221,7 +310,12 @@ def test_softmax(cases: Cases) -> None:
 def test_matmul(cases: Cases) -> None:
     from pcc.codegen.kernels.matmul import emit_matmul
 
-    for left, right in (((2, 7, 13), (2, 13, 5)), ((3, 49, 17), (1, 17, 70)), ((1, 5, 33), (4, 33, 16)), ((1, 1, 1), (1, 1, 1))):
+    for left, right in (
+        ((2, 7, 13), (2, 13, 5)),
+        ((3, 49, 17), (1, 17, 70)),
+        ((1, 5, 33), (4, 33, 16)),
+        ((1, 1, 1), (1, 1, 1)),
+    ):
         (a, a64), (b, b64) = cases.input(*left), cases.input(*right)
         emit_matmul(MatMul("product", a, b, cases.output((left, right), a64 @ b64)), cases.builder)
     cases.check()
@@ -229,10 +323,13 @@ def test_matmul(cases: Cases) -> None:
 
 @arm64
 def test_gather(cases: Cases) -> None:
-    """By constant and computed indices, with weights and without; one that is NaN or out of range is the nearest that is not."""
+    """By constant and computed indices, with weights and without; one that is NaN or out of range is the nearest that
+    is not."""
     from pcc.codegen.kernels.gather import emit_gather
 
-    for (shape, taps), computed in product([((2, 3, 7, 1), 1), ((2, 3, 7, 1), 4), ((1, 2, 9, 13), 1), ((1, 2, 9, 13), 3)], [False, True]):
+    for (shape, taps), computed in product(
+        [((2, 3, 7, 1), 1), ((2, 3, 7, 1), 4), ((1, 2, 9, 13), 1), ((1, 2, 9, 13), 3)], [False, True]
+    ):
         index = cases.rng.integers(0, shape[2], (1, taps, 11)).astype(np.float32)
         x, x64 = cases.input(*shape)
         weight = cases.values(*index.shape) if taps > 1 else None
@@ -274,13 +371,30 @@ def test_places() -> None:
     from pcc.codegen.kernels.scatter import emit_scatter
 
     cases = Cases()
-    (x, x64), (updates, updates64), (corner, corner64), (scores, scores64) = (cases.input(*shape) for shape in ((3, 17), (3, 9), (2, 4, 33), (2, 3, 33)))
+    (x, x64), (updates, updates64), (corner, corner64), (scores, scores64) = (
+        cases.input(*shape) for shape in ((3, 17), (3, 9), (2, 4, 33), (2, 3, 33))
+    )
     places = cases.rng.permuted(np.tile(np.arange(17, dtype=np.float32), (3, 1)), axis=1)[:, :9].copy()
     cases.inputs.append(places)
     table = cases.builder.input("places", places.shape)
     for mode in ("set", "sum", "max"):
-        emit_scatter(cases.builder, cases.output(mode, SCATTER(x64, torch.from_numpy(places), updates64, mode)), x, table, updates, mode)
-    emit_nms(cases.builder, cases.output("nms", NMS(corner64.float(), scores64.float(), 20, 0.1, 0.0).double()), corner, scores, 20, 0.1, 0.0)
+        emit_scatter(
+            cases.builder,
+            cases.output(mode, SCATTER(x64, torch.from_numpy(places), updates64, mode)),
+            x,
+            table,
+            updates,
+            mode,
+        )
+    emit_nms(
+        cases.builder,
+        cases.output("nms", NMS(corner64.float(), scores64.float(), 20, 0.1, 0.0).double()),
+        corner,
+        scores,
+        20,
+        0.1,
+        0.0,
+    )
     cases.check()
 
 

@@ -74,11 +74,15 @@ def test_a_loop_is_counted(tmp_path: Path) -> None:
     source, object_file, program, counts = (tmp_path / name for name in ("loop.s", "loop.o", "loop", "counts"))
     source.write_text(_PROGRAM)
     zig = [sys.executable, "-m", "ziglang"]
-    subprocess.run([*zig, "cc", "-target", "aarch64-linux-musl", "-mcpu=cortex_a76", "-c", source, "-o", object_file], check=True)
+    subprocess.run(
+        [*zig, "cc", "-target", "aarch64-linux-musl", "-mcpu=cortex_a76", "-c", source, "-o", object_file], check=True
+    )
     subprocess.run([*zig, "ld.lld", "-m", "aarch64linux", "-static", object_file, "-o", program], check=True)
     subprocess.run(["qemu-aarch64", "-cpu", "cortex-a76", *plugin_words(counts, memory=True), program], check=True)
     executed = parse(counts.read_text())[1].counts
-    assert executed.instructions == Counter(vfma=2000, vdot=1000, vload=1000, prefetch=1000, int=2000 + 3, branch=1000, load=2, other=1)
+    assert executed.instructions == Counter(
+        vfma=2000, vdot=1000, vload=1000, prefetch=1000, int=2000 + 3, branch=1000, load=2, other=1
+    )
     assert executed.memory["load_bytes"] == 16 * 1000 + 2 * 8
     assert executed.memory["store_bytes"] == 0
     assert executed.memory["l1_misses"] >= 1000

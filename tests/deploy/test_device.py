@@ -100,7 +100,10 @@ def _with_runner(package: Path, script: str) -> Path:
         ("kill -SEGV $$", r"host: the program was stopped by SIGSEGV \(Segmentation fault\)"),
         ("kill -ILL $$", "host: the program was stopped by SIGILL"),
         ("exit 3", "host: the program ended with status 3 and said nothing"),
-        ("echo one >&2; printf 'two \\033[31m \\377 three\\n' >&2; exit 2", "host: two \\[31m \N{REPLACEMENT CHARACTER} three$"),
+        (
+            "echo one >&2; printf 'two \\033[31m \\377 three\\n' >&2; exit 2",
+            "host: two \\[31m \N{REPLACEMENT CHARACTER} three$",
+        ),
         ("head -c 100000 /dev/urandom >&2; exit 2", "host: "),
     ],
 )
@@ -126,7 +129,9 @@ def test_bench() -> None:
     result = Host().bench(open_package(toy_package()), threads=2, warmup=1, runs=30, profile=True)
     assert (result.model, result.threads, result.warmup, result.runs) == ("toy", 2, 1, 30)
     assert 0 < result.min <= result.p10 <= result.median <= result.p90
-    assert [(call.layer, call.kernel) for call in result.calls] == [(call.layer, call.kernel.name) for call in PROGRAM.calls]
+    assert [(call.layer, call.kernel) for call in result.calls] == [
+        (call.layer, call.kernel.name) for call in PROGRAM.calls
+    ]
     assert 0 < sum(call.seconds for call in result.calls)
     assert not Host().bench(open_package(toy_package()), runs=1).calls
 
@@ -134,8 +139,12 @@ def test_bench() -> None:
 def test_names_of_any_kind_reach_the_reports(tmp_path: Path) -> None:
     names = ["*/ ??/", "a\nb\t\x01", 'a"b\\', "größe 图", "%s%n", "???"]
     program = toy_program(depth=3)
-    program = replace(program, calls=tuple(replace(call, layer=name) for call, name in zip(program.calls, names, strict=True)))
-    program = replace(program, outputs=tuple(replace(port, name=name) for port, name in zip(program.outputs, names, strict=False)))
+    program = replace(
+        program, calls=tuple(replace(call, layer=name) for call, name in zip(program.calls, names, strict=True))
+    )
+    program = replace(
+        program, outputs=tuple(replace(port, name=name) for port, name in zip(program.outputs, names, strict=False))
+    )
     target = TARGETS["x86_64-linux"]
     objects = [compiled.object for compiled in compile_kernels(program.kernels, target)]
     with new_package(tmp_path / "out") as staging:
@@ -149,7 +158,9 @@ def test_names_of_any_kind_reach_the_reports(tmp_path: Path) -> None:
 
 def test_bench_for_people() -> None:
     text = _runner("bench", "--runs", "3", "--profile").stdout
-    assert re.match(r"toy, x86_64-linux, x86-64-v3, 1 threads, 3 runs: median [\d.]+ ms, p10 [\d.]+, p90 [\d.]+, min [\d.]+\n", text)
+    assert re.match(
+        r"toy, x86_64-linux, x86-64-v3, 1 threads, 3 runs: median [\d.]+ ms, p10 [\d.]+, p90 [\d.]+, min [\d.]+\n", text
+    )
     assert len(text.splitlines()) == 1 + len(PROGRAM.calls)
 
 
@@ -191,7 +202,10 @@ def test_runner_is_used_wrongly(tmp_path: Path) -> None:
         (("selftest",), "selftest needs a folder"),
         (("selftest", str(tmp_path)), "has no file 'tolerance'"),
         (("run", "--input", str(short)), "'toy' has 2 inputs and 2 outputs"),
-        (("run", "--input", str(short), "--input", str(short), *outputs), "short.bin: too short, 1924 bytes of float32 are expected"),
+        (
+            ("run", "--input", str(short), "--input", str(short), *outputs),
+            "short.bin: too short, 1924 bytes of float32 are expected",
+        ),
         (("run", "--input", str(long), "--input", str(long), *outputs), "long.bin: too long, 1924 bytes"),
         (("run", "--input", "absent", "--input", str(long), *outputs), "cannot read absent"),
     ):
@@ -206,7 +220,9 @@ def test_runner_is_used_wrongly(tmp_path: Path) -> None:
 def test_processor_that_lacks_the_instructions() -> None:
     program = str(toy_package() / "bin/x86_64-linux/pcc-run")
     for cpu, status in (("Nehalem", 2), ("max", 0)):
-        done = subprocess.run(["qemu-x86_64", "-cpu", cpu, program, "bench", "--runs", "1"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["qemu-x86_64", "-cpu", cpu, program, "bench", "--runs", "1"], capture_output=True, text=True, check=False
+        )
         assert done.returncode == status, done.stderr
         assert status == 0 or "toy is compiled for x86_64-linux, x86-64-v3: this processor lacks AVX" in done.stderr
 
@@ -222,7 +238,14 @@ def test_runner_wants_the_weights_of_its_package(copy: Path, tmp_path: Path) -> 
     assert _runner("bench", "--runs", "1", "--library", str(moved), package=copy).returncode == 0
     content = moved.read_bytes()
     at = content.index(b"pccweigh")
-    for damaged in (b"", b"text", content[:5000], content[: at + 16] + b"?" + content[at + 17 :], content[:-200], b"\x7fELF\x02" + b"\xff" * 200):
+    for damaged in (
+        b"",
+        b"text",
+        content[:5000],
+        content[: at + 16] + b"?" + content[at + 17 :],
+        content[:-200],
+        b"\x7fELF\x02" + b"\xff" * 200,
+    ):
         moved.write_bytes(damaged)
         done = _runner("bench", "--library", str(moved), package=copy)
         assert (done.returncode, done.stdout) == (2, ""), done
@@ -245,7 +268,11 @@ def test_weights_that_end_early(copy: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for library in ("short.so", "pipe", "."):
         done = subprocess.run(
-            [copy / "bin/x86_64-linux/pcc-run", "bench", "--library", str(tmp_path / library)], capture_output=True, text=True, timeout=60, check=False
+            [copy / "bin/x86_64-linux/pcc-run", "bench", "--library", str(tmp_path / library)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done
         assert "does not hold the weights of this runner's model 'toy'" in done.stderr

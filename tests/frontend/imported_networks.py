@@ -1,8 +1,9 @@
-"""Networks that come in as files, compiled and compared: ``python -m tests.frontend.imported_networks [PATTERN]`` prints a table, a file a row.
+"""Networks that come in as files, compiled and compared: ``python -m tests.frontend.imported_networks [PATTERN]``
+prints a table, a file a row.
 
-Each network of the zoo is written as ONNX by both exporters of PyTorch and as ``.pt2``, dense, pruned by pcc in one shot, and with filters that are
-dropped, and each of `tests.public` by one of them; compiled from the file for x86-64 and for arm64; and run here and under emulation, against
-ONNX Runtime (PyTorch for ``.pt2``) on the file.
+Each network of the zoo is written as ONNX by both exporters of PyTorch and as ``.pt2``, dense, pruned by pcc in one
+shot, and with filters that are dropped, and each of `tests.public` by one of them; compiled from the file for x86-64
+and for arm64; and run here and under emulation, against ONNX Runtime (PyTorch for ``.pt2``) on the file.
 """
 
 import re
@@ -42,7 +43,11 @@ EMULATED = "cortex-a76"
 
 TOLERANCE = 1e-4
 
-EXPORTERS = {"onnx-11": {"dynamo": False, "opset": 11}, "onnx-17": {"dynamo": False, "opset": 17}, "onnx-dynamo": {"dynamo": True, "opset": 18}}
+EXPORTERS = {
+    "onnx-11": {"dynamo": False, "opset": 11},
+    "onnx-17": {"dynamo": False, "opset": 17},
+    "onnx-dynamo": {"dynamo": True, "opset": 18},
+}
 ORIGINS = ("onnx-11", "onnx-dynamo", "pt2")
 """Of the zoo's networks; PyTorch does not write many of the others in opset 11."""
 PUBLIC_ORIGINS = ("onnx-17", "onnx-dynamo", "pt2")
@@ -80,7 +85,11 @@ def cases() -> list[Case]:
     """Every network by every way dense; pruned and dropped by one way each, in turn."""
     chosen = [name for name in names() if name not in LEFT_OUT]
     dense = [Case(name, origin, "dense") for name in chosen for origin in ORIGINS]
-    others = [Case(name, ORIGINS[(place + shift) % 3], state) for place, name in enumerate(chosen) for shift, state in enumerate(STATES[1:])]
+    others = [
+        Case(name, ORIGINS[(place + shift) % 3], state)
+        for place, name in enumerate(chosen)
+        for shift, state in enumerate(STATES[1:])
+    ]
     public = [Case(name, PUBLIC_ORIGINS[place % 3], "dense") for place, name in enumerate(KINDS)]
     return dense + others + public
 
@@ -96,16 +105,29 @@ def network(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def write(case: Case, folder: Path) -> tuple[Path, tuple[Tensor, ...]]:
-    """The case's file and inputs. A pruned network, and one with dropped filters, is what `pcc.exporter` makes of it first."""
+    """The case's file and inputs. A pruned network, and one with dropped filters, is what `pcc.exporter` makes of it
+    first."""
     module, inputs = network(case.network)
     path = folder / f"net.{'pt2' if case.origin == 'pt2' else 'onnx'}"
     if case.state == "dense":
         _export(module, inputs, path, case.origin)
     elif case.state == "pruned":
-        _export(_after(module, inputs, folder, insert_pruning("decompose,canonicalize,fold-constants,fold-batchnorm", PRUNE)), inputs, path, case.origin)
+        _export(
+            _after(
+                module, inputs, folder, insert_pruning("decompose,canonicalize,fold-constants,fold-batchnorm", PRUNE)
+            ),
+            inputs,
+            path,
+            case.origin,
+        )
     else:
         _silence(module)
-        _export(_after(module, inputs, folder, "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters"), inputs, path, case.origin)
+        _export(
+            _after(module, inputs, folder, "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters"),
+            inputs,
+            path,
+            case.origin,
+        )
     return path, inputs
 
 
@@ -115,7 +137,8 @@ def _after(module: nn.Module, inputs: tuple[Tensor, ...], folder: Path, pipeline
 
 
 def _silence(module: nn.Module) -> None:
-    """A third of each convolution's filters are 0, with their bias and what a batch norm behind makes of them: so drop-filters can drop them."""
+    """A third of each convolution's filters are 0, with their bias and what a batch norm behind makes of them: so
+    drop-filters can drop them."""
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.BatchNorm2d) and layer.weight is not None:
@@ -155,7 +178,9 @@ def check(case: Case, emulated: bool = True) -> Result:
         folder = Path(name)
         path, inputs = write(case, folder)
         wanted = expected(path, inputs)
-        given = [x.numpy().view(np.uint8) if x.dtype == torch.bool else x.numpy() for x in inputs]  # truth values are bytes in a library
+        given = [
+            x.numpy().view(np.uint8) if x.dtype == torch.bool else x.numpy() for x in inputs
+        ]  # truth values are bytes in a library
         targets = ["x86_64-linux", *(["aarch64-linux"] if emulated else [])]
         pcc.compile(path, None, folder / "package", target=targets, name="net")
         with pcc.load(folder / "package", threads=1) as model:
@@ -165,12 +190,20 @@ def check(case: Case, emulated: bool = True) -> Result:
 
 
 def _arrays(values: Any) -> list[np.ndarray]:
-    return [np.asarray(value) for value in (values if isinstance(values, tuple | list) else values.values() if isinstance(values, dict) else (values,))]
+    return [
+        np.asarray(value)
+        for value in (
+            values if isinstance(values, tuple | list) else values.values() if isinstance(values, dict) else (values,)
+        )
+    ]
 
 
 def _error(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
     assert [value.shape for value in got] == [value.shape for value in wanted]
-    return max(float(np.abs(have.astype(np.float64) - want).max() / max(1e-6, np.abs(want).max())) for have, want in zip(got, wanted, strict=True))
+    return max(
+        float(np.abs(have.astype(np.float64) - want).max() / max(1e-6, np.abs(want).max()))
+        for have, want in zip(got, wanted, strict=True)
+    )
 
 
 @click.command()
@@ -184,7 +217,16 @@ def main(pattern: str) -> None:
         try:
             result = check(case)
             kinds = ", ".join(f"{name} {count}" for name, count in sorted(result.operators.items()))
-            rows.append((case.network, case.origin, case.state, kinds, f"{result.x86_64:.1e}", "-" if result.arm64 is None else f"{result.arm64:.1e}"))
+            rows.append(
+                (
+                    case.network,
+                    case.origin,
+                    case.state,
+                    kinds,
+                    f"{result.x86_64:.1e}",
+                    "-" if result.arm64 is None else f"{result.arm64:.1e}",
+                )
+            )
             failed += max(result.x86_64, result.arm64 or 0) > TOLERANCE
         except NotExported as error:
             rows.append((case.network, case.origin, case.state, str(error), "-", "-"))

@@ -44,8 +44,14 @@ def optimiser() -> dict[str, object]:
 
 FORMS = {
     "state dict": lambda s: s,
-    **{key: lambda s, key=key: {key: s, "epoch": 3} for key in ("state_dict", "model", "net", "model_state_dict", "params", "params_ema", "state_dict_ema")},
-    **{prefix: lambda s, prefix=prefix: {prefix + k: v for k, v in s.items()} for prefix in ("module.", "model.", "_orig_mod.", "module.net.")},
+    **{
+        key: lambda s, key=key: {key: s, "epoch": 3}
+        for key in ("state_dict", "model", "net", "model_state_dict", "params", "params_ema", "state_dict_ema")
+    },
+    **{
+        prefix: lambda s, prefix=prefix: {prefix + k: v for k, v in s.items()}
+        for prefix in ("module.", "model.", "_orig_mod.", "module.net.")
+    },
     "beside an optimiser": lambda s: {"net": s, "optimizer": optimiser()},
     "of a GAN": lambda s: {"discriminator": {"conv.weight": torch.zeros(4, 3, 3, 3)}, "generator": s},
     "in a list": lambda s: {"models": [s]},
@@ -54,7 +60,12 @@ FORMS = {
         "hyper_parameters": Namespace(lr=np.float64(0.1)),
         "loops": defaultdict(int),
     },
-    "beside arrays": lambda s: {"state_dict": s, "mean": np.ones(3), "accuracy": np.float32(0.5), "classes": {"cat", "dog"}},
+    "beside arrays": lambda s: {
+        "state_dict": s,
+        "mean": np.ones(3),
+        "accuracy": np.float32(0.5),
+        "classes": {"cat", "dog"},
+    },
     "a module": loaded,
     "modules in one another": lambda s: {"model": nn.Sequential(OrderedDict(inner=loaded(s)))},
 }
@@ -123,7 +134,9 @@ REPARAMETRISATIONS = {
     "weight norm of all": lambda module: nn.utils.weight_norm(module.conv, dim=None),  # pyright: ignore[reportArgumentType]  # as its documentation says
     "spectral norm": lambda module: nn.utils.spectral_norm(module.conv),
     "spectral norm, parametrised": lambda module: parametrizations.spectral_norm(module.conv),
-    "a parametrisation": lambda module: nn.utils.parametrize.register_parametrization(module.conv, "weight", nn.Identity()),
+    "a parametrisation": lambda module: nn.utils.parametrize.register_parametrization(
+        module.conv, "weight", nn.Identity()
+    ),
 }
 
 
@@ -143,7 +156,10 @@ def test_reparametrised_weights_become_plain(tmp_path: Path, change, conv: type[
 
 
 def test_safetensors_also_of_half_precision(tmp_path: Path) -> None:
-    save_file({key: value.half() if value.is_floating_point() else value for key, value in filled().items()}, tmp_path / "weights.safetensors")
+    save_file(
+        {key: value.half() if value.is_floating_point() else value for key, value in filled().items()},
+        tmp_path / "weights.safetensors",
+    )
     module = net()
     load_weights(module, tmp_path / "weights.safetensors")
     assert module.state_dict()["bn.weight"].dtype == torch.float32
@@ -190,7 +206,11 @@ class Opens:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_nothing_in_a_pickle_is_run(tmp_path: Path, zipped: bool) -> None:
-    torch.save({"state_dict": filled(), "hook": Opens(str(tmp_path / "pwned"))}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"state_dict": filled(), "hook": Opens(str(tmp_path / "pwned"))},
+        tmp_path / "w.pt",
+        _use_new_zipfile_serialization=zipped,
+    )
     load_weights(net(), tmp_path / "w.pt")
     assert not (tmp_path / "pwned").exists()
 
@@ -259,10 +279,16 @@ def test_files_that_are_not_checkpoints(tmp_path: Path, name: str, content: byte
 def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
     """Millions of zeros are thousands of bytes, and a file of some megabytes could be all of the memory."""
     torch.save({"weight": torch.zeros(5_000_000)}, tmp_path / "plain.pt")
-    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
-    with pytest.raises(PccError, match=r"weights 'w.pt': the archive has .* bytes and would take 20,000,.*: PyTorch compresses no weights"):
+    with pytest.raises(
+        PccError,
+        match=r"weights 'w.pt': the archive has .* bytes and would take 20,000,.*: PyTorch compresses no weights",
+    ):
         load_weights(net(), tmp_path / "w.pt")
 
 

@@ -82,7 +82,11 @@ LINE = r"at test_export.py:\d+"
         (Cond(), rf"cond \({LINE}: runs a part of the model by itself"),
         (CondOfLayers(), f"cannot export CondOfLayers .* {LINE}: torch.cond and its like"),
         (Dropout(), rf"aten.dropout.default \({LINE}: dropout in training mode: pass training=self.training\)"),
-        (Random(), rf"2 operators of this model: aten.rand.default \({LINE}: random numbers\); aten.randn_like.default \({LINE}: random numbers\)"),
+        (
+            Random(),
+            rf"2 operators of this model: aten.rand.default \({LINE}: random numbers\); "
+            rf"aten.randn_like.default \({LINE}: random numbers\)",
+        ),
         (Reshapes(), f"cannot export Reshapes .* {LINE}: shape"),
         (Raises(), f"cannot export Raises .* {LINE}: 'no such layer'"),
     ],

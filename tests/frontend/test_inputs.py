@@ -1,4 +1,5 @@
-"""What a user may hand in: modules, exported programs, functions; tensors and arrays alone, in tuples, lists and dicts."""
+"""What a user may hand in: modules, exported programs, functions; tensors and arrays alone, in tuples, lists and
+dicts."""
 
 from typing import Any
 
@@ -25,7 +26,9 @@ def exported() -> Any:
 
 
 @pytest.mark.parametrize(
-    "model", [exported(), exported().module(), nn.Sequential(exported().module(), nn.Tanh())], ids=["program", "its module", "a layer of a model"]
+    "model",
+    [exported(), exported().module(), nn.Sequential(exported().module(), nn.Tanh())],
+    ids=["program", "its module", "a layer of a model"],
 )
 def test_what_torch_export_made(model: Any) -> None:
     x = torch.randn(1, 3, 6, 6)
@@ -45,7 +48,12 @@ def test_a_function_and_what_it_captures() -> None:
     graph_module = import_module(edges, (x,))
     assert [node.name for node in graph_module.graph.find_nodes(op="placeholder")] == ["image"]
     assert relative_error(run_graph(graph_module, (x,)), (edges(x),)) < 1e-6
-    assert [model_name(model) for model in (edges, lambda x: x, Two(), exported())] == ["edges", "model", "two", "model"]
+    assert [model_name(model) for model in (edges, lambda x: x, Two(), exported())] == [
+        "edges",
+        "model",
+        "two",
+        "model",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,10 @@ def test_one_example_needs_no_tuple(example: Any) -> None:
 @pytest.mark.parametrize(
     ("examples", "words"),
     [
-        ({"x": torch.ones(1), "masks": torch.ones(1)}, r"example inputs x, masks do not fit forward\(x, mask\): missing"),
+        (
+            {"x": torch.ones(1), "masks": torch.ones(1)},
+            r"example inputs x, masks do not fit forward\(x, mask\): missing",
+        ),
         ({"x": torch.ones(1)}, "missing a required argument: 'mask'"),
         ((torch.ones(1), [torch.ones(1)]), "input 1 is of type 'list'"),
         ((torch.ones(1), 3.0), "input 1 is of type 'float'"),

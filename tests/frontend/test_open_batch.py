@@ -39,7 +39,9 @@ def net() -> object:
 
 
 def by_images(imported: ImportedModel, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    results = [run_graph(imported.graph, [value[image : image + 1] for value in inputs]) for image in range(len(inputs[0]))]
+    results = [
+        run_graph(imported.graph, [value[image : image + 1] for value in inputs]) for image in range(len(inputs[0]))
+    ]
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
@@ -51,13 +53,19 @@ def test_an_onnx_model_needs_no_shape() -> None:
 
 
 def test_without_a_maximum_it_is_mentioned() -> None:
-    with pytest.raises(PccError, match="give --input-shape image=1,3,6,5, or compile it with --max-batch N to run any batch up to N"):
+    with pytest.raises(
+        PccError, match="give --input-shape image=1,3,6,5, or compile it with --max-batch N to run any batch up to N"
+    ):
         import_model(net())
 
 
 def test_an_onnx_model_that_fixes_its_batch() -> None:
     fixed = model("agraph (float[1,3] x) => (float[1,3] y) { y = Relu (x) }")
-    with pytest.raises(PccError, match=r"fixes the batch: it takes x \(1, 3\); for any batch up to a maximum, export it with the first dimension left open"):
+    with pytest.raises(
+        PccError,
+        match=r"fixes the batch: it takes x \(1, 3\); for any batch up to a maximum, "
+        "export it with the first dimension left open",
+    ):
         import_one_image(fixed, None, 4)
 
 
@@ -70,7 +78,9 @@ def test_other_sizes_that_are_open() -> None:
 
 def exported(most: int) -> torch.export.ExportedProgram:
     module, _ = make("residual")
-    return torch.export.export(module, (torch.randn(2, 3, 13, 10),), dynamic_shapes=({0: torch.export.Dim("batch", max=most)},))
+    return torch.export.export(
+        module, (torch.randn(2, 3, 13, 10),), dynamic_shapes=({0: torch.export.Dim("batch", max=most)},)
+    )
 
 
 def test_an_archive_and_an_exported_program(tmp_path: Path) -> None:

@@ -93,14 +93,19 @@ def test_a_file_is_smaller_and_always_the_same(tmp_path: Path) -> None:
     structure = Kernels("designed", 4.0)
     state = {"weight": torch.from_numpy(structure.project(weight))}
     for name in ("a", "b"):
-        packed = pack_state(state, {"weight": structure}, half=True).with_notes({"accuracy": 0.9, "data": "cifar10", "photos": 181})
+        packed = pack_state(state, {"weight": structure}, half=True).with_notes(
+            {"accuracy": 0.9, "data": "cifar10", "photos": 181}
+        )
         packed.save(tmp_path / f"{name}.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()
     assert content == (tmp_path / "b.safetensors").read_bytes()
     assert packed_notes(tmp_path / "a.safetensors") == {"accuracy": 0.9, "data": "cifar10", "photos": 181}
     connections = 64 * 64 // 4
     tables = 64 * 5 + 64 + 65 * 2 + 4 * 4 + 1  # stride, order, offsets, patterns, groups
-    assert sum(tensor.nbytes for tensor in load_file(tmp_path / "a.safetensors").values()) == connections * (4 * 2 + 1) + tables
+    assert (
+        sum(tensor.nbytes for tensor in load_file(tmp_path / "a.safetensors").values())
+        == connections * (4 * 2 + 1) + tables
+    )
 
 
 def test_what_cannot_be_packed() -> None:
@@ -144,7 +149,10 @@ def damaged(tmp_path: Path, change: str) -> Path:
         ("version", "'pcc.packed' are damaged or of another pcc: version: Input should be 1"),
         ("text", "'pcc.packed' are damaged or of another pcc: Invalid JSON"),
         ("shape", "damaged or of another pcc: weights.first.weight.shape.1: Input should be greater than 0"),
-        ("memory", "damaged or of another pcc: weights: Value error, they would have 79,164,837,200,160 numbers, more than"),
+        (
+            "memory",
+            "damaged or of another pcc: weights: Value error, they would have 79,164,837,200,160 numbers, more than",
+        ),
         ("structure", "'first.weight' is damaged: unknown structure 'kernel': did you mean kernels?"),
         ("missing", "'first.weight' is damaged: there is no tensor 'first.weight:index.stride'"),
         ("range", "'first.weight' is damaged: damaged FKW weight: a pattern has a tap outside 0..8"),

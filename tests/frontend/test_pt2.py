@@ -42,8 +42,14 @@ def test_the_same_graph_as_of_the_module(name: str, tmp_path: Path) -> None:
     direct = import_model(net, inputs)
     assert relative_error(run_graph(imported.graph, inputs), run_graph(direct.graph, inputs)) == 0
     for graph in (imported.graph, import_module(net, inputs)):
-        calls = [(node.name, str(node.target), layer_name(node)) for node in graph.graph.nodes if node.op == "call_function"]
-        assert calls == [(node.name, str(node.target), layer_name(node)) for node in direct.graph.graph.nodes if node.op == "call_function"]
+        calls = [
+            (node.name, str(node.target), layer_name(node)) for node in graph.graph.nodes if node.op == "call_function"
+        ]
+        assert calls == [
+            (node.name, str(node.target), layer_name(node))
+            for node in direct.graph.graph.nodes
+            if node.op == "call_function"
+        ]
     assert (imported.inputs, imported.outputs) == (direct.inputs, direct.outputs)
     assert imported.origin.startswith("net.pt2 (torch.export, PyTorch")
 
@@ -52,7 +58,10 @@ def test_sizes_that_are_open(tmp_path: Path) -> None:
     net, _ = make("residual")
     sizes = {0: torch.export.Dim("batch", max=8), 2: torch.export.Dim("height", min=8)}
     path = save(net, (torch.randn(2, 3, 13, 10),), tmp_path / "net.pt2", dynamic_shapes=({**sizes},))
-    with pytest.raises(PccError, match=r"leaves sizes of its inputs open: image \(s\d+, 3, s\d+, 10\); give --input-shape image=1,3,224,10"):
+    with pytest.raises(
+        PccError,
+        match=r"leaves sizes of its inputs open: image \(s\d+, 3, s\d+, 10\); give --input-shape image=1,3,224,10",
+    ):
         import_model(path)
     x = torch.randn(3, 3, 20, 10)
     assert relative_error(run_graph(import_model(path, {"image": x}).graph, (x,)), (net(x),)) < 1e-6
@@ -115,7 +124,10 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     [
         ("torch.hub.load", [("repo", {"as_string": "x"})]),
         ("_operator.attrgetter", [("name", {"as_string": "__class__"})]),
-        ("torch.ops.aten.from_file.default", [("filename", {"as_string": "FILE"}), ("shared", {"as_bool": True}), ("size", {"as_int": 4})]),
+        (
+            "torch.ops.aten.from_file.default",
+            [("filename", {"as_string": "FILE"}), ("shared", {"as_bool": True}), ("size", {"as_int": 4})],
+        ),
         ("torch.ops.aten.save.default", [("item", {"as_string": "x"}), ("filename", {"as_string": "FILE"})]),
         ("torch.ops.aten._print.default", [("s", {"as_string": "x"})]),
         ("torch.ops.aten.__class__.__init__", []),
@@ -124,7 +136,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("os.system", [("command", {"as_string": "touch FILE"})]),
     ],
 )
-def test_nothing_but_atens_operators_is_called(target: str, inputs: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+def test_nothing_but_atens_operators_is_called(
+    target: str, inputs: list[tuple[str, dict[str, Any]]], tmp_path: Path
+) -> None:
     net, examples = make("concat")
     path = save(net, examples, tmp_path / "net.pt2")
 
@@ -134,7 +148,9 @@ def test_nothing_but_atens_operators_is_called(target: str, inputs: list[tuple[s
         program = json.loads(content)
         arguments = [{"name": name, "arg": argument, "kind": 1} for name, argument in inputs]
         output = [{"as_tensor": {"name": "stolen"}}]
-        program["graph_module"]["graph"]["nodes"].insert(0, {"target": target, "inputs": arguments, "outputs": output, "metadata": {}})
+        program["graph_module"]["graph"]["nodes"].insert(
+            0, {"target": target, "inputs": arguments, "outputs": output, "metadata": {}}
+        )
         return json.dumps(program).replace("FILE", str(tmp_path / "executed")).encode()
 
     with pytest.raises(PccError, match="pcc compiles plain operators of ATen") as caught:
@@ -145,13 +161,17 @@ def test_nothing_but_atens_operators_is_called(target: str, inputs: list[tuple[s
 
 def test_expressions_and_guards_are_not_evaluated(tmp_path: Path) -> None:
     net, _ = make("residual")
-    path = save(net, (torch.randn(2, 3, 13, 10),), tmp_path / "net.pt2", dynamic_shapes=({0: torch.export.Dim("batch")},))
+    path = save(
+        net, (torch.randn(2, 3, 13, 10),), tmp_path / "net.pt2", dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     code = f"__import__('pathlib').Path({str(tmp_path / 'executed')!r}).touch()"
 
     def evil(name: str, content: bytes) -> bytes:
         if not name.endswith("models/model.json"):
             return content
-        program = json.loads(content, object_hook=lambda value: {**value, "expr_str": code} if "expr_str" in value else value)
+        program = json.loads(
+            content, object_hook=lambda value: {**value, "expr_str": code} if "expr_str" in value else value
+        )
         return json.dumps({**program, "guards_code": [code]}).encode()
 
     x = torch.randn(1, 3, 13, 10)

@@ -50,17 +50,26 @@ def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:
     assert weights["second.1.weight"].shape == (16, 8, 3, 3)
     assert weights.keys() == dict(made.graph.named_buffers()).keys()
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), (net(*inputs),)) < 1e-5
-    names = [layer_name(node) for node in import_model(tmp_path / "net.onnx").graph.graph.nodes if "conv2d" in str(node.target)]
+    names = [
+        layer_name(node)
+        for node in import_model(tmp_path / "net.onnx").graph.graph.nodes
+        if "conv2d" in str(node.target)
+    ]
     assert "second.0.0" in names
 
 
 def test_packed_weights_become_dense(tmp_path: Path) -> None:
     linear = nn.Linear(6400, 64)
-    net = settle(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), linear))
+    net = settle(
+        nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), linear)
+    )
     linear.weight.data[torch.rand(64, 6400) < 0.95] = 0
     x = torch.randn(1, 8, 20, 20)
     imported = import_model(net, x)
-    pruned = "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},reorder-kernels,select-kernels{processor=intel-avx512}"
+    pruned = (
+        "canonicalize,prune-pattern{spare_first=false},prune-connectivity{spare_first=false},"
+        "reorder-kernels,select-kernels{processor=intel-avx512}"
+    )
     graph = PassManager(parse_pipeline(pruned))(imported.graph).graph_module
     packed = [node.args[1] for node in graph.graph.nodes if str(node.target) == "pcc.unpack.default"]
     assert packed == ["fkw", "fkw", "csr"]
@@ -77,7 +86,12 @@ class Pools(nn.Module):
         padded = nn.functional.pad(x, (0, 1, 1, 0))
         counted = nn.functional.avg_pool2d(padded, 3, 2)
         resized = nn.functional.interpolate(x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=False)
-        return counted, nn.functional.max_pool2d(x, 3, 2, ceil_mode=True), resized, nn.functional.interpolate(x, scale_factor=2.5)
+        return (
+            counted,
+            nn.functional.max_pool2d(x, 3, 2, ceil_mode=True),
+            resized,
+            nn.functional.interpolate(x, scale_factor=2.5),
+        )
 
 
 def test_poolings_and_interpolations(tmp_path: Path) -> None:

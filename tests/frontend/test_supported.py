@@ -73,10 +73,18 @@ def test_anything_may_be_computed_from_constants() -> None:
     [
         (lambda x: x.double() * 2, (4,), "float64"),
         (lambda x: x * 1e39, (4,), "the number 1e\\+39"),
-        (lambda x: (x * 2, x[:, 8:]), (1, 8, 4, 4), r"aten.slice.Tensor \(node slice_1, at test_supported.py:.*: its result is empty, 1x0x4x4\)"),
+        (
+            lambda x: (x * 2, x[:, 8:]),
+            (1, 8, 4, 4),
+            r"aten.slice.Tensor \(node slice_1, at test_supported.py:.*: its result is empty, 1x0x4x4\)",
+        ),
         (lambda x: torch.logcumsumexp(x, 0), (8,), r"1 operator of this model: aten.logcumsumexp.default"),
         (lambda x: x.argmax() & 3, (4,), "the bits of int64"),
-        (lambda x: F.grid_sample(x, torch.zeros(1, 2, 2, 2, 3), align_corners=False), (1, 1, 4, 4, 4), "sampling of volumes"),
+        (
+            lambda x: F.grid_sample(x, torch.zeros(1, 2, 2, 2, 3), align_corners=False),
+            (1, 1, 4, 4, 4),
+            "sampling of volumes",
+        ),
     ],
 )
 def test_reasons(function, shape: tuple[int, ...], reason: str) -> None:

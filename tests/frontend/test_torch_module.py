@@ -119,12 +119,18 @@ class Constant(nn.Module):
         (Counter(), (torch.ones(1),), "the model changes 'seen' when it runs"),
         (Constant(), (torch.ones(2),), "is not a tensor"),
         (nn.Linear(3, 3).double(), (torch.ones(2, 3),), r"'weight' is float64: pcc compiles fp32 models"),
-        (nn.Conv2d(3, 3, 1).bfloat16(), (torch.ones(1, 3, 2, 2),), r"'weight' is bfloat16: pcc compiles fp32 models; call model.float\(\)"),
+        (
+            nn.Conv2d(3, 3, 1).bfloat16(),
+            (torch.ones(1, 3, 2, 2),),
+            r"'weight' is bfloat16: pcc compiles fp32 models; call model.float\(\)",
+        ),
         (nn.ReLU(), (torch.ones(2, 3).half(),), "input 0 is float16"),
         (nn.Conv2d(3, 4, 3), (torch.ones(1, 4, 8, 8),), "cannot export Conv2d"),
     ],
 )
-def test_what_cannot_be_imported_is_one_line(net: nn.Module, inputs: tuple[Tensor, ...], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_imported_is_one_line(
+    net: nn.Module, inputs: tuple[Tensor, ...], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(PccError, match=words) as caught:
         import_module(net, inputs)
     assert "\n" not in str(caught.value)

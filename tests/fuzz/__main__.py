@@ -1,7 +1,8 @@
-"""``python -m tests.fuzz READER --cases N``: fuzzes one reader, guided by the coverage of pcc's own code, and says what did harm.
+"""``python -m tests.fuzz READER --cases N``: fuzzes one reader, guided by the coverage of pcc's own code, and says what
+did harm.
 
-Each file that did harm, the first of its kind, is kept in ``--keep``. A file that takes more memory than `MOST_MEGABYTES`, or never ends, ends the run, and
-is kept, too.
+Each file that did harm, the first of its kind, is kept in ``--keep``. A file that takes more memory than
+`MOST_MEGABYTES`, or never ends, ends the run, and is kept, too.
 """
 
 import importlib
@@ -82,7 +83,13 @@ def _kind(error: Exception) -> str:
 @click.argument("reader", type=click.Choice(list(READERS)), metavar="READER")
 @click.option("--cases", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path), default=Path("harm"), show_default=True, help="Folder for files that do harm.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    default=Path("harm"),
+    show_default=True,
+    help="Folder for files that do harm.",
+)
 def main(reader: str, cases: int, seed: int, keep: Path) -> None:
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp(prefix="pcc-fuzz-"))
@@ -96,8 +103,17 @@ def main(reader: str, cases: int, seed: int, keep: Path) -> None:
                 raise click.ClickException(f"seed {number} of {reader} is refused: {text}")
     fuzzing = Fuzzing(READERS[reader], folder, keep, cases)
     keep.mkdir(parents=True, exist_ok=True)
-    options = [f"-seed={seed}", f"-timeout={MOST_WAIT_SECONDS}", f"-rss_limit_mb={MOST_MEGABYTES}", f"-max_len={2 * max(map(len, seeds))}"]
-    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={keep}/", "-verbosity=0", str(corpus)], fuzzing.try_file, custom_mutator=fuzzing.mutate)
+    options = [
+        f"-seed={seed}",
+        f"-timeout={MOST_WAIT_SECONDS}",
+        f"-rss_limit_mb={MOST_MEGABYTES}",
+        f"-max_len={2 * max(map(len, seeds))}",
+    ]
+    atheris.Setup(
+        [sys.argv[0], *options, f"-artifact_prefix={keep}/", "-verbosity=0", str(corpus)],
+        fuzzing.try_file,
+        custom_mutator=fuzzing.mutate,
+    )
     atheris.Fuzz()
 
 

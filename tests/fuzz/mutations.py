@@ -1,4 +1,5 @@
-"""Files that are wrong: other bytes, and, for those that a checksum or a parser would refuse at once, other values in their place."""
+"""Files that are wrong: other bytes, and, for those that a checksum or a parser would refuse at once, other values in
+their place."""
 
 import io
 import json
@@ -15,12 +16,28 @@ Mutation = Callable[[bytes, Random], bytes]
 NUMBERS = (0, 1, -1, 7, 255, 2**16, 2**31 - 1, 2**31, -(2**31), 2**40, 2**63 - 1, -(2**63))
 """Sizes, counts and places that overflow, or ask for more memory than there is."""
 REALS = (0.0, -1.0, 1e-320, 1e308, float("inf"), float("nan"))
-TEXTS = ("", "x", "\0", "\n", "..", "../../etc/passwd", "/etc/passwd", "a" * 5000, "é\u202e", "-1", "1e999", "None", "{}", "Tensor(a!)[]?")
+TEXTS = (
+    "",
+    "x",
+    "\0",
+    "\n",
+    "..",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a" * 5000,
+    "é\u202e",
+    "-1",
+    "1e999",
+    "None",
+    "{}",
+    "Tensor(a!)[]?",
+)
 WORDS = (b"\0", b"\xff", b"[", b"{", b'"', b"9", b"\t", b"&a ", b"*a ", b"..", b"/", b"\xff\xff\xff\xff", b"\0\0\0\x80")
 
 
 def damage(content: bytes, random: Random) -> bytes:
-    """One to four bytes or bits are others, are gone, or have come in; or the end is missing. Most often near the start, where formats have their sizes."""
+    """One to four bytes or bits are others, are gone, or have come in; or the end is missing. Most often near the
+    start, where formats have their sizes."""
     changed = bytearray(content)
     for _ in range(random.randint(1, 4)):
         place = random.randrange(max(1, min(len(changed), random.choice((64, 256, len(content) or 1)))))
@@ -58,7 +75,8 @@ def other_value(random: Random, depth: int = 0) -> Any:
 
 
 def change_value(tree: Any, random: Random) -> Any:
-    """A tree of dicts, lists and plain values with one to three of them changed, left out or put in another's place. Texts that are JSON are trees, too."""
+    """A tree of dicts, lists and plain values with one to three of them changed, left out or put in another's place.
+    Texts that are JSON are trees, too."""
     for _ in range(random.randint(1, 3)):
         places = list(_places(tree))
         if not places:
@@ -94,7 +112,8 @@ def change_json(content: bytes, random: Random) -> bytes:
 
 
 def change_onnx(content: bytes, random: Random) -> bytes:
-    """A model with other values in one to three of its fields, whatever messages they are in; parts are left out, repeated, or stand for others."""
+    """A model with other values in one to three of its fields, whatever messages they are in; parts are left out,
+    repeated, or stand for others."""
     model = onnx.ModelProto.FromString(content)
     for _ in range(random.randint(1, 3)):
         fields = list(_fields(model))
@@ -102,8 +121,15 @@ def change_onnx(content: bytes, random: Random) -> bytes:
         if field.is_repeated:
             _change_parts(getattr(message, field.name), field, random)
         elif field.message_type is not None:
-            same = [value for other, kind in fields if kind.message_type is field.message_type for value in _messages(other, kind)]
-            getattr(message, field.name).CopyFrom(random.choice(same)) if random.randrange(2) else message.ClearField(field.name)
+            same = [
+                value
+                for other, kind in fields
+                if kind.message_type is field.message_type
+                for value in _messages(other, kind)
+            ]
+            getattr(message, field.name).CopyFrom(random.choice(same)) if random.randrange(2) else message.ClearField(
+                field.name
+            )
         else:
             setattr(message, field.name, _scalar(field, random))
     return model.SerializeToString()
@@ -150,11 +176,18 @@ def _scalar(field: Any, random: Random) -> Any:
     if field.type == kinds.TYPE_ENUM:
         return random.choice(field.enum_type.values).number
     value = random.choice((*NUMBERS, *range(24)))
-    return value if field.type == kinds.TYPE_INT64 else max(-(2**31), min(2**31 - 1, value)) if field.type == kinds.TYPE_INT32 else abs(value)
+    return (
+        value
+        if field.type == kinds.TYPE_INT64
+        else max(-(2**31), min(2**31 - 1, value))
+        if field.type == kinds.TYPE_INT32
+        else abs(value)
+    )
 
 
 def change_zip(content: bytes, random: Random) -> bytes:
-    """An archive whose checksums are right, with one file changed, left out, twice there, compressed, or of another name."""
+    """An archive whose checksums are right, with one file changed, left out, twice there, compressed, or of another
+    name."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         files = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     place = random.randrange(len(files))
@@ -188,7 +221,8 @@ def change_safetensors(content: bytes, random: Random) -> bytes:
 
 
 def either(change: Mutation) -> Mutation:
-    """One of the two: bytes that are wrong, and values that are wrong. What the second cannot read any more gets the first."""
+    """One of the two: bytes that are wrong, and values that are wrong. What the second cannot read any more gets the
+    first."""
 
     def mutate(content: bytes, random: Random) -> bytes:
         if random.randrange(3):

@@ -1,4 +1,5 @@
-"""What pcc reads, one entry each: files that are right, how files are made wrong, and the code that has to read or refuse them."""
+"""What pcc reads, one entry each: files that are right, how files are made wrong, and the code that has to read or
+refuse them."""
 
 import io
 import shutil
@@ -36,7 +37,8 @@ LONGEST_ERROR = 2000
 
 
 def refusal(reader: Reader, content: bytes, folder: Path) -> str | None:
-    """What a reader says about a file; None where it reads it. Anything but one clear line is an AssertionError, or whatever the reader raised."""
+    """What a reader says about a file; None where it reads it. Anything but one clear line is an AssertionError, or
+    whatever the reader raised."""
     path = folder / reader.file
     path.write_bytes(content)
     try:
@@ -71,7 +73,11 @@ def _onnx_seeds() -> list[bytes]:
         y = Slice (p, starts, ends, axes)
         z = Resize <mode = "linear", coordinate_transformation_mode = "asymmetric"> (x, , scales) }"""
     places = {"pads": [0, 0, 1, 0, 0, 1], "starts": [1], "ends": [25], "axes": [2]}
-    moved = {**numbers, **{name: np.array(values, np.int64) for name, values in places.items()}, "scales": np.array([1, 1, 2, 2], np.float32)}
+    moved = {
+        **numbers,
+        **{name: np.array(values, np.int64) for name, values in places.items()},
+        "scales": np.array([1, 1, 2, 2], np.float32),
+    }
     loops = """agraph (float[2,3] x) => (float[2,3] y, float[n,2,3] rows) {
         y, rows = Loop <body = step (int64 i, bool go, float[2,3] v) => (bool on, float[2,3] w, float[2,3] row) {
             on = Identity (go)
@@ -83,7 +89,13 @@ def _onnx_seeds() -> list[bytes]:
         <domain: "local", opset_import: ["" : 17]> twice (v) => (w) { w = Add (v, v) }"""
     made = model(functions)
     made.opset_import.add(domain="local", version=1)
-    seeds = [model(conv, weights), model(moves, moved), model(loops, numbers), model(recurrent, {"w": weight(1, 9, 4), "r": weight(1, 9, 3)}), made]
+    seeds = [
+        model(conv, weights),
+        model(moves, moved),
+        model(loops, numbers),
+        model(recurrent, {"w": weight(1, 9, 4), "r": weight(1, 9, 3)}),
+        made,
+    ]
     return [each.SerializeToString() for each in seeds]
 
 
@@ -141,7 +153,10 @@ def _checkpoint_seeds() -> list[bytes]:
     import torch
 
     made = []
-    for content, options in ((_net().state_dict(), {}), ({"state_dict": _net().state_dict(), "x": 1}, {"_use_new_zipfile_serialization": False})):
+    for content, options in (
+        (_net().state_dict(), {}),
+        ({"state_dict": _net().state_dict(), "x": 1}, {"_use_new_zipfile_serialization": False}),
+    ):
         file = io.BytesIO()
         torch.save(content, file, **options)
         made.append(file.getvalue())
@@ -162,7 +177,14 @@ def _safetensors_seeds() -> list[bytes]:
     from pcc.sparsity.unstructured import Unstructured
 
     state, made = _net().state_dict(), [save(_net().state_dict())]
-    kinds = (Kernels("designed", 2.0), Unstructured(4.0), Filter(2.0), Column(3.0), UniformLevels(3), Composition((Kernels("designed", 2.0), Centroids(2))))
+    kinds = (
+        Kernels("designed", 2.0),
+        Unstructured(4.0),
+        Filter(2.0),
+        Column(3.0),
+        UniformLevels(3),
+        Composition((Kernels("designed", 2.0), Centroids(2))),
+    )
     for structure in kinds:
         weight = state["0.weight"].numpy()
         settled = structure.settle([weight])
@@ -196,7 +218,12 @@ USERS = {"notes.txt": b"mine", "lib/mine.txt": b"mine, too", "data/a.bin": b"\0"
 def _package() -> Path:
     """A package's files, but for its manifest."""
     folder = Path(tempfile.mkdtemp(prefix="pcc-fuzz-"))
-    for name, content in {"lib/x86_64-linux/libtoy.so": b"code", "bin/x86_64-linux/pcc-run": b"program", "labels.txt": b"cat\ndog\n", **USERS}.items():
+    for name, content in {
+        "lib/x86_64-linux/libtoy.so": b"code",
+        "bin/x86_64-linux/pcc-run": b"program",
+        "labels.txt": b"cat\ndog\n",
+        **USERS,
+    }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
@@ -207,17 +234,31 @@ def _manifest_seeds() -> list[bytes]:
     from pcc.package.manifest import LevelRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
     from tests.toy import PREPROCESSING
 
-    files = {name: file_record(_package() / name) for name in ("lib/x86_64-linux/libtoy.so", "bin/x86_64-linux/pcc-run", "labels.txt")}
+    files = {
+        name: file_record(_package() / name)
+        for name in ("lib/x86_64-linux/libtoy.so", "bin/x86_64-linux/pcc-run", "labels.txt")
+    }
     level = LevelRecord(cpu="x86-64-v4", isa="avx512", arena_bytes=64)
     library = TargetRecord(
-        **{**vars(level), "cpu": "x86-64-v3"}, name="x86_64-linux", library="lib/x86_64-linux/libtoy.so", runner="bin/x86_64-linux/pcc-run",
-        weight_bytes=4, better=(level,),
-    )  # fmt: skip
+        **{**vars(level), "cpu": "x86-64-v3"},
+        name="x86_64-linux",
+        library="lib/x86_64-linux/libtoy.so",
+        runner="bin/x86_64-linux/pcc-run",
+        weight_bytes=4,
+        better=(level,),
+    )
     manifest = Manifest(
-        pcc_version="0", name="toy", inputs=(TensorRecord(name="image", shape=(4, 1, 13, 13)),), outputs=(TensorRecord(name="scores", shape=(4, 2)),),
-        max_batch=4, targets=(library,), preprocessing=PREPROCESSING, labels="labels.txt", selftest=SelfTestRecord(folder="selftest", tolerance=1e-5),
+        pcc_version="0",
+        name="toy",
+        inputs=(TensorRecord(name="image", shape=(4, 1, 13, 13)),),
+        outputs=(TensorRecord(name="scores", shape=(4, 2)),),
+        max_batch=4,
+        targets=(library,),
+        preprocessing=PREPROCESSING,
+        labels="labels.txt",
+        selftest=SelfTestRecord(folder="selftest", tolerance=1e-5),
         files=files,
-    )  # fmt: skip
+    )
     return [manifest.model_dump_json().encode()]
 
 
@@ -248,7 +289,8 @@ def _replaced(path: Path, content: bytes) -> Iterator[None]:
 
 
 def _replace_package(path: Path) -> None:
-    """A new package takes the place of one that is wrong: what is the user's is there before and after, whatever the old manifest says."""
+    """A new package takes the place of one that is wrong: what is the user's is there before and after, whatever the
+    old manifest says."""
     from pcc.package.publish import new_package
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -270,7 +312,9 @@ def _runner_output_seeds() -> list[bytes]:
     call = CallTime(layer="conv", kernel="conv-dense", macs=1, dense_macs=2, seconds=1e-3)
     counts = {"threads": 1, "warmup": 1, "runs": 2, "arena_bytes": 64, "thread_bytes": 0, "weight_bytes": 4}
     times = {"median": 1e-3, "p10": 1e-3, "p90": 2e-3, "min": 1e-3}
-    result = BenchResult.model_validate({"model": "toy", "target": "x86_64-linux, x86-64-v3", **counts, **times, "calls": (call,)})
+    result = BenchResult.model_validate(
+        {"model": "toy", "target": "x86_64-linux, x86-64-v3", **counts, **times, "calls": (call,)}
+    )
     return [result.model_dump_json().encode()]
 
 
@@ -312,7 +356,11 @@ def _read_image(path: Path) -> None:
 
 def _array_seeds() -> list[bytes]:
     made = []
-    for array in (np.zeros((1, 2, 3), np.float32), np.asfortranarray(np.ones((1, 2, 3), np.int64)), np.zeros((1, 2, 3), np.float16)):
+    for array in (
+        np.zeros((1, 2, 3), np.float32),
+        np.asfortranarray(np.ones((1, 2, 3), np.int64)),
+        np.zeros((1, 2, 3), np.float16),
+    ):
         file = io.BytesIO()
         np.save(file, array)
         made.append(file.getvalue())
@@ -345,7 +393,10 @@ def _read_recipe(path: Path) -> None:
 def _pipeline_seeds() -> list[bytes]:
     from pcc.passes.pipeline import DEFAULT_PIPELINE
 
-    lists = 'prune-pattern{patterns=8},prune-connectivity{rate=3.6,layers={features.0=2,"a, b"=4},share=2},reduce-precision{dtype=float16}'
+    lists = (
+        'prune-pattern{patterns=8},prune-connectivity{rate=3.6,layers={features.0=2,"a, '
+        'b"=4},share=2},reduce-precision{dtype=float16}'
+    )
     return [DEFAULT_PIPELINE.encode(), lists.encode()]
 
 
@@ -391,7 +442,11 @@ def _records_seeds() -> list[bytes]:
         path = Path(folder, "records")
         with TuningRecords(path) as records:
             records.add_ratios(_key(), "base", {"first": 0.5, "second": 1.5})
-            records.put(TuningRecord(**vars(_key()), generation=generation(), costs_choice="base", best="first", speedup=2.0, schedules=3))
+            records.put(
+                TuningRecord(
+                    **vars(_key()), generation=generation(), costs_choice="base", best="first", speedup=2.0, schedules=3
+                )
+            )
         with sqlite3.connect(path) as database:
             database.execute("PRAGMA journal_mode=DELETE")
         database.close()

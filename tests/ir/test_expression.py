@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
-from pcc.ir.expression import Call, Expr, Literal, Operand, apply, as_activation, count_calls, evaluate, operand_indices, parse, substitute
+from pcc.ir.expression import (
+    Call,
+    Expr,
+    Literal,
+    Operand,
+    apply,
+    as_activation,
+    count_calls,
+    evaluate,
+    operand_indices,
+    parse,
+    substitute,
+)
 
 _BINARY = ("add", "sub", "mul", "div", "max", "min")
 _UNARY = ("neg", "abs", "exp", "relu", "hardswish", "sigmoid", "silu", "tanh", "gelu", "hardsigmoid")

@@ -22,7 +22,11 @@ def test_notes_of_a_graph_with_their_layers() -> None:
 
 def test_a_line_for_each_reason() -> None:
     layers = [LeftAlone("prune", f"conv{i}", f"{i} of {8 * i} filters are dead, not 3x{i}") for i in (2, 1)]
-    layers += [LeftAlone(name, f"block.{i}", f"in node conv{i % 2}_1: {1 + i / 10:g}x the time of 3x3") for i in range(5) for name in ("fold", "select")]
+    layers += [
+        LeftAlone(name, f"block.{i}", f"in node conv{i % 2}_1: {1 + i / 10:g}x the time of 3x3")
+        for i in range(5)
+        for name in ("fold", "select")
+    ]
     layers += [LeftAlone("fold", "fc", "nothing to do"), LeftAlone("fold", "fc", "nothing to do")]
     assert by_reason(layers) == [
         "prune: 1 layer (conv2): 2 of 16 filters are dead, not 3x2",

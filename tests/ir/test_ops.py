@@ -29,8 +29,12 @@ def run(operator: Any, *args: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 3)])
-@pytest.mark.parametrize(("stride", "dilation", "groups"), [((1, 1), (1, 1), 1), ((2, 3), (1, 2), 3), ((3, 1), (2, 1), 1)])
-def test_conv2d(padding: tuple[int, int, int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int) -> None:
+@pytest.mark.parametrize(
+    ("stride", "dilation", "groups"), [((1, 1), (1, 1), 1), ((2, 3), (1, 2), 3), ((3, 1), (2, 1), 1)]
+)
+def test_conv2d(
+    padding: tuple[int, int, int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> None:
     x, weight, bias = torch.randn(2, 3, 9, 13), torch.randn(6, 3 // groups, 3, 2), torch.randn(6)
     top, left, bottom, right = padding
     plain = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, dilation, groups)
@@ -58,18 +62,25 @@ def test_unpack_is_the_dense_weight() -> None:
         weight=rng.standard_normal((5, 4, 2)).astype(np.float32),
     )
     arrays = [torch.from_numpy(getattr(fkw, name)) for name in format_named("fkw").arrays]
-    torch.testing.assert_close(run(UNPACK, arrays, "fkw", [2], [4, 3, 3, 3], 1), torch.from_numpy(unpack(fkw)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        run(UNPACK, arrays, "fkw", [2], [4, 3, 3, 3], 1), torch.from_numpy(unpack(fkw)), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 2), (2, 2), (1, 1)), ((2, 2), (3, 3), (0, 0)), ((3, 3), (2, 1), (1, 0)), ((1, 5), (1, 4), (0, 2))]
+    ("kernel", "stride", "padding"),
+    [((3, 2), (2, 2), (1, 1)), ((2, 2), (3, 3), (0, 0)), ((3, 3), (2, 1), (1, 0)), ((1, 5), (1, 4), (0, 2))],
 )
 @pytest.mark.parametrize("size", [(7, 9), (13, 6), (5, 5)])
-def test_pool2d(ceil_mode: bool, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> None:
+def test_pool2d(
+    ceil_mode: bool, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]
+) -> None:
     x = torch.randn(2, 3, *size)
     geometry = (list(kernel), list(stride), [*padding, *padding], [1, 1], ceil_mode)
-    torch.testing.assert_close(run(POOL2D, x, "max", *geometry, True), F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode))
+    torch.testing.assert_close(
+        run(POOL2D, x, "max", *geometry, True), F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil_mode)
+    )
     for counted in (False, True):
         expected = F.avg_pool2d(x, kernel, stride, padding, ceil_mode, counted)
         torch.testing.assert_close(run(POOL2D, x, "avg", *geometry, counted), expected)
@@ -85,14 +96,18 @@ def test_pool2d_dilated_and_unevenly_padded() -> None:
 @pytest.mark.parametrize(("mode", "align"), [("nearest", False), ("bilinear", False), ("bilinear", True)])
 def test_resize2d(mode: str, align: bool) -> None:
     x, option = torch.randn(2, 3, 5, 7), {"align_corners": align} if mode == "bilinear" else {}
-    torch.testing.assert_close(run(RESIZE2D, x, [11, 4], mode, align, None), F.interpolate(x, (11, 4), mode=mode, **option))
+    torch.testing.assert_close(
+        run(RESIZE2D, x, [11, 4], mode, align, None), F.interpolate(x, (11, 4), mode=mode, **option)
+    )
     factors = F.interpolate(x, scale_factor=(1.7, 2.5), mode=mode, **option)
     torch.testing.assert_close(run(RESIZE2D, x, list(factors.shape[2:]), mode, align, [1.7, 2.5]), factors)
 
 
 def test_linear_softmax_concat_elementwise() -> None:
     x, weight, bias, residual = torch.randn(3, 5), torch.randn(4, 5), torch.randn(4), torch.randn(3, 4)
-    torch.testing.assert_close(run(LINEAR, x, weight, bias, residual, "tanh"), torch.tanh(x @ weight.T + bias + residual))
+    torch.testing.assert_close(
+        run(LINEAR, x, weight, bias, residual, "tanh"), torch.tanh(x @ weight.T + bias + residual)
+    )
     torch.testing.assert_close(run(SOFTMAX, x, 0, False), F.softmax(x, 0))
     torch.testing.assert_close(run(SOFTMAX, x, 1, True), F.log_softmax(x, 1))
     torch.testing.assert_close(run(CONCAT, [x, weight], 0), torch.cat([x, weight]))
@@ -102,8 +117,16 @@ def test_linear_softmax_concat_elementwise() -> None:
 @pytest.mark.parametrize(
     ("operator", "args", "words"),
     [
-        (CONV2D, (torch.ones(1, 3, 4, 4), torch.ones(2, 4, 3, 3), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"), "does not fit weight"),
-        (CONV2D, (torch.ones(1, 3, 2, 9), torch.ones(2, 3, 3, 3), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"), "does not fit an image"),
+        (
+            CONV2D,
+            (torch.ones(1, 3, 4, 4), torch.ones(2, 4, 3, 3), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"),
+            "does not fit weight",
+        ),
+        (
+            CONV2D,
+            (torch.ones(1, 3, 2, 9), torch.ones(2, 3, 3, 3), None, None, [1, 1], [0] * 4, [1, 1], 1, "none"),
+            "does not fit an image",
+        ),
         (LINEAR, (torch.ones(2, 3), torch.ones(4, 5), None, None, "none"), "does not fit weight"),
         (POOL2D, (torch.ones(1, 1, 4, 4), "median", [2, 2], [2, 2], [0] * 4, [1, 1], False, True), "not a pooling"),
         (RESIZE2D, (torch.ones(1, 1, 4, 4), [8, 8], "bicubic", False, None), "choose nearest or bilinear"),

@@ -33,7 +33,10 @@ def test_imported_and_canonical_graphs_are_well_formed(name: str) -> None:
 def test_wrong_shape(graph_module: GraphModule) -> None:
     node = call(graph_module, "pcc.conv2d")
     node.meta["val"] = node.meta["val"].new_empty(1, 2, 3, 4)
-    with pytest.raises(PccError, match=rf"node {node.name}: recorded as float32\[1, 2, 3, 4\], pcc.conv2d.default gives float32\[3, 4, 5, 1\]"):
+    with pytest.raises(
+        PccError,
+        match=rf"node {node.name}: recorded as float32\[1, 2, 3, 4\], pcc.conv2d.default gives float32\[3, 4, 5, 1\]",
+    ):
         verify_structure(graph_module)
 
 

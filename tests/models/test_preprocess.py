@@ -25,7 +25,9 @@ def test_torchvision_resizes_the_shorter_side_and_crops_the_middle(width: int, h
     resized = image.resize((256 * width // shorter, 256 * height // shorter), Image.Resampling.BILINEAR)
     left, top = round((resized.width - 224) / 2), round((resized.height - 224) / 2)
     expected = np.asarray(resized, np.float64)[top : top + 224, left : left + 224].transpose(2, 0, 1) / 255
-    expected = (expected - np.array([0.485, 0.456, 0.406])[:, None, None]) / np.array([0.229, 0.224, 0.225])[:, None, None]
+    expected = (expected - np.array([0.485, 0.456, 0.406])[:, None, None]) / np.array([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
     actual = TORCHVISION.apply(image)
     assert actual.shape == TORCHVISION.shape == (1, 3, 224, 224)
     assert actual.dtype == np.float32
@@ -36,13 +38,17 @@ def test_efficientnet_crops_before_it_resizes() -> None:
     image = picture(512, 384)
     side = 384 * 224 // 256
     cropped = image.crop(((512 - side) // 2, (384 - side) // 2, (512 + side) // 2, (384 + side) // 2))
-    expected = (np.asarray(cropped.resize((224, 224), Image.Resampling.BICUBIC), np.float64).transpose(2, 0, 1) - 127) / 128
+    expected = (
+        np.asarray(cropped.resize((224, 224), Image.Resampling.BICUBIC), np.float64).transpose(2, 0, 1) - 127
+    ) / 128
     np.testing.assert_allclose(EFFICIENTNET_LITE.apply(image)[0], expected, atol=1e-6)
 
 
 def test_keras_swaps_red_and_blue_and_subtracts_means() -> None:
     red = Image.new("RGB", (256, 256), (200, 100, 50))
-    np.testing.assert_allclose(KERAS_CAFFE.apply(red)[0, :, 0, 0], [50 - 103.939, 100 - 116.779, 200 - 123.68], rtol=1e-6)
+    np.testing.assert_allclose(
+        KERAS_CAFFE.apply(red)[0, :, 0, 0], [50 - 103.939, 100 - 116.779, 200 - 123.68], rtol=1e-6
+    )
 
 
 def test_grey_input() -> None:
@@ -64,7 +70,15 @@ def test_travels_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 300}, {"mean": (1.0,)}, {"std": (1.0, 0.0, 1.0)}, {"scale": float("nan")}, {"mean": (float("inf"),) * 3}, {"unknown": 1}]
+    "wrong",
+    [
+        {"size": 300},
+        {"mean": (1.0,)},
+        {"std": (1.0, 0.0, 1.0)},
+        {"scale": float("nan")},
+        {"mean": (float("inf"),) * 3},
+        {"unknown": 1},
+    ],
 )
 def test_inconsistent_manifests_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -77,7 +91,9 @@ def test_unreadable_photos_are_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(PccError, match="is not one that Pillow can read"):
         TORCHVISION.apply(tmp_path / "text.jpg")
-    (tmp_path / "page.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")  # no program is started for it
+    (tmp_path / "page.jpg").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    )  # no program is started for it
     with pytest.raises(PccError, match="is not one that Pillow can read"):
         TORCHVISION.apply(tmp_path / "page.jpg")
     picture(64, 64).save(tmp_path / "whole.png")
@@ -146,14 +162,21 @@ def test_the_first_of_several_pictures(tmp_path: Path) -> None:
 
 
 def test_a_single_pixel() -> None:
-    assert TORCHVISION.apply(Image.new("RGB", (1, 1))).shape == EFFICIENTNET_LITE.apply(Image.new("RGB", (1, 1))).shape == (1, 3, 224, 224)
+    assert (
+        TORCHVISION.apply(Image.new("RGB", (1, 1))).shape
+        == EFFICIENTNET_LITE.apply(Image.new("RGB", (1, 1))).shape
+        == (1, 3, 224, 224)
+    )
 
 
 def test_photos_that_are_too_large(tmp_path: Path) -> None:
     Image.new("1", (2**14, 2**13 + 1)).save(tmp_path / "large.png")
     with pytest.raises(PccError, match=r"large.png has 16384 x 8193 pixels, more than 134,217,728: make it smaller"):
         TORCHVISION.apply(tmp_path / "large.png")
-    with pytest.raises(PccError, match="the photo has 2 x 100000 pixels, which is too narrow: its shorter side at 256 makes it 256 x 12800000"):
+    with pytest.raises(
+        PccError,
+        match="the photo has 2 x 100000 pixels, which is too narrow: its shorter side at 256 makes it 256 x 12800000",
+    ):
         TORCHVISION.apply(Image.new("L", (2, 100_000)))
 
 

@@ -39,7 +39,15 @@ def scores() -> np.ndarray:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompileReport:
     example = torch.zeros(entry(NAME).input_shape)
     package = tmp_path_factory.mktemp("shipped") / "package"
-    return pcc.compile(create(NAME), [example], package, name="vgg8", verify_each=True, machine_profile="built-in", tuning_records="none")
+    return pcc.compile(
+        create(NAME),
+        [example],
+        package,
+        name="vgg8",
+        verify_each=True,
+        machine_profile="built-in",
+        tuning_records="none",
+    )
 
 
 def test_photos_are_the_first_of_each_class_in_the_test_set() -> None:
@@ -55,7 +63,11 @@ def test_photos_are_the_first_of_each_class_in_the_test_set() -> None:
 
 def test_weights_are_pruned_eight_times_and_small() -> None:
     assert VGG8_CIFAR10.path().stat().st_size <= LARGEST
-    every = [layer.weight.detach().numpy() for layer in create(NAME).modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))]
+    every = [
+        layer.weight.detach().numpy()
+        for layer in create(NAME).modules()
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))
+    ]
     assert sum(weight.size for weight in every) >= 8 * sum(np.count_nonzero(weight) for weight in every)
     first, *others = [weight for weight in every if weight.ndim == 4]
     assert first.all()
@@ -79,17 +91,24 @@ def test_accuracy_is_within_half_a_point_of_the_dense_network() -> None:
 
 
 def test_sparse_kernels_run_every_convolution_that_is_pruned_enough(compiled: CompileReport) -> None:
-    """The four that keep every second connection or fewer. Of the two before them so much is left that Winograd is as fast on some processors: on all, their
-    costs are within a quarter."""
+    """The four that keep every second connection or fewer. Of the two before them so much is left that Winograd is as
+    fast on some processors: on all, their costs are within a quarter."""
     (target,) = compiled.manifest.targets
-    choices = {layer.layer: layer.choice for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")}
+    choices = {
+        layer.layer: layer.choice for layer in target.layers if layer.choice and layer.choice.family.startswith("conv")
+    }
     first, second, third, *others = choices
     assert not choices[first].family.startswith("conv-sparse")
     assert len(others) == 4
     assert all(choices[layer].family.startswith("conv-sparse") for layer in others)
     for layer in (second, third):
-        costs = {other.family: other.cost for other in choices[layer].rejected if other.cost} | {choices[layer].family: choices[layer].cost}
-        sparse, dense = (min(cost for family, cost in costs.items() if family.startswith(kind)) for kind in ("conv-sparse", "conv-dense"))
+        costs = {other.family: other.cost for other in choices[layer].rejected if other.cost} | {
+            choices[layer].family: choices[layer].cost
+        }
+        sparse, dense = (
+            min(cost for family, cost in costs.items() if family.startswith(kind))
+            for kind in ("conv-sparse", "conv-dense")
+        )
         assert sparse < 5 / 4 * dense
 
 
@@ -104,7 +123,13 @@ def test_compiled_network_answers_as_pytorch_does(compiled: CompileReport, score
 def test_arm64_answers_as_pytorch_does(tmp_path: Path, scores: np.ndarray) -> None:
     """Eight photos of different classes as one batch."""
     chosen = np.arange(8) * OF_EACH
-    report = pcc.compile(create(NAME), [torch.zeros(8, *entry(NAME).input_shape[1:])], tmp_path / "package", target="aarch64-linux", name="vgg8")
+    report = pcc.compile(
+        create(NAME),
+        [torch.zeros(8, *entry(NAME).input_shape[1:])],
+        tmp_path / "package",
+        target="aarch64-linux",
+        name="vgg8",
+    )
     (found,) = Qemu("cortex-a53").run(open_package(report.package), [inputs()[chosen]], threads=2)
     np.testing.assert_allclose(found, scores[chosen], rtol=0, atol=1e-4 * np.abs(scores).max())
     assert np.array_equal(found.argmax(axis=1), scores[chosen].argmax(axis=1))

@@ -1,4 +1,5 @@
-"""Tensors of every element type through a package: buffers, ports, manifest, header, library, loader, runner and self-test."""
+"""Tensors of every element type through a package: buffers, ports, manifest, header, library, loader, runner and
+self-test."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +32,9 @@ def transposing_program() -> Program:
     b = ProgramBuilder("types", isa_named("neon"))
     for name, dtype in DTYPES.items():
         x, y = b.input(f"{name}_in", SHAPE, dtype), b.tensor(name, (2, *SHAPE[::-1]), dtype)
-        constant = b.constant(f"{name}.constant", np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE[::-1]).astype(dtype.numpy))
+        constant = b.constant(
+            f"{name}.constant", np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE[::-1]).astype(dtype.numpy)
+        )
         parts = [replace(y, shape=SHAPE[::-1], strides=y.strides[1:], offset=half * y.strides[0]) for half in (0, 1)]
         emit_copy(Copy(f"{name}.turn", replace(x, shape=x.shape[::-1], strides=x.strides[::-1]), parts[0]), b)
         emit_copy(Copy(f"{name}.copy", constant, parts[1]), b)
@@ -46,7 +49,12 @@ INPUTS = [np.random.default_rng(0).integers(0, 100, port.shape).astype(port.dtyp
 def package_for(target: str, folder: Path) -> Package:
     chosen = target_named(target)
     objects = [kernel.object for kernel in compile_kernels(PROGRAM.kernels, chosen)]
-    build_package(PackageSpec("types", [TargetBuild(chosen, PROGRAM, objects)], selftest=SelfTest(INPUTS, interpret(PROGRAM, INPUTS))), folder)
+    build_package(
+        PackageSpec(
+            "types", [TargetBuild(chosen, PROGRAM, objects)], selftest=SelfTest(INPUTS, interpret(PROGRAM, INPUTS))
+        ),
+        folder,
+    )
     return open_package(folder)
 
 
@@ -67,7 +75,10 @@ def test_in_this_process(package: Package) -> None:
     with load(package.path) as model:
         assert [spec.dtype.name for spec in model.inputs] == list(DTYPES)
         agree(model(*INPUTS))
-        with pytest.raises(PccError, match=r"input 'float16_in' is float32, the model takes float16: convert it with .astype\('float16'\)"):
+        with pytest.raises(
+            PccError,
+            match=r"input 'float16_in' is float32, the model takes float16: convert it with .astype\('float16'\)",
+        ):
             model(*(x.astype(np.float32) for x in INPUTS))
 
 
@@ -85,7 +96,9 @@ def test_a_wrong_value_of_any_type_fails_the_selftest(package: Package, tmp_path
         folder = tmp_path / port.name
         chosen = host_target()
         objects = [kernel.object for kernel in compile_kernels(PROGRAM.kernels, chosen)]
-        build_package(PackageSpec("types", [TargetBuild(chosen, PROGRAM, objects)], selftest=SelfTest(INPUTS, recorded)), folder)
+        build_package(
+            PackageSpec("types", [TargetBuild(chosen, PROGRAM, objects)], selftest=SelfTest(INPUTS, recorded)), folder
+        )
         assert not Host().selftest(open_package(folder)).passed, port.name
 
 

@@ -27,7 +27,10 @@ def _library(name: str) -> ELFFile:
 def _dynamic(name: str) -> dict[str, list]:
     entries: dict[str, list] = {}
     for tag in _library(name).get_section_by_name(".dynamic").iter_tags():  # type: ignore[union-attr]
-        text = next((getattr(tag, field) for field in ("needed", "soname", "runpath", "rpath") if hasattr(tag, field)), tag.entry.d_val)
+        text = next(
+            (getattr(tag, field) for field in ("needed", "soname", "runpath", "rpath") if hasattr(tag, field)),
+            tag.entry.d_val,
+        )
         entries.setdefault(tag.entry.d_tag, []).append(text)
     return entries
 
@@ -38,7 +41,9 @@ def test_machine_and_needs(name: str) -> None:
     dynamic = _dynamic(name)
     assert dynamic["DT_NEEDED"] == (["libc.so"] if TARGETS[name].is_android else ["libc.so.6"])
     assert dynamic["DT_SONAME"] == ["libtoy.so"]
-    assert not {"DT_TEXTREL", "DT_RPATH", "DT_RUNPATH", "DT_INIT", "DT_INIT_ARRAY", "DT_HASH", "DT_VERNEED"} & set(dynamic)
+    assert not {"DT_TEXTREL", "DT_RPATH", "DT_RUNPATH", "DT_INIT", "DT_INIT_ARRAY", "DT_HASH", "DT_VERNEED"} & set(
+        dynamic
+    )
     assert dynamic["DT_FLAGS"][0] == 0x8  # BIND_NOW, and no TEXTREL
 
 

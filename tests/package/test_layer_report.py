@@ -1,4 +1,5 @@
-"""Reports of layers: graph, choice and calls of a compiled network joined, the same in the manifest and on every target."""
+"""Reports of layers: graph, choice and calls of a compiled network joined, the same in the manifest and on every
+target."""
 
 import json
 from pathlib import Path
@@ -35,7 +36,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> CompileReport:
     torch.manual_seed(0)
     targets = [target_named("x86_64-linux"), target_named("aarch64-linux", "cortex-a76")]
     prune = "pattern,connectivity{rate=4}"
-    return pcc.compile(Twice().eval(), torch.zeros(2, 3, 28, 28), tmp_path_factory.mktemp("twice") / "net", target=targets, prune=prune)
+    return pcc.compile(
+        Twice().eval(), torch.zeros(2, 3, 28, 28), tmp_path_factory.mktemp("twice") / "net", target=targets, prune=prune
+    )
 
 
 def layers(report: CompileReport) -> dict[str, LayerReport]:
@@ -61,7 +64,11 @@ def test_a_sparse_layer(report: CompileReport) -> None:
     assert wide.structure.text == "kernels{patterns=4x4, rate=4}"
     assert wide.counts is not None
     assert (wide.counts.parameters, wide.counts.nonzeros) == (64 * 64 * 9 + 64, 4 * kept + 64)
-    assert (wide.counts.macs, wide.counts.kept_macs) == (wide.dense_macs, wide.macs) == (2 * 28 * 28 * 64 * 64 * 9, 2 * 28 * 28 * 4 * kept)
+    assert (
+        (wide.counts.macs, wide.counts.kept_macs)
+        == (wide.dense_macs, wide.macs)
+        == (2 * 28 * 28 * 64 * 64 * 9, 2 * 28 * 28 * 4 * kept)
+    )
     assert wide.choice is not None
     assert wide.choice.family.startswith("conv-sparse")
     assert wide.choice.schedule.fields

@@ -1,4 +1,5 @@
-"""One library for several instruction sets: what each processor runs of it, under emulation and here, and what its manifest says."""
+"""One library for several instruction sets: what each processor runs of it, under emulation and here, and what its
+manifest says."""
 
 import shutil
 from pathlib import Path
@@ -35,9 +36,20 @@ class QemuX86(Qemu):
 def compiled(folder: Path, target: Target, dtype: str = "fp32", port_dtype: str = "fp32") -> CompileReport:
     pipeline = chosen_pipeline(None, dtype=dtype, port_dtype=port_dtype)
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.Flatten(), nn.Linear(8 * 13 * 13, 5)).eval()
+    network = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.Flatten(), nn.Linear(8 * 13 * 13, 5)
+    ).eval()
     examples, dumps = (torch.zeros(1, 3, 13, 13),), folder.parent / "dump"
-    return compile_model(network, examples, out=folder, targets=[target], name="net", pipeline=pipeline, tuning_records="none", dump_ir=dumps)
+    return compile_model(
+        network,
+        examples,
+        out=folder,
+        targets=[target],
+        name="net",
+        pipeline=pipeline,
+        tuning_records="none",
+        dump_ir=dumps,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,8 @@ def package(report: CompileReport) -> Package:
 
 
 def runs(device: Host | Qemu, package: Package) -> str:
-    """The processor whose code a device runs; the recorded input must give the recorded output, and a profile must fit the manifest."""
+    """The processor whose code a device runs; the recorded input must give the recorded output, and a profile must fit
+    the manifest."""
     assert device.selftest(package, threads=2).passed
     result = device.bench(package, warmup=0, runs=1, profile=True)
     level = package.target(device.target).level(result.target)
@@ -81,9 +94,15 @@ def test_a_processor_that_has_none_is_told_what_it_lacks(package: Package) -> No
 
 def test_the_manifest_and_the_dumps_have_each_level(report: CompileReport, package: Package) -> None:
     record = package.target("x86_64-linux")
-    assert [(level.cpu, level.isa) for level in (*record.better, record)] == [("x86-64-v4", "avx512"), ("x86-64-v3", "avx2")]
+    assert [(level.cpu, level.isa) for level in (*record.better, record)] == [
+        ("x86-64-v4", "avx512"),
+        ("x86-64-v3", "avx2"),
+    ]
     assert all(level.profile and level.layers for level in (*record.better, record))
-    assert {path.relative_to(report.package / "ir/x86_64-linux").as_posix() for path in (report.package / "ir/x86_64-linux").rglob("*.*")} == {
+    assert {
+        path.relative_to(report.package / "ir/x86_64-linux").as_posix()
+        for path in (report.package / "ir/x86_64-linux").rglob("*.*")
+    } == {
         "model.c",
         "avx512/program.txt",
         "avx2/program.txt",
@@ -96,7 +115,11 @@ def test_the_manifest_and_the_dumps_have_each_level(report: CompileReport, packa
 def test_weights_that_are_packed_alike_are_there_once(report: CompileReport) -> None:
     wide, narrow = report.targets
     assert wide.weight_bytes == narrow.weight_bytes
-    assert max(wide.level_weight_bytes, narrow.level_weight_bytes) < wide.weight_bytes < wide.level_weight_bytes + narrow.level_weight_bytes
+    assert (
+        max(wide.level_weight_bytes, narrow.level_weight_bytes)
+        < wide.weight_bytes
+        < wide.level_weight_bytes + narrow.level_weight_bytes
+    )
 
 
 @arm64

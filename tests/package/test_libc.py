@@ -20,7 +20,9 @@ ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_zig_has_every_file(arch: str) -> None:
     musl = zig_folder() / "lib/libc/musl/src"
-    files = [libc._source(musl / folder, name, arch) for folder, names in libc.MUSL_FILES.items() for name in names.split()]
+    files = [
+        libc._source(musl / folder, name, arch) for folder, names in libc.MUSL_FILES.items() for name in names.split()
+    ]
     assert [str(file) for file in files if not file.is_file()] == []
     assert libc._source(musl / "thread", "clone", arch) == musl / "thread" / arch / "clone.s"
     assert libc._source(musl / "stdio", "printf", arch) == musl / "stdio" / "printf.c"
@@ -41,14 +43,19 @@ def test_a_runner_is_static_and_small(name: str) -> None:
 
 
 def test_it_is_built_once_and_of_few_files() -> None:
-    """The archive that the runners of this process were linked with: no second one is built, and it has no more than it names."""
+    """The archive that the runners of this process were linked with: no second one is built, and it has no more than it
+    names."""
     toy_package()
     said: list[str] = []
     archive = libc.libc_archive("x86_64", said.append)
     assert said == []
     assert archive.parent == cache_root() / "runtime"
-    objects = subprocess.run([shutil.which("ar") or pytest.skip("no ar"), "t", str(archive)], capture_output=True, text=True, check=True).stdout.split()
-    assert len(objects) == sum(len(names.split()) for names in libc.MUSL_FILES.values()) + 3  # the start, zig's functions, the compiler's support
+    objects = subprocess.run(
+        [shutil.which("ar") or pytest.skip("no ar"), "t", str(archive)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert (
+        len(objects) == sum(len(names.split()) for names in libc.MUSL_FILES.values()) + 3
+    )  # the start, zig's functions, the compiler's support
 
 
 def test_without_zig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,7 +74,15 @@ def test_the_runner_prints_numbers_and_reads_files() -> None:
     """Formatted output, files, threads and the clock of this C library, in one command each."""
     package = toy_package()
     runner = package / f"bin/{host_target().name}/pcc-run"
-    done = subprocess.run([runner, "selftest", "--threads", "3", "--json", package / "selftest"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [runner, "selftest", "--threads", "3", "--json", package / "selftest"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert '"passed": true' in done.stdout
     failed = subprocess.run([runner, "bench", "--runs", "x"], capture_output=True, text=True, check=False)
-    assert (failed.returncode, failed.stderr) == (2, "pcc-run: --runs x: a whole number, at least 1 and at most 1000000\n")
+    assert (failed.returncode, failed.stderr) == (
+        2,
+        "pcc-run: --runs x: a whole number, at least 1 and at most 1000000\n",
+    )

@@ -45,7 +45,11 @@ def publish(out: Path, files: Mapping[str, str]) -> None:
 def tree(folder: Path) -> dict[str, str]:
     """Every path below a folder, and what it holds."""
     return {
-        path.relative_to(folder).as_posix(): f"-> {os.readlink(path)}" if path.is_symlink() else "folder" if path.is_dir() else path.read_text()
+        path.relative_to(folder).as_posix(): f"-> {os.readlink(path)}"
+        if path.is_symlink()
+        else "folder"
+        if path.is_dir()
+        else path.read_text()
         for path in folder.rglob("*")
     }
 
@@ -114,12 +118,22 @@ def test_what_is_the_users_stays(out: Path, way: str) -> None:
     (out / "elsewhere").symlink_to(out.parent)
     os.utime(out / "photos", (1e9, 1e9))
     out.chmod(0o750)
-    before = {path: path.lstat().st_ino for path in (out / "notes.txt", out / "photos/deep/cat.jpg", out / "lib/x/link")}
+    before = {
+        path: path.lstat().st_ino for path in (out / "notes.txt", out / "photos/deep/cat.jpg", out / "lib/x/link")
+    }
     publish(out, NEW)
     found = tree(out)
     assert {name: text for name, text in found.items() if text == "new"} == NEW
-    assert {name for name, text in found.items() if text == "mine"} == {"notes.txt", "ir/x/notes.txt", "photos/deep/cat.jpg"}
-    assert (found["lib/x/link"], found["dangling"], found["elsewhere"]) == ("-> libnet.so", "-> /absent", f"-> {out.parent}")
+    assert {name for name, text in found.items() if text == "mine"} == {
+        "notes.txt",
+        "ir/x/notes.txt",
+        "photos/deep/cat.jpg",
+    }
+    assert (found["lib/x/link"], found["dangling"], found["elsewhere"]) == (
+        "-> libnet.so",
+        "-> /absent",
+        f"-> {out.parent}",
+    )
     assert found["photos/empty"] == "folder"
     assert before == {path: path.lstat().st_ino for path in before}, "the very files, not copies"
     assert (out.stat().st_mode & 0o777, (out / "photos/deep").stat().st_mode & 0o777) == (0o750, 0o500)
@@ -130,12 +144,16 @@ def test_what_is_the_users_stays(out: Path, way: str) -> None:
     (out / "photos/deep").chmod(0o700)
 
 
-PATHS = st.lists(st.sampled_from(["a", "ir", "x", "lib", "labels.txt", "000_import.txt", "b c", "é"]), min_size=1, max_size=3).map("/".join)
+PATHS = st.lists(
+    st.sampled_from(["a", "ir", "x", "lib", "labels.txt", "000_import.txt", "b c", "é"]), min_size=1, max_size=3
+).map("/".join)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(PATHS, st.sampled_from(["file", "folder", "link"]), max_size=5))
-def test_anything_of_the_users_stays_or_is_refused(tmp_path_factory: pytest.TempPathFactory, additions: dict[str, str]) -> None:
+def test_anything_of_the_users_stays_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, additions: dict[str, str]
+) -> None:
     out = tmp_path_factory.mktemp("given") / "out"
     publish(out, OLD)
     for name, kind in additions.items():
@@ -158,7 +176,11 @@ def test_anything_of_the_users_stays_or_is_refused(tmp_path_factory: pytest.Temp
         assert after == before
     else:
         assert {name: after[name] for name in mine} == mine
-        assert {name for name, text in after.items() if text != "folder"} == {"manifest.json", *NEW, *(name for name, text in mine.items() if text != "folder")}
+        assert {name for name, text in after.items() if text != "folder"} == {
+            "manifest.json",
+            *NEW,
+            *(name for name, text in mine.items() if text != "folder"),
+        }
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     shutil.rmtree(out.parent)
 
@@ -170,7 +192,11 @@ def _write(text: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("include/net.h", _write("mine"), "include/net.h is not of the package there, and the new package needs its place: move it away"),
+        (
+            "include/net.h",
+            _write("mine"),
+            "include/net.h is not of the package there, and the new package needs its place: move it away",
+        ),
         ("include", _write("mine"), "include is not of the package there"),
         ("include/net.h", Path.mkdir, "include/net.h is not of the package there"),
         ("include", lambda path: path.symlink_to("/tmp"), "include is not of the package there"),
@@ -181,7 +207,9 @@ def _write(text: str) -> Callable[[Path], object]:
         ("labels.txt", lambda path: (path.unlink(), path.mkdir()), "labels.txt is not of the package there"),
     ],
 )
-def test_users_files_in_the_way_are_refused_before_any_work(out: Path, name: str, make: Callable[[Path], object], message: str) -> None:
+def test_users_files_in_the_way_are_refused_before_any_work(
+    out: Path, name: str, make: Callable[[Path], object], message: str
+) -> None:
     (out / name).parent.mkdir(exist_ok=True)
     make(out / name)
     with pytest.raises(PccError, match=message) as caught, new_package(out, ["manifest.json", *NEW]):
@@ -215,7 +243,15 @@ def test_a_file_that_comes_in_the_way_meanwhile(out: Path) -> None:
 
 @pytest.mark.parametrize(
     "manifest",
-    ["", "{}", '{"name": "my web application", "short_name": "app", "icons": []}', "[1]", "\x00", '{"schema_version": 1, "files": {}}', "[" * 100_000],
+    [
+        "",
+        "{}",
+        '{"name": "my web application", "short_name": "app", "icons": []}',
+        "[1]",
+        "\x00",
+        '{"schema_version": 1, "files": {}}',
+        "[" * 100_000,
+    ],
 )
 def test_a_foreign_manifest_is_not_a_package(tmp_path: Path, manifest: str) -> None:
     out = tmp_path / "application"
@@ -272,7 +308,9 @@ def test_names_that_the_file_system_does_not_take(tmp_path: Path) -> None:
             with new_package(tmp_path / "out", files):
                 pass
         else:
-            with pytest.raises(PccError, match="is too long a name for this file system: choose a shorter name for the model"):
+            with pytest.raises(
+                PccError, match="is too long a name for this file system: choose a shorter name for the model"
+            ):
                 with new_package(tmp_path / "out", files):
                     pytest.fail("the block must not run")
     with new_package(tmp_path / ("o" * 255)) as staging:
@@ -337,13 +375,16 @@ while True:
 
 
 def test_killed_at_any_moment(out: Path, way: str) -> None:
-    """kill -9 while packages replace each other: one of them is there, whole, with the user's files; the next run clears what was left."""
+    """kill -9 while packages replace each other: one of them is there, whole, with the user's files; the next run
+    clears what was left."""
     (out / "notes.txt").write_text("mine")
     (out / "photos").mkdir()
     (out / "photos/cat.jpg").write_text("mine")
     numbers = random.Random(0)
     for _ in range(6):
-        with subprocess.Popen([sys.executable, "-c", COMPILES, str(out), way], cwd=Path(__file__).parents[2]) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", COMPILES, str(out), way], cwd=Path(__file__).parents[2]
+        ) as process:
             deadline = time.monotonic() + 60
             while not (out / "lib/0.so").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -367,7 +408,8 @@ def check(out: Path) -> None:
 
 @pytest.mark.parametrize("renames", [1, 2])
 def test_killed_between_the_two_renames(out: Path, renames: int) -> None:
-    """Where folders cannot be exchanged: the old package goes back to its place; if the new one has it, later files of the user's follow."""
+    """Where folders cannot be exchanged: the old package goes back to its place; if the new one has it, later files of
+    the user's follow."""
     (out / "notes.txt").write_text("mine")
     text = f"""
 import os, signal
@@ -412,5 +454,10 @@ def test_what_the_user_does_while_folders_change_places_is_kept(out: Path, monke
     monkeypatch.setattr("pcc.package.publish._exchange", meanwhile)
     publish(out, NEW)
     found = tree(out)
-    assert (found["added.txt"], found["notes.txt"], found["read.txt"], found["labels.txt"]) == ("mine", "second", "first", "new")
+    assert (found["added.txt"], found["notes.txt"], found["read.txt"], found["labels.txt"]) == (
+        "mine",
+        "second",
+        "first",
+        "new",
+    )
     assert list(out.parent.iterdir()) == [out]

@@ -32,7 +32,9 @@ def test_not_a_package(tmp_path: Path) -> None:
     _refused(tmp_path / "file", "is not a pcc package")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"schema_version": 1}', b"[]", b"3", b'{"schema_version": "x"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b'{"schema_version": 1}', b"[]", b"3", b'{"schema_version": "x"}']
+)
 def test_damaged_manifest(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
     _refused(copy, r"manifest.json is damaged")
@@ -50,7 +52,10 @@ NESTED = "[" * 200_000
         ({"preprocessing": PREPROCESSING | {"mean": [float("nan")]}}, "mean.0: Input should be a finite number"),
         ({"preprocessing": PREPROCESSING | {"resize": 1 << 40}}, "resize: Input should be less than or equal to 16384"),
         ({"preprocessing": PREPROCESSING | {"channels": "RGBA"}}, "channels: Input should be 'RGB', 'BGR' or 'L'"),
-        ({"files": {"../../etc/passwd": {"sha256": "", "size": 1}}}, r"'../../etc/passwd' is not the path of a file in the package"),
+        (
+            {"files": {"../../etc/passwd": {"sha256": "", "size": 1}}},
+            r"'../../etc/passwd' is not the path of a file in the package",
+        ),
         ({"files": {"/etc/passwd": {"sha256": "", "size": 1}}}, "'/etc/passwd' is not the path"),
         ({"files": {"lib//x": {"sha256": "", "size": 1}}}, "'lib//x' is not the path"),
         ({"files": {"x" * 5000: {"sha256": "", "size": 1}}}, "is missing"),
@@ -67,7 +72,16 @@ def test_manifests_that_say_what_cannot_be(copy: Path, change: dict[str, object]
     _refused(copy, message)
 
 
-@pytest.mark.parametrize("text", [NESTED, '{"notes": ' + NESTED, '{"preprocessing": {"a": ' + '{"a": ' * 10_000, '{"name": "\\ud800"}', "1" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        NESTED,
+        '{"notes": ' + NESTED,
+        '{"preprocessing": {"a": ' + '{"a": ' * 10_000,
+        '{"name": "\\ud800"}',
+        "1" * 10_000,
+    ],
+)
 def test_manifests_that_are_hard_to_read(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     _refused(copy, "manifest.json is damaged: ")
@@ -129,7 +143,9 @@ def test_unknown_fields_of_the_same_schema_are_ignored(copy: Path) -> None:
     open_package(copy).verify()
 
 
-@pytest.mark.parametrize("name", ["lib/aarch64-android/libtoy.so", "labels.txt", "selftest/input_0.bin", "include/pcc.h"])
+@pytest.mark.parametrize(
+    "name", ["lib/aarch64-android/libtoy.so", "labels.txt", "selftest/input_0.bin", "include/pcc.h"]
+)
 def test_missing_and_damaged_files(copy: Path, name: str) -> None:
     path = copy / name
     content = path.read_bytes()
@@ -145,7 +161,11 @@ def test_foreign_target(copy: Path) -> None:
     content = json.loads((copy / "manifest.json").read_text())
     content["targets"] = content["targets"][1:]
     (copy / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(PccError, match="has no library for x86_64-linux, only for aarch64-linux, aarch64-android: compile with --target x86_64-linux"):
+    with pytest.raises(
+        PccError,
+        match="has no library for x86_64-linux, only for aarch64-linux, aarch64-android: "
+        "compile with --target x86_64-linux",
+    ):
         open_package(copy).target("x86_64-linux")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from pcc.codegen.emit_c import lay_out_weights
 from pcc.codegen.objects import compile_kernels
@@ -54,7 +55,9 @@ def test_weights_object(tmp_path: Path) -> None:
 
 def test_ndk_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
-    with pytest.raises(PccError, match=r"ANDROID_NDK_HOME=.* has no toolchains/llvm/prebuilt/\*/bin/aarch64-linux-android24-clang"):
+    with pytest.raises(
+        PccError, match=r"ANDROID_NDK_HOME=.* has no toolchains/llvm/prebuilt/\*/bin/aarch64-linux-android24-clang"
+    ):
         Toolchain(ANDROID).link_library("toy", [], tmp_path / "libtoy.so")
 
 
@@ -85,7 +88,9 @@ def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tm
     assert not any("android_note.c" in call for call in calls), "the NDK's own start file brings the note"
     assert "-Wl,max-page-size=16384" in calls[-1]
     with library.open("rb") as file:
-        names = [symbol.name for symbol in ELFFile(file).get_section_by_name(".dynsym").iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"]  # type: ignore[union-attr]
+        symbols = ELFFile(file).get_section_by_name(".dynsym")
+        assert isinstance(symbols, SymbolTableSection)
+        names = [symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"]
     assert "pcc_run" in names
     log.unlink()
     Toolchain(TARGETS["x86_64-linux"]).compile_model(source, tmp_path / "model.o")

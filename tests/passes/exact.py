@@ -1,4 +1,5 @@
-"""What the tests of exact passes share: a module as a canonical graph, and the check that a pass left its results alone."""
+"""What the tests of exact passes share: a module as a canonical graph, and the check that a pass left its results
+alone."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,10 +28,16 @@ def canonical(module: nn.Module, *inputs: Tensor) -> GraphModule:
     return graph_module
 
 
-def apply_exactly(graph_module: GraphModule, *passes: GraphPass, rtol: float = 1e-5, input_seed: int = 3) -> GraphModule:
-    """Runs passes; after each the graph must give what it gave before, on random input, within ``rtol`` of the largest output."""
+def apply_exactly(
+    graph_module: GraphModule, *passes: GraphPass, rtol: float = 1e-5, input_seed: int = 3
+) -> GraphModule:
+    """Runs passes; after each the graph must give what it gave before, on random input, within ``rtol`` of the largest
+    output."""
     generator = torch.Generator().manual_seed(input_seed)
-    inputs = [torch.randn(node.meta["val"].shape, generator=generator) for node in graph_module.graph.find_nodes(op="placeholder")]
+    inputs = [
+        torch.randn(node.meta["val"].shape, generator=generator)
+        for node in graph_module.graph.find_nodes(op="placeholder")
+    ]
     for step in passes:
         before = _run(graph_module, inputs)
         result = step(graph_module)
@@ -60,7 +67,11 @@ def operators(graph_module: GraphModule) -> Counter[str]:
 
 
 def nodes(graph_module: GraphModule, operator: str) -> list[Node]:
-    return [node for node in graph_module.graph.nodes if node.op == "call_function" and str(node.target).split(".")[1] == operator]
+    return [
+        node
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and str(node.target).split(".")[1] == operator
+    ]
 
 
 def reasons(node: Node) -> str:
@@ -74,7 +85,11 @@ def randomise(module: T, seed: int = 0) -> T:
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         if value.is_floating_point():
             positive = name.endswith("running_var")
-            value.data = torch.rand(value.shape, generator=generator) + 0.5 if positive else torch.randn(value.shape, generator=generator) * 0.5
+            value.data = (
+                torch.rand(value.shape, generator=generator) + 0.5
+                if positive
+                else torch.randn(value.shape, generator=generator) * 0.5
+            )
     return module.eval()
 
 

@@ -5,7 +5,11 @@ from torch.fx import GraphModule, Node
 
 def calls(graph_module: GraphModule, operator: str) -> list[Node]:
     """The calls of an operator: ``pcc.conv2d``, ``aten.slice.Tensor``."""
-    return [node for node in graph_module.graph.nodes if node.op == "call_function" and str(node.target).removesuffix(".default") == operator]
+    return [
+        node
+        for node in graph_module.graph.nodes
+        if node.op == "call_function" and str(node.target).removesuffix(".default") == operator
+    ]
 
 
 def call(graph_module: GraphModule, operator: str) -> Node:
@@ -16,4 +20,6 @@ def call(graph_module: GraphModule, operator: str) -> Node:
 
 def operators(graph_module: GraphModule) -> list[str]:
     """The operators of all calls, in order."""
-    return [str(node.target).removesuffix(".default") for node in graph_module.graph.nodes if node.op == "call_function"]
+    return [
+        str(node.target).removesuffix(".default") for node in graph_module.graph.nodes if node.op == "call_function"
+    ]

@@ -15,7 +15,8 @@ FRONT = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues"
 
 
 class Mixed(nn.Module):
-    """A stem, a residual block, a grouped, a strided and dilated, a depthwise and a 5x5 convolution, and a classifier behind a flatten."""
+    """A stem, a residual block, a grouped, a strided and dilated, a depthwise and a 5x5 convolution, and a classifier
+    behind a flatten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,11 @@ def graph_of(module: nn.Module, *shape: int, pipeline: str = FRONT) -> tuple[Gra
     generator = torch.Generator().manual_seed(0)
     for value in module.state_dict().values():
         if value.dtype == torch.float32:
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5 if value.dim() == 1 else torch.randn(value.shape, generator=generator) * 0.2)
+            value.copy_(
+                torch.rand(value.shape, generator=generator) + 0.5
+                if value.dim() == 1
+                else torch.randn(value.shape, generator=generator) * 0.2
+            )
     x = torch.randn(shape, generator=generator)
     return run(import_module(module.eval(), (x,)), pipeline), x
 

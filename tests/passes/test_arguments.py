@@ -1,4 +1,5 @@
-"""No rule of canonicalize and no composite drops an argument: each is varied, and the node is refused or still computes what ATen does."""
+"""No rule of canonicalize and no composite drops an argument: each is varied, and the node is refused or still computes
+what ATen does."""
 
 from dataclasses import dataclass
 from operator import getitem
@@ -50,7 +51,13 @@ X, Y, IMAGE = Input((2, 6)), Input((1, 6)), Input((2, 4, 9, 7))
 CHANNELS = Weight((4,))
 CONV: dict[str, Any] = {"input": IMAGE, "weight": Weight((4, 2, 3, 2)), "bias": CHANNELS, "groups": 2}
 WINDOW: dict[str, Any] = {"self": IMAGE, "kernel_size": [2, 2]}
-STATISTICS: dict[str, Any] = {"input": IMAGE, "weight": CHANNELS, "bias": CHANNELS, "running_mean": CHANNELS, "running_var": CHANNELS}
+STATISTICS: dict[str, Any] = {
+    "input": IMAGE,
+    "weight": CHANNELS,
+    "bias": CHANNELS,
+    "running_mean": CHANNELS,
+    "running_var": CHANNELS,
+}
 NORM: dict[str, Any] = {**STATISTICS, "momentum": 0.1, "eps": 1e-5}
 
 ROWS, SQUARES = Input((2, 4, 9)), Input((2, 5, 5))
@@ -59,7 +66,15 @@ SLIDING: dict[str, Any] = {"kernel_size": [2, 2], "dilation": [1, 1], "padding":
 SAMPLING: dict[str, Any] = {"interpolation_mode": 0, "padding_mode": 0, "align_corners": False}
 CELL: dict[str, Any] = {"input": Input((2, 3))}
 RECURRENT: dict[str, Any] = {
-    **{"input": Input((2, 2, 3)), "has_biases": True, "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": False},
+    **{
+        "input": Input((2, 2, 3)),
+        "has_biases": True,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "train": False,
+        "bidirectional": False,
+        "batch_first": False,
+    },
 }
 STATE = Input((1, 2, 4))
 
@@ -89,17 +104,38 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.matmul.default: {"self": X, "other": Weight((6, 5))},
     aten.addmm.default: {"self": Weight((5,)), "mat1": X, "mat2": Weight((6, 5))},
     **each(WINDOW, aten.max_pool2d.default, aten.avg_pool2d.default, aten.max_pool2d_with_indices.default),
-    **each({"self": IMAGE, "output_size": [3, 1]}, aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default),
+    **each(
+        {"self": IMAGE, "output_size": [3, 1]},
+        aten.adaptive_avg_pool2d.default,
+        aten._adaptive_avg_pool2d.default,
+        aten.adaptive_max_pool2d.default,
+    ),
     **each({"self": IMAGE, "dim": [1]}, aten.mean.dim, aten.sum.dim_IntList),
-    **each({"self": IMAGE, "input": IMAGE, "output_size": [18, 10], "scale_factors": None}, aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default),
-    aten.upsample_bilinear2d.vec: {"input": IMAGE, "output_size": [18, 10], "scale_factors": None, "align_corners": False},
+    **each(
+        {"self": IMAGE, "input": IMAGE, "output_size": [18, 10], "scale_factors": None},
+        aten.upsample_nearest2d.vec,
+        aten.upsample_nearest2d.default,
+    ),
+    aten.upsample_bilinear2d.vec: {
+        "input": IMAGE,
+        "output_size": [18, 10],
+        "scale_factors": None,
+        "align_corners": False,
+    },
     aten.upsample_bilinear2d.default: {"self": IMAGE, "output_size": [18, 10], "align_corners": False},
     **each({"self": IMAGE, "dim": 1}, aten.softmax.int, aten.log_softmax.int),
     **each({"self": IMAGE, "dim": 1, "half_to_float": False}, aten._softmax.default, aten._log_softmax.default),
     aten.batch_norm.default: {**NORM, "training": False, "cudnn_enabled": False},
     aten.native_batch_norm.default: {**NORM, "training": False},
     aten._native_batch_norm_legit_no_training.default: NORM,
-    aten._native_batch_norm_legit.no_stats: {"input": IMAGE, "weight": CHANNELS, "bias": CHANNELS, "training": True, "momentum": 0.1, "eps": 1e-5},
+    aten._native_batch_norm_legit.no_stats: {
+        "input": IMAGE,
+        "weight": CHANNELS,
+        "bias": CHANNELS,
+        "training": True,
+        "momentum": 0.1,
+        "eps": 1e-5,
+    },
     **each({"self": X, "dtype": torch.float32}, aten.to.dtype, aten.to.dtype_layout),
     aten.to.device: {"self": X, "dtype": torch.float32, "device": torch.device("cpu")},
     aten.type_as.default: {"self": X, "other": X},
@@ -131,9 +167,25 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.clamp_max.default: {"self": X, "max": 0.25},
     **each({"self": X, "min": Y}, aten.clamp.Tensor, aten.clamp_min.Tensor),
     aten.clamp_max.Tensor: {"self": X, "max": Y},
-    **each({"input": ROWS, "weight": Weight((4, 2, 3)), "bias": CHANNELS, "groups": 2}, aten.conv1d.default, aten.conv1d.padding),
-    aten.conv_transpose1d.default: {"input": ROWS, "weight": Weight((4, 2, 3)), "bias": CHANNELS, "groups": 2, "stride": [3]},
-    aten.conv_transpose2d.input: {"input": IMAGE, "weight": Weight((4, 2, 3, 2)), "bias": CHANNELS, "groups": 2, "stride": [3, 3]},
+    **each(
+        {"input": ROWS, "weight": Weight((4, 2, 3)), "bias": CHANNELS, "groups": 2},
+        aten.conv1d.default,
+        aten.conv1d.padding,
+    ),
+    aten.conv_transpose1d.default: {
+        "input": ROWS,
+        "weight": Weight((4, 2, 3)),
+        "bias": CHANNELS,
+        "groups": 2,
+        "stride": [3],
+    },
+    aten.conv_transpose2d.input: {
+        "input": IMAGE,
+        "weight": Weight((4, 2, 3, 2)),
+        "bias": CHANNELS,
+        "groups": 2,
+        "stride": [3, 3],
+    },
     **each({"self": ROWS, "kernel_size": [3]}, aten.avg_pool1d.default, aten.max_pool1d.default),
     aten.avg_pool3d.default: {"self": Input((2, 5, 3, 2)), "kernel_size": [2, 1, 1], "stride": [1, 1, 1]},
     **each({"self": ROWS, "output_size": [3]}, aten.adaptive_avg_pool1d.default, aten.adaptive_max_pool1d.default),
@@ -146,18 +198,47 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.cdist.default: {"x1": SQUARES, "x2": SQUARES},
     aten.bilinear.default: {"input1": X, "input2": X, "weight": Weight((3, 6, 6)), "bias": Weight((3,))},
     aten.layer_norm.default: {"input": X, "normalized_shape": [6], "weight": Weight((6,)), "bias": Weight((6,))},
-    aten.native_layer_norm.default: {"input": X, "normalized_shape": [6], "weight": Weight((6,)), "bias": Weight((6,)), "eps": 1e-5},
+    aten.native_layer_norm.default: {
+        "input": X,
+        "normalized_shape": [6],
+        "weight": Weight((6,)),
+        "bias": Weight((6,)),
+        "eps": 1e-5,
+    },
     aten.rms_norm.default: {"input": X, "normalized_shape": [6], "weight": Weight((6,))},
     aten.group_norm.default: {"input": IMAGE, "num_groups": 2, "weight": CHANNELS, "bias": CHANNELS},
-    aten.native_group_norm.default: {"input": IMAGE, "weight": CHANNELS, "bias": CHANNELS, "N": 2, "C": 4, "HxW": 63, "group": 2, "eps": 1e-5},
+    aten.native_group_norm.default: {
+        "input": IMAGE,
+        "weight": CHANNELS,
+        "bias": CHANNELS,
+        "N": 2,
+        "C": 4,
+        "HxW": 63,
+        "group": 2,
+        "eps": 1e-5,
+    },
     aten.instance_norm.default: {**NORM, "use_input_stats": True, "cudnn_enabled": False},
     aten.pairwise_distance.default: {"x1": X, "x2": X},
     aten.norm.ScalarOpt_dim: {"self": X, "p": 2, "dim": [1]},
     aten.cosine_similarity.default: {"x1": IMAGE, "x2": IMAGE},
-    **{getattr(packet, kind): {"self": IMAGE, "dim": [1]} for packet in (aten.var, aten.std, aten.var_mean, aten.std_mean) for kind in ("dim", "correction")},
-    **each({"self": IMAGE, "dim": 1}, aten.max.dim, aten.min.dim, aten.any.dim, aten.all.dim, aten.prod.dim_int, aten.median.dim),
+    **{
+        getattr(packet, kind): {"self": IMAGE, "dim": [1]}
+        for packet in (aten.var, aten.std, aten.var_mean, aten.std_mean)
+        for kind in ("dim", "correction")
+    },
+    **each(
+        {"self": IMAGE, "dim": 1},
+        aten.max.dim,
+        aten.min.dim,
+        aten.any.dim,
+        aten.all.dim,
+        aten.prod.dim_int,
+        aten.median.dim,
+    ),
     **each({"self": IMAGE, "dim": [1]}, aten.any.dims, aten.all.dims, aten.logsumexp.default),
-    **each({"self": IMAGE, "dim": 1}, aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default),
+    **each(
+        {"self": IMAGE, "dim": 1}, aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default
+    ),
     aten.topk.default: {"self": IMAGE, "k": 2},
     aten.sort.stable: {"self": X, "stable": True},
     aten.argsort.stable: {"self": X, "stable": True},
@@ -190,26 +271,69 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.lstm.input: {**RECURRENT, "params": LSTM, "hx": [STATE, STATE]},
     aten.gru.input: {**RECURRENT, "params": GRU, "hx": STATE},
     **each({**RECURRENT, "params": PLAIN, "hx": STATE}, aten.rnn_tanh.input, aten.rnn_relu.input),
-    aten.lstm_cell.default: {**CELL, "w_ih": LSTM[0], "w_hh": LSTM[1], "b_ih": LSTM[2], "b_hh": LSTM[3], "hx": [Input((2, 4)), Input((2, 4))]},
-    aten.gru_cell.default: {**CELL, "w_ih": GRU[0], "w_hh": GRU[1], "b_ih": GRU[2], "b_hh": GRU[3], "hx": Input((2, 4))},
+    aten.lstm_cell.default: {
+        **CELL,
+        "w_ih": LSTM[0],
+        "w_hh": LSTM[1],
+        "b_ih": LSTM[2],
+        "b_hh": LSTM[3],
+        "hx": [Input((2, 4)), Input((2, 4))],
+    },
+    aten.gru_cell.default: {
+        **CELL,
+        "w_ih": GRU[0],
+        "w_hh": GRU[1],
+        "b_ih": GRU[2],
+        "b_hh": GRU[3],
+        "hx": Input((2, 4)),
+    },
     **each(
         {**CELL, "w_ih": PLAIN[0], "w_hh": PLAIN[1], "b_ih": PLAIN[2], "b_hh": PLAIN[3], "hx": Input((2, 4))},
         aten.rnn_tanh_cell.default,
         aten.rnn_relu_cell.default,
     ),
-    **each({"self": ROWS, "input": ROWS, "output_size": [13], "scale_factors": None}, aten.upsample_nearest1d.vec, aten.upsample_nearest1d.default),
+    **each(
+        {"self": ROWS, "input": ROWS, "output_size": [13], "scale_factors": None},
+        aten.upsample_nearest1d.vec,
+        aten.upsample_nearest1d.default,
+    ),
     **each(
         {"self": ROWS, "input": ROWS, "output_size": [13], "scale_factors": None, "align_corners": False},
-        *(aten.upsample_linear1d.vec, aten.upsample_linear1d.default, aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact1d.default),
+        *(
+            aten.upsample_linear1d.vec,
+            aten.upsample_linear1d.default,
+            aten._upsample_nearest_exact1d.vec,
+            aten._upsample_nearest_exact1d.default,
+        ),
     ),
     **each(
         {"self": IMAGE, "input": IMAGE, "output_size": [18, 5], "scale_factors": None, "align_corners": False},
-        *(aten.upsample_bicubic2d.vec, aten.upsample_bicubic2d.default, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact2d.default),
-        *(aten._upsample_bilinear2d_aa.vec, aten._upsample_bilinear2d_aa.default, aten._upsample_bicubic2d_aa.vec, aten._upsample_bicubic2d_aa.default),
+        *(
+            aten.upsample_bicubic2d.vec,
+            aten.upsample_bicubic2d.default,
+            aten._upsample_nearest_exact2d.vec,
+            aten._upsample_nearest_exact2d.default,
+        ),
+        *(
+            aten._upsample_bilinear2d_aa.vec,
+            aten._upsample_bilinear2d_aa.default,
+            aten._upsample_bicubic2d_aa.vec,
+            aten._upsample_bicubic2d_aa.default,
+        ),
     ),
-    **each({"input": IMAGE, "grid": Input((2, 4, 5, 2)), **SAMPLING}, aten.grid_sampler.default, aten.grid_sampler_2d.default),
+    **each(
+        {"input": IMAGE, "grid": Input((2, 4, 5, 2)), **SAMPLING},
+        aten.grid_sampler.default,
+        aten.grid_sampler_2d.default,
+    ),
     aten.affine_grid_generator.default: {"theta": Input((2, 2, 3)), "size": [2, 1, 4, 5], "align_corners": False},
-    **each({"self": X, "condition": Mask((2, 6))}, aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar),
+    **each(
+        {"self": X, "condition": Mask((2, 6))},
+        aten.where.self,
+        aten.where.ScalarOther,
+        aten.where.ScalarSelf,
+        aten.where.Scalar,
+    ),
     **each(
         {"self": Mask((2, 6)), "other": Mask((1, 6))},
         *(aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor),
@@ -217,7 +341,14 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     ),
     **each(
         {"self": Mask((2, 6)), "other": True},
-        *(aten.bitwise_and.Scalar, aten.bitwise_or.Scalar, aten.bitwise_xor.Scalar, aten.__and__.Scalar, aten.__or__.Scalar, aten.__xor__.Scalar),
+        *(
+            aten.bitwise_and.Scalar,
+            aten.bitwise_or.Scalar,
+            aten.bitwise_xor.Scalar,
+            aten.__and__.Scalar,
+            aten.__or__.Scalar,
+            aten.__xor__.Scalar,
+        ),
     ),
     aten.where.Scalar: {"self": 0.3, "other": 0.4, "condition": Mask((2, 6))},
     aten.where.ScalarSelf: {"self": 0.3, "other": X, "condition": Mask((2, 6))},
@@ -237,9 +368,25 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
 
 OTHERS: dict[str, list[Any]] = {
     **{"stride": [[2, 1], [2], [2, 1, 1]], "padding": [[1, 0], [1], [1, 0, 0], [2, 1, 1, 2], "same"]},
-    **{"dilation": [[2, 2], [2]], "transposed": [True], "output_padding": [[1, 1]], "output_size": [[4, 2], [4], [7, 9]]},
-    **{"kernel_size": [[3, 2], [4], [3, 1, 1]], "ceil_mode": [True], "count_include_pad": [False], "divisor_override": [3]},
-    **{"dim": [0, [0], [1, 2], -1], "keepdim": [True], "dtype": [torch.float64], "half_to_float": [True], "dims": [[0, 3, 2, 1], [2]]},
+    **{
+        "dilation": [[2, 2], [2]],
+        "transposed": [True],
+        "output_padding": [[1, 1]],
+        "output_size": [[4, 2], [4], [7, 9]],
+    },
+    **{
+        "kernel_size": [[3, 2], [4], [3, 1, 1]],
+        "ceil_mode": [True],
+        "count_include_pad": [False],
+        "divisor_override": [3],
+    },
+    **{
+        "dim": [0, [0], [1, 2], -1],
+        "keepdim": [True],
+        "dtype": [torch.float64],
+        "half_to_float": [True],
+        "dims": [[0, 3, 2, 1], [2]],
+    },
     **{
         "align_corners": [True],
         "scale_factors": [[2.0, 1.45], [1.45]],
@@ -249,25 +396,121 @@ OTHERS: dict[str, list[Any]] = {
         "momentum": [0.5],
         "eps": [0.1],
     },
-    **{"memory_format": [torch.channels_last, torch.contiguous_format], "layout": [torch.strided], "device": [torch.device("cpu")]},
-    **{"pin_memory": [False], "non_blocking": [True], "copy": [True], "implicit": [True], "cudnn_enabled": [True], "p": [0.3], "train": [True]},
-    **{"size": [[4, 3], [5, 6], [2, 1, 3, 7], 2], "shape": [[4, 3]], "sizes": [[3, 2]], "start_dim": [1], "end_dim": [1], "dim0": [3, -1], "dim1": [0, -1]},
-    **{"start": [1, -2, -5], "end": [1, -2, -1], "step": [2], "index": [0, -1], "split_size": [3], "split_sizes": [[1, 3]]},
+    **{
+        "memory_format": [torch.channels_last, torch.contiguous_format],
+        "layout": [torch.strided],
+        "device": [torch.device("cpu")],
+    },
+    **{
+        "pin_memory": [False],
+        "non_blocking": [True],
+        "copy": [True],
+        "implicit": [True],
+        "cudnn_enabled": [True],
+        "p": [0.3],
+        "train": [True],
+    },
+    **{
+        "size": [[4, 3], [5, 6], [2, 1, 3, 7], 2],
+        "shape": [[4, 3]],
+        "sizes": [[3, 2]],
+        "start_dim": [1],
+        "end_dim": [1],
+        "dim0": [3, -1],
+        "dim1": [0, -1],
+    },
+    **{
+        "start": [1, -2, -5],
+        "end": [1, -2, -1],
+        "step": [2],
+        "index": [0, -1],
+        "split_size": [3],
+        "split_sizes": [[1, 3]],
+    },
     **{"repeats": [[1, 3]], "shifts": [[-3]]},
-    **{"pad": [[-1, 0, 2, 2]], "mode": ["reflect"], "value": [1.5], "alpha": [3], "beta": [2], "threshold": [0.5], "other": [0.7, False], "min": [-0.1, 0]},
-    **{"max": [0.5], "min_val": [-0.3], "max_val": [0.4], "negative_slope": [0.3], "approximate": ["tanh"], "scale": [1.7], "input_scale": [0.6]},
-    **{"exponent": [3, 0.5], "rounding_mode": ["floor", "trunc"], "is_causal": [True], "scale_factor": [2.0], "enable_gqa": [True]},
-    **{"dropout_p": [0.5], "p": [0.3, 1.0, 3.0], "compute_mode": [1], "normalized_shape": [[2, 6]], "num_groups": [4], "group": [4]},
-    **{"use_input_stats": [False], "unbiased": [False], "correction": [0, 2], "ord": [1, float("inf"), float("-inf"), 0, 3], "k": [3], "largest": [False]},
-    **{"sorted": [False], "descending": [True], "stable": [False], "padding_idx": [1], "scale_grad_by_freq": [True], "sparse": [True], "accumulate": [True]},
-    **{"unsafe": [True], "diagonal": [1, -2], "dimension": [-1], "num_layers": [2], "has_biases": [False], "dropout": [0.3], "bidirectional": [True]},
-    **{"batch_first": [True], "interpolation_mode": [1, 2], "padding_mode": [1, 2], "scales": [1.4], "lower": [0.2], "upper": [0.4], "fill_value": [2]},
+    **{
+        "pad": [[-1, 0, 2, 2]],
+        "mode": ["reflect"],
+        "value": [1.5],
+        "alpha": [3],
+        "beta": [2],
+        "threshold": [0.5],
+        "other": [0.7, False],
+        "min": [-0.1, 0],
+    },
+    **{
+        "max": [0.5],
+        "min_val": [-0.3],
+        "max_val": [0.4],
+        "negative_slope": [0.3],
+        "approximate": ["tanh"],
+        "scale": [1.7],
+        "input_scale": [0.6],
+    },
+    **{
+        "exponent": [3, 0.5],
+        "rounding_mode": ["floor", "trunc"],
+        "is_causal": [True],
+        "scale_factor": [2.0],
+        "enable_gqa": [True],
+    },
+    **{
+        "dropout_p": [0.5],
+        "p": [0.3, 1.0, 3.0],
+        "compute_mode": [1],
+        "normalized_shape": [[2, 6]],
+        "num_groups": [4],
+        "group": [4],
+    },
+    **{
+        "use_input_stats": [False],
+        "unbiased": [False],
+        "correction": [0, 2],
+        "ord": [1, float("inf"), float("-inf"), 0, 3],
+        "k": [3],
+        "largest": [False],
+    },
+    **{
+        "sorted": [False],
+        "descending": [True],
+        "stable": [False],
+        "padding_idx": [1],
+        "scale_grad_by_freq": [True],
+        "sparse": [True],
+        "accumulate": [True],
+    },
+    **{
+        "unsafe": [True],
+        "diagonal": [1, -2],
+        "dimension": [-1],
+        "num_layers": [2],
+        "has_biases": [False],
+        "dropout": [0.3],
+        "bidirectional": [True],
+    },
+    **{
+        "batch_first": [True],
+        "interpolation_mode": [1, 2],
+        "padding_mode": [1, 2],
+        "scales": [1.4],
+        "lower": [0.2],
+        "upper": [0.4],
+        "fill_value": [2],
+    },
     **{"self": [0.7], "nan": [0.1], "posinf": [3.0], "neginf": [-3.0], "cudnn_enable": [False], "sparse_grad": [True]},
-    **{"reduce": ["prod", "mean", "amax", "amin", "add", "multiply"], "include_self": [False], "indices": [[Places((3,))], [Places((3,)), Places((1,), 6)]]},
+    **{
+        "reduce": ["prod", "mean", "amax", "amin", "add", "multiply"],
+        "include_self": [False],
+        "indices": [[Places((3,))], [Places((3,)), Places((1,), 6)]],
+    },
 }
 """Other values of an argument, by its name; those that ATen refuses for an operator are left out."""
 
-EXCLUSIVE: dict[str, dict[str, Any]] = {"scale_factors": {"output_size": None}, "is_causal": {"attn_mask": None}, "step": {"src": Input((2, 2))}}
+EXCLUSIVE: dict[str, dict[str, Any]] = {
+    "scale_factors": {"output_size": None},
+    "is_causal": {"attn_mask": None},
+    "step": {"src": Input((2, 2))},
+}
 """Arguments that others have to make room for."""
 
 FIXED = (
@@ -286,23 +529,31 @@ FIXED = (
     "normalized_shape",
     "hx",
 )
-"""What the shapes of the operands and fp32 leave one legal value, which the examples have (groups is 2 there, not the default), and random generators."""
+"""What the shapes of the operands and fp32 leave one legal value, which the examples have (groups is 2 there, not the
+default), and random generators."""
 
 REFUSED = ("aten::conv3d", "aten::conv_transpose3d")
 """Operators whose rule is a refusal."""
 
-VARIED = [operator for operator in {**RULES, **COMPOSITES} if operator.namespace == "aten" and not operator._schema.name.startswith(REFUSED)]
+VARIED = [
+    operator
+    for operator in {**RULES, **COMPOSITES}
+    if operator.namespace == "aten" and not operator._schema.name.startswith(REFUSED)
+]
 
 
 def example_of(operator: Any) -> dict[str, Any]:
     """Arguments with which an operator compiles; those that it does not have are left out of the shared examples."""
     arguments = {argument.name: argument for argument in operator._schema.arguments}
     other = {"other": Y if "Tensor" in str(arguments["other"].type) else 0.7} if "other" in arguments else {}
-    return {name: value for name, value in {**other, **EXAMPLES.get(operator, {"self": X})}.items() if name in arguments}
+    return {
+        name: value for name, value in {**other, **EXAMPLES.get(operator, {"self": X})}.items() if name in arguments
+    }
 
 
 def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Tensor], Node]:
-    """A graph of one call (and, where it gives several values, of its last one, or of a pooling's or batch norm's first)."""
+    """A graph of one call (and, where it gives several values, of its last one, or of a pooling's or batch norm's
+    first)."""
     generator = torch.Generator().manual_seed(1)
     root, graph, inputs = nn.Module(), Graph(), []
 
@@ -319,7 +570,9 @@ def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Te
         x = graph.placeholder(f"x{len(graph.nodes)}")
         return graph.call_function(aten.gt.Scalar, (x, 0)) if isinstance(value, Mask) else x
 
-    arguments = {name: pytree.tree_map(operand, value, is_leaf=lambda v: isinstance(v, Input)) for name, value in given.items()}
+    arguments = {
+        name: pytree.tree_map(operand, value, is_leaf=lambda v: isinstance(v, Input)) for name, value in given.items()
+    }
     positional, keyword, all_positional = [], {}, True
     for argument in operator._schema.arguments:
         all_positional = all_positional and argument.name in arguments and not argument.kwarg_only
@@ -350,10 +603,16 @@ def outcome(operator: Any, given: dict[str, Any]) -> str | None:
     left = [reason for part in graph_module.graph.nodes for reason in skips(part)]
     if left:
         return str(left[0].reason)
-    assert {part.target for part in graph_module.graph.nodes if part.op == "call_function" and not is_constant(part)} <= CANONICAL
+    assert {
+        part.target for part in graph_module.graph.nodes if part.op == "call_function" and not is_constant(part)
+    } <= CANONICAL
     actual = run_graph(graph_module, inputs)
-    actual = [value.to(want.dtype) for value, want in zip(actual, expected, strict=True)]  # whole numbers and truth are fp32 values
-    torch.testing.assert_close(actual, list(expected), rtol=3e-6, atol=3e-6, equal_nan=True, msg=f"{operator}({given}) computes something else")
+    actual = [
+        value.to(want.dtype) for value, want in zip(actual, expected, strict=True)
+    ]  # whole numbers and truth are fp32 values
+    torch.testing.assert_close(
+        actual, list(expected), rtol=3e-6, atol=3e-6, equal_nan=True, msg=f"{operator}({given}) computes something else"
+    )
     return None
 
 
@@ -362,13 +621,20 @@ def test_no_argument_is_dropped(operator: Any) -> None:
     start = example_of(operator)
     assert outcome(operator, start) is None, "the example itself must compile"
     for argument in operator._schema.arguments:
-        if "Tensor" in str(argument.type) and not isinstance(start.get(argument.name), list) and argument.name not in ("min", "max"):
+        if (
+            "Tensor" in str(argument.type)
+            and not isinstance(start.get(argument.name), list)
+            and argument.name not in ("min", "max")
+        ):
             continue
         exclusive = {name: value for name, value in EXCLUSIVE.get(argument.name, {}).items() if name in start}
-        varied = [outcome(operator, {**start, **exclusive, argument.name: value}) for value in [*OTHERS.get(argument.name, []), *_tensors(argument)]]
-        assert argument.name in FIXED or operator is aten.col2im.default or any(reason != "illegal" for reason in varied), (
-            f"{argument.name} of {operator} is never varied: add a value to OTHERS"
-        )
+        varied = [
+            outcome(operator, {**start, **exclusive, argument.name: value})
+            for value in [*OTHERS.get(argument.name, []), *_tensors(argument)]
+        ]
+        assert (
+            argument.name in FIXED or operator is aten.col2im.default or any(reason != "illegal" for reason in varied)
+        ), f"{argument.name} of {operator} is never varied: add a value to OTHERS"
 
 
 def _tensors(argument: Any) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Canonicalize: golden texts of small networks, the same numbers for every form it knows, nothing left to do the second time."""
+"""Canonicalize: golden texts of small networks, the same numbers for every form it knows, nothing left to do the second
+time."""
 
 from collections.abc import Callable
 
@@ -61,7 +62,13 @@ def test_node_names_and_layers_stay() -> None:
     net, inputs = make("residual")
     graph_module = canonical(net, *inputs)
     convs = {node.name: layer_name(node) for node in calls(graph_module, "pcc.conv2d")}
-    assert convs == {"stem_0": "stem.0", "first_0": "first.0", "second_0_0": "second.0.0", "second_1": "second.1", "shortcut": "shortcut"}
+    assert convs == {
+        "stem_0": "stem.0",
+        "first_0": "first.0",
+        "second_0_0": "second.0.0",
+        "second_1": "second.1",
+        "shortcut": "shortcut",
+    }
 
 
 IMAGE = (2, 4, 9, 7)
@@ -126,7 +133,11 @@ def test_elementwise(function: Callable[..., Tensor], text: str) -> None:
     ],
 )
 def test_composed_functions(function: Callable[..., Tensor]) -> None:
-    assert set(operators(canonical(Net(function), torch.randn(IMAGE)))) <= {"pcc.elementwise", "aten.slice.Tensor", "aten.reshape"}
+    assert set(operators(canonical(Net(function), torch.randn(IMAGE)))) <= {
+        "pcc.elementwise",
+        "aten.slice.Tensor",
+        "aten.reshape",
+    }
 
 
 MOVES = [
@@ -179,7 +190,9 @@ def test_convolutions_take_padding_in(function: Callable[..., Tensor], padding: 
 
 
 def test_padding_with_other_users_stays_for_them() -> None:
-    graph_module = canonical(Net(lambda m, x: F.conv2d(y := F.pad(x, (1, 1, 1, 1)), m.filters).amax() + y.amax()), torch.randn(IMAGE))
+    graph_module = canonical(
+        Net(lambda m, x: F.conv2d(y := F.pad(x, (1, 1, 1, 1)), m.filters).amax() + y.amax()), torch.randn(IMAGE)
+    )
     assert call(graph_module, "pcc.conv2d").args[5] == [1, 1, 1, 1]
     assert len(calls(graph_module, "aten.constant_pad_nd")) == 1
 
@@ -209,13 +222,24 @@ POOLS = [
 
 
 @pytest.mark.parametrize(("function", "mode", "kernel", "stride", "padding"), POOLS)
-def test_pools(function: Callable[..., Tensor], mode: str, kernel: list[int], stride: list[int], padding: list[int]) -> None:
-    assert list(call(canonical(Net(function), torch.randn(IMAGE)), "pcc.pool2d").args[1:5]) == [mode, kernel, stride, padding]
+def test_pools(
+    function: Callable[..., Tensor], mode: str, kernel: list[int], stride: list[int], padding: list[int]
+) -> None:
+    assert list(call(canonical(Net(function), torch.randn(IMAGE)), "pcc.pool2d").args[1:5]) == [
+        mode,
+        kernel,
+        stride,
+        padding,
+    ]
 
 
 def test_adaptive_pooling_to_what_is_there_is_nothing_and_to_more_is_repetition() -> None:
-    assert operators(canonical(Net(lambda m, x: F.adaptive_avg_pool2d(x, (9, 7)) * 2), torch.randn(IMAGE))) == ["pcc.elementwise"]
-    assert operators(canonical(Net(lambda m, x: F.adaptive_avg_pool2d(x, 7)), torch.randn(2, 3, 1, 1))) == ["pcc.resize2d"]
+    assert operators(canonical(Net(lambda m, x: F.adaptive_avg_pool2d(x, (9, 7)) * 2), torch.randn(IMAGE))) == [
+        "pcc.elementwise"
+    ]
+    assert operators(canonical(Net(lambda m, x: F.adaptive_avg_pool2d(x, 7)), torch.randn(2, 3, 1, 1))) == [
+        "pcc.resize2d"
+    ]
 
 
 @pytest.mark.parametrize("pool", [F.adaptive_avg_pool2d, F.adaptive_max_pool2d])
@@ -271,16 +295,22 @@ def test_resize(function: Callable[..., Tensor], shape: tuple[int, ...]) -> None
 
 
 def test_resize_to_the_same_size_is_nothing() -> None:
-    assert operators(canonical(Net(lambda m, x: F.interpolate(x, size=(9, 7), mode="bilinear") + 1), torch.randn(IMAGE))) == ["pcc.elementwise"]
+    assert operators(
+        canonical(Net(lambda m, x: F.interpolate(x, size=(9, 7), mode="bilinear") + 1), torch.randn(IMAGE))
+    ) == ["pcc.elementwise"]
 
 
-@pytest.mark.parametrize("function", [lambda m, x: F.softmax(x, -1), lambda m, x: F.log_softmax(x, 1), lambda m, x: nn.Softmax2d()(x)])
+@pytest.mark.parametrize(
+    "function", [lambda m, x: F.softmax(x, -1), lambda m, x: F.log_softmax(x, 1), lambda m, x: nn.Softmax2d()(x)]
+)
 def test_softmax(function: Callable[..., Tensor]) -> None:
     assert operators(canonical(Net(function), torch.randn(IMAGE))) == ["pcc.softmax"]
 
 
 def test_batch_norm_is_one_node() -> None:
-    net = nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.Dropout2d(), nn.Identity(), nn.BatchNorm2d(4, eps=1e-3)).eval()
+    net = nn.Sequential(
+        nn.BatchNorm2d(4, affine=False), nn.Dropout2d(), nn.Identity(), nn.BatchNorm2d(4, eps=1e-3)
+    ).eval()
     graph_module = canonical(net, torch.randn(IMAGE))
     assert operators(graph_module) == ["aten.batch_norm", "aten.batch_norm"]
     assert [node.name for node in calls(graph_module, "aten.batch_norm")] == ["_0", "_3"]
@@ -292,7 +322,8 @@ def test_an_output_that_is_an_input() -> None:
 
 
 def test_a_constant_matrix_that_is_repeated_is_a_linear_layer() -> None:
-    """PyTorch repeats the matrix where it cannot take the rows of the left side as one matrix; a matrix that is itself repeated rows stays what it is."""
+    """PyTorch repeats the matrix where it cannot take the rows of the left side as one matrix; a matrix that is itself
+    repeated rows stays what it is."""
     x = torch.randn(4, 3, 7)
     graph_module = canonical(Net(lambda net, x: x.transpose(0, 1) @ net.matrix), x)
     assert operators(graph_module).count("pcc.linear") == 1

@@ -1,4 +1,5 @@
-"""Composite operators, taken apart, canonical and folded, compute what PyTorch computes: shapes, odd sizes, negative axes, broadcasting."""
+"""Composite operators, taken apart, canonical and folded, compute what PyTorch computes: shapes, odd sizes, negative
+axes, broadcasting."""
 
 from collections.abc import Callable
 
@@ -68,7 +69,10 @@ def test_transposed_convolution(options: dict) -> None:
 def test_phases_that_look_alike_are_one_convolution_and_others_one_each() -> None:
     assert len(calls(check(nn.ConvTranspose2d(4, 8, 2, 2)), "pcc.conv2d")) == 1
     graph_module = check(nn.ConvTranspose2d(4, 8, 4, 2, 1))
-    assert [list(node.args[1].meta["val"].shape) for node in graph_module.graph.find_nodes(op="call_function", target=CONV2D)] == [[8, 4, 2, 2]] * 4
+    assert [
+        list(node.args[1].meta["val"].shape)
+        for node in graph_module.graph.find_nodes(op="call_function", target=CONV2D)
+    ] == [[8, 4, 2, 2]] * 4
 
 
 def test_a_phase_has_the_taps_that_reach_it() -> None:
@@ -100,7 +104,9 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
 
 
 EDGES: list[Callable[[Tensor], Tensor]] = [
-    lambda x: F.max_pool2d(x, (9, 2), (2, 3), (1, 1), ceil_mode=True),  # a window that is larger than the image, and hangs over
+    lambda x: F.max_pool2d(
+        x, (9, 2), (2, 3), (1, 1), ceil_mode=True
+    ),  # a window that is larger than the image, and hangs over
     lambda x: F.avg_pool2d(x, (8, 2), (3, 1), ceil_mode=True, count_include_pad=False),
     lambda x: F.pad(x[..., :1], (2, -1), value=1.5) + x[..., :2],  # cropped to nothing, then padded
     lambda x: (x * 3).to(torch.int64).clone().float(),
@@ -112,13 +118,17 @@ def test_edges(function: Callable[[Tensor], Tensor]) -> None:
     check(Net(function))
 
 
-@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value))
+@pytest.mark.parametrize(
+    ("layer", "shape"), LAYERS, ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value)
+)
 def test_layers(layer: nn.Module, shape: tuple[int, ...]) -> None:
     check(layer, shape)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}], ids=str
+)
 def test_recurrent_layers(kind: type[nn.Module], options: dict) -> None:
     layer = kind(8, 6, **options)
     check(_First(layer), (3, 4, 8))
@@ -211,7 +221,9 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.baddbmm(x[0, :, :, :7], x[0], x[0].transpose(1, 2), beta=2, alpha=0.5),
     lambda x: torch.einsum("nchw,ncw->nhc", x, x[:, :, 0]),
     lambda x: torch.cdist(x[0], x[1]) + torch.cdist(x[0], x[1], p=1),
-    lambda x: F.hardshrink(x) + F.softshrink(x) + F.tanhshrink(x) + F.softsign(x) + F.threshold(x, 0.1, 0.2) + F.rrelu(x),
+    lambda x: (
+        F.hardshrink(x) + F.softshrink(x) + F.tanhshrink(x) + F.softsign(x) + F.threshold(x, 0.1, 0.2) + F.rrelu(x)
+    ),
     lambda x: x * torch.arange(9) + torch.arange(7)[:, None],
     lambda x: x * (torch.arange(9) > 3),
     lambda x: torch.where(torch.arange(9) > 3, x, 0.0),
@@ -235,21 +247,36 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: F.batch_norm(x, x.mean((0, 2, 3)), x.var((0, 2, 3)), x[0, :, 0, 0], None),
     lambda x: F.batch_norm(x, None, None, torch.ones(4), torch.ones(4), True),
     lambda x: torch.cat([part.float() for part in F.max_pool2d(x, 3, 2, 1, ceil_mode=True, return_indices=True)]),
-    lambda x: torch.cat([part.float() for part in F.max_pool2d(x[0], (2, 3), (2, 1), (1, 0), (2, 3), return_indices=True)]),
+    lambda x: torch.cat(
+        [part.float() for part in F.max_pool2d(x[0], (2, 3), (2, 1), (1, 0), (2, 3), return_indices=True)]
+    ),
     lambda x: torch.cat([part.float() for part in F.adaptive_max_pool2d(x, (3, 4), return_indices=True)]),
     lambda x: torch.cat([part.float() for part in F.adaptive_max_pool2d(x[0], (7, 5), return_indices=True)]),
     lambda x: torch.cat([part.float() for part in F.adaptive_max_pool1d(x[0], 4, return_indices=True)]),
     lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), [2, 2], output_size=(7, 9)),
     lambda x: F.max_unpool2d(*F.max_pool2d(x, 3, 2, return_indices=True), [3, 3], [2, 2]),
     lambda x: torch.zeros(2, 4, 7, 9).scatter_add(3, x.argsort(3), x) + x.scatter(-1, x.argmin(3, keepdim=True), 7.0),
-    lambda x: x.scatter_reduce(2, x.argmax(2, keepdim=True).expand(-1, -1, 3, -1), x[:, :, :3], "amax", include_self=False),
+    lambda x: x.scatter_reduce(
+        2, x.argmax(2, keepdim=True).expand(-1, -1, 3, -1), x[:, :, :3], "amax", include_self=False
+    ),
     lambda x: x.scatter_reduce(2, x.argmax(2, keepdim=True).expand(-1, -1, 3, -1), x[:, :, :3], "mean"),
-    lambda x: x.scatter_reduce(2, x.argmax(2, keepdim=True).expand(-1, -1, 3, -1), x[:, :, :3], "mean", include_self=False),
+    lambda x: x.scatter_reduce(
+        2, x.argmax(2, keepdim=True).expand(-1, -1, 3, -1), x[:, :, :3], "mean", include_self=False
+    ),
     lambda x: x.index_add(1, torch.tensor([1, 1, 3]), x[:, :3], alpha=0.5),
     lambda x: x.index_put((torch.tensor([1, 0]), x[0, 0, 0, :2].argsort()), x[:, 0], accumulate=True),
     lambda x: torch.cat([part.float() for part in (*x.round().cummax(2), *x.round().cummin(-1))]),
     lambda x: x.abs() ** x + torch.pow(x.abs() + 0.1, 1.3) + torch.pow(3, x) + torch.atan2(x, x.flip(2)),
-    lambda x: torch.sin(x) + torch.cos(x) + torch.tan(x) + torch.atan(x) + torch.asin(x / 9) + torch.acos(x / 9) + torch.sinh(x) + torch.cosh(x),
+    lambda x: (
+        torch.sin(x)
+        + torch.cos(x)
+        + torch.tan(x)
+        + torch.atan(x)
+        + torch.asin(x / 9)
+        + torch.acos(x / 9)
+        + torch.sinh(x)
+        + torch.cosh(x)
+    ),
     lambda x: torch.asinh(x) + torch.acosh(x.abs() + 1.5) + torch.atanh(x / 9) + torch.logaddexp(x, x * 2),
     lambda x: x.isfinite().float() + torch.heaviside(x, x + 2) + x.signbit().float(),
 ]

@@ -57,12 +57,22 @@ class Net(nn.Module):
         (lambda x: F.relu6(x), "relu6"),
         (lambda x: F.selu(x), "selu"),
         (lambda x: x.square(), "square"),
-        (lambda x: torch.cat([part * 2 for part in torch.tensor_split(x, 3, dim=1)]) if x.shape[1] % 3 == 0 else torch.cat(list(x.chunk(3, 1)), 1), "chunk"),
+        (
+            lambda x: (
+                torch.cat([part * 2 for part in torch.tensor_split(x, 3, dim=1)])
+                if x.shape[1] % 3 == 0
+                else torch.cat(list(x.chunk(3, 1)), 1)
+            ),
+            "chunk",
+        ),
         (lambda x: x.movedim(1, -1), "movedim"),
         (lambda x: x + torch.zeros_like(x), "zeros_like"),
         (lambda x: torch.cat([x, torch.ones_like(x[:, :2])], 1), "_like"),
         (lambda x: x * torch.full_like(x, 0.5), "full_like"),
-        (lambda x: torch.cat([x, x.new_zeros(2, 1, 4, 6), x.new_ones(x.shape), x.new_full((2, 1, 4, 6), 2.5)], 1), "new_"),
+        (
+            lambda x: torch.cat([x, x.new_zeros(2, 1, 4, 6), x.new_ones(x.shape), x.new_full((2, 1, 4, 6), 2.5)], 1),
+            "new_",
+        ),
         (lambda x: x.tile(1, 2, 1, 1), "tile"),
     ],
 )
@@ -77,7 +87,16 @@ def test_composites_come_apart(function, gone: str) -> None:
 
 
 def test_what_is_known_whole_stays_whole() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Hardswish(), nn.AvgPool2d(2), nn.GELU(), nn.Flatten(), nn.Linear(36, 5), nn.Softmax(1))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Hardswish(),
+        nn.AvgPool2d(2),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(36, 5),
+        nn.Softmax(1),
+    )
     graph_module = import_module(net.eval(), (torch.randn(1, 3, 8, 8),))
     before = operators(graph_module)
     assert not Decompose()(graph_module).modified

@@ -1,4 +1,5 @@
-"""torchvision's operators for detectors, known by name, against loops in float64 that say what they are. torchvision itself is not needed."""
+"""torchvision's operators for detectors, known by name, against loops in float64 that say what they are. torchvision
+itself is not needed."""
 
 import itertools
 from collections.abc import Callable
@@ -36,12 +37,21 @@ def deform_conv2d(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, b
     for n, o, i, u, v, r, c in itertools.product(*map(range, (batch, filters, inputs, kh, kw, height, width))):
         channel = o // (filters // groups) * inputs + i
         tap = channel // (input.shape[1] // og) * kh * kw + u * kw + v
-        row, column = r * sh - ph + u * dh + float(offset[n, 2 * tap, r, c]), c * sw - pw + v * dw + float(offset[n, 2 * tap + 1, r, c])
-        y[n, o, r, c] += float(weight[o, i, u, v]) * _sample(input[n, channel], row, column) * (float(mask[n, tap, r, c]) if use else 1.0)
+        row, column = (
+            r * sh - ph + u * dh + float(offset[n, 2 * tap, r, c]),
+            c * sw - pw + v * dw + float(offset[n, 2 * tap + 1, r, c]),
+        )
+        y[n, o, r, c] += (
+            float(weight[o, i, u, v])
+            * _sample(input[n, channel], row, column)
+            * (float(mask[n, tap, r, c]) if use else 1.0)
+        )
     return (y + bias[:, None, None]).float()
 
 
-def roi_align(input: Tensor, rois: Tensor, scale: float, height: int, width: int, samples: int, aligned: bool) -> Tensor:
+def roi_align(
+    input: Tensor, rois: Tensor, scale: float, height: int, width: int, samples: int, aligned: bool
+) -> Tensor:
     y = torch.zeros(len(rois), input.shape[1], height, width, dtype=torch.float64)
     for k, c, i, j, u, v in itertools.product(*map(range, (*y.shape, samples, samples))):
         image, left, top, right, bottom = rois[k].double().tolist()
@@ -50,7 +60,10 @@ def roi_align(input: Tensor, rois: Tensor, scale: float, height: int, width: int
         row, column = top + (i + (u + 0.5) / samples) * tall / height, left + (j + (v + 0.5) / samples) * wide / width
         plane = input[int(image), c]
         if -1 <= row <= plane.shape[0] and -1 <= column <= plane.shape[1]:
-            y[k, c, i, j] += _sample(plane, min(max(row, 0.0), plane.shape[0] - 1), min(max(column, 0.0), plane.shape[1] - 1)) / samples**2
+            y[k, c, i, j] += (
+                _sample(plane, min(max(row, 0.0), plane.shape[0] - 1), min(max(column, 0.0), plane.shape[1] - 1))
+                / samples**2
+            )
     return y.float()
 
 
@@ -59,9 +72,11 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 _SCHEMAS = {
-    "deform_conv2d": "(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w,"
-    " SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
-    "roi_align": "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor",
+    "deform_conv2d": "(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w,"
+    " SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
+    "roi_align": "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width,"
+    " int sampling_ratio, bool aligned) -> Tensor",
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 """As torchvision 0.28 has them."""
@@ -72,8 +87,12 @@ def torchvision() -> Any:
     if hasattr(torch.ops.torchvision, "nms"):
         return
     fakes: dict[str, Callable[..., Tensor]] = {
-        "deform_conv2d": lambda input, weight, offset, *_: input.new_empty(offset.shape[0], weight.shape[0], *offset.shape[2:]),
-        "roi_align": lambda input, rois, scale, height, width, *_: input.new_empty(rois.shape[0], input.shape[1], height, width),
+        "deform_conv2d": lambda input, weight, offset, *_: input.new_empty(
+            offset.shape[0], weight.shape[0], *offset.shape[2:]
+        ),
+        "roi_align": lambda input, rois, scale, height, width, *_: input.new_empty(
+            rois.shape[0], input.shape[1], height, width
+        ),
         "nms": lambda dets, *_: dets.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64),
     }
     for function in (deform_conv2d, roi_align, nms):
@@ -101,17 +120,29 @@ def canonical(function: Callable[..., Tensor], *inputs: Tensor) -> GraphModule:
 
 
 def agree(function: Callable[..., Tensor], *inputs: Tensor) -> None:
-    torch.testing.assert_close(run_graph(canonical(function, *inputs), inputs)[0], function(*inputs), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        run_graph(canonical(function, *inputs), inputs)[0], function(*inputs), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "groups", "offset_groups", "mask"),
-    [((1, 1), (1, 1), (1, 1), 1, 1, True), ((2, 1), (0, 2), (1, 2), 2, 1, False), ((1, 2), (1, 0), (2, 1), 1, 2, True), ((3, 3), (2, 2), (1, 1), 2, 4, True)],
+    [
+        ((1, 1), (1, 1), (1, 1), 1, 1, True),
+        ((2, 1), (0, 2), (1, 2), 2, 1, False),
+        ((1, 2), (1, 0), (2, 1), 1, 2, True),
+        ((3, 3), (2, 2), (1, 1), 2, 4, True),
+    ],
 )
-def test_deformable_convolution(stride: Any, padding: Any, dilation: Any, groups: int, offset_groups: int, mask: bool) -> None:
+def test_deformable_convolution(
+    stride: Any, padding: Any, dilation: Any, groups: int, offset_groups: int, mask: bool
+) -> None:
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, 4, 7, 6), torch.randn(6, 4 // groups, 3, 2), torch.randn(6)
-    size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)]
+    size = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+    ]
     offset, factors = torch.randn(2, offset_groups * 12, *size) * 3, torch.rand(2, offset_groups * 6, *size)
     options = *stride, *padding, *dilation, groups, offset_groups, mask
     operator: Any = torch.ops.torchvision.deform_conv2d
@@ -120,7 +151,9 @@ def test_deformable_convolution(stride: Any, padding: Any, dilation: Any, groups
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_boxes_of_several_images(aligned: bool) -> None:
-    boxes = torch.tensor([[0, 1.0, 2.0, 9.0, 8.0], [1, -8.0, -3.0, 30.0, 40.0], [1, 3.0, 3.0, 3.2, 3.1], [0, 12.0, 10.0, 40.0, 30.0]])
+    boxes = torch.tensor(
+        [[0, 1.0, 2.0, 9.0, 8.0], [1, -8.0, -3.0, 30.0, 40.0], [1, 3.0, 3.0, 3.2, 3.1], [0, 12.0, 10.0, 40.0, 30.0]]
+    )
     operator: Any = torch.ops.torchvision.roi_align
     agree(lambda x, boxes: operator(x, boxes, 0.5, 3, 2, 2, aligned), torch.randn(2, 3, 8, 5), boxes)
 
@@ -128,7 +161,11 @@ def test_boxes_of_several_images(aligned: bool) -> None:
 @pytest.mark.parametrize(
     ("function", "inputs", "message"),
     [
-        (lambda x, b: torch.ops.torchvision.roi_align(x, b, 1.0, 3, 2, -1, True), ((1, 2, 5, 5), (3, 5)), "give a number of samples, such as 2"),
+        (
+            lambda x, b: torch.ops.torchvision.roi_align(x, b, 1.0, 3, 2, -1, True),
+            ((1, 2, 5, 5), (3, 5)),
+            "give a number of samples, such as 2",
+        ),
         (lambda b, s: torch.ops.torchvision.nms(b, s, 0.5), ((6, 4), (6,)), "torch.ops.pcc.nms.* gives a fixed number"),
     ],
 )

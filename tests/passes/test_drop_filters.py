@@ -21,7 +21,8 @@ BEFORE = "decompose,canonicalize,fold-constants,fold-batchnorm"
 
 
 class Block(nn.Module):
-    """(N, 3, 9, 7) to (N, 5): a stem and a block with a depthwise convolution in it, whose result is added to the stem's and set beside it."""
+    """(N, 3, 9, 7) to (N, 5): a stem and a block with a depthwise convolution in it, whose result is added to the
+    stem's and set beside it."""
 
     def __init__(self, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
         super().__init__()
@@ -85,7 +86,8 @@ def test_dead_filters_go_through_a_depthwise_convolution() -> None:
     module.depthwise.bias.data[2:4] = 1  # type: ignore[union-attr]
     kill(module.depthwise, *range(10, 14))  # both filters of channels 5 and 6: they have no bias now, and read nothing
     graph_module = dropped(module)
-    # The depthwise filters of channel 1, whose biases are positive, make constants of it: they go into the biases of the projection.
+    # The depthwise filters of channel 1, whose biases are positive, make constants of it: they go into the biases of
+    # the projection.
     assert sizes(graph_module) == DENSE | {"expand": (9, 8), "depthwise": (18, 1), "project": (8, 18)}
     nodes = convs(graph_module)
     assert str(annotation(nodes["expand"], Dropped)) == "dropped(filters=3,channels=0)"
@@ -105,7 +107,9 @@ def test_what_is_added_to_something_needed_stays() -> None:
     kill(module.project, 3)
     graph_module = dropped(module)
     assert sizes(graph_module) == DENSE
-    assert [skip.reason for skip in skips(convs(graph_module)["project"])] == ["1 of 8 filters are dead, but their channels go with others that are needed"]
+    assert [skip.reason for skip in skips(convs(graph_module)["project"])] == [
+        "1 of 8 filters are dead, but their channels go with others that are needed"
+    ]
 
 
 def test_flattened_maps_go_with_their_filter() -> None:
@@ -132,8 +136,16 @@ def test_constants_stay(why: str) -> None:
     graph_module = dropped(module)
     assert sizes(graph_module) == DENSE
     name, reason = {
-        "bias": ("expand", "1 of 12 filters are dead, but their bias or activation makes them constants, of which depthwise would read less at its padding"),
-        "sigmoid": ("expand", "1 of 12 filters are dead, but their bias or activation makes them constants, of which depthwise would read less at its padding"),
+        "bias": (
+            "expand",
+            "1 of 12 filters are dead, but their bias or activation makes them constants, of which depthwise would "
+            "read less at its padding",
+        ),
+        "sigmoid": (
+            "expand",
+            "1 of 12 filters are dead, but their bias or activation makes them constants, of which depthwise would "
+            "read less at its padding",
+        ),
         "batch norm": ("stem", "1 of 8 filters are dead, but their bias or activation makes them constants"),
     }[why]
     assert reason in [skip.reason for skip in skips(convs(graph_module)[name])]
@@ -207,7 +219,16 @@ def test_places_that_change_alike_share_their_weights_again() -> None:
 
 def test_equal_biases_that_are_stored_once_stop_nothing() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8))
+    module = nn.Sequential(
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 8),
+        nn.ReLU(),
+        nn.Linear(8, 8),
+    )
     for layer in (module[0], module[2], module[5], module[7]):
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     for place, filters in ((0, (1, 2)), (2, (0, 5, 7)), (5, (3,))):
@@ -244,10 +265,18 @@ def test_equal_biases_that_are_stored_once_stop_nothing() -> None:
     ],
 )
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_number_goes_into_the_bias_of_what_reads_it_and_zero_anywhere(activation: nn.Module, bias: float, padding: int, goes: bool, fused: bool) -> None:
-    """What a batch norm with scale 0 leaves of a filter; a reader that pads with zeros reads less of a number at the border."""
+def test_a_number_goes_into_the_bias_of_what_reads_it_and_zero_anywhere(
+    activation: nn.Module, bias: float, padding: int, goes: bool, fused: bool
+) -> None:
+    """What a batch norm with scale 0 leaves of a filter; a reader that pads with zeros reads less of a number at the
+    border."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), activation, nn.Conv2d(6, 4, 3, padding=padding, bias=bias != -0.5)).eval()
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        activation,
+        nn.Conv2d(6, 4, 3, padding=padding, bias=bias != -0.5),
+    ).eval()
     module[1].weight.data[2], module[1].bias.data[2] = 0, bias  # type: ignore[index]
     graph_module = dropped(module, 1, 3, 9, 9, pipeline=BEFORE + ",fuse-epilogues" if fused else BEFORE)
     assert shapes(graph_module) == ([(5, 3), (4, 5)] if goes else [(6, 3), (4, 6)])
@@ -329,14 +358,21 @@ def channel_shuffle(x: Tensor) -> Tensor:
         (lambda x: nn.functional.pixel_shuffle(x, 2), None, (1, 2, 3), 8),
         (lambda x: nn.functional.pixel_unshuffle(x, 2), None, (1, 2, 3), 5),
         (lambda x: x.flatten(2).transpose(1, 2).transpose(1, 2).unflatten(2, (6, 6)), None, (2, 3), 6),
-        (lambda x: x, nn.Conv2d(8, 6, 3, groups=2, padding=1), (1, 2, 6), 6),  # one from each group, and one of 2 and 1 stays
+        (
+            lambda x: x,
+            nn.Conv2d(8, 6, 3, groups=2, padding=1),
+            (1, 2, 6),
+            6,
+        ),  # one from each group, and one of 2 and 1 stays
         (lambda x: x, nn.Conv2d(8, 6, 3, groups=2, padding=1), (1, 2, 3), 8),
         (lambda x: x, nn.ConvTranspose2d(8, 6, 3, stride=2), (1, 2, 6), 5),
         (lambda x: x, nn.ConvTranspose2d(8, 6, 2, stride=2), (1, 2, 6), 5),
         (lambda x: torch.cat([x, x], 2), None, (1,), 7),
     ],
 )
-def test_channels_go_through_whatever_moves_them(step: Callable[[Tensor], Tensor], layer: nn.Module | None, dead: tuple[int, ...], left: int) -> None:
+def test_channels_go_through_whatever_moves_them(
+    step: Callable[[Tensor], Tensor], layer: nn.Module | None, dead: tuple[int, ...], left: int
+) -> None:
     torch.manual_seed(0)
     x = torch.zeros(1, 8, 6, 6)
     module = Steps(step, (nn.Identity() if layer is None else layer)(step(x)).shape[1], layer).eval()
@@ -346,11 +382,19 @@ def test_channels_go_through_whatever_moves_them(step: Callable[[Tensor], Tensor
 
 def test_filters_of_grouped_and_transposed_convolutions_go() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 12, 3, groups=4), nn.ReLU(), nn.ConvTranspose2d(12, 6, 2, stride=2), nn.Conv2d(6, 2, 1)).eval()
+    module = nn.Sequential(
+        nn.Conv2d(4, 8, 1),
+        nn.Conv2d(8, 12, 3, groups=4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 6, 2, stride=2),
+        nn.Conv2d(6, 2, 1),
+    ).eval()
     grouped, transposed = module[1], module[3]
     assert isinstance(grouped, nn.Conv2d)
     assert isinstance(transposed, nn.ConvTranspose2d)
-    kill(grouped, 0, 3, 4, 5, 8, 9, 10, 11)  # one of the first group, the second whole, one of the third, two of the fourth
+    kill(
+        grouped, 0, 3, 4, 5, 8, 9, 10, 11
+    )  # one of the first group, the second whole, one of the third, two of the fourth
     transposed.weight.data[:, [2, 5]] = 0
     transposed.bias.data[[2, 5]] = 0  # type: ignore[union-attr]
     graph_module = dropped(module, 1, 4, 7, 7)
@@ -377,7 +421,8 @@ def test_any_zeros_anywhere(data: st.DataObject) -> None:
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
-    """Dead filters behind a shortcut, through a depthwise convolution and into a classifier; one that is a constant goes into biases."""
+    """Dead filters behind a shortcut, through a depthwise convolution and into a classifier; one that is a constant
+    goes into biases."""
     module = block()
     kill(module.expand, 1, 5, 6)
     kill(module.depthwise, *range(10, 14))
@@ -385,16 +430,22 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
     kill(module.last, 0, 4)
     graph_module = run(import_module(module, (torch.zeros(2, 3, 9, 7),)), BEFORE)
     before = print_graph(graph_module)
-    golden(f"// before drop-filters\n{before}\n// after drop-filters\n{print_graph(run(graph_module, 'drop-filters'))}", "drop_filters")
+    golden(
+        f"// before drop-filters\n{before}\n// after drop-filters\n{print_graph(run(graph_module, 'drop-filters'))}",
+        "drop_filters",
+    )
 
 
 class Calls(nn.Module):
-    """(2, 4, 7, 5) to (2, 3): calls of three convolutions, each in any number of places, all with the same bias; then a classifier."""
+    """(2, 4, 7, 5) to (2, 3): calls of three convolutions, each in any number of places, all with the same bias; then a
+    classifier."""
 
     def __init__(self, order: list[int]) -> None:
         super().__init__()
         self.order = order
-        self.convs = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)])
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)]
+        )
         self.classifier = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:

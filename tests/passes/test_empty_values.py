@@ -31,7 +31,9 @@ class Net(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
-@pytest.mark.parametrize("prune", ["", "prune-pattern{spare_first=false},prune-connectivity{rate=2,spare_first=false,share=4},"])
+@pytest.mark.parametrize(
+    "prune", ["", "prune-pattern{spare_first=false},prune-connectivity{rate=2,spare_first=false,share=4},"]
+)
 @pytest.mark.parametrize(
     "read",
     [
@@ -53,7 +55,9 @@ def test_every_pass_lives_with_them(read: Callable[[Net, Tensor], object], prune
     verify_structure(graph_module)
     print_graph(graph_module)
     expected = module(x)
-    for actual, value in zip(run_graph(graph_module, (x,)), expected if isinstance(expected, tuple) else [expected], strict=True):
+    for actual, value in zip(
+        run_graph(graph_module, (x,)), expected if isinstance(expected, tuple) else [expected], strict=True
+    ):
         assert actual.shape == value.shape
         if not prune:
             torch.testing.assert_close(actual, value, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,5 @@
-"""The exact passes one after another on random networks: shared values, broadcasts, several outputs, all in one graph."""
+"""The exact passes one after another on random networks: shared values, broadcasts, several outputs, all in one
+graph."""
 
 import random
 
@@ -24,10 +25,38 @@ class RandomNetwork(nn.Module):
         choose = random.Random(seed)
         self.layers, self.steps = nn.ModuleList(), []
         for made in range(1, choose.randint(8, 16)):
-            kind = choose.choice(["conv", "conv", "norm", "norm", "activation", "add", "add", "sub", "product", "constant", "gate", "pool"])
-            self.steps.append((kind, choose.randrange(max(0, made - 3), made), choose.randrange(made), torch.zeros(choose.choice(CONSTANT_SHAPES))))
-            conv = nn.Conv2d(4, 4, choose.choice([1, 3]), padding="same", groups=choose.choice([1, 2, 4]), bias=choose.random() < 0.5)
-            made_layers = {"conv": conv, "norm": nn.BatchNorm2d(4, affine=choose.random() < 0.8), "activation": choose.choice(ACTIVATIONS)()}
+            kind = choose.choice(
+                [
+                    "conv",
+                    "conv",
+                    "norm",
+                    "norm",
+                    "activation",
+                    "add",
+                    "add",
+                    "sub",
+                    "product",
+                    "constant",
+                    "gate",
+                    "pool",
+                ]
+            )
+            self.steps.append(
+                (
+                    kind,
+                    choose.randrange(max(0, made - 3), made),
+                    choose.randrange(made),
+                    torch.zeros(choose.choice(CONSTANT_SHAPES)),
+                )
+            )
+            conv = nn.Conv2d(
+                4, 4, choose.choice([1, 3]), padding="same", groups=choose.choice([1, 2, 4]), bias=choose.random() < 0.5
+            )
+            made_layers = {
+                "conv": conv,
+                "norm": nn.BatchNorm2d(4, affine=choose.random() < 0.8),
+                "activation": choose.choice(ACTIVATIONS)(),
+            }
             self.layers.append(made_layers.get(kind, nn.Identity()))
             earlier = [layer for layer in self.layers[:-1] if isinstance(layer, nn.Conv2d)]
             if kind == "conv" and earlier and choose.random() < 0.3:

@@ -35,7 +35,9 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_into_the_layer_before(kind: str, norm_options: dict[str, bool | float]) -> None:
     conv = CONVOLUTIONS[kind]()
-    graph_module = apply_exactly(canonical(randomise(nn.Sequential(conv, norm(conv.out_channels, **norm_options), nn.ReLU())), X), *PASSES)
+    graph_module = apply_exactly(
+        canonical(randomise(nn.Sequential(conv, norm(conv.out_channels, **norm_options), nn.ReLU())), X), *PASSES
+    )
     assert operators(graph_module) == {"conv2d": 1, "elementwise": 1}
     assert "0.weight" in dict(graph_module.named_buffers())
 
@@ -85,7 +87,9 @@ def test_a_filter_of_several_channels_is_left_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["depthwise", "depthwise with a multiplier", "grouped", "1x1"])
 def test_into_the_layer_behind(kind: str) -> None:
-    graph_module = apply_exactly(canonical(randomise(nn.Sequential(nn.ReLU(), norm(4), CONVOLUTIONS[kind]())), X), *PASSES)
+    graph_module = apply_exactly(
+        canonical(randomise(nn.Sequential(nn.ReLU(), norm(4), CONVOLUTIONS[kind]())), X), *PASSES
+    )
     assert operators(graph_module) == {"elementwise": 1, "conv2d": 1}
 
 
@@ -94,7 +98,10 @@ def test_into_the_layer_behind_with_padding_only_without_shift() -> None:
     graph_module = apply_exactly(canonical(network, X), *PASSES)
     assert operators(graph_module) == {"elementwise": 2, "conv2d": 1}
     (alone,) = [node for node in nodes(graph_module, "elementwise") if "mul" in str(node.args[1])]
-    said = "not into the layer before: _0 is no convolution or linear layer; not into the layer behind: _2 pads with zeros, which the batch norm does not shift"
+    said = (
+        "not into the layer before: _0 is no convolution or linear layer; not into the layer behind: _2 pads with "
+        "zeros, which the batch norm does not shift"
+    )
     assert reasons(alone) == f"fold-batchnorm: {said}"
 
     batch_norm = network[1]
@@ -169,7 +176,8 @@ def test_folds_in_double_precision() -> None:
     bias = (conv.bias.double() - batch_norm.running_mean.double()) * scale + batch_norm.bias.double()  # type: ignore[union-attr]
     graph_module = FoldBatchnorm()(canonical(network, X)).graph_module
     (folded,) = nodes(graph_module, "conv2d")
-    torch.testing.assert_close(constant(folded.args[1]), (conv.weight.double() * scale[:, None, None, None]).float(), rtol=0, atol=0)  # type: ignore[arg-type]
+    weight = (conv.weight.double() * scale[:, None, None, None]).float()
+    torch.testing.assert_close(constant(folded.args[1]), weight, rtol=0, atol=0)  # type: ignore[arg-type]
     torch.testing.assert_close(constant(folded.args[2]), bias.float(), rtol=2e-7, atol=1e-7)  # type: ignore[arg-type]
 
 

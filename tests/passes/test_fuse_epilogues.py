@@ -1,4 +1,5 @@
-"""fuse-epilogues: biases, residuals and activations into layers, elementwise chains into one node, and the reasons where not."""
+"""fuse-epilogues: biases, residuals and activations into layers, elementwise chains into one node, and the reasons
+where not."""
 
 from collections.abc import Callable
 
@@ -26,7 +27,12 @@ class Net(nn.Module):
 
     def __init__(self, formula: Callable[["Net", Tensor], Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
-        self.a, self.b, self.wide, self.narrow = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 8, 1), nn.Conv2d(4, 4, 1)
+        self.a, self.b, self.wide, self.narrow = (
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 1, bias=False),
+            nn.Conv2d(4, 8, 1),
+            nn.Conv2d(4, 4, 1),
+        )
         self.channel, self.pixel = nn.Parameter(torch.empty(1, 4, 1, 1)), nn.Parameter(torch.empty(1, 4, 7, 6))
         self.formula = formula
 
@@ -43,7 +49,10 @@ def epilogues(graph_module: GraphModule) -> list[str]:
     found = []
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and "residual" in (bound := arguments(node)):
-            terms = [*(["bias"] if bound["bias"] is not None else []), *([bound["residual"].name] if bound["residual"] is not None else [])]
+            terms = [
+                *(["bias"] if bound["bias"] is not None else []),
+                *([bound["residual"].name] if bound["residual"] is not None else []),
+            ]
             found.append(f"{node.name}: {' + '.join(terms)} -> {bound['activation']}")
     return found
 
@@ -73,7 +82,10 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "input as residual": (lambda net, x: (net.a(x) + x).relu(), ["a: bias + x -> relu"]),
     "residual first": (lambda net, x: F.relu6(x + net.b(x)), ["b: x -> clip(0,6)"]),
     "the later of two": (lambda net, x: (net.b(x) + net.a(x)).relu(), ["b:  -> none", "a: bias + b -> relu"]),
-    "the later of two, named first": (lambda net, x: (lambda first: net.a(x) + first)(net.b(x)).relu(), ["b:  -> none", "a: bias + b -> relu"]),
+    "the later of two, named first": (
+        lambda net, x: (lambda first: net.a(x) + first)(net.b(x)).relu(),
+        ["b:  -> none", "a: bias + b -> relu"],
+    ),
     "residual computed later": (lambda net, x: net.a(x) + F.max_pool2d(x, 3, 1, 1), ["a: bias + max_pool2d -> none"]),
     "residual of an activated layer": (lambda net, x: net.b(net.a(x).relu()) + x, ["a: bias -> relu", "b: x -> none"]),
     "bias by channel": (lambda net, x: (net.b(x) + net.channel).relu(), ["b: bias -> relu"]),
@@ -98,7 +110,10 @@ def test_two_layers_into_one_product() -> None:
     assert epilogues(graph_module) == ["a: bias -> relu", "b:  -> sigmoid"]
     (product,) = nodes(graph_module, "elementwise")
     assert product.args[1] == "mul(x0,x1)"
-    assert reasons(product) == "fuse-epilogues: b: mul comes after its activation sigmoid; a: mul comes after its activation relu"
+    assert (
+        reasons(product)
+        == "fuse-epilogues: b: mul comes after its activation sigmoid; a: mul comes after its activation relu"
+    )
 
 
 NOT_FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor | tuple[Tensor, ...]], str]] = {
@@ -121,7 +136,9 @@ NOT_FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor | tuple[Tensor, ...]],
 def test_reasons(case: str) -> None:
     formula, expected = NOT_FUSED[case]
     graph_module = fuse(formula)
-    assert any(expected in reasons(node) for node in nodes(graph_module, "elementwise")), [reasons(node) for node in nodes(graph_module, "elementwise")]
+    assert any(expected in reasons(node) for node in nodes(graph_module, "elementwise")), [
+        reasons(node) for node in nodes(graph_module, "elementwise")
+    ]
 
 
 def test_linear_layers() -> None:
@@ -134,7 +151,9 @@ def test_linear_layers() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.tanh(self.b((self.a(x) + self.term).relu()) + x)
 
-    graph_module = apply_exactly(canonical(randomise(Perceptron()), torch.zeros(3, 5)), FoldConstants(), FuseEpilogues())
+    graph_module = apply_exactly(
+        canonical(randomise(Perceptron()), torch.zeros(3, 5)), FoldConstants(), FuseEpilogues()
+    )
     assert epilogues(graph_module) == ["a: bias -> relu", "b: bias + x -> tanh"]
     assert not nodes(graph_module, "elementwise")
 

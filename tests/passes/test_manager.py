@@ -77,7 +77,11 @@ def test_order_times_and_events(imported) -> None:
     events: list[PassEvent] = []
     manager = PassManager([Scale(), Canonicalize(), Scale(2.0)], [events.append])
     result = manager(imported[0])
-    assert [(event.index, event.step.name, event.modified) for event in events] == [(1, "scale", False), (2, "canonicalize", True), (3, "scale", True)]
+    assert [(event.index, event.step.name, event.modified) for event in events] == [
+        (1, "scale", False),
+        (2, "canonicalize", True),
+        (3, "scale", True),
+    ]
     assert result.modified
     assert list(manager.seconds) == ["scale", "canonicalize"]
     assert all(isinstance(event.step, GraphPass) and event.seconds >= 0 for event in events)
@@ -107,9 +111,16 @@ def test_program_passes_are_refused(imported) -> None:
 def test_dumps_and_prints(imported, tmp_path: Path) -> None:
     printed: list[str] = []
     write: Callable[[str], object] = printed.append
-    PassManager([Scale(), Canonicalize()], [DumpAfterEach(tmp_path), PrintAfter("canonicalize", write), PrintAfter("all", write)])(imported[0])
+    PassManager(
+        [Scale(), Canonicalize()],
+        [DumpAfterEach(tmp_path), PrintAfter("canonicalize", write), PrintAfter("all", write)],
+    )(imported[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["001_scale.txt", "002_canonicalize.txt"]
-    assert [text.split("\n")[0] for text in printed] == ["// after scale", "// after canonicalize", "// after canonicalize"]
+    assert [text.split("\n")[0] for text in printed] == [
+        "// after scale",
+        "// after canonicalize",
+        "// after canonicalize",
+    ]
     assert printed[1].endswith((tmp_path / "002_canonicalize.txt").read_text())
 
 
@@ -117,11 +128,17 @@ def test_verify_each_measures_lossy_passes_and_stops_wrong_ones(imported) -> Non
     graph_module, inputs = imported
     verify = VerifyEach(graph_module, inputs)
     PassManager([Canonicalize(), LossyScale(1.5), Scale(1.0)], [verify])(graph_module)
-    assert [(found.pass_name, found.exact) for found in verify.results] == [("canonicalize", True), ("lossy-scale", False), ("scale", True)]
+    assert [(found.pass_name, found.exact) for found in verify.results] == [
+        ("canonicalize", True),
+        ("lossy-scale", False),
+        ("scale", True),
+    ]
     assert verify.results[0].error < 1e-6
     assert verify.results[1].error > 1e-3
     assert verify.results[2].error == 0
-    with pytest.raises(PccError, match=r"pass scale changed what the graph computes: relative error .* may cause 0.0001"):
+    with pytest.raises(
+        PccError, match=r"pass scale changed what the graph computes: relative error .* may cause 0.0001"
+    ):
         PassManager([Scale(1.5)], [verify])(graph_module)
 
 
@@ -138,5 +155,7 @@ def test_verify_each_finds_graphs_that_are_not_well_formed(imported) -> None:
             return PassResult(graph_module, True)
 
     graph_module, inputs = imported
-    with pytest.raises(PccError, match=r"pass forgets left a graph that is not well formed: node depthwise_0: no shape recorded"):
+    with pytest.raises(
+        PccError, match=r"pass forgets left a graph that is not well formed: node depthwise_0: no shape recorded"
+    ):
         PassManager([Forgets()], [VerifyEach(graph_module, inputs)])(graph_module)

@@ -1,4 +1,5 @@
-"""The images of a batch followed through a graph: what is one image's graph, what is refused and by which name, and both against brute force."""
+"""The images of a batch followed through a graph: what is one image's graph, what is refused and by which name, and
+both against brute force."""
 
 from collections.abc import Callable
 from math import prod
@@ -33,7 +34,13 @@ def assert_same(model: Network | nn.Module, graph: GraphModule, *shapes: tuple[i
     inputs = [torch.randn(4, *shape) for shape in shapes]
     with torch.no_grad():
         expected = model(*inputs)
-    expected = tuple(expected.values()) if isinstance(expected, dict) else expected if isinstance(expected, tuple) else (expected,)
+    expected = (
+        tuple(expected.values())
+        if isinstance(expected, dict)
+        else expected
+        if isinstance(expected, tuple)
+        else (expected,)
+    )
     images = [run_graph(graph, [value[i : i + 1] for value in inputs]) for i in range(4)]
     assert relative_error([torch.cat(parts) for parts in zip(*images, strict=True)], expected) < 1e-5
     verify_structure(graph)
@@ -50,7 +57,8 @@ def test_splits_networks(name: str) -> None:
 
 
 class TokensAndTime(nn.Module):
-    """A class token for each image, time before the batch, rows of several images in one matrix, a reduction of all but the images."""
+    """A class token for each image, time before the batch, rows of several images in one matrix, a reduction of all but
+    the images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +70,9 @@ class TokensAndTime(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.attention(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
         time = self.recurrent(x.transpose(0, 1))[0]
-        return self.fc(time.reshape(-1, 5)).reshape(-1, x.shape[0], 3).transpose(0, 1), F.softmax(x.amax((1, 2)).unsqueeze(1) + x[:, 0], 1)
+        return self.fc(time.reshape(-1, 5)).reshape(-1, x.shape[0], 3).transpose(0, 1), F.softmax(
+            x.amax((1, 2)).unsqueeze(1) + x[:, 0], 1
+        )
 
 
 def test_splits_tokens_and_time() -> None:
@@ -101,23 +111,50 @@ def test_accepts(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[Network, str]] = {
-    "softmax over the batch": (lambda x: torch.softmax(x, 0), r"node softmax\w* \(pcc.softmax.default\) mixes the images.* x has them in dimension 0"),
+    "softmax over the batch": (
+        lambda x: torch.softmax(x, 0),
+        r"node softmax\w* \(pcc.softmax.default\) mixes the images.* x has them in dimension 0",
+    ),
     "mean over the batch": (lambda x: x - x.mean(0), r"node \w+ \(\S+\) mixes the images"),
     "largest of all": (lambda x: x / x.abs().amax(), r"node \w+ \(\S+\) mixes the images"),
     "running sum over the batch": (lambda x: x.cumsum(0), r"node \w+ \(\S+\) mixes the images"),
-    "product of images": (lambda x: x @ x.T, r"node \w+ \(pcc.matmul.default\) mixes the images.*multiplies some of them by others"),
-    "image of the batch": (lambda x: x[:1] + x, r"node slice_1 \(aten.slice.Tensor\) mixes the images.*takes some of them and not others"),
+    "product of images": (
+        lambda x: x @ x.T,
+        r"node \w+ \(pcc.matmul.default\) mixes the images.*multiplies some of them by others",
+    ),
+    "image of the batch": (
+        lambda x: x[:1] + x,
+        r"node slice_1 \(aten.slice.Tensor\) mixes the images.*takes some of them and not others",
+    ),
     "batch turned around": (lambda x: x.flip(0), r"node gather \(pcc.gather.default\) mixes the images"),
-    "joined along the batch": (lambda x: torch.cat([x, x], 0), r"node cat \(pcc.concat.default\) mixes the images.*joins along the dimension"),
-    "folded batch and time": (lambda x: x.reshape(2, -1), "depends on how many images|puts values of several of them together"),
+    "joined along the batch": (
+        lambda x: torch.cat([x, x], 0),
+        r"node cat \(pcc.concat.default\) mixes the images.*joins along the dimension",
+    ),
+    "folded batch and time": (
+        lambda x: x.reshape(2, -1),
+        "depends on how many images|puts values of several of them together",
+    ),
     "batch behind": (lambda x: x.T, r"output 'output' is \[4, 2\] for 2 images"),
     "one output for all": (lambda x: (x, torch.arange(3.0)), "output 'output_1' is"),
-    "number of the image": (lambda x: x + torch.arange(x.shape[0])[:, None], r"node add\w* .*the constant \w+ has other values for each"),
+    "number of the image": (
+        lambda x: x + torch.arange(x.shape[0])[:, None],
+        r"node add\w* .*the constant \w+ has other values for each",
+    ),
     "literal of the batch": (lambda x: x / x.shape[0], r"node div\w* .*depends on how many images"),
-    "weights of the batch": (lambda x: x @ torch.full((4, 4), 1.0 / x.shape[0]), r"node \w+ \(\S+\) depends on how many images"),
+    "weights of the batch": (
+        lambda x: x @ torch.full((4, 4), 1.0 / x.shape[0]),
+        r"node \w+ \(\S+\) depends on how many images",
+    ),
     "operators of the batch": (lambda x: x.relu() if x.shape[0] > 2 else x.tanh(), "depends on how many images"),
-    "operators of large batches": (lambda x: x.relu() if x.shape[0] > 4 else x.tanh(), "does not do the same for every batch of 1 to 8 images.*another way"),
-    "padded batch": (lambda x: F.pad(x, (0, 0, 0, 1)), r"\(aten.constant_pad_nd.default\) mixes the images.*puts more beside them"),
+    "operators of large batches": (
+        lambda x: x.relu() if x.shape[0] > 4 else x.tanh(),
+        "does not do the same for every batch of 1 to 8 images.*another way",
+    ),
+    "padded batch": (
+        lambda x: F.pad(x, (0, 0, 0, 1)),
+        r"\(aten.constant_pad_nd.default\) mixes the images.*puts more beside them",
+    ),
 }
 
 
@@ -141,7 +178,8 @@ def test_refuses_a_batch_that_is_none() -> None:
 
 @st.composite
 def movements(draw: st.DrawFn) -> tuple[tuple[int, ...], list[tuple[str, Any]]]:
-    """A shape whose first dimension has the images, and a few reshapes, permutations and slices that fit one after the other."""
+    """A shape whose first dimension has the images, and a few reshapes, permutations and slices that fit one after the
+    other."""
     shape = start = (draw(st.sampled_from([2, 3])), *draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
     steps: list[tuple[str, Any]] = []
     for _ in range(draw(st.integers(1, 5))):
@@ -176,7 +214,9 @@ def moved(shape: tuple[int, ...], steps: list[tuple[str, Any]]) -> tuple[GraphMo
     node = graph.placeholder("x")
     node.meta["val"] = torch.empty(shape)
     for kind, how in steps:
-        target, args = {"reshape": (ops.RESHAPE, (how,)), "permute": (ops.PERMUTE, (how,)), "slice": (ops.SLICE, how)}[kind]
+        target, args = {"reshape": (ops.RESHAPE, (how,)), "permute": (ops.PERMUTE, (how,)), "slice": (ops.SLICE, how)}[
+            kind
+        ]
         node = graph.call_function(target, (node, *args))
     graph.output((node,))
     module = GraphModule(nn.Module(), graph)
@@ -185,12 +225,16 @@ def moved(shape: tuple[int, ...], steps: list[tuple[str, Any]]) -> tuple[GraphMo
 
 
 def place_by_brute_force(elements: Tensor, count: int, size: int) -> Images | None:
-    """Where a tensor of the numbers of an input's elements has its images, of ``size`` elements each: the same ones of each, in one place; else None."""
+    """Where a tensor of the numbers of an input's elements has its images, of ``size`` elements each: the same ones of
+    each, in one place; else None."""
     for dim, extent in enumerate(elements.shape):
         for inner in range(1, extent // count + 1):
             if extent % (count * inner) == 0:
                 images = elements.unflatten(dim, (-1, count, inner)).movedim(dim + 1, 0)
-                if all(torch.equal(image, images[0] + number * size) and int(images[0].max()) < size for number, image in enumerate(images)):
+                if all(
+                    torch.equal(image, images[0] + number * size) and int(images[0].max()) < size
+                    for number, image in enumerate(images)
+                ):
                     return Images(dim, extent // (count * inner), inner)
     return None
 
@@ -198,7 +242,8 @@ def place_by_brute_force(elements: Tensor, count: int, size: int) -> Images | No
 @given(movements())
 @settings(max_examples=300, deadline=None)
 def test_follows_images_as_brute_force_does(drawn: tuple[tuple[int, ...], list[tuple[str, Any]]]) -> None:
-    """What is accepted is in the place that the elements themselves show; what is refused has, at that node, no place."""
+    """What is accepted is in the place that the elements themselves show; what is refused has, at that node, no
+    place."""
     shape, steps = drawn
     count = shape[0]
     module, _ = moved(shape, steps)

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.passes import registry
-from pcc.passes.pipeline import DEFAULT_PIPELINE, insert_pruning, make_pass, parse_pipeline, print_pipeline, split_pipeline
+from pcc.passes.pipeline import (
+    DEFAULT_PIPELINE,
+    insert_pruning,
+    make_pass,
+    parse_pipeline,
+    print_pipeline,
+    split_pipeline,
+)
 
 
 @dataclass(frozen=True)
@@ -57,18 +64,24 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_foreign", lambda: FOREIGN)
 
 
-FOREIGN = {cls.name: EntryPoint(cls.name, f"tests.passes.test_pipeline:{cls.__name__}", registry.ENTRY_POINT_GROUP) for cls in (Options, Needs, Program)} | {
-    "lost": EntryPoint("lost", "no_such_package.passes:Lost", registry.ENTRY_POINT_GROUP)
-}
+FOREIGN = {
+    cls.name: EntryPoint(cls.name, f"tests.passes.test_pipeline:{cls.__name__}", registry.ENTRY_POINT_GROUP)
+    for cls in (Options, Needs, Program)
+} | {"lost": EntryPoint("lost", "no_such_package.passes:Lost", registry.ENTRY_POINT_GROUP)}
 
 
 def test_all_kinds_of_options() -> None:
     text = 'options{count=8, rate=3.6, balanced=true, kind=mined, label="a, {b} = \\"c\\"", limit=5,'
     text += " sizes=[1,2,3], window=[2,1], layers={features.0=2,features.3=4.5}}"
     (step,) = parse_pipeline(text)
-    assert step == Options(8, 3.6, True, "mined", 'a, {b} = "c"', 5, (1, 2, 3), (2, 1.0), {"features.0": 2.0, "features.3": 4.5})
+    assert step == Options(
+        8, 3.6, True, "mined", 'a, {b} = "c"', 5, (1, 2, 3), (2, 1.0), {"features.0": 2.0, "features.3": 4.5}
+    )
     assert parse_pipeline(print_pipeline([step])) == [step]
-    assert print_pipeline([Options(sizes=(1,), layers={"features.0": 2.0}), Options()]) == "options{sizes=[1],layers={features.0=2.0}},options"
+    assert (
+        print_pipeline([Options(sizes=(1,), layers={"features.0": 2.0}), Options()])
+        == "options{sizes=[1],layers={features.0=2.0}},options"
+    )
     assert parse_pipeline("options{limit=none,sizes=[]}, options{}") == [Options(), Options()]
 
 
@@ -170,10 +183,19 @@ def test_pruning_goes_after_fold_batchnorm() -> None:
     [
         ("", "--prune is empty: it takes pattern, connectivity"),
         (" ", "--prune is empty: it takes pattern, connectivity"),
-        ("patern", "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'patern'"),
-        ("prune-patern", "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'prune-patern'"),
+        (
+            "patern",
+            "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'patern'",
+        ),
+        (
+            "prune-patern",
+            "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'prune-patern'",
+        ),
         ("drop-filters", "not 'drop-filters'; drop-filters is a pass that does not prune, and goes into the pipeline"),
-        ("pattern,pattern", "--prune pattern,pattern: prune-pattern would run twice; name it once, here or in the pipeline"),
+        (
+            "pattern,pattern",
+            "--prune pattern,pattern: prune-pattern would run twice; name it once, here or in the pipeline",
+        ),
         ("pattern,connectivity{rate=2},prune-pattern", "prune-pattern would run twice"),
     ],
 )

@@ -49,11 +49,16 @@ def test_every_layer_has_exactly_its_budget(scope: str):
 def test_what_is_left_alone_says_why():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity")
-    reasons = {name: [str(skip) for skip in skips(conv) if skip.pass_name == "prune-connectivity"] for name, conv in convs(graph_module).items()}
+    reasons = {
+        name: [str(skip) for skip in skips(conv) if skip.pass_name == "prune-connectivity"]
+        for name, conv in convs(graph_module).items()
+    }
     assert reasons == {
         **{name: [] for name in CUT},
         "stem": ["prune-connectivity: the first convolution is spared (spare_first=false prunes it too)"],
-        "depthwise": ["prune-connectivity: depthwise: a filter has one connection, and the depthwise kernels are dense"],
+        "depthwise": [
+            "prune-connectivity: depthwise: a filter has one connection, and the depthwise kernels are dense"
+        ],
     }
 
 
@@ -61,7 +66,16 @@ def test_rates_of_single_layers_and_of_the_first():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity{rate=4,layers={stem=1.5,expand=1,right=8}}")
     kept = {name: connections(weight) for name, weight in weights(graph_module).items()}
-    assert kept == {"stem": 32, "left": 64, "right": 32, "grouped": 48, "expand": 24 * 32, "depthwise": 64, "wide": 320, "dilated": 60}
+    assert kept == {
+        "stem": 32,
+        "left": 64,
+        "right": 32,
+        "grouped": 48,
+        "expand": 24 * 32,
+        "depthwise": 64,
+        "wide": 320,
+        "dilated": 60,
+    }
     graph_module, _ = mixed()
     assert connections(weights(run(graph_module, "prune-connectivity{rate=4,spare_first=false}"))["stem"]) == 12
 
@@ -72,8 +86,14 @@ def test_rates_of_single_layers_and_of_the_first():
 def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scope: str, patterns: str):
     dense_graph, _ = mixed()
     dense = weights(dense_graph)
-    by_pattern, by_links = f"prune-pattern{{patterns={patterns}}}", f"prune-connectivity{{rate=3,scope={scope},share={share}}}"
-    one, other = (weights(run(mixed()[0], f"{first},{second}")) for first, second in ((by_pattern, by_links), (by_links, by_pattern)))
+    by_pattern, by_links = (
+        f"prune-pattern{{patterns={patterns}}}",
+        f"prune-connectivity{{rate=3,scope={scope},share={share}}}",
+    )
+    one, other = (
+        weights(run(mixed()[0], f"{first},{second}"))
+        for first, second in ((by_pattern, by_links), (by_links, by_pattern))
+    )
     names = [name for name, weight in dense.items() if weight.shape[2:] == (3, 3) and weight.shape[1] > 1]
     shapes = pattern.DESIGNED if patterns == "designed" else pattern.mine((dense[name].numpy() for name in names), 8)
     for name in dense:
@@ -86,7 +106,11 @@ def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scop
 def test_fewer_filters_share_where_they_do_not_divide():
     graph_module, _ = mixed()
     run(graph_module, "prune-connectivity{share=4,layers={dilated=2}},prune-pattern{spare_first=false}")
-    shares = {name: structure.share for name, conv in convs(graph_module).items() if (structure := cut_to(conv)) and structure.patterns}
+    shares = {
+        name: structure.share
+        for name, conv in convs(graph_module).items()
+        if (structure := cut_to(conv)) and structure.patterns
+    }
     assert shares == {"stem": 1, "left": 4, "right": 4, "grouped": 4, "dilated": 4}
     odd, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)), 1, 3, 12, 12)
     run(odd, "prune-connectivity{share=4}")
@@ -102,12 +126,20 @@ def test_a_second_run_replaces_the_rate_of_the_first():
 
 def test_a_weight_changed_in_between_is_what_is_pruned():
     graph_module, _ = graph_of(
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12, pipeline="decompose,canonicalize"
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)),
+        1,
+        3,
+        12,
+        12,
+        pipeline="decompose,canonicalize",
     )
     run(graph_module, "prune-pattern{spare_first=false},fold-batchnorm,prune-connectivity{rate=2}")
-    expected, _ = graph_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12)
+    expected, _ = graph_of(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 3, 12, 12
+    )
     run(expected, "prune-pattern{spare_first=false},prune-connectivity{rate=2}")
-    # Scaling whole filters changes no connection's best pattern, so folding before or between gives the same weights up to rounding.
+    # Scaling whole filters changes no connection's best pattern, so folding before or between gives the same weights up
+    # to rounding.
     for name, weight in weights(expected).items():
         torch.testing.assert_close(weights(graph_module)[name], weight)
 
@@ -166,14 +198,20 @@ def test_layers_with_fewer_connections_than_the_rate_are_left_alone():
     pruned = weights(graph_module)
     assert torch.equal(pruned["dilated"], dense["dilated"])
     assert connections(pruned["left"]) == 1
-    assert str(skips(convs(graph_module)["dilated"])[-1]) == "prune-connectivity: it has 240 connections, fewer than its rate of 250"
+    assert (
+        str(skips(convs(graph_module)["dilated"])[-1])
+        == "prune-connectivity: it has 240 connections, fewer than its rate of 250"
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("rate=1e300", r"no layer can be pruned at a rate of 1e\+300: the largest, wide, has 1280 connections"),
-        ("layers={right=257}", "layer right cannot lose connections: it has 256 connections, fewer than its rate of 257"),
+        (
+            "layers={right=257}",
+            "layer right cannot lose connections: it has 256 connections, fewer than its rate of 257",
+        ),
     ],
 )
 def test_rates_that_no_layer_has_connections_for(options: str, message: str):

@@ -37,7 +37,11 @@ OPTIONS = {"prune-unstructured": "rate=4", "prune-columns": "rate=3", "prune-blo
 
 
 def layers(graph_module: GraphModule) -> dict[str, Node]:
-    return {layer_name(node): node for node in graph_module.graph.nodes if hasattr(node.target, "_schema") and str(node.target) in LAYERS}
+    return {
+        layer_name(node): node
+        for node in graph_module.graph.nodes
+        if hasattr(node.target, "_schema") and str(node.target) in LAYERS
+    }
 
 
 LAYERS = ("pcc.conv2d.default", "pcc.linear.default")
@@ -67,7 +71,9 @@ def test_a_layer_gets_the_nearest_weight_of_the_structure(name: str) -> None:
             assert pruned.structure == structure
             groups = node.args[7] if layer == "grouped" else 1
             assert np.array_equal(layer_weight(node), structure.project(dense[layer], groups))  # type: ignore[arg-type]
-            assert pruned.kept_norm == pytest.approx(np.square(layer_weight(node)).sum() / np.square(dense[layer]).sum(), rel=1e-5)
+            assert pruned.kept_norm == pytest.approx(
+                np.square(layer_weight(node)).sum() / np.square(dense[layer]).sum(), rel=1e-5
+            )
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -77,7 +83,11 @@ def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
 
 
 def test_every_pruning_pass_has_a_golden_text() -> None:
-    assert {name for name in pass_names() if name.startswith("prune-")} == {*STRUCTURES, "prune-pattern", "prune-connectivity"}
+    assert {name for name in pass_names() if name.startswith("prune-")} == {
+        *STRUCTURES,
+        "prune-pattern",
+        "prune-connectivity",
+    }
 
 
 def test_filters_and_channels_are_dropped_afterwards() -> None:
@@ -88,12 +98,18 @@ def test_filters_and_channels_are_dropped_afterwards() -> None:
     assert relative_error([output(graph_module, x)], [expected]) < 1e-5
     shapes = {layer: shape_of(node.args[1])[:2] for layer, node in layers(graph_module).items()}  # type: ignore[arg-type]
     assert shapes["left"] == (4, 16)  # what right reads
-    assert (shapes["expand"][1], shapes["wide"]) == (8, (8, 26))  # 4 of 12 channels of each group; what neither pass took
+    assert (shapes["expand"][1], shapes["wide"]) == (
+        8,
+        (8, 26),
+    )  # 4 of 12 channels of each group; what neither pass took
 
 
 def test_structures_of_several_passes_are_projected_on_at_once() -> None:
     dense = {layer: layer_weight(node) for layer, node in layers(mixed()[0]).items()}
-    for pipeline in ("prune-filters,prune-pattern,prune-connectivity{rate=2}", "prune-connectivity{rate=2},prune-pattern,prune-filters"):
+    for pipeline in (
+        "prune-filters,prune-pattern,prune-connectivity{rate=2}",
+        "prune-connectivity{rate=2},prune-pattern,prune-filters",
+    ):
         graph_module, _ = mixed()
         node = layers(run(graph_module, pipeline))["left"]
         pruned = annotation(node, Pruned)
@@ -108,13 +124,19 @@ def test_structures_of_several_passes_are_projected_on_at_once() -> None:
 @pytest.mark.parametrize(
     ("pipeline", "message"),
     [
-        ("prune-unstructured{rate=0.5}", "prune-unstructured: a rate of 0.5 is not possible: it is the factor by which weights become fewer"),
+        (
+            "prune-unstructured{rate=0.5}",
+            "prune-unstructured: a rate of 0.5 is not possible: it is the factor by which weights become fewer",
+        ),
         ("prune-filters{multiple=0}", "cannot be a multiple of 0"),
         ("prune-blocks{filters=0}", "0, 8"),
         ("prune-columns{rate=1e9}", "no layer can be pruned at a rate of 1e[+]09: the largest, .*, has .* columns"),
         ("prune-filters{layers={right=2}}", "layer right cannot lose filters: its channels are added to those of stem"),
         ("prune-channels{layers={expnd=2}}", "no layer that can be pruned is called 'expnd': did you mean expand"),
-        ("prune-unstructured,prune-blocks{layers={left=2}}", "layer left cannot lose blocks: it has unstructured{rate=2}, which does not go with tetris"),
+        (
+            "prune-unstructured,prune-blocks{layers={left=2}}",
+            "layer left cannot lose blocks: it has unstructured{rate=2}, which does not go with tetris",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(pipeline: str, message: str) -> None:
@@ -123,7 +145,9 @@ def test_wrong_use_is_one_line(pipeline: str, message: str) -> None:
 
 
 def test_detection_finds_what_pruning_made_and_changes_nothing(golden: Callable[[str, str], None]) -> None:
-    graph_module, x = graph_of(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1)), 1, 3, 9, 9)
+    graph_module, x = graph_of(
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1)), 1, 3, 9, 9
+    )
     run(graph_module, "prune-pattern,prune-unstructured{rate=4}")
     before = output(graph_module, x)
     result = DetectStructure()(graph_module)

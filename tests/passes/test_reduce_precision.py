@@ -57,8 +57,12 @@ def test_activations_and_weights_become_fp16_between_fp32_ports() -> None:
     for node in (*nodes(graph, "conv2d"), *nodes(graph, "linear")):
         assert constant(arguments(node)["weight"]).dtype == HALF
         assert constant(arguments(node)["bias"]).dtype == FLOAT
-    assert [str(node.args[1]) for node in nodes(graph, "convert")] == ["float16", "float32"], "the image once, the result once"
-    assert not ReducePrecision()(graph).graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default)
+    assert [str(node.args[1]) for node in nodes(graph, "convert")] == ["float16", "float32"], (
+        "the image once, the result once"
+    )
+    assert not ReducePrecision()(graph).graph_module.graph.find_nodes(
+        op="call_function", target=torch.ops.aten._to_copy.default
+    )
 
 
 def test_ports_in_fp16() -> None:
@@ -135,8 +139,14 @@ def test_pipelines() -> None:
     [
         ({"dtype": "fp8"}, "dtype 'fp8': choose one of fp32, fp16"),
         ({"port_dtype": "fp16"}, "port_dtype fp16 needs dtype fp16"),
-        ({"dtype": "fp16", "pipeline": "canonicalize,plan-memory"}, "reduce-precision goes before select-kernels, which the pipeline does not have"),
-        ({"dtype": "fp16", "target": "aarch64-linux"}, r"aarch64-linux, cortex-a53 does not compute in float16: give one of cortex-a55, .*--weight-dtype fp16"),
+        (
+            {"dtype": "fp16", "pipeline": "canonicalize,plan-memory"},
+            "reduce-precision goes before select-kernels, which the pipeline does not have",
+        ),
+        (
+            {"dtype": "fp16", "target": "aarch64-linux"},
+            r"aarch64-linux, cortex-a53 does not compute in float16: give one of cortex-a55, .*--weight-dtype fp16",
+        ),
         ({"dtype": "fp16", "target": "x86_64-linux"}, "x86_64-linux, x86-64-v3 does not compute in float16"),
     ],
 )
@@ -147,7 +157,8 @@ def test_what_is_refused(options: dict[str, str], complaint: str, tmp_path: Path
 
 
 def test_weights_in_fp16_on_this_machine(tmp_path: Path) -> None:
-    """Dense and sparse linear layers from the command to the numbers: half the bytes, the error of rounding weights once."""
+    """Dense and sparse linear layers from the command to the numbers: half the bytes, the error of rounding weights
+    once."""
     torch.manual_seed(0)
     wide, narrow = nn.Linear(700, 300), nn.Linear(300, 41)
     narrow.weight.data *= torch.rand_like(narrow.weight) < 0.1
@@ -157,6 +168,8 @@ def test_weights_in_fp16_on_this_machine(tmp_path: Path) -> None:
     assert half.targets[0].weight_bytes < 0.6 * whole.targets[0].weight_bytes
     assert set(half.targets[0].families) == set(whole.targets[0].families)
     with torch.no_grad():
-        want = F.linear(F.linear(x, wide.weight.half().float(), wide.bias).relu(), narrow.weight.half().float(), narrow.bias).numpy()
+        want = F.linear(
+            F.linear(x, wide.weight.half().float(), wide.bias).relu(), narrow.weight.half().float(), narrow.bias
+        ).numpy()
     with pcc.load(half.package) as model:
         np.testing.assert_allclose(model(x.numpy()), want, atol=1e-5 * np.abs(want).max(), rtol=0)

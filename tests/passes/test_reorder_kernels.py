@@ -69,9 +69,23 @@ def test_free_where_it_can_be_and_a_reason_where_not():
     graph_module, _ = mixed()
     run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3},reorder-kernels")
     pushed = {name: annotation(conv, FilterOrder) is not None for name, conv in convs(graph_module).items()}
-    stored = {name: found.reason for name, conv in convs(graph_module).items() if (found := annotation(conv, StoredOrder))}
-    assert pushed == {"stem": False, "left": True, "right": False, "grouped": True, "expand": True, "depthwise": True, "wide": True, "dilated": True}
-    assert stored == {"stem": "its channels are added to those of right", "right": "its channels are added to those of stem"}
+    stored = {
+        name: found.reason for name, conv in convs(graph_module).items() if (found := annotation(conv, StoredOrder))
+    }
+    assert pushed == {
+        "stem": False,
+        "left": True,
+        "right": False,
+        "grouped": True,
+        "expand": True,
+        "depthwise": True,
+        "wide": True,
+        "dilated": True,
+    }
+    assert stored == {
+        "stem": "its channels are added to those of right",
+        "right": "its channels are added to those of stem",
+    }
     assert str(skips(convs(graph_module)["depthwise"])[-1]) == "reorder-kernels: depthwise: a filter has one connection"
 
 
@@ -216,7 +230,10 @@ def test_layers_that_share_constants_are_reordered_all_the_same() -> None:
 @pytest.mark.parametrize(("name", "most_stored", "share"), [("resnet18", 11, 1), ("mobilenet_v2", 17, 4)])
 def test_zoo_models(name: str, most_stored: int, share: int):
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    graph_module = run(import_module(models.create(name, None), (x,)), f"{FRONT},prune-pattern{{spare_first=false}},prune-connectivity{{share={share}}}")
+    graph_module = run(
+        import_module(models.create(name, None), (x,)),
+        f"{FRONT},prune-pattern{{spare_first=false}},prune-connectivity{{share={share}}}",
+    )
     expected = output(graph_module, x)
     run(graph_module, "reorder-kernels")
     assert relative_error([output(graph_module, x)], [expected]) < 1e-5
@@ -228,12 +245,20 @@ def test_zoo_models(name: str, most_stored: int, share: int):
 
 def test_golden(golden: Callable[[str, str], None]):
     graph_module, _ = mixed()
-    golden(print_graph(run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3,share=2},reorder-kernels")), "reorder_kernels")
+    golden(
+        print_graph(
+            run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=3,share=2},reorder-kernels")
+        ),
+        "reorder_kernels",
+    )
 
 
 def test_pruning_again_afterwards_forgets_the_stored_order():
     graph_module, x = mixed()
-    run(graph_module, "prune-pattern{spare_first=false},reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}")
+    run(
+        graph_module,
+        "prune-pattern{spare_first=false},reorder-kernels,prune-connectivity{rate=3,spare_first=false,share=2}",
+    )
     assert not any(annotation(conv, StoredOrder) for conv in convs(graph_module).values())
     for name, conv in convs(graph_module).items():
         packed = packed_weight(conv, FORMAT)

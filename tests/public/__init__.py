@@ -10,7 +10,9 @@ from tests.public import attention, blocks, decoders, dynamic, families, geometr
 from tests.public.net import Made
 
 KINDS: dict[str, Callable[[], Made]] = {
-    made.__name__: made for family in (attention, decoders, sequences, blocks, families, heads, geometry, tokens, dynamic, matching) for made in family.KINDS
+    made.__name__: made
+    for family in (attention, decoders, sequences, blocks, families, heads, geometry, tokens, dynamic, matching)
+    for made in family.KINDS
 }
 """Name: what makes the network."""
 

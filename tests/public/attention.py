@@ -16,13 +16,32 @@ def mobile_vit() -> Made:
     def forward(net: Any, x: Tensor) -> Tensor:
         y = net.reduce(net.local(x))
         n, c, h, w = y.shape
-        patches = y.reshape(n * c, h // 2, 2, w // 2, 2).transpose(2, 3).reshape(n, c, h * w // 4, 4).transpose(1, 3).reshape(n * 4, h * w // 4, c)
+        patches = (
+            y.reshape(n * c, h // 2, 2, w // 2, 2)
+            .transpose(2, 3)
+            .reshape(n, c, h * w // 4, 4)
+            .transpose(1, 3)
+            .reshape(n * 4, h * w // 4, c)
+        )
         patches = net.norm(net.transformer(patches))
-        y = patches.reshape(n, 4, h * w // 4, c).transpose(1, 3).reshape(n * c, h // 2, w // 2, 2, 2).transpose(2, 3).reshape(n, c, h, w)
+        y = (
+            patches.reshape(n, 4, h * w // 4, c)
+            .transpose(1, 3)
+            .reshape(n * c, h // 2, w // 2, 2, 2)
+            .transpose(2, 3)
+            .reshape(n, c, h, w)
+        )
         return net.fuse(torch.cat([x, net.project(y)], 1))
 
-    transformer = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, activation=F.silu, batch_first=True, norm_first=True)
-    parts = {"local": conv_bn(8, 8), "reduce": nn.Conv2d(8, 12, 1), "project": conv_bn(12, 8, 1), "fuse": conv_bn(16, 8, activation=nn.SiLU())}
+    transformer = nn.TransformerEncoderLayer(
+        12, 3, 24, dropout=0.0, activation=F.silu, batch_first=True, norm_first=True
+    )
+    parts = {
+        "local": conv_bn(8, 8),
+        "reduce": nn.Conv2d(8, 12, 1),
+        "project": conv_bn(12, 8, 1),
+        "fuse": conv_bn(16, 8, activation=nn.SiLU()),
+    }
     return Net(forward, transformer=transformer, norm=nn.LayerNorm(12), **parts), (2, 8, 8, 6)
 
 
@@ -78,7 +97,11 @@ def vit_head() -> Made:
             super().__init__()
             self.patches = nn.Conv2d(3, 12, 4, 4)
             self.token, self.positions = nn.Parameter(torch.zeros(1, 1, 12)), nn.Parameter(torch.zeros(1, 7, 12))
-            self.attention, self.norm, self.fc = nn.MultiheadAttention(12, 2, batch_first=True), nn.LayerNorm(12), nn.Linear(12, 5)
+            self.attention, self.norm, self.fc = (
+                nn.MultiheadAttention(12, 2, batch_first=True),
+                nn.LayerNorm(12),
+                nn.Linear(12, 5),
+            )
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             x = self.patches(x).flatten(2).transpose(1, 2)

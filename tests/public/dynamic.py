@@ -21,13 +21,16 @@ def conditional_convolution() -> Made:
         def forward(self, x: Tensor) -> Tensor:
             n, c, h, w = x.shape
             weight = torch.sigmoid(self.route(x.mean((2, 3)))) @ self.experts
-            return F.conv2d(x.reshape(1, n * c, h, w), weight.view(n * 6, 4, 3, 3), None, 2, 1, groups=n).view(n, 6, -1, (w + 1) // 2)
+            return F.conv2d(x.reshape(1, n * c, h, w), weight.view(n * 6, 4, 3, 3), None, 2, 1, groups=n).view(
+                n, 6, -1, (w + 1) // 2
+            )
 
     return nn.Sequential(conv_bn(3, 4), Conditional(), nn.BatchNorm2d(6), nn.ReLU()), (2, 3, 9, 7)
 
 
 def modulated() -> Made:
-    """StyleGAN2: the weight is scaled by a style and normalised again, upsampled by a transposed convolution (Karras et al., 2020)."""
+    """StyleGAN2: the weight is scaled by a style and normalised again, upsampled by a transposed convolution (Karras et
+    al., 2020)."""
 
     class Modulated(nn.Module):
         def __init__(self) -> None:
@@ -38,7 +41,9 @@ def modulated() -> Made:
             n, c, h, w = x.shape
             weight = self.weight[None] * (self.style(style) + 1).view(n, 1, c, 1, 1)
             weight = weight * torch.rsqrt(weight.pow(2).sum((2, 3, 4), keepdim=True) + 1e-8)
-            up = F.conv_transpose2d(x.view(1, n * c, h, w), weight.transpose(1, 2).reshape(n * c, 6, 3, 3), stride=2, groups=n)
+            up = F.conv_transpose2d(
+                x.view(1, n * c, h, w), weight.transpose(1, 2).reshape(n * c, 6, 3, 3), stride=2, groups=n
+            )
             return F.leaky_relu(up.view(n, 6, *up.shape[2:]), 0.2) * 2**0.5
 
     return Modulated(), (torch.randn(2, 4, 5, 4), torch.randn(2, 5))
@@ -54,7 +59,10 @@ def tracker() -> Made:
         found = net.head(found.view(n, c, *found.shape[2:]))
         return found[:, :2].softmax(1), found[:, 2:]
 
-    return Net(forward, features=conv_bn(3, 6), head=nn.Conv2d(6, 6, 1)), (torch.randn(2, 3, 6, 6), torch.randn(2, 3, 11, 9))
+    return Net(forward, features=conv_bn(3, 6), head=nn.Conv2d(6, 6, 1)), (
+        torch.randn(2, 3, 6, 6),
+        torch.randn(2, 3, 11, 9),
+    )
 
 
 def segnet() -> Made:
@@ -67,7 +75,12 @@ def segnet() -> Made:
         up = F.max_unpool2d(deep, deeper, [2, 2], output_size=pooled.shape[2:])
         return net.last(F.max_unpool2d(net.third(up), places, [2, 2], output_size=first.shape[2:]))
 
-    parts = {"first": conv_bn(3, 4), "second": conv_bn(4, 6), "third": conv_bn(6, 4), "last": nn.Conv2d(4, 2, 3, padding=1)}
+    parts = {
+        "first": conv_bn(3, 4),
+        "second": conv_bn(4, 6),
+        "third": conv_bn(6, 4),
+        "last": nn.Conv2d(4, 2, 3, padding=1),
+    }
     return Net(forward, **parts), (2, 3, 11, 12)
 
 
@@ -100,7 +113,9 @@ def normalised_weights() -> Made:
     """Weight and spectral normalisation, which are known when compiling."""
     first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
     second = nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3))
-    return nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 4, 4, 2, 1))), (1, 3, 8, 7)
+    return nn.Sequential(
+        first, nn.LeakyReLU(0.2), second, nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 4, 4, 2, 1))
+    ), (1, 3, 8, 7)
 
 
 KINDS = (conditional_convolution, modulated, tracker, segnet, gem, siren, normalised_weights)

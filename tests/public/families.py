@@ -17,9 +17,16 @@ def inception() -> Made:
         return torch.cat([branch(pooled) for branch in net.branches], 1)
 
     pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv_bn(8, 4, 1))
-    factored = nn.Sequential(nn.Conv2d(8, 4, (1, 3), padding=(0, 1)), nn.ReLU(), nn.Conv2d(4, 4, (3, 1), padding=(1, 0)))
+    factored = nn.Sequential(
+        nn.Conv2d(8, 4, (1, 3), padding=(0, 1)), nn.ReLU(), nn.Conv2d(4, 4, (3, 1), padding=(1, 0))
+    )
     average = nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), conv_bn(8, 4, 1))
-    return Net(forward, stem=conv_bn(3, 8), branches=nn.ModuleList([conv_bn(8, 4, 1), factored, pool, average])), (1, 3, 14, 12)
+    return Net(forward, stem=conv_bn(3, 8), branches=nn.ModuleList([conv_bn(8, 4, 1), factored, pool, average])), (
+        1,
+        3,
+        14,
+        12,
+    )
 
 
 def densenet() -> Made:
@@ -29,7 +36,12 @@ def densenet() -> Made:
             features.append(layer(torch.cat(features, 1)))
         return net.transition(torch.cat(features, 1))
 
-    layers = nn.ModuleList([nn.Sequential(nn.BatchNorm2d(6 + 4 * i), nn.ReLU(), nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False)) for i in range(3)])
+    layers = nn.ModuleList(
+        [
+            nn.Sequential(nn.BatchNorm2d(6 + 4 * i), nn.ReLU(), nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False))
+            for i in range(3)
+        ]
+    )
     transition = nn.Sequential(nn.BatchNorm2d(18), nn.ReLU(), nn.Conv2d(18, 9, 1, bias=False), nn.AvgPool2d(2, 2))
     return Net(forward, stem=nn.Conv2d(3, 6, 3, padding=1), layers=layers, transition=transition), (1, 3, 10, 9)
 
@@ -40,12 +52,16 @@ def hrnet() -> Made:
     def forward(net: Any, x: Tensor) -> Tensor:
         high = net.stem(x)
         low = net.down(high)
-        mixed_high = F.relu(high + F.interpolate(net.up(low), size=high.shape[-2:], mode="bilinear", align_corners=True))
+        mixed_high = F.relu(
+            high + F.interpolate(net.up(low), size=high.shape[-2:], mode="bilinear", align_corners=True)
+        )
         mixed_low = F.relu(low + net.cross(high))
         return net.head(torch.cat([mixed_high, F.interpolate(mixed_low, size=high.shape[-2:], mode="bilinear")], 1))
 
     downs = {"down": conv_bn(6, 8, stride=2), "cross": conv_bn(6, 8, stride=2, activation=nn.Identity())}
-    return Net(forward, stem=conv_bn(3, 6), up=conv_bn(8, 6, 1, activation=nn.Identity()), head=nn.Conv2d(14, 4, 1), **downs), (1, 3, 11, 13)
+    return Net(
+        forward, stem=conv_bn(3, 6), up=conv_bn(8, 6, 1, activation=nn.Identity()), head=nn.Conv2d(14, 4, 1), **downs
+    ), (1, 3, 11, 13)
 
 
 def aspp() -> Made:
@@ -55,7 +71,10 @@ def aspp() -> Made:
         x = net.stem(x)
         size = x.shape[-2:]
         parts = [branch(x) for branch in net.branches]
-        parts += [F.interpolate(F.adaptive_avg_pool2d(x, bins), size=size, mode="bilinear", align_corners=False) for bins in (1, 2, 3)]
+        parts += [
+            F.interpolate(F.adaptive_avg_pool2d(x, bins), size=size, mode="bilinear", align_corners=False)
+            for bins in (1, 2, 3)
+        ]
         return net.head(torch.cat(parts, 1)).argmax(1)
 
     branches = nn.ModuleList([conv_bn(6, 4, padding=rate, dilation=rate) for rate in (1, 2, 4)])
@@ -80,7 +99,9 @@ def octave_blur() -> Made:
             self.register_buffer("filter", (row[:, None] * row / 16).repeat(6, 1, 1, 1))
 
         def forward(self, x: Tensor) -> Tensor:
-            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.get_buffer("filter"), stride=2, groups=x.shape[1])
+            return F.conv2d(
+                F.pad(x, (1, 1, 1, 1), mode="reflect"), self.get_buffer("filter"), stride=2, groups=x.shape[1]
+            )
 
     return nn.Sequential(conv_bn(3, 6), nn.MaxPool2d(2, 1), Blur()), (1, 3, 10, 9)
 

@@ -15,7 +15,9 @@ def spatial_transformer() -> Made:
         theta = net.localise(x).view(-1, 2, 3) * 0.1 + torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
         return net.body(F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False))
 
-    localise = nn.Sequential(nn.Conv2d(1, 4, 5), nn.MaxPool2d(2, 2), nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+    localise = nn.Sequential(
+        nn.Conv2d(1, 4, 5), nn.MaxPool2d(2, 2), nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)
+    )
     return Net(forward, localise=localise, body=conv_bn(1, 4)), (2, 1, 9, 11)
 
 
@@ -25,7 +27,11 @@ def optical_flow() -> Made:
     def forward(net: Any, x: Tensor) -> Tensor:
         first, second = net.features(x[:, :3]), net.features(x[:, 3:])
         h, w = first.shape[2:]
-        costs = [(first * torch.roll(second, (dy, dx), (2, 3))).mean(1, keepdim=True) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        costs = [
+            (first * torch.roll(second, (dy, dx), (2, 3))).mean(1, keepdim=True)
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
         flow = net.flow(torch.cat(costs, 1))
         rows, columns = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
         grid = torch.stack([columns, rows], -1) + flow.permute(0, 2, 3, 1) * 0.1
@@ -53,7 +59,13 @@ def masked() -> Made:
         x = net.stem(x)
         x = x.masked_fill(x < 0.1, -1e4)
         y = torch.where(x > 0.5, x.flip(3), 2 ** x.clamp(max=3))
-        return F.threshold(y, 0.2, 0.0) + torch.log1p(y.abs()) + torch.erf(y) - y.std((2, 3), keepdim=True) + y.cumsum(1)[:, :1]
+        return (
+            F.threshold(y, 0.2, 0.0)
+            + torch.log1p(y.abs())
+            + torch.erf(y)
+            - y.std((2, 3), keepdim=True)
+            + y.cumsum(1)[:, :1]
+        )
 
     return Net(forward, stem=conv_bn(3, 6)), (1, 3, 7, 9)
 
@@ -65,7 +77,14 @@ def mlp_mixer() -> Made:
         return net.fc((x + net.channels(x)).mean(1))
 
     tokens, channels = (nn.Sequential(nn.Linear(n, 10), nn.GELU("tanh"), nn.Linear(10, n)) for n in (6, 8))
-    return Net(forward, patches=nn.Conv2d(3, 8, 4, 4), norm=nn.LayerNorm(8), tokens=tokens, channels=channels, fc=nn.Linear(8, 3)), (2, 3, 8, 12)
+    return Net(
+        forward,
+        patches=nn.Conv2d(3, 8, 4, 4),
+        norm=nn.LayerNorm(8),
+        tokens=tokens,
+        channels=channels,
+        fc=nn.Linear(8, 3),
+    ), (2, 3, 8, 12)
 
 
 def vlad() -> Made:
@@ -74,7 +93,11 @@ def vlad() -> Made:
     class Vlad(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.features, self.assign, self.centres = conv_bn(3, 6), nn.Conv2d(6, 4, 1), nn.Parameter(torch.randn(4, 6))
+            self.features, self.assign, self.centres = (
+                conv_bn(3, 6),
+                nn.Conv2d(6, 4, 1),
+                nn.Parameter(torch.randn(4, 6)),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = F.normalize(self.features(x), p=2, dim=1)

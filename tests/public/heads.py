@@ -16,7 +16,11 @@ def arcface() -> Made:
     class Head(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.features, self.fc, self.weight = conv_bn(3, 6, stride=2), nn.Linear(6, 8), nn.Parameter(torch.randn(5, 8))
+            self.features, self.fc, self.weight = (
+                conv_bn(3, 6, stride=2),
+                nn.Linear(6, 8),
+                nn.Parameter(torch.randn(5, 8)),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             embedding = self.fc(self.features(x).mean((2, 3)))
@@ -85,7 +89,11 @@ def ssd() -> Made:
     class Head(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem, self.boxes, self.classes = conv_bn(3, 8, stride=2), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+            self.stem, self.boxes, self.classes = (
+                conv_bn(3, 8, stride=2),
+                nn.Conv2d(8, 4, 3, padding=1),
+                nn.Conv2d(8, 3, 3, padding=1),
+            )
             self.scale = nn.Parameter(torch.full((8,), 2.0))
             self.register_buffer("priors", torch.rand(20, 4) + 0.1)
 
@@ -94,7 +102,10 @@ def ssd() -> Made:
             x = x / x.pow(2).sum(1, keepdim=True).sqrt().clamp(min=1e-6) * self.scale.view(1, -1, 1, 1)
             boxes = self.boxes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4)
             priors = self.get_buffer("priors")
-            centres, sizes = priors[:, :2] + boxes[..., :2] * 0.1 * priors[:, 2:], priors[:, 2:] * torch.exp(boxes[..., 2:] * 0.2)
+            centres, sizes = (
+                priors[:, :2] + boxes[..., :2] * 0.1 * priors[:, 2:],
+                priors[:, 2:] * torch.exp(boxes[..., 2:] * 0.2),
+            )
             corners = torch.cat([centres - sizes / 2, centres + sizes / 2], -1).clamp(0, 1)
             return corners, self.classes(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 3).softmax(-1)
 

@@ -31,7 +31,8 @@ def superpoint() -> Made:
 
 
 def raft() -> Made:
-    """All pairs of features, looked up around the flow that a convolutional GRU refines, and convex upsampling (Teed and Deng, 2020)."""
+    """All pairs of features, looked up around the flow that a convolutional GRU refines, and convex upsampling (Teed
+    and Deng, 2020)."""
 
     def sampled(volume: Tensor, points: Tensor) -> Tensor:
         h, w = volume.shape[-2:]
@@ -48,7 +49,9 @@ def raft() -> Made:
         flow, state = torch.zeros(n, 2, h, w), torch.tanh(a)
         for _ in range(2):
             centre = (start + flow).permute(0, 2, 3, 1).reshape(n * h * w, 1, 1, 2)
-            looked = [sampled(level, centre / 2**scale + steps).view(n, h, w, -1) for scale, level in enumerate(pyramid)]
+            looked = [
+                sampled(level, centre / 2**scale + steps).view(n, h, w, -1) for scale, level in enumerate(pyramid)
+            ]
             x = torch.cat([torch.cat(looked, -1).permute(0, 3, 1, 2), flow], 1)
             z, r = torch.sigmoid(net.gates(torch.cat([state, x], 1))).chunk(2, 1)
             state = (1 - z) * state + z * torch.tanh(net.candidate(torch.cat([r * state, x], 1)))
@@ -57,8 +60,15 @@ def raft() -> Made:
         up = (mask * F.unfold(2 * flow, 3, padding=1).view(n, 2, 9, 1, 1, h, w)).sum(2)
         return up.permute(0, 1, 4, 2, 5, 3).reshape(n, 2, 2 * h, 2 * w)
 
-    parts = {"features": conv_bn(3, 6, stride=2), "gates": nn.Conv2d(26, 12, 3, padding=1), "candidate": nn.Conv2d(26, 6, 3, padding=1)}
-    return Net(forward, flow=nn.Conv2d(6, 2, 3, padding=1), mask=nn.Conv2d(6, 36, 1), **parts), (torch.randn(1, 3, 12, 10), torch.randn(1, 3, 12, 10))
+    parts = {
+        "features": conv_bn(3, 6, stride=2),
+        "gates": nn.Conv2d(26, 12, 3, padding=1),
+        "candidate": nn.Conv2d(26, 6, 3, padding=1),
+    }
+    return Net(forward, flow=nn.Conv2d(6, 2, 3, padding=1), mask=nn.Conv2d(6, 36, 1), **parts), (
+        torch.randn(1, 3, 12, 10),
+        torch.randn(1, 3, 12, 10),
+    )
 
 
 def pointnet() -> Made:
@@ -81,11 +91,21 @@ def swin() -> Made:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm, self.qkv, self.out, self.table = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8), nn.Parameter(torch.randn(9, 2))
+            self.norm, self.qkv, self.out, self.table = (
+                nn.LayerNorm(8),
+                nn.Linear(8, 24),
+                nn.Linear(8, 8),
+                nn.Parameter(torch.randn(9, 2)),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             n, h, w, c = x.shape
-            y = torch.roll(self.norm(x), (-1, -1), (1, 2)).view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+            y = (
+                torch.roll(self.norm(x), (-1, -1), (1, 2))
+                .view(n, h // 2, 2, w // 2, 2, c)
+                .permute(0, 1, 3, 2, 4, 5)
+                .reshape(-1, 4, c)
+            )
             q, k, v = self.qkv(y).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
             places = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
             apart = (places[:, :, None] - places[:, None] + 1).permute(1, 2, 0)

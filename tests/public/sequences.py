@@ -13,8 +13,17 @@ from tests.public.net import Made, Net
 def audio() -> Made:
     """Raw audio through 1-d convolutions (Dai et al., 2017)."""
     layers: list[nn.Module] = [nn.Conv1d(1, 8, 16, 4), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(4)]
-    layers += [nn.Conv1d(8, 8, 3, padding=2, dilation=2, groups=2), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.AvgPool1d(2, ceil_mode=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4), nn.LogSoftmax(-1)), (2, 1, 201)
+    layers += [
+        nn.Conv1d(8, 8, 3, padding=2, dilation=2, groups=2),
+        nn.BatchNorm1d(8),
+        nn.LeakyReLU(0.2),
+        nn.AvgPool1d(2, ceil_mode=True),
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4), nn.LogSoftmax(-1)), (
+        2,
+        1,
+        201,
+    )
 
 
 def wavenet() -> Made:
@@ -30,7 +39,9 @@ def wavenet() -> Made:
         return net.out(F.relu(total))
 
     layers = nn.ModuleList([nn.Conv1d(4, 8, 2, dilation=dilation) for dilation in (1, 2, 4)])
-    return Net(forward, layers=layers, skips=nn.ModuleList([nn.Conv1d(4, 6, 1) for _ in range(3)]), out=nn.Conv1d(6, 4, 1)), (1, 4, 21)
+    return Net(
+        forward, layers=layers, skips=nn.ModuleList([nn.Conv1d(4, 6, 1) for _ in range(3)]), out=nn.Conv1d(6, 4, 1)
+    ), (1, 4, 21)
 
 
 def crnn() -> Made:
@@ -42,8 +53,15 @@ def crnn() -> Made:
         x, _ = net.rnn(x)
         return F.log_softmax(net.fc(x), 2)
 
-    features = nn.Sequential(conv_bn(1, 8), nn.MaxPool2d(2), conv_bn(8, 12), nn.MaxPool2d((2, 1)), nn.Conv2d(12, 12, (2, 1)), nn.ReLU())
-    return Net(forward, features=features, rnn=nn.LSTM(12, 6, 2, bidirectional=True), fc=nn.Linear(12, 7)), (1, 1, 8, 18)
+    features = nn.Sequential(
+        conv_bn(1, 8), nn.MaxPool2d(2), conv_bn(8, 12), nn.MaxPool2d((2, 1)), nn.Conv2d(12, 12, (2, 1)), nn.ReLU()
+    )
+    return Net(forward, features=features, rnn=nn.LSTM(12, 6, 2, bidirectional=True), fc=nn.Linear(12, 7)), (
+        1,
+        1,
+        8,
+        18,
+    )
 
 
 def gru_video() -> Made:
@@ -54,7 +72,13 @@ def gru_video() -> Made:
         features = net.features(x.flatten(0, 1)).mean((2, 3)).view(n, t, -1)
         return net.fc(net.rnn(features)[1][-1])
 
-    return Net(forward, features=conv_bn(3, 6, stride=2), rnn=nn.GRU(6, 5, batch_first=True), fc=nn.Linear(5, 3)), (2, 4, 3, 8, 8)
+    return Net(forward, features=conv_bn(3, 6, stride=2), rnn=nn.GRU(6, 5, batch_first=True), fc=nn.Linear(5, 3)), (
+        2,
+        4,
+        3,
+        8,
+        8,
+    )
 
 
 KINDS = (audio, wavenet, crnn, gru_video)

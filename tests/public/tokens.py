@@ -11,14 +11,17 @@ from tests.public.net import Made, Net
 
 
 def clip_text() -> Made:
-    """CLIP's text encoder: a causal transformer, read at the end of the text, which has the largest number (Radford et al., 2021)."""
+    """CLIP's text encoder: a causal transformer, read at the end of the text, which has the largest number (Radford et
+    al., 2021)."""
 
     class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.words, self.places = nn.Embedding(40, 12), nn.Parameter(torch.randn(9, 12) * 0.1)
             quick_gelu = lambda x: x * torch.sigmoid(1.702 * x)  # noqa: E731
-            self.block = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, activation=quick_gelu, batch_first=True, norm_first=True)
+            self.block = nn.TransformerEncoderLayer(
+                12, 3, 24, dropout=0.0, activation=quick_gelu, batch_first=True, norm_first=True
+            )
             self.norm, self.project = nn.LayerNorm(12), nn.Parameter(torch.randn(12, 8))
 
         def forward(self, text: Tensor) -> Tensor:
@@ -36,8 +39,17 @@ def bert() -> Made:
     class Bert(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.words, self.kinds, self.places = nn.Embedding(30, 12, padding_idx=0), nn.Embedding(2, 12), nn.Embedding(16, 12)
-            self.qkv, self.out, self.norm, self.fc = nn.Linear(12, 36), nn.Linear(12, 12), nn.LayerNorm(12, eps=1e-12), nn.Linear(12, 3)
+            self.words, self.kinds, self.places = (
+                nn.Embedding(30, 12, padding_idx=0),
+                nn.Embedding(2, 12),
+                nn.Embedding(16, 12),
+            )
+            self.qkv, self.out, self.norm, self.fc = (
+                nn.Linear(12, 36),
+                nn.Linear(12, 12),
+                nn.LayerNorm(12, eps=1e-12),
+                nn.Linear(12, 3),
+            )
 
         def forward(self, ids: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
             n, t = ids.shape
@@ -73,7 +85,11 @@ def detr() -> Made:
             super().__init__()
             self.body, self.reduce = conv_bn(3, 8, stride=2), nn.Conv2d(8, 12, 1)
             self.transformer = nn.Transformer(12, 3, 1, 1, 24, dropout=0.0, batch_first=True)
-            self.queries, self.classes, self.boxes = nn.Embedding(5, 12), nn.Linear(12, 4), nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4))
+            self.queries, self.classes, self.boxes = (
+                nn.Embedding(5, 12),
+                nn.Linear(12, 4),
+                nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4)),
+            )
 
         def positions(self, mask: Tensor) -> Tensor:
             found = []
@@ -89,7 +105,12 @@ def detr() -> Made:
             small = F.interpolate(mask[None].float(), size=x.shape[-2:]).to(torch.bool)[0]
             x = x.flatten(2).transpose(1, 2) + self.positions(small).flatten(1, 2)
             hidden = ~small.flatten(1)
-            x = self.transformer(x, self.queries.weight.expand(x.shape[0], -1, -1), src_key_padding_mask=hidden, memory_key_padding_mask=hidden)
+            x = self.transformer(
+                x,
+                self.queries.weight.expand(x.shape[0], -1, -1),
+                src_key_padding_mask=hidden,
+                memory_key_padding_mask=hidden,
+            )
             return self.classes(x), self.boxes(x).sigmoid()
 
     mask = torch.ones(1, 10, 12, dtype=torch.bool)

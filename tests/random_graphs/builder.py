@@ -119,7 +119,12 @@ class Builder:
             raise Unfit(f"{error}") from error
         results = list(made) if isinstance(made, tuple | list) else [made]
         for x in results:
-            if not x.numel() or x.numel() > MOST_ELEMENTS or x.dim() > 6 or not bool((x.double().abs() <= LARGEST).all()):
+            if (
+                not x.numel()
+                or x.numel() > MOST_ELEMENTS
+                or x.dim() > 6
+                or not bool((x.double().abs() <= LARGEST).all())
+            ):
                 raise Unfit
         self.steps.append((function, operands))
         first = len(self.values)

@@ -42,7 +42,8 @@ def passed(model: Any, examples: Sequence[Tensor] | None, pipeline: str = EXACT)
 
 
 def program(graph_module: GraphModule, target: Target) -> Program:
-    """The kernel program of a graph after passes, memory not planned. The graph's layers have their kernels chosen then."""
+    """The kernel program of a graph after passes, memory not planned. The graph's layers have their kernels chosen
+    then."""
     machine = machine_of(target)
     return lower(PassManager([SelectKernels(processor=machine.name)])(graph_module).graph_module, "random", machine.isa)
 
@@ -55,9 +56,9 @@ def differences(got: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
     for place, (have, want) in enumerate(zip(map(_array, got), map(_array, wanted), strict=True)):
         if (have.dtype, have.shape) != (want.dtype, want.shape):
             found.append(f"output {place} is {have.dtype}{list(have.shape)}, not {want.dtype}{list(want.shape)}")
-        elif (error := relative_error([torch.from_numpy(have)], [torch.from_numpy(want)])) > TOLERANCE and not np.allclose(
-            have, want, rtol=0, atol=CANCELLED, equal_nan=True
-        ):
+        elif (
+            error := relative_error([torch.from_numpy(have)], [torch.from_numpy(want)])
+        ) > TOLERANCE and not np.allclose(have, want, rtol=0, atol=CANCELLED, equal_nan=True):
             found.append(f"output {place} differs by {error:.1e}")
     return found
 

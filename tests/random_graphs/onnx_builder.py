@@ -70,7 +70,8 @@ class OnnxBuilder:
     # ---- nodes ----
 
     def add(self, operator: str, *operands: str | np.ndarray | None, outputs: int = 1, **attributes: Any) -> str:
-        """Runs a node and keeps it; arrays become initializers. The name of its first result, or `Unfit` if that is empty, large or no number."""
+        """Runs a node and keeps it; arrays become initializers. The name of its first result, or `Unfit` if that is
+        empty, large or no number."""
         names, feeds = [], {}
         for operand in operands:
             if isinstance(operand, np.ndarray):
@@ -103,8 +104,14 @@ class OnnxBuilder:
         graph = helper.make_graph(
             self.nodes,
             "random",
-            [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in self.inputs.items()],
-            [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(self.values[name].dtype), None) for name in outputs],
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                for name, value in self.inputs.items()
+            ],
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(self.values[name].dtype), None)
+                for name in outputs
+            ],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
@@ -117,14 +124,23 @@ def run_node(node: onnx.NodeProto, feeds: dict[str, np.ndarray], opset: int) -> 
     graph = helper.make_graph(
         [node],
         "node",
-        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in feeds.items()],
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in feeds.items()
+        ],
         [onnx.ValueInfoProto(name=name) for name in node.output],
     )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads, options.graph_optimization_level = 4, 1, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level, options.intra_op_num_threads, options.graph_optimization_level = (
+        4,
+        1,
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     try:
-        session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session: Any = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         return session.run(None, feeds)
     except Exception as error:  # ONNX Runtime's: arguments that do not fit, and operators that it does not have
         raise Unfit(str(error)) from error

@@ -1,6 +1,8 @@
-"""Random networks through pcc: the graph computes what PyTorch and ONNX Runtime compute, and the machine code what the graph does.
+"""Random networks through pcc: the graph computes what PyTorch and ONNX Runtime compute, and the machine code what the
+graph does.
 
-``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``; the same ones each time, others for each ``--hypothesis-seed``.
+``--graphs N`` draws N of each kind: ``pytest tests/random_graphs -m slow --graphs 5000``; the same ones each time,
+others for each ``--hypothesis-seed``.
 """
 
 from collections.abc import Callable
@@ -33,7 +35,8 @@ ARM64 = target_named("aarch64-linux")
 
 @pytest.fixture
 def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], int], None]:
-    """``each(check, count)`` checks that many draws, or as many as ``--graphs`` says; a failure is made small before it is shown."""
+    """``each(check, count)`` checks that many draws, or as many as ``--graphs`` says; a failure is made small before it
+    is shown."""
 
     def run(check: Callable[[Random], None], count: int) -> None:
         chosen = settings(
@@ -41,7 +44,12 @@ def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], 
             deadline=None,
             derandomize=request.config.getoption("--hypothesis-seed") is None,
             database=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example],
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.filter_too_much,
+                HealthCheck.data_too_large,
+                HealthCheck.large_base_example,
+            ],
             phases=(Phase.generate, Phase.shrink),
         )
         chosen(given(st.randoms(use_true_random=False))(check))()
@@ -88,7 +96,8 @@ def compilable(builder: OnnxBuilder, pipeline: str) -> GraphModule:
 
 
 def check_code(pipeline: str) -> Callable[[Random], None]:
-    """Its kernel program, interpreted and as machine code, computes what its graph does; work is split as among threads."""
+    """Its kernel program, interpreted and as machine code, computes what its graph does; work is split as among
+    threads."""
 
     def check(random: Random) -> None:
         builder = draw_model(OnnxBuilder(random))
@@ -148,7 +157,9 @@ def test_code_for_arm64(pipeline: str, each: Callable) -> None:
         inputs = [torch.from_numpy(x) for x in builder.inputs.values()]
         graph_module = compilable(builder, pipeline)
         wanted = run_graph(graph_module, inputs)
-        for got in run_emulated(program(graph_module, ARM64), [x.numpy() for x in inputs], cpus=("cortex-a76",)).values():
+        for got in run_emulated(
+            program(graph_module, ARM64), [x.numpy() for x in inputs], cpus=("cortex-a76",)
+        ).values():
             assert differences(got, wanted) == []
 
     each(check, 20)

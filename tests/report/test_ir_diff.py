@@ -23,22 +23,33 @@ def test_a_pruned_layer_differs_and_the_others_do_not() -> None:
 
 
 def test_layers_that_only_one_has() -> None:
-    first = "# 2 calls\n%x: f32[1] = input\n%a: f32[1] = aten.relu(self=%x)\n%b: f32[1] = aten.relu(self=%a)  # of block.b; why(a; b)\nreturn output=%b\n"
+    first = (
+        "# 2 calls\n%x: f32[1] = input\n%a: f32[1] = aten.relu(self=%x)\n%b: f32[1] = aten.relu(self=%a)  # of "
+        "block.b; why(a; b)\nreturn output=%b\n"
+    )
     second = first.replace("%b", "%c").replace("block.b", "block.c").replace("(self=%x)", "(self=%x)  # note")
     found = {layer.layer: layer for layer in diff_ir(first, second).layers}
     assert (found["block_b"].where, found["block_c"].where, found["a"].where) == ("first", "second", "both")
     assert found["a"].added == ["    # note"]
-    assert found["block_b"].removed == ["%b: f32[1] = aten.relu(self=%a)", "    # of block.b", "    # why(a; b)"], "a note with a ; in parentheses is one"
+    assert found["block_b"].removed == ["%b: f32[1] = aten.relu(self=%a)", "    # of block.b", "    # why(a; b)"], (
+        "a note with a ; in parentheses is one"
+    )
 
 
 def test_constants_are_their_readers() -> None:
-    text = "# 1 calls\n%w: f32[2] = constant conv.weight\n%x: f32[1] = input\n%conv: f32[1] = pcc.conv2d(x=%x, weight=%w)\nreturn output=%conv\n"
+    text = (
+        "# 1 calls\n%w: f32[2] = constant conv.weight\n%x: f32[1] = input\n%conv: f32[1] = pcc.conv2d(x=%x, "
+        "weight=%w)\nreturn output=%conv\n"
+    )
     (layer,) = diff_ir(text, text.replace("f32[2]", "f32[3]")).layers
     assert (layer.layer, layer.removed) == ("conv", ["%w: f32[2] = constant conv.weight"])
 
 
 def test_programs_are_aligned_by_layer_whatever_the_numbers_of_their_calls() -> None:
-    calls = ["{0:03d} pcc_copy(x=%x[4], y=&%y[4]) for 4 items  # stem", "{0:03d} pcc_conv(x=%y[4]) for 1 items  # conv1, 12 of 24 MACs"]
+    calls = [
+        "{0:03d} pcc_copy(x=%x[4], y=&%y[4]) for 4 items  # stem",
+        "{0:03d} pcc_conv(x=%y[4]) for 1 items  # conv1, 12 of 24 MACs",
+    ]
     first = "\n".join(line.format(number) for number, line in enumerate(calls))
     second = "\n".join(line.format(number + 3) for number, line in enumerate(calls)).replace("12 of", "6 of")
     (layer,) = diff_ir(first, second).layers

@@ -126,12 +126,22 @@ def test_without_a_run_the_page_has_costs(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(PccError, match="the report would lie in the package"):
         compile_model(
-            Block().eval(), (torch.zeros(1, 3, 16, 16),), out=tmp_path / "net", targets=[host_target()], name="net", report=tmp_path / "net" / "p.html"
+            Block().eval(),
+            (torch.zeros(1, 3, 16, 16),),
+            out=tmp_path / "net",
+            targets=[host_target()],
+            name="net",
+            report=tmp_path / "net" / "p.html",
         )
     (tmp_path / "file").write_text("")
     with pytest.raises(PccError, match="cannot write the report"):
         compile_model(
-            Block().eval(), (torch.zeros(1, 3, 16, 16),), out=tmp_path / "net", targets=[host_target()], name="net", report=tmp_path / "file" / "p.html"
+            Block().eval(),
+            (torch.zeros(1, 3, 16, 16),),
+            out=tmp_path / "net",
+            targets=[host_target()],
+            name="net",
+            report=tmp_path / "file" / "p.html",
         )
 
 
@@ -150,7 +160,9 @@ def test_buffers_are_those_of_the_program() -> None:
 def test_patterns_are_counted() -> None:
     weight = np.zeros((2, 3, 3, 3), np.float32)
     weight[0, :, 1, :2] = weight[1, 0, 2, :] = 1
-    found = count_patterns({"conv": weight, "dense": np.ones((4, 4, 3, 3), np.float32), "fc": np.zeros((2, 2), np.float32)})
+    found = count_patterns(
+        {"conv": weight, "dense": np.ones((4, 4, 3, 3), np.float32), "fc": np.zeros((2, 2), np.float32)}
+    )
     assert found is not None
     assert [(pattern.connections, pattern.share) for pattern in found.patterns] == [(3, 0.75), (1, 0.25)]
     assert found.patterns[0].rows == [[False] * 3, [True, True, False], [False] * 3]

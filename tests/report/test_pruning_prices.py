@@ -18,14 +18,19 @@ def of(rate: float, kept: float, cost: float) -> RatePrice:
 @pytest.mark.parametrize("processor", ["intel-avx512", "cortex-a76"])
 def test_prices_are_those_of_the_network_that_is_pruned(processor: str) -> None:
     prices = pruning_prices(mixed()[0], parse_pipeline("prune-pattern,prune-connectivity"), MACHINES[processor])
-    pruned = run(mixed()[0], "prune-pattern{spare_first=false},prune-connectivity{rate=4,spare_first=false},reorder-kernels")
+    pruned = run(
+        mixed()[0], "prune-pattern{spare_first=false},prune-connectivity{rate=4,spare_first=false},reorder-kernels"
+    )
     selected = SelectKernels(processor)(pruned).graph_module
     compared = 0
     for node in selected.graph.nodes:
         if choice := annotation(node, KernelChoice):
             from pcc.codegen.family import family_named
 
-            costs = [(choice.family, choice.cost), *((other.family, other.cost) for other in choice.rejected if other.cost is not None)]
+            costs = [
+                (choice.family, choice.cost),
+                *((other.family, other.cost) for other in choice.rejected if other.cost is not None),
+            ]
             dense = min(cost for family, cost in costs if family_named(family).format == DENSE)
             sparse = [cost for family, cost in costs if family_named(family).format != DENSE]
             price = next((price for price in prices[node.name].prices if price.rate == 4), None)

@@ -10,7 +10,9 @@ from pcc.package.toolchain import RUNTIME
 from tests.toy import toy_package
 
 HERE = Path(__file__).parent
-SOURCES = [str(RUNTIME / name) for name in ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")] + [
+SOURCES = [
+    str(RUNTIME / name) for name in ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")
+] + [
     str(HERE / "toy_model.c"),
     str(HERE / "stress.c"),
 ]
@@ -18,12 +20,25 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversio
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
-@pytest.mark.parametrize("batch", [[], ["-DTOY_MAX_BATCH=3"], ["-DTOY_MAX_BATCH=3", "-DTOY_AT_ONCE"]], ids=["fixed", "in turns", "at once"])
+@pytest.mark.parametrize(
+    "batch", [[], ["-DTOY_MAX_BATCH=3"], ["-DTOY_MAX_BATCH=3", "-DTOY_AT_ONCE"]], ids=["fixed", "in turns", "at once"]
+)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_stress(sanitizer: str, batch: list[str], tmp_path: Path) -> None:
     program = tmp_path / "stress"
-    flags = ["-std=c11", "-g", "-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{RUNTIME}", *WARNINGS, *batch]
-    built = subprocess.run(["gcc", *flags, *SOURCES, "-o", str(program), "-pthread"], capture_output=True, text=True, check=False)
+    flags = [
+        "-std=c11",
+        "-g",
+        "-O1",
+        f"-fsanitize={sanitizer}",
+        "-fno-sanitize-recover=all",
+        f"-I{RUNTIME}",
+        *WARNINGS,
+        *batch,
+    ]
+    built = subprocess.run(
+        ["gcc", *flags, *SOURCES, "-o", str(program), "-pthread"], capture_output=True, text=True, check=False
+    )
     if "cannot find" in built.stderr:
         pytest.skip(f"not run: gcc has no {sanitizer} sanitizer here")
     assert not built.returncode, built.stderr
@@ -35,14 +50,31 @@ def test_stress(sanitizer: str, batch: list[str], tmp_path: Path) -> None:
 def test_damaged_libraries(tmp_path: Path) -> None:
     """Whatever a library's headers say, the runner maps weights that are there, or refuses it."""
     program, library = tmp_path / "map_weights", toy_package() / "lib/x86_64-linux/libtoy.so"
-    flags = ["-std=c11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}", *WARNINGS]
+    flags = [
+        "-std=c11",
+        "-g",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        f"-I{RUNTIME}",
+        *WARNINGS,
+    ]
     built = subprocess.run(
-        ["gcc", *flags, str(RUNTIME / "mapped.c"), str(HERE / "map_weights.c"), "-o", str(program)], capture_output=True, text=True, check=False
+        ["gcc", *flags, str(RUNTIME / "mapped.c"), str(HERE / "map_weights.c"), "-o", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "cannot find" in built.stderr:
         pytest.skip("not run: gcc has no address sanitizer here")
     assert not built.returncode, built.stderr
-    ran = subprocess.run([str(program), library, tmp_path / "damaged.so", "2000"], capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(
+        [str(program), library, tmp_path / "damaged.so", "2000"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     accepted = int(ran.stdout.split()[3])
     assert 0 < accepted < 2000

@@ -10,7 +10,9 @@ from pcc.errors import PccError
 from pcc.sparsity.centroids import BINS, Centroids, assign, update
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
-few = hnp.arrays(np.float32, st.integers(1, 8), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32))
+few = hnp.arrays(
+    np.float32, st.integers(1, 8), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32)
+)
 
 
 def least(values: np.ndarray, clusters: int) -> float:
@@ -25,7 +27,9 @@ def least(values: np.ndarray, clusters: int) -> float:
 def test_nearest_against_every_way_to_cut(weight: np.ndarray, clusters: int):
     values = np.sort(weight[weight != 0])
     best = least(values, clusters) if len(values) else 0
-    assert distance(weight, Centroids(clusters).project(weight)) == pytest.approx(best, abs=1e-9 + 1e-6 * distance(weight, 0 * weight))
+    assert distance(weight, Centroids(clusters).project(weight)) == pytest.approx(
+        best, abs=1e-9 + 1e-6 * distance(weight, 0 * weight)
+    )
 
 
 @settings(deadline=None, max_examples=40)

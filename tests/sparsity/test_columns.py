@@ -12,12 +12,19 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=weights(st.sampled_from([2, 4]), st.integers(1, 2), (1, 2)), rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]), groups=st.sampled_from([1, 2]))
+@given(
+    weight=weights(st.sampled_from([2, 4]), st.integers(1, 2), (1, 2)),
+    rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]),
+    groups=st.sampled_from([1, 2]),
+)
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float, groups: int):
     columns = weight[0].size
     of_group = [np.isin(np.arange(columns), one) for one in combinations(range(columns), budget(columns, rate))]
     flat = weight.reshape(len(weight), columns)
-    best = min(distance(flat, np.where(np.repeat(one, len(weight) // groups, axis=0), flat, 0)) for one in product(of_group, repeat=groups))
+    best = min(
+        distance(flat, np.where(np.repeat(one, len(weight) // groups, axis=0), flat, 0))
+        for one in product(of_group, repeat=groups)
+    )
     found = Column(rate).project(weight, groups)
     assert distance(weight, found) == pytest.approx(best, abs=1e-9)
     assert np.array_equal(Column(rate).project(found, groups), found)
@@ -25,7 +32,14 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float, groups: in
 
 @pytest.mark.parametrize(
     ("shape", "groups", "kept"),
-    [((8, 5, 3, 3), 1, 15), ((8, 5, 3, 3), 4, 15), ((8, 1, 3, 3), 8, 3), ((8, 1, 1, 1), 8, 1), ((7, 10), 1, 3), ((6, 11, 1, 1), 2, 4)],
+    [
+        ((8, 5, 3, 3), 1, 15),
+        ((8, 5, 3, 3), 4, 15),
+        ((8, 1, 3, 3), 8, 3),
+        ((8, 1, 1, 1), 8, 1),
+        ((7, 10), 1, 3),
+        ((6, 11, 1, 1), 2, 4),
+    ],
 )
 def test_packed_is_a_smaller_matrix(shape: tuple[int, ...], groups: int, kept: int):
     weight = Column(3).project(nonzero_weight(0, *shape), groups)

@@ -46,13 +46,21 @@ def masks(zeros: Zeros, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=weights(st.integers(1, 2), st.integers(1, 2), (1, 2)), rate=st.sampled_from([1.0, 1.5, 2.0, 4.0]), values=st.sampled_from(SYMMETRIC))
+@given(
+    weight=weights(st.integers(1, 2), st.integers(1, 2), (1, 2)),
+    rate=st.sampled_from([1.0, 1.5, 2.0, 4.0]),
+    values=st.sampled_from(SYMMETRIC),
+)
 def test_unstructured_with_symmetric_values_is_exact(weight: np.ndarray, rate: float, values: Values):
     """Over all masks that keep as many weights that are not zero and, for each, the best scale."""
     both = Composition((Unstructured(rate), values))
     assert both.exact
     full = min(budget(weight.size, rate), np.count_nonzero(weight))
-    kept = [left for mask in masks(Unstructured(rate), weight.shape) if np.count_nonzero(left := np.where(mask, weight, np.float32(0))) == full]
+    kept = [
+        left
+        for mask in masks(Unstructured(rate), weight.shape)
+        if np.count_nonzero(left := np.where(mask, weight, np.float32(0))) == full
+    ]
     best = min(distance(weight, values.project(left)) for left in kept)
     found = both.project(weight)
     assert distance(weight, found) <= best * 1.005 + 1e-6
@@ -64,7 +72,9 @@ def test_unstructured_with_symmetric_values_is_exact(weight: np.ndarray, rate: f
 @given(
     weight=weights(st.just(2), st.integers(1, 2), (1, 3)),
     zeros=st.sampled_from([Unstructured(3), Filter(2), Kernels(((0, 1), (1, 2), (0, 2)), 2, kernel=(1, 3))]),
-    pair=st.sampled_from([(UniformLevels(2), 0.7), (PowerOfTwo(2), 1.5), (Ternary(), 1.1), (Centroids(3), [-1.5, 0.25, 2])]),
+    pair=st.sampled_from(
+        [(UniformLevels(2), 0.7), (PowerOfTwo(2), 1.5), (Ternary(), 1.1), (Centroids(3), [-1.5, 0.25, 2])]
+    ),
 )
 def test_nearest_for_a_known_scale_is_exact(weight: np.ndarray, zeros: Zeros, pair: tuple[Values, object]):
     values, scale = pair[0], np.array(pair[1], dtype=np.float32)

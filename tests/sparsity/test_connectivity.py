@@ -13,7 +13,10 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 RATES = st.sampled_from([1.0, 1.5, 2.0, 3.6, 100.0])
 
 
-@pytest.mark.parametrize(("total", "rate", "kept"), [(100, 3.6, 28), (10, 4, 3), (9, 1, 9), (3, 100, 1), (1, 3.6, 1), (4096, 3.6, 1138), (7, 1.0001, 7)])
+@pytest.mark.parametrize(
+    ("total", "rate", "kept"),
+    [(100, 3.6, 28), (10, 4, 3), (9, 1, 9), (3, 100, 1), (1, 3.6, 1), (4096, 3.6, 1138), (7, 1.0001, 7)],
+)
 def test_budget(total: int, rate: float, kept: int):
     assert budget(total, rate) == kept
 
@@ -47,7 +50,10 @@ def test_the_budget_is_exact(seed: int, filters: int, inputs: int, rate: float, 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    weight=weights(st.sampled_from([2, 4]), st.integers(1, 3), (1, 2)), rate=RATES, scope=st.sampled_from(connectivity.SCOPES), share=st.sampled_from([1, 2])
+    weight=weights(st.sampled_from([2, 4]), st.integers(1, 3), (1, 2)),
+    rate=RATES,
+    scope=st.sampled_from(connectivity.SCOPES),
+    share=st.sampled_from([1, 2]),
 )
 def test_projection_is_nearest_and_idempotent(weight: np.ndarray, rate: float, scope: str, share: int):
     filters, inputs = weight.shape[:2]

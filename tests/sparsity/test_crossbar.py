@@ -34,9 +34,15 @@ def lines_of(weight: np.ndarray, groups: int, lines: str, size: tuple[int, int])
 )
 def test_nearest_idempotent_and_packed(weight: np.ndarray, rate: float, lines: str, size: tuple[int, int], groups: int):
     structure = Crossbar(rate, lines, size)
-    norms = [float(np.square(weight.ravel()[line], dtype=np.float64).sum()) for line in lines_of(weight, groups, lines, size)]
+    norms = [
+        float(np.square(weight.ravel()[line], dtype=np.float64).sum()) for line in lines_of(weight, groups, lines, size)
+    ]
     kept = budget(len(norms), rate)
-    best = sum(norms) - max(sum(chosen) for chosen in combinations(norms, kept)) if len(norms) <= 12 else sum(sorted(norms)[:-kept])
+    best = (
+        sum(norms) - max(sum(chosen) for chosen in combinations(norms, kept))
+        if len(norms) <= 12
+        else sum(sorted(norms)[:-kept])
+    )
     once = structure.project(weight, groups)
     assert once.dtype == np.float32
     assert distance(weight, once) == pytest.approx(best, abs=1e-9)
@@ -45,7 +51,9 @@ def test_nearest_idempotent_and_packed(weight: np.ndarray, rate: float, lines: s
 
 
 @pytest.mark.parametrize("lines", LINES)
-@pytest.mark.parametrize(("shape", "groups"), [((150, 20, 3, 3), 1), ((300, 200), 1), ((64, 8, 5, 5), 4), ((40, 1, 3, 3), 40)])
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((150, 20, 3, 3), 1), ((300, 200), 1), ((64, 8, 5, 5), 4), ((40, 1, 3, 3), 40)]
+)
 def test_budget_and_detection_at_the_usual_size(lines: str, shape: tuple[int, ...], groups: int):
     weight = nonzero_weight(0, *shape)
     structure = Crossbar(4, lines)
@@ -71,7 +79,9 @@ def test_crossbars_that_vanish():
     assert structure.usage(weight) + structure.usage(0 * weight) == Usage(8, 5, 128, 40)
 
 
-few = hnp.arrays(np.float32, st.integers(1, 5), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32))
+few = hnp.arrays(
+    np.float32, st.integers(1, 5), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32)
+)
 
 
 @settings(deadline=None, max_examples=40)

@@ -9,7 +9,8 @@ from tests.sparsity.weights import nonzero_weight
 
 @settings(deadline=None, max_examples=60)
 @given(
-    shape=st.tuples(st.integers(1, 20), st.integers(1, 40)) | st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 40))
+    | st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
     density=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
     seed=st.integers(0, 1000),
 )
@@ -26,7 +27,11 @@ def test_round_trip_bit_for_bit(shape: tuple[int, ...], density: float, seed: in
 def test_rows_are_listed_by_column():
     packed = pack(np.array([[0, 2, 3], [0, 0, 0], [4, 0, 0]], np.float32))
     assert isinstance(packed, Csr)
-    assert (packed.offset.tolist(), packed.index.tolist(), packed.weight.tolist()) == ([0, 2, 2, 3], [1, 2, 0], [2, 3, 4])
+    assert (packed.offset.tolist(), packed.index.tolist(), packed.weight.tolist()) == (
+        [0, 2, 2, 3],
+        [1, 2, 0],
+        [2, 3, 4],
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 16), (4, 3, 3, 3)])

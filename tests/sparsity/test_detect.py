@@ -24,7 +24,8 @@ DESIGNED = tuple(map(tuple, sorted(pattern.DESIGNED.tolist())))
 
 
 def found_in(weight: np.ndarray, groups: int = 1) -> Structure:
-    """What is found; the weight has it: projecting changes nothing, and it comes back from its packed form bit for bit."""
+    """What is found; the weight has it: projecting changes nothing, and it comes back from its packed form bit for
+    bit."""
     found = detect(weight, groups)
     assert isinstance(found, Structure), found
     assert np.array_equal(found.project(weight, groups), weight), found
@@ -58,7 +59,10 @@ def found_in(weight: np.ndarray, groups: int = 1) -> Structure:
         (Composition((Channel(2), Unstructured(3))), Composition((Channel(2), Unstructured(3)))),
         (Composition((Unstructured(3), Centroids(16))), Composition((Unstructured(3), Centroids(16)))),
         (Composition((Filter(2), UniformLevels(4))), Composition((Filter(2), UniformLevels(4)))),
-        (Composition((Kernels("designed"), Binary(keep_zeros=True))), Composition((Kernels(DESIGNED), Binary(keep_zeros=True)))),
+        (
+            Composition((Kernels("designed"), Binary(keep_zeros=True))),
+            Composition((Kernels(DESIGNED), Binary(keep_zeros=True))),
+        ),
     ],
 )
 def test_what_was_projected_is_found(made: Structure, found: Structure) -> None:
@@ -66,13 +70,18 @@ def test_what_was_projected_is_found(made: Structure, found: Structure) -> None:
     assert str(found_in(weight)) == str(found)
 
 
-@pytest.mark.parametrize("made", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)])
+@pytest.mark.parametrize(
+    "made", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)]
+)
 def test_in_grouped_convolutions(made: Structure) -> None:
     weight = made.project(nonzero_weight(2, 32, 16, 3, 3), 4)
     assert type(found_in(weight, 4)) is type(made)
 
 
-@pytest.mark.parametrize("made", [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Centroids(8)])
+@pytest.mark.parametrize(
+    "made",
+    [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Centroids(8)],
+)
 def test_in_linear_layers(made: Structure) -> None:
     assert str(found_in(made.project(nonzero_weight(3, 64, 128)))) == str(made)
 
@@ -97,7 +106,11 @@ def test_why_there_is_none() -> None:
 @given(st.data())
 def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
     groups = data.draw(st.sampled_from([1, 2]))
-    shape = (groups * data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), *data.draw(st.sampled_from([(), (1, 1), (3, 3), (1, 5)])))
+    shape = (
+        groups * data.draw(st.integers(1, 5)),
+        data.draw(st.integers(1, 6)),
+        *data.draw(st.sampled_from([(), (1, 1), (3, 3), (1, 5)])),
+    )
     random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     values, drawn = np.array([0, 0, 0, 1, -2, 0.3], np.float32), nonzero_weight(int(random.integers(100)), *shape)
     weight = random.choice(values, shape) if data.draw(st.booleans()) else drawn
@@ -110,5 +123,17 @@ def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
 def test_layers_of_a_network_share_their_patterns() -> None:
     one, other = ((0, 1, 3, 4), (1, 2, 4, 5)), ((1, 2, 4, 5), (3, 4, 6, 7))
     both = ((0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7))
-    found = share_patterns([Kernels(one), Composition((Filter(2), Kernels(other, 2.0))), Unstructured(2), Kernels(((0,), (1,)), kernel=(1, 3))])
-    assert found == [Kernels(both), Composition((Filter(2), Kernels(both, 2.0))), Unstructured(2), Kernels(((0,), (1,)), kernel=(1, 3))]
+    found = share_patterns(
+        [
+            Kernels(one),
+            Composition((Filter(2), Kernels(other, 2.0))),
+            Unstructured(2),
+            Kernels(((0,), (1,)), kernel=(1, 3)),
+        ]
+    )
+    assert found == [
+        Kernels(both),
+        Composition((Filter(2), Kernels(both, 2.0))),
+        Unstructured(2),
+        Kernels(((0,), (1,)), kernel=(1, 3)),
+    ]

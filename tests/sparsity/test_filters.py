@@ -13,7 +13,10 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 
 def best_filters(weight: np.ndarray, kept: int) -> float:
     chosen = combinations(range(len(weight)), kept)
-    return min(distance(weight, np.where(np.isin(np.arange(len(weight)), one)[:, None, None, None], weight, 0)) for one in chosen)
+    return min(
+        distance(weight, np.where(np.isin(np.arange(len(weight)), one)[:, None, None, None], weight, 0))
+        for one in chosen
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -25,17 +28,25 @@ def test_nearest_filters_against_brute_force(weight: np.ndarray, rate: float):
 
 
 @settings(deadline=None, max_examples=30)
-@given(weight=weights(st.just(4), st.integers(1, 4), (1, 2)), rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]), groups=st.sampled_from([1, 2]))
+@given(
+    weight=weights(st.just(4), st.integers(1, 4), (1, 2)),
+    rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]),
+    groups=st.sampled_from([1, 2]),
+)
 def test_nearest_channels_against_brute_force(weight: np.ndarray, rate: float, groups: int):
     """Each group of filters chooses its own channels, except where it has one: then groups compete."""
     inputs, per_group = weight.shape[1], 4 // groups
     found = Channel(rate).project(weight, groups)
     if inputs == 1:
-        options = [np.isin(np.arange(groups)[:, None], one) for one in combinations(range(groups), budget(groups, rate))]
+        options = [
+            np.isin(np.arange(groups)[:, None], one) for one in combinations(range(groups), budget(groups, rate))
+        ]
     else:
         of_group = [np.isin(np.arange(inputs), one) for one in combinations(range(inputs), budget(inputs, rate))]
         options = [np.array(one) for one in product(of_group, repeat=groups)]
-    best = min(distance(weight, np.where(np.repeat(one, per_group, axis=0)[:, :, None, None], weight, 0)) for one in options)
+    best = min(
+        distance(weight, np.where(np.repeat(one, per_group, axis=0)[:, :, None, None], weight, 0)) for one in options
+    )
     assert distance(weight, found) == pytest.approx(best, abs=1e-9)
     assert np.array_equal(Channel(rate).project(found, groups), found)
 
@@ -45,7 +56,9 @@ def test_equal_norms_stay_by_index():
     assert Channel(3).project(np.ones((4, 3), dtype=np.float32)).any(axis=0).tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize(("rate", "multiple", "kept"), [(3, 1, 7), (3, 4, 8), (3, 16, 16), (3, 32, 20), (1, 8, 20), (100, 1, 1)])
+@pytest.mark.parametrize(
+    ("rate", "multiple", "kept"), [(3, 1, 7), (3, 4, 8), (3, 16, 16), (3, 32, 20), (1, 8, 20), (100, 1, 1)]
+)
 def test_multiples_of_hardware_round_up(rate: float, multiple: int, kept: int):
     weight = nonzero_weight(0, 20, 20, 3, 3)
     assert Filter(rate, multiple).project(weight).any(axis=(1, 2, 3)).sum() == kept
@@ -75,7 +88,9 @@ def test_groups_keep_the_same_number_of_filters():
         (Channel, (5, 9, 1, 1), 1, (5, 3, 1, 1)),
     ],
 )
-def test_packed_is_a_thin_layer(kind: type[Filter | Channel], shape: tuple[int, ...], groups: int, thin: tuple[int, ...]):
+def test_packed_is_a_thin_layer(
+    kind: type[Filter | Channel], shape: tuple[int, ...], groups: int, thin: tuple[int, ...]
+):
     weight = kind(3).project(nonzero_weight(2, *shape), groups)
     packed = kind(3).pack(weight, groups)
     assert packed.data["weight"].shape == thin
@@ -95,7 +110,11 @@ def test_thin_channels_of_groups_are_the_right_ones():
 
 
 @settings(deadline=None, max_examples=30)
-@given(weight=weights(st.just(4), st.integers(1, 4), (1, 2)), groups=st.sampled_from([1, 2, 4]), kind=st.sampled_from([Filter, Channel]))
+@given(
+    weight=weights(st.just(4), st.integers(1, 4), (1, 2)),
+    groups=st.sampled_from([1, 2, 4]),
+    kind=st.sampled_from([Filter, Channel]),
+)
 def test_round_trip_with_accidental_zeros(weight: np.ndarray, groups: int, kind: type[Filter | Channel]):
     cut = kind(2, 2).project(weight, groups)
     assert np.array_equal(kind.unpack(kind(2, 2).pack(cut, groups)), cut)

@@ -24,7 +24,9 @@ def neighbours_in_common(weight: np.ndarray, structure: Kernels, order: np.ndarr
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("scope", ["layer", "filter"])
 def test_a_weight_in_order_stays(share: int, groups: int, scope: str):
-    weight = joint.project(nonzero_weight(0, 64, 40, 3, 3), pattern.DESIGNED, 3, scope=scope, share=share, groups=groups).weight
+    weight = joint.project(
+        nonzero_weight(0, 64, 40, 3, 3), pattern.DESIGNED, 3, scope=scope, share=share, groups=groups
+    ).weight
     order = filter_order(weight, structure_of(weight, groups), groups)
     assert (np.sort(order.reshape(groups, -1), axis=1) == np.arange(64).reshape(groups, -1)).all()
     ordered = weight[order]

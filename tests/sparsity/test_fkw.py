@@ -24,7 +24,9 @@ from tests.sparsity.weights import nonzero_weight
     share=st.sampled_from([1, 2]),
     patterns=st.sampled_from([None, pattern.DESIGNED]),
 )
-def test_round_trip_bit_for_bit(seed: int, filters: int, inputs: int, groups: int, rate: float, scope: str, share: int, patterns: np.ndarray | None):
+def test_round_trip_bit_for_bit(
+    seed: int, filters: int, inputs: int, groups: int, rate: float, scope: str, share: int, patterns: np.ndarray | None
+):
     weight = nonzero_weight(seed, filters, inputs, 3, 3)
     weight[np.random.default_rng(seed).uniform(size=weight.shape) < 0.05] = 0
     cut = joint.project(weight, patterns, rate, scope=scope, share=share, groups=groups)
@@ -81,10 +83,15 @@ def test_empty_filters_and_an_all_zero_weight():
 
 
 def test_golden_tables(golden: Callable[[str, str], None]):
-    weight = np.arange(1, 4 * 3 * 9 + 1, dtype=np.float32).reshape(4, 3, 3, 3) * np.where(np.arange(108).reshape(4, 3, 3, 3) % 5 < 3, 1, -1)
+    weight = np.arange(1, 4 * 3 * 9 + 1, dtype=np.float32).reshape(4, 3, 3, 3) * np.where(
+        np.arange(108).reshape(4, 3, 3, 3) % 5 < 3, 1, -1
+    )
     cut = joint.project(weight, pattern.DESIGNED, 1.5, share=2, order=np.array([3, 1, 2, 0]))
     packed = pack(cut.weight, 1, pattern.DESIGNED, 2, cut.order)
-    golden("\n".join(f"{field.name}: {np.array(getattr(packed, field.name)).tolist()}" for field in fields(FKW)) + "\n", "fkw")
+    golden(
+        "\n".join(f"{field.name}: {np.array(getattr(packed, field.name)).tolist()}" for field in fields(FKW)) + "\n",
+        "fkw",
+    )
 
 
 def test_bytes_against_csr():
@@ -133,7 +140,10 @@ def _changed(array: np.ndarray, at: int | tuple[int, ...], value: float) -> np.n
         (lambda f: replace(f, stride=_changed(f.stride, (0, 0), 1)), "does not ascend from 0"),
         (lambda f: replace(f, stride=_changed(f.stride, (0, 4), 99)), "disagree"),
         (lambda f: replace(f, index=_changed(f.index, 0, 8)), "outside the convolution group"),
-        (lambda f: replace(f, index=f.index[::-1].copy(), reorder=f.reorder[[2, 3, 0, 1]]), "do not ascend inside a pattern"),
+        (
+            lambda f: replace(f, index=f.index[::-1].copy(), reorder=f.reorder[[2, 3, 0, 1]]),
+            "do not ascend inside a pattern",
+        ),
     ],
 )
 def test_validation_names_the_damage(damage: Callable[[FKW], FKW], message: str):

@@ -43,7 +43,11 @@ def test_idempotent_in_its_own_order(weight: np.ndarray, rate: float, scope: str
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=weights(st.sampled_from([2, 4]), st.integers(1, 5)), rate=st.sampled_from([1.0, 2.0, 3.6]), scope=st.sampled_from(connectivity.SCOPES))
+@given(
+    weight=weights(st.sampled_from([2, 4]), st.integers(1, 5)),
+    rate=st.sampled_from([1.0, 2.0, 3.6]),
+    scope=st.sampled_from(connectivity.SCOPES),
+)
 def test_connectivity_after_patterns_is_the_joint_projection(weight: np.ndarray, rate: float, scope: str):
     after = connectivity.project(pattern.project(weight, pattern.DESIGNED), rate, scope=scope)
     assert np.array_equal(after, joint.project(weight, pattern.DESIGNED, rate, scope=scope).weight)
@@ -78,7 +82,9 @@ def test_exact_budget_and_sharing(share: int, scope: str):
 def test_grouping_by_likeness_keeps_more_than_neighbours_do():
     rng = np.random.default_rng(3)
     kinds = rng.standard_normal((4, 32, 3, 3)) * rng.uniform(size=(4, 32, 1, 1)) ** 4
-    weight = kinds[rng.permutation(np.repeat(np.arange(4), 4))].astype(np.float32) * rng.uniform(0.8, 1.2, (16, 32, 1, 1)).astype(np.float32)
+    weight = kinds[rng.permutation(np.repeat(np.arange(4), 4))].astype(np.float32) * rng.uniform(
+        0.8, 1.2, (16, 32, 1, 1)
+    ).astype(np.float32)
     free = joint.project(weight, pattern.DESIGNED, 3.6).kept
     neighbours = joint.project(weight, pattern.DESIGNED, 3.6, share=4, order=np.arange(16)).kept
     alike = joint.project(weight, pattern.DESIGNED, 3.6, share=4).kept
@@ -88,7 +94,9 @@ def test_grouping_by_likeness_keeps_more_than_neighbours_do():
 
 def test_without_patterns_it_is_connectivity():
     weight = nonzero_weight(8, 8, 12, 5, 5)
-    assert np.array_equal(joint.project(weight, rate=2.5, scope="filter").weight, connectivity.project(weight, 2.5, scope="filter"))
+    assert np.array_equal(
+        joint.project(weight, rate=2.5, scope="filter").weight, connectivity.project(weight, 2.5, scope="filter")
+    )
 
 
 def test_a_weight_of_zeros_stays():

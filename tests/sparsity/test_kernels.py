@@ -41,7 +41,9 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float, scope: str
     scope=st.sampled_from(connectivity.SCOPES),
     share=st.sampled_from([1, 2, 4]),
 )
-def test_idempotent_and_packed_bit_for_bit(weight: np.ndarray, patterns: str | None, rate: float, scope: str, share: int):
+def test_idempotent_and_packed_bit_for_bit(
+    weight: np.ndarray, patterns: str | None, rate: float, scope: str, share: int
+):
     structure = Kernels(patterns, rate, scope, share)
     once = structure.project(weight)
     assert np.array_equal(structure.project(once), once)
@@ -50,7 +52,13 @@ def test_idempotent_and_packed_bit_for_bit(weight: np.ndarray, patterns: str | N
 
 
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10**6), shuffle=st.booleans(), share=st.sampled_from([2, 4]), groups=st.sampled_from([1, 2]), rate=st.sampled_from([1.0, 3.6]))
+@given(
+    seed=st.integers(0, 10**6),
+    shuffle=st.booleans(),
+    share=st.sampled_from([2, 4]),
+    groups=st.sampled_from([1, 2]),
+    rate=st.sampled_from([1.0, 3.6]),
+)
 def test_a_grouping_stays_once_it_is_cut(seed: int, shuffle: bool, share: int, groups: int, rate: float):
     structure = Kernels("designed", rate, share=share)
     weight = nonzero_weight(seed, 16, 12, 3, 3)
@@ -79,14 +87,22 @@ def test_exact_budget_of_connections(shape: tuple[int, ...], scope: str, share: 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
     "structure",
-    [Kernels("designed"), Kernels("designed", 3.6), Kernels("designed", 3.6, "filter", 2), Kernels(None, 2.5, "filter"), Kernels(None, 3, "layer", 4)],
+    [
+        Kernels("designed"),
+        Kernels("designed", 3.6),
+        Kernels("designed", 3.6, "filter", 2),
+        Kernels(None, 2.5, "filter"),
+        Kernels(None, 3, "layer", 4),
+    ],
 )
 def test_what_was_projected_is_found(structure: Kernels, groups: int):
     cut = structure.project(nonzero_weight(3, 32, 24, 3, 3), groups)
     found = Kernels.detect(cut, groups)
     assert isinstance(found, Kernels)
     assert (found.scope, found.share) == (structure.scope, structure.share)
-    assert found.patterns == (None if structure.patterns is None else tuple(sorted(map(tuple, pattern.DESIGNED.tolist()))))
+    assert found.patterns == (
+        None if structure.patterns is None else tuple(sorted(map(tuple, pattern.DESIGNED.tolist())))
+    )
     assert found.rate == pytest.approx(structure.rate, rel=0.1)
     assert np.array_equal(found.project(cut, groups), cut)
     assert np.array_equal(Kernels.unpack(found.pack(cut, groups)), cut)

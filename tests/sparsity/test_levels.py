@@ -19,8 +19,14 @@ STRUCTURES = [
     *(Binary(per, zeros) for per in ("layer", "filter") for zeros in (False, True)),
 ]
 
-few = hnp.arrays(np.float32, st.integers(1, 5), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32))
-any_weight = weights(st.integers(1, 4), st.integers(1, 4), (1, 2)) | weights(st.integers(1, 4), st.integers(1, 4)) | few.map(lambda flat: flat[:, None])
+few = hnp.arrays(
+    np.float32, st.integers(1, 5), elements=st.integers(-3, 3).map(np.float32) | st.floats(-4, 4, width=32)
+)
+any_weight = (
+    weights(st.integers(1, 4), st.integers(1, 4), (1, 2))
+    | weights(st.integers(1, 4), st.integers(1, 4))
+    | few.map(lambda flat: flat[:, None])
+)
 
 
 def least(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
@@ -31,7 +37,10 @@ def least(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=few, structure=st.sampled_from([UniformLevels(1), UniformLevels(2), UniformLevels(3), PowerOfTwo(2), PowerOfTwo(3)]))
+@given(
+    weight=few,
+    structure=st.sampled_from([UniformLevels(1), UniformLevels(2), UniformLevels(3), PowerOfTwo(2), PowerOfTwo(3)]),
+)
 def test_scales_against_every_assignment(weight: np.ndarray, structure: UniformLevels | PowerOfTwo):
     best = least(np.abs(weight[weight != 0]), structure.multipliers(structure.bits)) if weight.any() else 0
     norm = float(np.square(weight, dtype=np.float64).sum())
@@ -89,17 +98,30 @@ def test_idempotent_detected_and_packed_bit_for_bit(weight: np.ndarray, structur
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=any_weight, structure=st.sampled_from([one for one in STRUCTURES if not isinstance(one, Ternary) and one not in (Binary(), Binary("filter"))]))
+@given(
+    weight=any_weight,
+    structure=st.sampled_from(
+        [one for one in STRUCTURES if not isinstance(one, Ternary) and one not in (Binary(), Binary("filter"))]
+    ),
+)
 def test_zeros_stay_and_nothing_else_becomes_zero(weight: np.ndarray, structure: Structure):
     assert np.array_equal(structure.project(weight) != 0, weight != 0)
 
 
 def test_binary_fills_zeros_unless_they_are_kept():
     weight = np.array([[0, 3, -1], [0, 0, 0]], dtype=np.float32)
-    assert Binary().project(weight).tolist() == [[np.float32(4 / 6), np.float32(4 / 6), -np.float32(4 / 6)], [np.float32(4 / 6)] * 3]
+    assert Binary().project(weight).tolist() == [
+        [np.float32(4 / 6), np.float32(4 / 6), -np.float32(4 / 6)],
+        [np.float32(4 / 6)] * 3,
+    ]
     assert Binary(keep_zeros=True).project(weight).tolist() == [[0, 2, -2], [0, 0, 0]]
-    assert Binary("filter").project(weight).tolist() == [[np.float32(4 / 3), np.float32(4 / 3), -np.float32(4 / 3)], [0, 0, 0]]
-    assert Binary.detect(Binary("filter", keep_zeros=True).project(np.array([[1, 3], [8, 0]], dtype=np.float32))) == Binary("filter", keep_zeros=True)
+    assert Binary("filter").project(weight).tolist() == [
+        [np.float32(4 / 3), np.float32(4 / 3), -np.float32(4 / 3)],
+        [0, 0, 0],
+    ]
+    assert Binary.detect(
+        Binary("filter", keep_zeros=True).project(np.array([[1, 3], [8, 0]], dtype=np.float32))
+    ) == Binary("filter", keep_zeros=True)
 
 
 def test_levels_of_a_fixed_scale():

@@ -10,7 +10,10 @@ from pcc.errors import PccError
 from pcc.sparsity import pattern
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
-PATTERN_SETS = {"designed": pattern.DESIGNED, "corners": np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]], dtype=np.int32)}
+PATTERN_SETS = {
+    "designed": pattern.DESIGNED,
+    "corners": np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]], dtype=np.int32),
+}
 
 
 def found_in(weight: np.ndarray) -> list[list[int]]:
@@ -46,11 +49,16 @@ def test_mining_keeps_the_centre_even_when_it_is_the_smallest():
 
 def test_mining_breaks_ties_by_reach_then_position_and_ignores_zero_connections():
     equal = np.ones((1, 1, 3, 3), dtype=np.float32)
-    assert pattern.mine([np.concatenate([equal, np.zeros((5, 1, 3, 3), dtype=np.float32)])], 4).tolist() == [[0, 1, 2, 4]]
+    assert pattern.mine([np.concatenate([equal, np.zeros((5, 1, 3, 3), dtype=np.float32)])], 4).tolist() == [
+        [0, 1, 2, 4]
+    ]
     one_each = np.zeros((2, 1, 9), dtype=np.float32)
     one_each[0, 0, [5, 7, 8]] = 1
     one_each[1, 0, [0, 7, 8]] = 1
-    assert pattern.mine([one_each.reshape(2, 1, 3, 3)], 2).tolist() == [[4, 5, 7, 8], [0, 4, 7, 8]]  # a square reads fewer inputs
+    assert pattern.mine([one_each.reshape(2, 1, 3, 3)], 2).tolist() == [
+        [4, 5, 7, 8],
+        [0, 4, 7, 8],
+    ]  # a square reads fewer inputs
 
 
 def test_mining_against_a_loop_over_connections():
@@ -71,9 +79,14 @@ def test_mining_adjacent_patterns():
     mined = pattern.mine([weight], 56, adjacent=True).tolist()
     pieces = [sorted((4, *others)) for others in combinations((0, 1, 2, 3, 5, 6, 7, 8), 3)]
     corners = {0: (1, 3), 2: (1, 5), 6: (3, 7), 8: (5, 7)}  # the others touch the centre
-    pieces = [taps for taps in pieces if all(set(beside) & set(taps) for corner, beside in corners.items() if corner in taps)]
+    pieces = [
+        taps for taps in pieces if all(set(beside) & set(taps) for corner, beside in corners.items() if corner in taps)
+    ]
     assert sorted(mined) == sorted(pieces)
-    votes = Counter(max(range(len(pieces)), key=lambda i: float(np.sum(connection[pieces[i]].astype(np.float64) ** 2))) for connection in weight.reshape(-1, 9))
+    votes = Counter(
+        max(range(len(pieces)), key=lambda i: float(np.sum(connection[pieces[i]].astype(np.float64) ** 2)))
+        for connection in weight.reshape(-1, 9)
+    )
     counts = [votes[pieces.index(taps)] for taps in mined]
     assert counts == sorted(counts, reverse=True)
 
@@ -138,7 +151,10 @@ def test_detection_fills_up_patterns_of_different_sizes():
         (np.zeros((2, 2, 3, 3)), "every weight is zero"),
         (np.ones((2, 2, 3, 3)), "some connections use all 9 taps"),
         (np.ones((2, 2, 1, 1)), "some connections use all 1 taps"),
-        (np.array([[tap in one for tap in range(9)] for one in combinations(range(9), 2)]).reshape(6, 6, 3, 3) * 1.0, "36 different shapes, more than 16"),
+        (
+            np.array([[tap in one for tap in range(9)] for one in combinations(range(9), 2)]).reshape(6, 6, 3, 3) * 1.0,
+            "36 different shapes, more than 16",
+        ),
     ],
 )
 def test_detection_says_why_there_are_no_patterns(weight: np.ndarray, reason: str):

@@ -39,7 +39,11 @@ def test_fields_as_yaml_gives_them():
         ("levels", {"bits": 2.5}, r"levels: bits cannot be 2\.5: give a whole number"),
         ("levels", {"bits": True}, "levels: bits cannot be True"),
         ("binary", {"keep_zeros": 1}, "binary: keep_zeros cannot be 1: give true or false"),
-        ("tetris", {"rate": 2, "block": [8]}, r"tetris: block cannot be \[8\]: give a list: a whole number, a whole number"),
+        (
+            "tetris",
+            {"rate": 2, "block": [8]},
+            r"tetris: block cannot be \[8\]: give a list: a whole number, a whole number",
+        ),
         ("kernels", {"patterns": [1, 2]}, r"kernels: patterns cannot be \[1, 2\]"),
     ],
 )

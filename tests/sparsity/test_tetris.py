@@ -27,11 +27,18 @@ def in_blocks(weight: np.ndarray, groups: int, block: tuple[int, int]) -> np.nda
     """Which blocks of a weight have something in them, bool (groups, down, across), one after the other."""
     connections = np.abs(weight).reshape(groups, len(weight) // groups, weight.shape[1], -1).sum(axis=3)
     down, across = (range(0, size, step) for size, step in zip(connections.shape[1:], block, strict=True))
-    return np.array([[[connections[g, r : r + block[0], c : c + block[1]].any() for c in across] for r in down] for g in range(groups)])
+    return np.array(
+        [
+            [[connections[g, r : r + block[0], c : c + block[1]].any() for c in across] for r in down]
+            for g in range(groups)
+        ]
+    )
 
 
 @settings(deadline=None, max_examples=40)
-@given(weight=weights(st.integers(1, 4), st.integers(1, 5), (1, 2)), rate=st.sampled_from([1.0, 1.5, 3.0]), data=st.data())
+@given(
+    weight=weights(st.integers(1, 4), st.integers(1, 5), (1, 2)), rate=st.sampled_from([1.0, 1.5, 3.0]), data=st.data()
+)
 def test_fixed_orders_give_the_nearest(weight: np.ndarray, rate: float, data: st.DataObject):
     filters = data.draw(st.permutations(range(weight.shape[0])))
     channels = data.draw(st.permutations(range(weight.shape[1])))
@@ -82,11 +89,17 @@ def test_shuffled_blocks_are_found_again_with_a_few_accidental_zeros():
 
 def test_search_is_near_the_best_orders_of_tiny_weights():
     """All orders of 4 filters and 4 channels, blocks of 2 x 2, one in two stays."""
-    orders = [list(order) for order in permutations(range(4)) if order[0] < order[1] and order[2] < order[3] and order[0] == 0]
+    orders = [
+        list(order) for order in permutations(range(4)) if order[0] < order[1] and order[2] < order[3] and order[0] == 0
+    ]
     found, best, unordered = 0.0, 0.0, 0.0
     for seed in range(20):
         weight = np.random.default_rng(seed).standard_normal((4, 4)).astype(np.float32)
-        distances = [distance(weight, Tetris(2, (2, 2), tuple(rows), tuple(columns)).project(weight)) for rows in orders for columns in orders]
+        distances = [
+            distance(weight, Tetris(2, (2, 2), tuple(rows), tuple(columns)).project(weight))
+            for rows in orders
+            for columns in orders
+        ]
         ours = distance(weight, Tetris(2, (2, 2)).project(weight))
         assert min(distances) - 1e-6 <= ours <= distances[0] + 1e-6
         found, best, unordered = found + ours, best + min(distances), unordered + distances[0]
@@ -118,7 +131,11 @@ def test_one_fixed_order_is_kept_and_the_other_searched():
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.depthwise = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.first, self.norm, self.depthwise = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        )
         self.second, self.grouped, self.last = nn.Conv2d(8, 12, 3), nn.Conv2d(12, 6, 1, groups=1), nn.Linear(6 * 4, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

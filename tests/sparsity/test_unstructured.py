@@ -20,7 +20,8 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float):
     found = Unstructured(rate).project(weight)
     kept = budget(weight.size, rate)
     best = min(
-        distance(weight, np.where(np.isin(np.arange(weight.size), one).reshape(weight.shape), weight, 0)) for one in combinations(range(weight.size), kept)
+        distance(weight, np.where(np.isin(np.arange(weight.size), one).reshape(weight.shape), weight, 0))
+        for one in combinations(range(weight.size), kept)
     )
     assert distance(weight, found) == pytest.approx(best, abs=1e-12)
     assert np.count_nonzero(found) <= kept
@@ -28,7 +29,9 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float):
 
 
 @settings(deadline=None, max_examples=40)
-@given(scores=hnp.arrays(np.float64, st.integers(1, 20), elements=st.integers(-2, 2).map(float)), count=st.integers(0, 21))
+@given(
+    scores=hnp.arrays(np.float64, st.integers(1, 20), elements=st.integers(-2, 2).map(float)), count=st.integers(0, 21)
+)
 def test_largest_takes_ties_by_index(scores: np.ndarray, count: int):
     expected = np.zeros(len(scores), dtype=bool)
     expected[np.argsort(-scores, kind="stable")[:count]] = True
@@ -43,7 +46,9 @@ def test_places_come_back(size: int, kept: int, seed: int):
     assert np.array_equal(unpack_places(pack_places(mask), size), mask)
 
 
-@pytest.mark.parametrize(("every", "bits"), [(1, 1), (2, 1), (15, 4), (16, 5), (300, 9), (5000, 13), (65535, 16), (150_000, 16)])
+@pytest.mark.parametrize(
+    ("every", "bits"), [(1, 1), (2, 1), (15, 4), (16, 5), (300, 9), (5000, 13), (65535, 16), (150_000, 16)]
+)
 def test_bits_follow_the_distances(every: int, bits: int):
     mask = np.zeros(10 * every, dtype=bool)
     mask[every - 1 :: every] = True

@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 
-def weights(filters: st.SearchStrategy[int], inputs: st.SearchStrategy[int], kernel: tuple[int, int] = (3, 3)) -> st.SearchStrategy[np.ndarray]:
+def weights(
+    filters: st.SearchStrategy[int], inputs: st.SearchStrategy[int], kernel: tuple[int, int] = (3, 3)
+) -> st.SearchStrategy[np.ndarray]:
     """Weights (O, I, kh, kw) of small integers (so that equal norms are common) and of any finite floats."""
     shapes = st.tuples(filters, inputs).map(lambda size: (*size, *kernel))
     integers = st.integers(-3, 3).map(np.float32)
     floats = st.floats(-4, 4, width=32)
-    return shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=integers) | hnp.arrays(np.float32, shape, elements=floats))
+    return shapes.flatmap(
+        lambda shape: hnp.arrays(np.float32, shape, elements=integers) | hnp.arrays(np.float32, shape, elements=floats)
+    )
 
 
 def nonzero_weight(seed: int, *shape: int) -> np.ndarray:
@@ -27,7 +31,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def cuts(groups: int, channels: int, patterns: int, kept: int, *, per_group: bool) -> Iterator[np.ndarray]:
-    """Every way to keep ``kept`` connections (in all, or per filter group) under some pattern: choices (groups, channels), -1 for gone."""
+    """Every way to keep ``kept`` connections (in all, or per filter group) under some pattern: choices (groups,
+    channels), -1 for gone."""
     if per_group:
         rows = list(cuts(1, channels, patterns, kept, per_group=False))
         for chosen in product(rows, repeat=groups):

@@ -18,7 +18,16 @@ def test_accuracy() -> None:
 def test_a_sweep_counts_the_points_where_a_choice_was_made() -> None:
     def point(gain: float, modelled: float) -> Point:
         ratio = Ratio(median=gain, low=gain, high=gain, pairs=1)
-        return Point(layer="8->8 3x3/1 @7", kernel=3, density=0.1, family="conv-sparse-scatter", schedule="", modelled=modelled, gain=ratio, digest="")
+        return Point(
+            layer="8->8 3x3/1 @7",
+            kernel=3,
+            density=0.1,
+            family="conv-sparse-scatter",
+            schedule="",
+            modelled=modelled,
+            gain=ratio,
+            digest="",
+        )
 
     points = [point(1, 1), point(2, 2), point(3, 4), point(0.9, 1.1), point(4, 5)]
     text = "\n".join(sweep_lines(Sweep(processor="A processor", measure="time", command="a command", points=points)))

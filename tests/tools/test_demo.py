@@ -27,7 +27,10 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "run_compile", compiles)
     monkeypatch.setattr(demo, "fit_pruned", lambda path: fitted.append(path) or path)
     packages = {name: demo.make_packages(name) for name in demo.NETWORKS}
-    assert {name: list(made) for name, made in packages.items()} == {"mobilenet_v2": ["dense"], "resnet50": ["dense", demo_reconstruct.STRUCTURE]}
+    assert {name: list(made) for name, made in packages.items()} == {
+        "mobilenet_v2": ["dense"],
+        "resnet50": ["dense", demo_reconstruct.STRUCTURE],
+    }
     assert commands == [("mobilenet_v2",), ("resnet50",), ("resnet50", "--weights", str(fitted[0]))]
     assert len({*packages["resnet50"].values()}) == 2
 
@@ -62,7 +65,12 @@ def test_the_checkpoint_is_fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     one_shot.load_state_dict(dense.state_dict())
     OneShot(one_shot, demo_reconstruct.STRUCTURES).finish()
     random = np.random.default_rng(0)
-    images = [Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((256, 256), Image.Resampling.BICUBIC) for _ in range(4)]
+    images = [
+        Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(
+            (256, 256), Image.Resampling.BICUBIC
+        )
+        for _ in range(4)
+    ]
     module = Small().eval()
     module.load_state_dict(dense.state_dict())
     monkeypatch.setattr(demo_reconstruct, "create", lambda name: module)

@@ -35,7 +35,12 @@ def test_some_operators(pattern: str) -> None:
 
 
 def test_compiled_libraries_agree() -> None:
-    tests = ["conv_with_strides_padding", "averagepool_2d_same_upper", "resize_upsample_scales_linear_align_corners", "nonmaxsuppression_two_batches"]
+    tests = [
+        "conv_with_strides_padding",
+        "averagepool_2d_same_upper",
+        "resize_upsample_scales_linear_align_corners",
+        "nonmaxsuppression_two_batches",
+    ]
     tests += [
         "maxpool_with_argmax_2d_precomputed_pads",
         "attention_4d",

@@ -1,4 +1,5 @@
-"""What ships is chosen, packed and refused as it should be; what it is worth is tested in tests/models/test_shipped.py."""
+"""What ships is chosen, packed and refused as it should be; what it is worth is tested in
+tests/models/test_shipped.py."""
 
 from pathlib import Path
 

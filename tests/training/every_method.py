@@ -1,4 +1,5 @@
-"""A program for torchrun: every method on a tiny network, after which all processes must have the same weights. Prints the methods that ran."""
+"""A program for torchrun: every method on a tiny network, after which all processes must have the same weights. Prints
+the methods that ran."""
 
 import os
 import sys
@@ -38,7 +39,15 @@ def main(folder: Path) -> None:
     with processes() as here:
         for name in method_names():
             stage, model = STAGES[name], net()
-            train(model, data(), parse_recipe(f"train: {{batch: 60, lr: 0.02}}\nstages: [{{{name}: {stage}}}, {{train: {{epochs: 1}}}}]"), folder / name, here)
+            train(
+                model,
+                data(),
+                parse_recipe(
+                    f"train: {{batch: 60, lr: 0.02}}\nstages: [{{{name}: {stage}}}, {{train: {{epochs: 1}}}}]"
+                ),
+                folder / name,
+                here,
+            )
             weights = torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
             both = [torch.empty_like(weights) for _ in range(here.ranks)]
             distributed.all_gather(both, weights)

@@ -28,7 +28,12 @@ class Framework:
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def fit(self, optimizer: torch.optim.Optimizer, training_step: Callable[[Tensor, Tensor], Tensor], hooks: dict[str, Callable[[], None]]) -> None:
+    def fit(
+        self,
+        optimizer: torch.optim.Optimizer,
+        training_step: Callable[[Tensor, Tensor], Tensor],
+        hooks: dict[str, Callable[[], None]],
+    ) -> None:
         hooks["on_train_start"]()
         for epoch in range(self.epochs):
             for x, y in loader(epoch):
@@ -54,12 +59,25 @@ def plain(model: nn.Module) -> None:
 
 def framework(model: nn.Module) -> None:
     method = pcc.training.Admm(model, STRUCTURES, epochs=EPOCHS, rhos=(0.01, 0.1))
-    hooks = {"on_train_start": method.begin, "after_step": method.after_step, "on_train_epoch_end": method.end_epoch, "on_train_end": method.finish}
-    Framework(EPOCHS).fit(torch.optim.SGD(method.parameters(), lr=0.05), lambda x, y: F.cross_entropy(model(x), y) + method.penalty(), hooks)
+    hooks = {
+        "on_train_start": method.begin,
+        "after_step": method.after_step,
+        "on_train_epoch_end": method.end_epoch,
+        "on_train_end": method.finish,
+    }
+    Framework(EPOCHS).fit(
+        torch.optim.SGD(method.parameters(), lr=0.05),
+        lambda x, y: F.cross_entropy(model(x), y) + method.penalty(),
+        hooks,
+    )
 
 
 def zeros(model: nn.Module) -> dict[str, int]:
-    return {name: int((value == 0).sum()) for name, value in model.named_parameters() if name in ("conv1.weight", "conv2.weight", "fc1.weight")}
+    return {
+        name: int((value == 0).sum())
+        for name, value in model.named_parameters()
+        if name in ("conv1.weight", "conv2.weight", "fc1.weight")
+    }
 
 
 def test_both_loops_prune_alike() -> None:

@@ -1,4 +1,5 @@
-"""The same command under torchrun: two processes that share each batch find what one finds, and speak with one voice."""
+"""The same command under torchrun: two processes that share each batch find what one finds, and speak with one
+voice."""
 
 import json
 import os
@@ -70,11 +71,32 @@ def job(tmp_path: Path) -> Path:
 
 
 ONE = [sys.executable]
-TWO = [Path(sys.executable).with_name("torchrun"), "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+TWO = [
+    Path(sys.executable).with_name("torchrun"),
+    "--nproc-per-node",
+    "2",
+    "--rdzv-backend",
+    "c10d",
+    "--rdzv-endpoint",
+    "localhost:0",
+]
 
 
 def prune(launcher: Sequence[str | Path], job: Path, factory: str, folder: str) -> subprocess.CompletedProcess[str]:
-    command = [*launcher, "-m", "pcc.cli", "prune", f"net.py:{factory}", "--data", "net.py:loader", "--recipe", "recipe.yaml", "-o", folder, "--json"]
+    command = [
+        *launcher,
+        "-m",
+        "pcc.cli",
+        "prune",
+        f"net.py:{factory}",
+        "--data",
+        "net.py:loader",
+        "--recipe",
+        "recipe.yaml",
+        "-o",
+        folder,
+        "--json",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=job, env=environment, capture_output=True, text=True, check=False, timeout=300)
 

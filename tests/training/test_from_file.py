@@ -16,7 +16,8 @@ SHAPE = (3, 9, 8)
 
 
 class Net(nn.Module):
-    """A layer that is called twice, a shortcut, a batch norm, an uneven pooling, sizes that hang on the number of samples."""
+    """A layer that is called twice, a shortcut, a batch norm, an uneven pooling, sizes that hang on the number of
+    samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +41,19 @@ def net() -> Net:
 
 
 def archive(net: nn.Module, path: Path) -> Path:
-    torch.export.save(torch.export.export(net, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: torch.export.Dim("n")},)), path)
+    torch.export.save(
+        torch.export.export(net, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: torch.export.Dim("n")},)), path
+    )
     return path
 
 
 def test_an_archive_trains_and_comes_back(net: Net, tmp_path: Path) -> None:
     opened = open_file(archive(net, tmp_path / "net.pt2"), SHAPE)
-    layers = {name: type(layer).__name__ for name, layer in opened.module.named_modules() if type(layer) is not nn.Module and name}
+    layers = {
+        name: type(layer).__name__
+        for name, layer in opened.module.named_modules()
+        if type(layer) is not nn.Module and name
+    }
     assert layers == {"stem": "Conv2d", "norm": "BatchNorm2d", "again": "Conv2d", "head": "Linear"}
     x = torch.randn(5, *SHAPE)
     torch.testing.assert_close(opened.module.eval()(x), net(x))
@@ -79,7 +86,9 @@ def test_an_onnx_file_of_one_sample_trains_on_many(net: Net, tmp_path: Path) -> 
 
 def test_a_file_of_one_sample_of_one_channel_trains_on_many(tmp_path: Path) -> None:
     layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 6, 3))
-    opened = open_file(export(layers, (torch.zeros(1, 1, 9, 8),), tmp_path / "net.onnx", dynamo=False, opset=17), (1, 9, 8))
+    opened = open_file(
+        export(layers, (torch.zeros(1, 1, 9, 8),), tmp_path / "net.onnx", dynamo=False, opset=17), (1, 9, 8)
+    )
     x = torch.randn(3, 1, 9, 8)
     torch.testing.assert_close(opened.module.eval()(x), layers(x), rtol=1e-4, atol=1e-5)
 
@@ -90,7 +99,10 @@ def saved(made: onnx.ModelProto, folder: Path) -> Path:
 
 
 def test_uneven_pooling_trains(tmp_path: Path) -> None:
-    graph = "net (float[N,3,9,8] x) => (float[N,K] y) { a = Conv(x, w) b = MaxPool<kernel_shape=[2,2], pads=[0,0,1,1], strides=[2,2]>(a) y = Flatten(b) }"
+    graph = (
+        "net (float[N,3,9,8] x) => (float[N,K] y) { a = Conv(x, w) b = MaxPool<kernel_shape=[2,2], pads=[0,0,1,1], "
+        "strides=[2,2]>(a) y = Flatten(b) }"
+    )
     opened = open_file(saved(model(graph, {"w": weight(4, 3, 3, 3)}), tmp_path), SHAPE)
     opened.module(torch.randn(2, *SHAPE)).sum().backward()
     assert all(parameter.grad is not None for parameter in opened.module.parameters())
@@ -98,7 +110,10 @@ def test_uneven_pooling_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [[1, -1], [2, 4 * 7 * 6]])
 def test_a_number_of_samples_in_the_file_is_refused_in_a_line(sizes: list[int], tmp_path: Path) -> None:
-    graph = f"net (float[1,3,9,8] x) => (float[1,K] y) <int64[2] s = {{{sizes[0]}, {sizes[1]}}}> {{ a = Conv(x, w) b = Reshape(a, s) y = MatMul(b, v) }}"
+    graph = (
+        f"net (float[1,3,9,8] x) => (float[1,K] y) <int64[2] s = {{{sizes[0]}, {sizes[1]}}}> {{ a = Conv(x, w) b = "
+        f"Reshape(a, s) y = MatMul(b, v) }}"
+    )
     with pytest.raises(PccError, match="export it with a dynamic batch size") as caught:
         open_file(saved(model(graph, {"w": weight(4, 3, 3, 3), "v": weight(4 * 7 * 6, 5)}), tmp_path), SHAPE)
     assert "\n" not in str(caught.value)
@@ -113,6 +128,9 @@ def test_what_is_not_about_the_number_of_samples_says_so(tmp_path: Path) -> None
 
 
 def test_several_outputs_are_refused(tmp_path: Path) -> None:
-    made = model("net (float[N,3,9,8] x) => (float[N,4,7,6] a, float[N,4,7,6] b) { a = Conv(x, w) b = Relu(a) }", {"w": weight(4, 3, 3, 3)})
+    made = model(
+        "net (float[N,3,9,8] x) => (float[N,4,7,6] a, float[N,4,7,6] b) { a = Conv(x, w) b = Relu(a) }",
+        {"w": weight(4, 3, 3, 3)},
+    )
     with pytest.raises(PccError, match="1 inputs and 2 outputs"):
         open_file(saved(made, tmp_path), SHAPE)

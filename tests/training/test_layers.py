@@ -14,7 +14,9 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3)
-        self.blocks = nn.ModuleList(nn.ModuleDict({"conv1": nn.Conv2d(8, 8, 3), "conv2": nn.Conv2d(8, 8, 1)}) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"conv1": nn.Conv2d(8, 8, 3), "conv2": nn.Conv2d(8, 8, 1)}) for _ in range(2)
+        )
         self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
         self.grouped = nn.Conv2d(8, 8, 5, groups=2)
         self.norm = nn.BatchNorm2d(8)
@@ -25,7 +27,11 @@ HALF, QUARTER = Unstructured(2), Unstructured(4)
 
 
 def chosen(structures: Structures) -> dict[str, float]:
-    return {layer.name: layer.structure.rate for layer in bind(Net(), structures) if isinstance(layer.structure, Unstructured)}
+    return {
+        layer.name: layer.structure.rate
+        for layer in bind(Net(), structures)
+        if isinstance(layer.structure, Unstructured)
+    }
 
 
 def test_depthwise_convolutions_are_left_out() -> None:

@@ -26,10 +26,23 @@ def compressed(recipe: str) -> tuple[nn.Module, tuple[Stage, ...]]:
 
 
 def test_costs_by_layer() -> None:
-    model, stages = compressed("structures: {conv2: {kernels: {patterns: 4, rate: 2}}, fc1: {unstructured: {rate: 4}}}\nstages: [{one-shot: }]")
+    model, stages = compressed(
+        "structures: {conv2: {kernels: {patterns: 4, rate: 2}}, fc1: {unstructured: {rate: 4}}}\nstages: [{one-shot: }]"
+    )
     conv1, conv2, fc1, fc2 = layers = layer_costs(model, stages, (1, 8, 8))
-    assert [(layer.name, layer.shape) for layer in layers] == [("conv1", (8, 1, 3, 3)), ("conv2", (12, 8, 3, 3)), ("fc1", (16, 48)), ("fc2", (4, 16))]
-    assert (conv1.structure, conv1.kept, conv1.data_bytes, conv1.index_bytes, conv1.data_and_index_rate) == ("dense", 72, 288, 0, 1)
+    assert [(layer.name, layer.shape) for layer in layers] == [
+        ("conv1", (8, 1, 3, 3)),
+        ("conv2", (12, 8, 3, 3)),
+        ("fc1", (16, 48)),
+        ("fc2", (4, 16)),
+    ]
+    assert (conv1.structure, conv1.kept, conv1.data_bytes, conv1.index_bytes, conv1.data_and_index_rate) == (
+        "dense",
+        72,
+        288,
+        0,
+        1,
+    )
     assert (conv1.macs, conv1.kept_macs) == (72 * 64, 72 * 64)
     assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("kernels{patterns=4x4, rate=2}", 48 * 4, 48 * 4 * 4)
     assert (conv2.macs, conv2.kept_macs, conv2.mac_rate) == (864 * 16, 192 * 16, 4.5)
@@ -37,12 +50,19 @@ def test_costs_by_layer() -> None:
     assert 1 < fc1.data_and_index_rate < 4
     assert (fc2.macs, fc2.kept_macs) == (64, 64)
     everything = total(layers)
-    assert (everything.weights, everything.kept, everything.macs) == (1768, 72 + 192 + 192 + 64, 72 * 64 + 864 * 16 + 768 + 64)
+    assert (everything.weights, everything.kept, everything.macs) == (
+        1768,
+        72 + 192 + 192 + 64,
+        72 * 64 + 864 * 16 + 768 + 64,
+    )
     assert everything.weight_rate == pytest.approx(1768 / 520)
 
 
 def test_zeros_and_values_of_different_stages_count_together() -> None:
-    first, both = "{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}", "[{unstructured: {rate: 4}}, {levels: {bits: 4}}]"
+    first, both = (
+        "{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}",
+        "[{unstructured: {rate: 4}}, {levels: {bits: 4}}]",
+    )
     model, stages = compressed(f"stages: [{first}, {{one-shot: {{structures: {{fc1: {both}}}}}}}]")
     changed = parse_recipe(f"stages: [{first}, {{one-shot: {{structures: {{fc1: {{levels: {{bits: 4}}}}}}}}}}]").stages
     fc1 = layer_costs(model, stages, (1, 8, 8))[2]
@@ -63,21 +83,35 @@ def test_what_no_recipe_names_is_detected() -> None:
 
 
 def test_channels_of_filters_that_are_gone_count_with_them() -> None:
-    recipe = parse_recipe("structures: {conv1: {filter: {rate: 2}}, conv2: {filter: {rate: 3}}}\nstages: [{one-shot: }, {unused-paths: }]")
+    recipe = parse_recipe(
+        "structures: {conv1: {filter: {rate: 2}}, conv2: {filter: {rate: 3}}}\nstages: [{one-shot: }, {unused-paths: }]"
+    )
     model = net()
     list(OneShot(model, parse_structures(recipe.stages[0].structures)))
     list(UnusedPaths(model, {}, data=data()))
     conv1, conv2, fc1, _ = layer_costs(model, recipe.stages, (1, 8, 8))
     assert (conv1.structure, conv1.kept) == ("filter{rate=2}", 36)
-    assert (conv2.structure, conv2.kept, conv2.data_bytes) == ("filter{rate=3} + channel{rate=2}", 4 * 4 * 9, 4 * 4 * 4 * 9)
+    assert (conv2.structure, conv2.kept, conv2.data_bytes) == (
+        "filter{rate=3} + channel{rate=2}",
+        4 * 4 * 9,
+        4 * 4 * 4 * 9,
+    )
     assert (fc1.structure, fc1.weight_rate) == ("channel{rate=3}", 3)
 
 
 def test_structures_in_one_line() -> None:
     structures = parse_structures(
-        {"a": {"filter": {"rate": 2}}, "b": {"kernels": {"patterns": "designed"}}, "c": [{"filter": {"rate": 1.5}}, {"unstructured": {"rate": 3}}]}
+        {
+            "a": {"filter": {"rate": 2}},
+            "b": {"kernels": {"patterns": "designed"}},
+            "c": [{"filter": {"rate": 1.5}}, {"unstructured": {"rate": 3}}],
+        }
     )
-    assert [str(one) for one in structures.values() if one] == ["filter{rate=2}", "kernels{patterns=designed}", "filter{rate=1.5} + unstructured{rate=3}"]
+    assert [str(one) for one in structures.values() if one] == [
+        "filter{rate=2}",
+        "kernels{patterns=designed}",
+        "filter{rate=1.5} + unstructured{rate=3}",
+    ]
 
 
 class Maps(nn.Module):

@@ -79,7 +79,10 @@ def test_recipes_that_ship_are_known_by_name() -> None:
             "structures: {fc: {unstructred: {rate: 2}}}\nstages: [{one-shot: }]",
             "structure of 'fc': unknown structure 'unstructred': did you mean unstructured?",
         ),
-        ("structures: {fc: {unstructured: {speed: 2}}}\nstages: [{one-shot: }]", "structure unstructured has no option 'speed'"),
+        (
+            "structures: {fc: {unstructured: {speed: 2}}}\nstages: [{one-shot: }]",
+            "structure unstructured has no option 'speed'",
+        ),
         ("structures: {fc: {unstructured: 2}}\nstages: [{one-shot: }]", "unstructured: write it as a mapping"),
         ("structures: {fc: sparse}\nstages: [{one-shot: }]", "structure of 'fc': write {name: {field: value}}"),
         ("structures: {fc: {unstructured: {rate: 0.5}}}\nstages: [{one-shot: }]", "rate"),
@@ -109,7 +112,9 @@ def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
         load_recipe(tmp_path / "endless.yaml")
 
 
-BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n" for before, after in pairwise("abcdefghi"))
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n" for before, after in pairwise("abcdefghi")
+)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{after}: &{after} [{', 
         ("seed: 2020-13-45", "a value of kind 'timestamp'"),
         ("seed: !!binary aGVsbG8=", "a value of kind 'binary'"),
         ("seed: !!python/object/apply:os.getcwd []", "a value of kind 'python/object/apply:os.getcwd'"),
-        (f"seed: {10**400}", f", line 1, column 7 is no YAML of a recipe: '{10**19}' is no number that a recipe can hold"),
+        (
+            f"seed: {10**400}",
+            f", line 1, column 7 is no YAML of a recipe: '{10**19}' is no number that a recipe can hold",
+        ),
         (f"seed: {'9' * 5000}", "'99999999999999999999' is no number"),
         ("seed: 0b_", "'0b_' is no number"),
         ("seed: .inf", "'.inf' is no number"),
@@ -138,7 +146,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{after}: &{after} [{', 
         (BOMB, "it has more than 10,000 values, those that aliases repeat counted"),
         ("a: &a [*a]", ", line 1, column 8 is no YAML of a recipe: alias 'a' stands for nothing"),
         ("a: *b", "alias 'b' stands for nothing"),
-        ("train:\n\tlr: 1", ", line 2, column 1 is no YAML of a recipe: found character '\\t' that cannot start any token"),
+        (
+            "train:\n\tlr: 1",
+            ", line 2, column 1 is no YAML of a recipe: found character '\\t' that cannot start any token",
+        ),
         ("seed: \0", ", character 6: 0x00 is no text"),
         ("seed: 'a", ", line 2, column 31 is no YAML of a recipe: found unexpected end of stream"),
         ("? [a]\n: b", "found unhashable key"),
@@ -153,8 +164,14 @@ def test_values_that_no_recipe_has(text: str, message: str) -> None:
 
 
 def test_an_alias_repeats_what_it_stands_for() -> None:
-    recipe = parse_recipe("structures: &all {fc: &fc {unstructured: {rate: 2}}}\nstages: [{one-shot: {structures: {a: *fc}}}, {one-shot: {structures: *all}}]")
-    assert [parse_structures(stage.structures) for stage in recipe.stages] == [{"a": Unstructured(2)}, {"fc": Unstructured(2)}]
+    recipe = parse_recipe(
+        "structures: &all {fc: &fc {unstructured: {rate: 2}}}\nstages: [{one-shot: {structures: {a: *fc}}}, {one-shot: "
+        "{structures: *all}}]"
+    )
+    assert [parse_structures(stage.structures) for stage in recipe.stages] == [
+        {"a": Unstructured(2)},
+        {"fc": Unstructured(2)},
+    ]
 
 
 NUMBERS = ("0", "-1", "3", "0.5", "1.0e+300", "1.0e-300", str(2**53), "null", "true", "[]", "[1]", "word")
@@ -162,17 +179,27 @@ NUMBERS = ("0", "-1", "3", "0.5", "1.0e+300", "1.0e-300", str(2**53), "null", "t
 
 @pytest.mark.parametrize("method", method_names())
 def test_numbers_of_a_method_that_are_wrong(method: str) -> None:
-    """Another value in the place of an option or of a number in its structures: the recipe passes what is checked before training, or one line says why not."""
+    """Another value in the place of an option or of a number in its structures: the recipe passes what is checked
+    before training, or one line says why not."""
     random, stage = Random(method), STAGES[method]
     cls = method_class(method)
-    options = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "model", "structures", *cls.uses)]
+    options = [
+        name
+        for name in inspect.signature(cls.__init__).parameters
+        if name not in ("self", "model", "structures", *cls.uses)
+    ]
     for _ in range(12):
         if options and random.random() < 0.5:
             wrong = re.sub(r"^\{?", f"{{{random.choice(options)}: {random.choice(NUMBERS)}, ", stage or "}", count=1)
         else:
             wrong = re.sub(r"(?<=: )\d[\d.]*", lambda old: random.choice((old[0], *NUMBERS)), stage)
         try:
-            check(net(), data(), parse_recipe(f"train: {{batch: 60}}\nstages: [{{{method}: {wrong}}}]", "my.yaml"), Processes(0, 1, torch.device("cpu")))
+            check(
+                net(),
+                data(),
+                parse_recipe(f"train: {{batch: 60}}\nstages: [{{{method}: {wrong}}}]", "my.yaml"),
+                Processes(0, 1, torch.device("cpu")),
+            )
         except PccError as error:
             line = str(error)
         else:

@@ -1,4 +1,5 @@
-"""Reconstruction: the moments are those of the convolution, the fit is the least one, and a compressed network stays near its dense self."""
+"""Reconstruction: the moments are those of the convolution, the fit is the least one, and a compressed network stays
+near its dense self."""
 
 import copy
 from collections.abc import Callable
@@ -29,7 +30,9 @@ class Residual(nn.Module):
         self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
         self.first = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16))
-        self.last = nn.Sequential(nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.last = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+        )
         self.classifier = nn.Linear(96, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,7 +109,9 @@ def test_moments_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     for values in (1 << 24, 500):
         monkeypatch.setattr("pcc.training.reconstruction_moments.BLOCK_VALUES", values)
         found = moments(x, layer, where, wanted, intercept=True)
-        torch.testing.assert_close(found.xx.double(), centred.transpose(1, 2) @ centred / len(where), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            found.xx.double(), centred.transpose(1, 2) @ centred / len(where), rtol=1e-4, atol=1e-4
+        )
         assert (found.xx @ column_form(layer) - found.xy).abs().max() < 1e-3
     plain = moments(x, layer, where, wanted, intercept=False)
     torch.testing.assert_close(plain.xx.double(), columns.transpose(1, 2) @ columns / len(where), rtol=1e-5, atol=1e-3)
@@ -141,7 +146,9 @@ def test_admm_chooses_better_than_magnitude() -> None:
     dense = column_form(layer)
     quadratic = Quadratic.of(found, dense, torch.ones(1, 1, 1))
     structure = Layer("x", layer, Unstructured(1.5))
-    chosen = refit(quadratic, admm(quadratic, dense * quadratic.unit, lambda v: structure.project(v.transpose(1, 2)[0]).T[None]))
+    chosen = refit(
+        quadratic, admm(quadratic, dense * quadratic.unit, lambda v: structure.project(v.transpose(1, 2)[0]).T[None])
+    )
     assert bool(chosen[0, 2, 0] != 0)
     assert int((chosen != 0).sum()) == 2
 
@@ -204,7 +211,9 @@ def test_the_end_of_a_branch_aims_at_the_sum(model: nn.Module) -> None:
     dense, x = copy.deepcopy(model), smooth(200, 6)
     found = observe(model, bind(model, {"@conv": Unstructured(2)}), x, 1000)
     relu = model.get_submodule("stem.2")
-    assert {wanted.layer.name: wanted.shortcut.place for wanted in found.values() if wanted.shortcut} == {"second.0": Place(relu, "out")}
+    assert {wanted.layer.name: wanted.shortcut.place for wanted in found.values() if wanted.shortcut} == {
+        "second.0": Place(relu, "out")
+    }
     assert {wanted.layer.name: wanted.norm for wanted in found.values() if wanted.norm} == {
         name: model.get_submodule(name.replace(".0", ".1")) for name in ("stem.0", "first.0", "second.0")
     }
@@ -305,7 +314,12 @@ def spoil(model: nn.Module) -> None:
         ({"nowhere": Unstructured(2)}, [smooth(50, 6)], None, "no convolution or linear layer is called 'nowhere'"),
     ],
 )
-def test_wrong_use(structures: dict[str, Structure | None], samples: list[torch.Tensor], damage: Callable[[nn.Module], None] | None, message: str) -> None:
+def test_wrong_use(
+    structures: dict[str, Structure | None],
+    samples: list[torch.Tensor],
+    damage: Callable[[nn.Module], None] | None,
+    message: str,
+) -> None:
     model = Twice()
     if damage is not None:
         damage(model)

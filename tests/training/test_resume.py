@@ -58,7 +58,9 @@ def plain(folder: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("steps", [[0], [2], [STEPS], [2 * STEPS + 1], [3 * STEPS], [4 * STEPS + 2, 4 * STEPS + 4], [6 * STEPS + 2]], ids=str)
+@pytest.mark.parametrize(
+    "steps", [[0], [2], [STEPS], [2 * STEPS + 1], [3 * STEPS], [4 * STEPS + 2, 4 * STEPS + 4], [6 * STEPS + 2]], ids=str
+)
 def test_stopped_after_some_steps(uninterrupted: tuple[Shaky, Outcome, Path], tmp_path: Path, steps: list[int]) -> None:
     reference, expected, log = uninterrupted
     left = 0
@@ -79,7 +81,11 @@ def test_stopped_after_some_steps(uninterrupted: tuple[Shaky, Outcome, Path], tm
     torch.manual_seed(1234)  # what ran before leaves other random numbers behind
     outcome = run(model, RECIPE, tmp_path, resume=True)
     assert same(model, reference)
-    assert (outcome.accuracy, outcome.dense_accuracy, outcome.epochs) == (expected.accuracy, expected.dense_accuracy, expected.epochs)
+    assert (outcome.accuracy, outcome.dense_accuracy, outcome.epochs) == (
+        expected.accuracy,
+        expected.dense_accuracy,
+        expected.epochs,
+    )
     assert plain(tmp_path) == plain(log)
 
 
@@ -157,7 +163,10 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     """Whatever is other in it than what a run wrote: cut off, bytes, keys, kinds, shapes, numbers."""
-    recipe = "train: {batch: 240, optimizer: adam}\nstages: [{admm: {epochs: 2, structures: {fc1: {unstructured: {rate: 2}}}}}]"
+    recipe = (
+        "train: {batch: 240, optimizer: adam}\nstages: [{admm: {epochs: 2, structures: {fc1: {unstructured: {rate: "
+        "2}}}}}]"
+    )
     with pytest.raises(Interrupted):
         train(net(), data(), parse_recipe(recipe), tmp_path, Processes(0, 1, CPU), watch=_stop_after(2))
     file = tmp_path / "resume.pt"
@@ -185,7 +194,13 @@ def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     changes = {
         "stage": (1, -1, 7, "0", None, 10**30),
         "epoch": (0, 2, 10**9, 1.5, "x"),
-        "model": ({}, other, [], None, {name: value[..., :1] if value.dim() else value for name, value in saved["model"].items()}),
+        "model": (
+            {},
+            other,
+            [],
+            None,
+            {name: value[..., :1] if value.dim() else value for name, value in saved["model"].items()},
+        ),
         "start": (other, {"x": 1}, 3),
         "method": ({}, {"duals": 1}, [1, 2]),
         "optimizer": ({}, {"state": {}, "param_groups": []}, "adam"),

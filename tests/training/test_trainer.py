@@ -41,7 +41,9 @@ def test_schedules() -> None:
     assert at("one-cycle", 0, 0.1, 0.2, 0.6, 1) == pytest.approx([0, 1, 2, 1, 0])
 
 
-@pytest.mark.parametrize(("name", "cls"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(
+    ("name", "cls"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
 def test_weight_decay_is_for_weights(name: str, cls: type[torch.optim.Optimizer]) -> None:
     model = net()
     optimizer = make_optimizer(Train(model, {}, 1), Training(optimizer=name, weight_decay=0.1))  # type: ignore[arg-type]
@@ -74,12 +76,15 @@ stages: [{one-shot: }, {train: {epochs: 8}}]
 
 @pytest.mark.parametrize("others", [False, True], ids=["the model as it came in", "another"])
 def test_a_student_learns_from(tmp_path: Path, *, others: bool) -> None:
-    """Labels say nothing here, the weight of the teacher is 1: what the pruned student learns to agree with is the teacher."""
+    """Labels say nothing here, the weight of the teacher is 1: what the pruned student learns to agree with is the
+    teacher."""
     teacher, student = net(), net()
     run(teacher, RECIPE.split("  - admm")[0], tmp_path / "teacher")
     if not others:
         student.load_state_dict(teacher.state_dict())
-    outcome = train(student, data(), parse_recipe(DISTILLED), tmp_path, Processes(0, 1, CPU), teachers=[teacher] if others else [])
+    outcome = train(
+        student, data(), parse_recipe(DISTILLED), tmp_path, Processes(0, 1, CPU), teachers=[teacher] if others else []
+    )
     losses = [row["loss"] for row in outcome.rows if "loss" in row]
     assert losses[-1] < losses[0] / 2
     x, _ = data().test_samples(torch.arange(80))
@@ -101,7 +106,10 @@ def test_several_teachers_are_one() -> None:
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     model = net()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    recipe = "train: {batch: 240, lr: 0.5, momentum: 0, weight_decay: 0, schedule: constant, clip: 1e-3}\nstages: [{train: {epochs: 1}}]"
+    recipe = (
+        "train: {batch: 240, lr: 0.5, momentum: 0, weight_decay: 0, schedule: constant, clip: 1e-3}\nstages: [{train: "
+        "{epochs: 1}}]"
+    )
     run(model, recipe, tmp_path)
     step = torch.cat([(value.detach() - before[name]).flatten() for name, value in model.named_parameters()]).norm()
     assert float(step) == pytest.approx(0.5e-3, rel=1e-3)
@@ -109,9 +117,17 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
 def test_a_run_and_its_log(tmp_path: Path) -> None:
     model, seen = net(), list[float]()
-    outcome = train(model, data(), parse_recipe(RECIPE), tmp_path, Processes(0, 1, CPU), watch=lambda _, part: seen.append(part))
+    outcome = train(
+        model, data(), parse_recipe(RECIPE), tmp_path, Processes(0, 1, CPU), watch=lambda _, part: seen.append(part)
+    )
     assert outcome.accuracy > 0.9
-    assert [row["stage"] for row in outcome.rows] == ["as it came in", *["train"] * 4, *["admm"] * 3, "admm, done", *["train"] * 2]
+    assert [row["stage"] for row in outcome.rows] == [
+        "as it came in",
+        *["train"] * 4,
+        *["admm"] * 3,
+        "admm, done",
+        *["train"] * 2,
+    ]
     assert outcome.dense_accuracy == outcome.rows[4]["accuracy"] > 0.9
     assert outcome.epochs == 9
     assert outcome.rows[-1]["sparsity"] == pytest.approx(1 - (72 + 48 * 4 + 192 + 64) / (72 + 864 + 768 + 64))
@@ -136,7 +152,10 @@ def test_a_run_starts_fresh_over_an_old_one(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("batch", "message"), [(48, "the loss is nan in stage 2 (train, epoch 1 of 2, step 2)"), (240, "weights are not finite in stage 2")])
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [(48, "the loss is nan in stage 2 (train, epoch 1 of 2, step 2)"), (240, "weights are not finite in stage 2")],
+)
 def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, message: str) -> None:
     """In the middle of an epoch the next step's loss shows it, after the last step only the weights do."""
 
@@ -160,11 +179,17 @@ def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("structures: {conv3: {unstructured: {rate: 2}}}\nstages: [{one-shot: }]", "stage 1, one-shot: no convolution or linear layer is called 'conv3'"),
+        (
+            "structures: {conv3: {unstructured: {rate: 2}}}\nstages: [{one-shot: }]",
+            "stage 1, one-shot: no convolution or linear layer is called 'conv3'",
+        ),
         (RECIPE.replace("conv2: {kernels", "fc2: {kernels"), "stage 2, admm: layer fc2: "),
         (RECIPE + "  - train: {epochs: 1, train: {batch: 500}}", "stage 4, train: toy: a batch of 500"),
         (RECIPE.replace("rhos: [0.1, 1]", "rhos: [-1]"), "stage 2, admm: admm: rhos"),
-        (RECIPE.replace("rate: 4", "rate: 1000"), "stage 2, admm: layer fc1: a rate of 1000 leaves less than one of its 768 weights"),
+        (
+            RECIPE.replace("rate: 4", "rate: 1000"),
+            "stage 2, admm: layer fc1: a rate of 1000 leaves less than one of its 768 weights",
+        ),
     ],
 )
 def test_what_cannot_work_is_found_before_the_first_epoch(tmp_path: Path, recipe: str, message: str) -> None:
@@ -182,7 +207,9 @@ def test_a_model_without_layers(tmp_path: Path) -> None:
 
 def test_a_frozen_model_and_stages_without_epochs(tmp_path: Path) -> None:
     model = net().requires_grad_(False)
-    outcome = run(model, "structures: {fc1: {unstructured: {rate: 4}}}\nstages: [{one-shot: }, {train: {epochs: 0}}]", tmp_path)
+    outcome = run(
+        model, "structures: {fc1: {unstructured: {rate: 4}}}\nstages: [{one-shot: }, {train: {epochs: 0}}]", tmp_path
+    )
     assert int(model.fc1.weight.count_nonzero()) == 192
     assert outcome.epochs == 0
     assert outcome.dense_accuracy == outcome.rows[0]["accuracy"]

@@ -1,4 +1,5 @@
-"""A calibration from the schedules to the profile, with two small layers: timed on this machine, counted on an emulated one."""
+"""A calibration from the schedules to the profile, with two small layers: timed on this machine, counted on an emulated
+one."""
 
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_every_family_offers_schedules() -> None:
     machine = machine_of(target_named("x86_64-linux", "x86-64-v4"))
     offered = [offer for layer in SMALL for offer in offers(layer, machine)]
-    assert {offer.family for offer in offered} >= {"conv-dense", "conv-sparse-interleaved", "conv-sparse-pointwise", "conv-sparse-gather"}
+    assert {offer.family for offer in offered} >= {
+        "conv-dense",
+        "conv-sparse-interleaved",
+        "conv-sparse-pointwise",
+        "conv-sparse-gather",
+    }
     for offer in offered:
         rivals = offer.rivals(machine.costs)
         assert rivals[0] == offer.cheapest(machine.costs)
@@ -109,5 +115,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, target: Target
 
 def test_multiply_adds_weigh_what_the_processor_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts are of all instructions; on a core with one unit a multiply-add counts more."""
-    weights = {cpu: machine_of(target_named("aarch64-linux", cpu)).multiply_add_weight for cpu in ("cortex-a53", "cortex-a76", "cortex-x1")}
+    weights = {
+        cpu: machine_of(target_named("aarch64-linux", cpu)).multiply_add_weight
+        for cpu in ("cortex-a53", "cortex-a76", "cortex-x1")
+    }
     assert weights["cortex-a53"] > weights["cortex-a76"] == 1 > weights["cortex-x1"]

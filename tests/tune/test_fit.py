@@ -15,12 +15,17 @@ LAYERS = tuple(Pruned(Case(8, size, 8)) for size in (7, 14, 28))
 
 
 def _trials(rng: np.random.Generator, count: int) -> list[Trial]:
-    return [Trial(layer, "family", Candidate(number, Work(*rng.uniform(0, 1e6, len(KINDS))))) for layer in LAYERS for number in range(count)]
+    return [
+        Trial(layer, "family", Candidate(number, Work(*rng.uniform(0, 1e6, len(KINDS)))))
+        for layer in LAYERS
+        for number in range(count)
+    ]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_the_solution_is_optimal(seed: int, columns: int) -> None:
-    """The conditions of Karush, Kuhn and Tucker: the gradient is zero where x is positive, and does not point into the feasible set where x is zero."""
+    """The conditions of Karush, Kuhn and Tucker: the gradient is zero where x is positive, and does not point into the
+    feasible set where x is zero."""
     rng = np.random.default_rng(seed)
     matrix, wanted = rng.standard_normal((6, columns)), rng.standard_normal(6)
     x = non_negative_least_squares(matrix, wanted)
@@ -42,15 +47,26 @@ def test_costs_are_found_again() -> None:
 
 def test_what_the_layers_do_not_tell_stays_as_it_was() -> None:
     trials = [Trial(LAYERS[0], "family", Candidate(count, Work(fma=count, loads=count**2))) for count in range(1, 5)]
-    found = fit(trials, lambda trial: 2 * trial.candidate.work.fma + 3 * trial.candidate.work.loads, Work(fma=2, stores=7))
-    assert (found.fma, found.loads, found.stores, found.lines) == (pytest.approx(2), pytest.approx(3), pytest.approx(7), 0)
+    found = fit(
+        trials, lambda trial: 2 * trial.candidate.work.fma + 3 * trial.candidate.work.loads, Work(fma=2, stores=7)
+    )
+    assert (found.fma, found.loads, found.stores, found.lines) == (
+        pytest.approx(2),
+        pytest.approx(3),
+        pytest.approx(7),
+        0,
+    )
 
 
 def test_a_choice_is_between_good_schedules() -> None:
     """Two costs cannot say what three schedules take: the slow one may be wrong."""
     works = (Work(fma=1, loads=1), Work(fma=2), Work(fma=3, loads=3))
     taken = dict(zip(works, (2.0, 2.1, 30.0), strict=True))
-    found = fit([Trial(LAYERS[0], "family", Candidate(place, work)) for place, work in enumerate(works)], lambda trial: taken[trial.candidate.work], Work())
+    found = fit(
+        [Trial(LAYERS[0], "family", Candidate(place, work)) for place, work in enumerate(works)],
+        lambda trial: taken[trial.candidate.work],
+        Work(),
+    )
     assert found.fma + found.loads == pytest.approx(2, rel=0.1)
 
 

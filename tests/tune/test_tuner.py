@@ -1,8 +1,10 @@
-"""Tuning from a network to what a compilation chooses: timed on this machine, counted on an emulated one, and with ratios that nobody measured."""
+"""Tuning from a network to what a compilation chooses: timed on this machine, counted on an emulated one, and with
+ratios that nobody measured."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +34,12 @@ EXAMPLES = (torch.zeros(1, 3, 16, 16),)
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), *(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(3))]
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        *(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(3)),
+    ]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10)).eval()
 
 
@@ -40,17 +47,35 @@ def quiet(text: str, done: float) -> None:
     """Shows nothing."""
 
 
-def tuned(path: Path, target: Target = HERE, trials: int = 4, show: tuner.Show = quiet, machine: Machine | None = None) -> list[TunedLayer]:
-    return tune(open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target), target, machine or machine_of(target), path, trials, show)
+def tuned(
+    path: Path, target: Target = HERE, trials: int = 4, show: tuner.Show = quiet, machine: Machine | None = None
+) -> list[TunedLayer]:
+    return tune(
+        open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target),
+        target,
+        machine or machine_of(target),
+        path,
+        trials,
+        show,
+    )
 
 
 def compiled(path: Path, folder: Path, target: Target = HERE) -> CompileReport:
-    return compile_model(network(), EXAMPLES, out=folder, targets=[target], name="net", machine_profile="built-in", tuning_records=str(path))
+    return compile_model(
+        network(),
+        EXAMPLES,
+        out=folder,
+        targets=[target],
+        name="net",
+        machine_profile="built-in",
+        tuning_records=str(path),
+    )
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """In place of measurements: each schedule takes half of what the costs choose the first time, and what `asked` was told to say in the end."""
+    """In place of measurements: each schedule takes half of what the costs choose the first time, and what `asked` was
+    told to say in the end."""
     texts: list[str] = []
 
     def ratios(self: Judge, layer, base, schedules: Sequence, rounds: int) -> dict[str, float]:
@@ -76,7 +101,9 @@ def test_timed_and_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     (target,) = compiled(tmp_path / "folder" / "records", tmp_path / "package").targets
     uses = [layer.choice.tuning for layer in target.layers if layer.choice]
     assert [use and use.speedup for use in uses] == [layer.record.speedup for layer in layers for _ in layer.names]
-    assert [layer.choice.schedule.text for layer in target.layers if layer.choice] == [layer.best.partition(", ")[2] for layer in layers for _ in layer.names]
+    assert [layer.choice.schedule.text for layer in target.layers if layer.choice] == [
+        layer.best.partition(", ")[2] for layer in layers for _ in layer.names
+    ]
     package = open_package(tmp_path / "package")
     assert [layer.choice.tuning for layer in package.manifest.targets[0].layers if layer.choice] == uses
     assert Host().selftest(package).passed
@@ -100,14 +127,27 @@ def test_a_faster_schedule_takes_the_place_of_the_costs_choice(asked: list[str],
 def test_never_slower(asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A schedule that looked faster when it was found, and is not when it is measured again, is not used."""
     lucky = Judge.ratios
-    monkeypatch.setattr(Judge, "ratios", lambda self, layer, base, schedules, rounds: {
-        text: 0.99 if rounds == tuner.LAST_ROUNDS else ratio for text, ratio in lucky(self, layer, base, schedules, rounds).items()
-    })  # fmt: skip
+
+    def ratios(judge: Judge, layer: Any, base: Any, schedules: Any, rounds: int) -> dict[str, float]:
+        measured = lucky(judge, layer, base, schedules, rounds)
+        return {text: 0.99 if rounds == tuner.LAST_ROUNDS else ratio for text, ratio in measured.items()}
+
+    monkeypatch.setattr(Judge, "ratios", ratios)
     for layer in tuned(tmp_path / "records"):
         assert (layer.record.best, layer.record.speedup) == (layer.record.costs_choice, 1.0)
     report = compiled(tmp_path / "records", tmp_path / "package").targets[0]
-    plain = compile_model(network(), EXAMPLES, out=tmp_path / "plain", targets=[HERE], name="net", machine_profile="built-in", tuning_records="none")
-    assert [layer.choice and layer.choice.schedule for layer in report.layers] == [layer.choice and layer.choice.schedule for layer in plain.targets[0].layers]
+    plain = compile_model(
+        network(),
+        EXAMPLES,
+        out=tmp_path / "plain",
+        targets=[HERE],
+        name="net",
+        machine_profile="built-in",
+        tuning_records="none",
+    )
+    assert [layer.choice and layer.choice.schedule for layer in report.layers] == [
+        layer.choice and layer.choice.schedule for layer in plain.targets[0].layers
+    ]
     assert not plain.targets[0].tuning
 
 
@@ -123,12 +163,18 @@ def test_an_interrupted_one_goes_on(asked: list[str], tmp_path: Path) -> None:
     assert 0 < before < len(asked)
     with TuningRecords(tmp_path / "records") as records:
         for layer in layers:
-            key = tuning_records.Key(*(getattr(layer.record, name) for name in ("layer", "structure", "dtype", "processor")))
-            assert len(records.ratios(key, layer.record.costs_choice)) == layer.record.schedules - 1, "all but the costs' choice, each once"
+            key = tuning_records.Key(
+                *(getattr(layer.record, name) for name in ("layer", "structure", "dtype", "processor"))
+            )
+            assert len(records.ratios(key, layer.record.costs_choice)) == layer.record.schedules - 1, (
+                "all but the costs' choice, each once"
+            )
 
 
 @pytest.mark.parametrize("what", ["kernels", "costs"])
-def test_a_record_that_says_nothing_now_is_named(asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str) -> None:
+def test_a_record_that_says_nothing_now_is_named(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
     with monkeypatch.context() as patch:
         if what == "kernels":
             for module in (tuning_records, tuner):
@@ -140,7 +186,10 @@ def test_a_record_that_says_nothing_now_is_named(asked: list[str], monkeypatch: 
     report = compiled(tmp_path / "records", tmp_path / "package").targets[0]
     reasons = {use.reason for use in report.tuning if use.speedup is None}
     assert reasons == {
-        {"kernels": "tuned with another version of the kernels: tune again", "costs": "tuned beside another choice of the costs: tune again"}[what]
+        {
+            "kernels": "tuned with another version of the kernels: tune again",
+            "costs": "tuned beside another choice of the costs: tune again",
+        }[what]
     }
 
 

@@ -24,12 +24,25 @@ ON_DENSE = "deepsparse"
 @click.command()
 @click.argument("names", nargs=-1, metavar="NETWORK...")
 @click.option("--engines", help=f"Only these, separated by commas: {', '.join(ENGINES)}.")
-@click.option("--rounds", default=9, show_default=True, type=click.IntRange(1), help="Turns that each engine has; pairs are twice as many.")
-@click.option("--page", "only_page", is_flag=True, help="Measure nothing: write docs/performance.md from the results that are there.")
+@click.option(
+    "--rounds",
+    default=9,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Turns that each engine has; pairs are twice as many.",
+)
+@click.option(
+    "--page",
+    "only_page",
+    is_flag=True,
+    help="Measure nothing: write docs/performance.md from the results that are there.",
+)
 def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bool) -> None:
-    """Time pcc and other engines on NETWORKs: names ('all', 'vgg16-3x3', ...), or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
+    """Time pcc and other engines on NETWORKs: names ('all', 'vgg16-3x3', ...), or layers as
+    conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
 
-    Engines are installed at first use, each into an environment of its own in pcc's cache. Leave the machine alone meanwhile.
+    Engines are installed at first use, each into an environment of its own in pcc's cache. Leave the machine alone
+    meanwhile.
     """
     if only_page == bool(names):
         raise click.UsageError(f"give networks to measure ({', '.join((*GROUPS, *NETWORKS))}), or --page")
@@ -49,7 +62,8 @@ def main(names: tuple[str, ...], engines: str | None, rounds: int, only_page: bo
 
 
 def choose(names: str | None) -> list[Engine]:
-    """Engines by their names in a list with commas; all for None. pcc is always among them. `PccError` for a name that is none."""
+    """Engines by their names in a list with commas; all for None. pcc is always among them. `PccError` for a name that
+    is none."""
     wanted = ["pcc", *(names.split(",") if names else ENGINES)]
     for name in wanted:
         if name not in ENGINES:
@@ -79,7 +93,9 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
             not_run=comparison.not_run,
             disturbance=comparison.disturbance,
         )
-        rivals = [best.engine for best in (result.best(dense=True), result.best(dense=False)) if best and result.timing("pcc")]
+        rivals = [
+            best.engine for best in (result.best(dense=True), result.best(dense=False)) if best and result.timing("pcc")
+        ]
         result.duels = [duel for name in rivals if (duel := comparison.duel(name, 2 * rounds))]
         result.layers = comparison.layers()
     print(f"\n{timings(result)}\n", flush=True)
@@ -90,7 +106,8 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
 
 
 def entrants(prepared: Prepared, engines: Sequence[Engine]) -> list[tuple[str, str, Entrant]]:
-    """(name, title, entrant) of all engines on these weights, and of `ON_DENSE` on dense ones where these are pruned."""
+    """(name, title, entrant) of all engines on these weights, and of `ON_DENSE` on dense ones where these are
+    pruned."""
     found = [(engine.name, engine.title, Entrant(engine, prepared)) for engine in engines]
     if prepared.network.pruned:
         as_dense = [engine for engine in engines if engine.name == ON_DENSE]

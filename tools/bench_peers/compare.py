@@ -1,4 +1,5 @@
-"""Measures one network in all engines: agreement, rounds in which they take turns, then the best peers against pcc in pairs."""
+"""Measures one network in all engines: agreement, rounds in which they take turns, then the best peers against pcc in
+pairs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,14 @@ class Comparison:
             print(f"  {title}: not run: {reason}", file=sys.stderr, flush=True)
             return
         self.workers[name] = worker
-        self.timings[name] = Timing(engine=name, title=title, dense=entrant.dense, error=error, version=about["version"], evidence=about["evidence"])
+        self.timings[name] = Timing(
+            engine=name,
+            title=title,
+            dense=entrant.dense,
+            error=error,
+            version=about["version"],
+            evidence=about["evidence"],
+        )
 
     def round(self, number: int) -> None:
         """A turn for every engine. Rounds start with different ones, so that nobody always comes after the same."""
@@ -90,7 +98,8 @@ class Comparison:
         self.disturbance = max(self.disturbance, watch.others())
 
     def duel(self, name: str, pairs: int) -> Duel | None:
-        """The engine against pcc: A B, B A, A B..., each turn's median one half of a pair. None if one of them fails."""
+        """The engine against pcc: A B, B A, A B..., each turn's median one half of a pair. None if one of them
+        fails."""
         times: dict[str, list[float]] = {name: [], "pcc": []}
         for pair in range(pairs):
             for one in (name, "pcc") if pair % 2 == 0 else ("pcc", name):
@@ -134,7 +143,9 @@ class Comparison:
 
 def start(python: Sequence[str | Path], engine: Engine, folder: Path, core: int, log: Path) -> WorkerProcess:
     """The worker of an engine with a network's folder; ``python`` are the words that start its Python."""
-    return WorkerProcess([*python, "-m", "tools.bench_peers.worker", engine.adapter, folder, str(core)], log, engine.variables)
+    return WorkerProcess(
+        [*python, "-m", "tools.bench_peers.worker", engine.adapter, folder, str(core)], log, engine.variables
+    )
 
 
 def disagreement(worker: WorkerProcess, prepared: Prepared, name: str) -> float:

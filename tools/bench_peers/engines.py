@@ -31,13 +31,25 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _ENGINES = (
     Engine("pcc", "pcc", f"{_ADAPTERS}.pcc_package", uses_zeros=True),
-    Engine("onnxruntime", "ONNX Runtime", f"{_ADAPTERS}.onnx_runtime", Environment("onnxruntime", ("onnxruntime==1.31.1", _NUMPY))),
+    Engine(
+        "onnxruntime",
+        "ONNX Runtime",
+        f"{_ADAPTERS}.onnx_runtime",
+        Environment("onnxruntime", ("onnxruntime==1.31.1", _NUMPY)),
+    ),
     Engine("openvino", "OpenVINO", f"{_ADAPTERS}.open_vino", Environment("openvino", ("openvino==2026.4.1", _NUMPY))),
     Engine("mnn", "MNN", f"{_ADAPTERS}.mnn_module", _MNN),
     Engine("mnn-sparse", "MNN, sparse", f"{_ADAPTERS}.mnn_sparse", _MNN, uses_zeros=True),
     Engine("ncnn", "ncnn", f"{_ADAPTERS}.ncnn_net", _NCNN, variables=_ONE_THREAD),
-    Engine("executorch", "ExecuTorch", f"{_ADAPTERS}.executorch_program", Environment("executorch", (_TORCH, "executorch==1.5.1"))),
-    Engine("litert", "LiteRT", f"{_ADAPTERS}.litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))),
+    Engine(
+        "executorch",
+        "ExecuTorch",
+        f"{_ADAPTERS}.executorch_program",
+        Environment("executorch", (_TORCH, "executorch==1.5.1")),
+    ),
+    Engine(
+        "litert", "LiteRT", f"{_ADAPTERS}.litert_interpreter", Environment("litert", (_TORCH, "litert-torch==0.10.0"))
+    ),
     Engine(
         "deepsparse",
         "DeepSparse",
@@ -46,10 +58,18 @@ _ENGINES = (
         uses_zeros=True,
         variables={"NM_DISABLE_ANALYTICS": "True"},  # it reports its use to its makers otherwise
     ),
-    Engine("inductor", "torch inductor", f"{_ADAPTERS}.torch_inductor", Environment("inductor", (_TORCH, _NUMPY)), variables=_ONE_THREAD),
+    Engine(
+        "inductor",
+        "torch inductor",
+        f"{_ADAPTERS}.torch_inductor",
+        Environment("inductor", (_TORCH, _NUMPY)),
+        variables=_ONE_THREAD,
+    ),
 )
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
 """By name, in the order of the table's columns; pcc is the first."""
 
-FP16_ENGINES: Mapping[str, Engine] = {"ncnn-fp16": Engine("ncnn-fp16", "ncnn, fp16", f"{_ADAPTERS}.ncnn_half", _NCNN, variables=_ONE_THREAD)}
+FP16_ENGINES: Mapping[str, Engine] = {
+    "ncnn-fp16": Engine("ncnn-fp16", "ncnn, fp16", f"{_ADAPTERS}.ncnn_half", _NCNN, variables=_ONE_THREAD)
+}
 """Those that compute in fp16, on arm64."""

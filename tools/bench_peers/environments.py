@@ -1,4 +1,5 @@
-"""The peers' environments: each a venv of its own in pcc's cache, made by pip from pinned names and kept until the pins change."""
+"""The peers' environments: each a venv of its own in pcc's cache, made by pip from pinned names and kept until the pins
+change."""
 
 import os
 import shutil
@@ -35,7 +36,8 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def make(self) -> Path:
-        """The interpreter with the packages installed; a finished environment is taken as it is. `Unavailable` where it cannot be made."""
+        """The interpreter with the packages installed; a finished environment is taken as it is. `Unavailable` where it
+        cannot be made."""
         pins = "\n".join((self.python or _version(Path(sys.executable)), *self.requirements, *self.alone))
         stamp = self.folder / "pins.txt"
         if stamp.is_file() and stamp.read_text() == pins and self.interpreter.exists():
@@ -54,7 +56,8 @@ class Environment:
 
 
 def find_python(version: str) -> Path:
-    """A Python of the version (``3.10``), this one if empty: from PATH, or among the versions of pyenv. `Unavailable` if there is none."""
+    """A Python of the version (``3.10``), this one if empty: from PATH, or among the versions of pyenv. `Unavailable`
+    if there is none."""
     if not version:
         return Path(sys.executable)
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
@@ -66,8 +69,11 @@ def find_python(version: str) -> Path:
 
 
 def _version(python: Path) -> str:
-    """Major and minor version of an interpreter; empty if it does not start (pyenv's shims of versions that are switched off)."""
-    done = subprocess.run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=False)
+    """Major and minor version of an interpreter; empty if it does not start (pyenv's shims of versions that are
+    switched off)."""
+    done = subprocess.run(
+        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

@@ -51,13 +51,20 @@ class Machine(BaseModel):
         """Where the thread runs, and what the other cores are."""
         if self.cores == 1:
             return "the only core"
-        shared = f"; {', '.join(map(str, self.siblings))} is the same core's other hardware thread" if self.siblings else ""
-        hidden = "; a virtual machine, which may hide that cores are hardware threads of one" if self.virtual and not self.siblings else ""
+        shared = (
+            f"; {', '.join(map(str, self.siblings))} is the same core's other hardware thread" if self.siblings else ""
+        )
+        hidden = (
+            "; a virtual machine, which may hide that cores are hardware threads of one"
+            if self.virtual and not self.siblings
+            else ""
+        )
         return f"core {self.pinned} of {self.cores}, the others left idle{shared}{hidden}"
 
 
 def this_machine() -> Machine:
-    """What this program runs on; the last core that it may use is the pinned one, since the first one takes most interrupts."""
+    """What this program runs on; the last core that it may use is the pinned one, since the first one takes most
+    interrupts."""
     cores = sorted(os.sched_getaffinity(0))
     pinned = cores[-1]
     siblings = Path(f"/sys/devices/system/cpu/cpu{pinned}/topology/thread_siblings_list")
@@ -65,7 +72,14 @@ def this_machine() -> Machine:
     cpuinfo = Path("/proc/cpuinfo").read_text()
     processor, features = describe(cpuinfo)
     others = [core for core in shared if core != pinned]
-    return Machine(processor=processor, features=features, cores=len(cores), pinned=pinned, siblings=others, virtual=" hypervisor " in cpuinfo)
+    return Machine(
+        processor=processor,
+        features=features,
+        cores=len(cores),
+        pinned=pinned,
+        siblings=others,
+        virtual=" hypervisor " in cpuinfo,
+    )
 
 
 def describe(cpuinfo: str) -> tuple[str, list[str]]:

@@ -1,4 +1,5 @@
-"""What is compared: zoo networks and single convolutions, dense or pruned in one shot by pcc's own structures. Weights are random."""
+"""What is compared: zoo networks and single convolutions, dense or pruned in one shot by pcc's own structures. Weights
+are random."""
 
 import re
 from collections import OrderedDict
@@ -29,7 +30,8 @@ class Network:
     """A zoo name, or a convolution: ``conv:IN,OUT,KERNEL,SIZE[,STRIDE]``."""
     summary: str
     rates: Mapping[int, float] = field(default_factory=dict)
-    """Of the convolutions with square windows of this size, one connection in ``rate`` is kept; of 3x3 ones 4 taps of each by the patterns, too."""
+    """Of the convolutions with square windows of this size, one connection in ``rate`` is kept; of 3x3 ones 4 taps of
+    each by the patterns, too."""
     linear_rates: Sequence[float] = ()
     """Of each linear layer, in order, one weight in so many is kept; none of them is pruned if there are none."""
     weight_dtype: str = "fp32"
@@ -63,13 +65,18 @@ class Network:
 
 
 def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
-    """Cuts weights to the nearest that have the structure, and scales each layer's so that it keeps its norm: activations keep their size.
+    """Cuts weights to the nearest that have the structure, and scales each layer's so that it keeps its norm:
+    activations keep their size.
 
     Depthwise convolutions are left alone, as the passes leave them.
     """
     for size, rate in rates.items():
-        layers = [layer for layer in convolutions if layer.kernel_size == (size, size) and layer.groups < layer.in_channels]
-        structure = Kernels(PATTERNS if size == 3 else None, rate).settle([layer.weight.detach().numpy() for layer in layers])
+        layers = [
+            layer for layer in convolutions if layer.kernel_size == (size, size) and layer.groups < layer.in_channels
+        ]
+        structure = Kernels(PATTERNS if size == 3 else None, rate).settle(
+            [layer.weight.detach().numpy() for layer in layers]
+        )
         for layer in layers:
             _cut(layer, structure, layer.groups)
 
@@ -98,7 +105,9 @@ def layer_macs(module: nn.Module, shape: tuple[int, ...]) -> dict[str, LayerMacs
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         assert isinstance(output, torch.Tensor)
         uses = output.numel() // len(layer.weight)  # of each weight: output positions
-        found[path] = LayerMacs(kind=_kind(layer), dense=layer.weight.numel() * uses, kept=int(layer.weight.count_nonzero()) * uses)
+        found[path] = LayerMacs(
+            kind=_kind(layer), dense=layer.weight.numel() * uses, kept=int(layer.weight.count_nonzero()) * uses
+        )
 
     hooks = [
         part.register_forward_hook(lambda layer, _, output, path=path: count(path, layer, output))
@@ -145,9 +154,26 @@ _NETWORKS = (
     Network("vgg16-features-12x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 5.69", {3: 5.69}),
     Network("vgg16-features-19.7x", "vgg16-features", f"VGG-16's 13 convolutions: {_PATTERNS} 9.79", {3: 9.79}),
     Network("vgg16", "vgg16", "VGG-16 with its linear layers, dense"),
-    Network("vgg16-7.8x", "vgg16", f"VGG-16 with its linear layers, which stay dense; convolutions: {_PATTERNS} 3.6", {3: 3.6}),
-    Network("vgg16-7.8x-fp16", "vgg16", "the same weights; pcc stores those of the linear layers as fp16", {3: 3.6}, weight_dtype="fp16"),
-    Network("vgg16-7.8x-sparse", "vgg16", f"VGG-16; convolutions: {_PATTERNS} 3.6; linear layers keep 4, 4 and 23 % (Han et al., 2015)", {3: 3.6}, _HAN),
+    Network(
+        "vgg16-7.8x",
+        "vgg16",
+        f"VGG-16 with its linear layers, which stay dense; convolutions: {_PATTERNS} 3.6",
+        {3: 3.6},
+    ),
+    Network(
+        "vgg16-7.8x-fp16",
+        "vgg16",
+        "the same weights; pcc stores those of the linear layers as fp16",
+        {3: 3.6},
+        weight_dtype="fp16",
+    ),
+    Network(
+        "vgg16-7.8x-sparse",
+        "vgg16",
+        f"VGG-16; convolutions: {_PATTERNS} 3.6; linear layers keep 4, 4 and 23 % (Han et al., 2015)",
+        {3: 3.6},
+        _HAN,
+    ),
     Network("resnet50", "resnet50", "ResNet-50, dense"),
     Network("resnet50-4.4x", "resnet50", f"ResNet-50: {_PATTERNS} 3.6, one weight in 3.6 of 1x1", {3: 3.6, 1: 3.6}),
     Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),
@@ -170,16 +196,24 @@ _BLOCKS = (3, 4, 6, 3)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(NETWORKS),
     "vgg16-3x3": tuple(f"conv:{inputs},{outputs},3,{size}@3.6" for inputs, outputs, size in _VGG16_LAYERS),
-    "resnet50-3x3": tuple(f"conv:{width},{width},3,{size}@3.6" for (width, size), blocks in zip(_STAGES, _BLOCKS, strict=True) for _ in range(blocks)),
-    "resnet50-1x1": tuple(f"conv:{a},{b},1,{size}@3.6" for width, size in _STAGES for a, b in ((width, 4 * width), (4 * width, width))),
+    "resnet50-3x3": tuple(
+        f"conv:{width},{width},3,{size}@3.6"
+        for (width, size), blocks in zip(_STAGES, _BLOCKS, strict=True)
+        for _ in range(blocks)
+    ),
+    "resnet50-1x1": tuple(
+        f"conv:{a},{b},1,{size}@3.6" for width, size in _STAGES for a, b in ((width, 4 * width), (4 * width, width))
+    ),
 }
-"""Names for several: every network, and the layers of one kind that a pruned network has (VGG-16 without its first), 3x3 ones as often as it has them."""
+"""Names for several: every network, and the layers of one kind that a pruned network has (VGG-16 without its first),
+3x3 ones as often as it has them."""
 
 LAYER = re.compile(r"(conv:\d+,\d+,\d+,\d+(?:,\d+)?)(?:@(\d+(?:\.\d+)?))?")
 
 
 def network_named(name: str) -> Network:
-    """One of `NETWORKS`, or a layer: ``conv:64,64,3,28`` (inputs, outputs, kernel, size, stride), pruned where ``@RATE`` follows.
+    """One of `NETWORKS`, or a layer: ``conv:64,64,3,28`` (inputs, outputs, kernel, size, stride), pruned where
+    ``@RATE`` follows.
 
     Raises `PccError` for what is neither.
     """
@@ -187,15 +221,22 @@ def network_named(name: str) -> Network:
         return NETWORKS[name]
     match = LAYER.fullmatch(name)
     if not match:
-        raise PccError(f"no network '{name}': choose of {', '.join((*GROUPS, *NETWORKS))}, or give a layer as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]")
+        raise PccError(
+            f"no network '{name}': choose of {', '.join((*GROUPS, *NETWORKS))}, or give a layer as "
+            "conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE]"
+        )
     base, rate = match[1], match[2]
     kernel = int(base.split(",")[2])
-    return Network(name, base, f"{base}, {f'one connection in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {})
+    return Network(
+        name, base, f"{base}, {f'one connection in {rate}' if rate else 'dense'}", {kernel: float(rate)} if rate else {}
+    )
 
 
 def networks_named(names: Iterable[str]) -> list[Network]:
     """Networks, layers and `GROUPS` by their names, each once. Raises `PccError` as `network_named`."""
-    return [network_named(name) for name in dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,)))]
+    return [
+        network_named(name) for name in dict.fromkeys(single for name in names for single in GROUPS.get(name, (name,)))
+    ]
 
 
 def dense(network: Network) -> Network:

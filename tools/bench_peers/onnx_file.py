@@ -1,4 +1,5 @@
-"""A module as an ONNX file whose names say which layer is which, so that profiles of engines that read it can be laid beside each other."""
+"""A module as an ONNX file whose names say which layer is which, so that profiles of engines that read it can be laid
+beside each other."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,22 +16,33 @@ OPSET = 13
 
 LAYERS = ("Conv", "Gemm")
 FUSED = ("Relu", "Clip", "Add", "HardSigmoid", "HardSwish", "Mul", "Sigmoid")
-"""Operators that engines compute with the layer before, whose time then stands beside the name of what comes out last."""
+"""Operators that engines compute with the layer before, whose time then stands beside the name of what comes out
+last."""
 
 
 def export_onnx(module: nn.Module, image: torch.Tensor, path: Path) -> None:
-    """By PyTorch's TorchScript exporter, which folds batch norms; input and output are called so, the rest as `name_layers` says."""
+    """By PyTorch's TorchScript exporter, which folds batch norms; input and output are called so, the rest as
+    `name_layers` says."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET, input_names=["input"], output_names=["output"])
+        torch.onnx.export(
+            module,
+            (image,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["output"],
+        )
     model = onnx.load(path)
     name_layers(model.graph, list(layer_macs(module, tuple(image.shape))))
     onnx.save(model, path)
 
 
 def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
-    """Names the convolutions and linear layers, which are in the order of their calls, by their modules' paths, and what comes out of them and of the
-    operators that are fused with them ``PATH/OPERATOR``. Where an addition joins two layers that is ``PATH+PATH/Add``: engines fuse it with either.
+    """Names the convolutions and linear layers, which are in the order of their calls, by their modules' paths, and
+    what comes out of them and of the operators that are fused with them ``PATH/OPERATOR``. Where an addition joins two
+    layers that is ``PATH+PATH/Add``: engines fuse it with either.
     """
     remaining, owners, names = iter(paths), {}, {}
     outputs = {value.name for value in graph.output}
@@ -39,7 +51,9 @@ def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
             node.name = owner = next(remaining)
         elif node.op_type in FUSED:
             operands = [owners[name] for name in node.input if name in owners]
-            direct = [one for one, operator in operands if operator in LAYERS]  # the other operand of a residual has been through an activation
+            direct = [
+                one for one, operator in operands if operator in LAYERS
+            ]  # the other operand of a residual has been through an activation
             owner = "+".join(direct or [one for one, _ in operands[:1]])
         else:
             owner = ""
@@ -55,8 +69,9 @@ def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
 
 
 def attribute(seconds: dict[str, float], paths: Sequence[str]) -> dict[str, float]:
-    """Seconds of the layers at these paths, of an engine's times by names that begin with ``PATH``, ``PATH/`` or ``PATH+PATH/``; the last goes to that of
-    the two that has no time of its own. Names of nothing known, such as changes of layout, are left out.
+    """Seconds of the layers at these paths, of an engine's times by names that begin with ``PATH``, ``PATH/`` or
+    ``PATH+PATH/``; the last goes to that of the two that has no time of its own. Names of nothing known, such as
+    changes of layout, are left out.
     """
     found: dict[str, float] = {}
     joined: list[tuple[list[str], float]] = []

@@ -31,7 +31,12 @@ def page(results: Sequence[Result]) -> str:
     parts = [_HEAD]
     for processor, found in by_processor(results).items():
         ordered = sorted(found, key=_place)
-        parts += [f"## {processor}\n", f"One thread on {ordered[0].machine.placement}.\n", overview(ordered) + "\n", _commands(ordered)]
+        parts += [
+            f"## {processor}\n",
+            f"One thread on {ordered[0].machine.placement}.\n",
+            overview(ordered) + "\n",
+            _commands(ordered),
+        ]
         parts += [section(result) for result in ordered]
     return "\n".join(parts)
 
@@ -40,16 +45,30 @@ def overview(results: Sequence[Result]) -> str:
     """The table of networks and engines: minimum milliseconds, and the best dense peer to pcc."""
     engines = [engine for engine in ENGINES.values() if any(result.timing(engine.name) for result in results)]
     headers = ["network", "fewer MACs", *(engine.title for engine in engines), "best dense / pcc"]
-    return table(headers, [[result.network, _fewer(result), *(_cell(result, engine.name) for engine in engines), _verdict(result)] for result in results])
+    return table(
+        headers,
+        [
+            [result.network, _fewer(result), *(_cell(result, engine.name) for engine in engines), _verdict(result)]
+            for result in results
+        ],
+    )
 
 
 def section(result: Result) -> str:
     """One network: every engine with its release, the pairs, the layers."""
-    lines = [f"### {result.network}\n", f"{result.summary}. {result.kept_macs / 1e6:,.0f} of {result.dense_macs / 1e6:,.0f} million MACs.\n"]
+    lines = [
+        f"### {result.network}\n",
+        f"{result.summary}. {result.kept_macs / 1e6:,.0f} of {result.dense_macs / 1e6:,.0f} million MACs.\n",
+    ]
     lines += [_disturbed(result)] if result.disturbance > QUIET else []
     lines += [f"```\n{result.command}\n```\n", timings(result) + "\n"]
-    lines += [f"* {_title(result, duel)} to pcc in pairs: {duel.ratio}." for duel in result.duels] + [""] * bool(result.duels)
-    lines += [f"* {ENGINES[name].title if name in ENGINES else name} was not run: {reason}." for name, reason in result.not_run.items()]
+    lines += [f"* {_title(result, duel)} to pcc in pairs: {duel.ratio}." for duel in result.duels] + [""] * bool(
+        result.duels
+    )
+    lines += [
+        f"* {ENGINES[name].title if name in ENGINES else name} was not run: {reason}."
+        for name, reason in result.not_run.items()
+    ]
     lines += [""] * bool(result.not_run)
     lines += [*peak_shares(result), ""] if result.layers.get("pcc") else []
     lines += [layers(result) + "\n"] if len(result.macs) > 1 and result.layers.get("pcc") else []
@@ -62,12 +81,23 @@ def timings(result: Result) -> str:
     rows = []
     for timing in sorted(result.timings, key=lambda timing: timing.minimum):
         ratio = str(timing.to(ours)) if ours and timing is not ours else ""
-        rows.append([timing.title, timing.version, _ms(timing.minimum), _ms(timing.median), ratio, f"{timing.error:.0e}", _evidence(timing)])
+        rows.append(
+            [
+                timing.title,
+                timing.version,
+                _ms(timing.minimum),
+                _ms(timing.median),
+                ratio,
+                f"{timing.error:.0e}",
+                _evidence(timing),
+            ]
+        )
     return table(["engine", "release", "minimum", "median", "to pcc", "error", "evidence"], rows)
 
 
 def layers(result: Result) -> str:
-    """The table of pcc's layers beside the same ones elsewhere, by the engines' own profilers; the slowest of pcc's first."""
+    """The table of pcc's layers beside the same ones elsewhere, by the engines' own profilers; the slowest of pcc's
+    first."""
     found = {name: attribute(seconds, list(result.macs)) for name, seconds in result.layers.items()}
     ours, others, shares = found.pop("pcc", {}), found, result.shares()
     rows = [
@@ -81,7 +111,9 @@ def layers(result: Result) -> str:
         ]
         for layer, seconds in sorted(ours.items(), key=lambda item: -item[1])
     ]
-    return table(["layer", "kind", "million MACs kept", "pcc", "of peak", *(ENGINES[name].title for name in others)], rows)
+    return table(
+        ["layer", "kind", "million MACs kept", "pcc", "of peak", *(ENGINES[name].title for name in others)], rows
+    )
 
 
 def peak_shares(result: Result) -> list[str]:
@@ -91,7 +123,9 @@ def peak_shares(result: Result) -> list[str]:
         by_kind.setdefault(result.macs[layer].kind, []).append(share)
     peak = f"of {result.peak / 1e9:.1f} billion MACs per second, the core's measured peak"
     return [
-        f"* {kind}: pcc reaches {geometric_mean(shares):.0%} {peak} (kept MACs, geometric mean of {len(shares)} layers)." for kind, shares in by_kind.items()
+        f"* {kind}: pcc reaches {geometric_mean(shares):.0%} {peak} (kept MACs, geometric mean of {len(shares)} "
+        "layers)."
+        for kind, shares in by_kind.items()
     ]
 
 
@@ -131,7 +165,10 @@ def _title(result: Result, duel: Duel) -> str:
 
 
 def _disturbed(result: Result) -> str:
-    return f"**Not to be trusted**: other work took up to {result.disturbance:.0%} of this core or of another one meanwhile.\n"
+    return (
+        f"**Not to be trusted**: other work took up to {result.disturbance:.0%} of this core or of another one "
+        "meanwhile.\n"
+    )
 
 
 def _evidence(timing: Timing) -> str:
@@ -140,4 +177,10 @@ def _evidence(timing: Timing) -> str:
 
 def _ms(seconds: float) -> str:
     milliseconds = seconds * 1e3
-    return f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.2f}" if milliseconds >= 1 else f"{milliseconds:.3f}"
+    return (
+        f"{milliseconds:.1f}"
+        if milliseconds >= 10
+        else f"{milliseconds:.2f}"
+        if milliseconds >= 1
+        else f"{milliseconds:.3f}"
+    )

@@ -14,8 +14,24 @@ def measured_peak(core: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peak"
         source = Path(__file__).with_name("peak.c")
-        subprocess.run([sys.executable, "-m", "ziglang", "cc", "-O2", "-march=native", "-ffp-contract=fast", "-o", program, source], check=True)
-        done = subprocess.run([program], capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "ziglang",
+                "cc",
+                "-O2",
+                "-march=native",
+                "-ffp-contract=fast",
+                "-o",
+                program,
+                source,
+            ],
+            check=True,
+        )
+        done = subprocess.run(
+            [program], capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+        )
         return float(done.stdout)
 
 

@@ -1,4 +1,5 @@
-"""A network's files: the same weights as an ONNX file, as PyTorch's exported program, and as pcc's package; an input, and the output in float64."""
+"""A network's files: the same weights as an ONNX file, as PyTorch's exported program, and as pcc's package; an input,
+and the output in float64."""
 
 import copy
 import hashlib
@@ -40,7 +41,8 @@ class Prepared:
 
 
 def prepare(network: Network, root: Path) -> Prepared:
-    """Writes the files below ``root``. Files of the same weights that are there, with what engines converted them to, are kept."""
+    """Writes the files below ``root``. Files of the same weights that are there, with what engines converted them to,
+    are kept."""
     folder, module = root / network.name.replace(":", "-"), network.module()
     image = torch.randn(network.input_shape, generator=torch.Generator().manual_seed(0))
     stamp, weights = folder / "weights.txt", _digest(module)
@@ -61,12 +63,22 @@ def compile_package(prepared: Prepared) -> None:
     image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
     shutil.rmtree(prepared.folder / PACKAGE, ignore_errors=True)
     network, package = prepared.network, prepared.folder / PACKAGE
-    pcc.compile(network.module(), (image,), package, machine_profile="built-in", tuning_records="none", weight_dtype=network.weight_dtype)
+    pcc.compile(
+        network.module(),
+        (image,),
+        package,
+        machine_profile="built-in",
+        tuning_records="none",
+        weight_dtype=network.weight_dtype,
+    )
 
 
 def _digest(module: nn.Module) -> str:
-    """Changes when weights do, or a release: PyTorch's, whose exported programs the engines read, or that of an engine, which converts."""
-    pins = [engine.environment.requirements + engine.environment.alone for engine in ENGINES.values() if engine.environment]
+    """Changes when weights do, or a release: PyTorch's, whose exported programs the engines read, or that of an engine,
+    which converts."""
+    pins = [
+        engine.environment.requirements + engine.environment.alone for engine in ENGINES.values() if engine.environment
+    ]
     digest = hashlib.sha256(f"{torch.__version__} {pins}".encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())

@@ -30,7 +30,15 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(ROOT)}
         with log.open("w") as errors:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT)
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+                cwd=ROOT,
+            )
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The worker's answer. `EngineFailed` if it is an error, or none comes."""
@@ -62,7 +70,9 @@ class WorkerProcess:
     def __enter__(self) -> "WorkerProcess":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _end(self) -> str:

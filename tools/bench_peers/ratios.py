@@ -1,4 +1,5 @@
-"""Judging A against B by pairs: what disturbs the machine for a while disturbs both halves of a pair, so ratios are steadier than times."""
+"""Judging A against B by pairs: what disturbs the machine for a while disturbs both halves of a pair, so ratios are
+steadier than times."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ class Ratio(BaseModel):
     median: float
     low: float
     high: float
-    """The two ends of an interval that has the true median inside in 95 % of all runs; the range where there are too few pairs for that."""
+    """The two ends of an interval that has the true median inside in 95 % of all runs; the range where there are too
+    few pairs for that."""
     pairs: int
 
     def __str__(self) -> str:
@@ -30,8 +32,8 @@ def paired_ratio(slower: Sequence[float], faster: Sequence[float]) -> Ratio:
 def outer(count: int, level: float = 0.95) -> int:
     """How many of ``count`` sorted values lie outside the median's interval at each end.
 
-    The true median lies below the k-th smallest value as often as a fair coin falls heads fewer than k times in ``count`` throws: no assumption about
-    how times are distributed.
+    The true median lies below the k-th smallest value as often as a fair coin falls heads fewer than k times in
+    ``count`` throws: no assumption about how times are distributed.
     """
     tail, outside = 0.0, 0
     for heads in range(count // 2):

@@ -12,7 +12,8 @@ from tools.bench_peers.onnx_file import attribute
 from tools.bench_peers.ratios import Ratio, paired_ratio
 
 AGREES = 1e-2
-"""Largest error, to the largest output in float64, of an engine that computes the same: Winograd's in fp32 come to some 1e-3."""
+"""Largest error, to the largest output in float64, of an engine that computes the same: Winograd's in fp32 come to some
+1e-3."""
 
 
 class Timing(BaseModel):
@@ -94,7 +95,11 @@ class Result(BaseModel):
 
     def best(self, dense: bool) -> Timing | None:
         """The fastest peer that agrees with PyTorch, dense or not."""
-        peers = [timing for timing in self.timings if timing.engine != "pcc" and timing.dense == dense and timing.agrees and timing.rounds]
+        peers = [
+            timing
+            for timing in self.timings
+            if timing.engine != "pcc" and timing.dense == dense and timing.agrees and timing.rounds
+        ]
         return min(peers, key=lambda timing: timing.minimum, default=None)
 
     def save(self, root: Path) -> Path:

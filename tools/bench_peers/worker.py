@@ -1,13 +1,15 @@
-"""The worker process: one engine with one network. It runs in the engine's own environment, needs the standard library and NumPy, and Python 3.10.
+"""The worker process: one engine with one network. It runs in the engine's own environment, needs the standard library
+and NumPy, and Python 3.10.
 
-``python -m tools.bench_peers.worker MODULE FOLDER CORE`` takes the module's class ``Adapter``, reads requests from standard input and writes answers to
-standard output, a JSON object a line. What engines print goes to standard error.
+``python -m tools.bench_peers.worker MODULE FOLDER CORE`` takes the module's class ``Adapter``, reads requests from
+standard input and writes answers to standard output, a JSON object a line. What engines print goes to standard error.
 
-    {"do": "load"}                               converts (once) and loads the network, and feeds it: {"version": ..., "evidence": {...}}
-    {"do": "time", "warmup": 2, "seconds": 0.5}  runs it for so long: {"seconds": [...], "processor": ...}
-    {"do": "mark"}                               runs it once between two readings of the thread's clock, for who watches system calls: {}
-    {"do": "output", "path": ...}                runs it and saves the output as .npy: {}
-    {"do": "layers", "runs": 5}                  times its layers: {"layers": {name: seconds}, or null where the engine does not say}
+    {"do": "load"}                               converts (once) and loads the network, and feeds it: {"version": ...,
+    "evidence": {...}} {"do": "time", "warmup": 2, "seconds": 0.5}  runs it for so long: {"seconds": [...], "processor":
+    ...} {"do": "mark"}                               runs it once between two readings of the thread's clock, for who
+    watches system calls: {} {"do": "output", "path": ...}                runs it and saves the output as .npy: {}
+    {"do": "layers", "runs": 5}                  times its layers: {"layers": {name: seconds}, or null where the engine
+    does not say}
 
 What goes wrong is answered as {"error": one line}.
 """
@@ -101,7 +103,9 @@ def main() -> None:
     os.dup2(2, 1)  # engines print, some when they are imported: not among the answers
     os.sched_setaffinity(0, {core})  # before the engine counts processors
     module = importlib.import_module(name)
-    worker = Worker(module.Adapter(folder, folder / "converted" / name.rpartition(".")[2]), np.load(folder / "input.npy"))
+    worker = Worker(
+        module.Adapter(folder, folder / "converted" / name.rpartition(".")[2]), np.load(folder / "input.npy")
+    )
     serve(worker, sys.stdin, answers)
 
 

@@ -28,11 +28,16 @@ PCC_FP16 = "pcc-fp16"
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NETWORK...")
-@click.option("--engines", default=",".join(("pcc", PCC_FP16, *PEERS)), show_default=True, help="Only these, separated by commas; pcc is always among them.")
+@click.option(
+    "--engines",
+    default=",".join(("pcc", PCC_FP16, *PEERS)),
+    show_default=True,
+    help="Only these, separated by commas; pcc is always among them.",
+)
 @click.option("--memory", is_flag=True, help="Count bytes and modelled cache misses, too; takes 2 to 3 times as long.")
 def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
-    """Count what NETWORKs execute on an emulated Cortex-A76, in pcc and in peers: names ('all', 'vgg16-3x3', 'resnet50-3x3', ...), or layers as
-    conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
+    """Count what NETWORKs execute on an emulated Cortex-A76, in pcc and in peers: names ('all', 'vgg16-3x3',
+    'resnet50-3x3', ...), or layers as conv:IN,OUT,KERNEL,SIZE[,STRIDE][@RATE].
 
     What a peer needs is fetched at first use into pcc's cache. Counts do not depend on how busy the machine is.
     """
@@ -46,7 +51,10 @@ def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
     if unknown := set(others) - {PCC_FP16, *PEERS}:
         raise click.UsageError(f"no arm64 engine '{unknown.pop()}': choose of pcc, {PCC_FP16}, {', '.join(PEERS)}")
     for network in networks:
-        options = [*(["--memory"] if memory else []), *(["--engines", engines] if set(others) != {PCC_FP16, *PEERS} else [])]
+        options = [
+            *(["--memory"] if memory else []),
+            *(["--engines", engines] if set(others) != {PCC_FP16, *PEERS} else []),
+        ]
         command = f"python -m tools.count_arm64 {shlex.join([network.name, *options])}"
         result = measure(network, others, memory, command)
         result.save(COUNTS)
@@ -57,7 +65,13 @@ def main(names: tuple[str, ...], engines: str, memory: bool) -> None:
 def measure(network: Network, others: list[str], memory: bool, command: str) -> CountResult:
     """Counts one network in pcc and in the other engines; those that fail are noted, and the others go on."""
     prepared = prepare(network, NETWORK_FILES)
-    result = CountResult(network=network.name, summary=network.summary, command=command, dense_macs=prepared.dense_macs, kept_macs=prepared.kept_macs)
+    result = CountResult(
+        network=network.name,
+        summary=network.summary,
+        command=command,
+        dense_macs=prepared.dense_macs,
+        kept_macs=prepared.kept_macs,
+    )
     print(f"{network.name}: pcc", file=sys.stderr, flush=True)
     try:
         _add_pcc(result, prepared, memory)
@@ -76,7 +90,11 @@ def measure(network: Network, others: list[str], memory: bool, command: str) -> 
             result.not_run[engine.title] = str(reason)
         else:
             executed = Executed.of(found.counts)
-            result.engines.append(EngineCount(engine=name, title=engine.title, version=found.version, error=found.error, executed=executed))
+            result.engines.append(
+                EngineCount(
+                    engine=name, title=engine.title, version=found.version, error=found.error, executed=executed
+                )
+            )
     return result
 
 
@@ -87,15 +105,23 @@ def _add_pcc(result: CountResult, prepared: Prepared, memory: bool) -> None:
         if complaint := mca.missing():
             result.not_run["llvm-mca"] = complaint
         else:
-            assemblies = {CPU: ours.assembly, **{cpu: assembly(prepared, Path(folder), cpu) for cpu in set(mca.CORES.values()) - {CPU}}}
+            assemblies = {
+                CPU: ours.assembly,
+                **{cpu: assembly(prepared, Path(folder), cpu) for cpu in set(mca.CORES.values()) - {CPU}},
+            }
             result.loops = [loop for core, cpu in mca.CORES.items() for loop in mca.price(assemblies[cpu], core)]
     _add_engine(result, "pcc", "pcc", ours)
-    result.layers = [LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts)) for name, layer in ours.layers.items()]
+    result.layers = [
+        LayerCount(layer=name, kernel=layer.kernel, executed=Executed.of(layer.counts))
+        for name, layer in ours.layers.items()
+    ]
 
 
 def _add_engine(result: CountResult, name: str, title: str, ours: PccCount) -> None:
     whole = sum((layer.counts for layer in ours.layers.values()), Counts())
-    result.engines.append(EngineCount(engine=name, title=title, version=version("pcc"), error=ours.error, executed=Executed.of(whole)))
+    result.engines.append(
+        EngineCount(engine=name, title=title, version=version("pcc"), error=ours.error, executed=Executed.of(whole))
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,16 @@ def assembly(prepared: Prepared, folder: Path, cpu: str, dtype: str = "fp32") ->
     target = target_named("aarch64-linux", cpu)
     image = torch.from_numpy(np.load(prepared.folder / "input.npy"))
     package, dumped = folder / cpu / "package", folder / cpu / "ir"
-    pcc.compile(prepared.network.module(), (image,), package, target=target, dump_ir=dumped, machine_profile="built-in", tuning_records="none", dtype=dtype)
+    pcc.compile(
+        prepared.network.module(),
+        (image,),
+        package,
+        target=target,
+        dump_ir=dumped,
+        machine_profile="built-in",
+        tuning_records="none",
+        dtype=dtype,
+    )
     return [(path.stem, path) for path in sorted((folder / cpu / "ir" / target.name / "kernels").glob("*.s"))]
 
 
@@ -64,7 +73,8 @@ class PeerCount:
 def count_peer(engine: Engine, prepared: Prepared, memory: bool) -> PeerCount:
     """Runs a peer's arm64 wheel in an emulated Python; its second run counts, since the first one may pack weights.
 
-    The files are converted by the x86-64 wheel of the same release. `EngineFailed` or `Unavailable` where it does not run.
+    The files are converted by the x86-64 wheel of the same release. `EngineFailed` or `Unavailable` where it does not
+    run.
     """
     assert engine.environment is not None
     core, logs = max(os.sched_getaffinity(0)), prepared.folder / "logs"

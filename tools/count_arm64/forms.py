@@ -1,7 +1,8 @@
 """Dense and sparse kernels beside each other, layer by layer: what each form of a layer executes on arm64.
 
-``python -m tools.count_arm64.forms resnet50 --rate 3.6`` compiles each layer dense and, pruned for filter groups of 1, 2 and 4, sparse, and runs all of
-them in one package. Counts are of the layer alone, staging and stores included. They are exact and repeat; they are not times.
+``python -m tools.count_arm64.forms resnet50 --rate 3.6`` compiles each layer dense and, pruned for filter groups of 1,
+2 and 4, sparse, and runs all of them in one package. Counts are of the layer alone, staging and stores included. They
+are exact and repeat; they are not times.
 """
 
 import argparse
@@ -29,22 +30,53 @@ SHARES = (1, 2, 4)
 
 VGG16 = tuple(
     Case(*sizes)
-    for sizes in ((3, 224, 64), (64, 224, 64), (64, 112, 128), (128, 112, 128), (128, 56, 256), (256, 56, 256), (256, 28, 512), (512, 28, 512), (512, 14, 512))
+    for sizes in (
+        (3, 224, 64),
+        (64, 224, 64),
+        (64, 112, 128),
+        (128, 112, 128),
+        (128, 56, 256),
+        (256, 56, 256),
+        (256, 28, 512),
+        (512, 28, 512),
+        (512, 14, 512),
+    )
 )
-RESNET50 = (Case(64, 28, 64), *(Case(64 << s, 112 >> s, 64 << s, 3, 2) for s in (1, 2, 3)), *(Case(64 << s, 56 >> s, 64 << s) for s in range(4)))
-RESNET50_1X1 = tuple(case for s in range(4) for case in (Case(64 << s, 56 >> s, 256 << s, 1), Case(256 << s, 56 >> s, 64 << s, 1)))
+RESNET50 = (
+    Case(64, 28, 64),
+    *(Case(64 << s, 112 >> s, 64 << s, 3, 2) for s in (1, 2, 3)),
+    *(Case(64 << s, 56 >> s, 64 << s) for s in range(4)),
+)
+RESNET50_1X1 = tuple(
+    case for s in range(4) for case in (Case(64 << s, 56 >> s, 256 << s, 1), Case(256 << s, 56 >> s, 64 << s, 1))
+)
 MOBILENET_V2 = tuple(
     Case(hidden, size, hidden, 3, stride, hidden)
-    for hidden, size, stride in ((32, 112, 1), (96, 112, 2), (144, 56, 1), (144, 56, 2), (192, 28, 1), (192, 28, 2), (384, 14, 1), (576, 14, 2), (960, 7, 1))
+    for hidden, size, stride in (
+        (32, 112, 1),
+        (96, 112, 2),
+        (144, 56, 1),
+        (144, 56, 2),
+        (192, 28, 1),
+        (192, 28, 2),
+        (384, 14, 1),
+        (576, 14, 2),
+        (960, 7, 1),
+    )
 )
 NETWORKS = {"vgg16": VGG16, "resnet50": RESNET50, "resnet50-1x1": RESNET50_1X1, "mobilenet-v2": MOBILENET_V2}
 
 
 def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FKW, family: str | None = None) -> float:
-    """Adds the layer as the cheapest family for its weight computes it, or the one that is named; what the cost model says."""
+    """Adds the layer as the cheapest family for its weight computes it, or the one that is named; what the cost model
+    says."""
     layer = case.layer(b, name, weight)
     wanted = "fkw" if isinstance(weight, fkw.FKW) else "dense"
-    asked = [each for each in families().values() if each.layer is Conv2d and each.format == wanted and family in (None, each.name)]
+    asked = [
+        each
+        for each in families().values()
+        if each.layer is Conv2d and each.format == wanted and family in (None, each.name)
+    ]
     priced = [(each, found) for each in asked if not isinstance(found := cheapest(each, layer, MACHINE), str)]
     chosen, (candidate, cost) = min(priced, key=lambda pair: pair[1][1])
     chosen.emit(layer, candidate.schedule, b)
@@ -52,7 +84,8 @@ def record(b: ProgramBuilder, case: Case, name: str, weight: np.ndarray | fkw.FK
 
 
 def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> str:
-    """The table: dense, then sparse for each of `SHARES`; ratios are sparse to dense instructions, then what the cost models say."""
+    """The table: dense, then sparse for each of `SHARES`; ratios are sparse to dense instructions, then what the cost
+    models say."""
     b, costs = ProgramBuilder("instructions", MACHINE.isa), {}
     for i, case in enumerate(cases):
         costs[i, 0] = record(b, case, f"layer{i}_0", dense_weight(case))
@@ -66,7 +99,9 @@ def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> 
             if (i, share) in costs:
                 one = counted[f"layer{i}_{share}"]
                 form = f"sparse, groups of {share}" if share else "dense"
-                ratios = (f"{one.total / dense.total:.3f}", f"{costs[i, share] / costs[i, 0]:.3f}") if share else ("", "")
+                ratios = (
+                    (f"{one.total / dense.total:.3f}", f"{costs[i, share] / costs[i, 0]:.3f}") if share else ("", "")
+                )
                 rows.append((str(case), form, _short(one.kernel), *_numbers(one, case), *ratios))
     return table(("layer", "form", "kernel", *_NUMBERS, "to dense", "modelled"), rows)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 CORES = {"neoverse-n1": "cortex-a76", "cortex-a55": "cortex-a55", "neoverse-v1": "cortex-x1"}
-"""LLVM's models of cores, and the processor that code is compiled for: the first is a Cortex-A76's core, the third a Cortex-X1's."""
+"""LLVM's models of cores, and the processor that code is compiled for: the first is a Cortex-A76's core, the third a
+Cortex-X1's."""
 ITERATIONS = 200
 OLDEST, NEWEST = 17, 23
 """Releases of LLVM: older ones time the first and third core as if they were a Cortex-A57."""
@@ -45,14 +46,29 @@ def missing() -> str | None:
 
 
 def price(kernels: Sequence[tuple[str, Path]], core: str) -> list[Loop]:
-    """The inner loops that multiply of kernels (name, assembly), with their cycles on a core; those with most multiply-adds first."""
+    """The inner loops that multiply of kernels (name, assembly), with their cycles on a core; those with most
+    multiply-adds first."""
     program = mca()
     assert program is not None, missing()
-    regions = [(name, label, body) for name, path in kernels for label, body in inner_loops(path.read_text()) if count(body, "fml") >= FEWEST]
+    regions = [
+        (name, label, body)
+        for name, path in kernels
+        for label, body in inner_loops(path.read_text())
+        if count(body, "fml") >= FEWEST
+    ]
     if not regions:
         return []
-    text = "".join(f"# LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n# LLVM-MCA-END {place}\n" for place, (_, _, body) in enumerate(regions))
-    words = [program, "-mtriple=aarch64-linux-gnu", f"-mcpu={core}", f"-iterations={ITERATIONS}", "-mattr=+dotprod,+fullfp16"]
+    text = "".join(
+        f"# LLVM-MCA-BEGIN {place}\n" + "\n".join(body) + f"\n# LLVM-MCA-END {place}\n"
+        for place, (_, _, body) in enumerate(regions)
+    )
+    words = [
+        program,
+        "-mtriple=aarch64-linux-gnu",
+        f"-mcpu={core}",
+        f"-iterations={ITERATIONS}",
+        "-mattr=+dotprod,+fullfp16",
+    ]
     done = subprocess.run(words, input=text, capture_output=True, text=True, check=True)
     loops = [
         Loop(
@@ -80,8 +96,8 @@ def total_cycles(report: str) -> list[int]:
 
 
 def inner_loops(assembly: str) -> Iterator[tuple[str, list[str]]]:
-    """(label, instructions) of each loop without another one inside, in LLVM's assembly. Of a loop that jumps by a table, its blocks instead: only one of
-    them runs in an iteration.
+    """(label, instructions) of each loop without another one inside, in LLVM's assembly. Of a loop that jumps by a
+    table, its blocks instead: only one of them runs in an iteration.
     """
     lines = [line.split("//")[0].rstrip() for line in assembly.splitlines()]
     lines = [line for line in lines if _LABEL.match(line) or _INSTRUCTION.match(line)]

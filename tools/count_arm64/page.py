@@ -45,14 +45,24 @@ def _overview_row(name: str, results: Sequence[CountResult], titles: Sequence[st
     """The sums over networks, of the engines that ran them all."""
     totals = [{engine.title: engine.executed.total for engine in result.engines} for result in results]
     fewer = sum(result.dense_macs for result in results) / sum(result.kept_macs for result in results)
-    sums = [_millions(sum(total[title] for total in totals)) if all(title in total for total in totals) else "" for title in titles]
+    sums = [
+        _millions(sum(total[title] for total in totals)) if all(title in total for total in totals) else ""
+        for title in titles
+    ]
     return [name, f"{fewer:.1f}x", *sums]
 
 
 def section(result: CountResult) -> str:
     """One network: the engines by class, pcc's heaviest layers, its inner loops."""
-    lines = [f"### {result.network}, arm64\n", f"{result.summary}.\n", f"```\n{result.command}\n```\n", engines(result) + "\n"]
-    lines += [f"* {name} was not run: {reason}." for name, reason in result.not_run.items()] + [""] * bool(result.not_run)
+    lines = [
+        f"### {result.network}, arm64\n",
+        f"{result.summary}.\n",
+        f"```\n{result.command}\n```\n",
+        engines(result) + "\n",
+    ]
+    lines += [f"* {name} was not run: {reason}." for name, reason in result.not_run.items()] + [""] * bool(
+        result.not_run
+    )
     lines += [layers(result) + "\n"] if len(result.layers) > 1 else []
     lines += [loops(result.loops) + "\n"] if result.loops else []
     return "\n".join(lines)
@@ -62,7 +72,9 @@ def engines(result: CountResult) -> str:
     """The table of engines, fewest instructions first."""
     counted = sorted(result.engines, key=lambda engine: engine.executed.total)
     headers, cells = _columns([engine.executed for engine in counted])
-    rows = [[engine.title, engine.version, *row, f"{engine.error:.0e}"] for engine, row in zip(counted, cells, strict=True)]
+    rows = [
+        [engine.title, engine.version, *row, f"{engine.error:.0e}"] for engine, row in zip(counted, cells, strict=True)
+    ]
     return table(["engine", "release", *headers, "error"], rows)
 
 
@@ -75,18 +87,25 @@ def layers(result: CountResult) -> str:
 
 
 def loops(found: Iterable[Loop]) -> str:
-    """The table of inner loops by core and kernel: of each kernel those that have most multiply-adds for an iteration."""
+    """The table of inner loops by core and kernel: of each kernel those that have most multiply-adds for an
+    iteration."""
     of_kernel: dict[tuple[str, str], list[Loop]] = {}
     for loop in found:
         of_kernel.setdefault((loop.core, loop.kernel), []).append(loop)
     rows = []
-    for (core, kernel), all_of_it in sorted(of_kernel.items(), key=lambda item: (list(CORES).index(item[0][0]), item[0][1])):
+    for (core, kernel), all_of_it in sorted(
+        of_kernel.items(), key=lambda item: (list(CORES).index(item[0][0]), item[0][1])
+    ):
         most = max(loop.fmas for loop in all_of_it)
         largest = [loop for loop in all_of_it if loop.fmas == most]
         cycles = [loop.cycles / loop.fmas for loop in largest]
         numbers = [largest[0].instructions, largest[0].fmas, largest[0].loads, len(largest)]
-        rows.append([core, kernel.removeprefix("pcc_"), *map(str, numbers), f"{mean(cycles):.2f}", f"{max(cycles):.2f}"])
-    return table(["core", "inner loops of", "instructions", "FMLA", "loads", "such loops", "cycles per FMLA", "worst"], rows)
+        rows.append(
+            [core, kernel.removeprefix("pcc_"), *map(str, numbers), f"{mean(cycles):.2f}", f"{max(cycles):.2f}"]
+        )
+    return table(
+        ["core", "inner loops of", "instructions", "FMLA", "loads", "such loops", "cycles per FMLA", "worst"], rows
+    )
 
 
 def _columns(executed: Sequence[Executed]) -> tuple[list[str], list[list[str]]]:

@@ -1,4 +1,5 @@
-"""An arm64 Python with the peers' wheels, for QEMU: Debian's packages unpacked into a folder of pcc's cache, wheels beside them. Nothing is installed here."""
+"""An arm64 Python with the peers' wheels, for QEMU: Debian's packages unpacked into a folder of pcc's cache, wheels
+beside them. Nothing is installed here."""
 
 import shutil
 import subprocess
@@ -15,8 +16,12 @@ PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++
 """Debian's of bookworm; apt adds what they need."""
 WHEELS = ("numpy==2.4.6", "ncnn==1.0.20261020", "MNN==3.6.1")
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64")
-_CPUINFO = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0b\nCPU revision\t: 1\n"
-"""A Cortex-A76's /proc/cpuinfo: QEMU shows the host's, and libraries that look there would take themselves to be on x86."""
+_CPUINFO = (
+    "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0b\nCPU "
+    "revision\t: 1\n"
+)
+"""A Cortex-A76's /proc/cpuinfo: QEMU shows the host's, and libraries that look there would take themselves to be on
+x86."""
 
 
 def arm64_python() -> Path:
@@ -34,7 +39,16 @@ def arm64_python() -> Path:
         _run(["dpkg-deb", "-x", package, folder / "root"])
     (folder / "root" / "proc" / "cpuinfo").write_text(_CPUINFO)
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     _run([*pip, "--python-version", "3.11", "--implementation", "cp", *platforms, "--target", folder / "site", *WHEELS])
     stamp.write_text(pins)
     return folder
@@ -44,13 +58,27 @@ def command(folder: Path, counts: Path, memory: bool, path: Sequence[Path]) -> l
     """The words that start that Python in a counting QEMU, with these folders to import from."""
     root = folder / "root"
     search = ":".join(map(str, (folder / "site", *path)))
-    variables = [f"LD_LIBRARY_PATH={root}/usr/lib/aarch64-linux-gnu:{root}/lib/aarch64-linux-gnu", f"PYTHONPATH={search}", "OMP_NUM_THREADS=1"]
+    variables = [
+        f"LD_LIBRARY_PATH={root}/usr/lib/aarch64-linux-gnu:{root}/lib/aarch64-linux-gnu",
+        f"PYTHONPATH={search}",
+        "OMP_NUM_THREADS=1",
+    ]
     words = [word for variable in variables for word in ("-E", variable)]
-    return ["qemu-aarch64", "-cpu", CPU, *plugin_words(counts, memory), "-L", str(root), *words, f"{root}/usr/bin/python3.11"]
+    return [
+        "qemu-aarch64",
+        "-cpu",
+        CPU,
+        *plugin_words(counts, memory),
+        "-L",
+        str(root),
+        *words,
+        f"{root}/usr/bin/python3.11",
+    ]
 
 
 def _download(packages: Sequence[str], folder: Path) -> list[Path]:
-    """arm64 packages with what they depend on, by an apt that has its lists and its idea of what is installed (nothing) in a folder of its own."""
+    """arm64 packages with what they depend on, by an apt that has its lists and its idea of what is installed (nothing)
+    in a folder of its own."""
     with tempfile.TemporaryDirectory() as state:
         for part in ("state/lists/partial", "cache/archives/partial"):
             (Path(state) / part).mkdir(parents=True)

@@ -1,7 +1,9 @@
-"""``python -m tools.never_slower``: times every layer of the zoo at many densities, dense and as pcc chooses, and writes docs/performance.md.
+"""``python -m tools.never_slower``: times every layer of the zoo at many densities, dense and as pcc chooses, and
+writes docs/performance.md.
 
-``build`` only compiles, which takes minutes of all cores; ``measure`` after it takes one core of a quiet machine. Points are saved as they are measured, so
-that a call goes on where the last one stopped. A point is measured again when the machine code or the data of one of its kernels have changed.
+``build`` only compiles, which takes minutes of all cores; ``measure`` after it takes one core of a quiet machine.
+Points are saved as they are measured, so that a call goes on where the last one stopped. A point is measured again when
+the machine code or the data of one of its kernels have changed.
 """
 
 import argparse
@@ -33,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arm64", action="store_true", help="count the instructions of arm64 code under QEMU instead")
     parser.add_argument("stage", nargs="?", choices=("build", "measure"), help="do only this")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop measuring after so long; the next call goes on")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop measuring after so long; the next call goes on"
+    )
     options = parser.parse_args()
     target = TARGET if options.arm64 else target_named("x86_64-linux", "native")
     folder, most = BUILT / target.cpu, MOST_EMULATED_MACS if options.arm64 else float("inf")
@@ -58,14 +62,23 @@ def main() -> None:
 
 
 def measure(sweep: Sweep, saved: Path, layers: Sequence[tuple[Path, BuiltLayer]], target: Target, until: float) -> int:
-    """Fills the sweep with what was saved and, as long as there is time, with what was not; saves it after each layer. How many points are left."""
+    """Fills the sweep with what was saved and, as long as there is time, with what was not; saves it after each layer.
+    How many points are left."""
     ratios = {point.digest: point.gain for point in load_points(saved, sweep.measure)}
-    missing = [(layer, [each for each in layer.variants if each.program != DENSE and each.digest not in ratios]) for _, layer in layers]
-    todo = [(folder, layer, variants) for (folder, _), (layer, variants) in zip(layers, missing, strict=True) if variants]
+    missing = [
+        (layer, [each for each in layer.variants if each.program != DENSE and each.digest not in ratios])
+        for _, layer in layers
+    ]
+    todo = [
+        (folder, layer, variants) for (folder, _), (layer, variants) in zip(layers, missing, strict=True) if variants
+    ]
     for layer, variants, found in _counted(todo) if sweep.measure == INSTRUCTIONS else _timed(todo, target):
         for variant, ratio in zip(variants, found, strict=True):
             ratios[variant.digest] = ratio
-            print(f"{layer.layer}, {variant.density:.0%}: {variant.family}, {ratio}, modelled {variant.modelled:.2f}", file=sys.stderr)
+            print(
+                f"{layer.layer}, {variant.density:.0%}: {variant.family}, {ratio}, modelled {variant.modelled:.2f}",
+                file=sys.stderr,
+            )
         sweep.points = list(_points(layers, ratios))
         sweep.save(saved)
         if time.monotonic() > until:
@@ -101,7 +114,9 @@ def _points(layers: Sequence[tuple[Path, BuiltLayer]], ratios: Mapping[str, Rati
         for variant in layer.variants:
             ratio = _SAME if variant.program == DENSE else ratios.get(variant.digest)
             if ratio is not None:
-                yield Point(layer=layer.layer, kernel=layer.kernel, gain=ratio, **variant.model_dump(exclude={"program"}))
+                yield Point(
+                    layer=layer.layer, kernel=layer.kernel, gain=ratio, **variant.model_dump(exclude={"program"})
+                )
 
 
 if __name__ == "__main__":

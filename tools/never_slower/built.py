@@ -1,4 +1,5 @@
-"""Layers compiled ahead, a folder each: measuring them then takes a machine that is quiet for seconds, not for the minutes that compilers take."""
+"""Layers compiled ahead, a folder each: measuring them then takes a machine that is quiet for seconds, not for the
+minutes that compilers take."""
 
 import hashlib
 import pickle
@@ -51,9 +52,14 @@ def build(cases: Sequence[Case], target: Target, root: Path, workers: int) -> No
     """Chooses for every layer, compiles what is chosen, and saves a folder for each."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         chosen = list(pool.map(partial(_choose, target=target, root=root), cases))
-    kernels = {kernel.name: kernel for _, _, programs in chosen for _, of_program in programs.values() for kernel in of_program}
+    kernels = {
+        kernel.name: kernel for _, _, programs in chosen for _, of_program in programs.values() for kernel in of_program
+    }
     print(f"{len(cases)} layers take {len(kernels)} kernels", file=sys.stderr, flush=True)
-    objects = {compiled.name: compiled.object.read_bytes() for compiled in compile_kernels(list(kernels.values()), target, workers)}
+    objects = {
+        compiled.name: compiled.object.read_bytes()
+        for compiled in compile_kernels(list(kernels.values()), target, workers)
+    }
     for folder, layer, programs in chosen:
         for variant in layer.variants:
             digest = hashlib.sha256()
@@ -67,7 +73,10 @@ def build(cases: Sequence[Case], target: Target, root: Path, workers: int) -> No
 
 def load_layers(root: Path) -> list[tuple[Path, BuiltLayer]]:
     """The layers that the present sources have built, each with its folder."""
-    found = [(path.parent, BuiltLayer.model_validate_json(path.read_text(encoding="utf-8"))) for path in sorted(root.glob(f"*/{INDEX}"))]
+    found = [
+        (path.parent, BuiltLayer.model_validate_json(path.read_text(encoding="utf-8")))
+        for path in sorted(root.glob(f"*/{INDEX}"))
+    ]
     return [(path, layer) for path, layer in found if layer.generation == generation()]
 
 
@@ -94,16 +103,25 @@ def _choose(case: Case, target: Target, root: Path) -> Chosen:
             programs[name] = chosen.program(case, name, machine.isa)
         gain = machine.cycles(dense.candidate.work) / machine.cycles(chosen.candidate.work)
         schedule = str(chosen.candidate.schedule)
-        layer.variants.append(Variant(density=density, family=chosen.family.name, schedule=schedule, program=name, modelled=gain))
+        layer.variants.append(
+            Variant(density=density, family=chosen.family.name, schedule=schedule, program=name, modelled=gain)
+        )
     for name, program in programs.items():
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(program))
-    print(f"{case}: {', '.join(f'{variant.density:.0%} {variant.family} {variant.modelled:.2f}' for variant in layer.variants)}", file=sys.stderr, flush=True)
+    print(
+        f"{case}: "
+        f"{', '.join(f'{variant.density:.0%} {variant.family} {variant.modelled:.2f}' for variant in layer.variants)}",
+        file=sys.stderr,
+        flush=True,
+    )
     return folder, layer, {name: (_digest(program), program.kernels) for name, program in programs.items()}
 
 
 def _digest(program: Program) -> bytes:
     """Changes with the calls or the constants."""
-    digest = hashlib.sha256(repr([(call.kernel.name, call.args, call.work) for call in (*program.preparation, *program.calls)]).encode())
+    digest = hashlib.sha256(
+        repr([(call.kernel.name, call.args, call.work) for call in (*program.preparation, *program.calls)]).encode()
+    )
     for name, values in program.constants.items():
         digest.update(name.encode() + values.tobytes())
     return digest.digest()

@@ -13,14 +13,17 @@ from tools.never_slower.built import DENSE, Variant, load_program
 
 def counts(folder: Path, variants: Sequence[Variant]) -> list[Ratio]:
     """How many times more instructions the dense kernel executes than each variant."""
-    joined = _joined([load_program(folder, name) for name in dict.fromkeys((DENSE, *(variant.program for variant in variants)))])
+    joined = _joined(
+        [load_program(folder, name) for name in dict.fromkeys((DENSE, *(variant.program for variant in variants)))]
+    )
     counted = count_program(joined, TARGET)
     gains = [counted[DENSE].total / counted[variant.program].total for variant in variants]
     return [Ratio(median=gain, low=gain, high=gain, pairs=1) for gain in gains]
 
 
 def _joined(programs: Sequence[Program]) -> Program:
-    """One after the other, as one: they run in one emulation. Their buffers have different names, but for equal constants."""
+    """One after the other, as one: they run in one emulation. Their buffers have different names, but for equal
+    constants."""
     joined, *rest = programs
     for program in rest:
         joined = replace(

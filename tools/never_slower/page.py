@@ -25,7 +25,11 @@ def sweep_section(sweeps: Sequence[Sweep], charts: Path) -> str:
     for sweep in sweeps:
         chart = charts / f"never-slower-{sweep.measure}.svg"
         draw(sweep, chart)
-        parts += [f"### {sweep.measure.capitalize()}, {sweep.processor}\n", f"```\n{sweep.command}\n```\n", f"![gain by density]({charts.name}/{chart.name})\n"]
+        parts += [
+            f"### {sweep.measure.capitalize()}, {sweep.processor}\n",
+            f"```\n{sweep.command}\n```\n",
+            f"![gain by density]({charts.name}/{chart.name})\n",
+        ]
         if sweep.measure == INSTRUCTIONS:
             parts.append(f"Layers of up to {MOST_EMULATED_MACS // 10**6} million MACs.\n")
         parts += [_summary(sweep) + "\n", _verdict(sweep) + "\n"]
@@ -41,7 +45,16 @@ def _summary(sweep: Sweep) -> str:
                 gains = [point.gain.median for point in points]
                 sparse = sum(family_named(point.family).format != DENSE for point in points)
                 mean, lowest, highest = geometric_mean(gains), min(gains), max(gains)
-                rows.append([f"{kernel}x{kernel}", f"{density:.0%}", f"{sparse} of {len(points)}", f"{mean:.2f}", f"{lowest:.2f}", f"{highest:.2f}"])
+                rows.append(
+                    [
+                        f"{kernel}x{kernel}",
+                        f"{density:.0%}",
+                        f"{sparse} of {len(points)}",
+                        f"{mean:.2f}",
+                        f"{lowest:.2f}",
+                        f"{highest:.2f}",
+                    ]
+                )
     return table(["window", "kept", "sparse kernel chosen", "gain, geometric mean", "least", "most"], rows)
 
 
@@ -49,8 +62,15 @@ def _verdict(sweep: Sweep) -> str:
     slower = [point for point in sweep.points if point.is_slower]
     if not slower:
         return f"No chosen kernel of {len(sweep.points)} is slower than the dense one by more than {NOISE - 1:.0%}."
-    lines = [f"{len(slower)} of {len(sweep.points)} chosen kernels are slower than the dense one by more than {NOISE - 1:.0%}:", ""]
-    rows = [[point.layer, f"{point.density:.0%}", point.family, f"{point.gain.median:.2f}"] for point in sorted(slower, key=lambda point: point.gain.median)]
+    lines = [
+        f"{len(slower)} of {len(sweep.points)} chosen kernels are slower than the dense one by more than "
+        f"{NOISE - 1:.0%}:",
+        "",
+    ]
+    rows = [
+        [point.layer, f"{point.density:.0%}", point.family, f"{point.gain.median:.2f}"]
+        for point in sorted(slower, key=lambda point: point.gain.median)
+    ]
     return "\n".join([*lines, table(["layer", "kept", "family", "gain"], rows)])
 
 
@@ -65,7 +85,9 @@ def draw(sweep: Sweep, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     colours = {3: "#0b62a4", 1: "#c2571a"}
     for layer in dict.fromkeys(point.layer for point in sweep.points):
-        points: list[Point] = sorted((point for point in sweep.points if point.layer == layer), key=lambda point: point.density)
+        points: list[Point] = sorted(
+            (point for point in sweep.points if point.layer == layer), key=lambda point: point.density
+        )
         densities, gains = [100 * point.density for point in points], [point.gain.median for point in points]
         axes.plot(densities, gains, color=colours.get(points[0].kernel, "#666666"), alpha=0.45, linewidth=1)
     for kernel, colour in colours.items():

@@ -19,7 +19,8 @@ from pcc.sparsity.formats import DENSE, OWN, format_named
 from pcc.tune.layers import PATTERNS, Case, dense_weight, sparse_weight
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 4 / 9, 0.6, 0.8, 1.0)
-"""Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole connections are cut above."""
+"""Shares of the weights that are kept. 3x3 windows have 8 patterns of 4 taps up to 4/9, and whole connections are cut
+above."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Chosen:
 
 
 def zoo_cases() -> list[Case]:
-    """The different convolutions of the zoo that pruning cuts: square, padded to keep the size, not depthwise, not the first of a network."""
+    """The different convolutions of the zoo that pruning cuts: square, padded to keep the size, not depthwise, not the
+    first of a network."""
     found: dict[Case, None] = {}
     for name in names():
         with torch.device("meta"):  # sizes are all that matters
@@ -47,16 +49,23 @@ def zoo_cases() -> list[Case]:
         for layer, size in _input_sizes(module, convolutions, entry(name).input_shape):
             kernel, stride = layer.kernel_size, layer.stride
             is_square = kernel[0] == kernel[1] and stride[0] == stride[1] and size[0] == size[1]
-            is_plain = layer.padding == (kernel[0] // 2, kernel[1] // 2) and layer.dilation == (1, 1) and layer.groups == 1
+            is_plain = (
+                layer.padding == (kernel[0] // 2, kernel[1] // 2) and layer.dilation == (1, 1) and layer.groups == 1
+            )
             if layer is not convolutions[0] and is_square and is_plain:
                 found[Case(layer.in_channels, size[0], layer.out_channels, kernel[0], stride[0])] = None
     return list(found)
 
 
-def _input_sizes(module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[int, ...]) -> Iterator[tuple[nn.Conv2d, tuple[int, int]]]:
+def _input_sizes(
+    module: nn.Module, layers: Sequence[nn.Conv2d], shape: tuple[int, ...]
+) -> Iterator[tuple[nn.Conv2d, tuple[int, int]]]:
     """Each layer with the (height, width) of its input."""
     sizes: dict[nn.Conv2d, tuple[int, int]] = {}
-    hooks = [layer.register_forward_hook(lambda part, inputs, _: sizes.update({part: tuple(inputs[0].shape[2:])})) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(lambda part, inputs, _: sizes.update({part: tuple(inputs[0].shape[2:])}))
+        for layer in layers
+    ]
     with torch.inference_mode():
         module(torch.zeros(shape, device="meta"))
     for hook in hooks:

@@ -56,7 +56,10 @@ class Sweep(BaseModel):
 
 def load_sweeps(folder: Path) -> list[Sweep]:
     """The sweeps that lie there: times first."""
-    return [Sweep.model_validate_json(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), reverse=True)]
+    return [
+        Sweep.model_validate_json(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"), reverse=True)
+    ]
 
 
 def load_points(folder: Path, measure: str) -> list[Point]:

@@ -12,7 +12,8 @@ from tools.never_slower.built import DENSE, Variant, load_program
 
 PAIRS, PAIRS_IN_DOUBT = 3, 21
 MOST_APART = 1.1
-"""How far few pairs may lie apart: more of them are timed where something else runs, or where the chosen kernel seems to be slower."""
+"""How far few pairs may lie apart: more of them are timed where something else runs, or where the chosen kernel seems
+to be slower."""
 SECONDS_OF_A_PAIR = 0.01
 """A pair runs both kernels for as long at least: single runs of small layers are all noise."""
 

@@ -57,7 +57,11 @@ def run(row: Row) -> None:
 def measure(row: Row) -> Result:
     """The figures of a row that has run."""
     report, origin = report_of(row), dense(row)
-    gain = speedup(row.network, checkpoint(origin), checkpoint(row), FOLDER / row.name / "compiled") if row != origin else None
+    gain = (
+        speedup(row.network, checkpoint(origin), checkpoint(row), FOLDER / row.name / "compiled")
+        if row != origin
+        else None
+    )
     return Result(
         row=row.name,
         command=f"python -m tools.reproduce {row.name}",

@@ -14,11 +14,19 @@ RUNS = 101
 
 
 def speedup(network: str, dense: Path, pruned: Path, folder: Path) -> float | None:
-    """Median latency of ``network`` with the dense checkpoint over that with the pruned one, one thread; None where its kernels do no less."""
+    """Median latency of ``network`` with the dense checkpoint over that with the pruned one, one thread; None where its
+    kernels do no less."""
     models, macs = {}, {}
     for name, checkpoint in (("dense", dense), ("pruned", pruned)):
         module = create(network, checkpoint)
-        report = pcc.compile(module, [torch.zeros(entry(network).input_shape)], folder / name, name="net", machine_profile="built-in", tuning_records="none")
+        report = pcc.compile(
+            module,
+            [torch.zeros(entry(network).input_shape)],
+            folder / name,
+            name="net",
+            machine_profile="built-in",
+            tuning_records="none",
+        )
         macs[name] = sum(call.macs for call in open_package(report.package).manifest.targets[0].calls)
         models[name] = pcc.load(report.package, threads=1)
     if macs["pruned"] == macs["dense"]:

@@ -75,7 +75,10 @@ def _missing(network: str) -> list[str]:
 
 
 def _cells(row: Row, result: Result) -> list[str]:
-    rates = [f"{rate:.1f}x" if rate < 100 else f"{rate:,.0f}x" for rate in (result.weight_rate, result.data_rate, result.data_and_index_rate, result.mac_rate)]
+    rates = [
+        f"{rate:.1f}x" if rate < 100 else f"{rate:,.0f}x"
+        for rate in (result.weight_rate, result.data_rate, result.data_and_index_rate, result.mac_rate)
+    ]
     gain = f"{result.speedup:.2f}x" if result.speedup else "-"
     return [
         row.title,

@@ -33,7 +33,8 @@ class Result(BaseModel):
     """The same with indices. No file is that small: checkpoints hold fp32."""
     mac_rate: float
     speedup: float | None = None
-    """Latency of the dense network over that of the pruned one, both compiled by pcc, one thread; None: no kernel for the structure."""
+    """Latency of the dense network over that of the pruned one, both compiled by pcc, one thread; None: no kernel for
+    the structure."""
 
     def save(self) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)

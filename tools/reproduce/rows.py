@@ -29,12 +29,42 @@ _LENET = [
         Row(f"lenet5-{name}", "lenet5", "mnist", recipe, title, start, claim)
         for name, recipe, title, start, claim in (
             ("admm", "admm-lenet5", "ADMM, unstructured", "lenet5-dense", "71.2x at 99.2 % (Zhang 2018)"),
-            ("progressive-167x", "progressive-lenet5-167x", "progressive ADMM, unstructured", "lenet5-dense", "167x at 99.0 % (Ye 2018)"),
-            ("progressive-246x", "progressive-lenet5-246x", "progressive ADMM, unstructured", "lenet5-progressive-167x", "246x at 99.0 % (Ye 2019)"),
-            ("gradual-246x", "gradual-lenet5", "gradual, unstructured, taught by the dense network", "lenet5-dense", "246x at 99.0 % (Ye 2019)"),
-            ("cluster", "cluster-lenet5", "the last one, then clustering", "lenet5-gradual-246x", "1,910x of weight data (Ye 2018)"),
+            (
+                "progressive-167x",
+                "progressive-lenet5-167x",
+                "progressive ADMM, unstructured",
+                "lenet5-dense",
+                "167x at 99.0 % (Ye 2018)",
+            ),
+            (
+                "progressive-246x",
+                "progressive-lenet5-246x",
+                "progressive ADMM, unstructured",
+                "lenet5-progressive-167x",
+                "246x at 99.0 % (Ye 2019)",
+            ),
+            (
+                "gradual-246x",
+                "gradual-lenet5",
+                "gradual, unstructured, taught by the dense network",
+                "lenet5-dense",
+                "246x at 99.0 % (Ye 2019)",
+            ),
+            (
+                "cluster",
+                "cluster-lenet5",
+                "the last one, then clustering",
+                "lenet5-gradual-246x",
+                "1,910x of weight data (Ye 2018)",
+            ),
             ("binary", "binary-lenet5", "ADMM, every weight binary", "lenet5-dense", "lossless (Ye 2019)"),
-            ("drop-pruning", "drop-pruning-lenet5", "DropPruning, unstructured", "lenet5-dense", "14.3x, no loss (Jia 2018)"),
+            (
+                "drop-pruning",
+                "drop-pruning-lenet5",
+                "DropPruning, unstructured",
+                "lenet5-dense",
+                "14.3x, no loss (Jia 2018)",
+            ),
             ("hybrid", "hybrid-lenet5", "hybrid: filters, then unstructured", "lenet5-dense", ""),
             ("synaptic-strength", "synaptic-strength-lenet5", "synaptic strength, connectivity", "lenet5-dense", ""),
             ("pruning-network", "pruning-network-lenet5", "pruning network, filters", "lenet5-dense", ""),
@@ -56,7 +86,8 @@ _CIFAR_ROWS = {
     "column": "column 8.1x",
     "tetris": "TETRIS blocks 8.1x",
 }
-"""Of both CIFAR-10 networks, all at the MACs of patterns with connectivity 3.6x but for patterns alone. The recipe is cifar10-NAME..."""
+"""Of both CIFAR-10 networks, all at the MACs of patterns with connectivity 3.6x but for patterns alone. The recipe is
+cifar10-NAME..."""
 _OWN_RECIPES = {("resnet20", "filter"): "filter-resnet20"}
 """...but for these."""
 
@@ -83,11 +114,21 @@ _VGG16 = [
     *(
         Row(f"vgg16-{name}", "vgg16_cifar", "cifar10", recipe, title, "vgg16-dense", claim)
         for name, recipe, title, claim in (
-            ("connectivity-8x", "connectivity-vgg16-8x", "8 patterns, connectivity 3.6x", "8x, no loss (PCONV, PatDNN)"),
+            (
+                "connectivity-8x",
+                "connectivity-vgg16-8x",
+                "8 patterns, connectivity 3.6x",
+                "8x, no loss (PCONV, PatDNN)",
+            ),
             ("connectivity-12x", "connectivity-vgg16-12x", "8 patterns, connectivity 5.4x", "12x (PCONV)"),
             ("connectivity-19.7x", "connectivity-vgg16-19.7x", "8 patterns, connectivity 8.8x", "19.7x (PCONV)"),
             ("drop-pruning", "drop-pruning-vgg16", "DropPruning, unstructured", "11.1x, no loss (Jia 2018)"),
-            ("memristor", "memristor-vgg16", "ADMM, crossbar rows and columns, 16 conductance states", "29.8x, 0.5 points lost (Yuan 2019)"),
+            (
+                "memristor",
+                "memristor-vgg16",
+                "ADMM, crossbar rows and columns, 16 conductance states",
+                "29.8x, 0.5 points lost (Yuan 2019)",
+            ),
             ("dcp-adapt", "dcp-adapt-vgg16", "DCP-Adapt, channels", "15.6x (Zhuang 2018)"),
         )
     ),
@@ -100,9 +141,18 @@ ROWS = {
     for row in [
         *_LENET,
         *_cifar("vgg8"),
-        Row("vgg8-campfire", "vgg8", "cifar10", "campfire-vgg8", "Campfire from scratch, 4 of 9 taps, connections 3.6x"),
+        Row(
+            "vgg8-campfire", "vgg8", "cifar10", "campfire-vgg8", "Campfire from scratch, 4 of 9 taps, connections 3.6x"
+        ),
         Row("vgg8-dcp", "vgg8", "cifar10", "dcp-vgg8", "DCP, half of the channels", "vgg8-dense"),
-        Row("vgg8-demo", "vgg8", "cifar10", "demo-vgg8", "gradual, 8 patterns, connectivity by layer, taught by the dense network", "vgg8-dense"),
+        Row(
+            "vgg8-demo",
+            "vgg8",
+            "cifar10",
+            "demo-vgg8",
+            "gradual, 8 patterns, connectivity by layer, taught by the dense network",
+            "vgg8-dense",
+        ),
         *_cifar("resnet20"),
         *_VGG16,
     ]
@@ -115,7 +165,8 @@ def dense(row: Row) -> Row:
 
 
 def rows(names: list[str]) -> list[Row]:
-    """Rows by name, ``all`` for all that this machine can run, each after the dense row and the row it starts from. `PccError` for a name that is none."""
+    """Rows by name, ``all`` for all that this machine can run, each after the dense row and the row it starts from.
+    `PccError` for a name that is none."""
     ordered: dict[str, Row] = {}
 
     def add(name: str) -> None:

@@ -1,6 +1,8 @@
-"""Walks down the columns of a contiguous (outer, size, inner) tensor: running sums and the like, and the k largest elements.
+"""Walks down the columns of a contiguous (outer, size, inner) tensor: running sums and the like, and the k largest
+elements.
 
-Neighbouring columns are the lanes of vectors; with ``inner`` 1 a column is a row of memory, and single values are worked at.
+Neighbouring columns are the lanes of vectors; with ``inner`` 1 a column is a row of memory, and single values are
+worked at.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,13 +26,19 @@ COLUMNS_PER_ITEM = 64
 def emit_scan(b: ProgramBuilder, y: View, x: View, mode: str) -> None:
     """``y = scan(x)``, see ``pcc::scan``."""
     outer, size, inner = x.shape
-    b.call(ScanColumns(mode), {"x": x, "y": y, "size": size, "inner": inner}, work=outer * -(-inner // COLUMNS_PER_ITEM))
+    b.call(
+        ScanColumns(mode), {"x": x, "y": y, "size": size, "inner": inner}, work=outer * -(-inner // COLUMNS_PER_ITEM)
+    )
 
 
 def emit_top_k(b: ProgramBuilder, y: View, x: View, k: int, largest: bool, indices: bool) -> None:
     """``y = top_k(x)``, see ``pcc::top_k``."""
     outer, size, inner = x.shape
-    b.call(TopKColumns(largest, indices), {"x": x, "y": y, "size": size, "inner": inner, "count": k}, work=outer * -(-inner // COLUMNS_PER_ITEM))
+    b.call(
+        TopKColumns(largest, indices),
+        {"x": x, "y": y, "size": size, "inner": inner, "count": k},
+        work=outer * -(-inner // COLUMNS_PER_ITEM),
+    )
 
 
 def _columns(k: "KernelBuilder", emit: "Callable[[Expr, Expr, int], None]") -> None:
@@ -39,7 +47,11 @@ def _columns(k: "KernelBuilder", emit: "Callable[[Expr, Expr, int], None]") -> N
     blocks = k.let((inner + (COLUMNS_PER_ITEM - 1)) // COLUMNS_PER_ITEM)
     with k.work() as item:
         outer, first = k.let(item // blocks), k.let(item % blocks * COLUMNS_PER_ITEM)
-        exact_run(k, math.smaller(inner - first, COLUMNS_PER_ITEM), lambda offset, lanes: emit(outer, k.let(first + offset), lanes))
+        exact_run(
+            k,
+            math.smaller(inner - first, COLUMNS_PER_ITEM),
+            lambda offset, lanes: emit(outer, k.let(first + offset), lanes),
+        )
 
 
 def _reference_columns(args: Mapping[str, Argument], name: str, size: int, begin: int, end: int) -> "list[np.ndarray]":
@@ -49,7 +61,11 @@ def _reference_columns(args: Mapping[str, Argument], name: str, size: int, begin
     found = []
     for item in range(begin, end):
         outer, first = item // blocks, item % blocks * COLUMNS_PER_ITEM
-        found.append(np.asarray(args[name])[outer * size * inner :][: size * inner].reshape(size, inner)[:, first : first + COLUMNS_PER_ITEM])
+        found.append(
+            np.asarray(args[name])[outer * size * inner :][: size * inner].reshape(size, inner)[
+                :, first : first + COLUMNS_PER_ITEM
+            ]
+        )
     return found
 
 
@@ -76,7 +92,12 @@ class ScanColumns:
             k.store(k["y"], at, k.load(total, 0, lanes), lanes)
             with k.loop(1, k["size"]) as i:
                 place = k.let(at + i * k["inner"])
-                k.store(total, 0, math.combine(k, self.mode, k.load(total, 0, lanes), k.let(k.load(k["x"], place, lanes))), lanes)
+                k.store(
+                    total,
+                    0,
+                    math.combine(k, self.mode, k.load(total, 0, lanes), k.let(k.load(k["x"], place, lanes))),
+                    lanes,
+                )
                 k.store(k["y"], place, k.load(total, 0, lanes), lanes)
 
         _columns(k, emit)
@@ -90,7 +111,8 @@ class ScanColumns:
 
 @dataclass(frozen=True)
 class TopKColumns:
-    """Again and again the best element that comes after the last one chosen: no memory beside the result, whatever k is.
+    """Again and again the best element that comes after the last one chosen: no memory beside the result, whatever k
+    is.
 
     Elements are ordered by value, a NaN as an infinity, and equal ones by position.
     """
@@ -128,7 +150,9 @@ class TopKColumns:
                     value = k.let(k.load(k["x"], x_at + i * k["inner"], lanes))
                     place = k.let(k.splat(tirx.Cast(FLOAT32.tir(), i), lanes))
                     signed = value if self.largest else c(0.0) - value
-                    key = k.let(math.select(k, tirx.isnan(value), c(float("inf") if self.largest else float("-inf")), signed))
+                    key = k.let(
+                        math.select(k, tirx.isnan(value), c(float("inf") if self.largest else float("-inf")), signed)
+                    )
                     after = tirx.Or(key < key_before, tirx.And(tirx.EQ(key, key_before), place > place_before))
                     key_best, place_best = k.let(k.load(best_key, 0, lanes)), k.let(k.load(best_place, 0, lanes))
                     better = tirx.Or(key > key_best, tirx.And(tirx.EQ(key, key_best), place < place_best))
@@ -144,7 +168,11 @@ class TopKColumns:
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         size, count = int(args["size"]), int(args["count"])  # type: ignore[arg-type]
-        for x, y in zip(_reference_columns(args, "x", size, begin, end), _reference_columns(args, "y", count, begin, end), strict=True):
+        for x, y in zip(
+            _reference_columns(args, "x", size, begin, end),
+            _reference_columns(args, "y", count, begin, end),
+            strict=True,
+        ):
             key = np.where(np.isnan(x), -np.inf if self.largest else np.inf, -x if self.largest else x)
             places = np.argsort(key, axis=0, kind="stable")[:count]
             y[:] = places if self.indices else np.take_along_axis(x, places, 0)

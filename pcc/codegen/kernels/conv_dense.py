@@ -17,10 +17,15 @@ from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import REALS, DType
 
-POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {64: ((8, 3), (12, 2), (8, 2), (4, 4)), 32: ((4, 2),), 16: ((8, 3), (8, 2), (4, 4))}
+POSITIONS: dict[int, tuple[tuple[int, int], ...]] = {
+    64: ((8, 3), (12, 2), (8, 2), (4, 4)),
+    32: ((4, 2),),
+    16: ((8, 3), (8, 2), (4, 4)),
+}
 """(filters, vectors) of the tiles with positions in lanes, for each size of vectors, in bytes.
 
-AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be spilled in the inner loop.
+AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them all the time: 12 accumulators would be
+spilled in the inner loop.
 """
 
 FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (7, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
@@ -37,7 +42,10 @@ class DenseTile:
     prefetch: bool
 
     def __str__(self) -> str:
-        return f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in lanes{', prefetch' if self.prefetch else ''}"
+        return (
+            f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in "
+            f"lanes{', prefetch' if self.prefetch else ''}"
+        )
 
     def variants(self) -> Iterator["DenseTile"]:
         """What the costs do not tell apart."""
@@ -50,7 +58,11 @@ class DenseTile:
 
     def tiles(self, rows: "_Rows") -> int:
         """Tiles of an image."""
-        return -(-rows.positions // self.positions) if self.in_lanes == "positions" else rows.count * rows.across(self.positions)
+        return (
+            -(-rows.positions // self.positions)
+            if self.in_lanes == "positions"
+            else rows.count * rows.across(self.positions)
+        )
 
     def together(self, rows: "_Rows") -> int:
         """Tiles that have to be in one item: those of a row, where the last of them overlaps the one before."""
@@ -58,30 +70,37 @@ class DenseTile:
 
     def numbers(self, rows: "_Rows") -> dict[str, int]:
         """The arguments that say where tiles are."""
-        last = {"positions": rows.positions} if self.in_lanes == "positions" else {"across": rows.across(self.positions)}
+        last = (
+            {"positions": rows.positions} if self.in_lanes == "positions" else {"across": rows.across(self.positions)}
+        )
         return {"pitch": rows.pitch, "width": rows.width, **last}
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
-        """Of one tile. What is not in lanes is spread over vectors or, multiplied by lane, loaded as some. With filters in lanes, both come from the L2
-        cache, and the tile is transposed."""
+        """Of one tile. What is not in lanes is spread over vectors or, multiplied by lane, loaded as some. With filters
+        in lanes, both come from the L2 cache, and the tile is transposed."""
         weight, lanes = layer.weight, machine.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
         outputs, by_lane = self.filters * self.positions // lanes, machine.isa.multiply_add(layer.x.dtype).by_lane
         asked = 2 if self.prefetch else 0  # lines, at each step
         if self.in_lanes == "positions":
             weights = self.filters / lanes if by_lane and self.filters % lanes == 0 else self.filters
-            step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1) + tap_loads(layer.x, layer.geometry, self.positions // lanes)
+            step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1) + tap_loads(
+                layer.x, layer.geometry, self.positions // lanes
+            )
             finish = Work(stores=outputs, scalars=self.filters, branches=1)
         else:
             inputs, vectors = -(-self.positions // lanes) if by_lane else self.positions, self.filters // lanes
-            step = Work(fma=outputs, loads=vectors + asked, far=vectors + self.positions / lanes, scalars=inputs + 1, branches=1)
+            step = Work(
+                fma=outputs, loads=vectors + asked, far=vectors + self.positions / lanes, scalars=inputs + 1, branches=1
+            )
             finish = Work(stores=outputs, lines=outputs, branches=1)
         return machine.loop(step) * weight[0].size + finish
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of outputs that tiles go along: ``count`` of ``width`` outputs, the inputs of each row ``pitch`` positions after those of the one before."""
+    """The rows of outputs that tiles go along: ``count`` of ``width`` outputs, the inputs of each row ``pitch``
+    positions after those of the one before."""
 
     count: int
     width: int
@@ -120,8 +139,14 @@ class ConvDense:
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
         lanes, rows, prefetch = machine.isa.lanes(layer.x.dtype), _rows(layer), machine.costs.far > 0
-        tiles = [DenseTile("positions", filters, vectors * lanes, prefetch) for filters, vectors in POSITIONS[machine.isa.vector_bytes]]
-        tiles += [DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch) for positions, vectors in FILTERS[machine.isa.vector_bytes]]
+        tiles = [
+            DenseTile("positions", filters, vectors * lanes, prefetch)
+            for filters, vectors in POSITIONS[machine.isa.vector_bytes]
+        ]
+        tiles += [
+            DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch)
+            for positions, vectors in FILTERS[machine.isa.vector_bytes]
+        ]
         return [Candidate(tile, _work(layer, tile, machine)) for tile in dict.fromkeys(tiles)]
 
     def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:

@@ -1,8 +1,9 @@
 """Depthwise convolution (one input channel a filter), any window, stride and dilation.
 
-An item is one output plane. Its input is copied, padded and split into phases (see `stage`), to memory of the thread, where every tap of a row is a
-constant away; an input that needs neither is read where it is. The taps of 3x3 and 5x5 windows are unrolled with their weights in registers, for
-several rows at once, so that a line of the input is loaded once for all of them; other windows loop over them.
+An item is one output plane. Its input is copied, padded and split into phases (see `stage`), to memory of the thread,
+where every tap of a row is a constant away; an input that needs neither is read where it is. The taps of 3x3 and 5x5
+windows are unrolled with their weights in registers, for several rows at once, so that a line of the input is loaded
+once for all of them; other windows loop over them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,17 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.stage import COPY_PARAMS, Layout, copy_args, copy_plane, is_staged, reference_plane, stage, staged_pitch, staging_work
+from pcc.codegen.kernels.stage import (
+    COPY_PARAMS,
+    Layout,
+    copy_args,
+    copy_plane,
+    is_staged,
+    reference_plane,
+    stage,
+    staged_pitch,
+    staging_work,
+)
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
@@ -36,9 +47,9 @@ FLAT_POSITIONS = 1024
 Form = Literal["wide", "narrow", "flat", "rows"]
 """How planes are gone through.
 
-``wide``: rows of whole vectors, the last of which begins early; ``narrow``: rows of less than a vector, stored with the junk behind them, which the next row
-replaces and for which the plane has room after the last; ``flat``: all positions, junk columns and all, into an array on the stack, and rows copied
-from there; ``rows``: vectors of halving widths.
+``wide``: rows of whole vectors, the last of which begins early; ``narrow``: rows of less than a vector, stored with the
+junk behind them, which the next row replaces and for which the plane has room after the last; ``flat``: all positions,
+junk columns and all, into an array on the stack, and rows copied from there; ``rows``: vectors of halving widths.
 """
 
 
@@ -89,7 +100,12 @@ class DepthwiseFamily:
         around, found = machine.beyond(layer.y, layer.residual), []
         for schedule, count in vectors.items():
             staging = staging_work(layer.x, layer.geometry, machine, spills=schedule.form == "narrow")
-            found.append(Candidate(schedule, _vector_work(layer, schedule) * (layer.x.shape[0] * len(weight) * count) + staging + around))
+            found.append(
+                Candidate(
+                    schedule,
+                    _vector_work(layer, schedule) * (layer.x.shape[0] * len(weight) * count) + staging + around,
+                )
+            )
         return found
 
     def emit(self, layer: Conv2d, schedule: DepthwiseSchedule, b: ProgramBuilder) -> None:
@@ -119,7 +135,9 @@ class DepthwiseFamily:
             "x_image": x.strides[0],
             "x_plane": x.strides[1],
             "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
-            "bias": b.constant(f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias),
+            "bias": b.constant(
+                f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias
+            ),
             "taps": b.constant(f"{layer.name}.taps", taps),
             "filters": filters,
             "multiplier": filters // layer.groups,
@@ -129,7 +147,9 @@ class DepthwiseFamily:
             **copied,
             **epilogue_strides(layer.y, layer.residual),
         }
-        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype)
+        b.call(
+            kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype
+        )
 
 
 FAMILY = DepthwiseFamily()
@@ -179,9 +199,27 @@ class ConvDepthwise:
     @property
     def params(self) -> tuple[Param, ...]:
         residual = (Param("residual", "f32*"),) if self.epilogue.residual else ()
-        numbers = ("x_image", "x_plane", "filters", "multiplier", "height", "width", "depth", "y_image", "y_plane", "y_row")
+        numbers = (
+            "x_image",
+            "x_plane",
+            "filters",
+            "multiplier",
+            "height",
+            "width",
+            "depth",
+            "y_image",
+            "y_plane",
+            "y_row",
+        )
         strides = ("r_image", "r_plane", "r_row") if self.epilogue.residual else ()
-        pointers = (Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), Param("taps", "i32*"), *residual, Param("y", "f32*", writes=True))
+        pointers = (
+            Param("x", "f32*"),
+            Param("w", "f32*"),
+            Param("bias", "f32*"),
+            Param("taps", "i32*"),
+            *residual,
+            Param("y", "f32*", writes=True),
+        )
         copy = (Param("pitch"),) if self.copy is None else (Param("staged", "f32*", writes=True), *COPY_PARAMS)
         return *pointers, *(Param(name) for name in (*numbers, *strides)), *copy
 
@@ -217,7 +255,11 @@ class ConvDepthwise:
         with k.loop(0, blocks) as block:
             row = k.let(tirx.Min(block * self.rows, k["height"] - self.rows))
             ys = [k.pointer(k["y"], target + (row + place) * k["y_row"]) for place in range(self.rows)]
-            rs = [k.pointer(k["residual"], addend + (row + place) * k["r_row"]) for place in range(self.rows)] if self.epilogue.residual else []
+            rs = (
+                [k.pointer(k["residual"], addend + (row + place) * k["r_row"]) for place in range(self.rows)]
+                if self.epilogue.residual
+                else []
+            )
             vectors = 1 if self.form == "narrow" else k.divide(k["width"] + (k.lanes - 1), k.lanes)[0]
             with k.loop(0, vectors) as vector:
                 i = 0 if self.form == "narrow" else k.let(k.wide(tirx.Min(vector * k.lanes, k["width"] - k.lanes)))
@@ -236,7 +278,9 @@ class ConvDepthwise:
             held = k.let(row * k["pitch"])
             self._row(k, row, target, addend, lambda i, lanes: k.load(sums, held + i, lanes))
 
-    def _row(self, k: "KernelBuilder", row: "Expr", target: "Expr", addend: "Expr", value: Callable[["Expr", int], "Expr"]) -> None:
+    def _row(
+        self, k: "KernelBuilder", row: "Expr", target: "Expr", addend: "Expr", value: Callable[["Expr", int], "Expr"]
+    ) -> None:
         """One row of ``y`` from ``value(column, lanes)``, through the epilogue."""
         y = k.let(target + row * k["y_row"])
         r = k.let(addend + row * k["r_row"]) if self.epilogue.residual else 0
@@ -247,12 +291,18 @@ class ConvDepthwise:
 
         exact_run(k, k["width"], outputs)
 
-    def _sums(self, k: "KernelBuilder", window: "_Window", plane: "Expr", row: "Expr", i: "Expr", lanes: int) -> list["Expr"]:
+    def _sums(
+        self, k: "KernelBuilder", window: "_Window", plane: "Expr", row: "Expr", i: "Expr", lanes: int
+    ) -> list["Expr"]:
         """Bias plus all taps of ``lanes`` outputs from column ``i`` on, of each of ``rows`` rows."""
         if self.window is None:
-            return [self._sum_looped(k, window, k.let(plane + (row + r) * k["pitch"] + i), lanes) for r in range(self.rows)]
+            return [
+                self._sum_looped(k, window, k.let(plane + (row + r) * k["pitch"] + i), lanes) for r in range(self.rows)
+            ]
         (kh, kw), (sh, sw), (dh, dw) = self.window
-        users: dict[tuple[int, int, int], list[tuple[int, int]]] = {}  # (phase of rows, row in it, column) of a line: the (row, tap) that read it
+        users: dict[
+            tuple[int, int, int], list[tuple[int, int]]
+        ] = {}  # (phase of rows, row in it, column) of a line: the (row, tap) that read it
         for r, u, v in product(range(self.rows), range(kh), range(kw)):
             users.setdefault((u * dh % sh, r + u * dh // sh, v), []).append((r, u * kw + v))
         first_tap = {u * dh % sh: u for u in reversed(range(kh))}
@@ -263,7 +313,10 @@ class ConvDepthwise:
             u, start = first_tap[phase], first_column[v * dw % sw]
             key = phase, line, v * dw % sw
             if key not in lines:  # taps of one window row and phase are constants apart
-                lines[key] = k.pointer(window.source, plane + k.load(k["taps"], u * kw + start) + (row + (line - u * dh // sh)) * k["pitch"])
+                lines[key] = k.pointer(
+                    window.source,
+                    plane + k.load(k["taps"], u * kw + start) + (row + (line - u * dh // sh)) * k["pitch"],
+                )
             values = k.let(k.load(lines[key], k.wide(i) + (v * dw // sw - start * dw // sw), lanes))
             for r, tap in readers:
                 sums[r] = k.let(sums[r] + k.splat(window.weights[tap], lanes) * values)
@@ -296,4 +349,6 @@ class ConvDepthwise:
                 plane = image * int(args[f"{name}_image"]) + filter * int(args[f"{name}_plane"])
                 return plane + row[:, :, 0] * int(args[f"{name}_row"]) + column[:, 0]
 
-            y[at("y")] = self.epilogue.reference(value, np.asarray(args["residual"])[at("r")] if self.epilogue.residual else None)
+            y[at("y")] = self.epilogue.reference(
+                value, np.asarray(args["residual"])[at("r")] if self.epilogue.residual else None
+            )

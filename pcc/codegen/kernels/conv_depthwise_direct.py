@@ -1,8 +1,10 @@
-"""Depthwise convolution that reads its input where it is: 3x3 and 5x5 windows, column strides 1 and 2, any row stride, dilation and padding.
+"""Depthwise convolution that reads its input where it is: 3x3 and 5x5 windows, column strides 1 and 2, any row stride,
+dilation and padding.
 
-An item is one output plane, computed by blocks of rows, vector by vector; a row of less than a vector is stored with the junk behind it, which the
-next row replaces. A row of the input is loaded once for all output rows of the block that use it; with column stride 2 its vectors are parted into even
-and odd columns in registers. Where a vector can touch the edge of the image, rows outside are moved into it and masked, columns masked by a table.
+An item is one output plane, computed by blocks of rows, vector by vector; a row of less than a vector is stored with
+the junk behind it, which the next row replaces. A row of the input is loaded once for all output rows of the block that
+use it; with column stride 2 its vectors are parted into even and odd columns in registers. Where a vector can touch the
+edge of the image, rows outside are moved into it and masked, columns masked by a table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -62,16 +64,24 @@ class DirectFamily:
         if geometry.window not in WINDOWS or geometry.stride[1] > 2:
             return "its window is not 3x3 or 5x5, or steps over more than every second column"
         reach = (geometry.window[1] - 1) * geometry.dilation[1]
-        if (geometry.padding[1] + 1) * layer.x.dtype.bytes > READ_LEAD or (reach + 2 * lanes) * layer.x.dtype.bytes > READ_SLACK:
+        if (geometry.padding[1] + 1) * layer.x.dtype.bytes > READ_LEAD or (
+            reach + 2 * lanes
+        ) * layer.x.dtype.bytes > READ_SLACK:
             return "the window reaches too far outside of the rows"
         height, width = geometry.output_size(*layer.x.shape[2:])
         narrow = width < lanes
-        if narrow and not ((height - 1) * layer.y.strides[2] + lanes <= layer.y.strides[1] and has_whole_lines(layer.y)):
+        if narrow and not (
+            (height - 1) * layer.y.strides[2] + lanes <= layer.y.strides[1] and has_whole_lines(layer.y)
+        ):
             return "rows are shorter than a vector, and planes have no room for what is stored behind the last"
         rows = min(ROWS if machine.isa.registers >= 32 else 2, height)
         schedule = DirectSchedule(rows, narrow)
         vectors = -(-height // rows) * -(-width // lanes) * layer.x.shape[0] * len(weight)
-        return [Candidate(schedule, _block_work(layer, schedule) * vectors + machine.beyond(layer.x, layer.y, layer.residual))]
+        return [
+            Candidate(
+                schedule, _block_work(layer, schedule) * vectors + machine.beyond(layer.x, layer.y, layer.residual)
+            )
+        ]
 
     def emit(self, layer: Conv2d, schedule: DirectSchedule, b: ProgramBuilder) -> None:
         """``layer.groups`` is the number of input channels, ``layer.weight`` a dense (O, 1, kh, kw) array."""
@@ -99,7 +109,9 @@ class DirectFamily:
             "x_height": x.shape[2],
             "x_width": x.shape[3],
             "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
-            "bias": b.constant(f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias),
+            "bias": b.constant(
+                f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias
+            ),
             "masks": b.constant(f"{layer.name}.masks", masks),
             "filters": filters,
             "multiplier": filters // layer.groups,
@@ -107,14 +119,17 @@ class DirectFamily:
             "width": width,
             **epilogue_strides(layer.y, layer.residual),
         }
-        b.call(kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype)
+        b.call(
+            kernel, args, work=x.shape[0] * filters, macs=x.shape[0] * weight.size * height * width, arithmetic=x.dtype
+        )
 
 
 FAMILY = DirectFamily()
 
 
 def column_masks(geometry: ConvGeometry, x_width: int, width: int, lanes: int) -> np.ndarray:
-    """int32 (V, kw, lanes): -1 where a tap of the outputs of a vector of a row is inside, else 0. The last vector begins early."""
+    """int32 (V, kw, lanes): -1 where a tap of the outputs of a vector of a row is inside, else 0. The last vector
+    begins early."""
     vectors = -(-width // lanes)
     first = np.minimum(np.arange(vectors) * lanes, max(0, width - lanes))
     taps = np.arange(geometry.window[1]) * geometry.dilation[1] - geometry.padding[1]
@@ -137,8 +152,9 @@ def _block_work(layer: Conv2d, schedule: DirectSchedule) -> Work:
 
 @dataclass(frozen=True)
 class ConvDepthwiseDirect:
-    """``padding`` is (top, left). Of the rows of the padded input that a block uses, the first ``padding[0]`` can be above the image, those from ``below``
-    on below it; ``masked`` says for each column of the window whether it can be outside.
+    """``padding`` is (top, left). Of the rows of the padded input that a block uses, the first ``padding[0]`` can be
+    above the image, those from ``below`` on below it; ``masked`` says for each column of the window whether it can be
+    outside.
     """
 
     kernel: tuple[int, int]
@@ -154,16 +170,41 @@ class ConvDepthwiseDirect:
 
     @property
     def name(self) -> str:
-        window = "_".join(f"{name}{a}x{b}" for name, (a, b) in zip("ksdp", (self.kernel, self.stride, self.dilation, self.padding), strict=True))
+        window = "_".join(
+            f"{name}{a}x{b}"
+            for name, (a, b) in zip("ksdp", (self.kernel, self.stride, self.dilation, self.padding), strict=True)
+        )
         masked = "".join(str(int(flag)) for flag in self.masked)
-        return f"pcc_conv_depthwise_direct_{window}_{self.below}_{masked}_{'narrow' if self.narrow else 'wide'}{self.rows}x{self.lanes}_{self.epilogue.symbol}"
+        width = "narrow" if self.narrow else "wide"
+        tile = f"{width}{self.rows}x{self.lanes}"
+        return f"pcc_conv_depthwise_direct_{window}_{self.below}_{masked}_{tile}_{self.epilogue.symbol}"
 
     @property
     def params(self) -> tuple[Param, ...]:
         residual = (Param("residual", "f32*"),) if self.epilogue.residual else ()
-        numbers = ("x_image", "x_plane", "pitch", "x_height", "x_width", "filters", "multiplier", "height", "width", "y_image", "y_plane", "y_row")
+        numbers = (
+            "x_image",
+            "x_plane",
+            "pitch",
+            "x_height",
+            "x_width",
+            "filters",
+            "multiplier",
+            "height",
+            "width",
+            "y_image",
+            "y_plane",
+            "y_row",
+        )
         strides = ("r_image", "r_plane", "r_row") if self.epilogue.residual else ()
-        pointers = (Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), Param("masks", "i32*"), *residual, Param("y", "f32*", writes=True))
+        pointers = (
+            Param("x", "f32*"),
+            Param("w", "f32*"),
+            Param("bias", "f32*"),
+            Param("masks", "i32*"),
+            *residual,
+            Param("y", "f32*", writes=True),
+        )
         return *pointers, *(Param(name) for name in (*numbers, *strides))
 
     def body(self, k: "KernelBuilder") -> None:
@@ -175,7 +216,11 @@ class ConvDepthwiseDirect:
             channel, _ = k.divide(filter, k["multiplier"])
             x = k.pointer(k["x"], image * k["x_image"] + channel * k["x_plane"])
             y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"])
-            residual = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"]) if self.epilogue.residual else None
+            residual = (
+                k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"])
+                if self.epilogue.residual
+                else None
+            )
             bias = k.let(k.load(k["bias"], filter))
             weights = [k.let(k.load(k["w"], filter * taps + tap)) for tap in range(taps)]
             last_line = max(self._users()) - self.padding[0]
@@ -218,7 +263,14 @@ class ConvDepthwiseDirect:
         """The vector at column ``i`` of each row of a block. Without ``masks`` all of its taps are inside."""
         kw = self.kernel[1]
         sums = [k.let(k.splat(bias, k.lanes))] * self.rows
-        columns = [] if masks is None else [k.let(k.load(masks, (vector * kw + v) * k.lanes, k.lanes)) if flag else None for v, flag in enumerate(self.masked)]
+        columns = (
+            []
+            if masks is None
+            else [
+                k.let(k.load(masks, (vector * kw + v) * k.lanes, k.lanes)) if flag else None
+                for v, flag in enumerate(self.masked)
+            ]
+        )
         for line, users in sorted(self._users().items()):
             for v, value in enumerate(self._taps(k, x, row, line, i, None if masks is None else columns)):
                 for r, u in users:
@@ -236,14 +288,20 @@ class ConvDepthwiseDirect:
                 users.setdefault(r * self.stride[0] + u * self.dilation[0], []).append((r, u))
         return users
 
-    def _taps(self, k: "KernelBuilder", x: "Buffer", row: "Expr", line: int, i: "Expr", columns: "list[Expr | None] | None") -> "list[Expr]":
+    def _taps(
+        self, k: "KernelBuilder", x: "Buffer", row: "Expr", line: int, i: "Expr", columns: "list[Expr | None] | None"
+    ) -> "list[Expr]":
         """What each column of the window reads of a row of the input, zero where it is outside."""
         from tvm import tirx
 
         at, is_inside = row * self.stride[0] + (line - self.padding[0]), None
         if columns is not None and (line < self.padding[0] or line >= self.below):
             at = k.let(at)
-            is_inside = k.let(tirx.Select(tirx.And(at >= 0, at < k["x_height"]), tirx.const(-1, INT32.tir()), tirx.const(0, INT32.tir())))
+            is_inside = k.let(
+                tirx.Select(
+                    tirx.And(at >= 0, at < k["x_height"]), tirx.const(-1, INT32.tir()), tirx.const(0, INT32.tir())
+                )
+            )
             at = tirx.Max(tirx.Min(at, k["x_height"] - 1), tirx.const(0, INT32.tir()))
         source = k.pointer(x, at * k["pitch"] + i * self.stride[1])
         found, pairs = [], {}
@@ -280,7 +338,11 @@ class ConvDepthwiseDirect:
                     kept = kept & (source >= 0) & (source < n["x_height"])
                     sums += w[filter * kh * kw + u * kw + v] * np.where(kept, x[np.where(kept, at, 0)], 0)
 
-                def at_of(name: str, image: int = image, filter: int = filter, column: np.ndarray = column) -> np.ndarray:
+                def at_of(
+                    name: str, image: int = image, filter: int = filter, column: np.ndarray = column
+                ) -> np.ndarray:
                     return image * n[f"{name}_image"] + filter * n[f"{name}_plane"] + row * n[f"{name}_row"] + column
 
-                y[at_of("y")] = self.epilogue.reference(sums, np.asarray(args["residual"])[at_of("r")] if self.epilogue.residual else None)
+                y[at_of("y")] = self.epilogue.reference(
+                    sums, np.asarray(args["residual"])[at_of("r")] if self.epilogue.residual else None
+                )

@@ -1,4 +1,5 @@
-"""Convolution on block-interleaved lines: the form for windows whose taps share lines, sparse or dense, with the max pool after it or without.
+"""Convolution on block-interleaved lines: the form for windows whose taps share lines, sparse or dense, with the max
+pool after it or without.
 
 A dense weight is one pattern of all taps: each line is read once for as many multiply-adds as the window has taps.
 """
@@ -35,8 +36,8 @@ FEW_TAPS = 5
 """A line that more taps use lives longer: LLVM then spills accumulators unless half of the registers are free."""
 
 ON_THE_STACK = 1.6
-"""Lines that each tap of a strided window sends to the stack and back, where that many taps have their weights in registers: counted in arm64 code of 5x5
-and 7x7 windows. No two loads become one instruction there, either."""
+"""Lines that each tap of a strided window sends to the stack and back, where that many taps have their weights in
+registers: counted in arm64 code of 5x5 and 7x7 windows. No two loads become one instruction there, either."""
 
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
@@ -44,7 +45,8 @@ LEAST_GROUPS = 4
 
 @dataclass(frozen=True)
 class InterleavedSchedule:
-    """How a layer is cut: blocks in the lanes, tiles of ``columns`` and of these numbers of rows, one strip after the other."""
+    """How a layer is cut: blocks in the lanes, tiles of ``columns`` and of these numbers of rows, one strip after the
+    other."""
 
     blocks: Blocks
     columns: int
@@ -80,7 +82,10 @@ class InterleavedFamily:
             return "the taps of a 1x1 window share nothing"
         if window_of(layer) != (1, 1) and layer.residual is not None:
             return "a residual is added to rows in memory, not to what a tile pools"
-        if any(size % step for size, step in zip(layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer), strict=True)):
+        if any(
+            size % step
+            for size, step in zip(layer.geometry.output_size(*layer.x.shape[2:]), window_of(layer), strict=True)
+        ):
             return "the windows of the pool do not divide the plane"
         weight = self._packed(layer)
         found, counts = [], _connections_of_patterns(weight)
@@ -96,7 +101,8 @@ class InterleavedFamily:
         return found or "no tiling in blocks fits the plane and the registers"
 
     def _packed(self, layer: Conv2d) -> FKW:
-        """The weight with its patterns. A dense one has one pattern of all taps, and every connection: its zeros are stored, too."""
+        """The weight with its patterns. A dense one has one pattern of all taps, and every connection: its zeros are
+        stored, too."""
         if self.format != DENSE:
             return sparse_tile.fkw_of(layer)
         assert isinstance(layer.weight, np.ndarray)
@@ -106,7 +112,11 @@ class InterleavedFamily:
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
         weight = self._packed(layer)
         layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
-        highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0) * layout.pitch * b.isa.lanes(layer.x.dtype)
+        highest = (
+            line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0)
+            * layout.pitch
+            * b.isa.lanes(layer.x.dtype)
+        )
         views = _tables(layer, weight, layout, highest if schedule.in_strips else layout.plane, b)
         copy = None
         if schedule.in_strips:
@@ -146,7 +156,14 @@ class InterleavedFamily:
             }
             part = outputs * rows * count / schedule.blocks.rows
             args = {**arguments, **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
-            b.call(kernel, args, strips * chunks, macs=round(weight.weight.size * part), dense_macs=round(prod(weight.shape) * part), arithmetic=layer.x.dtype)
+            b.call(
+                kernel,
+                args,
+                strips * chunks,
+                macs=round(weight.weight.size * part),
+                dense_macs=round(prod(weight.shape) * part),
+                arithmetic=layer.x.dtype,
+            )
             first += rows * count
 
 
@@ -192,7 +209,9 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
     height, width = layer.geometry.output_size(*layer.x.shape[2:])
     down, right = window_of(layer)
     lanes, taps = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1]
-    weights = -(-taps * weight.share // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else taps * weight.share
+    weights = (
+        -(-taps * weight.share // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else taps * weight.share
+    )
     free = machine.isa.registers - weights - machine.loads_ahead - 2
     if taps > FEW_TAPS:
         free = min(free, machine.isa.registers // 2)
@@ -205,11 +224,17 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
             if rows > height or block_columns > width:
                 continue
             for tile_rows in range(down, min(sums // columns, rows) + 1, down):
-                yield InterleavedSchedule(Blocks(lanes, across, rows, block_columns), columns, _heights(rows, tile_rows, down), prefetch=prefetch)
+                yield InterleavedSchedule(
+                    Blocks(lanes, across, rows, block_columns),
+                    columns,
+                    _heights(rows, tile_rows, down),
+                    prefetch=prefetch,
+                )
 
 
 def _chunks(strips: int, groups: int, share: float) -> int:
-    """Into how many items the filter groups of a strip are divided, so that a call of so many strips, a share of the layer, has enough of them."""
+    """Into how many items the filter groups of a strip are divided, so that a call of so many strips, a share of the
+    layer, has enough of them."""
     return max(1, min(groups // LEAST_GROUPS, ceil(sparse_tile.FEWEST_ITEMS * share / strips)))
 
 
@@ -219,7 +244,8 @@ def _divided(size: int, parts: int) -> int:
 
 
 def _heights(rows: int, tile_rows: int, step: int) -> tuple[tuple[int, int], ...]:
-    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height; all of them multiples of ``step``."""
+    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height; all of them multiples of
+    ``step``."""
     count, left = divmod(rows, tile_rows)
     if not left:
         return ((tile_rows, count),)
@@ -248,10 +274,16 @@ def _loads(lines: tuple[tuple[int, int], ...], pitch: int, reach: int) -> int:
 
 
 def _priced(
-    layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, copied: Work, machine: Machine
+    layer: Conv2d,
+    weight: FKW,
+    counts: tuple[int, ...],
+    schedule: InterleavedSchedule,
+    layout: Layout,
+    copied: Work,
+    machine: Machine,
 ) -> Iterator[Candidate]:
-    """The schedule with its input copied whole, which takes ``copied``, and, where threads would not copy much again, by strips; ``counts`` are connections of
-    each pattern."""
+    """The schedule with its input copied whole, which takes ``copied``, and, where threads would not copy much again,
+    by strips; ``counts`` are connections of each pattern."""
     tiles = machine.beyond(layer.y, layer.residual)
     by_strips, again = machine.beyond(layer.x), Work()
     for rows, count in schedule.heights:
@@ -260,13 +292,23 @@ def _priced(
         lines = layer.x.shape[1] * line_extent(rows, layer.geometry, 0) * layout.pitch
         copy = Work(lines=lines, stores=lines)
         by_strips += copy * strips
-        again += copy * (strips * (_chunks(strips, weight.shape[0] // weight.share, rows * count / schedule.blocks.rows) - 1))
+        again += copy * (
+            strips * (_chunks(strips, weight.shape[0] // weight.share, rows * count / schedule.blocks.rows) - 1)
+        )
     yield Candidate(schedule, tiles + copied)
     if machine.cycles(again) <= MOST_COPIED_AGAIN * machine.cycles(tiles):
         yield Candidate(replace(schedule, in_strips=True), tiles + by_strips)
 
 
-def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: InterleavedSchedule, layout: Layout, rows: int, machine: Machine) -> Work:
+def _strip_work(
+    layer: Conv2d,
+    weight: FKW,
+    counts: tuple[int, ...],
+    schedule: InterleavedSchedule,
+    layout: Layout,
+    rows: int,
+    machine: Machine,
+) -> Work:
     """What the tiles of a strip execute."""
     lanes, taps, groups = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1], weight.shape[0] // weight.share
     patterns = _patterns(weight, layer.geometry)
@@ -278,7 +320,15 @@ def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: I
     distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
     down, right = window_of(layer)
     stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.share
-    tile = Work(lines=sums // (down * right), stores=stores, scalars=stores + 2 * len(patterns), branches=1 + 2 * len(patterns)) * groups
+    tile = (
+        Work(
+            lines=sums // (down * right),
+            stores=stores,
+            scalars=stores + 2 * len(patterns),
+            branches=1 + 2 * len(patterns),
+        )
+        * groups
+    )
     strains = taps > FEW_TAPS and layer.geometry.stride != (1, 1) and machine.isa.multiply_add(layer.x.dtype).by_lane
     reach, loads, lines = 0 if strains else machine.load_pair_reach // machine.isa.vector_bytes, 0, 0
     for pattern, connections in zip(patterns, counts, strict=True):
@@ -287,5 +337,7 @@ def _strip_work(layer: Conv2d, weight: FKW, counts: tuple[int, ...], schedule: I
     multiplies, connections = taps * max(sums, machine.fma_in_flight), sum(counts)
     if strains:
         tile += Work(loads=ON_THE_STACK, stores=ON_THE_STACK) * (taps * connections)
-    tile += Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
+    tile += (
+        Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
+    )
     return tile * (schedule.blocks.columns // schedule.columns)

@@ -1,7 +1,9 @@
-"""Sparse convolution on block-interleaved lines, input-stationary: for small planes, whose tiles are too few for code of each pattern.
+"""Sparse convolution on block-interleaved lines, input-stationary: for small planes, whose tiles are too few for code
+of each pattern.
 
-It is `conv_sparse_scatter` on lines (see `interleave`): a block of filters has its accumulators in L1, and each input is loaded once for all the filters
-that use it. On lines every tap is an aligned load, and no position is computed that is not stored but for blocks that overlap.
+It is `conv_sparse_scatter` on lines (see `interleave`): a block of filters has its accumulators in L1, and each input
+is loaded once for all the filters that use it. On lines every tap is an aligned load, and no position is computed that
+is not stored but for blocks that overlap.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,15 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import sparse_tile
-from pcc.codegen.kernels.conv_sparse_scatter import TABLES, ScatterSchedule, block_arrays, reference_block, schedule_of, sum_block, tile_work
+from pcc.codegen.kernels.conv_sparse_scatter import (
+    TABLES,
+    ScatterSchedule,
+    block_arrays,
+    reference_block,
+    schedule_of,
+    sum_block,
+    tile_work,
+)
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work
@@ -58,10 +68,14 @@ class InterleavedScatterFamily:
             return "the taps of a 1x1 window share nothing"
         height, width = layer.geometry.output_size(*layer.x.shape[2:])
         weight, lanes, found = sparse_tile.fkw_of(layer), machine.isa.lanes(FLOAT32), []
-        shapes = [(rows, columns) for rows in range(1, MOST_VECTORS + 1) for columns in range(1, MOST_VECTORS // rows + 1)]
+        shapes = [
+            (rows, columns) for rows in range(1, MOST_VECTORS + 1) for columns in range(1, MOST_VECTORS // rows + 1)
+        ]
         for across in range(1, lanes + 1):
             for rows, columns in shapes:
-                blocks = Blocks(lanes, across, _covering(height, lanes // across, rows), _covering(width, across, columns))
+                blocks = Blocks(
+                    lanes, across, _covering(height, lanes // across, rows), _covering(width, across, columns)
+                )
                 layout = Layout(blocks, layer.geometry, *layer.x.shape[2:])
                 if layout.is_possible:
                     filters = schedule_of(weight.shape[0], rows * columns, machine)
@@ -81,14 +95,36 @@ class InterleavedScatterFamily:
         }
         epilogue = Epilogue(layer.residual is not None, layer.activation)
         kernel = InterleavedScatter(
-            schedule.rows, schedule.columns, taps, layer.geometry.stride, layout.pitch, layout.blocks.lanes, schedule.filters.room, epilogue
+            schedule.rows,
+            schedule.columns,
+            taps,
+            layer.geometry.stride,
+            layout.pitch,
+            layout.blocks.lanes,
+            schedule.filters.room,
+            epilogue,
         )
-        down, across, blocks = schedule.blocks.rows // schedule.rows, schedule.blocks.columns // schedule.columns, -(-weight.shape[0] // schedule.filters.block)
-        numbers = {"x_image": layer.x.shape[1] * layout.plane, "tiles_down": down, "tiles_across": across, "blocks": blocks}
+        down, across, blocks = (
+            schedule.blocks.rows // schedule.rows,
+            schedule.blocks.columns // schedule.columns,
+            -(-weight.shape[0] // schedule.filters.block),
+        )
+        numbers = {
+            "x_image": layer.x.shape[1] * layout.plane,
+            "tiles_down": down,
+            "tiles_across": across,
+            "blocks": blocks,
+        }
         views = {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
         args = {"x": interleave(b, layer.x, layout), **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
         outputs = layer.x.shape[0] * prod(layout.size)
-        b.call(kernel, args, layer.x.shape[0] * down * across * blocks, macs=weight.weight.size * outputs, dense_macs=prod(weight.shape) * outputs)
+        b.call(
+            kernel,
+            args,
+            layer.x.shape[0] * down * across * blocks,
+            macs=weight.weight.size * outputs,
+            dense_macs=prod(weight.shape) * outputs,
+        )
 
 
 FAMILY = InterleavedScatterFamily()
@@ -139,7 +175,12 @@ class InterleavedScatter:
     @property
     def params(self) -> tuple[Param, ...]:
         pointers = [Param("x", "f32*"), Param("taps", "i32*"), Param("weight", "f32*"), *TABLES]
-        pointers += [Param("channels", "i32*"), Param("bias", "f32*"), Param("y_at", "i32*"), Param("y", "f32*", writes=True)]
+        pointers += [
+            Param("channels", "i32*"),
+            Param("bias", "f32*"),
+            Param("y_at", "i32*"),
+            Param("y", "f32*", writes=True),
+        ]
         numbers = ["x_image", "tiles_down", "tiles_across", "blocks", "y_image", "y_plane", "y_row"]
         if self.epilogue.residual:
             pointers += [Param("residual", "f32*"), Param("r_at", "i32*")]
@@ -160,12 +201,18 @@ class InterleavedScatter:
             rest, down = k.divide(rest, k["tiles_down"])
             image, block = k.divide(rest, k["blocks"])
             row, column = k.let(down * self.rows), k.let(across * self.columns)
-            x_at = k.let(image * k["x_image"] + (row * (self.stride[0] * self.pitch) + column * self.stride[1]) * k.lanes)
+            x_at = k.let(
+                image * k["x_image"] + (row * (self.stride[0] * self.pitch) + column * self.stride[1]) * k.lanes
+            )
             first, end = sum_block(k, block, x_at, self._offsets, self.taps, sums, origin)
             with k.loop(0, end - first) as slot:
                 channel, at = k.let(k.load(k["channels"], first + slot)), k.let(origin + slot * (vectors * k.lanes))
                 y_at = k.let(image * k["y_image"] + channel * k["y_plane"] + row * k["y_row"] + column)
-                r_at = k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
+                r_at = (
+                    k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column)
+                    if self.epilogue.residual
+                    else 0
+                )
                 lines = [k.load(sums, at + i * k.lanes, k.lanes) for i in range(vectors)]
                 if not self.epilogue.residual:
                     lines = [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines]
@@ -184,9 +231,20 @@ class InterleavedScatter:
             x_at = n["x_image"] * image + (row * self.stride[0] * self.pitch + column * self.stride[1]) * self.lanes
             for channel, values in reference_block(args, block, x[x_at:], places, self.taps):
 
-                def at(name: str, lane_at: np.ndarray, image: int = image, channel: int = channel, row: int = row, column: int = column) -> np.ndarray:
+                def at(
+                    name: str,
+                    lane_at: np.ndarray,
+                    image: int = image,
+                    channel: int = channel,
+                    row: int = row,
+                    column: int = column,
+                ) -> np.ndarray:
                     start = image * n[f"{name}_image"] + channel * n[f"{name}_plane"]
                     return start + (row + r) * n[f"{name}_row"] + column + q + lane_at[: self.lanes]
 
-                residual = np.asarray(args["residual"])[at("r", np.asarray(args["r_at"]))] if self.epilogue.residual else None
-                y[at("y", y_at)] = self.epilogue.reference(values.reshape(self.rows, self.columns, self.lanes), residual)
+                residual = (
+                    np.asarray(args["residual"])[at("r", np.asarray(args["r_at"]))] if self.epilogue.residual else None
+                )
+                y[at("y", y_at)] = self.epilogue.reference(
+                    values.reshape(self.rows, self.columns, self.lanes), residual
+                )

@@ -1,8 +1,10 @@
-"""Sparse convolution, output-stationary: a group of filters gathers the inputs it keeps into accumulators held in registers.
+"""Sparse convolution, output-stationary: a group of filters gathers the inputs it keeps into accumulators held in
+registers.
 
-One filter group of FKW at a time: for each pattern the E tap offsets are read once, then a tight loop runs over the connections of that pattern; each adds E
-taps of its input channel to ``share`` x ``vectors`` accumulators. Nothing is stored before a tile is done, which suits connections of few taps (1x1), where
-taking accumulators from memory would cost more than the arithmetic.
+One filter group of FKW at a time: for each pattern the E tap offsets are read once, then a tight loop runs over the
+connections of that pattern; each adds E taps of its input channel to ``share`` x ``vectors`` accumulators. Nothing is
+stored before a tile is done, which suits connections of few taps (1x1), where taking accumulators from memory would
+cost more than the arithmetic.
 """
 
 from collections.abc import Iterator, Mapping
@@ -68,8 +70,13 @@ class GatherFamily:
                 size, images = vectors * lanes, layer.x.shape[0]
                 tiles = images * -(-positions // size)
                 schedule = GatherSchedule(size, tile.groups_of_item(groups, fkw.weight.size * vectors / groups, tiles))
-                last = images if positions > size and (positions - size) % lanes else 0  # tiles that begin early, wherever that is in a line
-                work = _tile_work(layer, fkw, schedule, machine) * (tiles - last) + _tile_work(layer, fkw, schedule, machine, crossing=True) * last
+                last = (
+                    images if positions > size and (positions - size) % lanes else 0
+                )  # tiles that begin early, wherever that is in a line
+                work = (
+                    _tile_work(layer, fkw, schedule, machine) * (tiles - last)
+                    + _tile_work(layer, fkw, schedule, machine, crossing=True) * last
+                )
                 found.append(Candidate(schedule, work + staging))
         return found
 
@@ -78,9 +85,16 @@ class GatherFamily:
         staged = stage(b, layer.x, layer.geometry)
         tables = gather_tables(fkw, schedule.most_taps)
         patterns, taps = tables.patterns.shape
-        arrays = {"weight": tables.weight, "taps": staged.taps[tables.patterns], "segments": tables.segments, "channels_at": tables.channels * staged.plane}
+        arrays = {
+            "weight": tables.weight,
+            "taps": staged.taps[tables.patterns],
+            "segments": tables.segments,
+            "channels_at": tables.channels * staged.plane,
+        }
         numbers = {"groups": fkw.shape[0] // fkw.share, "groups_per_item": schedule.block, "patterns": patterns}
-        kernel = ConvSparseGather(taps, schedule.size, fkw.share, Epilogue(layer.residual is not None, layer.activation))
+        kernel = ConvSparseGather(
+            taps, schedule.size, fkw.share, Epilogue(layer.residual is not None, layer.activation)
+        )
         blocks = -(-fkw.shape[0] // (schedule.block * fkw.share))
         tile.record(b, layer, staged, kernel, schedule.size, blocks, tile.Parts(arrays, numbers))
 
@@ -89,12 +103,15 @@ FAMILY = GatherFamily()
 
 
 def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, machine: Machine, *, crossing: bool = False) -> Work:
-    """One tile of all filters of one image; ``crossing``: its vectors begin anywhere in a cache line, whatever the window."""
+    """One tile of all filters of one image; ``crossing``: its vectors begin anywhere in a cache line, whatever the
+    window."""
     vectors = schedule.size // machine.isa.lanes(layer.x.dtype)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     groups, sums = fkw.shape[0] // fkw.share, fkw.share * vectors
     loads = taps * vectors
-    weights = taps * fkw.share / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
+    weights = (
+        taps * fkw.share / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
+    )
     far = loads if fkw.shape[1] * schedule.size * layer.x.dtype.bytes > machine.l1_bytes else 0
     inputs = Work(crossing=loads) if crossing else tap_loads(layer.x, layer.geometry, loads)
     connection = inputs + Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1)
@@ -105,7 +122,8 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, machine: Machi
 
 @dataclass(frozen=True)
 class ConvSparseGather:
-    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` filter groups of ``share`` filters, of one image."""
+    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` filter groups of ``share``
+    filters, of one image."""
 
     taps: int
     size: int
@@ -118,7 +136,13 @@ class ConvSparseGather:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        tables = (Param("segments", "i32*"), Param("channels_at", "i32*"), Param("groups"), Param("groups_per_item"), Param("patterns"))
+        tables = (
+            Param("segments", "i32*"),
+            Param("channels_at", "i32*"),
+            Param("groups"),
+            Param("groups_per_item"),
+            Param("patterns"),
+        )
         return (*tile.INPUTS, *tables, *tile.POSITIONS, *tile.output_params(self.epilogue))
 
     def body(self, k: "KernelBuilder") -> None:
@@ -141,7 +165,9 @@ class ConvSparseGather:
                     with then:
                         for f in range(self.share):
                             values = [k.load(sums, f * size + v * k.lanes, k.lanes) for v in range(vectors)]
-                            tile.store_whole(k, self.epilogue, item, values, k.let(k.load(k["channels"], group * self.share + f)))
+                            tile.store_whole(
+                                k, self.epilogue, item, values, k.let(k.load(k["channels"], group * self.share + f))
+                            )
                     with otherwise:
                         for v in range(self.share * vectors):
                             k.store(done, v * k.lanes, k.load(sums, v * k.lanes, k.lanes), k.lanes)
@@ -156,7 +182,9 @@ class ConvSparseGather:
         taps_at = [k.let(k.wide(x_at + k.load(k["taps"], pattern + e))) for e in range(self.taps)]
         with k.loop(k.wide(begin), k.wide(end)) as connection:
             channel_at = k.let(k.wide(k.load(k["channels_at"], connection)))
-            weights = tile.broadcast_weights(k, k["weight"], connection * (self.taps * self.share), self.taps * self.share)
+            weights = tile.broadcast_weights(
+                k, k["weight"], connection * (self.taps * self.share), self.taps * self.share
+            )
             for e in range(self.taps):
                 tap_at = k.let(taps_at[e] + channel_at)
                 inputs = (k.let(k.load(k["x"], tap_at + v * k.lanes, k.lanes)) for v in range(vectors))
@@ -178,7 +206,9 @@ class ConvSparseGather:
         segments, channels_at, weight = (np.asarray(args[name]) for name in ("segments", "channels_at", "weight"))
         patterns, per_item = int(args["patterns"]), int(args["groups_per_item"])
         taps = np.asarray(args["taps"])[: patterns * self.taps].reshape(patterns, self.taps)
-        weight = weight[: weight.size // (self.taps * self.share) * self.taps * self.share].reshape(-1, self.taps, self.share)
+        weight = weight[: weight.size // (self.taps * self.share) * self.taps * self.share].reshape(
+            -1, self.taps, self.share
+        )
         for item in tile.reference_items(args, begin, end, self.size):
             for group in range(item.block * per_item, min((item.block + 1) * per_item, int(args["groups"]))):
                 channels = np.asarray(args["channels"])[group * self.share : (group + 1) * self.share]

@@ -1,14 +1,16 @@
 """Sparse 1x1 convolution, output-stationary, several filters at once: an input that some of them keep is loaded once.
 
-An item is a tile of flat positions of some filter groups. A group's input channels are listed by the set of its filters that keep them; the code for
-a set has its multiply-adds written out, so that loads, not decisions, are what is left. Planes are flat and, where they start at cache lines
-(`ProgramBuilder.planes`), no load crosses one and whole vectors are stored up to the end of the last line.
+An item is a tile of flat positions of some filter groups. A group's input channels are listed by the set of its filters
+that keep them; the code for a set has its multiply-adds written out, so that loads, not decisions, are what is left.
+Planes are flat and, where they start at cache lines (`ProgramBuilder.planes`), no load crosses one and whole vectors
+are stored up to the end of the last line.
 
-Every group reads most channels of the tile again. Where they are more than the L1 cache holds, an item goes through blocks of channels: all its groups
-on the first block, then on the next; sums wait in the thread's own memory.
+Every group reads most channels of the tile again. Where they are more than the L1 cache holds, an item goes through
+blocks of channels: all its groups on the first block, then on the next; sums wait in the thread's own memory.
 
-A tile is a few cache lines of many planes, too few in a row for a processor to foresee. So each group asks for the lines it will write; and where inputs do
-not stay in the L2 cache and come as one block of channels, for its share of those that the next tile reads.
+A tile is a few cache lines of many planes, too few in a row for a processor to foresee. So each group asks for the
+lines it will write; and where inputs do not stay in the L2 cache and come as one block of channels, for its share of
+those that the next tile reads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +49,8 @@ FAR = 2
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
-    """Tiles of ``filters`` filters times ``vectors`` vectors; an item takes ``block`` such groups of filters, on ``channels`` input channels at a time."""
+    """Tiles of ``filters`` filters times ``vectors`` vectors; an item takes ``block`` such groups of filters, on
+    ``channels`` input channels at a time."""
 
     filters: int
     vectors: int
@@ -56,7 +59,10 @@ class PointwiseSchedule:
     prefetch: bool
 
     def __str__(self) -> str:
-        return f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a time{', prefetch' if self.prefetch else ''}"
+        return (
+            f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a "
+            f"time{', prefetch' if self.prefetch else ''}"
+        )
 
     def variants(self) -> Iterator["PointwiseSchedule"]:
         """Without asking ahead, or with it; smaller items, and other blocks of channels."""
@@ -82,12 +88,25 @@ class PointwiseFamily:
             return "planes are not flat: their rows are longer than what they hold"
         inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
         prefetch = machine.costs.far > 0
-        staging, found = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual, asked=prefetch), []
-        for filters, width in sorted({(filters, min(width, vectors)) for filters, width in TILES[machine.isa.vector_bytes] if filters <= fkw.shape[0]}):
+        staging, found = (
+            staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual, asked=prefetch),
+            [],
+        )
+        for filters, width in sorted(
+            {
+                (filters, min(width, vectors))
+                for filters, width in TILES[machine.isa.vector_bytes]
+                if filters <= fkw.shape[0]
+            }
+        ):
             groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
             for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
-                multiplies = fkw.weight.size * width / groups if channels == inputs else 0  # blocks of channels serve as many groups as they can
-                schedule = PointwiseSchedule(filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels, prefetch)
+                multiplies = (
+                    fkw.weight.size * width / groups if channels == inputs else 0
+                )  # blocks of channels serve as many groups as they can
+                schedule = PointwiseSchedule(
+                    filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels, prefetch
+                )
                 found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
@@ -121,19 +140,35 @@ class PointwiseFamily:
             **dict(zip(("y_image", "y_plane"), layer.y.strides, strict=False)),
         }
         if layer.residual is not None:
-            args |= {"residual": layer.residual, **dict(zip(("r_image", "r_plane"), layer.residual.strides, strict=False))}
+            args |= {
+                "residual": layer.residual,
+                **dict(zip(("r_image", "r_plane"), layer.residual.strides, strict=False)),
+            }
         outputs = layer.y.shape[0] * staged.positions
         in_blocks = schedule.channels < layer.x.shape[1]
         if in_blocks:
-            args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, schedule.filters * size), layer.x.dtype)
+            args["partial"] = b.thread_tensor(
+                f"{layer.name}.partial", (schedule.block, schedule.filters * size), layer.x.dtype
+            )
             args["channel_blocks"] = len(tables.lists) // tables.groups
         if schedule.prefetch and not in_blocks:
-            args |= {"x_plane": staged.plane, "channels": schedule.channels, "channels_ahead": 0 if stays else -(-schedule.channels // tables.groups)}
+            args |= {
+                "x_plane": staged.plane,
+                "channels": schedule.channels,
+                "channels_ahead": 0 if stays else -(-schedule.channels // tables.groups),
+            }
         kernel = ConvSparsePointwise(
-            schedule.filters, size, Epilogue(layer.residual is not None, layer.activation), in_blocks, schedule.prefetch, layer.x.dtype
+            schedule.filters,
+            size,
+            Epilogue(layer.residual is not None, layer.activation),
+            in_blocks,
+            schedule.prefetch,
+            layer.x.dtype,
         )
         macs, dense_macs = fkw.weight.size * outputs, prod(fkw.shape) * outputs
-        b.call(kernel, args, layer.y.shape[0] * tiles * blocks, macs=macs, dense_macs=dense_macs, arithmetic=layer.x.dtype)
+        b.call(
+            kernel, args, layer.y.shape[0] * tiles * blocks, macs=macs, dense_macs=dense_macs, arithmetic=layer.x.dtype
+        )
 
 
 FAMILY = PointwiseFamily()
@@ -142,7 +177,10 @@ FAMILY = PointwiseFamily()
 def _is_flat(layer: Conv2d) -> bool:
     """Whether every plane is one run of positions."""
     views = [view for view in (layer.x, layer.y, layer.residual) if view is not None]
-    return all(view.strides[2] == view.shape[3] or view.shape[2] == 1 for view in (views[1:] if is_staged(layer.geometry) else views))
+    return all(
+        view.strides[2] == view.shape[3] or view.shape[2] == 1
+        for view in (views[1:] if is_staged(layer.geometry) else views)
+    )
 
 
 def _channels_at_a_time(channels: int, width: int, machine: Machine) -> int:
@@ -156,16 +194,22 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     width, groups, inputs = schedule.vectors, -(-fkw.shape[0] // schedule.filters), layer.x.shape[1]
     users = users_of_channels(fkw, schedule.filters)
     entries, blocks = len(users), -(-inputs // schedule.channels)
-    left = max(0.0, 1 - machine.l1_bytes / (schedule.channels * width * machine.isa.vector_bytes))  # of the inputs, without room in the L1 cache
+    left = max(
+        0.0, 1 - machine.l1_bytes / (schedule.channels * width * machine.isa.vector_bytes)
+    )  # of the inputs, without room in the L1 cache
     far = FAR * width * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
     multiplies = float(np.maximum(users * width, machine.fma_in_flight).sum())
     weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
-    listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(fma=multiplies, scalars=weights, far=far)
+    listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(
+        fma=multiplies, scalars=weights, far=far
+    )
     lists = Work(scalars=1, lists=1) * ((2**schedule.filters - 1) * blocks - 1)
     stored = Work(stores=width, scalars=2 + (width if schedule.prefetch else 0)) * schedule.filters
     # The sums of all groups of an item wait in the L1 cache, or do not fit there.
     waiting = schedule.filters * width * (blocks - 1)
-    from_far = 2 * waiting if schedule.block * schedule.filters * width * machine.isa.vector_bytes > machine.l1_bytes else 0
+    from_far = (
+        2 * waiting if schedule.block * schedule.filters * width * machine.isa.vector_bytes > machine.l1_bytes else 0
+    )
     sums = stored + Work(updates=waiting, loads=from_far, far=from_far)
     read = machine.foreseen(entries * INT32.bytes + users.sum() * layer.x.dtype.bytes)
     return listed + (lists + sums) * groups + read
@@ -173,10 +217,12 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
 
 @dataclass(frozen=True)
 class ConvSparsePointwise:
-    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` groups of ``filters`` filters, of one image.
+    """An item is one tile of ``size`` positions (whole vectors) of ``groups_per_item`` groups of ``filters`` filters,
+    of one image.
 
-    ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``. ``prefetch``: a group asks for the lines of its outputs
-    and, where ``channels`` are one block, for those of ``channels_ahead`` of the next tile.
+    ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``. ``prefetch``: a
+    group asks for the lines of its outputs and, where ``channels`` are one block, for those of ``channels_ahead`` of
+    the next tile.
     """
 
     filters: int
@@ -195,11 +241,35 @@ class ConvSparsePointwise:
     @property
     def params(self) -> tuple[Param, ...]:
         tables = (Param("entries", "i32*"), Param("lists", "i32*"), Param("filters", "i32*"), Param("bias", "f32*"))
-        numbers = ("x_image", "groups", "groups_per_item", "tiles", "tile_step", "blocks", "block_step", "positions", "stored", "y_image", "y_plane")
+        numbers = (
+            "x_image",
+            "groups",
+            "groups_per_item",
+            "tiles",
+            "tile_step",
+            "blocks",
+            "block_step",
+            "positions",
+            "stored",
+            "y_image",
+            "y_plane",
+        )
         residual = (Param("residual", "f32*"), Param("r_image"), Param("r_plane")) if self.epilogue.residual else ()
         blocks = (Param("partial", "f32*", writes=True), Param("channel_blocks")) if self.in_blocks else ()
-        ahead = (Param("x_plane"), Param("channels"), Param("channels_ahead")) if self.prefetch and not self.in_blocks else ()
-        return (Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual, *blocks, *ahead)
+        ahead = (
+            (Param("x_plane"), Param("channels"), Param("channels_ahead"))
+            if self.prefetch and not self.in_blocks
+            else ()
+        )
+        return (
+            Param("x", "f32*"),
+            *tables,
+            Param("y", "f32*", writes=True),
+            *(Param(name) for name in numbers),
+            *residual,
+            *blocks,
+            *ahead,
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
@@ -219,18 +289,33 @@ class ConvSparsePointwise:
                 if self.prefetch and not self.in_blocks:
                     self._ask_for_inputs(k, x, group)
                 if self.prefetch:
-                    self._either(k, channels == blocks - 1, lambda filters=filters: self._ask_for_outputs(k, filters, image, start), lambda: None)
-                sums, waits_at = k.local(self.filters * self.size), k.let((group - first_group) * (self.filters * self.size))
+                    self._either(
+                        k,
+                        channels == blocks - 1,
+                        lambda filters=filters: self._ask_for_outputs(k, filters, image, start),
+                        lambda: None,
+                    )
+                sums, waits_at = (
+                    k.local(self.filters * self.size),
+                    k.let((group - first_group) * (self.filters * self.size)),
+                )
 
                 def store(sums: "Buffer" = sums, filters: "list[Expr]" = filters) -> None:
                     for f, filter in enumerate(filters):
                         self._store(k, sums, f, filter, image, start, first)
 
-                self._either(k, channels == 0, lambda: self._begin(k, sums, filters), lambda: self._copy(k, k["partial"], waits_at, sums, 0))
+                self._either(
+                    k,
+                    channels == 0,
+                    lambda: self._begin(k, sums, filters),
+                    lambda: self._copy(k, k["partial"], waits_at, sums, 0),
+                )
                 self._lists(k, channels * k["groups"] + group, x, sums)
                 self._either(k, channels == blocks - 1, store, lambda: self._copy(k, sums, 0, k["partial"], waits_at))
 
-    def _either(self, k: "KernelBuilder", condition: "Expr", this: Callable[[], None], that: Callable[[], None]) -> None:
+    def _either(
+        self, k: "KernelBuilder", condition: "Expr", this: Callable[[], None], that: Callable[[], None]
+    ) -> None:
         """``this`` where the condition holds, else ``that``; where channels are one block ``this``."""
         if not self.in_blocks:
             return this()
@@ -251,7 +336,11 @@ class ConvSparsePointwise:
     def _ask_for_outputs(self, k: "KernelBuilder", filters: list["Expr"], image: "Expr", start: "Expr") -> None:
         for filter in filters:
             y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
-            residual = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
+            residual = (
+                k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
+                if self.epilogue.residual
+                else None
+            )
             for v in range(0, self.size, k.lanes):
                 k.prefetch(y, v, write=True)
                 if residual is not None:
@@ -263,12 +352,15 @@ class ConvSparsePointwise:
             for v in range(0, self.size, k.lanes):
                 k.store(sums, f * self.size + v, bias, k.lanes)
 
-    def _copy(self, k: "KernelBuilder", source: "Buffer", source_at: "Expr", target: "Buffer", target_at: "Expr") -> None:
+    def _copy(
+        self, k: "KernelBuilder", source: "Buffer", source_at: "Expr", target: "Buffer", target_at: "Expr"
+    ) -> None:
         for v in range(0, self.filters * self.size, k.lanes):
             k.store(target, target_at + v, k.load(source, source_at + v, k.lanes), k.lanes)
 
     def _lists(self, k: "KernelBuilder", row: "Expr", x: "Buffer", sums: "Buffer") -> None:
-        """Adds the channels of a row of ``lists``: those that exactly these filters (a bit each) of the group keep, set by set."""
+        """Adds the channels of a row of ``lists``: those that exactly these filters (a bit each) of the group keep, set
+        by set."""
         lists = k.pointer(k["lists"], row * (1 << self.filters))
         at = k.let(k.load(lists, 0))
         for members in range(1, 1 << self.filters):
@@ -278,7 +370,9 @@ class ConvSparsePointwise:
             with k.loop(k.wide(0), k.wide(count)) as number:
                 entry = k.let(number * (1 + words_of(len(users), self.weights)))
                 channel = k.pointer(x, k.load(places, entry))
-                weights = sparse_tile.broadcast_weights(k, weights_of, (entry + 1) * weights_of_word(self.weights), len(users))
+                weights = sparse_tile.broadcast_weights(
+                    k, weights_of, (entry + 1) * weights_of_word(self.weights), len(users)
+                )
                 for v in range(0, self.size, k.lanes):
                     values = k.let(k.load(channel, v, k.lanes))
                     for f, weight in zip(users, weights, strict=True):
@@ -286,13 +380,19 @@ class ConvSparsePointwise:
                         k.store(sums, place, k.load(sums, place, k.lanes) + weight * values, k.lanes)
             at = k.let(at + count * (1 + words_of(len(users), self.weights)))
 
-    def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, filter: "Expr", image: "Expr", start: "Expr", first: "Expr") -> None:
+    def _store(
+        self, k: "KernelBuilder", sums: "Buffer", f: int, filter: "Expr", image: "Expr", start: "Expr", first: "Expr"
+    ) -> None:
         """One filter's tile through the epilogue."""
         from tvm import tirx
 
         size, apply = self.size, self.epilogue.apply
         y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
-        residual = k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start) if self.epilogue.residual else None
+        residual = (
+            k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
+            if self.epilogue.residual
+            else None
+        )
 
         def store(place: "Expr", value: "Expr", lanes: int) -> None:
             addend = None if residual is None else k.load(residual, place, lanes)
@@ -307,10 +407,16 @@ class ConvSparsePointwise:
                 for v in range(0, size, k.lanes):
                     k.store(held, v, k.load(sums, f * size + v, k.lanes), k.lanes)
                 skipped = k.let(first - start)
-                exact_run(k, k.let(math.smaller(k["stored"] - first, size)), lambda i, lanes: store(skipped + i, k.load(held, skipped + i, lanes), lanes))
+                exact_run(
+                    k,
+                    k.let(math.smaller(k["stored"] - first, size)),
+                    lambda i, lanes: store(skipped + i, k.load(held, skipped + i, lanes), lanes),
+                )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, y, entries, lists, filters, bias = (np.asarray(args[name]) for name in ("x", "y", "entries", "lists", "filters", "bias"))
+        x, y, entries, lists, filters, bias = (
+            np.asarray(args[name]) for name in ("x", "y", "entries", "lists", "filters", "bias")
+        )
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
         sets = 1 << self.filters
         for item in range(begin, end):
@@ -332,6 +438,14 @@ class ConvSparsePointwise:
                         at += of_list.size
                 stop = min(start + self.size, n["stored"])
                 for values, channel in zip(sums[:, first - start : stop - start], outputs.tolist(), strict=True):
-                    planes = {name: image * n[f"{name}_image"] + channel * n[f"{name}_plane"] for name in ("y", "r") if f"{name}_image" in n}
-                    residual = np.asarray(args["residual"])[planes["r"] + first : planes["r"] + stop] if self.epilogue.residual else None
+                    planes = {
+                        name: image * n[f"{name}_image"] + channel * n[f"{name}_plane"]
+                        for name in ("y", "r")
+                        if f"{name}_image" in n
+                    }
+                    residual = (
+                        np.asarray(args["residual"])[planes["r"] + first : planes["r"] + stop]
+                        if self.epilogue.residual
+                        else None
+                    )
                     y[planes["y"] + first : planes["y"] + stop] = self.epilogue.reference(values, residual)

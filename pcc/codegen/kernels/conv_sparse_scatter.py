@@ -1,10 +1,11 @@
 """Sparse convolution, input-stationary: each input is loaded once for all the filters of a block that use it.
 
-The accumulators of a block of filters over one tile of positions live in L1. For each (input channel, pattern) that some filter of the block keeps (a
-*segment*), the E tap vectors are loaded into registers once; then every such filter takes its accumulators from L1, adds E weighted taps, and puts
-them back. Loads of inputs, unaligned and therefore dear, are shared among filters that have nothing else in common: PatDNN's filter-level load
-redundancy elimination without asking filters for a common structure. Inside a run of channels segments are ordered by their number of filters, so
-that the inner loop's trip count repeats and branches are predicted.
+The accumulators of a block of filters over one tile of positions live in L1. For each (input channel, pattern) that
+some filter of the block keeps (a *segment*), the E tap vectors are loaded into registers once; then every such filter
+takes its accumulators from L1, adds E weighted taps, and puts them back. Loads of inputs, unaligned and therefore dear,
+are shared among filters that have nothing else in common: PatDNN's filter-level load redundancy elimination without
+asking filters for a common structure. Inside a run of channels segments are ordered by their number of filters, so that
+the inner loop's trip count repeats and branches are predicted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,8 +37,9 @@ INPUT_REGISTERS = {16: 9, 32: 20}
 """Registers for inputs, of those an instruction set has."""
 
 LONGEST_CHAIN = 8
-"""Taps that are added to an accumulator at a time. Each multiply-add waits for the one before it, so that several connections have to be under way; the
-scheduler of a core holds those of about 64 multiply-adds. (Timed with 9: 1.3 to 1.45 times what the multiply-adds take.)"""
+"""Taps that are added to an accumulator at a time. Each multiply-add waits for the one before it, so that several
+connections have to be under way; the scheduler of a core holds those of about 64 multiply-adds. (Timed with 9: 1.3 to
+1.45 times what the multiply-adds take.)"""
 
 MOST_SUMS_BYTES = 24 << 10
 """Accumulators of a block of filters, which lie on the stack."""
@@ -45,7 +47,8 @@ MOST_SUMS_BYTES = 24 << 10
 
 @dataclass(frozen=True)
 class ScatterSchedule:
-    """Tiles of ``size`` positions (whole vectors) of ``block`` filters; ``room`` is for how many filters the kernel has accumulators."""
+    """Tiles of ``size`` positions (whole vectors) of ``block`` filters; ``room`` is for how many filters the kernel has
+    accumulators."""
 
     size: int
     block: int
@@ -73,9 +76,14 @@ class ScatterFamily:
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
         fkw, lanes = tile.fkw_of(layer), machine.isa.lanes(FLOAT32)
         positions = tile.positions_of(layer)
-        staging, load = staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual), tap_loads(layer.x, layer.geometry, 1)
+        staging, load = (
+            staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual),
+            tap_loads(layer.x, layer.geometry, 1),
+        )
         found = []
-        for vectors in range(1, min(4, -(-positions // lanes)) + 1):  # wider tiles would read past the slack after a tensor
+        for vectors in range(
+            1, min(4, -(-positions // lanes)) + 1
+        ):  # wider tiles would read past the slack after a tensor
             schedule = schedule_of(fkw.shape[0], vectors, machine)
             tiles = layer.x.shape[0] * -(-positions // schedule.size)
             found.append(Candidate(schedule, tile_work(fkw, schedule, vectors, load, machine) * tiles + staging))
@@ -85,7 +93,9 @@ class ScatterFamily:
         fkw = tile.fkw_of(layer)
         staged = stage(b, layer.x, layer.geometry)
         arrays, taps = block_arrays(fkw, schedule, staged.taps, staged.plane)
-        kernel = ConvSparseScatter(taps, schedule.size, schedule.room, Epilogue(layer.residual is not None, layer.activation))
+        kernel = ConvSparseScatter(
+            taps, schedule.size, schedule.room, Epilogue(layer.residual is not None, layer.activation)
+        )
         tile.record(b, layer, staged, kernel, schedule.size, -(-fkw.shape[0] // schedule.block), tile.Parts(arrays, {}))
 
 
@@ -100,8 +110,11 @@ def schedule_of(filters: int, vectors: int, machine: Machine) -> ScatterSchedule
     return ScatterSchedule(vectors * machine.isa.lanes(FLOAT32), block, room, most_taps)
 
 
-def block_arrays(fkw: FKW, schedule: ScatterSchedule, taps_at: np.ndarray, plane: int) -> tuple[dict[str, np.ndarray], int]:
-    """What `sum_block` reads, and how many taps a connection has there; ``taps_at`` is where each tap of the window lies, channels are ``plane`` apart."""
+def block_arrays(
+    fkw: FKW, schedule: ScatterSchedule, taps_at: np.ndarray, plane: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """What `sum_block` reads, and how many taps a connection has there; ``taps_at`` is where each tap of the window
+    lies, channels are ``plane`` apart."""
     tables = scatter_tables(fkw, schedule.block, CHANNELS_IN_L1, schedule.most_taps)
     taps = tables.patterns.shape[1]
     arrays = {
@@ -115,7 +128,8 @@ def block_arrays(fkw: FKW, schedule: ScatterSchedule, taps_at: np.ndarray, plane
 
 
 def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work, machine: Machine) -> Work:
-    """One tile of all filters of one image, stored in rows; ``load`` is what a vector of inputs costs. It goes through all weights and slots."""
+    """One tile of all filters of one image, stored in rows; ``load`` is what a vector of inputs costs. It goes through
+    all weights and slots."""
     group, pattern = places(fkw)
     parts, taps = parts_of(fkw.patterns.shape[1], schedule.most_taps)
     blocks, channels, patterns = -(-fkw.shape[0] // schedule.block), fkw.shape[1] * fkw.groups, len(fkw.patterns)
@@ -124,7 +138,10 @@ def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work, mac
         used[(group * fkw.share + member) // schedule.block, fkw.index, pattern] = True
     # Trip counts change from one segment to the next: the branch is often mispredicted.
     segment = load * (taps * vectors) + Work(scalars=4 + taps, branches=4)
-    connection, connections = Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1), len(fkw.index) * fkw.share * parts
+    connection, connections = (
+        Work(fma=taps * vectors, updates=vectors, scalars=taps + 1, branches=1),
+        len(fkw.index) * fkw.share * parts,
+    )
     stored = Work(loads=vectors, stores=2 * vectors, scalars=2, branches=2)
     nbytes = connections * (taps + 1) * FLOAT32.bytes
     lines = nbytes / machine.isa.vector_bytes if nbytes > machine.l1_bytes and machine.costs.far > 0 else 0.0
@@ -134,7 +151,8 @@ def tile_work(fkw: FKW, schedule: ScatterSchedule, vectors: int, load: Work, mac
 
 @dataclass(frozen=True)
 class ConvSparseScatter:
-    """An item is one tile of ``size`` positions (whole vectors) of one block of at most ``filters`` filters, of one image."""
+    """An item is one tile of ``size`` positions (whole vectors) of one block of at most ``filters`` filters, of one
+    image."""
 
     taps: int
     size: int
@@ -160,7 +178,13 @@ class ConvSparseScatter:
                 channel, at = k.let(k.load(k["channels"], first + slot)), k.let(origin + slot * size)
                 with k.when_else(item.whole) as (then, otherwise):
                     with then:
-                        tile.store_whole(k, self.epilogue, item, [k.load(sums, at + v, k.lanes) for v in range(0, size, k.lanes)], channel)
+                        tile.store_whole(
+                            k,
+                            self.epilogue,
+                            item,
+                            [k.load(sums, at + v, k.lanes) for v in range(0, size, k.lanes)],
+                            channel,
+                        )
                     with otherwise:
                         tile.store_rows(k, self.epilogue, item, sums, at, size, channel)
 
@@ -174,12 +198,17 @@ TABLES = (Param("blocks_at", "i32*"), Param("segments", "i32*"), Param("slots", 
 """Of `scatter_tables`, as `sum_block` takes them."""
 
 
-def sum_block(k: "KernelBuilder", block: "Expr", x_at: "Expr", offsets: Sequence[int], taps: int, sums: "Buffer", origin: "Expr") -> tuple["Expr", "Expr"]:
-    """Computes one tile of a block of filters into ``sums[origin:]``: bias and all connections. Returns the block's filters as (first, end).
+def sum_block(
+    k: "KernelBuilder", block: "Expr", x_at: "Expr", offsets: Sequence[int], taps: int, sums: "Buffer", origin: "Expr"
+) -> tuple["Expr", "Expr"]:
+    """Computes one tile of a block of filters into ``sums[origin:]``: bias and all connections. Returns the block's
+    filters as (first, end).
 
     The tile's vectors lie ``offsets`` elements behind ``x_at`` in the input, and one behind the other in the sums.
     """
-    first_filter, first_segment, end_filter, end_segment = (k.let(k.load(k["blocks_at"], block * 2 + field)) for field in range(4))
+    first_filter, first_segment, end_filter, end_segment = (
+        k.let(k.load(k["blocks_at"], block * 2 + field)) for field in range(4)
+    )
     vectors = [i * k.lanes for i in range(len(offsets))]
     with k.loop(0, end_filter - first_filter) as slot:
         bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], first_filter + slot)), k.lanes))
@@ -202,8 +231,11 @@ def sum_block(k: "KernelBuilder", block: "Expr", x_at: "Expr", offsets: Sequence
     return first_filter, end_filter
 
 
-def reference_block(args: Mapping[str, Argument], block: int, x: np.ndarray, places: np.ndarray, taps: int) -> Iterator[tuple[int, np.ndarray]]:
-    """`sum_block` on numpy: the output channel and the sums of every filter; ``x`` begins at the tile, whose elements lie at ``places``."""
+def reference_block(
+    args: Mapping[str, Argument], block: int, x: np.ndarray, places: np.ndarray, taps: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`sum_block` on numpy: the output channel and the sums of every filter; ``x`` begins at the tile, whose elements
+    lie at ``places``."""
     taps_at, weight, slots = (np.asarray(args[name]) for name in ("taps", "weight", "slots"))
     edges, segments, channels = (np.asarray(args[name]) for name in ("blocks_at", "segments", "channels"))
     first_filter, first_segment, end_filter, end_segment = edges[block * 2 : block * 2 + 4]

@@ -1,8 +1,10 @@
-"""Winograd convolution: dense 3x3 windows at stride 1, two to five times fewer multiplies for some more additions, with the max pool after it or without.
+"""Winograd convolution: dense 3x3 windows at stride 1, two to five times fewer multiplies for some more additions, with
+the max pool after it or without.
 
-The form F(m x m, 3 x 3) is part of the schedule. A form that loses too many digits in a layer, by its weights and channels, is not offered for it:
-`MOST_ERROR` bounds the expected error. F(2x2) loses no more than direct convolution; F(4x4) stays within the bound up to some 900 channels, F(6x6) up to
-some 70. Weights are transformed on the device, for its first context (`winograd_weights`).
+The form F(m x m, 3 x 3) is part of the schedule. A form that loses too many digits in a layer, by its weights and
+channels, is not offered for it: `MOST_ERROR` bounds the expected error. F(2x2) loses no more than direct convolution;
+F(4x4) stays within the bound up to some 900 channels, F(6x6) up to some 70. Weights are transformed on the device, for
+its first context (`winograd_weights`).
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,8 @@ from pcc.dtype import FLOAT32, DType
 from pcc.sparsity.formats import DENSE
 
 MOST_ERROR = 3.5e-6
-"""The expected error of an output, root mean square, relative to the outputs, of forms that are offered (`Form.error`): 29 units in the last place."""
+"""The expected error of an output, root mean square, relative to the outputs, of forms that are offered (`Form.error`):
+29 units in the last place."""
 
 GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
     64: (GemmTile(8, 3), GemmTile(8, 2)),
@@ -43,7 +46,8 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class WinogradSchedule:
-    """How a layer is cut: blocks of ``vectors`` vectors of tiles, and chunks of ``panels`` times the filters of the inner loop."""
+    """How a layer is cut: blocks of ``vectors`` vectors of tiles, and chunks of ``panels`` times the filters of the
+    inner loop."""
 
     outputs: int
     """m of the form F(m x m, 3 x 3)."""
@@ -52,7 +56,10 @@ class WinogradSchedule:
     panels: int
 
     def __str__(self) -> str:
-        return f"{self.form}, {self.gemm}, blocks of {self.vectors} vectors, chunks of {self.panels * self.gemm.filters} filters"
+        return (
+            f"{self.form}, {self.gemm}, blocks of {self.vectors} vectors, chunks of {self.panels * self.gemm.filters} "
+            "filters"
+        )
 
     @property
     def form(self) -> Form:
@@ -83,7 +90,10 @@ class WinogradFamily:
             elif (error := form.error(layer.weight)) > MOST_ERROR:
                 reasons.append(f"{form} would have an error of {error:.1e}, more than {MOST_ERROR:g}")
             else:
-                found += [Candidate(schedule, _work(layer, schedule, machine)) for schedule in _schedules(layer, form, machine)]
+                found += [
+                    Candidate(schedule, _work(layer, schedule, machine))
+                    for schedule in _schedules(layer, form, machine)
+                ]
         return found or "; ".join(reasons)
 
     def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
@@ -96,7 +106,8 @@ POOLED_FAMILY = WinogradFamily("conv-dense-winograd-pool", PooledConv2d)
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of the outputs of a plane, and in which lane of which vector each lies. Lanes that are left over repeat the last one, and store nothing."""
+    """The tiles of the outputs of a plane, and in which lane of which vector each lies. Lanes that are left over repeat
+    the last one, and store nothing."""
 
     row: np.ndarray
     """int64 (vectors, lanes): the first row of outputs, ..."""
@@ -109,7 +120,8 @@ class Tiles:
 
     @classmethod
     def of(cls, size: tuple[int, int], outputs: int, lanes: int) -> "Tiles":
-        """In each vector, four quarters of neighbouring elements take turns in the order of the tiles, as `transpose` puts runs of them."""
+        """In each vector, four quarters of neighbouring elements take turns in the order of the tiles, as `transpose`
+        puts runs of them."""
         down, across = (-(-extent // outputs) for extent in size)
         order = np.arange(lanes).reshape(QUARTER, lanes // QUARTER).T.ravel()
         place = np.arange(-(-down * across // lanes))[:, None] * lanes + order
@@ -128,14 +140,28 @@ def _emit(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
     chunks, blocks = -(-panels // schedule.panels), -(-len(tiles.row) // schedule.vectors)
     place = schedule.vectors * channels * lanes + lanes  # not a power of two: places would share few sets of a cache
     b.call(
-        WinogradTile(form, gemm, lanes, schedule.vectors, left, right, Epilogue(layer.residual is not None, layer.activation), runs, window),
+        WinogradTile(
+            form,
+            gemm,
+            lanes,
+            schedule.vectors,
+            left,
+            right,
+            Epilogue(layer.residual is not None, layer.activation),
+            runs,
+            window,
+        ),
         {
             "x": layer.x,
             **{name: b.table(f"{layer.name}.{name}", table) for name, table in tables.items()},
             "w": _transformed(layer, schedule, b),
-            "bias": b.constant(f"{layer.name}.bias", np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias),
+            "bias": b.constant(
+                f"{layer.name}.bias", np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias
+            ),
             "values": b.thread_tensor(f"{layer.name}.values", (form.inputs**2, place)),
-            "products": b.thread_tensor(f"{layer.name}.products", (schedule.panels * gemm.filters, form.inputs**2, schedule.vectors * lanes)),
+            "products": b.thread_tensor(
+                f"{layer.name}.products", (schedule.panels * gemm.filters, form.inputs**2, schedule.vectors * lanes)
+            ),
             "groups": layer.groups,
             "channels": channels,
             "filters": filters,
@@ -166,7 +192,13 @@ def _transformed(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -
     per_group, channels = weight.shape[0] // layer.groups, weight.shape[1]
     panels = -(-per_group // filters)
     chunks = -(-panels // schedule.panels)
-    numbers = {"channels": channels, "filters": per_group, "panels": panels, "panels_per_chunk": schedule.panels, "chunks": chunks}
+    numbers = {
+        "channels": channels,
+        "filters": per_group,
+        "panels": panels,
+        "panels_per_chunk": schedule.panels,
+        "chunks": chunks,
+    }
     return b.prepared(
         f"{layer.name}.transformed",
         (layer.groups, chunks, form.inputs**2, schedule.panels, channels, filters),
@@ -177,8 +209,11 @@ def _transformed(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -
     )
 
 
-def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[str, np.ndarray], tuple[int, int], tuple[int, int], bool]:
-    """The tables of a kernel; between which rows the inputs of tiles lie inside, how many columns on the left and right may not; whether there are runs."""
+def _tables(
+    layer: Conv2d, tiles: Tiles, form: Form, lanes: int
+) -> tuple[dict[str, np.ndarray], tuple[int, int], tuple[int, int], bool]:
+    """The tables of a kernel; between which rows the inputs of tiles lie inside, how many columns on the left and right
+    may not; whether there are runs."""
     (height, width), window = layer.x.shape[2:], window_of(layer)
     top, left = layer.geometry.padding[:2]
     row, column = tiles.row - top, tiles.column - left
@@ -187,11 +222,19 @@ def _tables(layer: Conv2d, tiles: Tiles, form: Form, lanes: int) -> tuple[dict[s
     near_above, near_below = _edges((rows >= 0) & (rows < height))
     near_left, near_right = _edges((columns >= 0) & (columns < width))
     runs = has_runs(layer, form, lanes)
-    first = column if runs else np.clip(column, -form.inputs, width)  # what lies outside as a whole is read from wherever it may be
+    first = (
+        column if runs else np.clip(column, -form.inputs, width)
+    )  # what lies outside as a whole is read from wherever it may be
     starts = np.clip(rows, 0, height - 1) * layer.x.strides[2] + first[..., None]  # (vectors, lanes, rows)
-    ends = [np.where(tiles.exists, np.minimum(form.outputs, extent - begin), 0) // step for begin, extent, step in _extents(layer, tiles)]
+    ends = [
+        np.where(tiles.exists, np.minimum(form.outputs, extent - begin), 0) // step
+        for begin, extent, step in _extents(layer, tiles)
+    ]
     at = [
-        np.zeros_like(tiles.row) if view is None else tiles.row // window[0] * view.strides[2] + tiles.column // window[1] for view in (layer.y, layer.residual)
+        np.zeros_like(tiles.row)
+        if view is None
+        else tiles.row // window[0] * view.strides[2] + tiles.column // window[1]
+        for view in (layer.y, layer.residual)
     ]
     stored = np.array([form.outputs // window[0], form.outputs // window[1]])
     whole = ((ends[0] == stored[0]) & (ends[1] == stored[1])).all(1)
@@ -211,8 +254,8 @@ def _extents(layer: Conv2d, tiles: Tiles) -> Iterator[tuple[np.ndarray, int, int
 
 
 def has_runs(layer: Conv2d, form: Form, lanes: int) -> bool:
-    """Whether four columns of as many neighbouring tiles as a vector has quarters are a vector of the image: tiles do not wrap within one, nor is too much
-    read before or behind a tensor."""
+    """Whether four columns of as many neighbouring tiles as a vector has quarters are a vector of the image: tiles do
+    not wrap within one, nor is too much read before or behind a tensor."""
     width = layer.geometry.output_size(*layer.x.shape[2:])[1]
     across, left = -(-width // form.outputs), layer.geometry.padding[1]
     behind = across * form.outputs - left + QUARTER - layer.x.shape[3]
@@ -221,7 +264,8 @@ def has_runs(layer: Conv2d, form: Form, lanes: int) -> bool:
 
 
 def _edges(exists: np.ndarray) -> tuple[int, int]:
-    """How many of the first and of the last places of tiles do not exist in some tile; ``exists`` is bool (vectors, lanes, places)."""
+    """How many of the first and of the last places of tiles do not exist in some tile; ``exists`` is bool (vectors,
+    lanes, places)."""
     whole, places = np.flatnonzero(exists.all((0, 1))), exists.shape[2]
     return (int(whole[0]), places - 1 - int(whole[-1])) if len(whole) else (places, 0)
 
@@ -231,12 +275,18 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
     lanes, filters = machine.isa.lanes(FLOAT32), layer.weight.shape[0] // layer.groups
     vectors = len(Tiles.of(layer.geometry.output_size(*layer.x.shape[2:]), form.outputs, lanes).row)
     is_far = form.inputs**2 * layer.weight[..., 0, 0].size // layer.groups * FLOAT32.bytes > machine.l2_bytes
-    for gemm in (replace(tile, prefetch=is_far and machine.costs.far > 0) for tile in GEMM_TILES[machine.isa.vector_bytes]):
+    for gemm in (
+        replace(tile, prefetch=is_far and machine.costs.far > 0) for tile in GEMM_TILES[machine.isa.vector_bytes]
+    ):
         panels = -(-filters // gemm.filters)
-        for blocks in dict.fromkeys(-(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)):
+        for blocks in dict.fromkeys(
+            -(-vectors // -(-vectors // (size * gemm.vectors))) for size in (1, 2, 4, 8, vectors)
+        ):
             for panels_each in dict.fromkeys(-(-panels // count) for count in (1, 2, 4, 8, 20, panels)):
                 items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * -(-panels // panels_each)
-                if panels_each == 1 or items >= FEWEST_ITEMS or (items % THREADS == 0 and panels % panels_each == 0):  # threads get nearly the same
+                if (
+                    panels_each == 1 or items >= FEWEST_ITEMS or (items % THREADS == 0 and panels % panels_each == 0)
+                ):  # threads get nearly the same
                     yield WinogradSchedule(form.outputs, gemm, blocks, panels_each)
 
 
@@ -250,7 +300,9 @@ def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
     vectors, panels = len(tiles.row), -(-filters // schedule.gemm.filters)
     chunks, blocks = -(-panels // schedule.panels), -(-vectors // schedule.vectors)
     last = vectors - (blocks - 1) * schedule.vectors
-    products = _products(schedule.gemm, schedule.vectors, channels, machine) * (blocks - 1) + _products(schedule.gemm, last, channels, machine)
+    products = _products(schedule.gemm, schedule.vectors, channels, machine) * (blocks - 1) + _products(
+        schedule.gemm, last, channels, machine
+    )
     work = _input_work(form, lanes, runs) * (channels * vectors) + products * (places * panels)
     in_parts = (tiles.row + form.outputs > size[0]) | (tiles.column + form.outputs > size[1]) | ~tiles.exists
     work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
@@ -264,11 +316,19 @@ def _input_work(form: Form, lanes: int, runs: bool) -> Work:
     """The transform of a vector of tiles of one channel."""
     places = form.inputs**2
     loads = (1 if runs else lanes // QUARTER) * form.inputs * -(-form.inputs // QUARTER) * QUARTER
-    return Work(fma=2 * form.inputs * form.input_adds, crossing=loads, loads=places, stores=places, scalars=loads / 2, kept=places)
+    return Work(
+        fma=2 * form.inputs * form.input_adds,
+        crossing=loads,
+        loads=places,
+        stores=places,
+        scalars=loads / 2,
+        kept=places,
+    )
 
 
 def _output_work(form: Form, lanes: int, runs: bool, in_parts: float) -> Work:
-    """The transform of a vector of tiles of one filter; ``in_parts`` is the share of vectors with tiles that a plane does not hold as a whole."""
+    """The transform of a vector of tiles of one filter; ``in_parts`` is the share of vectors with tiles that a plane
+    does not hold as a whole."""
     m, size = form.outputs, form.inputs
     stores = m * m * (1 if runs else lanes // QUARTER)
     parts = Work(loads=2 * lanes * m, stores=lanes * m, branches=lanes * m, kept=lanes * m) * in_parts
@@ -284,7 +344,11 @@ def _products(gemm: GemmTile, vectors: int, channels: int, machine: Machine) -> 
     for count, width in ((wide, few + 1), (groups - wide, few)):
         sums = gemm.filters * width
         # Spread over a vector or not, both operands are loads from the L1 cache, and no line is crossed.
-        loads = Work(loads=width, scalars=gemm.filters / machine.isa.lanes(FLOAT32)) if by_lane else Work(scalars=width + gemm.filters)
+        loads = (
+            Work(loads=width, scalars=gemm.filters / machine.isa.lanes(FLOAT32))
+            if by_lane
+            else Work(scalars=width + gemm.filters)
+        )
         step = loads + Work(fma=max(sums, machine.fma_in_flight), branches=1 / STEPS)
         total += (machine.loop(step) * channels + Work(stores=sums, branches=1)) * count
     return total

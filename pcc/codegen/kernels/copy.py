@@ -34,7 +34,12 @@ def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
     if not prod(y.shape):
         return
     nest = nest_of(y.shape, [y.strides])
-    b.call(FillRows(unit=nest.run_strides == (1,)), {"y": y, "value": value, **nest.arguments(b, name)}, work=nest.work, arithmetic=y.dtype)
+    b.call(
+        FillRows(unit=nest.run_strides == (1,)),
+        {"y": y, "value": value, **nest.arguments(b, name)},
+        work=nest.work,
+        arithmetic=y.dtype,
+    )
 
 
 def emit_convert(b: ProgramBuilder, y: View, x: View, dtype: str) -> None:
@@ -44,8 +49,9 @@ def emit_convert(b: ProgramBuilder, y: View, x: View, dtype: str) -> None:
 
 
 def _copy_nest(layer: Copy) -> Nest:
-    """The last dimension innermost; where ``x`` is not contiguous along it, the dimension along which it is becomes the rows and runs are cut short, so
-    that an item uses whole cache lines of ``x`` while it has them (a transposition by tiles)."""
+    """The last dimension innermost; where ``x`` is not contiguous along it, the dimension along which it is becomes the
+    rows and runs are cut short, so that an item uses whole cache lines of ``x`` while it has them (a transposition by
+    tiles)."""
     nest = nest_of(layer.x.shape, [layer.y.strides, layer.x.strides])
     dims = list(range(len(nest.sizes)))
     along_x = [dim for dim in dims[:-1] if nest.strides[dim][1] == 1]

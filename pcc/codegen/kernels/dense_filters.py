@@ -1,8 +1,10 @@
-"""Dense convolution with filters in the lanes of vectors: a tile is some vectors of filters times a run of positions of one output row.
+"""Dense convolution with filters in the lanes of vectors: a tile is some vectors of filters times a run of positions of
+one output row.
 
-Weights are loaded as vectors, inputs are spread over one (on NEON a vector of inputs is multiplied by lane), so a run may be of any length and begin
-anywhere: planes of 7x7 or 14x14 leave no part of a vector empty. Finished tiles are transposed on their way to memory. Good for small planes and many
-filters. Inputs are staged (see `stage`), strided ones, too: read where they are they take more cache lines than the copy does.
+Weights are loaded as vectors, inputs are spread over one (on NEON a vector of inputs is multiplied by lane), so a run
+may be of any length and begin anywhere: planes of 7x7 or 14x14 leave no part of a vector empty. Finished tiles are
+transposed on their way to memory. Good for small planes and many filters. Inputs are staged (see `stage`), strided
+ones, too: read where they are they take more cache lines than the copy does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, items_reference, pointer_params, stride_params, tiles_of_work
+from pcc.codegen.kernels.dense_work import (
+    WORK_PARAMS,
+    Tile,
+    conv_reference,
+    items_reference,
+    pointer_params,
+    stride_params,
+    tiles_of_work,
+)
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleaved_tile import pieces
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes
@@ -25,7 +35,8 @@ if TYPE_CHECKING:
 class ConvFilters:
     """Tiles of ``vectors`` vectors of ``lanes`` filters times ``positions`` neighbouring outputs of a row.
 
-    The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item. ``prefetch`` as in `ConvPositions`.
+    The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item.
+    ``prefetch`` as in `ConvPositions`.
     """
 
     positions: int
@@ -36,7 +47,8 @@ class ConvFilters:
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{'_ahead' if self.prefetch else ''}"
+        ahead = "_ahead" if self.prefetch else ""
+        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{ahead}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -57,7 +69,9 @@ class ConvFilters:
             column = k.let(tirx.Min(across * self.positions, k["width"] - self.positions))
             x = k.pointer(k["x"], at.x + row * k["pitch"] + column)
             y = k.pointer(k["y"], at.y + row * k["y_row"] + column)
-            residual = k.pointer(k["residual"], at.residual + row * k["r_row"] + column) if self.epilogue.residual else None
+            residual = (
+                k.pointer(k["residual"], at.residual + row * k["r_row"] + column) if self.epilogue.residual else None
+            )
             self._begin(k, sums, at)
             if self.prefetch:
                 self._multiply_ahead(k, sums, at, x, y, residual)
@@ -77,7 +91,9 @@ class ConvFilters:
             for p in range(self.positions):
                 k.store(sums, p * self.filters + v, bias, self.lanes)
 
-    def _multiply_ahead(self, k: "KernelBuilder", sums: "Buffer", at: Tile, x: "Buffer", y: "Buffer", residual: "Buffer | None") -> None:
+    def _multiply_ahead(
+        self, k: "KernelBuilder", sums: "Buffer", at: Tile, x: "Buffer", y: "Buffer", residual: "Buffer | None"
+    ) -> None:
         """All of the depth, in as many parts as there are lanes: each asks for the outputs of some filters."""
         from tvm import tirx
 
@@ -90,7 +106,9 @@ class ConvFilters:
                     k.prefetch(residual, filter * k["r_plane"] + (self.positions - 1), write=False)
             self._multiply(k, sums, at, x, number * part, k.let(tirx.Min((number + 1) * part, k["depth"])))
 
-    def _multiply(self, k: "KernelBuilder", sums: "Buffer", at: Tile, inputs_at: "Buffer", first: "Expr", end: "Expr") -> None:
+    def _multiply(
+        self, k: "KernelBuilder", sums: "Buffer", at: Tile, inputs_at: "Buffer", first: "Expr", end: "Expr"
+    ) -> None:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes, run = self.lanes, self.filters
         weights = k.pointer(k["w"], at.panel * k["depth"] * run)
@@ -116,28 +134,39 @@ class ConvFilters:
                 yield from (k.let(k.splat(k.load(x, first + place), self.lanes)) for place in places)
 
     def _store_whole(self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None") -> None:
-        """All filters exist: four positions of as many filters as a vector has lanes change places, and go to memory filter by filter."""
+        """All filters exist: four positions of as many filters as a vector has lanes change places, and go to memory
+        filter by filter."""
         for v in range(self.vectors):
             vectors = [k.load(sums, p * self.filters + v * self.lanes, self.lanes) for p in range(self.positions)]
             if residual is None:
                 vectors = [k.let(self.epilogue.apply(k, vector, None, self.lanes)) for vector in vectors]
             for members, runs in pieces(1, self.positions):
                 columns = [vectors[member] for member in members]
-                split = split_lanes(k, columns, self.lanes) if len(members) == QUARTER else [k.part(columns[0], lane, 1) for lane in range(self.lanes)]
+                split = (
+                    split_lanes(k, columns, self.lanes)
+                    if len(members) == QUARTER
+                    else [k.part(columns[0], lane, 1) for lane in range(self.lanes)]
+                )
                 for (_, first, width, _), (lane, value) in ((run, each) for run in runs for each in enumerate(split)):
                     filter = v * self.lanes + lane
                     if residual is not None:
-                        value = self.epilogue.apply(k, value, k.load(residual, filter * k["r_plane"] + first, width), width)
+                        value = self.epilogue.apply(
+                            k, value, k.load(residual, filter * k["r_plane"] + first, width), width
+                        )
                     k.store(y, filter * k["y_plane"] + first, value, width)
 
-    def _store_some(self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None", filters: "Expr") -> None:
+    def _store_some(
+        self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None", filters: "Expr"
+    ) -> None:
         """The first ``filters`` filters of a tile that has more."""
         held = k.local(self.positions * self.filters)
         for index in range(0, self.positions * self.filters, self.lanes):
             k.store(held, index, k.load(sums, index, self.lanes), self.lanes)
         with k.loop(0, filters) as filter, k.loop(0, self.positions) as p:
             addend = None if residual is None else k.load(residual, filter * k["r_plane"] + p)
-            k.store(y, filter * k["y_plane"] + p, self.epilogue.apply(k, k.load(held, p * self.filters + filter), addend, 1))
+            k.store(
+                y, filter * k["y_plane"] + p, self.epilogue.apply(k, k.load(held, p * self.filters + filter), addend, 1)
+            )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         pitch, width, across = (int(args[name]) for name in ("pitch", "width", "across"))
@@ -146,4 +175,6 @@ class ConvFilters:
             first = np.minimum(tile % across * self.positions, width - self.positions)
             column = (first[:, None] + np.arange(self.positions)).ravel()
             row = np.repeat(tile // across, self.positions)
-            conv_reference(args, self.epilogue, self.filters, (image, group, filters), row * pitch + column, row, column)
+            conv_reference(
+                args, self.epilogue, self.filters, (image, group, filters), row * pitch + column, row, column
+            )

@@ -1,7 +1,8 @@
-"""Dense convolution with output positions in the lanes of vectors: a tile is some filters times a run of flat positions.
+"""Dense convolution with output positions in the lanes of vectors: a tile is some filters times a run of flat
+positions.
 
-Inputs are loaded as vectors, weights are broadcast (on NEON a vector of weights is multiplied by lane). Good for large planes and for
-groups with few filters. Inputs are staged (see `stage`), so that one offset a tap serves all positions.
+Inputs are loaded as vectors, weights are broadcast (on NEON a vector of weights is multiplied by lane). Good for large
+planes and for groups with few filters. Inputs are staged (see `stage`), so that one offset a tap serves all positions.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.dense_work import WORK_PARAMS, Tile, conv_reference, items_reference, pointer_params, stride_params, tiles_of_work
+from pcc.codegen.kernels.dense_work import (
+    WORK_PARAMS,
+    Tile,
+    conv_reference,
+    items_reference,
+    pointer_params,
+    stride_params,
+    tiles_of_work,
+)
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.runs import exact_run
 
@@ -23,7 +32,8 @@ if TYPE_CHECKING:
 class ConvPositions:
     """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions.
 
-    ``prefetch``: the cache lines of a tile's outputs, and of the inputs of the next tile, are asked for while it is computed.
+    ``prefetch``: the cache lines of a tile's outputs, and of the inputs of the next tile, are asked for while it is
+    computed.
     """
 
     filters: int
@@ -34,7 +44,8 @@ class ConvPositions:
 
     @property
     def name(self) -> str:
-        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{'_ahead' if self.prefetch else ''}"
+        ahead = "_ahead" if self.prefetch else ""
+        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{ahead}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -75,7 +86,9 @@ class ConvPositions:
             for v in range(self.vectors):
                 k.store(acc, (m * self.vectors + v) * self.lanes, start, self.lanes)
 
-    def _multiply_ahead(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", row: "Expr", column: "Expr") -> None:
+    def _multiply_ahead(
+        self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", row: "Expr", column: "Expr"
+    ) -> None:
         """All of the depth, in as many parts as there are filters: each asks for the outputs of one of them."""
         from tvm import tirx
 
@@ -89,12 +102,17 @@ class ConvPositions:
                     k.prefetch(k["residual"], residual + m * k["r_plane"] + v, write=False)
             self._multiply(k, acc, at, position, m * part, k.let(tirx.Min((m + 1) * part, k["depth"])))
 
-    def _multiply(self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", first: "Expr", end: "Expr") -> None:
+    def _multiply(
+        self, k: "KernelBuilder", acc: "Buffer", at: Tile, position: "Expr", first: "Expr", end: "Expr"
+    ) -> None:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes = self.lanes
         by_lane = k.isa.multiply_add(k.real).by_lane and self.filters % lanes == 0
         source, weights = k.pointer(k["x"], at.x + position), k.pointer(k["w"], at.panel * k["depth"] * self.filters)
-        following, ahead = k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes), k.pointer(k["w"], at.ahead)
+        following, ahead = (
+            k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes),
+            k.pointer(k["w"], at.ahead),
+        )
         with k.loop(k.wide(first), k.wide(end)) as depth:
             offset = k.let(k.wide(k.load(k["offsets"], depth)))
             if self.prefetch:
@@ -104,7 +122,11 @@ class ConvPositions:
             step = depth * self.filters
             quads = [k.let(k.load(weights, step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
             for m in range(self.filters):
-                weight = k.lane(quads[m // lanes], m % lanes, lanes) if by_lane else k.let(k.splat(k.load(weights, step + m), lanes))
+                weight = (
+                    k.lane(quads[m // lanes], m % lanes, lanes)
+                    if by_lane
+                    else k.let(k.splat(k.load(weights, step + m), lanes))
+                )
                 for v in range(self.vectors):
                     index = (m * self.vectors + v) * lanes
                     k.store(acc, index, k.load(acc, index, lanes) + weight * inputs[v], lanes)
@@ -124,14 +146,19 @@ class ConvPositions:
 
         end = k.let(tirx.min(position + self.run, k["positions"]))
         last_row, _ = k.divide(end - 1, k["pitch"])
-        with k.loop(0, tirx.min(k["filters"] - at.block * self.filters, self.filters)) as m, k.loop(first_row, last_row + 1) as row:
+        with (
+            k.loop(0, tirx.min(k["filters"] - at.block * self.filters, self.filters)) as m,
+            k.loop(first_row, last_row + 1) as row,
+        ):
             start = k.let(tirx.max(row * k["pitch"], position))
             count = k.let(tirx.max(tirx.min(row * k["pitch"] + k["width"], end) - start, 0))
             column = k.let(start - row * k["pitch"])
             held = k.let(m * self.run + start - position)
             target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
             addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
-            exact_run(k, count, lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), target + i, addend + i, lanes))
+            exact_run(
+                k, count, lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), target + i, addend + i, lanes)
+            )
 
     def _store(self, k: "KernelBuilder", value: "Expr", target: "Expr", addend: "Expr", lanes: int) -> None:
         residual = k.load(k["residual"], addend, lanes) if self.epilogue.residual else None
@@ -142,4 +169,12 @@ class ConvPositions:
         for image, group, filters, tiles in items_reference(args, begin, end, self.filters):
             position = np.arange(tiles.start * self.run, min(tiles.stop * self.run, positions))
             position = position[position % pitch < width]
-            conv_reference(args, self.epilogue, self.filters, (image, group, filters), position, position // pitch, position % pitch)
+            conv_reference(
+                args,
+                self.epilogue,
+                self.filters,
+                (image, group, filters),
+                position,
+                position // pitch,
+                position % pitch,
+            )

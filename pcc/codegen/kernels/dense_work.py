@@ -1,8 +1,9 @@
 """What the dense convolution kernels share: packed weights, work items, and the numpy meaning of an item.
 
-Filters of a group are cut into *blocks*, outputs of an image into *tiles*. A work item is (image, group, run of blocks, run of tiles), tiles fastest,
-so consecutive items use the same weights while they are in the L2 cache. The depth K of the sum is one loop over (channel, tap) with a table
-that says how far each step's input lies from the output's position.
+Filters of a group are cut into *blocks*, outputs of an image into *tiles*. A work item is (image, group, run of blocks,
+run of tiles), tiles fastest, so consecutive items use the same weights while they are in the L2 cache. The depth K of
+the sum is one loop over (channel, tap) with a table that says how far each step's input lies from the output's
+position.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,13 +27,32 @@ ITEM_CYCLES = 60_000
 """About what an item should cost: 10 to 100 us."""
 
 WORK_PARAMS = tuple(
-    Param(name) for name in ("groups", "filters", "blocks", "blocks_per_item", "block_chunks", "tiles", "tiles_per_item", "tile_chunks", "depth", "share_ahead")
+    Param(name)
+    for name in (
+        "groups",
+        "filters",
+        "blocks",
+        "blocks_per_item",
+        "block_chunks",
+        "tiles",
+        "tiles_per_item",
+        "tile_chunks",
+        "depth",
+        "share_ahead",
+    )
 )
 
 
 def pointer_params(epilogue: Epilogue) -> tuple[Param, ...]:
     residual = (Param("residual", "f32*"),) if epilogue.residual else ()
-    return Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), Param("offsets", "i32*"), *residual, Param("y", "f32*", writes=True)
+    return (
+        Param("x", "f32*"),
+        Param("w", "f32*"),
+        Param("bias", "f32*"),
+        Param("offsets", "i32*"),
+        *residual,
+        Param("y", "f32*", writes=True),
+    )
 
 
 def stride_params(epilogue: Epilogue) -> tuple[Param, ...]:
@@ -41,7 +61,8 @@ def stride_params(epilogue: Epilogue) -> tuple[Param, ...]:
 
 
 def pack_weight(weight: np.ndarray, groups: int, block: int) -> np.ndarray:
-    """(O, I/groups, kh, kw) to (groups, blocks, K, block) with K = I/groups * kh * kw; filters that fill up a group's last block are zero."""
+    """(O, I/groups, kh, kw) to (groups, blocks, K, block) with K = I/groups * kh * kw; filters that fill up a group's
+    last block are zero."""
     per_group = weight.shape[0] // groups
     blocks = -(-per_group // block)
     packed = np.zeros((groups, blocks * block, weight[0].size), weight.dtype)
@@ -60,19 +81,35 @@ def pack_bias(bias: np.ndarray | None, filters: int, groups: int, block: int) ->
 
 def epilogue_strides(y: View, residual: View | None) -> dict[str, View | int | float]:
     """The arguments for ``y``'s and the residual's pointers and strides."""
-    args: dict[str, View | int | float] = {"y": y, "y_image": y.strides[0], "y_plane": y.strides[1], "y_row": y.strides[2]}
+    args: dict[str, View | int | float] = {
+        "y": y,
+        "y_image": y.strides[0],
+        "y_plane": y.strides[1],
+        "y_row": y.strides[2],
+    }
     if residual is not None:
-        args |= {"residual": residual, "r_image": residual.strides[0], "r_plane": residual.strides[1], "r_row": residual.strides[2]}
+        args |= {
+            "residual": residual,
+            "r_image": residual.strides[0],
+            "r_plane": residual.strides[1],
+            "r_row": residual.strides[2],
+        }
     return args
 
 
-def split_work(images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1) -> tuple[dict[str, int], int]:
-    """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together`` says are in the same item.
+def split_work(
+    images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1
+) -> tuple[dict[str, int], int]:
+    """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together``
+    says are in the same item.
 
-    ``share_ahead`` is how many of the next blocks' weights each step of the depth has to ask for, if all tiles are to have asked for all of them.
+    ``share_ahead`` is how many of the next blocks' weights each step of the depth has to ask for, if all tiles are to
+    have asked for all of them.
     """
     blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
-    tiles_per_item = max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
+    tiles_per_item = (
+        max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
+    )
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {
         "groups": groups,
@@ -103,7 +140,8 @@ class Tile:
     residual: "Expr"
     """The same in the residual (0 where there is none)."""
     ahead: "Expr"
-    """Which of the weights to ask for from this tile and block on: a share of those that the next item with other blocks uses."""
+    """Which of the weights to ask for from this tile and block on: a share of those that the next item with other
+    blocks uses."""
 
 
 @contextmanager
@@ -124,11 +162,15 @@ def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Itera
             y = k.let(image * k["y_image"] + filter * k["y_plane"])
             r = k.let(image * k["r_image"] + filter * k["r_plane"]) if residual else 0
             done = (tile * k["blocks_per_item"] + block - first_block) * k["depth"]
-            ahead = (group * k["blocks"] + first_block + k["blocks_per_item"]) * k["depth"] * block_size + done * k["share_ahead"]
+            ahead = (group * k["blocks"] + first_block + k["blocks_per_item"]) * k["depth"] * block_size + done * k[
+                "share_ahead"
+            ]
             yield Tile(tile, block, x, k.let(group * k["blocks"] + block), y, r, ahead)
 
 
-def items_reference(args: Mapping[str, Argument], begin: int, end: int, block_size: int) -> Iterator[tuple[int, int, np.ndarray, range]]:
+def items_reference(
+    args: Mapping[str, Argument], begin: int, end: int, block_size: int
+) -> Iterator[tuple[int, int, np.ndarray, range]]:
     """(image, group, filters of the group, tiles) of each item."""
     a = {name: int(args[name]) for name in (param.name for param in WORK_PARAMS)}
     for item in range(begin, end):
@@ -149,7 +191,8 @@ def conv_reference(
     row: np.ndarray,
     column: np.ndarray,
 ) -> None:
-    """Computes outputs (``row``, ``column``), which read at ``position``, of the filters in ``where`` (image, group, filters)."""
+    """Computes outputs (``row``, ``column``), which read at ``position``, of the filters in ``where`` (image, group,
+    filters)."""
     x, w, bias, offsets, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "offsets", "y"))
     image, group, filters = where
     depth, per_group, blocks = (int(args[name]) for name in ("depth", "filters", "blocks"))

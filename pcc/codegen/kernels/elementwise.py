@@ -41,8 +41,9 @@ def emit_elementwise(layer: Elementwise, b: ProgramBuilder) -> None:
 
 @dataclass(frozen=True)
 class Map:
-    """Applies an expression along rows. ``access`` has a letter for each operand: ``v`` contiguous along the row, ``s`` one value for the row;
-    all ``g`` if anything (the result included) has another stride, which is then walked element by element."""
+    """Applies an expression along rows. ``access`` has a letter for each operand: ``v`` contiguous along the row, ``s``
+    one value for the row; all ``g`` if anything (the result included) has another stride, which is then walked element
+    by element."""
 
     expression: str
     access: str
@@ -54,7 +55,11 @@ class Map:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return (Param("y", "f32*", writes=True), *(Param(f"x{index}", "f32*") for index in range(len(self.access))), *NEST_PARAMS)
+        return (
+            Param("y", "f32*", writes=True),
+            *(Param(f"x{index}", "f32*") for index in range(len(self.access))),
+            *NEST_PARAMS,
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         expression = parse(self.expression)
@@ -62,13 +67,18 @@ class Map:
         with rows_of_work(k, tensors=1 + len(operands)) as ((y_at, *at), length, (y_stride, *strides)):
             if "g" in self.access:
                 with k.loop(0, length) as i:
-                    values = [k.load(x, start + i * stride) for x, start, stride in zip(operands, at, strides, strict=True)]
+                    values = [
+                        k.load(x, start + i * stride) for x, start, stride in zip(operands, at, strides, strict=True)
+                    ]
                     k.store(k["y"], y_at + i * y_stride, Emitter(k, values, 1).emit(expression))
                 return
             same = {index: k.let(k.load(x, at[index])) for index, x in enumerate(operands) if self.access[index] == "s"}
 
             def emit(offset: "Value", lanes: int) -> None:
-                values = [k.splat(same[n], lanes) if n in same else k.load(x, at[n] + offset, lanes) for n, x in enumerate(operands)]
+                values = [
+                    k.splat(same[n], lanes) if n in same else k.load(x, at[n] + offset, lanes)
+                    for n, x in enumerate(operands)
+                ]
                 k.store(k["y"], y_at + offset, Emitter(k, values, lanes).emit(expression), lanes)
 
             exact_run(k, length, emit)
@@ -98,7 +108,9 @@ class Emitter:
         return self.known[expression]
 
     def constant(self, value: float) -> "Value":
-        return math.constant(self.k, float(np.float32(value)), self.lanes)  # or TVM keeps more digits where it widens it
+        return math.constant(
+            self.k, float(np.float32(value)), self.lanes
+        )  # or TVM keeps more digits where it widens it
 
     def _compute(self, expression: Call | Operand) -> "Value":
         if isinstance(expression, Operand):
@@ -108,7 +120,11 @@ class Emitter:
         activated = as_activation(expression)
         if activated is not None:
             return activate(self.k, activated[0], self.emit(activated[1]), self.lanes)
-        if expression.function == "pow" and isinstance(expression.args[1], Literal) and _is_short(expression.args[1].value):
+        if (
+            expression.function == "pow"
+            and isinstance(expression.args[1], Literal)
+            and _is_short(expression.args[1].value)
+        ):
             return self._power(self.emit(expression.args[0]), expression.args[1].value)
         return self._arithmetic(expression.function, *(self.emit(arg) for arg in expression.args))
 
@@ -155,10 +171,13 @@ def _whole(intrinsic: str) -> "Callable[..., Value]":
     return lambda k, a, lanes: math.intrinsic(intrinsic, a, lanes)
 
 
-def _truth(compare: "Callable[[Value, Value], Value]", *, alike: bool, opposite: bool = False) -> "Callable[..., Value]":
+def _truth(
+    compare: "Callable[[Value, Value], Value]", *, alike: bool, opposite: bool = False
+) -> "Callable[..., Value]":
     """1 where a comparison holds (or, if ``opposite``, where it does not), else 0.
 
-    ``alike`` is whether equal numbers satisfy it: TVM's simplifier takes a value to be equal to itself, which a NaN is not.
+    ``alike`` is whether equal numbers satisfy it: TVM's simplifier takes a value to be equal to itself, which a NaN is
+    not.
     """
 
     def emit(k: "KernelBuilder", a: "Value", b: "Value", lanes: int) -> "Value":

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """``activation(value + bias + residual)``. The bias is always there (zeros cost nothing); the residual only if ``residual``."""
+    """``activation(value + bias + residual)``. The bias is always there (zeros cost nothing); the residual only if
+    ``residual``."""
 
     residual: bool = False
     activation: Activation = IDENTITY
@@ -29,7 +30,8 @@ class Epilogue:
         return ("add_" if self.residual else "") + self.activation.symbol
 
     def apply(self, k: "KernelBuilder", value: "Expr", residual: "Expr | None", lanes: int) -> "Expr":
-        """The value to store. ``value`` already has the bias (accumulators start from it); both are vectors of ``lanes`` (or scalars for 1)."""
+        """The value to store. ``value`` already has the bias (accumulators start from it); both are vectors of
+        ``lanes`` (or scalars for 1)."""
         if self.residual:
             value = value + residual
         return activate(k, self.activation, value, lanes)
@@ -41,7 +43,8 @@ class Epilogue:
 
 
 def activate(k: "KernelBuilder", activation: Activation, x: "Expr", lanes: int) -> "Expr":
-    """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls; a NaN stays a NaN."""
+    """The activation of a vector of ``lanes`` values (or a scalar for 1) as a TIR expression without calls; a NaN stays
+    a NaN."""
     if activation.kind == "none":
         return x
     if activation.kind not in _CODE:
@@ -92,4 +95,5 @@ _CODE: dict[str, Callable[..., "Expr"]] = {
 """Kind: its code, from a bound value, the lanes and the activation's arguments."""
 
 _IN_TYPE = ("relu", "clip", "leaky_relu")
-"""Those that are computed in whatever type the kernel computes in: at most one operation rounds. The others are computed in fp32, and rounded once."""
+"""Those that are computed in whatever type the kernel computes in: at most one operation rounds. The others are
+computed in fp32, and rounded once."""

@@ -1,7 +1,8 @@
 """Elements, or weighted sums of some, from places along one dimension that a table or a computed tensor names.
 
-What an index can say is a gather: reversal, mirrored and circular borders, windows, embeddings; with weights, interpolation along an axis by any filter
-and sampling at computed points. Without an inner dimension outputs are in the lanes and inputs are collected; else whole runs are read.
+What an index can say is a gather: reversal, mirrored and circular borders, windows, embeddings; with weights,
+interpolation along an axis by any filter and sampling at computed points. Without an inner dimension outputs are in the
+lanes and inputs are collected; else whole runs are read.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,14 @@ def emit_gather(layer: Gather, b: ProgramBuilder) -> None:
     kernel = GatherRows(layer.index.dtype == FLOAT32, layer.weight is not None, inner > 1)
     places_per_item = max(1, min(places, ITEM_ELEMENTS // (taps * inner)))
     weight: dict[str, View] = {} if layer.weight is None else {"weight": layer.weight}
-    numbers = {"channels": channels, "size": size, "inner": inner, "taps": taps, "places": places, "places_per_item": places_per_item}
+    numbers = {
+        "channels": channels,
+        "size": size,
+        "inner": inner,
+        "taps": taps,
+        "places": places,
+        "places_per_item": places_per_item,
+    }
     table = taps * places if index_batch > 1 else 0
     b.call(
         kernel,
@@ -41,7 +49,8 @@ def emit_gather(layer: Gather, b: ProgramBuilder) -> None:
 
 @dataclass(frozen=True)
 class GatherRows:
-    """Items are (image, channel, run of places). ``computed``: the index is fp32, and may be out of range; ``runs``: the inner dimension is not 1."""
+    """Items are (image, channel, run of places). ``computed``: the index is fp32, and may be out of range; ``runs``:
+    the inner dimension is not 1."""
 
     computed: bool
     weighted: bool
@@ -55,7 +64,12 @@ class GatherRows:
     def params(self) -> tuple[Param, ...]:
         weight = (Param("weight", "f32*"),) if self.weighted else ()
         numbers = ("channels", "size", "inner", "taps", "places", "places_per_item", "index_batch")
-        pointers = (Param("x", "f32*"), Param("index", "f32*" if self.computed else "i32*"), *weight, Param("y", "f32*", writes=True))
+        pointers = (
+            Param("x", "f32*"),
+            Param("index", "f32*" if self.computed else "i32*"),
+            *weight,
+            Param("y", "f32*", writes=True),
+        )
         return *pointers, *(Param(name) for name in numbers)
 
     def body(self, k: "KernelBuilder") -> None:
@@ -68,14 +82,17 @@ class GatherRows:
             x_at, y_at = k.let(plane * (k["size"] * k["inner"])), k.let((plane * k["places"] + first) * k["inner"])
 
             def gather(entry: "Expr", inside: "Expr", out: "Expr", lanes: int) -> None:
-                """Outputs from ``out`` on by the table's entries from ``entry`` on; or by that entry alone, ``inside`` its run."""
+                """Outputs from ``out`` on by the table's entries from ``entry`` on; or by that entry alone, ``inside``
+                its run."""
 
                 def term(tap: "Expr") -> "Expr":
                     at = k.let(entry + tap * k["places"])
                     value = self._element(k, x_at, at, inside, lanes)
                     if not self.weighted:
                         return value
-                    return value * (k.splat(k.load(k["weight"], at), lanes) if self.runs else k.load(k["weight"], at, lanes))
+                    return value * (
+                        k.splat(k.load(k["weight"], at), lanes) if self.runs else k.load(k["weight"], at, lanes)
+                    )
 
                 if not self.weighted:
                     k.store(k["y"], out, term(0), lanes)

@@ -1,11 +1,13 @@
-"""The block-interleaved layout: an image is cut into as many blocks as a vector has lanes, and lane ``l`` of every vector belongs to block ``l``.
+"""The block-interleaved layout: an image is cut into as many blocks as a vector has lanes, and lane ``l`` of every
+vector belongs to block ``l``.
 
-A *line* is one position of all blocks: ``lanes`` values, aligned. Line (i, j) of a channel holds the input at row i and column j of each block, with the
-rows and columns around it that a window reaches. So whatever stride, dilation and padding are, a tap of output (r, q) of every block at once is one
-line, at a constant distance: an aligned load, no shuffle, and no junk columns.
+A *line* is one position of all blocks: ``lanes`` values, aligned. Line (i, j) of a channel holds the input at row i and
+column j of each block, with the rows and columns around it that a window reaches. So whatever stride, dilation and
+padding are, a tap of output (r, q) of every block at once is one line, at a constant distance: an aligned load, no
+shuffle, and no junk columns.
 
-Blocks are all of one size. Where they do not divide the output, the last ones overlap the ones before and compute the same values again; lanes without
-a block repeat the first.
+Blocks are all of one size. Where they do not divide the output, the last ones overlap the ones before and compute the
+same values again; lanes without a block repeat the first.
 """
 
 from collections.abc import Mapping
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the output of a convolution is cut into blocks of ``rows`` x ``columns``: ``across`` of them side by side, ``lanes // across`` below each other."""
+    """How the output of a convolution is cut into blocks of ``rows`` x ``columns``: ``across`` of them side by side,
+    ``lanes // across`` below each other."""
 
     lanes: int
     across: int
@@ -85,16 +88,21 @@ class Layout:
         (height, width), blocks = self.size, self.blocks
         covers = blocks.rows * (blocks.lanes // blocks.across) >= height and blocks.columns * blocks.across >= width
         columns = self.source(1)
-        near = columns.min() * FLOAT32.bytes >= -READ_LEAD and (columns.max() + QUARTER - self.width) * FLOAT32.bytes <= READ_SLACK
+        near = (
+            columns.min() * FLOAT32.bytes >= -READ_LEAD
+            and (columns.max() + QUARTER - self.width) * FLOAT32.bytes <= READ_SLACK
+        )
         return covers and blocks.rows <= height and blocks.columns <= width and bool(near)
 
     def source(self, axis: int) -> np.ndarray:
-        """int64 (rows or pitch, lanes): the input row (column) of each row (column) of lines, in each lane; it may lie outside the image."""
+        """int64 (rows or pitch, lanes): the input row (column) of each row (column) of lines, in each lane; it may lie
+        outside the image."""
         first = self.origins[:, axis] * self.geometry.stride[axis] - self.geometry.padding[axis]
         return np.arange((self.rows, self.pitch)[axis])[:, None] + first
 
     def output_at(self, view: View, window: tuple[int, int] = (1, 1)) -> np.ndarray:
-        """int32 (lanes,): where each block begins in a plane of the output, or of what a max pool by ``window`` leaves of it."""
+        """int32 (lanes,): where each block begins in a plane of the output, or of what a max pool by ``window`` leaves
+        of it."""
         return (self.origins // window @ view.strides[2:]).astype(np.int32)
 
 
@@ -114,7 +122,8 @@ def interleaving_work(x: View, layout: Layout, machine: Machine) -> Work:
 class RowCopy:
     """How rows of lines are copied from planes: the part that machine code is specialised to.
 
-    ``left`` and ``right`` columns of lines, and the rows outside [whole_begin, whole_end), have lanes that lie outside the image: those read as zero.
+    ``left`` and ``right`` columns of lines, and the rows outside [whole_begin, whole_end), have lanes that lie outside
+    the image: those read as zero.
     """
 
     lanes: int
@@ -130,8 +139,11 @@ class RowCopy:
         tables = (Param("row_at", "i32*"), Param("row_mask", "i32*"), Param("column_mask", "i32*"))
         return (*tables, Param("whole_begin"), Param("whole_end"))
 
-    def emit(self, k: "KernelBuilder", source: "Buffer", row: "Expr", target: "Buffer", ahead: "Expr | None" = None) -> None:
-        """Copies row ``row`` of lines of the plane that begins at ``source`` to ``target``, and asks for the same row of the plane ``ahead`` elements on."""
+    def emit(
+        self, k: "KernelBuilder", source: "Buffer", row: "Expr", target: "Buffer", ahead: "Expr | None" = None
+    ) -> None:
+        """Copies row ``row`` of lines of the plane that begins at ``source`` to ``target``, and asks for the same row
+        of the plane ``ahead`` elements on."""
         from tvm import tirx
 
         starts = [k.pointer(source, k.load(k["row_at"], row * self.lanes + lane)) for lane in range(self.lanes)]
@@ -147,9 +159,16 @@ class RowCopy:
     def _copy(self, k: "KernelBuilder", starts: list["Buffer"], target: "Buffer", row_mask: "Expr | None") -> None:
         for first in range(0, self.pitch, QUARTER):
             quarters = [k.load(start, first, QUARTER) for start in starts]
-            if row_mask is None and self.lanes == QUARTER and first >= self.left and first + QUARTER <= self.pitch - self.right:
+            if (
+                row_mask is None
+                and self.lanes == QUARTER
+                and first >= self.left
+                and first + QUARTER <= self.pitch - self.right
+            ):
                 # NEON interleaves four vectors as it stores them (st4).
-                interleaved = k.shuffle(quarters, [lane * QUARTER + column for column in range(QUARTER) for lane in range(QUARTER)])
+                interleaved = k.shuffle(
+                    quarters, [lane * QUARTER + column for column in range(QUARTER) for lane in range(QUARTER)]
+                )
                 k.store(target, first * self.lanes, interleaved, QUARTER * QUARTER)
                 continue
             for column, line in zip(range(first, self.pitch), transpose_quarters(k, quarters), strict=False):
@@ -162,7 +181,10 @@ class RowCopy:
 
     def reference(self, args: Mapping[str, Argument], plane: np.ndarray, first: int, rows: int) -> np.ndarray:
         """Rows [first, first + rows) of lines of a plane (flat, from its first element), as (rows, pitch, lanes)."""
-        row_at, row_mask = (np.asarray(args[name])[first * self.lanes :][: rows * self.lanes].reshape(rows, 1, self.lanes) for name in ("row_at", "row_mask"))
+        row_at, row_mask = (
+            np.asarray(args[name])[first * self.lanes :][: rows * self.lanes].reshape(rows, 1, self.lanes)
+            for name in ("row_at", "row_mask")
+        )
         column_mask = np.asarray(args["column_mask"])[: self.pitch * self.lanes].reshape(self.pitch, self.lanes)
         keep = (row_mask != 0) & (column_mask != 0)
         at = np.where(keep, row_at + np.arange(self.pitch)[:, None], 0)
@@ -180,7 +202,11 @@ def row_copy(b: ProgramBuilder, x: View, layout: Layout) -> tuple[RowCopy, dict[
         "column_mask": -column_exists.astype(np.int32),
     }
     constants = {name: b.constant(f"{b.layer or x.buffer}.{name}", table) for name, table in tables.items()}
-    return RowCopy(layout.blocks.lanes, layout.pitch, left, right), {**constants, "whole_begin": above, "whole_end": layout.rows - below}
+    return RowCopy(layout.blocks.lanes, layout.pitch, left, right), {
+        **constants,
+        "whole_begin": above,
+        "whole_end": layout.rows - below,
+    }
 
 
 def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:
@@ -197,7 +223,8 @@ def interleave(b: ProgramBuilder, x: View, layout: Layout) -> View:
 
 
 def _edges(exists: np.ndarray) -> tuple[int, int]:
-    """How many of the first and of the last rows (columns) of lines have lanes outside the image; ``exists`` is bool (rows, lanes)."""
+    """How many of the first and of the last rows (columns) of lines have lanes outside the image; ``exists`` is bool
+    (rows, lanes)."""
     whole = np.flatnonzero(exists.all(axis=1))
     return (int(whole[0]), len(exists) - 1 - int(whole[-1])) if len(whole) else (len(exists), 0)
 
@@ -215,14 +242,21 @@ class Interleave:
     @property
     def params(self) -> tuple[Param, ...]:
         numbers = ("rows", "channels", "x_image", "x_plane")
-        return (Param("x", "f32*"), Param("y", "f32*", writes=True), *self.copy.params, *(Param(name) for name in numbers))
+        return (
+            Param("x", "f32*"),
+            Param("y", "f32*", writes=True),
+            *self.copy.params,
+            *(Param(name) for name in numbers),
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as item:
             image, channel = k.divide(item, k["channels"])
             source = k.pointer(k["x"], k.let(image * k["x_image"] + channel * k["x_plane"]))
             with k.loop(0, k["rows"]) as row:
-                self.copy.emit(k, source, row, k.pointer(k["y"], (item * k["rows"] + row) * (self.copy.pitch * self.copy.lanes)))
+                self.copy.emit(
+                    k, source, row, k.pointer(k["y"], (item * k["rows"] + row) * (self.copy.pitch * self.copy.lanes))
+                )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, y = np.asarray(args["x"]), np.asarray(args["y"])

@@ -1,12 +1,15 @@
-"""The kernel of convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for each pattern.
+"""The kernel of convolutions on block-interleaved lines (see `interleave`): output-stationary, straight-line code for
+each pattern.
 
-The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while a filter's connections pass by, sorted
-by pattern. The code of a pattern loads each distinct line that its taps read once, aligned, and feeds every accumulator that uses it. Nothing is looked
-up but the channel and the weights, which are one sequential stream.
+The accumulators of a tile (``rows`` x ``columns`` positions of all blocks, of one filter group) stay in registers while
+a filter's connections pass by, sorted by pattern. The code of a pattern loads each distinct line that its taps read
+once, aligned, and feeds every accumulator that uses it. Nothing is looked up but the channel and the weights, which are
+one sequential stream.
 
-Outputs go to rows of ``y`` in pieces of a few columns, one for each lane: far apart, and in large planes to cache lines that are not near. There the
-cache lines of the next filter's outputs are asked for while a filter is computed, some of them before each pattern; without that, stores are half of the time.
-A max pool that follows takes place in the registers: the windows of a tile become one value each, and only those are stored.
+Outputs go to rows of ``y`` in pieces of a few columns, one for each lane: far apart, and in large planes to cache lines
+that are not near. There the cache lines of the next filter's outputs are asked for while a filter is computed, some of
+them before each pattern; without that, stores are half of the time. A max pool that follows takes place in the
+registers: the windows of a tile become one value each, and only those are stored.
 """
 
 import hashlib
@@ -36,8 +39,9 @@ Pattern = tuple[tuple[int, int], ...]
 class InterleavedTile:
     """An item is one row of tiles (a *strip*) of ``groups_per_item`` filter groups of ``share`` filters, of one image.
 
-    With ``copy`` the input ``image`` is planes: what a strip reads is copied to lines in the thread's own memory ``x``, once for the items of a strip that a
-    thread computes one after the other. Without, ``x`` holds the lines of whole planes.
+    With ``copy`` the input ``image`` is planes: what a strip reads is copied to lines in the thread's own memory ``x``,
+    once for the items of a strip that a thread computes one after the other. Without, ``x`` holds the lines of whole
+    planes.
     """
 
     rows: int
@@ -61,7 +65,8 @@ class InterleavedTile:
         shape = f"{self.rows}x{self.columns}x{self.lanes}g{self.share}_p{self.pitch}s{self.stride[0]}x{self.stride[1]}"
         prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
         pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
-        return f"pcc_conv_interleaved_{shape}_{len(self.patterns)}x{len(self.patterns[0])}_{digest}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
+        patterns = f"{len(self.patterns)}x{len(self.patterns[0])}_{digest}"
+        return f"pcc_conv_interleaved_{shape}_{patterns}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -70,9 +75,30 @@ class InterleavedTile:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        pointers = [Param("x", "f32*", writes=self.copy is not None), Param("weight", "f32*"), Param("channels_at", "i32*"), Param("segments", "i32*")]
-        pointers += [Param("channels", "i32*"), Param("bias", "f32*"), Param("y_at", "i32*"), Param("y", "f32*", writes=True)]
-        numbers = ["x_image", "groups", "groups_per_item", "chunks", "tiles_down", "tiles_across", "first_row", "y_image", "y_plane", "y_row"]
+        pointers = [
+            Param("x", "f32*", writes=self.copy is not None),
+            Param("weight", "f32*"),
+            Param("channels_at", "i32*"),
+            Param("segments", "i32*"),
+        ]
+        pointers += [
+            Param("channels", "i32*"),
+            Param("bias", "f32*"),
+            Param("y_at", "i32*"),
+            Param("y", "f32*", writes=True),
+        ]
+        numbers = [
+            "x_image",
+            "groups",
+            "groups_per_item",
+            "chunks",
+            "tiles_down",
+            "tiles_across",
+            "first_row",
+            "y_image",
+            "y_plane",
+            "y_row",
+        ]
         if self.epilogue.residual:
             pointers += [Param("residual", "f32*"), Param("r_at", "i32*")]
             numbers += ["r_image", "r_plane", "r_row"]
@@ -122,14 +148,19 @@ class InterleavedTile:
             target = k.pointer(k["x"], channel * k["strip_plane"] + row * (self.pitch * self.lanes))
             copy.emit(k, source, k.let(first_line + row), target, ahead=k["x_plane"])
 
-    def _following_outputs(self, k: "KernelBuilder", group: "Expr", image: "Expr", row: "Expr", column: "Expr") -> list["Expr"]:
+    def _following_outputs(
+        self, k: "KernelBuilder", group: "Expr", image: "Expr", row: "Expr", column: "Expr"
+    ) -> list["Expr"]:
         """Where the next filter group's rows of this tile begin in ``y``, in each lane."""
         from tvm import tirx
 
         first = k.let(tirx.Min(group + 1, k["groups"] - 1) * self.share)
         tile_at = k.let(image * k["y_image"] + row // self.window[0] * k["y_row"] + column // self.window[1])
         starts = [k.let(tile_at + k.load(k["channels"], first + f) * k["y_plane"]) for f in range(self.share)]
-        return [start + r * k["y_row"] + k.load(k["y_at"], lane) for start, r, lane in product(starts, range(self.stored[0]), range(self.lanes))]
+        return [
+            start + r * k["y_row"] + k.load(k["y_at"], lane)
+            for start, r, lane in product(starts, range(self.stored[0]), range(self.lanes))
+        ]
 
     def _segment(self, k: "KernelBuilder", pattern: int, group: "Expr", x_at: "Expr", sums: "Buffer") -> None:
         """Adds the connections of one pattern of a filter group."""
@@ -139,25 +170,44 @@ class InterleavedTile:
         with k.loop(k.wide(begin), k.wide(end)) as connection:
             lines = k.pointer(k["x"], x_at + k.load(k["channels_at"], connection))
             weights = broadcast_weights(k, k["weight"], connection * (taps * self.share), taps * self.share)
-            for (row, column), users in users_of_lines(self.patterns[pattern], self.rows, self.columns, self.stride).items():
+            for (row, column), users in users_of_lines(
+                self.patterns[pattern], self.rows, self.columns, self.stride
+            ).items():
                 line = k.let(k.load(lines, (row * self.pitch + column) * lanes, lanes))
                 for tap, r, q in users:
                     for f in range(self.share):
                         place = ((f * self.rows + r) * self.columns + q) * lanes
                         k.store(sums, place, k.load(sums, place, lanes) + weights[tap * self.share + f] * line, lanes)
 
-    def _store(self, k: "KernelBuilder", sums: "Buffer", f: int, channel: "Expr", image: "Expr", row: "Expr", column: "Expr") -> None:
+    def _store(
+        self, k: "KernelBuilder", sums: "Buffer", f: int, channel: "Expr", image: "Expr", row: "Expr", column: "Expr"
+    ) -> None:
         """One filter's tile through the epilogue, and the pool, to rows of ``y``."""
-        y_at = k.let(image * k["y_image"] + channel * k["y_plane"] + row // self.window[0] * k["y_row"] + column // self.window[1])
-        r_at = k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
-        lines = [k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)]
+        y_at = k.let(
+            image * k["y_image"]
+            + channel * k["y_plane"]
+            + row // self.window[0] * k["y_row"]
+            + column // self.window[1]
+        )
+        r_at = (
+            k.let(image * k["r_image"] + channel * k["r_plane"] + row * k["r_row"] + column)
+            if self.epilogue.residual
+            else 0
+        )
+        lines = [
+            k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)
+        ]
         if not self.epilogue.residual:
-            lines = pooled(k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines], self.columns, self.window)
+            lines = pooled(
+                k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines], self.columns, self.window
+            )
         store_lines(k, lines, self.stored, self.epilogue, y_at, r_at)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
-        channels_at, segments, channels, y_at = (np.asarray(args[name]) for name in ("channels_at", "segments", "channels", "y_at"))
+        channels_at, segments, channels, y_at = (
+            np.asarray(args[name]) for name in ("channels_at", "segments", "channels", "y_at")
+        )
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
         lanes = self.lanes
         taps, r, q = len(self.patterns[0]), np.arange(self.rows)[:, None, None], np.arange(self.columns)[:, None]
@@ -176,27 +226,49 @@ class InterleavedTile:
             for group, across in product(groups, range(n["tiles_across"])):
                 column = across * self.columns
                 outputs = channels[group * self.share : (group + 1) * self.share]
-                sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(self.share, self.rows, self.columns, lanes)
+                sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(
+                    self.share, self.rows, self.columns, lanes
+                )
                 for p, pattern in enumerate(self.patterns):
                     members = range(*segments[group * len(self.patterns) + p :][:2])
                     for tap, (u, v) in enumerate(pattern):
-                        line = ((r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v) * lanes + np.arange(lanes)
+                        line = (
+                            (r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v
+                        ) * lanes + np.arange(lanes)
                         for connection in members:
-                            sums += weight[connection, tap][:, None, None, None] * x[x_at + channels_at[connection] + line]
+                            sums += (
+                                weight[connection, tap][:, None, None, None] * x[x_at + channels_at[connection] + line]
+                            )
                 (down_by, across_by), (rows, columns) = self.window, self.stored
                 for values, channel in zip(sums, outputs, strict=True):
 
-                    def at(name: str, row: int, column: int, lane_at: np.ndarray, image: int = image, channel: int = int(channel)) -> np.ndarray:
+                    def at(
+                        name: str,
+                        row: int,
+                        column: int,
+                        lane_at: np.ndarray,
+                        image: int = image,
+                        channel: int = int(channel),
+                    ) -> np.ndarray:
                         start = image * n[f"{name}_image"] + channel * n[f"{name}_plane"]
                         return start + (row + r) * n[f"{name}_row"] + column + q + lane_at[:lanes]
 
-                    residual = np.asarray(args["residual"])[at("r", row, column, np.asarray(args["r_at"]))] if self.epilogue.residual else None
-                    values = self.epilogue.reference(values, residual).reshape(rows, down_by, columns, across_by, lanes).max((1, 3))
+                    residual = (
+                        np.asarray(args["residual"])[at("r", row, column, np.asarray(args["r_at"]))]
+                        if self.epilogue.residual
+                        else None
+                    )
+                    values = (
+                        self.epilogue.reference(values, residual)
+                        .reshape(rows, down_by, columns, across_by, lanes)
+                        .max((1, 3))
+                    )
                     y[at("y", row // down_by, column // across_by, y_at)[:rows, :columns]] = values
 
 
 def pooled(k: "KernelBuilder", lines: list["Expr"], columns: int, window: tuple[int, int]) -> list["Expr"]:
-    """The maxima of the windows of a tile with so many columns, row by row; sizes of ``window`` divide those of the tile."""
+    """The maxima of the windows of a tile with so many columns, row by row; sizes of ``window`` divide those of the
+    tile."""
     if window == (1, 1):
         return lines
     down, across = window
@@ -205,11 +277,18 @@ def pooled(k: "KernelBuilder", lines: list["Expr"], columns: int, window: tuple[
     return [reduce(lambda total, value: k.let(math.maximum(k, value, total)), window) for window in windows]
 
 
-def store_lines(k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int], epilogue: Epilogue, y_at: "Expr", r_at: "Expr") -> None:
-    """Stores (rows, columns) of lines to rows of ``y`` from ``y_at`` on, lane by lane; a residual, at ``r_at``, is added first."""
+def store_lines(
+    k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int], epilogue: Epilogue, y_at: "Expr", r_at: "Expr"
+) -> None:
+    """Stores (rows, columns) of lines to rows of ``y`` from ``y_at`` on, lane by lane; a residual, at ``r_at``, is
+    added first."""
     for members, runs in pieces(*shape):
         vectors = [lines[member] for member in members]
-        quarters = split_lanes(k, vectors, k.lanes) if len(members) == QUARTER else [k.part(vectors[0], lane, 1) for lane in range(k.lanes)]
+        quarters = (
+            split_lanes(k, vectors, k.lanes)
+            if len(members) == QUARTER
+            else [k.part(vectors[0], lane, 1) for lane in range(k.lanes)]
+        )
         for (r, first, width, place), (lane, quarter) in product(runs, enumerate(quarters)):
             value = quarter if width == len(members) else k.part(quarter, place, width)
             if epilogue.residual:
@@ -218,8 +297,11 @@ def store_lines(k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int],
             k.store(k["y"], y_at + r * k["y_row"] + k.load(k["y_at"], lane) + first, value, width)
 
 
-def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
-    """The distinct lines (row, column) that a tile reads, in order, and who uses each: (tap, row, column of the accumulator)."""
+def users_of_lines(
+    pattern: Pattern, rows: int, columns: int, stride: tuple[int, int]
+) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    """The distinct lines (row, column) that a tile reads, in order, and who uses each: (tap, row, column of the
+    accumulator)."""
     users: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for tap, (down, right) in enumerate(pattern):
         for row in range(rows):
@@ -232,14 +314,17 @@ def users_of_lines(pattern: Pattern, rows: int, columns: int, stride: tuple[int,
 def pieces(rows: int, columns: int) -> list[tuple[tuple[int, ...], list[tuple[int, int, int, int]]]]:
     """How the ``rows`` x ``columns`` vectors of a tile go to rows of memory.
 
-    Each piece is vectors (row-major places) that are transposed together, and the runs of neighbours among them: (row, column, width, first member).
-    Four vectors make a piece: of a row where it has as many, else of all rows one after the other; the last four may overlap those before.
+    Each piece is vectors (row-major places) that are transposed together, and the runs of neighbours among them: (row,
+    column, width, first member). Four vectors make a piece: of a row where it has as many, else of all rows one after
+    the other; the last four may overlap those before.
     """
     size = rows * columns
     if size < QUARTER:
         return [((i,), [(*divmod(i, columns), 1, 0)]) for i in range(size)]
     length = columns if columns >= QUARTER else size
-    starts = [begin + min(first, length - QUARTER) for begin in range(0, size, length) for first in range(0, length, QUARTER)]
+    starts = [
+        begin + min(first, length - QUARTER) for begin in range(0, size, length) for first in range(0, length, QUARTER)
+    ]
     return [(tuple(range(start, start + QUARTER)), _runs(start, columns)) for start in starts]
 
 

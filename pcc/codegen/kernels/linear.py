@@ -1,8 +1,9 @@
-"""Linear layers: outputs in the lanes of vectors, weights streamed once in the order they are stored, each vector used for all rows of a tile.
+"""Linear layers: outputs in the lanes of vectors, weights streamed once in the order they are stored, each vector used
+for all rows of a tile.
 
-With one row the layer is as fast as memory; more rows share what was loaded, four at a time. One or two rows that are left over are a tile of their own.
-Weights may be stored in a narrower type than inputs, and become that of the inputs as they are loaded. Where inputs are fp16, so are the sums of
-`BLOCK` inputs; those of the blocks are fp32.
+With one row the layer is as fast as memory; more rows share what was loaded, four at a time. One or two rows that are
+left over are a tile of their own. Weights may be stored in a narrower type than inputs, and become that of the inputs
+as they are loaded. Where inputs are fp16, so are the sums of `BLOCK` inputs; those of the blocks are fp32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,8 @@ VECTORS: dict[int, dict[int, int]] = {64: {1: 4, 4: 4}, 32: {1: 4, 4: 3}, 16: {1
 """Vectors of outputs in a tile, by the size of vectors in bytes and rows of the tile."""
 
 BLOCK = 64
-"""Products that are added up in fp16: rounding then makes a sum of any depth an error of some 2^-9 of its largest terms (measured; see tests)."""
+"""Products that are added up in fp16: rounding then makes a sum of any depth an error of some 2^-9 of its largest terms
+(measured; see tests)."""
 
 FEW_ROWS = (1, 2)
 """Rows of a last tile that are not filled up to a whole one."""
@@ -75,9 +77,16 @@ class LinearFamily:
         weight = layer.weight
         assert isinstance(weight, np.ndarray)
         outputs = weight.shape[0]
-        kernel = LinearTile(schedule.rows, schedule.vectors, b.isa.lanes(layer.x.dtype), Epilogue(layer.residual is not None, layer.activation))
+        kernel = LinearTile(
+            schedule.rows,
+            schedule.vectors,
+            b.isa.lanes(layer.x.dtype),
+            Epilogue(layer.residual is not None, layer.activation),
+        )
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
-        residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        residual: dict[str, View | int] = (
+            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        )
         strides = {"x_row": "x", "y_row": "y", **({} if layer.residual is None else {"r_row": "residual"})}
         b.call(
             kernel,
@@ -106,7 +115,8 @@ FAMILY = LinearFamily()
 
 @dataclass(frozen=True)
 class LinearTile:
-    """Tiles of ``rows`` rows times ``vectors`` vectors of ``lanes`` outputs; items are (block of outputs, tile of rows), rows fastest."""
+    """Tiles of ``rows`` rows times ``vectors`` vectors of ``lanes`` outputs; items are (block of outputs, tile of
+    rows), rows fastest."""
 
     rows: int
     vectors: int
@@ -120,8 +130,22 @@ class LinearTile:
     @property
     def params(self) -> tuple[Param, ...]:
         residual = (Param("residual", "f32*"),) if self.epilogue.residual else ()
-        numbers = ("x_row", "y_row", *(["r_row"] if self.epilogue.residual else []), "batch", "outputs", "depth", "row_tiles")
-        pointers = (Param("x", "f32*"), Param("w", "f32*"), Param("bias", "f32*"), *residual, Param("y", "f32*", writes=True))
+        numbers = (
+            "x_row",
+            "y_row",
+            *(["r_row"] if self.epilogue.residual else []),
+            "batch",
+            "outputs",
+            "depth",
+            "row_tiles",
+        )
+        pointers = (
+            Param("x", "f32*"),
+            Param("w", "f32*"),
+            Param("bias", "f32*"),
+            *residual,
+            Param("y", "f32*", writes=True),
+        )
         return *pointers, *(Param(name) for name in numbers)
 
     @property
@@ -163,7 +187,9 @@ class LinearTile:
         with k.computing_in(FLOAT32):
             store_tile(k, self.epilogue, acc, rows, first, self.run)
 
-    def _multiply(self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr", begin: "Expr", end: "Expr") -> None:
+    def _multiply(
+        self, k: "KernelBuilder", acc: "Buffer", rows: list["Expr"], first: "Expr", begin: "Expr", end: "Expr"
+    ) -> None:
         """acc += sum over the depth from ``begin`` to ``end`` of inputs times weights."""
         lanes = self.lanes
         start = k.let(k.wide(first * k["depth"]))
@@ -198,12 +224,17 @@ class LinearTile:
             output = np.arange(block * self.run, min((block + 1) * self.run, outputs))
             panel = w[block * depth * self.run : (block + 1) * depth * self.run].reshape(depth, self.run)
             value = x[row * int(args["x_row"]) + np.arange(depth)] @ panel[:, : output.size] + bias[output]
-            residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            residual = (
+                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            )
             y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)
 
 
-def store_tile(k: "KernelBuilder", epilogue: Epilogue, sums: "Buffer", rows: list["Expr"], first: "Expr", run: int) -> None:
-    """``run`` neighbouring outputs, from ``first`` on, of each row through the epilogue to ``y``, as far as there are so many.
+def store_tile(
+    k: "KernelBuilder", epilogue: Epilogue, sums: "Buffer", rows: list["Expr"], first: "Expr", run: int
+) -> None:
+    """``run`` neighbouring outputs, from ``first`` on, of each row through the epilogue to ``y``, as far as there are
+    so many.
 
     ``sums`` (rows, run) are in registers. A row that is there twice is stored twice.
     """
@@ -225,4 +256,8 @@ def store_tile(k: "KernelBuilder", epilogue: Epilogue, sums: "Buffer", rows: lis
                     k.store(tile, index, k.load(sums, index, k.lanes), k.lanes)
             with k.loop(0, len(rows)) as r:
                 row, held = k.let(k.load(own, r)), k.let(r * run)
-                exact_run(k, k.let(k["outputs"] - first), lambda i, lanes: store(k.load(tile, held + i, lanes), row, first + i, lanes))
+                exact_run(
+                    k,
+                    k.let(k["outputs"] - first),
+                    lambda i, lanes: store(k.load(tile, held + i, lanes), row, first + i, lanes),
+                )

@@ -1,7 +1,8 @@
 """Straight-line code for a matrix of constants times vectors.
 
-Transforms of Winograd's kind have points in pairs p and -p, whose rows (of the input's matrix) or columns (of the output's) differ in the signs of every
-second element only. The two share a sum over even places and one over odd places.
+Transforms of Winograd's kind have points in pairs p and -p, whose rows (of the input's matrix) or columns (of the
+output's) differ in the signs of every second element only. The two share a sum over even places and one over odd
+places.
 """
 
 from collections.abc import Sequence
@@ -60,8 +61,11 @@ def _alternating(row: Sequence[Fraction]) -> list[Fraction]:
     return [-c if column % 2 else c for column, c in enumerate(row)]
 
 
-def _columns_joined(k: "KernelBuilder", matrix: list[list[Fraction]], values: "list[Expr]") -> "tuple[list[list[Fraction]], list[Expr]]":
-    """Two columns that differ in the signs of odd rows become one of even rows for the sum of their values, and one of odd rows for the difference."""
+def _columns_joined(
+    k: "KernelBuilder", matrix: list[list[Fraction]], values: "list[Expr]"
+) -> "tuple[list[list[Fraction]], list[Expr]]":
+    """Two columns that differ in the signs of odd rows become one of even rows for the sum of their values, and one of
+    odd rows for the difference."""
     columns = [list(column) for column in zip(*matrix, strict=True)]
     for first, column in enumerate(columns):
         for second in range(first + 1, len(columns)):

@@ -1,7 +1,9 @@
-"""Sparse linear layers by bit masks: outputs in the lanes of vectors, and of each vector of weights only those that are not zero are stored.
+"""Sparse linear layers by bit masks: outputs in the lanes of vectors, and of each vector of weights only those that are
+not zero are stored.
 
-A mask says which of a vector's outputs keep a weight for an input; one instruction puts the weights that follow in memory into their lanes. That costs the
-same at every density, and a bit for each weight of the dense layer, so it is for the densities between lists and the dense kernel.
+A mask says which of a vector's outputs keep a weight for an input; one instruction puts the weights that follow in
+memory into their lanes. That costs the same at every density, and a bit for each weight of the dense layer, so it is
+for the densities between lists and the dense kernel.
 """
 
 from collections.abc import Mapping
@@ -69,7 +71,9 @@ class LinearSparseExpandFamily:
     def emit(self, layer: Linear, schedule: LinearExpandSchedule, b: ProgramBuilder) -> None:
         csr, batch = csr_of(layer), layer.x.shape[0]
         outputs, row_tiles, tables = csr.shape[0], -(-batch // schedule.rows), masks_of(csr)
-        residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        residual: dict[str, View | int] = (
+            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        )
         b.call(
             LinearSparseExpand(schedule.rows, Epilogue(layer.residual is not None, layer.activation)),
             {
@@ -106,7 +110,8 @@ class Masks:
     starts: np.ndarray
     """int64 (B,): where each block's weights start."""
     masks: np.ndarray
-    """int32 (B, ceil(K / 2)): of two neighbouring inputs, the lower bits of the first one, a bit for each output that keeps it."""
+    """int32 (B, ceil(K / 2)): of two neighbouring inputs, the lower bits of the first one, a bit for each output that
+    keeps it."""
     weight: np.ndarray
     """(N,): kept weights by block, input and output."""
 
@@ -117,7 +122,11 @@ def masks_of(csr: Csr) -> Masks:
     row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.offset))
     place = (row // LANES) * csr.columns + csr.index
     order = np.argsort(place, kind="stable")
-    bits = np.bincount(place, (1 << row % LANES).astype(float), minlength=blocks * csr.columns).astype(np.uint16).reshape(blocks, csr.columns)
+    bits = (
+        np.bincount(place, (1 << row % LANES).astype(float), minlength=blocks * csr.columns)
+        .astype(np.uint16)
+        .reshape(blocks, csr.columns)
+    )
     masks = np.zeros((blocks, csr.columns + csr.columns % 2), np.uint16)
     masks[:, : csr.columns] = bits
     return Masks(csr.offset[:-1:LANES].astype(np.int64), masks.view(INT32.numpy), csr.weight[order])
@@ -142,7 +151,13 @@ class LinearSparseExpand:
         residual = (Param("residual", "f32*"), Param("r_row")) if self.epilogue.residual else ()
         tables = (Param("starts", "i32*"), Param("masks", "i32*"), Param("w", "f32*"), Param("bias", "f32*"))
         numbers = ("x_row", "y_row", "batch", "outputs", "depth", "row_tiles")
-        return Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual
+        return (
+            Param("x", "f32*"),
+            *tables,
+            Param("y", "f32*", writes=True),
+            *(Param(name) for name in numbers),
+            *residual,
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
@@ -156,7 +171,8 @@ class LinearSparseExpand:
             store_tile(k, self.epilogue, sums, rows, first, LANES)
 
     def _multiply(self, k: "KernelBuilder", block: "Expr", inputs: list["Buffer"], first: "Expr") -> "Buffer":
-        """Bias + sum over depth of inputs times weights, summed apart for even and odd inputs: one multiply-add need not wait for the one before."""
+        """Bias + sum over depth of inputs times weights, summed apart for even and odd inputs: one multiply-add need
+        not wait for the one before."""
         from tvm import tirx
 
         sums, odd, at = k.local(self.rows * LANES), k.local(self.rows * LANES), k.local(1, INT32)
@@ -174,7 +190,9 @@ class LinearSparseExpand:
             weight = k.let(k.expand(weights, start, mask, LANES))
             k.store(at, 0, start + tirx.popcount(mask))
             for r, x in enumerate(inputs):
-                k.store(acc, r * LANES, k.load(acc, r * LANES, LANES) + weight * k.splat(k.load(x, index), LANES), LANES)
+                k.store(
+                    acc, r * LANES, k.load(acc, r * LANES, LANES) + weight * k.splat(k.load(x, index), LANES), LANES
+                )
 
         with k.loop(0, pairs) as pair:
             both = k.let(k.load(masks, pair))
@@ -200,5 +218,7 @@ class LinearSparseExpand:
             weight = np.zeros((depth, LANES), np.float32)
             weight[kept] = w[starts[block] : starts[block] + kept.sum()]
             value = x[row * int(args["x_row"]) + np.arange(depth)] @ weight[:, : output.size] + bias[output]
-            residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            residual = (
+                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            )
             y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)

@@ -1,8 +1,10 @@
-"""Sparse linear layers by lists: each lane of a vector is an output, which takes the inputs it keeps from wherever they lie.
+"""Sparse linear layers by lists: each lane of a vector is an output, which takes the inputs it keeps from wherever they
+lie.
 
-Weights are stored as SELL-C-sigma (Kreutzer et al., 2014): *slices* of as many outputs as a vector has lanes, longest lists first, so that the lists of a
-slice are about as long. An entry is 5 bytes: a weight, and how far its input lies behind the one before, which fits a byte as long as no 255 weights in a
-row are zero; where they are, entries of weight 0 bridge them. So a layer costs memory in proportion to what it keeps.
+Weights are stored as SELL-C-sigma (Kreutzer et al., 2014): *slices* of as many outputs as a vector has lanes, longest
+lists first, so that the lists of a slice are about as long. An entry is 5 bytes: a weight, and how far its input lies
+behind the one before, which fits a byte as long as no 255 weights in a row are zero; where they are, entries of weight
+0 bridge them. So a layer costs memory in proportion to what it keeps.
 """
 
 from collections.abc import Mapping
@@ -46,7 +48,8 @@ class LinearGatherSchedule:
 
 @dataclass(frozen=True)
 class LinearSparseGatherFamily:
-    """Sparse linear layers, whatever their zeros; rows of ``x``, ``y`` and the residual may lie apart. Arithmetic is fp32."""
+    """Sparse linear layers, whatever their zeros; rows of ``x``, ``y`` and the residual may lie apart. Arithmetic is
+    fp32."""
 
     name: str = "linear-sparse-gather"
     layer: type[Linear] = Linear
@@ -60,12 +63,15 @@ class LinearSparseGatherFamily:
         memory = memory_work(steps * lanes * (csr.weight.itemsize + UINT8.bytes), machine)
         found = []
         for rows in (rows for rows in ROWS if rows == 1 or rows <= batch):
-            # An element that is gathered costs more than a narrow load; without such an instruction, its step is read and added up by itself, too.
+            # An element that is gathered costs more than a narrow load; without such an instruction, its step is read
+            # and added up by itself, too.
             gathered = Work(loads=0.25, scalars=1) if machine.isa.gathers else Work(scalars=3 / 2)
             steps_of_lanes = Work(loads=0.25) if machine.isa.gathers else Work(scalars=3 / 2) * lanes
             step = (gathered * lanes + Work(fma=1)) * rows + steps_of_lanes + Work(loads=1, branches=1 / UNROLLED)
             store = Work(stores=1, scalars=2, branches=1) * (lanes * rows)
-            found.append(Candidate(LinearGatherSchedule(rows), (step * steps + store * slices) * -(-batch // rows) + memory))
+            found.append(
+                Candidate(LinearGatherSchedule(rows), (step * steps + store * slices) * -(-batch // rows) + memory)
+            )
         return found
 
     def emit(self, layer: Linear, schedule: LinearGatherSchedule, b: ProgramBuilder) -> None:
@@ -75,7 +81,9 @@ class LinearSparseGatherFamily:
         bias = np.zeros(slices * lanes, np.float32)
         if layer.bias is not None:
             bias[:outputs] = layer.bias[tables.outputs]
-        residual: dict[str, View | int] = {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        residual: dict[str, View | int] = (
+            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+        )
         b.call(
             LinearSparseGather(schedule.rows, lanes, Epilogue(layer.residual is not None, layer.activation)),
             {
@@ -112,7 +120,8 @@ class Slices:
     starts: np.ndarray
     """int64 (S + 1,): the first entry of each slice."""
     steps: np.ndarray
-    """uint8 (E, C): how far an entry's input lies behind that of the entry before it; behind input 0 in a list's first."""
+    """uint8 (E, C): how far an entry's input lies behind that of the entry before it; behind input 0 in a list's
+    first."""
     weight: np.ndarray
     """(E, C): 0 where a list has ended, and where an entry only bridges a gap."""
     outputs: np.ndarray
@@ -182,9 +191,21 @@ class LinearSparseGather:
     @property
     def params(self) -> tuple[Param, ...]:
         residual = (Param("residual", "f32*"), Param("r_row")) if self.epilogue.residual else ()
-        tables = (Param("starts", "i32*"), Param("steps", "u8*"), Param("w", "f32*"), Param("bias", "f32*"), Param("places", "i32*"))
+        tables = (
+            Param("starts", "i32*"),
+            Param("steps", "u8*"),
+            Param("w", "f32*"),
+            Param("bias", "f32*"),
+            Param("places", "i32*"),
+        )
         numbers = ("x_row", "y_row", "batch", "outputs", "row_tiles")
-        return Param("x", "f32*"), *tables, Param("y", "f32*", writes=True), *(Param(name) for name in numbers), *residual
+        return (
+            Param("x", "f32*"),
+            *tables,
+            Param("y", "f32*", writes=True),
+            *(Param(name) for name in numbers),
+            *residual,
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
@@ -217,7 +238,9 @@ class LinearSparseGather:
                 for at in (at + entry * lanes for entry in range(UNROLLED)):
                     weight = k.let(k.load(weights, at, lanes))
                     for lane in range(0, lanes, width):
-                        places = k.let(k.load(place, lane, width) + tirx.Cast(index.tir(width), k.load(steps, at + lane, width)))
+                        places = k.let(
+                            k.load(place, lane, width) + tirx.Cast(index.tir(width), k.load(steps, at + lane, width))
+                        )
                         k.store(place, lane, places, width)
                         own = weight if width == lanes else k.shuffle([weight], [lane])
                         for r, x in enumerate(inputs):
@@ -235,10 +258,16 @@ class LinearSparseGather:
         with k.loop(0, k.let(tirx.min(self.lanes, k["outputs"] - first))) as lane:
             output = k.let(k.load(k["places"], first + lane))
             residual = k.load(k["residual"], row * k["r_row"] + output) if self.epilogue.residual else None
-            k.store(k["y"], row * k["y_row"] + output, self.epilogue.apply(k, k.load(held, r * self.lanes + lane), residual, 1))
+            k.store(
+                k["y"],
+                row * k["y_row"] + output,
+                self.epilogue.apply(k, k.load(held, r * self.lanes + lane), residual, 1),
+            )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, starts, steps, w, bias, places, y = (np.asarray(args[name]) for name in ("x", "starts", "steps", "w", "bias", "places", "y"))
+        x, starts, steps, w, bias, places, y = (
+            np.asarray(args[name]) for name in ("x", "starts", "steps", "w", "bias", "places", "y")
+        )
         batch, outputs, row_tiles = (int(args[name]) for name in ("batch", "outputs", "row_tiles"))
         for item in range(begin, end):
             part, row_tile = divmod(item, row_tiles)
@@ -249,5 +278,7 @@ class LinearSparseGather:
             products = x[row[:, :, None] * int(args["x_row"]) + index] * w[entries].reshape(-1, self.lanes)
             value = (products.sum(axis=1) + bias[part * self.lanes : (part + 1) * self.lanes])[:, : last - first]
             output = places[first:last]
-            residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            residual = (
+                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
+            )
             y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)

@@ -1,8 +1,9 @@
-"""Elementary functions as TIR over vectors or scalars of fp32: no calls, so that objects stay without undefined symbols.
+"""Elementary functions as TIR over vectors or scalars of fp32: no calls, so that objects stay without undefined
+symbols.
 
-Every function binds what it uses twice, so its result may be used freely but its argument should be cheap or bound. Each takes ``lanes``: the
-width of the vectors, 1 for scalars. Unless said otherwise a NaN stays a NaN and the result is within 2 units in the last place.
-Polynomials are minimax fits on the stated interval, highest power first.
+Every function binds what it uses twice, so its result may be used freely but its argument should be cheap or bound.
+Each takes ``lanes``: the width of the vectors, 1 for scalars. Unless said otherwise a NaN stays a NaN and the result is
+within 2 units in the last place. Polynomials are minimax fits on the stated interval, highest power first.
 """
 
 from typing import TYPE_CHECKING
@@ -57,7 +58,8 @@ def larger(a: "Expr", b: "Expr") -> "Expr":
 
 
 def maximum(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
-    """The larger of two values, NaN if either is: one instruction, on x86 three (the maximum, a comparison, a blend)."""
+    """The larger of two values, NaN if either is: one instruction, on x86 three (the maximum, a comparison, a
+    blend)."""
     return _nan_of_first(k, a, _larger_unless_first_nan(k, a, b))
 
 
@@ -87,7 +89,8 @@ def clamp(k: "KernelBuilder", x: "Expr", low: float, high: float, lanes: int) ->
 
 
 def _nan_of_first(k: "KernelBuilder", a: "Expr", value: "Expr") -> "Expr":
-    """``value``, NaN where ``a`` is. A constant NaN: were it ``a``, LLVM would merge the selects and lose the maximum instruction."""
+    """``value``, NaN where ``a`` is. A constant NaN: were it ``a``, LLVM would merge the selects and lose the maximum
+    instruction."""
     from tvm import tirx
 
     if k.isa.nan_from_either:
@@ -96,7 +99,8 @@ def _nan_of_first(k: "KernelBuilder", a: "Expr", value: "Expr") -> "Expr":
 
 
 def _larger_unless_first_nan(k: "KernelBuilder", a: "Expr", b: "Expr") -> "Expr":
-    """The maximum in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on some."""
+    """The maximum in one instruction. A NaN in ``b`` stays a NaN on every instruction set; one in ``a`` only on
+    some."""
     from tvm import tirx
 
     return tirx.call_llvm_pure_intrin(b.ty, "llvm.maximum", a, b) if k.isa.nan_from_either else tirx.Max(a, b)
@@ -146,7 +150,9 @@ def whole_within(k: "KernelBuilder", x: "Expr", last: "Expr", lanes: int) -> "Ex
     from tvm import tirx
 
     bound = k.let(tirx.Cast(FLOAT32.tir(), last))
-    low = _larger_unless_first_nan(k, x, constant(k, 0.0, lanes))  # 0 for a NaN; where it stays one, it is converted to 0
+    low = _larger_unless_first_nan(
+        k, x, constant(k, 0.0, lanes)
+    )  # 0 for a NaN; where it stays one, it is converted to 0
     return cast(INT32, _smaller_unless_first_nan(k, low, k.splat(bound, lanes)), lanes)
 
 
@@ -195,23 +201,29 @@ def expm1(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
         return constant(k, value, lanes)
 
     q, power = _exp_parts(k, k.let(clamp(k, x, -20.0, 89.0, lanes)), lanes)
-    inverse = _power_of_two(integer(0, lanes) - smaller(power, integer(64, lanes)), lanes)  # below 2^-64 it is nothing beside 1
+    inverse = _power_of_two(
+        integer(0, lanes) - smaller(power, integer(64, lanes)), lanes
+    )  # below 2^-64 it is nothing beside 1
     half = k.let(power >> integer(1, lanes))
     return (q + (c(1.0) - inverse)) * _power_of_two(half, lanes) * _power_of_two(power - half, lanes)
 
 
 def log1p(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    """``log(1 + x)``, accurate near 0: the logarithm of the rounded sum, and what the rounding lost. The zero of -0 is positive."""
+    """``log(1 + x)``, accurate near 0: the logarithm of the rounded sum, and what the rounding lost. The zero of -0 is
+    positive."""
     x = k.let(x)
     one = constant(k, 1.0, lanes)
     total = k.let(one + x)
     lost = k.let(x - (as_float(as_bits(total, lanes), lanes) - one))  # through the bits, or TVM's simplifier makes it 0
     value = k.let(log(k, total, lanes))
-    return select(k, absolute(k, lost, lanes) > constant(k, 0.0, lanes), value + lost / total, value)  # 0 or NaN at -1 and infinity
+    return select(
+        k, absolute(k, lost, lanes) > constant(k, 0.0, lanes), value + lost / total, value
+    )  # 0 or NaN at -1 and infinity
 
 
 def softplus(k: "KernelBuilder", x: "Expr", lanes: int, beta: float, threshold: float) -> "Expr":
-    """``log(1 + e^(beta x)) / beta`` as ``max(y, 0) + log1p(e^-|y|)``, which neither overflows nor cancels; x itself where ``beta x > threshold``."""
+    """``log(1 + e^(beta x)) / beta`` as ``max(y, 0) + log1p(e^-|y|)``, which neither overflows nor cancels; x itself
+    where ``beta x > threshold``."""
 
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)
@@ -263,8 +275,8 @@ def tanh(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """x times the normal distribution's P(Z < x), within 7 units in the last place.
 
-    Only the smaller tail is computed, as a polynomial times e^(-z^2 / 2): 1 + erf(x) would cancel on the left. The exponent is what the square was
-    rounded to; what it lost is a factor of its own.
+    Only the smaller tail is computed, as a polynomial times e^(-z^2 / 2): 1 + erf(x) would cancel on the left. The
+    exponent is what the square was rounded to; what it lost is a factor of its own.
     """
 
     def c(value: float) -> "Expr":
@@ -278,11 +290,14 @@ def gelu(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     decay = k.let(exp(k, square * c(-0.5), lanes))
     decay = k.let(decay - decay * (lost * c(0.5)))
     tail = k.let(t * polynomial(k, NORMAL_TAIL, t, lanes))
-    return select(k, x > c(0.0), x - z * tail * decay, x * tail * decay)  # in this order nothing is denormal before the result is
+    return select(
+        k, x > c(0.0), x - z * tail * decay, x * tail * decay
+    )  # in this order nothing is denormal before the result is
 
 
 def erf(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
-    """The error function: a polynomial near 0, elsewhere ``1 - 2 P(Z > |x| sqrt(2))`` by the normal distribution's tail."""
+    """The error function: a polynomial near 0, elsewhere ``1 - 2 P(Z > |x| sqrt(2))`` by the normal distribution's
+    tail."""
 
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)

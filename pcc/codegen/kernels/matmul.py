@@ -1,6 +1,8 @@
-"""Products of two computed matrices: as `linear`, but for the right side, which is read where it lies instead of packed beforehand.
+"""Products of two computed matrices: as `linear`, but for the right side, which is read where it lies instead of packed
+beforehand.
 
-A tile is some rows of ``a`` times some vectors of columns of ``b``; each vector of ``b`` that is loaded is used for all rows of the tile.
+A tile is some rows of ``a`` times some vectors of columns of ``b``; each vector of ``b`` that is loaded is used for all
+rows of the tile.
 """
 
 from collections.abc import Mapping
@@ -63,7 +65,8 @@ def _batch_stride(view: View) -> int:
 
 @dataclass(frozen=True)
 class MatMulTile:
-    """Tiles of ``rows`` rows times ``vectors`` vectors of columns; items are (matrix, block of columns, run of row tiles), row tiles fastest."""
+    """Tiles of ``rows`` rows times ``vectors`` vectors of columns; items are (matrix, block of columns, run of row
+    tiles), row tiles fastest."""
 
     rows: int
     vectors: int
@@ -77,7 +80,12 @@ class MatMulTile:
     def params(self) -> tuple[Param, ...]:
         strides = ("a_batch", "a_row", "b_batch", "b_row", "y_batch", "y_row")
         sizes = ("rows", "columns", "depth", "blocks", "tiles", "tiles_per_item")
-        return Param("a", "f32*"), Param("b", "f32*"), Param("y", "f32*", writes=True), *(Param(name) for name in (*strides, *sizes))
+        return (
+            Param("a", "f32*"),
+            Param("b", "f32*"),
+            Param("y", "f32*", writes=True),
+            *(Param(name) for name in (*strides, *sizes)),
+        )
 
     @property
     def run(self) -> int:
@@ -105,7 +113,12 @@ class MatMulTile:
                     with then:
                         for r, row in enumerate(rows):
                             for v in range(0, self.run, self.lanes):
-                                k.store(k["y"], y_at + row * k["y_row"] + v, k.load(acc, r * self.run + v, self.lanes), self.lanes)
+                                k.store(
+                                    k["y"],
+                                    y_at + row * k["y_row"] + v,
+                                    k.load(acc, r * self.run + v, self.lanes),
+                                    self.lanes,
+                                )
                     with otherwise:
                         for index in range(0, self.rows * self.run, self.lanes):
                             k.store(tile, index, k.load(acc, index, self.lanes), self.lanes)
@@ -142,4 +155,6 @@ class MatMulTile:
             row, depth = np.arange(first, last)[:, None], np.arange(n["depth"])
             column = np.arange(block * self.run, min((block + 1) * self.run, n["columns"]))
             left = a[matrix * n["a_batch"] + row * n["a_row"] + depth]
-            y[matrix * n["y_batch"] + row * n["y_row"] + column] = left @ b[matrix * n["b_batch"] + depth[:, None] * n["b_row"] + column]
+            y[matrix * n["y_batch"] + row * n["y_row"] + column] = (
+                left @ b[matrix * n["b_batch"] + depth[:, None] * n["b_row"] + column]
+            )

@@ -1,7 +1,8 @@
-"""Loop nests over several tensors of one shape and any strides: merged to as few dimensions as possible, cut into items, walked row by row.
+"""Loop nests over several tensors of one shape and any strides: merged to as few dimensions as possible, cut into
+items, walked row by row.
 
-The last dimension is the *run*, the one before it the *rows*; an item is a block of rows of a part of the run, and the dimensions outside are decoded
-from the item's number. Broadcast operands have stride 0.
+The last dimension is the *run*, the one before it the *rows*; an item is a block of rows of a part of the run, and the
+dimensions outside are decoded from the item's number. Broadcast operands have stride 0.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,8 @@ class Nest:
 
 
 def nest_of(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> Nest:
-    """The nest over tensors of that shape, each given by its strides; neighbouring dimensions that every tensor walks as one are merged."""
+    """The nest over tensors of that shape, each given by its strides; neighbouring dimensions that every tensor walks
+    as one are merged."""
     sizes: list[int] = []
     steps: list[tuple[int, ...]] = []
     for size, step in zip(shape, zip(*strides, strict=True), strict=True):
@@ -86,13 +88,15 @@ def broadcast_strides(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The view's strides as a tensor of ``shape``, by NumPy's rules of broadcasting."""
     missing = len(shape) - len(view.shape)
     return (0,) * missing + tuple(
-        0 if size == 1 and wanted != 1 else stride for size, stride, wanted in zip(view.shape, view.strides, shape[missing:], strict=True)
+        0 if size == 1 and wanted != 1 else stride
+        for size, stride, wanted in zip(view.shape, view.strides, shape[missing:], strict=True)
     )
 
 
 @contextmanager
 def rows_of_work(k: "KernelBuilder", tensors: int) -> Iterator[tuple[list["Expr"], "Expr", list["Expr"]]]:
-    """The loop over this call's rows: each tensor's offset of the row's first element, the row's length, each tensor's stride along it."""
+    """The loop over this call's rows: each tensor's offset of the row's first element, the row's length, each tensor's
+    stride along it."""
     rank, rows_per_item, run_per_item = k["rank"], k["rows_per_item"], k["run_per_item"]
 
     def size(dim: "Expr") -> "Expr":
@@ -125,7 +129,9 @@ def rows_of_work(k: "KernelBuilder", tensors: int) -> Iterator[tuple[list["Expr"
             yield [k.let(starts[t] + r * row_strides[t]) for t in range(tensors)], length, run_strides
 
 
-def reference_rows(args: Mapping[str, Argument], tensors: int, begin: int, end: int) -> Iterator[tuple[list[int], int, list[int]]]:
+def reference_rows(
+    args: Mapping[str, Argument], tensors: int, begin: int, end: int
+) -> Iterator[tuple[list[int], int, list[int]]]:
     """`rows_of_work` on numbers."""
     table = np.asarray(args["table"])[: int(args["rank"]) * (1 + tensors)].reshape(-1, 1 + tensors)
     sizes, strides = table[:, 0], table[:, 1:]
@@ -136,7 +142,11 @@ def reference_rows(args: Mapping[str, Argument], tensors: int, begin: int, end: 
         row, column = row * rows_per_item, column * run_per_item
         length = min(int(sizes[-1]) - column, run_per_item)
         for r in range(row, min(int(sizes[-2]), row + rows_per_item)):
-            yield [int(at) for at in np.array([*outer, r, column]) @ strides], length, [int(stride) for stride in strides[-1]]
+            yield (
+                [int(at) for at in np.array([*outer, r, column]) @ strides],
+                length,
+                [int(stride) for stride in strides[-1]],
+            )
 
 
 def row_of(array: Argument, at: int, length: int, stride: int) -> np.ndarray:

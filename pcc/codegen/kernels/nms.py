@@ -19,7 +19,9 @@ SIDES = 4
 """Numbers of a box."""
 
 
-def emit_nms(b: ProgramBuilder, y: View, boxes: View, scores: View, count: int, overlap: float, threshold: float) -> None:
+def emit_nms(
+    b: ProgramBuilder, y: View, boxes: View, scores: View, count: int, overlap: float, threshold: float
+) -> None:
     """``y = nms(boxes, scores)``, see ``pcc::nms``."""
     batch, classes, size = scores.shape
     left = b.thread_tensor("left", (size,))
@@ -37,8 +39,20 @@ class SuppressBoxes:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        pointers = Param("boxes", "f32*"), Param("scores", "f32*"), Param("left", "f32*", writes=True), Param("y", "f32*", writes=True)
-        return *pointers, Param("classes"), Param("size"), Param("count"), Param("overlap", "f32"), Param("threshold", "f32")
+        pointers = (
+            Param("boxes", "f32*"),
+            Param("scores", "f32*"),
+            Param("left", "f32*", writes=True),
+            Param("y", "f32*", writes=True),
+        )
+        return (
+            *pointers,
+            Param("classes"),
+            Param("size"),
+            Param("count"),
+            Param("overlap", "f32"),
+            Param("threshold", "f32"),
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         from tvm import tirx
@@ -53,7 +67,12 @@ class SuppressBoxes:
 
             def take(i: "Expr", lanes: int) -> None:
                 value = k.let(k.load(k["scores"], start + i, lanes))
-                k.store(left, i, math.select(k, value > k.splat(k["threshold"], lanes), value, math.constant(k, none, lanes)), lanes)
+                k.store(
+                    left,
+                    i,
+                    math.select(k, value > k.splat(k["threshold"], lanes), value, math.constant(k, none, lanes)),
+                    lanes,
+                )
 
             exact_run(k, k["size"], take)
             with k.loop(0, k["count"]) as rank:
@@ -72,7 +91,12 @@ class SuppressBoxes:
                 k.store(best_place, 0, math.constant(k, -1.0, 1))
                 with k.loop(0, k.lanes) as number:
                     value, at = k.let(k.load(score, number)), k.let(k.load(place, number))
-                    with k.when(tirx.Or(value > k.load(best, 0), tirx.And(tirx.EQ(value, k.load(best, 0)), at < k.load(best_place, 0)))):
+                    with k.when(
+                        tirx.Or(
+                            value > k.load(best, 0),
+                            tirx.And(tirx.EQ(value, k.load(best, 0)), at < k.load(best_place, 0)),
+                        )
+                    ):
                         k.store(best, 0, value)
                         k.store(best_place, 0, at)
                 chosen = k.let(k.load(best_place, 0))
@@ -94,7 +118,12 @@ class SuppressBoxes:
             width = math.minimum(k, last, own[3]) - math.maximum(k, first, own[1])
             shared = k.let(math.maximum(k, height, zero) * math.maximum(k, width, zero))
             whole = k.splat(area, lanes) + (bottom - top) * (last - first) - shared
-            k.store(left, i, math.select(k, k.let(shared / whole) > k.splat(k["overlap"], lanes), none, k.load(left, i, lanes)), lanes)
+            k.store(
+                left,
+                i,
+                math.select(k, k.let(shared / whole) > k.splat(k["overlap"], lanes), none, k.load(left, i, lanes)),
+                lanes,
+            )
 
         exact_run(k, size, keep)
         k.store(left, chosen, math.constant(k, float("-inf"), 1))
@@ -104,7 +133,9 @@ class SuppressBoxes:
         boxes, scores, y = (np.asarray(args[name]) for name in ("boxes", "scores", "y"))
         for item in range(begin, end):
             sides = boxes[item // classes * SIDES * size :][: SIDES * size].reshape(SIDES, size)
-            y[item * count :][:count] = suppressed(sides, scores[item * size :][:size], count, float(args["overlap"]), float(args["threshold"]))  # type: ignore[arg-type]
+            y[item * count :][:count] = suppressed(
+                sides, scores[item * size :][:size], count, float(args["overlap"]), float(args["threshold"])
+            )  # type: ignore[arg-type]
 
 
 def suppressed(sides: np.ndarray, scores: np.ndarray, count: int, overlap: float, threshold: float) -> np.ndarray:

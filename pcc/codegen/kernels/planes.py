@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def plane_strides(x: View, y: View) -> dict[str, int]:
     """The numbers ``x_image``, ``x_plane``, ``x_row``, ``y_image``, ``y_plane`` and ``y_row``."""
-    return {f"{name}_{part}": view.strides[dim] for name, view in (("x", x), ("y", y)) for dim, part in enumerate(("image", "plane", "row"))}
+    return {
+        f"{name}_{part}": view.strides[dim]
+        for name, view in (("x", x), ("y", y))
+        for dim, part in enumerate(("image", "plane", "row"))
+    }
 
 
 @contextmanager
@@ -23,6 +27,9 @@ def output_rows(k: "KernelBuilder") -> Iterator[tuple["Expr", "Expr", "Expr"]]:
     with k.work() as item:
         plane, first = k.let(item // blocks), k.let(item % blocks * k["rows_per_item"])
         image, channel = k.let(plane // k["channels"]), k.let(plane % k["channels"])
-        x_at, y_at = k.let(image * k["x_image"] + channel * k["x_plane"]), k.let(image * k["y_image"] + channel * k["y_plane"])
+        x_at, y_at = (
+            k.let(image * k["x_image"] + channel * k["x_plane"]),
+            k.let(image * k["y_image"] + channel * k["y_plane"]),
+        )
         with k.loop(first, math.smaller(first + k["rows_per_item"], k["out_height"])) as row:
             yield x_at, k.let(y_at + row * k["y_row"]), row

@@ -1,8 +1,8 @@
 """Max and average pooling: rows first, columns second.
 
-The rows a window covers are combined into one row on the stack, whole vectors at a time; the window's columns are then combined from there, with the
-padding filled in. Windows are clipped to the rows that exist, so that no padded copy of the image is made. A window that is the whole image is a
-reduction of its own. A maximum over a NaN is NaN.
+The rows a window covers are combined into one row on the stack, whole vectors at a time; the window's columns are then
+combined from there, with the padding filled in. Windows are clipped to the rows that exist, so that no padded copy of
+the image is made. A window that is the whole image is a reduction of its own. A maximum over a NaN is NaN.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,12 @@ IDENTITY = {"max": float("-inf"), "avg": 0.0}
 def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
     """``y = pool(x)``."""
     (batch, channels, height, width), (_, _, out_height, out_width) = layer.x.shape, layer.y.shape
-    (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = layer.geometry.window, layer.geometry.stride, layer.geometry.padding, layer.geometry.dilation
+    (kh, kw), (sh, sw), (top, left, _, _), (dh, dw) = (
+        layer.geometry.window,
+        layer.geometry.stride,
+        layer.geometry.padding,
+        layer.geometry.dilation,
+    )
     places = {"x": layer.x, "y": layer.y, "channels": channels, "height": height, "width": width}
     places |= plane_strides(layer.x, layer.y)
     if (kh, kw) == (height, width) and (out_height, out_width) == (1, 1) and not any(layer.geometry.padding):
@@ -42,7 +47,12 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
         channels_per_item = max(1, ITEM_READS // (height * width))
         items = batch * -(-channels // channels_per_item)
         scale = 1.0 if layer.mode == "max" else 1.0 / (height * width)
-        b.call(PoolPlane(layer.mode), places | {"channels_per_item": channels_per_item, "scale": scale}, work=items, arithmetic=_arithmetic(layer))
+        b.call(
+            PoolPlane(layer.mode),
+            places | {"channels_per_item": channels_per_item, "scale": scale},
+            work=items,
+            arithmetic=_arithmetic(layer),
+        )
         return
     rows_per_item = max(1, min(out_height, ITEM_READS // (width * sh)))
     rows, columns = (_inverse_counts(layer, axis) for axis in (0, 1))
@@ -86,12 +96,19 @@ def _inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
     before, after = geometry.padding[axis], geometry.padding[axis + 2]
     if layer.mode == "max":
         return np.ones(outputs, np.float32)
-    taps = np.arange(outputs)[:, None] * geometry.stride[axis] + np.arange(geometry.window[axis]) * geometry.dilation[axis] - before
+    taps = (
+        np.arange(outputs)[:, None] * geometry.stride[axis]
+        + np.arange(geometry.window[axis]) * geometry.dilation[axis]
+        - before
+    )
     low, high = (-before, size + after) if layer.count_include_pad else (0, size)
     return (1.0 / np.maximum(1, ((taps >= low) & (taps < high)).sum(1))).astype(np.float32)
 
 
-PLACES = tuple(Param(name) for name in ("channels", "height", "width", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row"))
+PLACES = tuple(
+    Param(name)
+    for name in ("channels", "height", "width", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row")
+)
 
 
 def _combine(k: "KernelBuilder", mode: str, total: "Expr", value: "Expr") -> "Expr":
@@ -116,8 +133,22 @@ class PoolWindow:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        numbers = ("out_height", "out_width", "window_height", "stride_height", "dilation_height", "top", "left", "rows_per_item")
-        pointers = (Param("x", "f32*"), Param("y", "f32*", writes=True), Param("inverse_rows", "f32*"), Param("inverse_columns", "f32*"))
+        numbers = (
+            "out_height",
+            "out_width",
+            "window_height",
+            "stride_height",
+            "dilation_height",
+            "top",
+            "left",
+            "rows_per_item",
+        )
+        pointers = (
+            Param("x", "f32*"),
+            Param("y", "f32*", writes=True),
+            Param("inverse_rows", "f32*"),
+            Param("inverse_columns", "f32*"),
+        )
         return (*pointers, *PLACES, *(Param(name) for name in numbers), Param("empty", "f32"))
 
     def body(self, k: "KernelBuilder") -> None:
@@ -125,12 +156,16 @@ class PoolWindow:
         inputs = (outputs - 1) * self.stride + (self.window - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
         with output_rows(k) as (x_at, y_at, oy), k.loop(0, (k["out_width"] + (outputs - 1)) // outputs) as tile:
-            column = k.let(tile * (outputs * self.stride) - k["left"])  # of the image, at the start of the row on the stack
+            column = k.let(
+                tile * (outputs * self.stride) - k["left"]
+            )  # of the image, at the start of the row on the stack
             self._combine_rows(k, row, inputs, x_at, oy, column)
             out = k.let(tile * outputs)
             self._combine_columns(k, row, y_at, oy, out, math.smaller(k["out_width"] - out, outputs))
 
-    def _combine_rows(self, k: "KernelBuilder", row: "Expr", inputs: int, x_at: "Expr", oy: "Expr", column: "Expr") -> None:
+    def _combine_rows(
+        self, k: "KernelBuilder", row: "Expr", inputs: int, x_at: "Expr", oy: "Expr", column: "Expr"
+    ) -> None:
         """Elements ``[column, column + inputs)`` of the rows under the window, combined."""
         lanes, step = k.lanes, k["dilation_height"]
         top = k.let(oy * k["stride_height"] - k["top"])
@@ -151,13 +186,19 @@ class PoolWindow:
         with k.loop(end, inputs) as i:
             k.store(row, i, k["empty"])
 
-    def _combine_columns(self, k: "KernelBuilder", row: "Expr", y_at: "Expr", oy: "Expr", out: "Expr", count: "Expr") -> None:
+    def _combine_columns(
+        self, k: "KernelBuilder", row: "Expr", y_at: "Expr", oy: "Expr", out: "Expr", count: "Expr"
+    ) -> None:
         scale = k.let(k.load(k["inverse_rows"], oy))
 
         def emit(offset: "Expr", lanes: int) -> None:
             total = self._every(k, row, offset * self.stride, lanes)
             for tap in range(1, self.window):
-                total = k.let(_combine(k, self.mode, total, self._every(k, row, offset * self.stride + tap * self.dilation, lanes)))
+                total = k.let(
+                    _combine(
+                        k, self.mode, total, self._every(k, row, offset * self.stride + tap * self.dilation, lanes)
+                    )
+                )
             if self.mode == "avg":
                 total = total * k.splat(scale, lanes) * k.load(k["inverse_columns"], out + offset, lanes)
             k.store(k["y"], y_at + out + offset, total, lanes)
@@ -176,13 +217,17 @@ class PoolWindow:
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         n = {key: int(value) for key, value in args.items() if isinstance(value, int)}
-        x, y, inverse_rows, inverse_columns = (np.asarray(args[name]) for name in ("x", "y", "inverse_rows", "inverse_columns"))
+        x, y, inverse_rows, inverse_columns = (
+            np.asarray(args[name]) for name in ("x", "y", "inverse_rows", "inverse_columns")
+        )
         blocks = -(-n["out_height"] // n["rows_per_item"])
         reduce = np.max if self.mode == "max" else np.sum
         for item in range(begin, end):
             image, channel = divmod(item // blocks, n["channels"])
             start = image * n["x_image"] + channel * n["x_plane"]
-            plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize))
+            plane = np.lib.stride_tricks.as_strided(
+                x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize)
+            )
             first = item % blocks * n["rows_per_item"]
             for oy in range(first, min(first + n["rows_per_item"], n["out_height"])):
                 rows = oy * n["stride_height"] - n["top"] + n["dilation_height"] * np.arange(n["window_height"])
@@ -190,7 +235,9 @@ class PoolWindow:
                 for ox in range(n["out_width"]):
                     columns = ox * self.stride - n["left"] + self.dilation * np.arange(self.window)
                     columns = columns[(columns >= 0) & (columns < n["width"])]
-                    value = reduce(plane[np.ix_(rows, columns)], initial=np.float32(-np.inf if self.mode == "max" else 0.0))
+                    value = reduce(
+                        plane[np.ix_(rows, columns)], initial=np.float32(-np.inf if self.mode == "max" else 0.0)
+                    )
                     scale = inverse_rows[oy] * inverse_columns[ox]
                     y[image * n["y_image"] + channel * n["y_plane"] + oy * n["y_row"] + ox] = value * scale
 
@@ -207,7 +254,13 @@ class PoolPlane:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return (Param("x", "f32*"), Param("y", "f32*", writes=True), *PLACES, Param("channels_per_item"), Param("scale", "f32"))
+        return (
+            Param("x", "f32*"),
+            Param("y", "f32*", writes=True),
+            *PLACES,
+            Param("channels_per_item"),
+            Param("scale", "f32"),
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         lanes, empty = k.lanes, IDENTITY[self.mode]
@@ -241,8 +294,12 @@ class PoolPlane:
             image, first = item // blocks, item % blocks * n["channels_per_item"]
             for channel in range(first, min(first + n["channels_per_item"], n["channels"])):
                 start = image * n["x_image"] + channel * n["x_plane"]
-                plane = np.lib.stride_tricks.as_strided(x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize))
-                y[image * n["y_image"] + channel * n["y_plane"]] = plane.max() if self.mode == "max" else plane.sum() * np.float32(args["scale"])
+                plane = np.lib.stride_tricks.as_strided(
+                    x[start:], (n["height"], n["width"]), (x.itemsize * n["x_row"], x.itemsize)
+                )
+                y[image * n["y_image"] + channel * n["y_plane"]] = (
+                    plane.max() if self.mode == "max" else plane.sum() * np.float32(args["scale"])
+                )
 
 
 def fold(k: "KernelBuilder", mode: str, vector: "Expr", lanes: int) -> "Expr":

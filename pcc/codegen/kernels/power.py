@@ -1,10 +1,22 @@
-"""``base^exponent`` for any two values of fp32: ``2^(exponent log2 base)`` in double precision, where the product of a large exponent keeps its digits."""
+"""``base^exponent`` for any two values of fp32: ``2^(exponent log2 base)`` in double precision, where the product of a
+large exponent keeps its digits."""
 
 from collections.abc import Callable
 from math import factorial, log
 from typing import TYPE_CHECKING
 
-from pcc.codegen.kernels.math import absolute, as_bits, as_float, cast, constant, equal, integer, intrinsic, is_nan, select
+from pcc.codegen.kernels.math import (
+    absolute,
+    as_bits,
+    as_float,
+    cast,
+    constant,
+    equal,
+    integer,
+    intrinsic,
+    is_nan,
+    select,
+)
 from pcc.dtype import FLOAT32, INT32
 
 if TYPE_CHECKING:
@@ -18,7 +30,8 @@ SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 
 
 def power(k: "KernelBuilder", base: "Expr", exponent: "Expr", lanes: int) -> "Expr":
-    """Within a unit in the last place, with C's special cases: 1 for the exponent 0 and for the base 1, NaN for a negative base and a broken exponent."""
+    """Within a unit in the last place, with C's special cases: 1 for the exponent 0 and for the base 1, NaN for a
+    negative base and a broken exponent."""
 
     def c(value: float) -> "Expr":
         return constant(k, value, lanes)
@@ -67,7 +80,9 @@ def _power_of_size(k: "KernelBuilder", size: "Expr", exponent: "Expr", lanes: in
     whole = k.let(tirx.call_llvm_pure_intrin(double, "llvm.rint", bounded))
     scale = tirx.reinterpret(long, (tirx.Cast(long, cast(INT32, whole, lanes)) + i(1023)) << i(52))
     result = k.let(cast(FLOAT32, _series(k, EXP2, k.let(bounded - whole), c) * tirx.reinterpret(double, scale), lanes))
-    return select(k, equal(size, constant(k, 1.0, lanes)), constant(k, 1.0, lanes), result)  # also 1^inf, where the product is none
+    return select(
+        k, equal(size, constant(k, 1.0, lanes)), constant(k, 1.0, lanes), result
+    )  # also 1^inf, where the product is none
 
 
 def _series(k: "KernelBuilder", coefficients: tuple[float, ...], x: "Expr", c: "Callable[[float], Expr]") -> "Expr":

@@ -1,7 +1,8 @@
-"""Nearest and bilinear resampling by tables of source rows and columns, with the arithmetic of PyTorch's ``interpolate`` in fp32.
+"""Nearest and bilinear resampling by tables of source rows and columns, with the arithmetic of PyTorch's
+``interpolate`` in fp32.
 
-Nearest copies columns through a table. Bilinear mixes two source rows into a row on the stack, whole vectors at a time, and then two columns of
-that; output columns come in stretches whose sources fit the stack.
+Nearest copies columns through a table. Bilinear mixes two source rows into a row on the stack, whole vectors at a time,
+and then two columns of that; output columns come in stretches whose sources fit the stack.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,21 @@ STRETCH = 256
 STRETCH_FIELDS = 4
 """Its begin, end, first source and number of sources."""
 ITEM_OUTPUTS = 16384
-PLACES = tuple(Param(name) for name in ("channels", "out_height", "out_width", "rows_per_item", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row"))
+PLACES = tuple(
+    Param(name)
+    for name in (
+        "channels",
+        "out_height",
+        "out_width",
+        "rows_per_item",
+        "x_image",
+        "x_plane",
+        "x_row",
+        "y_image",
+        "y_plane",
+        "y_row",
+    )
+)
 
 
 def emit_resize(layer: Resize2d, b: ProgramBuilder) -> None:
@@ -34,16 +49,32 @@ def emit_resize(layer: Resize2d, b: ProgramBuilder) -> None:
         raise PccError(f"layer {layer.name}: no kernel resizes by '{layer.mode}': use nearest or bilinear")
     (batch, channels, _, _), (_, _, out_height, out_width) = layer.x.shape, layer.y.shape
     rows_per_item = max(1, min(out_height, ITEM_OUTPUTS // out_width))
-    places = {"x": layer.x, "y": layer.y, "channels": channels, "out_height": out_height, "out_width": out_width, "rows_per_item": rows_per_item}
+    places = {
+        "x": layer.x,
+        "y": layer.y,
+        "channels": channels,
+        "out_height": out_height,
+        "out_width": out_width,
+        "rows_per_item": rows_per_item,
+    }
     places |= plane_strides(layer.x, layer.y)
     work = batch * channels * -(-out_height // rows_per_item)
     if layer.mode == "nearest":
-        rows, columns = (b.constant(f"{layer.name}.{name}", nearest_sources(layer, axis)) for axis, name in enumerate(("rows", "columns")))
+        rows, columns = (
+            b.constant(f"{layer.name}.{name}", nearest_sources(layer, axis))
+            for axis, name in enumerate(("rows", "columns"))
+        )
         b.call(ResizeNearest(), {**places, "rows": rows, "columns": columns}, work=work)
         return
     (rows, row_weights), (columns, column_weights) = (bilinear_sources(layer, axis) for axis in (0, 1))
     stretches, columns = stretches_of(columns)
-    tables = {"rows": rows, "row_weights": row_weights, "columns": columns, "column_weights": column_weights, "stretches": stretches}
+    tables = {
+        "rows": rows,
+        "row_weights": row_weights,
+        "columns": columns,
+        "column_weights": column_weights,
+        "stretches": stretches,
+    }
     constants = {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
     b.call(ResizeBilinear(), {**places, **constants, "stretch_count": len(stretches)}, work=work)
 
@@ -67,7 +98,9 @@ def bilinear_sources(layer: Resize2d, axis: int) -> tuple[np.ndarray, np.ndarray
     """int32 (outputs, 2): both sources; fp32 (outputs,): the weight of the second."""
     inputs, outputs = layer.x.shape[2 + axis], layer.y.shape[2 + axis]
     at, scale = np.arange(outputs, dtype=np.float32), _scale(layer, axis)
-    fused = ((at + 0.5).astype(np.float64) * float(scale) - 0.5).astype(np.float32)  # rounded once, as a fused multiply-add
+    fused = ((at + 0.5).astype(np.float64) * float(scale) - 0.5).astype(
+        np.float32
+    )  # rounded once, as a fused multiply-add
     position = at * scale if layer.align_corners else np.maximum(np.float32(0), fused)
     low = np.minimum(position.astype(np.int32), inputs - 1)
     weight = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
@@ -75,8 +108,8 @@ def bilinear_sources(layer: Resize2d, axis: int) -> tuple[np.ndarray, np.ndarray
 
 
 def stretches_of(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int32 (stretches, STRETCH_FIELDS): begin and end of each stretch of outputs, first source and number of sources; and int32 (2, outputs): the sources
-    relative to the first of their stretch."""
+    """int32 (stretches, STRETCH_FIELDS): begin and end of each stretch of outputs, first source and number of sources;
+    and int32 (2, outputs): the sources relative to the first of their stretch."""
     stretches, begin = [], 0
     relative = np.empty_like(columns)
     while begin < len(columns):
@@ -96,7 +129,11 @@ def _reference_rows(args: Mapping[str, Argument], begin: int, end: int) -> Itera
         image, channel = divmod(item // blocks, n["channels"])
         first = item % blocks * n["rows_per_item"]
         for oy in range(first, min(first + n["rows_per_item"], n["out_height"])):
-            yield image * n["x_image"] + channel * n["x_plane"], image * n["y_image"] + channel * n["y_plane"] + oy * n["y_row"], oy
+            yield (
+                image * n["x_image"] + channel * n["x_plane"],
+                image * n["y_image"] + channel * n["y_plane"] + oy * n["y_row"],
+                oy,
+            )
 
 
 def _plus(k: "KernelBuilder", scalar: "Expr", vector: "Expr", lanes: int) -> "Expr":
@@ -108,7 +145,13 @@ class ResizeNearest:
     """``y[oy, ox] = x[rows[oy], columns[ox]]``."""
 
     name = "pcc_resize_nearest"
-    params = (Param("x", "f32*"), Param("y", "f32*", writes=True), Param("rows", "i32*"), Param("columns", "i32*"), *PLACES)
+    params = (
+        Param("x", "f32*"),
+        Param("y", "f32*", writes=True),
+        Param("rows", "i32*"),
+        Param("columns", "i32*"),
+        *PLACES,
+    )
 
     def body(self, k: "KernelBuilder") -> None:
         with output_rows(k) as (x_at, y_at, oy):
@@ -151,22 +194,31 @@ class ResizeBilinear:
             low, high = (k.let(x_at + k.load(k["rows"], oy * 2 + which) * k["x_row"]) for which in (0, 1))
             weight = k.let(k.splat(k.load(k["row_weights"], oy), lanes))
             with k.loop(0, k["stretch_count"]) as stretch:
-                begin, end, first, count = (k.let(k.load(k["stretches"], stretch * STRETCH_FIELDS + field)) for field in range(STRETCH_FIELDS))
+                begin, end, first, count = (
+                    k.let(k.load(k["stretches"], stretch * STRETCH_FIELDS + field)) for field in range(STRETCH_FIELDS)
+                )
                 with k.loop(0, (count + (lanes - 1)) // lanes) as vector:
                     a, b = (k.let(k.load(k["x"], row + first + vector * lanes, lanes)) for row in (low, high))
                     k.store(mixed, vector * lanes, a + (b - a) * weight, lanes)
 
                 def emit(offset: "Expr", width: int, begin: "Expr" = begin) -> None:
                     at = k.let(begin + offset)
-                    a, b = (k.let(k.load_at(mixed, k.load(k["columns"], at + which, width), width)) for which in (0, k["out_width"]))
+                    a, b = (
+                        k.let(k.load_at(mixed, k.load(k["columns"], at + which, width), width))
+                        for which in (0, k["out_width"])
+                    )
                     k.store(k["y"], y_at + at, a + (b - a) * k.load(k["column_weights"], at, width), width)
 
                 exact_run(k, end - begin, emit)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, y, rows, row_weights, columns, weights = (np.asarray(args[n]) for n in ("x", "y", "rows", "row_weights", "columns", "column_weights"))
+        x, y, rows, row_weights, columns, weights = (
+            np.asarray(args[n]) for n in ("x", "y", "rows", "row_weights", "columns", "column_weights")
+        )
         width, x_row = int(args["out_width"]), int(args["x_row"])  # type: ignore[arg-type]
-        stretches = np.asarray(args["stretches"])[: STRETCH_FIELDS * int(args["stretch_count"])].reshape(-1, STRETCH_FIELDS)  # type: ignore[arg-type]
+        stretches = np.asarray(args["stretches"])[: STRETCH_FIELDS * int(args["stretch_count"])].reshape(
+            -1, STRETCH_FIELDS
+        )  # type: ignore[arg-type]
         for x_at, y_at, oy in _reference_rows(args, begin, end):
             for start, stop, first, count in stretches:
                 a, b = (x[x_at + rows[2 * oy + which] * x_row + first :][:count] for which in (0, 1))

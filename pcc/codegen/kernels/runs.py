@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 
 def exact_run(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None]) -> None:
-    """Emits code that covers ``[0, count)``: ``emit(offset, lanes)`` does ``lanes`` elements from ``offset`` on, each element once.
+    """Emits code that covers ``[0, count)``: ``emit(offset, lanes)`` does ``lanes`` elements from ``offset`` on, each
+    element once.
 
     ``count`` must not be negative: its low bits would still be obeyed.
     """
@@ -18,7 +19,8 @@ def exact_run(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], N
 
 
 def run_tail(k: "KernelBuilder", count: "Expr", emit: Callable[["Expr", int], None], lanes: int) -> None:
-    """The last ``count % lanes`` elements of a run: the bits of ``count`` say which of the smaller vectors are needed."""
+    """The last ``count % lanes`` elements of a run: the bits of ``count`` say which of the smaller vectors are
+    needed."""
     lanes //= 2
     while lanes:
         with k.when(count // lanes % 2 == 1):
@@ -36,7 +38,9 @@ def run_branches(lanes: int) -> int:
     return lanes.bit_length()
 
 
-def copy_run(k: "KernelBuilder", source: "Expr", source_at: "Expr", target: "Expr", target_at: "Expr", count: "Expr") -> None:
+def copy_run(
+    k: "KernelBuilder", source: "Expr", source_at: "Expr", target: "Expr", target_at: "Expr", count: "Expr"
+) -> None:
     """``target[target_at + i] = source[source_at + i]`` for ``count`` elements."""
     exact_run(k, count, lambda i, lanes: k.store(target, target_at + i, k.load(source, source_at + i, lanes), lanes))
 

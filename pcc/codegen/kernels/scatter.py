@@ -1,4 +1,5 @@
-"""Values written, or added, to places along rows that a table or a computed tensor names: what max unpooling and assignment by index are."""
+"""Values written, or added, to places along rows that a table or a computed tensor names: what max unpooling and
+assignment by index are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,11 @@ def emit_scatter(b: ProgramBuilder, y: View, x: View, index: View, updates: View
     """``y = scatter(x, index, updates)``, see ``pcc::scatter``."""
     rows, size = x.shape
     emit_copy(Copy(b.node, x, y), b)
-    b.call(ScatterRows(mode), {"index": index, "updates": updates, "y": y, "size": size, "places": index.shape[1]}, work=rows)
+    b.call(
+        ScatterRows(mode),
+        {"index": index, "updates": updates, "y": y, "size": size, "places": index.shape[1]},
+        work=rows,
+    )
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,13 @@ class ScatterRows:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return Param("index", "f32*"), Param("updates", "f32*"), Param("y", "f32*", writes=True), Param("size"), Param("places")
+        return (
+            Param("index", "f32*"),
+            Param("updates", "f32*"),
+            Param("y", "f32*", writes=True),
+            Param("size"),
+            Param("places"),
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as row:
@@ -43,10 +54,20 @@ class ScatterRows:
             with k.loop(0, k["places"]) as place:
                 at = k.let(start + math.whole_within(k, k.let(k.load(k["index"], first + place)), k["size"] - 1, 1))
                 update = k.let(k.load(k["updates"], first + place))
-                k.store(k["y"], at, update if self.mode == "set" else math.combine(k, self.mode, k.let(k.load(k["y"], at)), update))
+                k.store(
+                    k["y"],
+                    at,
+                    update if self.mode == "set" else math.combine(k, self.mode, k.let(k.load(k["y"], at)), update),
+                )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        combine = {"set": lambda old, new: new, "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[self.mode]
+        combine = {
+            "set": lambda old, new: new,
+            "sum": np.add,
+            "prod": np.multiply,
+            "max": np.maximum,
+            "min": np.minimum,
+        }[self.mode]
         size, places = int(args["size"]), int(args["places"])  # type: ignore[arg-type]
         y, index, updates = (np.asarray(args[name]) for name in ("y", "index", "updates"))
         for row in range(begin, end):

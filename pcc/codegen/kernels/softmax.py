@@ -1,7 +1,7 @@
 """Softmax and log-softmax over any dimension of a contiguous tensor, shifted by the maximum so that nothing overflows.
 
-A contiguous tensor is (outer, size, inner) around the dimension. With ``inner`` 1 an item is a row; else it is a stretch of neighbouring columns,
-a vector of which is worked at a time.
+A contiguous tensor is (outer, size, inner) around the dimension. With ``inner`` 1 an item is a row; else it is a
+stretch of neighbouring columns, a vector of which is worked at a time.
 """
 
 from collections.abc import Mapping
@@ -92,7 +92,12 @@ class SoftmaxRows:
 
             def finish(offset: "Expr", width: int) -> None:
                 value = k.load(k["y"], at + offset, width)
-                k.store(k["y"], at + offset, value - k.splat(last, width) if self.log else value * k.splat(last, width), width)
+                k.store(
+                    k["y"],
+                    at + offset,
+                    value - k.splat(last, width) if self.log else value * k.splat(last, width),
+                    width,
+                )
 
             exact_run(k, size, finish)
 
@@ -129,7 +134,12 @@ class SoftmaxColumns:
                 k.store(peaks, 0, math.constant(k, float("-inf"), lanes), lanes)
                 k.store(sums, 0, math.constant(k, 0.0, lanes), lanes)
                 with k.loop(0, size) as i:
-                    k.store(peaks, 0, math.maximum(k, k.load(peaks, 0, lanes), k.load(k["x"], start + i * inner, lanes)), lanes)
+                    k.store(
+                        peaks,
+                        0,
+                        math.maximum(k, k.load(peaks, 0, lanes), k.load(k["x"], start + i * inner, lanes)),
+                        lanes,
+                    )
                 with k.loop(0, size) as i:
                     shifted = k.let(k.load(k["x"], start + i * inner, lanes) - k.load(peaks, 0, lanes))
                     power = k.let(math.exp(k, shifted, lanes))
@@ -148,5 +158,10 @@ class SoftmaxColumns:
         blocks = -(-inner // COLUMNS_PER_ITEM)
         for item in range(begin, end):
             start, column = item // blocks * size * inner, item % blocks * COLUMNS_PER_ITEM
-            x, y = (np.asarray(args[name])[start : start + size * inner].reshape(size, inner)[:, column : column + COLUMNS_PER_ITEM] for name in ("x", "y"))
+            x, y = (
+                np.asarray(args[name])[start : start + size * inner].reshape(size, inner)[
+                    :, column : column + COLUMNS_PER_ITEM
+                ]
+                for name in ("x", "y")
+            )
             y[:] = _reference(x, 0, self.log)

@@ -10,10 +10,12 @@ from pcc.sparsity.fkw import FKW, places
 
 @dataclass(frozen=True)
 class Connections:
-    """The connections of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few taps at a time."""
+    """The connections of an FKW weight one by one. Long patterns are cut into parts, so that a kernel program needs few
+    taps at a time."""
 
     patterns: np.ndarray
-    """int32 (P * parts, E): taps; a last part that is not full is filled up with its pattern's first tap, with zero weights."""
+    """int32 (P * parts, E): taps; a last part that is not full is filled up with its pattern's first tap, with zero
+    weights."""
     group: np.ndarray
     """int64 (K,): filter group."""
     channel: np.ndarray
@@ -36,10 +38,14 @@ def connections_of(fkw: FKW, most_taps: int) -> Connections:
     taps = fkw.patterns.shape[1]
     parts, size = parts_of(taps, most_taps)
     fill = parts * size - taps
-    split_patterns = np.concatenate([fkw.patterns, np.repeat(fkw.patterns[:, :1], fill, axis=1)], axis=1).reshape(-1, size)
+    split_patterns = np.concatenate([fkw.patterns, np.repeat(fkw.patterns[:, :1], fill, axis=1)], axis=1).reshape(
+        -1, size
+    )
     weight = np.pad(fkw.weight, ((0, 0), (0, fill), (0, 0))).reshape(-1, size, fkw.share)
     split_pattern = (pattern[:, None] * parts + np.arange(parts)).ravel()
-    return Connections(split_patterns, np.repeat(group, parts), np.repeat(fkw.index.astype(np.int64), parts), split_pattern, weight)
+    return Connections(
+        split_patterns, np.repeat(group, parts), np.repeat(fkw.index.astype(np.int64), parts), split_pattern, weight
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class ScatterTables:
 def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterTables:
     """Connections of single filters in blocks of ``filters``, ordered for loops whose trip counts repeat.
 
-    The order: block, run of ``run`` channels (few enough that their inputs stay in L1), length of the segment, channel, pattern, filter.
+    The order: block, run of ``run`` channels (few enough that their inputs stay in L1), length of the segment, channel,
+    pattern, filter.
     """
     connections = connections_of(fkw, most_taps)
     place = (connections.group[:, None] * fkw.share + np.arange(fkw.share)).ravel()
@@ -76,7 +83,9 @@ def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterT
     segments = np.concatenate([np.stack([channel[starts], pattern[starts], starts], axis=1), [[0, 0, len(order)]]])
     edges = np.arange(-(-fkw.shape[0] // filters) + 1)
     blocks = np.stack([np.minimum(edges * filters, fkw.shape[0]), np.searchsorted(block[starts], edges)], axis=1)
-    patterns, blocks, segments, slots = (array.astype(np.int32) for array in (connections.patterns, blocks, segments, (place % filters)[order]))
+    patterns, blocks, segments, slots = (
+        array.astype(np.int32) for array in (connections.patterns, blocks, segments, (place % filters)[order])
+    )
     return ScatterTables(patterns, blocks, segments, slots, weight[order])
 
 
@@ -101,20 +110,29 @@ def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
     order = np.lexsort((connections.channel, segment))
     edges = np.arange(fkw.shape[0] // fkw.share * len(connections.patterns) + 1)
     segments = np.searchsorted(segment[order], edges).astype(np.int32)
-    return GatherTables(connections.patterns.astype(np.int32), segments, connections.channel[order].astype(np.int32), connections.weight[order])
+    return GatherTables(
+        connections.patterns.astype(np.int32),
+        segments,
+        connections.channel[order].astype(np.int32),
+        connections.weight[order],
+    )
 
 
 @dataclass(frozen=True)
 class SharedTables:
-    """A weight of 1x1 windows as `ConvSparsePointwise` reads it: channels listed by the set of a group's filters that keep them, block after block."""
+    """A weight of 1x1 windows as `ConvSparsePointwise` reads it: channels listed by the set of a group's filters that
+    keep them, block after block."""
 
     groups: int
     filters: np.ndarray
-    """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once more."""
+    """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once
+    more."""
     lists: np.ndarray
-    """int32 (B * G, 2^size): for each block of channels and each group, where its entries start, and how many each set of filters has."""
+    """int32 (B * G, 2^size): for each block of channels and each group, where its entries start, and how many each set
+    of filters has."""
     entries: np.ndarray
-    """int32: for each channel of a list where its plane is, and the bits of the weights of the filters in its set, in order, in `words_of` so many."""
+    """int32: for each channel of a list where its plane is, and the bits of the weights of the filters in its set, in
+    order, in `words_of` so many."""
 
 
 def weights_of_word(dtype: DType) -> int:
@@ -128,7 +146,8 @@ def words_of(weights: int, dtype: DType) -> int:
 
 
 def _grouped(fkw: FKW, size: int) -> np.ndarray:
-    """(G, size, C): the dense rows of stored filters in groups of ``size``; the last group is filled up with its last filter."""
+    """(G, size, C): the dense rows of stored filters in groups of ``size``; the last group is filled up with its last
+    filter."""
     group, _ = places(fkw)
     rows = np.zeros((fkw.shape[0], fkw.groups * fkw.shape[1]), fkw.weight.dtype)
     for member in range(fkw.share):
@@ -138,14 +157,15 @@ def _grouped(fkw: FKW, size: int) -> np.ndarray:
 
 
 def users_of_channels(fkw: FKW, size: int) -> np.ndarray:
-    """int (K,): how many filters of a group of ``size`` keep a channel, for each (group, channel) that any keeps. Windows are 1x1."""
+    """int (K,): how many filters of a group of ``size`` keep a channel, for each (group, channel) that any keeps.
+    Windows are 1x1."""
     users = np.count_nonzero(_grouped(fkw, size), axis=1)
     return users[users > 0]
 
 
 def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType) -> SharedTables:
-    """Groups of ``size`` filters as they are stored, in blocks of ``channels`` input channels, which are ``plane`` elements apart; weights as ``dtype``.
-    Windows are 1x1."""
+    """Groups of ``size`` filters as they are stored, in blocks of ``channels`` input channels, which are ``plane``
+    elements apart; weights as ``dtype``. Windows are 1x1."""
     rows, sets = _grouped(fkw, size), 1 << size
     kept_by = ((rows != 0) * (1 << np.arange(size))[:, None]).sum(axis=1)
     group, channel = np.nonzero(kept_by)
@@ -160,6 +180,8 @@ def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType) 
     is_there = np.arange(fields.shape[1]) <= words[kept_by[group, channel]][:, None]
     counts = np.bincount(place, minlength=-(-rows.shape[2] // channels) * len(rows) * sets).reshape(-1, sets)
     lists = counts.astype(np.int32)
-    lists[1:, 0] = (counts * (1 + words)).sum(axis=1).cumsum()[:-1]  # nothing is kept by the empty set: its place holds the start
+    lists[1:, 0] = (
+        (counts * (1 + words)).sum(axis=1).cumsum()[:-1]
+    )  # nothing is kept by the empty set: its place holds the start
     filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
     return SharedTables(len(rows), filters.astype(np.int32), lists, fields[is_there])

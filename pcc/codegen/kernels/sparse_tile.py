@@ -1,7 +1,8 @@
-"""What the two sparse convolution kernels on flat positions share: which positions an item computes, and how finished tiles are stored.
+"""What the two sparse convolution kernels on flat positions share: which positions an item computes, and how finished
+tiles are stored.
 
-A tile is ``size`` flat positions (see `stage`). The last tile of a plane starts early so that it does not compute past the last position, and stores
-only what the tile before it has not. Junk columns are computed and not stored.
+A tile is ``size`` flat positions (see `stage`). The last tile of a plane starts early so that it does not compute past
+the last position, and stores only what the tile before it has not. Junk columns are computed and not stored.
 """
 
 from collections.abc import Mapping
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
 
 INPUTS = (Param("x", "f32*"), Param("x_image"), Param("taps", "i32*"), Param("weight", "f32*"))
-POSITIONS = tuple(Param(name) for name in ("tiles", "tile_step", "blocks", "block_step", "positions", "pitch", "height", "width"))
+POSITIONS = tuple(
+    Param(name) for name in ("tiles", "tile_step", "blocks", "block_step", "positions", "pitch", "height", "width")
+)
 
 
 def output_params(epilogue: Epilogue) -> tuple[Param, ...]:
     """Where results go: ``channels`` maps stored filters to channels of ``bias``, ``y`` and ``residual``."""
-    pointers = (Param("channels", "i32*"), Param("bias", "f32*"), Param("y", "f32*", writes=True), Param("y_image"), Param("y_plane"), Param("y_pitch"))
+    pointers = (
+        Param("channels", "i32*"),
+        Param("bias", "f32*"),
+        Param("y", "f32*", writes=True),
+        Param("y_image"),
+        Param("y_plane"),
+        Param("y_pitch"),
+    )
     if not epilogue.residual:
         return pointers
     return (*pointers, Param("residual", "f32*"), Param("r_image"), Param("r_plane"), Param("r_pitch"))
@@ -46,7 +56,8 @@ ITEM_MULTIPLIES = 1 << 14
 
 
 def groups_of_item(groups: int, multiplies: float, tiles: int) -> int:
-    """How many of a layer's filter groups an item takes, when a group does ``multiplies`` vector multiply-adds in each of ``tiles`` tiles."""
+    """How many of a layer's filter groups an item takes, when a group does ``multiplies`` vector multiply-adds in each
+    of ``tiles`` tiles."""
     of_size = round(ITEM_MULTIPLIES / max(1.0, multiplies))
     return max(1, min(groups, of_size, groups * tiles // FEWEST_ITEMS))
 
@@ -54,14 +65,24 @@ def groups_of_item(groups: int, multiplies: float, tiles: int) -> int:
 def position_args(staged: Staged, layer: Conv2d, size: int, blocks: int) -> tuple[dict[str, int], int]:
     """The arguments of `POSITIONS` for tiles of ``size`` positions, and the number of items.
 
-    Items that follow each other share the weights of a block of filters while an image's input stays in L2, else they share the input of a tile.
-    A plane without junk on either side is one row.
+    Items that follow each other share the weights of a block of filters while an image's input stays in L2, else they
+    share the input of a tile. A plane without junk on either side is one row.
     """
     tiles = -(-staged.positions // size)
     tile_step, block_step = (1, tiles) if staged.image * layer.x.dtype.bytes <= L2_BYTES else (blocks, 1)
-    args = {"tiles": tiles, "tile_step": tile_step, "blocks": blocks, "block_step": block_step, "positions": staged.positions}
+    args = {
+        "tiles": tiles,
+        "tile_step": tile_step,
+        "blocks": blocks,
+        "block_step": block_step,
+        "positions": staged.positions,
+    }
     pitches = {staged.pitch, layer.y.strides[2], staged.pitch if layer.residual is None else layer.residual.strides[2]}
-    height, width, pitch = (1, staged.positions, staged.positions) if pitches == {staged.width} else (staged.height, staged.width, staged.pitch)
+    height, width, pitch = (
+        (1, staged.positions, staged.positions)
+        if pitches == {staged.width}
+        else (staged.height, staged.width, staged.pitch)
+    )
     return {**args, "pitch": pitch, "height": height, "width": width}, layer.y.shape[0] * tiles * blocks
 
 
@@ -86,17 +107,35 @@ def positions_of(layer: Conv2d) -> int:
     return (rows - 1) * staged_pitch(layer.x, layer.geometry) + columns
 
 
-def record(b: ProgramBuilder, layer: Conv2d, staged: Staged, kernel: Kernel, size: int, blocks: int, parts: "Parts") -> None:
-    """Records the call of a kernel with tiles of ``size`` positions and ``blocks`` blocks of filters; ``parts`` are its own tables and numbers."""
+def record(
+    b: ProgramBuilder, layer: Conv2d, staged: Staged, kernel: Kernel, size: int, blocks: int, parts: "Parts"
+) -> None:
+    """Records the call of a kernel with tiles of ``size`` positions and ``blocks`` blocks of filters; ``parts`` are its
+    own tables and numbers."""
     fkw = fkw_of(layer)
     batch, filters = layer.y.shape[:2]
     positions, work = position_args(staged, layer, size, blocks)
-    tables = {**parts.tables, "channels": fkw.reorder, "bias": np.zeros(filters, np.float32) if layer.bias is None else layer.bias}
-    views: dict[str, View] = {"x": staged.view, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})}
+    tables = {
+        **parts.tables,
+        "channels": fkw.reorder,
+        "bias": np.zeros(filters, np.float32) if layer.bias is None else layer.bias,
+    }
+    views: dict[str, View] = {
+        "x": staged.view,
+        "y": layer.y,
+        **({} if layer.residual is None else {"residual": layer.residual}),
+    }
     views |= {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
     outputs = batch * staged.height * staged.width
     args = {**views, "x_image": staged.image, **parts.numbers, **positions, **output_strides(layer)}
-    b.call(kernel, args, work, macs=fkw.weight.size * outputs, dense_macs=int(np.prod(fkw.shape)) * outputs, arithmetic=layer.x.dtype)
+    b.call(
+        kernel,
+        args,
+        work,
+        macs=fkw.weight.size * outputs,
+        dense_macs=int(np.prod(fkw.shape)) * outputs,
+        arithmetic=layer.x.dtype,
+    )
 
 
 @dataclass(frozen=True)
@@ -139,13 +178,19 @@ def decode(k: "KernelBuilder", item: "Expr", size: int) -> Item:
 def store_whole(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: list["Expr"], channel: "Expr") -> None:
     """Stores one filter's tile, given as vectors, through the epilogue; for items that are ``whole``."""
     y_at = k.let(item.image * k["y_image"] + channel * k["y_plane"] + item.row * k["y_pitch"] + item.column)
-    r_at = k.let(item.image * k["r_image"] + channel * k["r_plane"] + item.row * k["r_pitch"] + item.column) if epilogue.residual else 0
+    r_at = (
+        k.let(item.image * k["r_image"] + channel * k["r_plane"] + item.row * k["r_pitch"] + item.column)
+        if epilogue.residual
+        else 0
+    )
     for i, value in enumerate(values):
         residual = k.load(k["residual"], r_at + i * k.lanes, k.lanes) if epilogue.residual else None
         k.store(k["y"], y_at + i * k.lanes, epilogue.apply(k, value, residual, k.lanes), k.lanes)
 
 
-def store_rows(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buffer", at: "Expr", size: int, channel: "Expr") -> None:
+def store_rows(
+    k: "KernelBuilder", epilogue: Epilogue, item: Item, values: "Buffer", at: "Expr", size: int, channel: "Expr"
+) -> None:
     """Stores the valid columns of one filter's tile, ``values[at:at + size]``, through the epilogue."""
     from tvm import tirx
 
@@ -187,7 +232,8 @@ def aligned_local(k: "KernelBuilder", size: int) -> tuple["Buffer", "Expr"]:
 
 
 def broadcast_weights(k: "KernelBuilder", buffer: "Expr", at: "Expr", count: int) -> list["Expr"]:
-    """``count`` consecutive weights, each in all lanes: loaded four at a time where the instruction set multiplies by a lane."""
+    """``count`` consecutive weights, each in all lanes: loaded four at a time where the instruction set multiplies by a
+    lane."""
     if not k.isa.multiply_add(k.real).by_lane:
         return [k.let(k.splat(k.load(buffer, at + i), k.lanes)) for i in range(count)]
     loaded = [k.let(k.load(buffer, at + i, k.lanes)) for i in range(0, count, k.lanes)]
@@ -213,11 +259,15 @@ def reference_items(args: Mapping[str, Argument], begin: int, end: int, size: in
         image, block = item // (tiles * blocks), item // int(args["block_step"]) % blocks
         first = item // int(args["tile_step"]) % tiles * size
         start = max(min(first, positions - size), 0)
-        items.append(ReferenceItem(image, block, start, first, np.asarray(args["x"])[image * int(args["x_image"]) + start :]))
+        items.append(
+            ReferenceItem(image, block, start, first, np.asarray(args["x"])[image * int(args["x_image"]) + start :])
+        )
     return items
 
 
-def reference_store(args: Mapping[str, Argument], epilogue: Epilogue, item: ReferenceItem, values: np.ndarray, channel: int) -> None:
+def reference_store(
+    args: Mapping[str, Argument], epilogue: Epilogue, item: ReferenceItem, values: np.ndarray, channel: int
+) -> None:
     """`store_rows` on numpy: ``values`` is the tile of one filter, (size,)."""
     y, pitch = np.asarray(args["y"]), int(args["pitch"])
     stop = item.start + len(values)
@@ -228,7 +278,9 @@ def reference_store(args: Mapping[str, Argument], epilogue: Epilogue, item: Refe
         column = begin - row * pitch
         residual = None
         if epilogue.residual:
-            at = item.image * int(args["r_image"]) + channel * int(args["r_plane"]) + row * int(args["r_pitch"]) + column
+            at = (
+                item.image * int(args["r_image"]) + channel * int(args["r_plane"]) + row * int(args["r_pitch"]) + column
+            )
             residual = np.asarray(args["residual"])[at : at + end - begin]
         at = item.image * int(args["y_image"]) + channel * int(args["y_plane"]) + row * int(args["y_pitch"]) + column
         y[at : at + end - begin] = epilogue.reference(values[begin - item.start : end - item.start], residual)

@@ -1,10 +1,11 @@
 """Staging: a padded, phase-split copy of a convolution's input, in which every tap is a constant offset.
 
-Flat positions: with row pitch P, output (oy, ox) is position ``p = oy * P + ox``, and a stride-1 tap at row ``u`` and column ``v`` of the window
-reads input element ``p + u * P + v``; a plane is one long vector loop whose columns ``ox >= OW`` are junk. Padding makes rows longer, and strides are
-taken out by splitting the padded plane into phases (space to depth): phase (u mod sh, v mod sw) holds every sh-th row and sw-th column, and the tap
-reads it at ``p + (u div sh) * P + v div sw``. Phases that no tap looks at are not stored. The padding to the right of a row is also the padding to
-the left of the next, so a 3x3 window over 7 columns needs a pitch of 8, not 9.
+Flat positions: with row pitch P, output (oy, ox) is position ``p = oy * P + ox``, and a stride-1 tap at row ``u`` and
+column ``v`` of the window reads input element ``p + u * P + v``; a plane is one long vector loop whose columns ``ox >=
+OW`` are junk. Padding makes rows longer, and strides are taken out by splitting the padded plane into phases (space to
+depth): phase (u mod sh, v mod sw) holds every sh-th row and sw-th column, and the tap reads it at ``p + (u div sh) * P
++ v div sw``. Phases that no tap looks at are not stored. The padding to the right of a row is also the padding to the
+left of the next, so a 3x3 window over 7 columns needs a pitch of 8, not 9.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Staged:
-    """An input on which tap ``t`` of output position ``p`` of channel ``c`` of image ``n`` lies at ``n*image + c*plane + taps[t] + p``."""
+    """An input on which tap ``t`` of output position ``p`` of channel ``c`` of image ``n`` lies at ``n*image + c*plane
+    + taps[t] + p``."""
 
     view: View
     """Pointer to position 0 of channel 0 of image 0 (its shape means nothing)."""
@@ -53,7 +55,8 @@ class Staged:
 
 @dataclass(frozen=True)
 class _Phase:
-    """One phase of a staged plane: ``lead`` fill, then ``rows`` times (``columns`` copied, ``pitch - columns`` fill), then fill up to ``end``."""
+    """One phase of a staged plane: ``lead`` fill, then ``rows`` times (``columns`` copied, ``pitch - columns`` fill),
+    then fill up to ``end``."""
 
     start: int
     end: int
@@ -66,7 +69,8 @@ class _Phase:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of one phase: of ``length`` padded elements ``count`` exist, from the ``lead``-th on; the first of them is input element ``source``."""
+    """One axis of one phase: of ``length`` padded elements ``count`` exist, from the ``lead``-th on; the first of them
+    is input element ``source``."""
 
     length: int
     lead: int
@@ -106,7 +110,8 @@ class Layout:
 
     @cached_property
     def phases(self) -> dict[tuple[int, int], _Phase]:
-        """Every phase that a tap uses, in the order they are stored; the last is filled up to the end of a cache line."""
+        """Every phase that a tap uses, in the order they are stored; the last is filled up to the end of a cache
+        line."""
         phases: dict[tuple[int, int], _Phase] = {}
         start = 0
         used = list(product(self._phases_used(0), self._phases_used(1)))
@@ -117,7 +122,15 @@ class Layout:
                 end = whole_lines(end, FLOAT32)
             exists = rows.count > 0 and columns.count > 0
             lead = rows.lead * self.pitch + columns.lead if exists else end - start
-            phases[row_phase, column_phase] = _Phase(start, end, lead, rows.count if exists else 0, columns.count if exists else 0, rows.source, columns.source)
+            phases[row_phase, column_phase] = _Phase(
+                start,
+                end,
+                lead,
+                rows.count if exists else 0,
+                columns.count if exists else 0,
+                rows.source,
+                columns.source,
+            )
             start = end
         return phases
 
@@ -129,13 +142,19 @@ class Layout:
     def taps(self) -> np.ndarray:
         """int32 (kh*kw,): the offset of every tap."""
         (kh, kw), (sh, sw), (dh, dw) = self.geometry.window, self.geometry.stride, self.geometry.dilation
-        offsets = [self.phases[u % sh, v % sw].start + u // sh * self.pitch + v // sw for u in range(0, kh * dh, dh) for v in range(0, kw * dw, dw)]
+        offsets = [
+            self.phases[u % sh, v % sw].start + u // sh * self.pitch + v // sw
+            for u in range(0, kh * dh, dh)
+            for v in range(0, kw * dw, dw)
+        ]
         return np.array(offsets, np.int32)
 
     @property
     def table(self) -> np.ndarray:
         """int32 (phases, 7): the fields of each phase, for the kernel."""
-        rows = [(p.start, p.end, p.lead, p.rows, p.columns, p.source_row, p.source_column) for p in self.phases.values()]
+        rows = [
+            (p.start, p.end, p.lead, p.rows, p.columns, p.source_row, p.source_column) for p in self.phases.values()
+        ]
         return np.array(rows, np.int32)
 
 
@@ -155,25 +174,31 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: b
         return machine.beyond(x)
     batch, channels, height, width = x.shape
     layout, lanes = Layout(geometry, height, width), machine.isa.lanes(x.dtype)
-    copied = View(x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)), dtype=x.dtype)
+    copied = View(
+        x.buffer, (batch, channels, layout.plane), contiguous_strides((batch, channels, layout.plane)), dtype=x.dtype
+    )
     plane = Work()
     for phase in layout.phases.values():
         runs = phase.columns, layout.pitch - phase.columns
         copies, fills = (-(-run // lanes) if spills else run_pieces(run, lanes) for run in runs)
         branches = 2 if spills else 2 * run_branches(lanes)
-        plane += Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=branches) * phase.rows
+        plane += (
+            Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=branches) * phase.rows
+        )
     return plane * (batch * channels) + machine.beyond(x, copied, copied)
 
 
 def tap_loads(x: View, geometry: ConvGeometry, count: float) -> Work:
-    """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines, as staged ones are."""
+    """``count`` vectors of taps: aligned where the window is a single position and planes are whole cache lines, as
+    staged ones are."""
     places, line = (x.strides[0], x.strides[1], x.offset), line_elements(x.dtype)
     aligned = geometry.window == (1, 1) and (is_staged(geometry) or all(place % line == 0 for place in places))
     return Work(loads=count) if aligned else Work(crossing=count)
 
 
 def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0) -> Staged:
-    """``x`` (N, C, H, W) as ``geometry`` reads it; records the copy if one is needed, once for equal requests. Padding reads as ``fill``."""
+    """``x`` (N, C, H, W) as ``geometry`` reads it; records the copy if one is needed, once for equal requests. Padding
+    reads as ``fill``."""
     batch, channels, height, width = x.shape
     out_height, out_width = geometry.output_size(height, width)
     if not is_staged(geometry):
@@ -204,7 +229,9 @@ COPY_PARAMS = (
 """What `copy_plane` asks for."""
 
 
-def copy_args(b: ProgramBuilder, name: str, x: View, layout: Layout, fill: float = 0.0) -> dict[str, View | int | float]:
+def copy_args(
+    b: ProgramBuilder, name: str, x: View, layout: Layout, fill: float = 0.0
+) -> dict[str, View | int | float]:
     """The values of `COPY_PARAMS`."""
     return {
         "table": b.constant(f"{name}.table", layout.table),
@@ -219,7 +246,8 @@ def copy_args(b: ProgramBuilder, name: str, x: View, layout: Layout, fill: float
 
 @dataclass(frozen=True)
 class Stage:
-    """Copies planes into staged planes; an item is a plane. Column strides 1 and 2 are vectorised, 3 stands for all others."""
+    """Copies planes into staged planes; an item is a plane. Column strides 1 and 2 are vectorised, 3 stands for all
+    others."""
 
     column_stride: int
 
@@ -229,7 +257,12 @@ class Stage:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        return Param("x", "f32*"), Param("y", "f32*", writes=True), *(Param(name) for name in ("plane", "channels", "x_image", "x_plane")), *COPY_PARAMS
+        return (
+            Param("x", "f32*"),
+            Param("y", "f32*", writes=True),
+            *(Param(name) for name in ("plane", "channels", "x_image", "x_plane")),
+            *COPY_PARAMS,
+        )
 
     def body(self, k: "KernelBuilder") -> None:
         with k.work() as item:
@@ -245,7 +278,16 @@ class Stage:
             reference_plane(args, x[source:], y[item * plane :])
 
 
-def copy_plane(k: "KernelBuilder", x: "Buffer", source: "Expr", y: "Buffer", at: "Expr", column_stride: int, *, spills: bool = False) -> None:
+def copy_plane(
+    k: "KernelBuilder",
+    x: "Buffer",
+    source: "Expr",
+    y: "Buffer",
+    at: "Expr",
+    column_stride: int,
+    *,
+    spills: bool = False,
+) -> None:
     """Copies the plane at ``x[source]`` to the staged plane at ``y[at]``. Arguments: `COPY_PARAMS`.
 
     With ``spills`` it writes whole vectors, each behind those before it, and so up to one behind the plane.
@@ -274,7 +316,9 @@ def copy_plane(k: "KernelBuilder", x: "Buffer", source: "Expr", y: "Buffer", at:
                 k.store(y, target + i, k.load(x, first + i * k["column_stride"]))
 
     with k.loop(0, k["phases"]) as phase:
-        start, end, lead, rows, columns, row, column = (k.let(k.load(k["table"], phase * 7 + field)) for field in range(7))
+        start, end, lead, rows, columns, row, column = (
+            k.let(k.load(k["table"], phase * 7 + field)) for field in range(7)
+        )
         target = k.let(at + start)
         fill(target, lead)
         first = k.let(source + row * k["x_pitch"] + column)
@@ -292,7 +336,9 @@ def copy_plane(k: "KernelBuilder", x: "Buffer", source: "Expr", y: "Buffer", at:
 def reference_plane(args: Mapping[str, Argument], x: np.ndarray, y: np.ndarray) -> None:
     """`copy_plane` on numpy: both arrays start at their planes."""
     pitch, step = int(args["pitch"]), int(args["column_stride"])
-    for start, stop, lead, rows, columns, row, column in np.asarray(args["table"])[: int(args["phases"]) * 7].reshape(-1, 7):
+    for start, stop, lead, rows, columns, row, column in np.asarray(args["table"])[: int(args["phases"]) * 7].reshape(
+        -1, 7
+    ):
         y[start:stop] = args["fill"]
         for r in range(rows):
             at, first = start + lead + r * pitch, row * int(args["x_pitch"]) + r * int(args["x_row"]) + column

@@ -1,7 +1,8 @@
 """Transposing between rows of memory and lanes of vectors, four columns at a time.
 
-Four rows of four columns in a quarter of a vector (128 bits) change places in two steps of interleaving, which are one instruction each on every
-instruction set; all quarters at once. So four vectors become four columns of all lanes, or back.
+Four rows of four columns in a quarter of a vector (128 bits) change places in two steps of interleaving, which are one
+instruction each on every instruction set; all quarters at once. So four vectors become four columns of all lanes, or
+back.
 """
 
 from typing import TYPE_CHECKING
@@ -37,5 +38,15 @@ def transpose(k: "KernelBuilder", vectors: list["Expr"], lanes: int) -> list["Ex
         return k.let(k.shuffle([a, b], indices))
 
     a, b, c, d = vectors
-    ab_low, ab_high, cd_low, cd_high = interleaved(a, b, 0, 1), interleaved(a, b, 2, 1), interleaved(c, d, 0, 1), interleaved(c, d, 2, 1)
-    return [interleaved(ab_low, cd_low, 0, 2), interleaved(ab_low, cd_low, 2, 2), interleaved(ab_high, cd_high, 0, 2), interleaved(ab_high, cd_high, 2, 2)]
+    ab_low, ab_high, cd_low, cd_high = (
+        interleaved(a, b, 0, 1),
+        interleaved(a, b, 2, 1),
+        interleaved(c, d, 0, 1),
+        interleaved(c, d, 2, 1),
+    )
+    return [
+        interleaved(ab_low, cd_low, 0, 2),
+        interleaved(ab_low, cd_low, 2, 2),
+        interleaved(ab_high, cd_high, 0, 2),
+        interleaved(ab_high, cd_high, 2, 2),
+    ]

@@ -2,7 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from pcc.codegen.kernels.math import absolute, as_bits, as_float, cast, constant, copy_sign, equal, fused, integer, intrinsic, polynomial, select
+from pcc.codegen.kernels.math import (
+    absolute,
+    as_bits,
+    as_float,
+    cast,
+    constant,
+    copy_sign,
+    equal,
+    fused,
+    integer,
+    intrinsic,
+    polynomial,
+    select,
+)
 from pcc.dtype import FLOAT32, INT32, INT64
 
 if TYPE_CHECKING:
@@ -19,7 +32,17 @@ SINE = (2.71823728e-06, -0.000198393274, 0.00833332911, -0.166666672)
 """``(sin(r) - r) / r^3`` in r^2 on |r| <= pi / 4."""
 COSINE = (2.44324128e-05, -0.00138873095, 0.0416666456)
 """``(cos(r) - 1 + r^2 / 2) / r^4`` in r^2 on |r| <= pi / 4."""
-ATAN = (-0.00179361971, 0.0109145977, -0.0311778318, 0.0579575822, -0.0840344951, 0.109521858, -0.142642424, 0.199985489, -0.333332986)
+ATAN = (
+    -0.00179361971,
+    0.0109145977,
+    -0.0311778318,
+    0.0579575822,
+    -0.0840344951,
+    0.109521858,
+    -0.142642424,
+    0.199985489,
+    -0.333332986,
+)
 """``(atan(x) - x) / x^3`` in x^2 on |x| <= 1."""
 
 
@@ -66,7 +89,8 @@ def _wave(k: "KernelBuilder", x: "Expr", quarter: int, lanes: int) -> "Expr":
 
 
 def _near_part(k: "KernelBuilder", size: "Expr", lanes: int) -> tuple["Expr", "Expr"]:
-    """What is left of a value below `NEAR` when quarters of a turn are taken away, within pi / 4, and their number (Cody and Waite)."""
+    """What is left of a value below `NEAR` when quarters of a turn are taken away, within pi / 4, and their number
+    (Cody and Waite)."""
     near = k.let(select(k, size < constant(k, NEAR, lanes), size, constant(k, 0.0, lanes)))
     turns = k.let(intrinsic("llvm.rint", near * constant(k, 0.6366197723675814, lanes), lanes))
     for part in PI_2:
@@ -75,7 +99,8 @@ def _near_part(k: "KernelBuilder", size: "Expr", lanes: int) -> tuple["Expr", "E
 
 
 def _far_part(k: "KernelBuilder", size: "Expr", lanes: int) -> tuple["Expr", "Expr"]:
-    """The same of a value from `NEAR` on (Payne and Hanek): the mantissa times those 96 bits of 2 / pi that reach from 2 turns down to what rounding leaves."""
+    """The same of a value from `NEAR` on (Payne and Hanek): the mantissa times those 96 bits of 2 / pi that reach from
+    2 turns down to what rounding leaves."""
     from tvm import tirx
 
     def wide(value: int) -> "Expr":
@@ -83,7 +108,9 @@ def _far_part(k: "KernelBuilder", size: "Expr", lanes: int) -> tuple["Expr", "Ex
 
     kind = "uint64" if lanes == 1 else f"uint64x{lanes}"
     bits = k.let(as_bits(size, lanes))
-    place = k.let((bits >> integer(23, lanes)) - integer(120, lanes))  # of the first bit: with mantissa * 2^E, bit E + 30, E = exponent - 150
+    place = k.let(
+        (bits >> integer(23, lanes)) - integer(120, lanes)
+    )  # of the first bit: with mantissa * 2^E, bit E + 30, E = exponent - 150
     word, shift = k.let(place >> integer(5, lanes)), k.let(tirx.Cast(kind, place & integer(31, lanes)))
     words = []
     for offset in range(4):
@@ -95,7 +122,9 @@ def _far_part(k: "KernelBuilder", size: "Expr", lanes: int) -> tuple["Expr", "Ex
     first_64 = k.let((upper << shift) | ((lower >> wide(1)) >> (wide(63) - shift)))
     next_32 = k.let((lower << shift) >> wide(32))
     mantissa = k.let(tirx.Cast(kind, (bits & integer(0x7FFFFF, lanes)) | integer(0x800000, lanes)))
-    product = k.let(mantissa * first_64 + ((mantissa * next_32) >> wide(32)))  # quarters of a turn: 2 whole bits, 62 after the point
+    product = k.let(
+        mantissa * first_64 + ((mantissa * next_32) >> wide(32))
+    )  # quarters of a turn: 2 whole bits, 62 after the point
     quadrant = k.let(cast(INT32, (product + wide(1 << 61)) >> wide(62), lanes))
     fraction = k.let(tirx.reinterpret(INT64.tir(lanes), product << wide(2)))
     return k.let(cast(FLOAT32, fraction, lanes) * constant(k, PI_2[0] * 2.0**-64, lanes)), quadrant

@@ -1,12 +1,15 @@
-"""Winograd's minimal filtering F(m x m, 3 x 3): its matrices, what it costs in accuracy, and straight-line code for a matrix of constants.
+"""Winograd's minimal filtering F(m x m, 3 x 3): its matrices, what it costs in accuracy, and straight-line code for a
+matrix of constants.
 
-A tile of m x m outputs is ``A' [(G g G') * (B' d B)] A`` of the (m+2) x (m+2) inputs d it reads, summed over channels before the outer transform:
-(m+2)^2 multiplies instead of 9 m^2. The matrices are those of Toom-Cook, exact fractions from m+1 points and infinity (Winograd, Arithmetic complexity
-of computations, 1980; Lavin and Gray, Fast algorithms for convolutional neural networks, 2016).
+A tile of m x m outputs is ``A' [(G g G') * (B' d B)] A`` of the (m+2) x (m+2) inputs d it reads, summed over channels
+before the outer transform: (m+2)^2 multiplies instead of 9 m^2. The matrices are those of Toom-Cook, exact fractions
+from m+1 points and infinity (Winograd, Arithmetic complexity of computations, 1980; Lavin and Gray, Fast algorithms for
+convolutional neural networks, 2016).
 
-Larger tiles save more and lose digits. The points decide how many (Barabasz et al., Error analysis and improving the accuracy of Winograd convolution,
-2020): pairs p and -p keep the transforms cheap, and with +-3/4 and +-3/2 the error of F(4x4) is about that of direct convolution, a third of what the usual
-+-1 and +-2 give. All constants of the transforms of data are exact in fp32.
+Larger tiles save more and lose digits. The points decide how many (Barabasz et al., Error analysis and improving the
+accuracy of Winograd convolution, 2020): pairs p and -p keep the transforms cheap, and with +-3/4 and +-3/2 the error of
+F(4x4) is about that of direct convolution, a third of what the usual +-1 and +-2 give. All constants of the transforms
+of data are exact in fp32.
 """
 
 from collections.abc import Sequence
@@ -44,12 +47,18 @@ class Form:
     @cached_property
     def output_matrix(self) -> Matrix:
         """A', (m, m + 2)."""
-        return tuple((*(point**row for point in self.points), Fraction(int(row == self.outputs - 1))) for row in range(self.outputs))
+        return tuple(
+            (*(point**row for point in self.points), Fraction(int(row == self.outputs - 1)))
+            for row in range(self.outputs)
+        )
 
     @cached_property
     def weight_matrix(self) -> Matrix:
         """G, (m + 2, 3)."""
-        rows = [tuple(point**power / prod(point - other for other in self._without(point)) for power in range(WINDOW)) for point in self.points]
+        rows = [
+            tuple(point**power / prod(point - other for other in self._without(point)) for power in range(WINDOW))
+            for point in self.points
+        ]
         return (*rows, tuple(Fraction(int(power == WINDOW - 1)) for power in range(WINDOW)))
 
     @cached_property
@@ -76,13 +85,17 @@ class Form:
         return matrix @ weight.astype(np.float64) @ matrix.T
 
     def error(self, weight: np.ndarray) -> float:
-        """The expected error of an output in fp32, root mean square, to the root mean square of the outputs, for weights (O, I, 3, 3).
+        """The expected error of an output in fp32, root mean square, to the root mean square of the outputs, for
+        weights (O, I, 3, 3).
 
-        Every product of transformed data and weight brings a relative error of some units in the last place, independent of the others; the sums over
-        channels and the outer transform add them up. So the error grows with the size of what is added to the size of the result: by the matrices, and
-        by these weights. Inputs are taken as independent and of one variance.
+        Every product of transformed data and weight brings a relative error of some units in the last place,
+        independent of the others; the sums over channels and the outer transform add them up. So the error grows with
+        the size of what is added to the size of the result: by the matrices, and by these weights. Inputs are taken as
+        independent and of one variance.
         """
-        a, b, g = (np.array(matrix, np.float64) for matrix in (self.output_matrix, self.input_matrix, self.weight_matrix))
+        a, b, g = (
+            np.array(matrix, np.float64) for matrix in (self.output_matrix, self.input_matrix, self.weight_matrix)
+        )
         windows = weight.reshape(-1, WINDOW * WINDOW).astype(np.float64)
         moments = windows.T @ windows
         both = np.kron(g, g)
@@ -93,15 +106,18 @@ class Form:
 
 
 _ROUNDING, _TRANSFORMS = 0.15, 14
-"""The error of a sum of n products is about so many units times the root of n, and of n more for the transforms: fitted to measured errors, which are
-within 1.5 times of it."""
+"""The error of a sum of n products is about so many units times the root of n, and of n more for the transforms: fitted
+to measured errors, which are within 1.5 times of it."""
 
 
 def _polynomial(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
     """The coefficients of the product of (x - root), from that of 1 on."""
     coefficients = (Fraction(1),)
     for root in roots:
-        coefficients = tuple(low - root * high for low, high in zip((Fraction(0), *coefficients), (*coefficients, Fraction(0)), strict=True))
+        coefficients = tuple(
+            low - root * high
+            for low, high in zip((Fraction(0), *coefficients), (*coefficients, Fraction(0)), strict=True)
+        )
     return coefficients
 
 
@@ -110,5 +126,8 @@ def _points(*pairs: str) -> tuple[Fraction, ...]:
     return (Fraction(0), *(sign * Fraction(pair) for pair in pairs for sign in (1, -1)))
 
 
-FORMS: dict[int, Form] = {form.outputs: form for form in (Form(2, _points("1")), Form(4, _points("3/4", "3/2")), Form(6, _points("1", "2", "1/2")))}
+FORMS: dict[int, Form] = {
+    form.outputs: form
+    for form in (Form(2, _points("1")), Form(4, _points("3/4", "3/2")), Form(6, _points("1", "2", "1/2")))
+}
 """By the size of their tiles."""

@@ -1,7 +1,8 @@
-"""The kernel that transforms the weights of Winograd convolution into 16/9, 4 or 64/9 times the bytes, which a package would be too large with.
+"""The kernel that transforms the weights of Winograd convolution into 16/9, 4 or 64/9 times the bytes, which a package
+would be too large with.
 
-It runs once, when a library's first context is made. What ships is the layer's weight with filters innermost, the same for every form, schedule and
-instruction set. Vectors are of filters.
+It runs once, when a library's first context is made. What ships is the layer's weight with filters innermost, the same
+for every form, schedule and instruction set. Vectors are of filters.
 """
 
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ def pack_weight(weight: np.ndarray, groups: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WinogradWeights:
-    """``G g G'`` of each window: ``shipped`` (groups, channels, 9, filters of a group) to ``w`` (groups, chunks, places, panels of a chunk, channels,
-    ``filters``). An item is a panel. In the last panel of a group, what stands for filters that do not exist is arbitrary."""
+    """``G g G'`` of each window: ``shipped`` (groups, channels, 9, filters of a group) to ``w`` (groups, chunks,
+    places, panels of a chunk, channels, ``filters``). An item is a panel. In the last panel of a group, what stands for
+    filters that do not exist is arbitrary."""
 
     form: Form
     filters: int
@@ -52,19 +54,31 @@ class WinogradWeights:
             chunk, in_chunk = k.divide(panel, k["panels_per_chunk"])
             first = k.let((group * k["chunks"] + chunk) * (size * size) * k["panels_per_chunk"] + in_chunk)
             place_step = k.let(k["panels_per_chunk"] * k["channels"] * self.filters)
-            source = k.pointer(k["shipped"], k.let(group * k["channels"] * (WINDOW * WINDOW) * k["filters"] + panel * self.filters))
+            source = k.pointer(
+                k["shipped"], k.let(group * k["channels"] * (WINDOW * WINDOW) * k["filters"] + panel * self.filters)
+            )
             target = k.pointer(k["w"], k.let(first * (k["channels"] * self.filters)))
             with k.loop(0, k["channels"]) as channel:
                 for part in range(0, self.filters, lanes):
                     for column in range(WINDOW):
-                        taps = [(channel * (WINDOW * WINDOW) + row * WINDOW + column) * k["filters"] + part for row in range(WINDOW)]
+                        taps = [
+                            (channel * (WINDOW * WINDOW) + row * WINDOW + column) * k["filters"] + part
+                            for row in range(WINDOW)
+                        ]
                         values = [k.let(k.load(source, tap, lanes)) for tap in taps]
                         for row, value in enumerate(apply(k, self.form.weight_matrix, values, lanes)):
                             k.store(between, (row * WINDOW + column) * lanes, value, lanes)
                     for row in range(size):
-                        values = [k.let(k.load(between, (row * WINDOW + column) * lanes, lanes)) for column in range(WINDOW)]
+                        values = [
+                            k.let(k.load(between, (row * WINDOW + column) * lanes, lanes)) for column in range(WINDOW)
+                        ]
                         for column, value in enumerate(apply(k, self.form.weight_matrix, values, lanes)):
-                            k.store(target, (row * size + column) * place_step + (channel * self.filters + part), value, lanes)
+                            k.store(
+                                target,
+                                (row * size + column) * place_step + (channel * self.filters + part),
+                                value,
+                                lanes,
+                            )
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
@@ -73,9 +87,15 @@ class WinogradWeights:
         for item in range(begin, end):
             group, panel = divmod(item, n["panels"])
             chunk, in_chunk = divmod(panel, n["panels_per_chunk"])
-            windows = shipped[group * n["channels"] * WINDOW**2 * n["filters"] :][: n["channels"] * WINDOW**2 * n["filters"]]
-            windows = windows.reshape(n["channels"], WINDOW, WINDOW, -1)[..., panel * self.filters : (panel + 1) * self.filters]
-            values = np.einsum("ia,cabf,jb->ijcf", matrix, windows, matrix).reshape(-1, n["channels"], windows.shape[-1])
+            windows = shipped[group * n["channels"] * WINDOW**2 * n["filters"] :][
+                : n["channels"] * WINDOW**2 * n["filters"]
+            ]
+            windows = windows.reshape(n["channels"], WINDOW, WINDOW, -1)[
+                ..., panel * self.filters : (panel + 1) * self.filters
+            ]
+            values = np.einsum("ia,cabf,jb->ijcf", matrix, windows, matrix).reshape(
+                -1, n["channels"], windows.shape[-1]
+            )
             first, size = (group * n["chunks"] + chunk) * len(values), n["channels"] * self.filters
             for place, channel in product(range(len(values)), range(n["channels"])):
                 at = ((first + place) * n["panels_per_chunk"] + in_chunk) * size + channel * self.filters

@@ -17,7 +17,10 @@ _aten: Any = torch.ops.aten
 MOST_STEPS = 1000
 """Each step is written out."""
 
-_OPEN = "what it computes next depends on the values of the model's input; pcc compiles models whose operators are always the same"
+_OPEN = (
+    "what it computes next depends on the values of the model's input; pcc compiles models whose operators are always "
+    "the same"
+)
 
 
 def run_if(model: "_Import", node: ir.Node) -> None:
@@ -31,7 +34,8 @@ def run_if(model: "_Import", node: ir.Node) -> None:
 
 
 def run_loop(model: "_Import", node: ir.Node) -> None:
-    """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds, stacked."""
+    """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds,
+    stacked."""
     limit, condition, *state = (_value(model, value) for value in node.inputs)
     most = None if limit is None else int(number(limit, "its number of steps is"))
     body = node.attributes["body"].as_graph()
@@ -50,7 +54,8 @@ def run_loop(model: "_Import", node: ir.Node) -> None:
 
 
 def run_scan(model: "_Import", node: ir.Node) -> None:
-    """Steps along an axis of its inputs: ``(state..., inputs...)`` gives the state, and what each step adds, stacked."""
+    """Steps along an axis of its inputs: ``(state..., inputs...)`` gives the state, and what each step adds,
+    stacked."""
     if model.opset < 9:
         raise Refused("Scan of opset 8; export the model with a newer one")
     given = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -63,13 +68,22 @@ def run_scan(model: "_Import", node: ir.Node) -> None:
     _check_steps(steps - 1)
     rows = []
     for step in range(steps):
-        parts = [model.emit.call(_aten.select.int, x, axis, steps - 1 - step if back else step) for x, axis, back in zip(inputs, axes, backwards, strict=True)]
+        parts = [
+            model.emit.call(_aten.select.int, x, axis, steps - 1 - step if back else step)
+            for x, axis, back in zip(inputs, axes, backwards, strict=True)
+        ]
         results = _body(model, node.attributes["body"].as_graph(), [*state, *parts])
         state, added = results[: len(state)], results[len(state) :]
         rows.append(added)
     added = [list(parts) for parts in zip(*rows, strict=True)]
-    out_axes, reverse = _numbers(given, "scan_output_axes", len(added)), _numbers(given, "scan_output_directions", len(added))
-    collected = [_stacked(model.emit, part[::-1] if back else part, axis) for part, axis, back in zip(added, out_axes, reverse, strict=True)]
+    out_axes, reverse = (
+        _numbers(given, "scan_output_axes", len(added)),
+        _numbers(given, "scan_output_directions", len(added)),
+    )
+    collected = [
+        _stacked(model.emit, part[::-1] if back else part, axis)
+        for part, axis, back in zip(added, out_axes, reverse, strict=True)
+    ]
     for outer, result in zip(node.outputs, [*state, *collected], strict=True):
         model.set(outer, result)
 
@@ -93,7 +107,8 @@ def _check_steps(step: int) -> None:
 
 
 def _body(model: "_Import", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
-    """What a part of the model gives for some inputs. `Refused` if it cannot be computed; nodes of it that are refused themselves are noted by name."""
+    """What a part of the model gives for some inputs. `Refused` if it cannot be computed; nodes of it that are refused
+    themselves are noted by name."""
     for inner, value in zip(graph.inputs, values, strict=True):
         model.values[inner] = value
     model.graph(graph)

@@ -22,13 +22,16 @@ _TYPES = {
 
 
 def torch_type(number: int | ir.DataType) -> torch.dtype:
-    """`Refused` for strings, complex numbers, 8-bit floats, and unsigned integers beyond 8 bits, with which PyTorch does not compute."""
+    """`Refused` for strings, complex numbers, 8-bit floats, and unsigned integers beyond 8 bits, with which PyTorch
+    does not compute."""
     try:
         kind = ir.DataType(number)
     except ValueError:
         raise Refused(f"element type {number}, which ONNX does not have") from None
     if kind not in _TYPES:
-        raise Refused(f"elements of type {kind.name}; pcc reads floats of 16 to 64 bits, signed integers, bytes and booleans")
+        raise Refused(
+            f"elements of type {kind.name}; pcc reads floats of 16 to 64 bits, signed integers, bytes and booleans"
+        )
     return _TYPES[kind]
 
 

@@ -1,7 +1,9 @@
-"""Builds a graph call by call. What is known is computed at once, so chains of shape arithmetic and constants never reach the graph.
+"""Builds a graph call by call. What is known is computed at once, so chains of shape arithmetic and constants never
+reach the graph.
 
-A value is a `Tensor` when it is known and a graph's `Node` when it depends on the model's input. An operator of known values is computed; any other becomes
-a call, its known operands ``get_attr`` nodes under the names that the file gives them.
+A value is a `Tensor` when it is known and a graph's `Node` when it depends on the model's input. An operator of known
+values is computed; any other becomes a call, its known operands ``get_attr`` nodes under the names that the file gives
+them.
 """
 
 import operator
@@ -23,7 +25,8 @@ MOST_ELEMENTS = 2**30
 """Of one value: 4 GiB as fp32. Files that ask for more are damaged, or no network for a phone."""
 
 MOST_COMPUTED = 2**28
-"""Bytes of all known values that are computed, in a file without weights: tables of positions and masks take some MiB."""
+"""Bytes of all known values that are computed, in a file without weights: tables of positions and masks take some
+MiB."""
 TIMES_WEIGHTS = 3
 """As many bytes more as a file's weights have, so often: they may be cast, transposed and put together."""
 
@@ -66,9 +69,13 @@ class Emitter:
         leaves = pytree.tree_leaves((args, kwargs))
         if not any(isinstance(leaf, Node) for leaf in leaves):
             return self._compute(target, args, kwargs)
-        args, kwargs = pytree.tree_map(lambda leaf: self._attribute(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+        args, kwargs = pytree.tree_map(
+            lambda leaf: self._attribute(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+        )
         operation = str(getattr(target, "__name__", target)).split(".")[0].strip("_")
-        node = self.graph.create_node("call_function", target, tuple(args), kwargs, name=identifier(f"{self.name}_{operation}"))
+        node = self.graph.create_node(
+            "call_function", target, tuple(args), kwargs, name=identifier(f"{self.name}_{operation}")
+        )
         node.meta["nn_module_stack"] = {"": (self.layer, f"onnx.{self.kind}")}
         infer(node)
         self._check_size(node.meta["val"])
@@ -85,7 +92,9 @@ class Emitter:
     def _compute(self, target: Any, args: Any, kwargs: Any) -> Any:
         with torch.no_grad():
             with fake_mode(self.graph) as mode:
-                fakes = pytree.tree_map(lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+                fakes = pytree.tree_map(
+                    lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+                )
                 result = target(*fakes[0], **fakes[1])
                 self._check_size(result)
                 self.check_room(sum(part.nbytes for part in pytree.tree_leaves(result) if isinstance(part, Tensor)))
@@ -107,7 +116,9 @@ class Emitter:
     def check_room(self, nbytes: int) -> None:
         """`Refused` for known values that would take more memory than a model has reason to."""
         if nbytes > self._room:
-            raise Refused(f"a constant of {nbytes:,} bytes: with those before, more than pcc computes for a file of this size")
+            raise Refused(
+                f"a constant of {nbytes:,} bytes: with those before, more than pcc computes for a file of this size"
+            )
 
     def called(self, value: Tensor, name: str) -> Tensor:
         """A known value under a name, which is kept; where it has one already, that stays."""

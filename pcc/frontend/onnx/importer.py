@@ -1,4 +1,5 @@
-"""An ONNX model as a graph: its inputs get shapes, its nodes become calls one after the other, and what cannot be is one error that names all of it."""
+"""An ONNX model as a graph: its inputs get shapes, its nodes become calls one after the other, and what cannot be is
+one error that names all of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,9 @@ OPSETS = range(7, 100)
 """Before 7 operators broadcast by rules of their own."""
 
 
-def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None, batch: int | None = None, any_batch: bool = False) -> ImportedModel:
+def import_onnx(
+    model: str | Path | onnx.ModelProto, examples: Any = None, batch: int | None = None, any_batch: bool = False
+) -> ImportedModel:
     """The graph of an ONNX file, see `import_model`; ``any_batch`` takes a batch that is another than the file fixes.
 
     Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import.
@@ -40,16 +43,29 @@ def import_onnx(model: str | Path | onnx.ModelProto, examples: Any = None, batch
     parsed, name = read_model(model, without_rule)
     inputs = [value for value in parsed.graph.inputs if not value.is_initializer()]
     try:
-        declared = [Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)]
+        declared = [
+            Declared(value.name or f"input_{place}", _sizes(value), _type(value)) for place, value in enumerate(inputs)
+        ]
     except Refused as error:
         raise PccError(f"model {name}: {error}") from None
     graph_module = build_graph(parsed, name, chosen_examples(declared, examples, f"model {name}", batch, any_batch))
     for key, value in (*graph_module.named_buffers(),):
         if value.is_floating_point() and value.dtype != torch.float32:
-            raise PccError(f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to fp32 first")
+            raise PccError(
+                f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to "
+                "fp32 first"
+            )
     check_finite(graph_module)
-    producer = f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}" if parsed.producer_name else ""
-    return imported(graph_module, f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})", tuple(one.name for one in declared))
+    producer = (
+        f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}"
+        if parsed.producer_name
+        else ""
+    )
+    return imported(
+        graph_module,
+        f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})",
+        tuple(one.name for one in declared),
+    )
 
 
 def without_rule(operator: str) -> bool:
@@ -58,7 +74,8 @@ def without_rule(operator: str) -> bool:
 
 
 def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> GraphModule:
-    """The graph for inputs of the examples' shapes and types. `PccError` that lists every node that cannot be imported."""
+    """The graph for inputs of the examples' shapes and types. `PccError` that lists every node that cannot be
+    imported."""
     with quiet():  # PyTorch logs what it raises while shapes are inferred
         return _Import(model, name).run([value for value in model.graph.inputs if not value.is_initializer()], examples)
 
@@ -68,10 +85,13 @@ def opset_of(model: ir.Model) -> int:
 
 
 def _sizes(value: ir.Value) -> tuple[int | str, ...] | None:
-    """An input's declared sizes: a number, or the name of one that is open (``?`` without); None if not even their count is declared."""
+    """An input's declared sizes: a number, or the name of one that is open (``?`` without); None if not even their
+    count is declared."""
     if value.shape is None:
         return None
-    return tuple(size if isinstance(size, int) and size > 0 else str(getattr(size, "value", None) or "?") for size in value.shape)
+    return tuple(
+        size if isinstance(size, int) and size > 0 else str(getattr(size, "value", None) or "?") for size in value.shape
+    )
 
 
 def _type(value: ir.Value) -> torch.dtype:
@@ -98,12 +118,19 @@ class _Import:
 
     def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> GraphModule:
         if self.opset not in OPSETS:
-            raise PccError(f"model {self.name} has opset {self.opset}: pcc reads opset {OPSETS[0]} and later; onnx.version_converter makes them newer")
+            raise PccError(
+                f"model {self.name} has opset {self.opset}: pcc reads opset {OPSETS[0]} and later; "
+                "onnx.version_converter makes them newer"
+            )
         self.emit.opset = self.opset
-        for value, name, example in zip(inputs, unique([value.name or "input" for value in inputs]), examples, strict=True):
+        for value, name, example in zip(
+            inputs, unique([value.name or "input" for value in inputs]), examples, strict=True
+        ):
             self.values[value] = self.emit.input(name, example)
         self.graph(self.model.graph)
-        missing = [value.name for value in self.model.graph.outputs if value not in self.values and value not in self.failed]
+        missing = [
+            value.name for value in self.model.graph.outputs if value not in self.values and value not in self.failed
+        ]
         if missing and not self.problems:
             raise PccError(f"model {self.name} is damaged: nothing computes its output '{missing[0]}'")
         if self.problems:
@@ -112,7 +139,9 @@ class _Import:
             raise PccError(f"pcc cannot compile {count} operator{'s' if count > 1 else ''} of this model: {listed}")
         if not self.model.graph.outputs:
             raise PccError(f"model {self.name} has no outputs")
-        named = [(value.name or "output", self.values[value]) for value in self.model.graph.outputs] + list(self.emit.more_outputs.items())
+        named = [(value.name or "output", self.values[value]) for value in self.model.graph.outputs] + list(
+            self.emit.more_outputs.items()
+        )
         graph_module = self.emit.finish([value for _, value in named])
         graph_module.meta[OUTPUT_NAMES] = tuple(unique([name for name, _ in named]))
         finish(graph_module)
@@ -126,7 +155,9 @@ class _Import:
             if value.const_value is None:
                 raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
             try:
-                self.values[value] = self.emit.called(self.emit.read(torch_tensor(value.const_value)), value.name or "constant")
+                self.values[value] = self.emit.called(
+                    self.emit.read(torch_tensor(value.const_value)), value.name or "constant"
+                )
                 value.const_value = None  # holds the file's bytes, all of them
             except Refused as error:
                 raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
@@ -138,17 +169,26 @@ class _Import:
     def node(self, node: ir.Node) -> None:
         self.nodes += 1
         if self.nodes > MOST_NODES:
-            raise PccError(f"model {self.name} has more than {MOST_NODES:,} nodes, its loops written out: pcc compiles smaller networks")
+            raise PccError(
+                f"model {self.name} has more than {MOST_NODES:,} nodes, its loops written out: pcc compiles smaller "
+                "networks"
+            )
         layer = self.layer(node)
         missing = [value for value in node.inputs if value is not None and value not in self.values]
         unknown = [value for value in missing if value not in self.failed]
         try:
             if node.domain not in DOMAINS:
-                raise Refused(f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without another runtime's optimisations")
+                raise Refused(
+                    f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without "
+                    "another runtime's optimisations"
+                )
             if node.op_type in REFUSED:
                 raise Refused(REFUSED[node.op_type])
             if without_rule(node.op_type):
-                raise Refused("pcc does not know it: export the model with an older opset, which spells it with simpler operators, or end it before")
+                raise Refused(
+                    "pcc does not know it: export the model with an older opset, which spells it with simpler "
+                    "operators, or end it before"
+                )
             if unknown:
                 raise Refused(f"nothing computes its input '{unknown[0].name}'")
             if not missing:
@@ -198,7 +238,8 @@ class _Import:
 
 
 def _described(reason: str, refused: Sequence[tuple[str, str]]) -> str:
-    """What is refused for the same reason: ``QuantizeLinear, ConvInteger (layer conv1 and 6 more: it computes with quantised values; ...)``."""
+    """What is refused for the same reason: ``QuantizeLinear, ConvInteger (layer conv1 and 6 more: it computes with
+    quantised values; ...)``."""
     operators, layers = (list(dict.fromkeys(names)) for names in zip(*refused, strict=True))
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     return f"{', '.join(operators)} (layer {layers[0]}{more}: {reason})"

@@ -8,9 +8,11 @@ _WEIGHT = re.compile(r"(.+)[./](?:weight|kernel)(?::\d+)?$")
 
 
 def layer_of(node: ir.Node) -> str:
-    """The layer of a node: what its weight is called by, else the module that its name stands in, else its name; its operator where it has none.
+    """The layer of a node: what its weight is called by, else the module that its name stands in, else its name; its
+    operator where it has none.
 
-    PyTorch's older exporter writes ``/layer1/layer1.0/conv1/Conv``, each module by its path in the one around it; its newer one notes the modules.
+    PyTorch's older exporter writes ``/layer1/layer1.0/conv1/Conv``, each module by its path in the one around it; its
+    newer one notes the modules.
     """
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     if weight is not None and weight.is_initializer() and (match := _WEIGHT.match(weight.name or "")):

@@ -1,4 +1,5 @@
-"""An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external data in its own folder."""
+"""An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external
+data in its own folder."""
 
 from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
@@ -19,15 +20,19 @@ LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
 
 MOST_NODES = 20_000
-"""Of a model, its functions and loops written out: some ten times as many as networks for phones have, and a minute to import."""
+"""Of a model, its functions and loops written out: some ten times as many as networks for phones have, and a minute to
+import."""
 
 MOST_SHARING = 4
 """How many tensors may lie at the same place of an external file."""
 
 
-def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False) -> tuple[ir.Model, str]:
-    """The model and what to call it in errors. Operators for which ``without_rule`` is true are replaced by the nodes that the specification defines
-    them by, where it does (Attention, RotaryEmbedding, ...). `PccError` for a file that is damaged, cyclic, or reads what lies outside of its folder."""
+def read_model(
+    model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False
+) -> tuple[ir.Model, str]:
+    """The model and what to call it in errors. Operators for which ``without_rule`` is true are replaced by the nodes
+    that the specification defines them by, where it does (Attention, RotaryEmbedding, ...). `PccError` for a file that
+    is damaged, cyclic, or reads what lies outside of its folder."""
     if isinstance(model, onnx.ModelProto):
         name, folder = "the ONNX model", None
         proto = model
@@ -40,7 +45,10 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
         except (DecodeError, ValueError) as error:
             raise PccError(f"model '{path}' is no ONNX file, or it is damaged") from error
     if not proto.HasField("graph") or not proto.opset_import:
-        raise PccError(f"model {name} is no ONNX model, or it is damaged: it has no {'operator set' if proto.HasField('graph') else 'graph'}")
+        raise PccError(
+            f"model {name} is no ONNX model, or it is damaged: it has no "
+            f"{'operator set' if proto.HasField('graph') else 'graph'}"
+        )
     try:
         with quiet():  # onnx-ir logs what it finds wrong
             parsed = ir.from_proto(_spelled_out(proto, without_rule))
@@ -50,7 +58,10 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
             _stay_inside(tensor, folder, name)
         _check_amount(external, name)
         if _nodes(parsed) > MOST_NODES:
-            raise PccError(f"model {name} has more than {MOST_NODES:,} nodes, its functions written out: pcc compiles smaller networks")
+            raise PccError(
+                f"model {name} has more than {MOST_NODES:,} nodes, its functions written out: pcc compiles smaller "
+                "networks"
+            )
         parsed = InlinePass()(parsed).model
         parsed.graph.sort()
     except PccError:
@@ -63,19 +74,31 @@ def read_model(model: str | Path | onnx.ModelProto, without_rule: Callable[[str]
 def _check_names(model: ir.Model) -> None:
     """Names are text: protobuf hands on other bytes as they are."""
     for node in model.graph:
-        names = [node.name, node.op_type, node.domain, *(value.name for value in (*node.inputs, *node.outputs) if value is not None)]
+        names = [
+            node.name,
+            node.op_type,
+            node.domain,
+            *(value.name for value in (*node.inputs, *node.outputs) if value is not None),
+        ]
         if any(isinstance(name, bytes) for name in (*names, *node.attributes, *node.metadata_props.values())):
             raise ValueError("a name is no text")
-    if any(isinstance(value.name, bytes) for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())):
+    if any(
+        isinstance(value.name, bytes)
+        for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())
+    ):
         raise ValueError("a name is no text")
 
 
 def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) -> onnx.ModelProto:
-    operators = {node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx") and without_rule(node.op_type)}
+    operators = {
+        node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx") and without_rule(node.op_type)
+    }
     if not operators:
         return proto
     try:
-        return inline_selected_functions(proto, [("", operator) for operator in sorted(operators)], inline_schema_functions=True)
+        return inline_selected_functions(
+            proto, [("", operator) for operator in sorted(operators)], inline_schema_functions=True
+        )
     except Exception:  # onnx has to know the types of their inputs, and does not always
         return proto
 
@@ -86,7 +109,11 @@ def _external(model: ir.Model) -> list[ir.ExternalTensor]:
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
     for top in graphs:
         for graph in (top, *(part for part in top.subgraphs())):
-            found += [value.const_value for value in graph.initializers.values() if isinstance(value.const_value, ir.ExternalTensor)]
+            found += [
+                value.const_value
+                for value in graph.initializers.values()
+                if isinstance(value.const_value, ir.ExternalTensor)
+            ]
             for node in graph:
                 for attribute in node.attributes.values():
                     values = attribute.value if isinstance(attribute.value, list | tuple) else [attribute.value]
@@ -120,7 +147,8 @@ def _check_amount(tensors: Sequence[ir.ExternalTensor], name: str) -> None:
 
 
 def _nodes(model: ir.Model) -> int:
-    """How many nodes a model has once its functions stand where they are called: a few functions that call each other twice are very many."""
+    """How many nodes a model has once its functions stand where they are called: a few functions that call each other
+    twice are very many."""
     calls = {key: [node.op_identifier() for node in function.all_nodes()] for key, function in model.functions.items()}
     sizes: dict[Any, int] = {}
     for key in TopologicalSorter({key: set(called) & set(calls) for key, called in calls.items()}).static_order():

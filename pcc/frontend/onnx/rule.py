@@ -1,8 +1,9 @@
 """What a rule is, and how it is applied.
 
-A rule is a function ``rule(emit, *inputs, **attributes)`` that gives the value of an ONNX node, or a tuple of its values. Its positional parameters are the
-operator's inputs (None where one is left out), its keyword parameters the attributes with the specification's defaults. An attribute that a rule does not
-name is refused by name: nothing is read and ignored.
+A rule is a function ``rule(emit, *inputs, **attributes)`` that gives the value of an ONNX node, or a tuple of its
+values. Its positional parameters are the operator's inputs (None where one is left out), its keyword parameters the
+attributes with the specification's defaults. An attribute that a rule does not name is refused by name: nothing is read
+and ignored.
 """
 
 import inspect
@@ -15,7 +16,9 @@ from pcc.frontend.onnx.emitter import Emitter, Refused, Value
 Rule = Callable[..., Any]
 
 
-def apply(rule: Rule, emit: Emitter, inputs: Sequence[Value | None], attributes: Mapping[str, Any]) -> list[Value | None]:
+def apply(
+    rule: Rule, emit: Emitter, inputs: Sequence[Value | None], attributes: Mapping[str, Any]
+) -> list[Value | None]:
     """The node's values. `Refused` for an attribute or input that the rule does not take."""
     names, most = _signature(rule)
     for name in attributes:

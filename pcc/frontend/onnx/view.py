@@ -1,5 +1,6 @@
-"""Any stage of a graph as an ONNX file to look at (Netron shows it): the graph's own operators in domains of their own, what is known about a node as its
-``metadata_props``. It holds no weights and no runtime computes it; ``pcc export`` writes models that are for use.
+"""Any stage of a graph as an ONNX file to look at (Netron shows it): the graph's own operators in domains of their own,
+what is known about a node as its ``metadata_props``. It holds no weights and no runtime computes it; ``pcc export``
+writes models that are for use.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,9 @@ def save_view(graph_module: GraphModule, name: str, path: Path) -> None:
     inputs = [_value(node) for node in graph_module.graph.find_nodes(op="placeholder")]
     returned = {node.name: node for node in outputs(graph_module).values()}
     known = [_value(node) for node in nodes if isinstance(node.meta["val"], Tensor) and node.name not in returned]
-    graph = helper.make_graph([_node(node) for node in nodes], name, inputs, [_value(node) for node in returned.values()], value_info=known)
+    graph = helper.make_graph(
+        [_node(node) for node in nodes], name, inputs, [_value(node) for node in returned.values()], value_info=known
+    )
     domains = sorted({node.domain for node in graph.node} | {DOMAIN})
     opsets = [helper.make_opsetid("", _OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(graph, producer_name="pcc", ir_version=_IR_VERSION, opset_imports=opsets)
@@ -60,7 +63,9 @@ def _node(node: Node) -> NodeProto:
     else:
         domain, operator, given = _call(node)
         attributes = {key: plain for key, value in given.items() if (plain := _plain(value)) is not None}
-        made = helper.make_node(operator, list(_operands(given.values())), [node.name], name=node.name, domain=domain, **attributes)
+        made = helper.make_node(
+            operator, list(_operands(given.values())), [node.name], name=node.name, domain=domain, **attributes
+        )
         notes = _notes(node)
     for key, value in notes.items():
         made.metadata_props.add(key=key, value=value)
@@ -70,7 +75,11 @@ def _node(node: Node) -> NodeProto:
 def _call(node: Node) -> tuple[str, str, dict[str, Any]]:
     """The domain and the name of an operator, and its arguments by name."""
     if not hasattr(node.target, "_schema"):  # operator.getitem
-        return DOMAIN, getattr(node.target, "__name__", str(node.target)), {f"argument_{place}": value for place, value in enumerate(node.args)}
+        return (
+            DOMAIN,
+            getattr(node.target, "__name__", str(node.target)),
+            {f"argument_{place}": value for place, value in enumerate(node.args)},
+        )
     domain, _, operator = str(node.target).removesuffix(".default").rpartition(".")
     return domain, operator, arguments(node)
 
@@ -78,7 +87,11 @@ def _call(node: Node) -> tuple[str, str, dict[str, Any]]:
 def _operands(given: Iterable[Any]) -> Iterator[str]:
     """The names of what a call reads, lists one after the other."""
     for value in given:
-        yield from (operand.name for operand in (value if isinstance(value, list | tuple) else [value]) if isinstance(operand, Node))
+        yield from (
+            operand.name
+            for operand in (value if isinstance(value, list | tuple) else [value])
+            if isinstance(operand, Node)
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """The rules of canonicalize, a family a file.
 
-A rule is called with a node and, by keyword, those arguments of its operator that it names; it makes the node canonical, in place, or raises
-`CannotCompile`. An argument that a rule does not name must have the schema's default, or the node is refused: nothing is read and ignored.
+A rule is called with a node and, by keyword, those arguments of its operator that it names; it makes the node
+canonical, in place, or raises `CannotCompile`. An argument that a rule does not name must have the schema's default, or
+the node is refused: nothing is read and ignored.
 """
 
 import inspect
@@ -15,10 +16,25 @@ from torch.fx import Node
 from pcc.ir.graph import arguments, is_constant
 
 Rule = Callable[..., None]
-"""``rule(node, *, name=value, ...)``. A rule that takes ``**_`` finds all that its arguments say in the node's own value."""
+"""``rule(node, *, name=value, ...)``. A rule that takes ``**_`` finds all that its arguments say in the node's own
+value."""
 
-_STORAGE = frozenset({"memory_format", "layout", "device", "pin_memory", "non_blocking", "copy", "implicit", "cudnn_enabled", "cudnn_enable", "dtype"})
-"""Arguments that say how a value is stored or computed, not what it is. ``dtype`` is in the node's value, where `require_fp32` looks."""
+_STORAGE = frozenset(
+    {
+        "memory_format",
+        "layout",
+        "device",
+        "pin_memory",
+        "non_blocking",
+        "copy",
+        "implicit",
+        "cudnn_enabled",
+        "cudnn_enable",
+        "dtype",
+    }
+)
+"""Arguments that say how a value is stored or computed, not what it is. ``dtype`` is in the node's value, where
+`require_fp32` looks."""
 
 
 class CannotCompile(Exception):
@@ -37,7 +53,11 @@ def read_arguments(function: Callable[..., Any], node: Node) -> dict[str, Any]:
     if not takes_all:
         for argument in node.target._schema.arguments:  # type: ignore[union-attr]
             name, value = argument.name, values[argument.name]
-            if name not in names and name not in _STORAGE and not (argument.has_default_value() and _same(value, argument.default_value)):
+            if (
+                name not in names
+                and name not in _STORAGE
+                and not (argument.has_default_value() and _same(value, argument.default_value))
+            ):
                 raise CannotCompile(f"argument {name}={value}")
     return {name: value for name, value in values.items() if takes_all or name in names}
 
@@ -54,9 +74,11 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def require_fp32(node: Node, **_: Any) -> None:
-    """Refuses a node that reads or computes numbers of another floating point type, or reads others than fp32 that are computed.
+    """Refuses a node that reads or computes numbers of another floating point type, or reads others than fp32 that are
+    computed.
 
-    Whole numbers and truth values that a model computes are fp32 values in a canonical graph; what it knows of them becomes fp32 where it is read.
+    Whole numbers and truth values that a model computes are fp32 values in a canonical graph; what it knows of them
+    becomes fp32 where it is read.
     """
     for part in (node, *node.all_input_nodes):
         value = part.meta["val"]

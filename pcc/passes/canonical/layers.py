@@ -1,4 +1,5 @@
-"""Convolutions, linear layers, pooling, resampling, softmax and batch norm become ``pcc::`` operators (batch norm one ``aten.batch_norm``)."""
+"""Convolutions, linear layers, pooling, resampling, softmax and batch norm become ``pcc::`` operators (batch norm one
+``aten.batch_norm``)."""
 
 import operator
 from collections.abc import Sequence
@@ -9,7 +10,24 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
-from pcc.ir.ops import BATCH_NORM, CONV2D, ELEMENTWISE, EXPAND, GATHER, LINEAR, MATMUL, NMS, PAD, PERMUTE, POOL2D, RESIZE2D, SCAN, SCATTER, SOFTMAX, TOP_K
+from pcc.ir.ops import (
+    BATCH_NORM,
+    CONV2D,
+    ELEMENTWISE,
+    EXPAND,
+    GATHER,
+    LINEAR,
+    MATMUL,
+    NMS,
+    PAD,
+    PERMUTE,
+    POOL2D,
+    RESIZE2D,
+    SCAN,
+    SCATTER,
+    SOFTMAX,
+    TOP_K,
+)
 from pcc.passes.canonical import CannotCompile, Rule, apply_rule, require_fp32
 from pcc.passes.canonical.moves import become, make_concat, make_permute, make_reshape, make_slice
 
@@ -93,7 +111,8 @@ def matmul(node: Node, self: Node, other: Node | None = None, mat2: Node | None 
 
 
 def _spread_matrix(node: Node, x: Node) -> Node | None:
-    """The one constant matrix that is repeated for a batch, as PyTorch does for a left side whose rows it cannot take as one matrix."""
+    """The one constant matrix that is repeated for a batch, as PyTorch does for a left side whose rows it cannot take
+    as one matrix."""
     source: Any = x.args[0] if x.target is EXPAND and is_constant(x) else None
     if source is None or prod(shape_of(source)) != prod(shape_of(x)[-2:]) or shape_of(source)[-2:] != shape_of(x)[-2:]:
         return None
@@ -104,7 +123,10 @@ def _become_matmul(node: Node, a: Node, b: Node) -> None:
     """Batches become one dimension; a left side with them and a right side without are one large matrix and another."""
     shape = shape_of(node)
     if len(shape_of(b)) == 2:
-        left, right = make_reshape(node, a, (1, prod(shape_of(a)[:-1]), shape_of(a)[-1])), make_reshape(node, b, (1, *shape_of(b)))
+        left, right = (
+            make_reshape(node, a, (1, prod(shape_of(a)[:-1]), shape_of(a)[-1])),
+            make_reshape(node, b, (1, *shape_of(b))),
+        )
     else:
         batches = shape[:-2]
         left, right = (_as_batch(node, x, batches) for x in (a, b))
@@ -115,14 +137,25 @@ def _as_batch(node: Node, x: Node, batches: Sequence[int]) -> Node:
     """(batch, rows, columns), with a batch of 1 where all are the same."""
     shape = shape_of(x)
     if prod(shape[:-2]) not in (1, prod(batches)):
-        x = insert(node, EXPAND, (make_reshape(node, x, (1,) * (len(batches) + 2 - len(shape)) + shape), [*batches, *shape[-2:]]), node)
+        x = insert(
+            node,
+            EXPAND,
+            (make_reshape(node, x, (1,) * (len(batches) + 2 - len(shape)) + shape), [*batches, *shape[-2:]]),
+            node,
+        )
     return make_reshape(node, x, (prod(shape_of(x)[:-2]), *shape[-2:]))
 
 
 def addmm(node: Node, self: Node, mat1: Node, mat2: Node, beta: float, alpha: float) -> None:
     """``beta * self + alpha * mat1 @ mat2``; a linear layer where that is one, with the bias ``self``."""
     constants = is_constant(mat2) and is_constant(self)
-    if alpha != 1 or beta != 1 or not constants or shape_of(self)[-1:] != shape_of(mat2)[1:] or prod(shape_of(self)) != shape_of(mat2)[1]:
+    if (
+        alpha != 1
+        or beta != 1
+        or not constants
+        or shape_of(self)[-1:] != shape_of(mat2)[1:]
+        or prod(shape_of(self)) != shape_of(mat2)[1]
+    ):
         require_fp32(node)
         product = insert(node, _aten.mm.default, (mat1, mat2), node, f"{node.name}_product")
         rewrite(node, ELEMENTWISE, ([self, product], f"add(mul(x0,{float(beta)}),mul(x1,{float(alpha)}))"))
@@ -148,18 +181,32 @@ def _become_linear(node: Node, x: Node, weight: Node, bias: Node | None) -> None
 # ---- pooling ----
 
 
-def max_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
+def max_pool(
+    node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> None:
     kernel = _pair(kernel_size)
     _become_pool(node, self, "max", kernel, _pair(stride or kernel), _pair(padding), _pair(dilation), ceil_mode, True)
 
 
-def average_pool(node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool) -> None:
+def average_pool(
+    node: Node, self: Node, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool
+) -> None:
     kernel = _pair(kernel_size)
-    _become_pool(node, self, "avg", kernel, _pair(stride or kernel), _pair(padding), [1, 1], ceil_mode, count_include_pad)
+    _become_pool(
+        node, self, "avg", kernel, _pair(stride or kernel), _pair(padding), [1, 1], ceil_mode, count_include_pad
+    )
 
 
 def _become_pool(
-    node: Node, x: Node, mode: str, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool, include: bool
+    node: Node,
+    x: Node,
+    mode: str,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+    include: bool,
 ) -> None:
     if len(shape_of(x)) != 4:
         raise CannotCompile("pooling of an input without a batch dimension")
@@ -194,8 +241,9 @@ def adaptive_average(node: Node, self: Node, output_size: Sequence[int]) -> None
 
 
 def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
-    """Adaptive pooling. Along an axis whose windows are alike it is a pooling (or a repetition, where the output is larger); along one whose windows
-    differ, each window is pooled by itself and the results are joined: averages and maxima over a rectangle are taken one axis after the other.
+    """Adaptive pooling. Along an axis whose windows are alike it is a pooling (or a repetition, where the output is
+    larger); along one whose windows differ, each window is pooled by itself and the results are joined: averages and
+    maxima over a rectangle are taken one axis after the other.
     """
     if len(shape_of(x)) != 4:
         raise CannotCompile("adaptive pooling of an input without a batch dimension")
@@ -207,21 +255,28 @@ def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
             made = _uneven(node, made, axis, want, mode)
     kernel = [max(1, have // want) for have, want in zip(shape_of(made)[2:], size, strict=True)]
     if kernel != [1, 1]:
-        made = insert(node, POOL2D, (made, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool")
+        made = insert(
+            node, POOL2D, (made, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"
+        )
     if shape_of(made) != shape_of(node):
         made = insert(node, RESIZE2D, (made, list(size), "nearest", False, None), node, f"{node.name}_repeat")
     become(node, made)
 
 
 def _uneven(node: Node, x: Node, axis: int, want: int, mode: str) -> Node:
-    """Adaptive pooling along one axis (0: height) to ``want`` windows, from floor(i * have / want) up to ceil((i + 1) * have / want)."""
+    """Adaptive pooling along one axis (0: height) to ``want`` windows, from floor(i * have / want) up to ceil((i + 1) *
+    have / want)."""
     have = shape_of(x)[2 + axis]
     pooled = []
     for i in range(want):
         begin, end = i * have // want, -(-(i + 1) * have // want)
         kernel = [end - begin, 1] if axis == 0 else [1, end - begin]
         window = make_slice(node, x, 2 + axis, begin, end)
-        pooled.append(insert(node, POOL2D, (window, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_window"))
+        pooled.append(
+            insert(
+                node, POOL2D, (window, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_window"
+            )
+        )
     return make_concat(node, pooled, 2 + axis)
 
 
@@ -258,19 +313,30 @@ def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, i
         ordered = make_permute(node, x, [*kept, *dims])
         first = shape[kept[0]] if kept else 1
         image, kernel = make_reshape(node, ordered, (first, prod(shape[d] for d in kept[1:]), 1, count)), [1, count]
-    return insert(node, POOL2D, (image, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"), count
+    return insert(
+        node, POOL2D, (image, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"
+    ), count
 
 
 # ---- resampling, softmax, batch norm ----
 
 
-def resize_by_factors(node: Node, input: Node, output_size: Any, scale_factors: Sequence[float] | None, align_corners: bool = False) -> None:
+def resize_by_factors(
+    node: Node, input: Node, output_size: Any, scale_factors: Sequence[float] | None, align_corners: bool = False
+) -> None:
     """Interpolation as ``F.interpolate`` calls it: to a size, or by factors that also place the samples."""
-    _become_resize(node, input, None if output_size is not None or scale_factors is None else list(scale_factors), align_corners)
+    _become_resize(
+        node, input, None if output_size is not None or scale_factors is None else list(scale_factors), align_corners
+    )
 
 
 def resize(
-    node: Node, self: Node, output_size: Sequence[int], align_corners: bool = False, scales_h: float | None = None, scales_w: float | None = None
+    node: Node,
+    self: Node,
+    output_size: Sequence[int],
+    align_corners: bool = False,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
 ) -> None:
     """Interpolation to a size; ``scales`` place the samples where the size was rounded."""
     if (scales_h is None) != (scales_w is None):
@@ -353,11 +419,17 @@ RULES: dict[Any, Rule] = {
     _aten.max_pool2d_with_indices.default: max_pool_with_indices,
     _aten.adaptive_max_pool2d.default: adaptive_maximum,
     **dict.fromkeys((_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default), adaptive_average),
-    **dict.fromkeys((_aten.mean.default, _aten.mean.dim, _aten.sum.default, _aten.sum.dim_IntList, _aten.amax.default), reduction),
+    **dict.fromkeys(
+        (_aten.mean.default, _aten.mean.dim, _aten.sum.default, _aten.sum.dim_IntList, _aten.amax.default), reduction
+    ),
     **dict.fromkeys((_aten.upsample_nearest2d.vec, _aten.upsample_bilinear2d.vec), resize_by_factors),
     **dict.fromkeys((_aten.upsample_nearest2d.default, _aten.upsample_bilinear2d.default), resize),
-    **dict.fromkeys((_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax),
-    **dict.fromkeys((BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm),
+    **dict.fromkeys(
+        (_aten.softmax.int, _aten._softmax.default, _aten.log_softmax.int, _aten._log_softmax.default), softmax
+    ),
+    **dict.fromkeys(
+        (BATCH_NORM, _aten._native_batch_norm_legit_no_training.default, _aten.native_batch_norm.default), batch_norm
+    ),
     **dict.fromkeys((CONV2D, POOL2D), fold_padding),
     **dict.fromkeys((MATMUL, GATHER, TOP_K, SCAN, SCATTER, NMS), require_fp32),
 }

@@ -1,4 +1,5 @@
-"""Data movement: everything becomes ``reshape``, ``permute``, ``slice``, ``expand``, ``constant_pad_nd`` or ``pcc::concat``."""
+"""Data movement: everything becomes ``reshape``, ``permute``, ``slice``, ``expand``, ``constant_pad_nd`` or
+``pcc::concat``."""
 
 import operator
 from collections.abc import Sequence
@@ -23,7 +24,11 @@ def make_reshape(before: Node, x: Node, shape: Sequence[int]) -> Node:
     if shape_of(x) == tuple(shape):
         return x
     source = _unreshaped(x)
-    return source if shape_of(source) == tuple(shape) else insert(before, RESHAPE, (source, list(shape)), before, f"{before.name}_reshape")
+    return (
+        source
+        if shape_of(source) == tuple(shape)
+        else insert(before, RESHAPE, (source, list(shape)), before, f"{before.name}_reshape")
+    )
 
 
 def make_permute(before: Node, x: Node, order: Sequence[int]) -> Node:
@@ -78,7 +83,8 @@ def keeps_memory_order(x: Node, order: Sequence[int]) -> bool:
 
 
 def identity(node: Node, self: Node, **_: Any) -> None:
-    """Copies, detaches and conversions to the type a value already has. Whole numbers and truth values that are computed are fp32 by now."""
+    """Copies, detaches and conversions to the type a value already has. Whole numbers and truth values that are
+    computed are fp32 by now."""
     before, after = self.meta["val"].dtype, node.meta["val"].dtype
     if before != after and not (before == torch.float32 and after in (torch.bool, *WHOLE)):
         raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
@@ -143,7 +149,9 @@ def unbind(node: Node, self: Node, dim: int) -> None:
 def fill(node: Node, fill_value: float | None = None, **_: Any) -> None:
     """A constant of one number; a large one is not stored."""
     number = float(node.target is _aten.ones.default) if fill_value is None else fill_value
-    scalar = add_constant(node, f"{node.name}_value", torch.full((1,) * len(shape_of(node)), number, dtype=node.meta["val"].dtype))
+    scalar = add_constant(
+        node, f"{node.name}_value", torch.full((1,) * len(shape_of(node)), number, dtype=node.meta["val"].dtype)
+    )
     rewrite(node, EXPAND, (scalar, list(shape_of(node))))
 
 
@@ -199,11 +207,15 @@ def stack(node: Node, tensors: Sequence[Node], dim: int) -> None:
 
 
 def pad(node: Node, self: Node, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> None:
-    """``aten.pad`` and ``constant_pad_nd``: cropping (negative padding) becomes slices; then only what is really added is padded."""
+    """``aten.pad`` and ``constant_pad_nd``: cropping (negative padding) becomes slices; then only what is really added
+    is padded."""
     if mode != "constant":
         raise CannotCompile(f"padding mode '{mode}': pcc pads with constants")
     x, amounts, rank = self, list(pad), len(shape_of(self))
-    if any(size + min(0, before) + min(0, after) <= 0 for size, before, after in zip(reversed(shape_of(self)), amounts[::2], amounts[1::2], strict=False)):
+    if any(
+        size + min(0, before) + min(0, after) <= 0
+        for size, before, after in zip(reversed(shape_of(self)), amounts[::2], amounts[1::2], strict=False)
+    ):
         return fill(node, float(value or 0.0))  # nothing of the input is left
     for position in range(0, len(amounts), 2):
         dim, size = rank - 1 - position // 2, shape_of(x)[rank - 1 - position // 2]
@@ -218,11 +230,40 @@ def pad(node: Node, self: Node, pad: Sequence[int], mode: str = "constant", valu
 
 
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys((_aten.clone.default, _aten.contiguous.default, _aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default), identity),
+    **dict.fromkeys(
+        (
+            _aten.clone.default,
+            _aten.contiguous.default,
+            _aten.detach.default,
+            _aten.alias.default,
+            _aten.lift_fresh_copy.default,
+        ),
+        identity,
+    ),
     _aten.positive.default: identity,
-    **dict.fromkeys((_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default, _aten.feature_alpha_dropout.default), dropout),
-    **dict.fromkeys((_aten.view.default, _aten._unsafe_view.default, RESHAPE, _aten.flatten.using_ints, _aten.unflatten.int), reshape),
-    **dict.fromkeys((_aten.unsqueeze.default, _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.atleast_2d.default), reshape),
+    **dict.fromkeys(
+        (
+            _aten.dropout.default,
+            _aten.feature_dropout.default,
+            _aten.alpha_dropout.default,
+            _aten.feature_alpha_dropout.default,
+        ),
+        dropout,
+    ),
+    **dict.fromkeys(
+        (_aten.view.default, _aten._unsafe_view.default, RESHAPE, _aten.flatten.using_ints, _aten.unflatten.int),
+        reshape,
+    ),
+    **dict.fromkeys(
+        (
+            _aten.unsqueeze.default,
+            _aten.squeeze.default,
+            _aten.squeeze.dim,
+            _aten.squeeze.dims,
+            _aten.atleast_2d.default,
+        ),
+        reshape,
+    ),
     **dict.fromkeys((_aten.zeros.default, _aten.ones.default, _aten.full.default), fill),
     PERMUTE: permute,
     **dict.fromkeys((_aten.transpose.int, _aten.t.default, _aten.mT.default), transpose),

@@ -1,7 +1,7 @@
 """Permutations move behind what can be computed in either order, so that those around a convolution meet and cancel.
 
-Networks that were written with channels last (TensorFlow, Keras) come as NCHW convolutions between two transposes each, with bias, activation, padding and
-concatenation in between.
+Networks that were written with channels last (TensorFlow, Keras) come as NCHW convolutions between two transposes each,
+with bias, activation, padding and concatenation in between.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +17,12 @@ from pcc.passes.canonical.moves import become, keeps_memory_order, make_permute,
 
 
 def sink_permute(node: Node) -> None:
-    """If a canonical node reads permuted values, all in one order, it reads what was permuted, and its result is permuted.
+    """If a canonical node reads permuted values, all in one order, it reads what was permuted, and its result is
+    permuted.
 
-    Whoever else reads the permuted values has to be able to do without the permutation, too, else there would be more of them than before. What else the
-    node reads is constant, or is permuted for nothing, because only dimensions of size 1 move.
+    Whoever else reads the permuted values has to be able to do without the permutation, too, else there would be more
+    of them than before. What else the node reads is constant, or is permuted for nothing, because only dimensions of
+    size 1 move.
     """
     sink = _SINKS.get(node.target)
     if node._erased or sink is None:
@@ -35,7 +37,13 @@ def sink_permute(node: Node) -> None:
         return
     full = [make_reshape(node, x, (1,) * (len(order) - len(shape_of(x))) + shape_of(x)) for x in operands]
     if all(x.target is PERMUTE or is_constant(x) or keeps_memory_order(x, inverse) for x in full):
-        made = insert(node, node.target, sink(node, [make_permute(node, x, inverse) for x in full], order), node, f"{node.name}_inside")
+        made = insert(
+            node,
+            node.target,
+            sink(node, [make_permute(node, x, inverse) for x in full], order),
+            node,
+            f"{node.name}_inside",
+        )
         become(node, make_permute(node, made, order))
 
 
@@ -68,10 +76,26 @@ def _pad(node: Node, xs: list[Node], order: Sequence[int]) -> tuple[Any, ...]:
 _aten: Any = torch.ops.aten
 
 _INDIFFERENT = {
-    *(*pointwise.RULES, PERMUTE, CONCAT, SLICE, PAD, _aten.transpose.int, _aten.t.default, _aten.mT.default, _aten.cat.default, _aten.pad.default),
+    *(
+        *pointwise.RULES,
+        PERMUTE,
+        CONCAT,
+        SLICE,
+        PAD,
+        _aten.transpose.int,
+        _aten.t.default,
+        _aten.mT.default,
+        _aten.cat.default,
+        _aten.pad.default,
+    ),
     *(_aten.mean.dim, _aten.sum.dim_IntList, _aten.amax.default),
 }
 """Operators that need no permuted operand as it is: they are sunk into, or read what was permuted."""
 
-_SINKS: dict[Any, Callable[[Node, list[Node], Sequence[int]], tuple[Any, ...]]] = {ELEMENTWISE: _elementwise, CONCAT: _concat, SLICE: _slice, PAD: _pad}
+_SINKS: dict[Any, Callable[[Node, list[Node], Sequence[int]], tuple[Any, ...]]] = {
+    ELEMENTWISE: _elementwise,
+    CONCAT: _concat,
+    SLICE: _slice,
+    PAD: _pad,
+}
 """The arguments of the same call inside of the permutation."""

@@ -1,4 +1,5 @@
-"""Element by element: activations and arithmetic become ``pcc::elementwise``, with scalars as literals and broadcasting as PyTorch has it."""
+"""Element by element: activations and arithmetic become ``pcc::elementwise``, with scalars as literals and broadcasting
+as PyTorch has it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -21,7 +22,8 @@ _ONE, _TWENTY = Literal(1.0), Literal(20.0)
 
 
 def elementwise(formula: Callable[..., Expr]) -> Rule:
-    """A rule from a formula over the operator's arguments: tensors come as operands, numbers as literals, the rest as they are."""
+    """A rule from a formula over the operator's arguments: tensors come as operands, numbers as literals, the rest as
+    they are."""
 
     @wraps(formula)  # the rule names the arguments that the formula names
     def rule(node: Node, **values: Any) -> None:
@@ -53,7 +55,9 @@ def _term(value: Any, operands: list[Node]) -> Any:
 
 
 def _call(function: str, *args: Expr | float) -> Expr:
-    return Call(function, tuple(arg if isinstance(arg, Call | Operand | Literal) else Literal(float(arg)) for arg in args))
+    return Call(
+        function, tuple(arg if isinstance(arg, Call | Operand | Literal) else Literal(float(arg)) for arg in args)
+    )
 
 
 def _unary(function: str) -> Callable[..., Expr]:
@@ -61,7 +65,9 @@ def _unary(function: str) -> Callable[..., Expr]:
 
 
 def _scaled(x: Expr, alpha: Literal) -> Expr:
-    return x if alpha.value == 1 else Literal(x.value * alpha.value) if isinstance(x, Literal) else _call("mul", x, alpha)
+    return (
+        x if alpha.value == 1 else Literal(x.value * alpha.value) if isinstance(x, Literal) else _call("mul", x, alpha)
+    )
 
 
 def _add(self: Expr, other: Expr, alpha: Literal) -> Expr:
@@ -119,7 +125,9 @@ def _gelu(self: Expr, approximate: str) -> Expr:
     """The tanh form as ``x * sigmoid(2u)``, which is ``x * (1 + tanh(u)) / 2`` without the cancelling sum."""
     if approximate == "none":
         return Call("gelu", (self,))
-    twice = _call("mul", _call("mul", self, _call("add", _call("mul", _call("mul", self, self), 0.044715), 1)), 2 * sqrt(2 / pi))
+    twice = _call(
+        "mul", _call("mul", self, _call("add", _call("mul", _call("mul", self, self), 0.044715), 1)), 2 * sqrt(2 / pi)
+    )
     return _call("mul", self, _call("sigmoid", twice))
 
 
@@ -163,7 +171,8 @@ def _odd(formula: Callable[[Expr], Expr]) -> Callable[..., Expr]:
 
 
 def _sinh(size: Expr) -> Expr:
-    """``(t + t / (t + 1)) / 2`` with ``t = e^x - 1``; where nothing is left of e^-x, from two halves of the exponent, which do not overflow."""
+    """``(t + t / (t + 1)) / 2`` with ``t = e^x - 1``; where nothing is left of e^-x, from two halves of the exponent,
+    which do not overflow."""
     less, root = _call("expm1", size), _call("exp", _call("mul", size, 0.5))
     near = _call("mul", _call("add", less, _call("div", less, _call("add", less, 1))), 0.5)
     return _where(_call("gt", size, 40), _call("mul", _call("mul", root, 0.5), root), near)
@@ -176,9 +185,12 @@ def _cosh(self: Expr) -> Expr:
 
 
 def _asinh(size: Expr) -> Expr:
-    """``log(x + sqrt(x^2 + 1))`` without the sum that loses digits near 0; from 1e4 on the root is x and half its reciprocal."""
+    """``log(x + sqrt(x^2 + 1))`` without the sum that loses digits near 0; from 1e4 on the root is x and half its
+    reciprocal."""
     square = _call("mul", size, size)
-    near = _call("log1p", _call("add", size, _call("div", square, _call("add", _call("sqrt", _call("add", square, 1)), 1))))
+    near = _call(
+        "log1p", _call("add", size, _call("div", square, _call("add", _call("sqrt", _call("add", square, 1)), 1)))
+    )
     return _where(_call("gt", size, 1e4), _call("add", _call("log", size), log(2)), near)
 
 
@@ -235,7 +247,9 @@ def _truth(x: Expr) -> Expr:
     return x if isinstance(x, Call) and x.function in _COMPARISONS else _call("ne", x, 0)
 
 
-def _nan_to_num(self: Expr, nan: Literal | None = None, posinf: Literal | None = None, neginf: Literal | None = None) -> Expr:
+def _nan_to_num(
+    self: Expr, nan: Literal | None = None, posinf: Literal | None = None, neginf: Literal | None = None
+) -> Expr:
     high, low = posinf or Literal(LARGEST), neginf or Literal(-LARGEST)
     finite = _where(_call("eq", self, inf), high, _where(_call("eq", self, -inf), low, self))
     return _where(_call("ne", self, self), nan or Literal(0.0), finite)
@@ -289,7 +303,9 @@ def _comparison(name: str) -> Callable[..., Expr]:
 
 
 _FORMULAS: dict[Any, Callable[..., Expr]] = {
-    **{getattr(getattr(_aten, name), kind): _comparison(name) for name in _COMPARISONS for kind in ("Tensor", "Scalar")},
+    **{
+        getattr(getattr(_aten, name), kind): _comparison(name) for name in _COMPARISONS for kind in ("Tensor", "Scalar")
+    },
     **{getattr(_aten, name).default: _unary(name) for name in ("floor", "ceil", "trunc", "round", "erf", "exp2")},
     _aten.sign.default: lambda self: _call("sub", _call("gt", self, 0), _call("lt", self, 0)),
     _aten.frac.default: lambda self: _call("sub", self, _call("trunc", self)),
@@ -318,15 +334,25 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     _aten.logical_or.default: _or,
     _aten.logical_xor.default: _xor,
     **dict.fromkeys((_aten.where.self, _aten.where.ScalarOther, _aten.where.ScalarSelf, _aten.where.Scalar), _where),
-    **dict.fromkeys((_aten.masked_fill.Scalar, _aten.masked_fill.Tensor), lambda self, mask, value: _where(mask, value, self)),
+    **dict.fromkeys(
+        (_aten.masked_fill.Scalar, _aten.masked_fill.Tensor), lambda self, mask, value: _where(mask, value, self)
+    ),
     _aten.threshold.default: lambda self, threshold, value: _where(_call("le", self, threshold), value, self),
     **dict.fromkeys((_aten.remainder.Tensor, _aten.remainder.Scalar), _remainder),
     **dict.fromkeys((_aten.fmod.Tensor, _aten.fmod.Scalar), _fmod),
     _aten.nan_to_num.default: _nan_to_num,
     _aten.rrelu.default: _rrelu,
-    **dict.fromkeys((_aten.floor_divide.default, _aten.floor_divide.Scalar), lambda self, other: _div(self, other, "floor")),
-    **{getattr(_aten, name).default: _unary(name) for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")},
-    **{getattr(_aten, name).default: _unary(name) for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")},
+    **dict.fromkeys(
+        (_aten.floor_divide.default, _aten.floor_divide.Scalar), lambda self, other: _div(self, other, "floor")
+    ),
+    **{
+        getattr(_aten, name).default: _unary(name)
+        for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")
+    },
+    **{
+        getattr(_aten, name).default: _unary(name)
+        for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")
+    },
     _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
     _aten.hardtanh.default: lambda self, min_val, max_val: _clamp(self, min_val, max_val),
     _aten.leaky_relu.default: _leaky_relu,
@@ -348,17 +374,25 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
 
 _BITWISE: dict[Any, Callable[..., Expr]] = {
     _aten.bitwise_not.default: _not,
-    **dict.fromkeys((_aten.bitwise_and.Tensor, _aten.bitwise_and.Scalar, _aten.__and__.Tensor, _aten.__and__.Scalar), _and),
+    **dict.fromkeys(
+        (_aten.bitwise_and.Tensor, _aten.bitwise_and.Scalar, _aten.__and__.Tensor, _aten.__and__.Scalar), _and
+    ),
     **dict.fromkeys((_aten.bitwise_or.Tensor, _aten.bitwise_or.Scalar, _aten.__or__.Tensor, _aten.__or__.Scalar), _or),
-    **dict.fromkeys((_aten.bitwise_xor.Tensor, _aten.bitwise_xor.Scalar, _aten.__xor__.Tensor, _aten.__xor__.Scalar), _xor),
+    **dict.fromkeys(
+        (_aten.bitwise_xor.Tensor, _aten.bitwise_xor.Scalar, _aten.__xor__.Tensor, _aten.__xor__.Scalar), _xor
+    ),
 }
 
 RULES: dict[Any, Rule] = {
     **{target: elementwise(formula) for target, formula in _FORMULAS.items()},
     **{target: _of_truth(formula) for target, formula in _BITWISE.items()},
-    **dict.fromkeys((_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default), convert),
+    **dict.fromkeys(
+        (_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default), convert
+    ),
     **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), clamp),
-    **dict.fromkeys((_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp),
+    **dict.fromkeys(
+        (_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp
+    ),
     **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),
     ELEMENTWISE: require_fp32,
 }

@@ -1,11 +1,13 @@
-"""What composite operators are made of, a family a file: functions in PyTorch that decompose traces in an operator's place.
+"""What composite operators are made of, a family a file: functions in PyTorch that decompose traces in an operator's
+place.
 
-A function is called with those arguments of its operator that it names; another argument must have the schema's default, or the operator is refused by
-name (as for canonicalize's rules). ``NotImplemented`` leaves the operator as it is; `CannotCompile` says why it cannot be taken apart. A function may use
-whatever pcc compiles or takes apart, ``torch.ops.pcc`` included; tables are written with PyTorch's operators, too, and folded with other constants.
+A function is called with those arguments of its operator that it names; another argument must have the schema's
+default, or the operator is refused by name (as for canonicalize's rules). ``NotImplemented`` leaves the operator as it
+is; `CannotCompile` says why it cannot be taken apart. A function may use whatever pcc compiles or takes apart,
+``torch.ops.pcc`` included; tables are written with PyTorch's operators, too, and folded with other constants.
 
-Two more arguments may be named: ``computed``, those arguments that depend on the model's input, and ``used``, the numbers of those results that somebody
-reads.
+Two more arguments may be named: ``computed``, those arguments that depend on the model's input, and ``used``, the
+numbers of those results that somebody reads.
 """
 
 from collections.abc import Callable

@@ -25,7 +25,11 @@ def scaled_dot_product_attention(
     if is_causal:
         scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
     if attn_mask is not None:
-        scores = scores.masked_fill(attn_mask.logical_not(), -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = (
+            scores.masked_fill(attn_mask.logical_not(), -torch.inf)
+            if attn_mask.dtype == torch.bool
+            else scores + attn_mask
+        )
     return scores.softmax(-1) @ value
 
 
@@ -40,7 +44,9 @@ def matmul(self: Tensor, other: Tensor) -> Tensor:
     return product.squeeze(-1 if other.dim() == 1 else -2) if self.dim() == 1 else product
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, computed: frozenset[str] = frozenset()) -> Tensor:
+def linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, computed: frozenset[str] = frozenset()
+) -> Tensor:
     if "weight" in computed or (bias is not None and "bias" in computed):
         product = input @ weight.transpose(0, 1) if "weight" in computed else F.linear(input, weight)
         return product if bias is None else product + bias
@@ -59,7 +65,9 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2, compute_mode: int | None = None)
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = torch.einsum("bi,oij,bj->bo", input1.flatten(0, -2), weight, input2.flatten(0, -2)).reshape(*input1.shape[:-1], -1)
+    product = torch.einsum("bi,oij,bj->bo", input1.flatten(0, -2), weight, input2.flatten(0, -2)).reshape(
+        *input1.shape[:-1], -1
+    )
     return product if bias is None else product + bias
 
 

@@ -16,10 +16,20 @@ _aten: Any = torch.ops.aten
 _pcc: Any = torch.ops.pcc
 
 
-def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
     """A convolution of images of height 1."""
     sides = padding if isinstance(padding, str) else (0, _single(padding))
-    return F.conv2d(input.unsqueeze(-2), weight.unsqueeze(2), bias, (1, _single(stride)), sides, (1, _single(dilation)), groups).squeeze(-2)
+    return F.conv2d(
+        input.unsqueeze(-2), weight.unsqueeze(2), bias, (1, _single(stride)), sides, (1, _single(dilation)), groups
+    ).squeeze(-2)
 
 
 def conv2d(
@@ -42,8 +52,11 @@ def conv2d(
     return NotImplemented
 
 
-def _with_computed_weight(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Any, dilation: Sequence[int], groups: int) -> Tensor:
-    """The matrix product of the weight and the input's windows, as correlation trackers and dynamic convolutions have it."""
+def _with_computed_weight(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Any, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The matrix product of the weight and the input's windows, as correlation trackers and dynamic convolutions have
+    it."""
     filters, _, *kernel = weight.shape
     if isinstance(padding, str):  # the odd one behind
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
@@ -51,7 +64,9 @@ def _with_computed_weight(x: Tensor, weight: Tensor, stride: Sequence[int], padd
     else:
         sides = [side for amount in reversed(_pair(padding)) for side in (amount, amount)]
     x = F.pad(x, sides) if any(sides) else x
-    sizes = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)]
+    sizes = [
+        (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
+    ]
     single = list(kernel) == [1, 1] and list(stride) == [1, 1]
     windows = x if single else im2col(x, kernel, dilation, (0, 0), stride)
     product = weight.reshape(groups, filters // groups, -1) @ windows.reshape(x.shape[0], groups, -1, prod(sizes))
@@ -76,8 +91,9 @@ class Phase:
 def phases_of(size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int) -> list[Phase]:
     """Output ``o`` gets ``x[i] * w[t]`` where ``o + padding = i * stride + t * dilation``.
 
-    For ``o = q * stride + phase`` that is ``i = q - (t * dilation - phase - padding) / stride``: taps that divide evenly lie ``stride / gcd`` apart, and
-    their inputs ``dilation / gcd``, so each phase is a convolution of its own, without zeros between inputs.
+    For ``o = q * stride + phase`` that is ``i = q - (t * dilation - phase - padding) / stride``: taps that divide
+    evenly lie ``stride / gcd`` apart, and their inputs ``dilation / gcd``, so each phase is a convolution of its own,
+    without zeros between inputs.
     """
     found = []
     for phase in range(stride):
@@ -91,28 +107,49 @@ def phases_of(size: int, kernel: int, stride: int, padding: int, dilation: int, 
 
 
 def conv_transpose2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
 ) -> Tensor:
-    """One convolution for each phase of the output (sub-pixel convolution), one for all of them if they look alike; then phases are interleaved.
+    """One convolution for each phase of the output (sub-pixel convolution), one for all of them if they look alike;
+    then phases are interleaved.
 
     No multiplication by inserted zeros, and each phase has the zeros of its taps, so that sparse kernels apply.
     """
     if input.dim() == 3:
-        return conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
+        return conv_transpose2d(
+            input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation
+        ).squeeze(0)
     (sh, sw), pads, extra, dilations = _pair(stride), _pair(padding), _pair(output_padding), _pair(dilation)
     batch, channels, *sizes = input.shape
     kernel, filters = weight.shape[2:], weight.shape[1]
-    outputs = [(size - 1) * s - 2 * p + d * (k - 1) + e + 1 for size, s, p, d, k, e in zip(sizes, (sh, sw), pads, dilations, kernel, extra, strict=True)]
-    rows, columns = (phases_of(size, k, s, p, d, out) for size, k, s, p, d, out in zip(sizes, kernel, (sh, sw), pads, dilations, outputs, strict=True))
+    outputs = [
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, s, p, d, k, e in zip(sizes, (sh, sw), pads, dilations, kernel, extra, strict=True)
+    ]
+    rows, columns = (
+        phases_of(size, k, s, p, d, out)
+        for size, k, s, p, d, out in zip(sizes, kernel, (sh, sw), pads, dilations, outputs, strict=True)
+    )
     grouped = weight.reshape(groups, channels // groups, filters, *kernel).transpose(1, 2).flip(-2, -1)
     kernels = [grouped[..., _slice(row.taps), _slice(column.taps)] for row in rows for column in columns]
     alike = all(len({(len(p.taps), p.before, p.after) for p in axis}) == 1 for axis in (rows, columns))
     if alike:
-        stacked, repeated = torch.stack(kernels, 1), None if bias is None else bias.reshape(groups, 1, filters).expand(-1, sh * sw, -1).reshape(-1)
+        stacked, repeated = (
+            torch.stack(kernels, 1),
+            None if bias is None else bias.reshape(groups, 1, filters).expand(-1, sh * sw, -1).reshape(-1),
+        )
         values = _convolve(input, stacked.flatten(0, 2), repeated, rows[0], columns[0], groups)
     else:
         pairs = [(row, column) for row in rows for column in columns]
-        parts = [_convolve(input, part.flatten(0, 1), bias, *pair, groups) for part, pair in zip(kernels, pairs, strict=True)]
+        parts = [
+            _convolve(input, part.flatten(0, 1), bias, *pair, groups) for part, pair in zip(kernels, pairs, strict=True)
+        ]
         values = torch.stack([part.unflatten(1, (groups, filters)) for part in parts], 2)
     height, width = (-(-out // s) for out, s in zip(outputs, (sh, sw), strict=True))
     spread = values.reshape(batch, groups, sh, sw, filters, height, width).permute(0, 1, 4, 5, 2, 6, 3)
@@ -126,17 +163,42 @@ def _slice(taps: range) -> slice:
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, row: Phase, column: Phase, groups: int) -> Tensor:
     """One phase's convolution; without taps it is the bias alone."""
     if not row.taps or not column.taps:
-        size = [n + p.before + p.after - p.dilation * max(0, len(p.taps) - 1) for n, p in zip(x.shape[2:], (row, column), strict=True)]
+        size = [
+            n + p.before + p.after - p.dilation * max(0, len(p.taps) - 1)
+            for n, p in zip(x.shape[2:], (row, column), strict=True)
+        ]
         zeros = x.new_zeros(x.shape[0], weight.shape[0], *size)
         return zeros if bias is None else zeros + bias[:, None, None]
-    return F.conv2d(F.pad(x, (column.before, column.after, row.before, row.after)), weight, bias, 1, 0, (row.dilation, column.dilation), groups)
+    return F.conv2d(
+        F.pad(x, (column.before, column.after, row.before, row.after)),
+        weight,
+        bias,
+        1,
+        0,
+        (row.dilation, column.dilation),
+        groups,
+    )
 
 
 def conv_transpose1d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
 ) -> Tensor:
-    steps, sides, extra, dilations = (1, _single(stride)), (0, _single(padding)), (0, _single(output_padding)), (1, _single(dilation))
-    return conv_transpose2d(input.unsqueeze(-2), weight.unsqueeze(2), bias, steps, sides, extra, groups, dilations).squeeze(-2)
+    steps, sides, extra, dilations = (
+        (1, _single(stride)),
+        (0, _single(padding)),
+        (0, _single(output_padding)),
+        (1, _single(dilation)),
+    )
+    return conv_transpose2d(
+        input.unsqueeze(-2), weight.unsqueeze(2), bias, steps, sides, extra, groups, dilations
+    ).squeeze(-2)
 
 
 def convolution(
@@ -159,21 +221,36 @@ def convolution(
     if rank == 2 and not transposed:
         return conv2d(input, weight, bias, stride, padding, dilation, groups, computed=computed)
     if transposed:
-        return (conv_transpose1d if rank == 1 else conv_transpose2d)(input, weight, bias, stride, padding, output_padding, groups, dilation)
+        return (conv_transpose1d if rank == 1 else conv_transpose2d)(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
     return F.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
 # ---- pools ----
 
 
-def avg_pool1d(self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+def avg_pool1d(
+    self: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
     kernel = (1, _single(kernel_size))
-    return F.avg_pool2d(self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), ceil_mode, count_include_pad).squeeze(-2)
+    return F.avg_pool2d(
+        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), ceil_mode, count_include_pad
+    ).squeeze(-2)
 
 
-def max_pool1d(self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Tensor:
+def max_pool1d(
+    self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
     kernel = (1, _single(kernel_size))
-    return F.max_pool2d(self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), (1, _single(dilation)), ceil_mode).squeeze(-2)
+    return F.max_pool2d(
+        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), (1, _single(dilation)), ceil_mode
+    ).squeeze(-2)
 
 
 def avg_pool2d(
@@ -185,26 +262,45 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """With a divisor of its own it is a mean of whole windows, times their size by the divisor: what hangs over counts as zeros."""
+    """With a divisor of its own it is a mean of whole windows, times their size by the divisor: what hangs over counts
+    as zeros."""
     if self.dim() == 3:
-        return F.avg_pool2d(self.unsqueeze(0), kernel_size, stride or None, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
+        return F.avg_pool2d(
+            self.unsqueeze(0), kernel_size, stride or None, padding, ceil_mode, count_include_pad, divisor_override
+        ).squeeze(0)
     if divisor_override is None:
         return NotImplemented
     kernel, pads = _pair(kernel_size), _pair(padding)
     steps = _pair(stride or kernel)
     sizes = F.avg_pool2d(self, kernel, steps, pads, ceil_mode).shape[2:]
-    sides = [side for k, s, p, n, size in zip(kernel, steps, pads, sizes, self.shape[2:], strict=True) for side in (p, (n - 1) * s + k - size - p)]
+    sides = [
+        side
+        for k, s, p, n, size in zip(kernel, steps, pads, sizes, self.shape[2:], strict=True)
+        for side in (p, (n - 1) * s + k - size - p)
+    ]
     padded = F.pad(self, (*sides[2:], *sides[:2]))
     return F.avg_pool2d(padded, kernel, steps) * (prod(kernel) / divisor_override)
 
 
-def avg_pool3d(self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+def avg_pool3d(
+    self: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
     """Along the first of the three dimensions only, as local response normalisation has it."""
-    kernel, steps, pads = ([value] * 3 if isinstance(value, int) else list(value) for value in (kernel_size, stride or kernel_size, padding))
+    kernel, steps, pads = (
+        [value] * 3 if isinstance(value, int) else list(value)
+        for value in (kernel_size, stride or kernel_size, padding)
+    )
     if (kernel[1:], steps[1:], pads[1:]) != ([1, 1], [1, 1], [0, 0]):
         raise CannotCompile("pooling of volumes; pcc pools images")
     planes = self.flatten(-2)
-    return F.avg_pool2d(planes, (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad).unflatten(-1, self.shape[-2:])
+    return F.avg_pool2d(planes, (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad).unflatten(
+        -1, self.shape[-2:]
+    )
 
 
 def max_pool_with_places(
@@ -217,9 +313,15 @@ def max_pool_with_places(
     *,
     used: frozenset[int] = frozenset(),
 ) -> tuple[Tensor, Tensor]:
-    """Where somebody asks for the places of the maxima in the image: the first largest element of each window, from the windows written out."""
+    """Where somebody asks for the places of the maxima in the image: the first largest element of each window, from the
+    windows written out."""
     if self.dim() == 3:
-        return tuple(part.squeeze(0) for part in F.max_pool2d_with_indices(self.unsqueeze(0), kernel_size, stride or None, padding, dilation, ceil_mode))  # type: ignore[return-value]
+        return tuple(
+            part.squeeze(0)
+            for part in F.max_pool2d_with_indices(
+                self.unsqueeze(0), kernel_size, stride or None, padding, dilation, ceil_mode
+            )
+        )  # type: ignore[return-value]
     if 1 not in used:
         return NotImplemented
     kernel, pads, apart = _pair(kernel_size), _pair(padding), _pair(dilation)
@@ -229,7 +331,10 @@ def max_pool_with_places(
     reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(sizes, steps, apart, kernel, strict=True)]
     behind = [max(0, need - have - before) for need, have, before in zip(reach, (height, width), pads, strict=True)]
     x = F.pad(self, (pads[1], behind[1], pads[0], behind[0]), value=-torch.inf)
-    rows, columns = (torch.arange(k)[:, None] * d + torch.arange(n) * s for k, d, n, s in zip(kernel, apart, sizes, steps, strict=True))
+    rows, columns = (
+        torch.arange(k)[:, None] * d + torch.arange(n) * s
+        for k, d, n, s in zip(kernel, apart, sizes, steps, strict=True)
+    )
     tap = _pcc.top_k(_windows(x, rows, columns), 1, True, True).reshape(values.shape)
     down = torch.floor(tap / kernel[1])
     row = down * apart[0] + (torch.arange(sizes[0]) * steps[0] - pads[0]).reshape(-1, 1)
@@ -237,8 +342,11 @@ def max_pool_with_places(
     return values, (row * width + column).to(torch.int64)
 
 
-def adaptive_max_pool2d(self: Tensor, output_size: Sequence[int], *, used: frozenset[int] = frozenset()) -> tuple[Tensor, Tensor]:
-    """Where somebody asks for the places of the maxima, the windows are written out, as large as the largest; smaller ones have their last elements twice."""
+def adaptive_max_pool2d(
+    self: Tensor, output_size: Sequence[int], *, used: frozenset[int] = frozenset()
+) -> tuple[Tensor, Tensor]:
+    """Where somebody asks for the places of the maxima, the windows are written out, as large as the largest; smaller
+    ones have their last elements twice."""
     if self.dim() == 3:
         return tuple(part.squeeze(0) for part in F.adaptive_max_pool2d_with_indices(self.unsqueeze(0), output_size))  # type: ignore[return-value]
     if 1 not in used:
@@ -252,14 +360,17 @@ def adaptive_max_pool2d(self: Tensor, output_size: Sequence[int], *, used: froze
         starts.append(begin)
         tables.append(torch.minimum(begin + torch.arange(longest)[:, None], end - 1))
     windows = _windows(self, *tables)
-    values, tap = (_pcc.top_k(windows, 1, True, indices).reshape(*self.shape[:2], *output_size) for indices in (False, True))
+    values, tap = (
+        _pcc.top_k(windows, 1, True, indices).reshape(*self.shape[:2], *output_size) for indices in (False, True)
+    )
     down = torch.floor(tap / tables[1].shape[0])
     row, column = down + starts[0].reshape(-1, 1), tap - down * tables[1].shape[0] + starts[1]
     return values, (row * width + column).to(torch.int64)
 
 
 def _windows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The elements of each window, (N * C, taps, windows), by tables of rows and columns (taps, windows) of each axis."""
+    """The elements of each window, (N * C, taps, windows), by tables of rows and columns (taps, windows) of each
+    axis."""
     (kh, height), (kw, width) = rows.shape, columns.shape
     taken = take(take(x, rows.reshape(-1), 2), columns.reshape(-1), 3).reshape(-1, kh, height, kw, width)
     return taken.permute(0, 1, 3, 2, 4).reshape(-1, kh * kw, height * width)
@@ -269,7 +380,9 @@ def max_unpool2d(self: Tensor, indices: Tensor, output_size: Sequence[int]) -> T
     """Each value at its place, zeros elsewhere."""
     rows = prod(self.shape[:-2])
     places, values = (part.reshape(rows, -1) for part in (indices.to(torch.float32), self))
-    return _pcc.scatter(torch.zeros(rows, prod(output_size)), places, values, "set").reshape(*self.shape[:-2], *output_size)
+    return _pcc.scatter(torch.zeros(rows, prod(output_size)), places, values, "set").reshape(
+        *self.shape[:-2], *output_size
+    )
 
 
 def batched(pool: Callable[..., Any], rank: int) -> Callable[..., Any]:

@@ -1,4 +1,5 @@
-"""Data movement by index: borders that mirror or repeat, reversal, windows, scattering. Tables of places are constants that fold-constants computes."""
+"""Data movement by index: borders that mirror or repeat, reversal, windows, scattering. Tables of places are constants
+that fold-constants computes."""
 
 from collections.abc import Sequence
 from math import prod
@@ -25,7 +26,11 @@ def take(x: Tensor, index: Tensor, dim: int, weight: Tensor | None = None) -> Te
         raise CannotCompile(f"an index into {x.shape[dim]} elements: fp32 numbers them up to {LARGEST_INDEX}")
     index = torch.where(index < 0, index + x.shape[dim], index).to(torch.float32)
     table = index.reshape(1, -1, index.shape[-1])
-    taken = _pcc.gather(x.reshape(1, prod(before), x.shape[dim], prod(after)), table, None if weight is None else weight.reshape(table.shape))
+    taken = _pcc.gather(
+        x.reshape(1, prod(before), x.shape[dim], prod(after)),
+        table,
+        None if weight is None else weight.reshape(table.shape),
+    )
     return taken.reshape(*before, index.shape[-1], *after)
 
 
@@ -89,14 +94,17 @@ def index(self: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
 
 
 def _flattened(x: Tensor, indices: Sequence[Tensor | None]) -> tuple[Tensor, int, Tensor]:
-    """``x`` with the indexed dimensions as one, which it is, and their index; they come first if they are not neighbours, as PyTorch has it."""
+    """``x`` with the indexed dimensions as one, which it is, and their index; they come first if they are not
+    neighbours, as PyTorch has it."""
     chosen = [(dim, i) for dim, i in enumerate(indices) if i is not None]
     dims = [dim for dim, _ in chosen]
     first = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
     rest = [dim for dim in range(x.dim()) if dim not in dims]
     x = x.permute(*rest[:first], *dims, *rest[first:])
     sizes = x.shape[first : first + len(dims)]
-    parts = torch.broadcast_tensors(*(torch.where(i < 0, i + size, i) for (_, i), size in zip(chosen, sizes, strict=True)))
+    parts = torch.broadcast_tensors(
+        *(torch.where(i < 0, i + size, i) for (_, i), size in zip(chosen, sizes, strict=True))
+    )
     places = sum(part * prod(sizes[position + 1 :]) for position, part in enumerate(parts))
     assert isinstance(places, Tensor)
     return x.flatten(first, first + len(dims) - 1), first, places
@@ -111,14 +119,18 @@ def _flat_places(x: Tensor, dim: int, index: Tensor) -> Tensor:
     places = index * prod(x.shape[dim % x.dim() + 1 :])
     for other, size in enumerate(index.shape):
         if other != dim % x.dim():
-            places = places + (torch.arange(size) * prod(x.shape[other + 1 :])).reshape(-1, *(1,) * (x.dim() - other - 1))
+            places = places + (torch.arange(size) * prod(x.shape[other + 1 :])).reshape(
+                -1, *(1,) * (x.dim() - other - 1)
+            )
     return places
 
 
 def take_along_dim(self: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     if dim is None:
         return take(self.reshape(-1), indices.reshape(-1), 0)
-    shape = torch.broadcast_shapes(*([*part.shape[: dim % part.dim()], 1, *part.shape[dim % part.dim() + 1 :]] for part in (self, indices)))
+    shape = torch.broadcast_shapes(
+        *([*part.shape[: dim % part.dim()], 1, *part.shape[dim % part.dim() + 1 :]] for part in (self, indices))
+    )
     around = [list(shape) for _ in range(2)]
     for sizes, part in zip(around, (self, indices), strict=True):
         sizes[dim] = part.shape[dim]
@@ -133,7 +145,9 @@ def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad
 # ---- writing by index ----
 
 
-def slice_scatter(self: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
+def slice_scatter(
+    self: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
     first, last, step = slice(start, end, step).indices(self.shape[dim])
     if step == 1:
         return torch.cat([self.narrow(dim, 0, first), src, self.narrow(dim, last, self.shape[dim] - last)], dim)
@@ -153,7 +167,9 @@ def index_put(self: Tensor, indices: Sequence[Tensor | None], values: Tensor, ac
         if values.numel() != 1:
             raise CannotCompile("assignment of several values by truth values: where each goes depends on them")
         mask, value = indices[0], values.reshape(())
-        return torch.where(mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), self + value if accumulate else value, self)
+        return torch.where(
+            mask.reshape(*mask.shape, *(1,) * (self.dim() - mask.dim())), self + value if accumulate else value, self
+        )
     if any(i is not None and i.dtype == torch.bool for i in indices):
         raise CannotCompile("assignment by truth values and places together")
     places = torch.arange(self.numel()).reshape(self.shape)
@@ -172,15 +188,23 @@ def scatter_value(self: Tensor, dim: int, index: Tensor, value: float) -> Tensor
 _REDUCTIONS = {"sum": "sum", "add": "sum", "prod": "prod", "multiply": "prod", "amax": "max", "amin": "min"}
 
 
-def scatter_reduce(self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool = True) -> Tensor:
+def scatter_reduce(
+    self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool = True
+) -> Tensor:
     """``include_self``: whether what was there counts, too."""
     if reduce == "mean":
         start = self if include_self else scatter_value(self, dim, index, 0.0)
         total = _scattered(start, dim, index, src, "sum")
-        return total / _scattered(torch.full(self.shape, float(include_self)), dim, index, torch.ones(index.shape), "sum").clamp_min(1.0)
+        return total / _scattered(
+            torch.full(self.shape, float(include_self)), dim, index, torch.ones(index.shape), "sum"
+        ).clamp_min(1.0)
     mode = _REDUCTIONS[reduce]
     if not include_self:  # a sum starts from 0, a product from 1, an extreme from any of the values
-        self = scatter_value(self, dim, index, float(mode == "prod")) if mode in ("sum", "prod") else scatter(self, dim, index, src)
+        self = (
+            scatter_value(self, dim, index, float(mode == "prod"))
+            if mode in ("sum", "prod")
+            else scatter(self, dim, index, src)
+        )
     return _scattered(self, dim, index, src, mode)
 
 
@@ -208,19 +232,28 @@ def copy(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def fill(self: Tensor, value: Any) -> Tensor:
-    return value.to(self.dtype).expand(self.shape) if isinstance(value, Tensor) else torch.full(self.shape, value, dtype=self.dtype)
+    return (
+        value.to(self.dtype).expand(self.shape)
+        if isinstance(value, Tensor)
+        else torch.full(self.shape, value, dtype=self.dtype)
+    )
 
 
 # ---- windows ----
 
 
-def im2col(self: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Tensor:
+def im2col(
+    self: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Tensor:
     """Windows of an image as columns (N, C * kh * kw, windows)."""
     if self.dim() == 3:
         return im2col(self.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
     x = F.pad(self, (padding[1], padding[1], padding[0], padding[0]))
     batch, channels = x.shape[:2]
-    counts = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel_size, stride, strict=True)]
+    counts = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, d, k, s in zip(x.shape[2:], dilation, kernel_size, stride, strict=True)
+    ]
     for dim, (count, d, k, s) in enumerate(zip(counts, dilation, kernel_size, stride, strict=True), start=2):
         x = take(x, (torch.arange(k)[:, None] * d + torch.arange(count) * s).reshape(-1), dim)
     x = x.reshape(batch, channels, kernel_size[0], counts[0], kernel_size[1], counts[1])
@@ -228,17 +261,31 @@ def im2col(self: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], pa
 
 
 def col2im(
-    self: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+    self: Tensor,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
 ) -> Tensor:
-    """Columns as windows of an image that are added up: a transposed convolution of each channel whose filters are unit vectors."""
+    """Columns as windows of an image that are added up: a transposed convolution of each channel whose filters are unit
+    vectors."""
     if self.dim() == 2:
         return col2im(self.unsqueeze(0), output_size, kernel_size, dilation, padding, stride).squeeze(0)
     taps = prod(kernel_size)
-    counts = [(o + 2 * p - d * (k - 1) - 1) // s + 1 for o, p, d, k, s in zip(output_size, padding, dilation, kernel_size, stride, strict=True)]
+    counts = [
+        (o + 2 * p - d * (k - 1) - 1) // s + 1
+        for o, p, d, k, s in zip(output_size, padding, dilation, kernel_size, stride, strict=True)
+    ]
     batch, channels = self.shape[0], self.shape[1] // taps
     windows = self.reshape(batch * channels, taps, *counts)
-    rest = [o - ((c - 1) * s - 2 * p + d * (k - 1) + 1) for o, c, s, p, d, k in zip(output_size, counts, stride, padding, dilation, kernel_size, strict=True)]
-    image = F.conv_transpose2d(windows, torch.eye(taps).reshape(taps, 1, *kernel_size), None, stride, padding, rest, 1, dilation)
+    rest = [
+        o - ((c - 1) * s - 2 * p + d * (k - 1) + 1)
+        for o, c, s, p, d, k in zip(output_size, counts, stride, padding, dilation, kernel_size, strict=True)
+    ]
+    image = F.conv_transpose2d(
+        windows, torch.eye(taps).reshape(taps, 1, *kernel_size), None, stride, padding, rest, 1, dilation
+    )
     return image.reshape(batch, channels, *output_size)
 
 
@@ -262,8 +309,14 @@ def triangle(lower: bool) -> Any:
 
 COMPOSITES = {
     _aten.pad.default: pad,
-    **{getattr(_aten, f"reflection_pad{rank}d").default: lambda self, padding: _border(self, padding, "reflect") for rank in (1, 2)},
-    **{getattr(_aten, f"replication_pad{rank}d").default: lambda self, padding: _border(self, padding, "replicate") for rank in (1, 2)},
+    **{
+        getattr(_aten, f"reflection_pad{rank}d").default: lambda self, padding: _border(self, padding, "reflect")
+        for rank in (1, 2)
+    },
+    **{
+        getattr(_aten, f"replication_pad{rank}d").default: lambda self, padding: _border(self, padding, "replicate")
+        for rank in (1, 2)
+    },
     _aten.flip.default: flip,
     _aten.roll.default: roll,
     _aten.index_select.default: index_select,
@@ -279,7 +332,9 @@ COMPOSITES = {
     _aten.scatter_add.default: lambda self, dim, index, src: _scattered(self, dim, index, src, "sum"),
     _aten.scatter_reduce.two: scatter_reduce,
     _aten.scatter.reduce: lambda self, dim, index, src, reduce: _scattered(self, dim, index, src, _REDUCTIONS[reduce]),
-    _aten.scatter.value_reduce: lambda self, dim, index, value, reduce: _scattered(self, dim, index, torch.full(index.shape, value), _REDUCTIONS[reduce]),
+    _aten.scatter.value_reduce: lambda self, dim, index, value, reduce: _scattered(
+        self, dim, index, torch.full(index.shape, value), _REDUCTIONS[reduce]
+    ),
     _aten.index_add.default: index_add,
     _aten.copy.default: copy,
     **dict.fromkeys((_aten.fill.Tensor, _aten.fill.Scalar), fill),

@@ -1,4 +1,5 @@
-"""Normalisation by the statistics of the input, and the statistics. Means come first and deviations from them second, so that nothing cancels."""
+"""Normalisation by the statistics of the input, and the statistics. Means come first and deviations from them second,
+so that nothing cancels."""
 
 from collections.abc import Sequence
 from math import inf, prod
@@ -17,24 +18,36 @@ def normalized(x: Tensor, dims: list[int], eps: float) -> Tensor:
     return centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
 
 
-def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
     return _affine(normalized(input, _last(len(normalized_shape)), eps), weight, bias)
 
 
-def native_layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def native_layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     dims = _last(len(normalized_shape))
     mean = input.mean(dims, keepdim=True)
     scale = torch.rsqrt((input - mean).square().mean(dims, keepdim=True) + eps)
     return _affine((input - mean) * scale, weight, bias), mean, scale
 
 
-def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
     dims = _last(len(normalized_shape))
     tiny = torch.finfo(input.dtype).eps if eps is None else eps
     return _affine(input * torch.rsqrt((input * input).mean(dims, keepdim=True) + tiny), weight, None)
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
     """The statistics are of groups; the image is passed over once more, with numbers for each channel."""
     batch, channels = input.shape[:2]
     groups = input.reshape(batch, num_groups, -1)
@@ -43,7 +56,10 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     scale = torch.rsqrt((centred * centred).mean(2, keepdim=True) + eps)
     per_channel = (batch, channels, *(1,) * (input.dim() - 2))
     mean, scale = (value.expand(-1, -1, channels // num_groups).reshape(per_channel) for value in (mean, scale))
-    return _affine((input - mean) * scale, *(value if value is None else value.reshape(per_channel[1:]) for value in (weight, bias)))
+    return _affine(
+        (input - mean) * scale,
+        *(value if value is None else value.reshape(per_channel[1:]) for value in (weight, bias)),
+    )
 
 
 def native_group_norm(
@@ -83,7 +99,8 @@ def batch_norm(
     *,
     computed: frozenset[str] = frozenset(),
 ) -> Tensor:
-    """Where a statistic or a parameter is computed; or without running statistics, when those of the batch are taken. ``momentum`` is for training."""
+    """Where a statistic or a parameter is computed; or without running statistics, when those of the batch are taken.
+    ``momentum`` is for training."""
     shape = (-1, *(1,) * (input.dim() - 2))
     weight, bias = (value if value is None else value.reshape(shape) for value in (weight, bias))
     if running_mean is None or running_var is None:
@@ -115,7 +132,9 @@ def _last(count: int) -> list[int]:
 # ---- statistics ----
 
 
-def variance(self: Tensor, dim: Any = None, correction: float | None = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def variance(
+    self: Tensor, dim: Any = None, correction: float | None = 1, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
     """(variance, mean); ``correction`` is taken from the number of elements."""
     dims = list(range(self.dim())) if dim is None or dim == [] else [dim] if isinstance(dim, int) else list(dim)
     mean = self.mean(dims, keepdim=True)
@@ -188,6 +207,10 @@ COMPOSITES = {
     _aten.instance_norm.default: instance_norm,
     _aten.batch_norm.default: batch_norm,
     _aten._native_batch_norm_legit.no_stats: batch_norm_of_batch,
-    **{getattr(packet, name): function for packet, result in _STATISTICS.items() for name, function in _of_variance(result).items()},
+    **{
+        getattr(packet, name): function
+        for packet, result in _STATISTICS.items()
+        for name, function in _of_variance(result).items()
+    },
     _aten.linalg_vector_norm.default: vector_norm,
 }

@@ -1,4 +1,5 @@
-"""Recurrent layers as loops that are written out: one linear layer for the inputs of all steps, then a small one and some arithmetic for each."""
+"""Recurrent layers as loops that are written out: one linear layer for the inputs of all steps, then a small one and
+some arithmetic for each."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,8 @@ _aten: Any = torch.ops.aten
 
 State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State, Tensor, Tensor | None], State]
-"""``step(projected input, state, hidden weight, hidden bias)`` gives the next state, whose first tensor is the output."""
+"""``step(projected input, state, hidden weight, hidden bias)`` gives the next state, whose first tensor is the
+output."""
 
 
 def lstm_step(x: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
@@ -38,11 +40,28 @@ def plain_step(activation: Callable[[Tensor], Tensor]) -> Step:
 
 
 def _layers(
-    step: Step, input: Tensor, start: State, params: list[Tensor], has_biases: bool, num_layers: int, bidirectional: bool, batch_first: bool
+    step: Step,
+    input: Tensor,
+    start: State,
+    params: list[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
 ) -> tuple[Tensor, State]:
-    """Output of the last layer, and the states after the last step (layers * directions, batch, hidden), of layers on top of each other."""
+    """Output of the last layer, and the states after the last step (layers * directions, batch, hidden), of layers on
+    top of each other."""
     if input.dim() != 3:
-        output, last = _layers(step, input.unsqueeze(1), tuple(s.unsqueeze(1) for s in start), params, has_biases, num_layers, bidirectional, False)
+        output, last = _layers(
+            step,
+            input.unsqueeze(1),
+            tuple(s.unsqueeze(1) for s in start),
+            params,
+            has_biases,
+            num_layers,
+            bidirectional,
+            False,
+        )
         return output.squeeze(1), tuple(s.squeeze(1) for s in last)
     x = input.transpose(0, 1) if batch_first else input
     directions = 2 if bidirectional else 1
@@ -83,7 +102,9 @@ def lstm(
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(dropout, train)
-    output, (hidden, cell) = _layers(lstm_step, input, tuple(hx), params, has_biases, num_layers, bidirectional, batch_first)
+    output, (hidden, cell) = _layers(
+        lstm_step, input, tuple(hx), params, has_biases, num_layers, bidirectional, batch_first
+    )
     return output, hidden, cell
 
 
@@ -116,7 +137,9 @@ def _check(dropout: float, train: bool) -> None:
 def cell(step: Step) -> Callable[..., Any]:
     """One step of a layer."""
 
-    def function(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Any:
+    def function(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Any:
         state = step(F.linear(input, w_ih, b_ih), tuple(hx) if isinstance(hx, list | tuple) else (hx,), w_hh, b_hh)
         output, *rest = state
         return (output, *rest) if rest else output

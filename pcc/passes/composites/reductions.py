@@ -81,7 +81,8 @@ def running(mode: str) -> Any:
 
 
 def running_total(mode: str) -> Any:
-    """``cumsum``, ``cumprod``: whole numbers of whole numbers and truth values, unless a floating-point type is written."""
+    """``cumsum``, ``cumprod``: whole numbers of whole numbers and truth values, unless a floating-point type is
+    written."""
 
     def function(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
         if not (dtype or self.dtype).is_floating_point:
@@ -96,7 +97,9 @@ def running_extreme(largest: bool) -> Any:
 
     def function(self: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         values = running("max" if largest else "min")(self, dim)
-        counting = torch.arange(self.shape[dim], dtype=torch.float32).reshape([-1 if d == dim % self.dim() else 1 for d in range(self.dim())])
+        counting = torch.arange(self.shape[dim], dtype=torch.float32).reshape(
+            [-1 if d == dim % self.dim() else 1 for d in range(self.dim())]
+        )
         found = torch.where((self == values) | (self != self), counting, 0.0)
         return values, running("max")(found, dim).to(torch.int64)
 
@@ -140,7 +143,9 @@ COMPOSITES = {
     _aten.min.default: lambda self: self.amin(),
     _aten.amin.default: amin,
     _aten.aminmax.default: lambda self, dim=None, keepdim=False: (
-        (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim)) if dim is None else (self.amin(dim, keepdim), self.amax(dim, keepdim))
+        (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim))
+        if dim is None
+        else (self.amin(dim, keepdim), self.amax(dim, keepdim))
     ),
     _aten.argmax.default: place_of(True),
     _aten.argmin.default: place_of(False),

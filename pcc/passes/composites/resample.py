@@ -90,7 +90,9 @@ def nearest(size: int, outputs: int, align_corners: bool, scale: float | None) -
 # ---- operators ----
 
 
-def _resized(x: Tensor, size: Sequence[int], table_of: Callable[..., Any], align_corners: bool, scales: Sequence[float | None]) -> Tensor:
+def _resized(
+    x: Tensor, size: Sequence[int], table_of: Callable[..., Any], align_corners: bool, scales: Sequence[float | None]
+) -> Tensor:
     """Each axis after the channels by its table; the last one first, while there are fewest rows."""
     for axis in reversed(range(len(size))):
         inputs = x.shape[2 + axis]
@@ -113,7 +115,9 @@ def by_size(table_of: Callable[..., Any]) -> Callable[..., Tensor]:
         scales_h: float | None = None,
         scales_w: float | None = None,
     ) -> Tensor:
-        return _resized(self, output_size, table_of, align_corners, (scales_h, scales_w) if len(output_size) == 2 else (scales,))
+        return _resized(
+            self, output_size, table_of, align_corners, (scales_h, scales_w) if len(output_size) == 2 else (scales,)
+        )
 
     return function
 
@@ -121,9 +125,18 @@ def by_size(table_of: Callable[..., Any]) -> Callable[..., Tensor]:
 def by_factors(table_of: Callable[..., Any]) -> Callable[..., Tensor]:
     """``upsample_*.vec``: to a size, or by factors, which then also place the samples."""
 
-    def function(input: Tensor, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None, align_corners: bool = False) -> Tensor:
-        sizes = output_size or [int(size * factor) for size, factor in zip(input.shape[2:], scale_factors or (), strict=True)]
-        return _resized(input, sizes, table_of, align_corners, (None,) * len(sizes) if output_size else list(scale_factors or ()))
+    def function(
+        input: Tensor,
+        output_size: Sequence[int] | None,
+        scale_factors: Sequence[float] | None,
+        align_corners: bool = False,
+    ) -> Tensor:
+        sizes = output_size or [
+            int(size * factor) for size, factor in zip(input.shape[2:], scale_factors or (), strict=True)
+        ]
+        return _resized(
+            input, sizes, table_of, align_corners, (None,) * len(sizes) if output_size else list(scale_factors or ())
+        )
 
     return function
 
@@ -133,31 +146,46 @@ def by_factors(table_of: Callable[..., Any]) -> Callable[..., Tensor]:
 _BORDERS = ("zeros", "border", "reflection")
 
 
-def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Tensor:
-    """Bilinear (0), nearest (1) or bicubic (2) samples of an image at the points (x, y) of a grid, which has -1 and 1 at the borders."""
+def grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
+    """Bilinear (0), nearest (1) or bicubic (2) samples of an image at the points (x, y) of a grid, which has -1 and 1
+    at the borders."""
     if input.dim() != 4:
         raise CannotCompile("sampling of volumes; pcc samples images")
     batch, channels, height, width = input.shape
     x, y = (
-        ((grid[..., axis] + 1) * size - 1) / 2 if not align_corners else (grid[..., axis] + 1) * ((size - 1) / 2) for axis, size in enumerate((width, height))
+        ((grid[..., axis] + 1) * size - 1) / 2 if not align_corners else (grid[..., axis] + 1) * ((size - 1) / 2)
+        for axis, size in enumerate((width, height))
     )
-    axes = [_axis(position.reshape(batch, -1), size, interpolation_mode, _BORDERS[padding_mode], align_corners) for position, size in ((y, height), (x, width))]
+    axes = [
+        _axis(position.reshape(batch, -1), size, interpolation_mode, _BORDERS[padding_mode], align_corners)
+        for position, size in ((y, height), (x, width))
+    ]
     index = torch.stack([row * width + column for row, _ in axes[0] for column, _ in axes[1]], 1)
     weight = torch.stack([a * b for _, a in axes[0] for _, b in axes[1]], 1)
-    return _pcc.gather(input.reshape(batch, channels, height * width, 1), index, weight).reshape(batch, channels, *grid.shape[1:3])
+    return _pcc.gather(input.reshape(batch, channels, height * width, 1), index, weight).reshape(
+        batch, channels, *grid.shape[1:3]
+    )
 
 
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Points of an image (-1 and 1 at its borders) moved by affine maps (N, 2, 3)."""
     if len(size) != 4:
         raise CannotCompile("sampling of volumes; pcc samples images")
-    axes = [torch.linspace(-1, 1, n) * (1 if align_corners else (n - 1) / n) if n > 1 else torch.zeros(1) for n in size[2:]]
-    rows, columns = (axis.reshape(shape).expand(*size[2:]) for axis, shape in zip(axes, ((-1, 1), (1, -1)), strict=True))
+    axes = [
+        torch.linspace(-1, 1, n) * (1 if align_corners else (n - 1) / n) if n > 1 else torch.zeros(1) for n in size[2:]
+    ]
+    rows, columns = (
+        axis.reshape(shape).expand(*size[2:]) for axis, shape in zip(axes, ((-1, 1), (1, -1)), strict=True)
+    )
     points = torch.stack([columns, rows, torch.ones(*size[2:])], -1).reshape(1, -1, 3)
     return (points @ theta.transpose(1, 2)).reshape(size[0], *size[2:], 2)
 
 
-def _axis(position: Tensor, size: int, interpolation: int, padding: str, align_corners: bool) -> list[tuple[Tensor, Tensor]]:
+def _axis(
+    position: Tensor, size: int, interpolation: int, padding: str, align_corners: bool
+) -> list[tuple[Tensor, Tensor]]:
     """(source, weight) of each tap along one axis; both are fp32."""
     if interpolation != 2:
         position = _inside(position, size, padding, align_corners)
@@ -168,7 +196,10 @@ def _axis(position: Tensor, size: int, interpolation: int, padding: str, align_c
         taps = [(low, 1 - (position - low)), (low + 1, position - low)]
     else:
         low = position.floor()
-        taps = [(_inside(low + tap, size, padding, align_corners), _cubic(position - low - tap, -0.75)) for tap in range(-1, 3)]
+        taps = [
+            (_inside(low + tap, size, padding, align_corners), _cubic(position - low - tap, -0.75))
+            for tap in range(-1, 3)
+        ]
     if padding == "zeros":
         return [(at.clamp(0, size - 1), torch.where((at >= 0) & (at <= size - 1), weight, 0.0)) for at, weight in taps]
     return [(at.clamp(0, size - 1), weight) for at, weight in taps]

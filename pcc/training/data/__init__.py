@@ -12,13 +12,18 @@ __all__ = ["ArrayData", "Arrays", "Augment", "Batch", "Data", "open_data"]
 
 
 def open_data(
-    text: str, *, input_shape: tuple[int, int, int] | None = None, preprocessing: Preprocessing | None = None, augment: Augment | None = None
+    text: str,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    augment: Augment | None = None,
 ) -> Data:
-    """``mnist``, ``cifar10``, a folder of photos (``FOLDER/train/CLASS/*.jpg``, ``FOLDER/test/CLASS/*.jpg``) or ``FILE.py:loader``.
+    """``mnist``, ``cifar10``, a folder of photos (``FOLDER/train/CLASS/*.jpg``, ``FOLDER/test/CLASS/*.jpg``) or
+    ``FILE.py:loader``.
 
-    A folder's photos become a model's inputs by its ``preprocessing``, or, for a model that has none, are cropped to ``input_shape``, (C, H, W), and
-    normalised as ImageNet is. Other data come as they are; `PccError` if ``input_shape`` is given and is another. ``augment`` defaults to the data's
-    own way.
+    A folder's photos become a model's inputs by its ``preprocessing``, or, for a model that has none, are cropped to
+    ``input_shape``, (C, H, W), and normalised as ImageNet is. Other data come as they are; `PccError` if
+    ``input_shape`` is given and is another. ``augment`` defaults to the data's own way.
     """
     data = _open(text, input_shape, preprocessing)
     if input_shape is not None and data.input_shape != input_shape:
@@ -37,7 +42,10 @@ def _open(text: str, input_shape: tuple[int, int, int] | None, preprocessing: Pr
         from pcc.training.data.folder import FolderData
 
         return FolderData(Path(text), preprocessing or _like_imagenet(text, input_shape))
-    raise PccError(f"no data '{text}': give {', '.join(PACKAGED)}, a folder with train/CLASS/*.jpg and test/CLASS/*.jpg, or FILE.py:loader")
+    raise PccError(
+        f"no data '{text}': give {', '.join(PACKAGED)}, a folder with train/CLASS/*.jpg and test/CLASS/*.jpg, or "
+        "FILE.py:loader"
+    )
 
 
 def _like_imagenet(text: str, shape: tuple[int, int, int] | None) -> Preprocessing:

@@ -26,7 +26,15 @@ class Arrays:
 class ArrayData(Data):
     """`Arrays` as training data. ``mean`` and ``std`` have one number a channel and belong to pixels scaled to 0..1."""
 
-    def __init__(self, name: str, classes: int, arrays: Arrays, mean: tuple[float, ...], std: tuple[float, ...], augment: Augment = "none") -> None:
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        arrays: Arrays,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augment: Augment = "none",
+    ) -> None:
         self.name, self.classes = name, classes
         self.augment: Augment = check_augment(name, augment, AUGMENTATIONS)
         _check(name, classes, arrays)
@@ -40,7 +48,9 @@ class ArrayData(Data):
 
     def train_samples(self, indices: Tensor, numbers: Tensor) -> Batch:
         indices, numbers = indices.to(self._scale.device), numbers.to(self._scale.device)
-        return self._normalised(AUGMENTATIONS[self.augment](self._arrays.train_images[indices], numbers)), self._arrays.train_labels[indices]
+        return self._normalised(
+            AUGMENTATIONS[self.augment](self._arrays.train_images[indices], numbers)
+        ), self._arrays.train_labels[indices]
 
     def test_samples(self, indices: Tensor) -> Batch:
         indices = indices.to(self._scale.device)
@@ -62,7 +72,8 @@ class ArrayData(Data):
 
 
 def crop_flip(images: Tensor, numbers: Tensor) -> Tensor:
-    """Black borders of 4 pixels, a random crop of the old size, and every second image mirrored: He et al. 2016, section 4.2."""
+    """Black borders of 4 pixels, a random crop of the old size, and every second image mirrored: He et al. 2016,
+    section 4.2."""
     images = _moved(images, 4, numbers)
     return torch.where(numbers[:, 2, None, None, None] < 0.5, images.flip(3), images)
 
@@ -81,15 +92,29 @@ def _moved(images: Tensor, by: int, numbers: Tensor) -> Tensor:
     return windows[torch.arange(len(images), device=images.device), :, down, right]
 
 
-AUGMENTATIONS: dict[Augment, Callable[[Tensor, Tensor], Tensor]] = {"none": lambda images, _: images, "crop-flip": crop_flip, "shift": shift}
+AUGMENTATIONS: dict[Augment, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda images, _: images,
+    "crop-flip": crop_flip,
+    "shift": shift,
+}
 """Pure functions of uint8 images, (N, C, H, W), and of random numbers in [0, 1), (N, 6)."""
 
 
 def _check(name: str, classes: int, arrays: Arrays) -> None:
-    for half, images, labels in (("training", arrays.train_images, arrays.train_labels), ("test", arrays.test_images, arrays.test_labels)):
+    for half, images, labels in (
+        ("training", arrays.train_images, arrays.train_labels),
+        ("test", arrays.test_images, arrays.test_labels),
+    ):
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != arrays.train_images.shape[1:]:
-            raise PccError(f"{name}: {half} images are {images.dtype} {tuple(images.shape)}, not uint8 (N, C, H, W) of one size")
+            raise PccError(
+                f"{name}: {half} images are {images.dtype} {tuple(images.shape)}, not uint8 (N, C, H, W) of one size"
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or not len(labels):
-            raise PccError(f"{name}: {len(images)} {half} images have {labels.dtype} labels of shape {tuple(labels.shape)}")
+            raise PccError(
+                f"{name}: {len(images)} {half} images have {labels.dtype} labels of shape {tuple(labels.shape)}"
+            )
         if wrong := ((labels < 0) | (labels >= classes)).nonzero().flatten().tolist():
-            raise PccError(f"{name}: {half} sample {wrong[0]} has label {labels[wrong[0]]}; with {classes} classes labels are 0 to {classes - 1}")
+            raise PccError(
+                f"{name}: {half} sample {wrong[0]} has label {labels[wrong[0]]}; with {classes} classes labels are 0 "
+                f"to {classes - 1}"
+            )

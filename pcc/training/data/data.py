@@ -1,7 +1,8 @@
 """What a training loop sees of a data set: batches that follow from (seed, epoch) alone.
 
-A run that was interrupted and a run on more processes see the samples of the uninterrupted single process, augmented alike: the order of an
-epoch and the random numbers of every augmentation are drawn for the whole global batch, from (seed, epoch), and a process takes its share.
+A run that was interrupted and a run on more processes see the samples of the uninterrupted single process, augmented
+alike: the order of an epoch and the random numbers of every augmentation are drawn for the whole global batch, from
+(seed, epoch), and a process takes its share.
 """
 
 from abc import ABC, abstractmethod
@@ -38,7 +39,8 @@ class Data(ABC):
 
     @abstractmethod
     def train_samples(self, indices: Tensor, numbers: Tensor) -> Batch:
-        """The training samples ``indices``, int64 (N), augmented as ``numbers``, fp32 (N, `NUMBERS`) in [0, 1), say: a pure function of both."""
+        """The training samples ``indices``, int64 (N), augmented as ``numbers``, fp32 (N, `NUMBERS`) in [0, 1), say: a
+        pure function of both."""
 
     @abstractmethod
     def test_samples(self, indices: Tensor) -> Batch:
@@ -48,19 +50,24 @@ class Data(ABC):
         """Training batches of an epoch. `PccError` if the training set does not fill one."""
         if not 1 <= batch <= self.train_size:
             raise PccError(
-                f"{self.name}: a batch of {batch} cannot be made of {self.train_size} training samples; choose a batch size of 1 to {self.train_size}"
+                f"{self.name}: a batch of {batch} cannot be made of {self.train_size} training samples; choose a batch "
+                f"size of 1 to {self.train_size}"
             )
         return self.train_size // batch
 
     def batches(self, epoch: int, batch: int, *, seed: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
         """One epoch's training batches, shuffled and augmented by ``seed`` and ``epoch`` only.
 
-        ``batch`` counts the samples of a step over all ``ranks`` processes; process ``rank`` gets its ``batch / ranks`` of each. Samples that do not
-        fill a last batch are left out: another epoch's order has them.
+        ``batch`` counts the samples of a step over all ``ranks`` processes; process ``rank`` gets its ``batch / ranks``
+        of each. Samples that do not fill a last batch are left out: another epoch's order has them.
         """
         if ranks < 1 or not 0 <= rank < ranks or batch % ranks:
-            raise PccError(f"{self.name}: a batch of {batch} cannot be shared by {ranks} processes; choose a multiple of {ranks}")
-        return self._batches(self.steps(batch), epoch, batch, seed, slice(rank * batch // ranks, (rank + 1) * batch // ranks))
+            raise PccError(
+                f"{self.name}: a batch of {batch} cannot be shared by {ranks} processes; choose a multiple of {ranks}"
+            )
+        return self._batches(
+            self.steps(batch), epoch, batch, seed, slice(rank * batch // ranks, (rank + 1) * batch // ranks)
+        )
 
     def _batches(self, steps: int, epoch: int, batch: int, seed: int, share: slice) -> Iterator[Batch]:
         random = np.random.default_rng([seed, epoch])
@@ -70,12 +77,14 @@ class Data(ABC):
             yield self.train_samples(order[step * batch : (step + 1) * batch][share], numbers[share])
 
     def test_batches(self, batch: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """The test set in order, ``batch`` samples at a time, the last batch smaller; of ``ranks`` processes each gets every ``ranks``-th batch."""
+        """The test set in order, ``batch`` samples at a time, the last batch smaller; of ``ranks`` processes each gets
+        every ``ranks``-th batch."""
         for start in range(rank * batch, self.test_size, ranks * batch):
             yield self.test_samples(torch.arange(start, min(start + batch, self.test_size)))
 
     def on(self, device: torch.device) -> Self:
-        """The same data for training on ``device``: those that fit into memory are copied there and batched there, others come from the processor."""
+        """The same data for training on ``device``: those that fit into memory are copied there and batched there,
+        others come from the processor."""
         return self
 
     @abstractmethod
@@ -85,7 +94,10 @@ class Data(ABC):
     def check_labels(self, classes: int) -> None:
         """`PccError` if a network that tells ``classes`` classes apart cannot learn these labels."""
         if self.classes > classes:
-            raise PccError(f"{self.name} has labels 0 to {self.classes - 1}, but the network tells {classes} classes apart; give it {self.classes} outputs")
+            raise PccError(
+                f"{self.name} has labels 0 to {self.classes - 1}, but the network tells {classes} classes apart; give "
+                f"it {self.classes} outputs"
+            )
 
     def subset(self, train: int | None = None, test: int | None = None) -> "Data":
         """The same data with ``train`` training and ``test`` test samples, always the same ones; None keeps all."""

@@ -22,9 +22,11 @@ AUGMENTATIONS: tuple[Augment, ...] = ("crop-flip", "none")
 
 
 class FolderData(Data):
-    """Photos that are decoded when a batch needs them, by as many threads as there are processors. Classes are numbered by name.
+    """Photos that are decoded when a batch needs them, by as many threads as there are processors. Classes are numbered
+    by name.
 
-    Training takes a random part of each photo and mirrors every second one; tests take what ``preprocessing`` makes of a photo.
+    Training takes a random part of each photo and mirrors every second one; tests take what ``preprocessing`` makes of
+    a photo.
     """
 
     def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
@@ -69,9 +71,11 @@ class FolderData(Data):
 
 
 def random_box(width: int, height: int, numbers: list[float]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a part with 8 to 100 % of the area, 3:4 to 4:3 in shape: Szegedy et al., "Going deeper with convolutions" (2015).
+    """Left, top, right and bottom of a part with 8 to 100 % of the area, 3:4 to 4:3 in shape: Szegedy et al., "Going
+    deeper with convolutions" (2015).
 
-    ``numbers``, in [0, 1), choose area, shape, left and top. Where the part is wider or higher than the photo it is cut to fit; others draw again.
+    ``numbers``, in [0, 1), choose area, shape, left and top. Where the part is wider or higher than the photo it is cut
+    to fit; others draw again.
     """
     area = width * height * (0.08 + 0.92 * numbers[0])
     shape = math.exp(math.log(4 / 3) * (2 * numbers[1] - 1))
@@ -85,12 +89,17 @@ def _half(folder: Path, *names: str) -> dict[str, list[Path]]:
     for name in names:
         # Sorted, because the order in which a file system lists files is its own.
         classes = sorted(path for path in (folder / name).glob("*") if path.is_dir())
-        half = {path.name: sorted(photo for photo in path.rglob("*") if photo.suffix.lower() in PHOTOS) for path in classes}
+        half = {
+            path.name: sorted(photo for photo in path.rglob("*") if photo.suffix.lower() in PHOTOS) for path in classes
+        }
         if empty := [kind for kind, photos in half.items() if not photos]:
             raise PccError(f"{folder / name / empty[0]} holds no photos ({', '.join(sorted(PHOTOS))})")
         if half:
             return half
-    raise PccError(f"{folder} has no {' or '.join(names)} folder with a folder of photos for each class: expected {folder / names[0]}/CLASS/*.jpg")
+    raise PccError(
+        f"{folder} has no {' or '.join(names)} folder with a folder of photos for each class: expected "
+        f"{folder / names[0]}/CLASS/*.jpg"
+    )
 
 
 def _stacked(inputs: Iterable[np.ndarray]) -> Tensor:

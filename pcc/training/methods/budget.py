@@ -1,4 +1,5 @@
-"""One budget for a whole network: how many of its filters or weights stay, wherever they are (Zhou et al., CVPR 2021 and NeurIPS 2021).
+"""One budget for a whole network: how many of its filters or weights stay, wherever they are (Zhou et al., CVPR 2021
+and NeurIPS 2021).
 
 Probabilities s of being kept live in {0 <= s <= 1, sum s <= total}. Layers find their own rates there.
 """
@@ -17,10 +18,14 @@ _HALVINGS = 30
 
 
 def spanned(model: nn.Module, structures: Structures, method: str) -> dict[str, nn.Module]:
-    """The layers that share the budget, by module path: all but the last, whose outputs are the classes, and those that ``structures`` leaves dense."""
+    """The layers that share the budget, by module path: all but the last, whose outputs are the classes, and those that
+    ``structures`` leaves dense."""
     for selector, structure in structures.items():
         if structure is not None:
-            raise PccError(f"{method}: one rate is for all layers together, '{selector}' has no structure of its own; dense leaves it as it is")
+            raise PccError(
+                f"{method}: one rate is for all layers together, '{selector}' has no structure of its own; dense "
+                "leaves it as it is"
+            )
     every = dict(structures)
     every.setdefault("@all", Unstructured(1))
     last = list(prunable(model))[-1:]
@@ -32,9 +37,11 @@ def spanned(model: nn.Module, structures: Structures, method: str) -> dict[str, 
 
 @torch.no_grad()
 def onto_budget(scores: torch.Tensor, total: float) -> torch.Tensor:
-    """The nearest point of {0 <= s <= 1, sum s <= total}: clip(scores - v, 0, 1) with the least v >= 0 that meets the sum, found by bisection.
+    """The nearest point of {0 <= s <= 1, sum s <= total}: clip(scores - v, 0, 1) with the least v >= 0 that meets the
+    sum, found by bisection.
 
-    ``scores`` are finite, of any shape; ``total`` is at least 0. The sum is met from below, to fp32 steps of s. Nothing waits for a GPU's answer.
+    ``scores`` are finite, of any shape; ``total`` is at least 0. The sum is met from below, to fp32 steps of s. Nothing
+    waits for a GPU's answer.
     """
     low = torch.zeros((), dtype=torch.float64, device=scores.device)
     high = scores.max().double().clamp_min(0)
@@ -47,10 +54,12 @@ def onto_budget(scores: torch.Tensor, total: float) -> torch.Tensor:
 
 
 def most_probable(scores: np.ndarray, layers: np.ndarray, count: int) -> np.ndarray:
-    """The mask that is kept for good: the ``count`` largest scores, flat, ties by lower index; of each layer at least the largest.
+    """The mask that is kept for good: the ``count`` largest scores, flat, ties by lower index; of each layer at least
+    the largest.
 
-    ``layers`` has the number of each score's layer, ascending. That every layer keeps something is ours: without, a network may end cut in two. What has
-    score 0 is not kept beyond that, so the count may not be reached. Raises `PccError` if there are more layers than ``count``.
+    ``layers`` has the number of each score's layer, ascending. That every layer keeps something is ours: without, a
+    network may end cut in two. What has score 0 is not kept beyond that, so the count may not be reached. Raises
+    `PccError` if there are more layers than ``count``.
     """
     firsts = np.unique(layers, return_index=True)[1]
     if count < len(firsts):

@@ -1,12 +1,16 @@
-"""Retraining of shared values (Han et al., "Deep Compression", ICLR 2016; clustering retraining of Ye et al., arXiv 1811.01907).
+"""Retraining of shared values (Han et al., "Deep Compression", ICLR 2016; clustering retraining of Ye et al., arXiv
+1811.01907).
 
-The weights of a layer that are not zero are put into clusters, those of the nearest centroid, and each becomes its centroid. From there it is the centroids
-that learn: the gradient of a centroid is the sum of the gradients of its members, and all members move alike. Which weight is in which cluster stays.
+The weights of a layer that are not zero are put into clusters, those of the nearest centroid, and each becomes its
+centroid. From there it is the centroids that learn: the gradient of a centroid is the sum of the gradients of its
+members, and all members move alike. Which weight is in which cluster stays.
 
-The sum is divided by the number of members. That is the descent of the paper with a learning rate for each centroid, and makes the steps those that plain
-training of the weights takes, projected on what the clusters allow: learning rates of dense training fit, however large a cluster is.
+The sum is divided by the number of members. That is the descent of the paper with a learning rate for each centroid,
+and makes the steps those that plain training of the weights takes, projected on what the clusters allow: learning rates
+of dense training fit, however large a cluster is.
 
-The joint training of the paper comes before, as a stage of `Admm` with `Centroids`: there each projection finds new clusters and centroids.
+The joint training of the paper comes before, as a stage of `Admm` with `Centroids`: there each projection finds new
+clusters and centroids.
 """
 
 from collections.abc import Callable
@@ -22,7 +26,8 @@ from pcc.training.method import Masks, Method
 
 
 class Cluster(Method):
-    """Trains the centroids of each layer. Zeros that are there already stay; what has no structure is trained as ever."""
+    """Trains the centroids of each layer. Zeros that are there already stay; what has no structure is trained as
+    ever."""
 
     name: ClassVar[str] = "cluster"
 
@@ -32,7 +37,10 @@ class Cluster(Method):
             raise PccError("cluster: no layer has a structure")
         for layer in self.layers:
             if not isinstance(layer.structure, Centroids):
-                raise PccError(f"cluster: the structure of layer {layer.name} is '{layer.structure.name}': it takes {Centroids.name}")
+                raise PccError(
+                    f"cluster: the structure of layer {layer.name} is '{layer.structure.name}': it takes "
+                    f"{Centroids.name}"
+                )
         self.masks = Masks(model)
         self.codes: dict[str, torch.Tensor] = {}
         """The cluster of each weight, int64 of the weight's shape; -1 for zeros."""
@@ -54,7 +62,8 @@ class Cluster(Method):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Members that were equal and had equal gradients are equal still, but for what an optimizer rounds differently."""
+        """Members that were equal and had equal gradients are equal still, but for what an optimizer rounds
+        differently."""
         self.masks.apply()
         for layer in self.layers:
             share(layer.weight, self.codes[layer.name])

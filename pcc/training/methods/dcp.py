@@ -1,24 +1,31 @@
-"""Discrimination-aware channel pruning (Zhuang, Tan, Zhuang, Liu, Guo, Wu, Huang, Zhu, "Discrimination-aware Channel Pruning for Deep Neural Networks",
-NeurIPS 2018).
+"""Discrimination-aware channel pruning (Zhuang, Tan, Zhuang, Liu, Guo, Wu, Huang, Zhu, "Discrimination-aware Channel
+Pruning for Deep Neural Networks", NeurIPS 2018).
 
-P classifiers on feature maps inside the network, evenly spread, cut it into P + 1 parts; L_S^p is the cross-entropy of classifier p, which sees
-AvgPool(ReLU(BN(O_p))), and of the network itself for the last part. The steps of the paper:
+P classifiers on feature maps inside the network, evenly spread, cut it into P + 1 parts; L_S^p is the cross-entropy of
+classifier p, which sees AvgPool(ReLU(BN(O_p))), and of the network itself for the last part. The steps of the paper:
 
-* Algorithm 1: for each part, the network is fine-tuned on its own loss + L_S^p (an equal share of the epochs), then Algorithm 2 prunes the part's layers;
-* Algorithm 2, for a layer: from no input channel at all, again and again the channel is taken whose weights have the largest gradient of
-  L = L_M + weight * L_S^p, and the weights of all channels taken are trained for some steps. L_M is half the mean squared distance of the layer's output from
-  what it was. It ends at the budget, or (DCP-Adapt) when a channel changes L by no more than epsilon of what it was without channels.
+* Algorithm 1: for each part, the network is fine-tuned on its own loss + L_S^p (an equal share of the epochs), then
+  Algorithm 2 prunes the part's layers;
+* Algorithm 2, for a layer: from no input channel at all, again and again the channel is taken whose weights have the
+  largest gradient of
+  L = L_M + weight * L_S^p, and the weights of all channels taken are trained for some steps. L_M is half the mean
+  squared distance of the layer's output from what it was. It ends at the budget, or (DCP-Adapt) when a channel changes
+  L by no more than epsilon of what it was without channels.
 
 Where we depart from it:
 
-* Channels are taken ``rounds`` times, in equal portions, not one by one; gradients and losses are those of a few batches, the same for all layers of a part,
+* Channels are taken ``rounds`` times, in equal portions, not one by one; gradients and losses are those of a few
+  batches, the same for all layers of a part,
   and batch norms keep their statistics meanwhile.
 * "What it was" is what the network, fine-tuned, gave before any layer of the part was pruned.
-* Classifiers of parts whose turn has not come learn beside, without a say in the features: theta is learnt when it is needed.
-* A channel that is not taken becomes zero in the layer that reads it; when no reader is left, so does the filter that makes it (`wiring`).
+* Classifiers of parts whose turn has not come learn beside, without a say in the features: theta is learnt when it is
+  needed.
+* A channel that is not taken becomes zero in the layer that reads it; when no reader is left, so does the filter that
+  makes it (`wiring`).
 
-The layers are all convolutions but those that read the network's input, and depthwise ones. Structures that a recipe gives are ignored: the budget is the
-``rate``. Zeros that are there already stay. Fine-tuning of the pruned network is a stage of its own, `Train`.
+The layers are all convolutions but those that read the network's input, and depthwise ones. Structures that a recipe
+gives are ignored: the budget is the ``rate``. Zeros that are there already stay. Fine-tuning of the pruned network is a
+stage of its own, `Train`.
 """
 
 import itertools
@@ -48,9 +55,10 @@ EPOCHS = 1_000_000
 class Dcp(Method):
     """Prunes input channels that do not help to tell classes apart.
 
-    ``rate``: channels of a layer for each that stays, at least; ``epsilon``: where DCP-Adapt ends (0.001 in the paper), None to spend the whole budget;
-    ``losses``: P; ``weight``: of L_S; ``rounds``: portions of channels in a layer; ``batches`` of ``batch`` samples are what channels are chosen on, with
-    ``steps`` steps of SGD at ``lr`` after each round.
+    ``rate``: channels of a layer for each that stays, at least; ``epsilon``: where DCP-Adapt ends (0.001 in the paper),
+    None to spend the whole budget; ``losses``: P; ``weight``: of L_S; ``rounds``: portions of channels in a layer;
+    ``batches`` of ``batch`` samples are what channels are chosen on, with ``steps`` steps of SGD at ``lr`` after each
+    round.
     """
 
     name: ClassVar[str] = "dcp"
@@ -78,17 +86,34 @@ class Dcp(Method):
         self.wiring = Wiring(model, data.input_shape)
         convolutions = [name for name in self.wiring.nodes if isinstance(model.get_submodule(name), nn.Conv2d)]
         if not 0 <= losses < len(convolutions):
-            raise PccError(f"dcp: {losses} losses inside {type(model).__name__}, which has {len(convolutions)} convolutions; give 0 to {len(convolutions) - 1}")
+            raise PccError(
+                f"dcp: {losses} losses inside {type(model).__name__}, which has {len(convolutions)} convolutions; give "
+                f"0 to {len(convolutions) - 1}"
+            )
         if epochs < losses + 1:
-            raise PccError(f"dcp: {losses} losses make {losses + 1} parts, each fine-tuned before it is pruned; give {losses + 1} epochs or more, not {epochs}")
-        if min(rounds, batches, batch) < 1 or steps < 0 or weight < 0 or lr <= 0 or (epsilon is not None and epsilon < 0):
-            raise PccError("dcp: rounds, batches and batch are 1 or more, lr is above 0, steps, weight and epsilon are 0 or more")
+            raise PccError(
+                f"dcp: {losses} losses make {losses + 1} parts, each fine-tuned before it is pruned; give {losses + 1} "
+                f"epochs or more, not {epochs}"
+            )
+        if (
+            min(rounds, batches, batch) < 1
+            or steps < 0
+            or weight < 0
+            or lr <= 0
+            or (epsilon is not None and epsilon < 0)
+        ):
+            raise PccError(
+                "dcp: rounds, batches and batch are 1 or more, lr is above 0, steps, weight and epsilon are 0 or more"
+            )
         budget(1, rate)
         self.data, self.seed = data, seed
         self.rate, self.epsilon, self.weight = rate, epsilon, weight
         self.rounds, self.batches, self.batch, self.steps, self.lr = rounds, batches, batch, steps, lr
         ends = [part * len(convolutions) // (losses + 1) for part in range(losses + 2)]
-        self.parts = [[name for name in convolutions[a:b] if not self.wiring.reads_input(name)] for a, b in itertools.pairwise(ends)]
+        self.parts = [
+            [name for name in convolutions[a:b] if not self.wiring.reads_input(name)]
+            for a, b in itertools.pairwise(ends)
+        ]
         """Layers that are pruned, by part."""
         self.masks = Masks(model)
         self.features: list[torch.Tensor] = [torch.empty(0)] * losses
@@ -96,7 +121,9 @@ class Dcp(Method):
         self.places = [model.get_submodule(convolutions[end - 1]) for end in ends[1:-1]]
         """What the classifiers look at."""
         self.heads = [_classifier(place, data.classes) for place in self.places]
-        self.hooks = [place.register_forward_hook(partial(self._observe, number)) for number, place in enumerate(self.places)]
+        self.hooks = [
+            place.register_forward_hook(partial(self._observe, number)) for number, place in enumerate(self.places)
+        ]
         for place, head in zip(self.places, self.heads, strict=True):
             place.add_module(HEAD, head)
 
@@ -158,7 +185,9 @@ class Dcp(Method):
         """The batches on which channels are chosen; of several processes each has its share."""
         joined = distributed.is_available() and distributed.is_initialized()
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
-        batches = self.data.batches(EPOCHS + self.epoch, min(self.batch, self.data.train_size), seed=self.seed, rank=rank, ranks=ranks)
+        batches = self.data.batches(
+            EPOCHS + self.epoch, min(self.batch, self.data.train_size), seed=self.seed, rank=rank, ranks=ranks
+        )
         device = next(self.model.parameters()).device
         return [(x.to(device), y.to(device)) for x, y in itertools.islice(batches, self.batches)]
 
@@ -190,7 +219,9 @@ class Selection:
             gradient, loss = self._gradient(self.samples)
             without = loss
             while (count := int(chosen.sum())) < keep:
-                norms = per_channel(connection_norms(gradient, self.weight.shape[1]), groups_of(self.module)).masked_fill(chosen, -1)
+                norms = per_channel(
+                    connection_norms(gradient, self.weight.shape[1]), groups_of(self.module)
+                ).masked_fill(chosen, -1)
                 new = torch.zeros_like(chosen)
                 new[norms.argsort(descending=True, stable=True)[: min(portion, keep - count)]] = True
                 chosen |= new
@@ -215,7 +246,8 @@ class Selection:
         return per_weight(per_connection(channels, len(self.weight), groups_of(self.module)), self.weight)
 
     def _gradient(self, samples: list[Batch], first: int = 0) -> tuple[torch.Tensor, float]:
-        """dL/dW of the weights that earlier pruning left, and L, on the mean over batches and processes; ``first``: number of the first batch."""
+        """dL/dW of the weights that earlier pruning left, and L, on the mean over batches and processes; ``first``:
+        number of the first batch."""
         gradient, total = torch.zeros_like(self.weight), torch.zeros((), device=self.weight.device)
         for number, (x, y) in enumerate(samples, start=first):
             with torch.enable_grad():
@@ -263,5 +295,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _classifier(layer: nn.Module, classes: int) -> nn.Sequential:
     """A linear classifier on AvgPool(ReLU(BN(O))) of a convolution's output O, (N, C, H, W)."""
     assert isinstance(layer, nn.Conv2d)
-    head = nn.Sequential(nn.BatchNorm2d(layer.out_channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, classes))
+    head = nn.Sequential(
+        nn.BatchNorm2d(layer.out_channels),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(layer.out_channels, classes),
+    )
     return head.to(layer.weight.device)

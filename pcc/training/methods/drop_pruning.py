@@ -1,4 +1,5 @@
-"""DropPruning (Jia et al., "DropPruning for Model Compression", 2018): pruning that may err, because some of what it removes comes back.
+"""DropPruning (Jia et al., "DropPruning for Model Compression", 2018): pruning that may err, because some of what it
+removes comes back.
 
 Each step, in every layer of n weights that shall keep n / rate:
 
@@ -7,8 +8,9 @@ Each step, in every layer of n weights that shall keep n / rate:
 * *drop in*: each weight that was removed before is put back with probability p_in, with the value it had;
 * some epochs of retraining.
 
-The last step is not random: exactly the budget stays. The paper leaves the growth of c_t open ("suitable probabilities make the size flow to the target");
-here it is Zhu & Gupta's cubic. What is random is drawn from the seed, the epoch and the layer alone, so resumed runs and all processes draw the same.
+The last step is not random: exactly the budget stays. The paper leaves the growth of c_t open ("suitable probabilities
+make the size flow to the target"); here it is Zhu & Gupta's cubic. What is random is drawn from the seed, the epoch and
+the layer alone, so resumed runs and all processes draw the same.
 """
 
 from typing import Any, ClassVar
@@ -25,7 +27,8 @@ from pcc.training.method import Masks, Method
 
 
 class DropPruning(Method):
-    """Prunes in ``steps`` steps with ``every`` epochs of retraining after each, and more after the last if epochs are left.
+    """Prunes in ``steps`` steps with ``every`` epochs of retraining after each, and more after the last if epochs are
+    left.
 
     Layers take `Unstructured`. Weights that are zero when the stage begins stay zero.
     """
@@ -34,7 +37,16 @@ class DropPruning(Method):
     uses: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(
-        self, model: nn.Module, structures: Structures, epochs: int, *, steps: int, every: int = 1, p_out: float = 0.8, p_in: float = 0.05, seed: int = 0
+        self,
+        model: nn.Module,
+        structures: Structures,
+        epochs: int,
+        *,
+        steps: int,
+        every: int = 1,
+        p_out: float = 0.8,
+        p_in: float = 0.05,
+        seed: int = 0,
     ) -> None:
         super().__init__(model, structures, epochs)
         if not self.layers:
@@ -42,12 +54,18 @@ class DropPruning(Method):
         for layer in self.layers:
             if not isinstance(layer.structure, Unstructured):
                 raise PccError(
-                    f"drop-pruning: layer {layer.name} has the structure '{layer.structure.name}': weights are dropped one by one, give unstructured"
+                    f"drop-pruning: layer {layer.name} has the structure '{layer.structure.name}': weights are dropped "
+                    "one by one, give unstructured"
                 )
         if steps < 1 or every < 1 or steps * every > epochs:
-            raise PccError(f"drop-pruning: {steps} steps with {every} epochs of retraining after each do not fit into {epochs} epochs")
+            raise PccError(
+                f"drop-pruning: {steps} steps with {every} epochs of retraining after each do not fit into {epochs} "
+                "epochs"
+            )
         if not (0 < p_out <= 1 and 0 <= p_in < 1):
-            raise PccError(f"drop-pruning: p_out = {p_out:g} and p_in = {p_in:g} are probabilities: p_out above 0, p_in below 1")
+            raise PccError(
+                f"drop-pruning: p_out = {p_out:g} and p_in = {p_in:g} are probabilities: p_out above 0, p_in below 1"
+            )
         self.steps, self.every, self.p_out, self.p_in, self.seed = steps, every, p_out, p_in, seed
         self.zeros_before = Masks(model)
         self.removed = {layer.name: torch.zeros_like(layer.weight, dtype=torch.bool) for layer in self.layers}
@@ -69,7 +87,11 @@ class DropPruning(Method):
             if step + 1 == self.steps:
                 self._settle(layer)
             else:
-                self._drop(layer, 1 - (1 - (step + 1) / self.steps) ** 3, np.random.default_rng([self.seed, self.epoch, number]))
+                self._drop(
+                    layer,
+                    1 - (1 - (step + 1) / self.steps) ** 3,
+                    np.random.default_rng([self.seed, self.epoch, number]),
+                )
 
     def _drop(self, layer: Layer, grown: float, random: np.random.Generator) -> None:
         """One step in one layer; ``grown`` is c_t as a part of the final sparsity."""

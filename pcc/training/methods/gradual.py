@@ -2,12 +2,15 @@
 
 Two papers, one loop:
 
-* Zhu & Gupta, "To prune, or not to prune" (2017): sparsity s_t = s_f (1 - (1 - t/n)^3), fast while there is much to spare, slow at the end;
-* Campfire (Gamboa et al., 2020): no regulariser, training from scratch, fixed structures inside connections and filters, equal steps once an epoch.
+* Zhu & Gupta, "To prune, or not to prune" (2017): sparsity s_t = s_f (1 - (1 - t/n)^3), fast while there is much to
+  spare, slow at the end;
+* Campfire (Gamboa et al., 2020): no regulariser, training from scratch, fixed structures inside connections and
+  filters, equal steps once an epoch.
 
-Both prune by magnitude; here a step is the projection on the structure with part of its budget, so whatever has a rate can grow: weights, windows, connections,
-filters. What has no degrees (the patterns of connections) comes in full with the first step. Departures: Zhu & Gupta step every few hundred updates, here it is
-once an epoch; patterns that are mined are those of the weights the stage begins with.
+Both prune by magnitude; here a step is the projection on the structure with part of its budget, so whatever has a rate
+can grow: weights, windows, connections, filters. What has no degrees (the patterns of connections) comes in full with
+the first step. Departures: Zhu & Gupta step every few hundred updates, here it is once an epoch; patterns that are
+mined are those of the weights the stage begins with.
 """
 
 from dataclasses import replace
@@ -25,10 +28,11 @@ from pcc.training.method import Masks, Method
 
 
 class Gradual(Method):
-    """Prunes in ``end - start`` steps, before each of the epochs ``start`` to ``end - 1`` (from 0); the last has the whole budget, and then zeros stay.
+    """Prunes in ``end - start`` steps, before each of the epochs ``start`` to ``end - 1`` (from 0); the last has the
+    whole budget, and then zeros stay.
 
-    Between two steps pruned weights stay zero, or with ``regrow`` train on, so that a step may choose others. Weights that are zero when the stage begins
-    stay zero in any case.
+    Between two steps pruned weights stay zero, or with ``regrow`` train on, so that a step may choose others. Weights
+    that are zero when the stage begins stay zero in any case.
     """
 
     name: ClassVar[str] = "gradual"
@@ -94,7 +98,8 @@ class Gradual(Method):
 
 
 def partial(structure: Structure, share: float) -> Structure:
-    """The structure when ``share`` of the zeros it asks for are there: a sparsity of 1 - 1/rate becomes ``share`` of that. `PccError` if it has no rate."""
+    """The structure when ``share`` of the zeros it asks for are there: a sparsity of 1 - 1/rate becomes ``share`` of
+    that. `PccError` if it has no rate."""
     if share == 1:
         return structure
     if isinstance(structure, Composition):

@@ -1,4 +1,5 @@
-"""What methods with random masks share: a probability for each filter or weight, masks in the forward pass, one budget for the network."""
+"""What methods with random masks share: a probability for each filter or weight, masks in the forward pass, one budget
+for the network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,13 +22,24 @@ from pcc.training.methods.budget import most_probable, onto_budget, spanned
 class Probabilistic(Method, ABC):
     """Learns probabilities under a budget; while it runs, a layer's weight is its parameter times a mask.
 
-    The mask is a random one inside `drawn`, else the one that would be kept if the method ended now: what an evaluation sees. Masks follow from
-    (seed, epoch, step) alone, so they are those of an uninterrupted run and the same in all processes.
+    The mask is a random one inside `drawn`, else the one that would be kept if the method ended now: what an evaluation
+    sees. Masks follow from (seed, epoch, step) alone, so they are those of an uninterrupted run and the same in all
+    processes.
     """
 
     uses: ClassVar[tuple[str, ...]] = ("seed",)
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, rate: float, start: float, score_lr: float, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Structures,
+        epochs: int,
+        *,
+        rate: float,
+        start: float,
+        score_lr: float,
+        seed: int,
+    ) -> None:
         super().__init__(model, {}, epochs)
         if epochs < 1:
             raise PccError(f"{self.name}: probabilities are learnt: give 1 epoch or more")
@@ -105,7 +117,10 @@ class Probabilistic(Method, ABC):
 
     def metrics(self) -> dict[str, float]:
         scores = self.scores.detach()
-        return {"budget": self.total / len(scores), "undecided": float(((scores > 0.01) & (scores < 0.99)).float().mean())}
+        return {
+            "budget": self.total / len(scores),
+            "undecided": float(((scores > 0.01) & (scores < 0.99)).float().mean()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"scores": self.scores.detach(), "optimizer": self.optimizer.state_dict()}

@@ -1,19 +1,26 @@
-"""A network that prunes a network (Verma, Singh, Namboodiri, Rai, "A 'Network Pruning Network' Approach to Deep Model Compression", WACV 2020).
+"""A network that prunes a network (Verma, Singh, Namboodiri, Rai, "A 'Network Pruning Network' Approach to Deep Model
+Compression", WACV 2020).
 
-The pruner has the architecture of its target but for the last layer, which has one output for every filter of the target. The steps of the paper:
+The pruner has the architecture of its target but for the last layer, which has one output for every filter of the
+target. The steps of the paper:
 
-* the pruner sees the batch and says for every filter whether its feature map is needed; the target, frozen, computes with the maps that are;
-* the pruner is trained on the target's loss + weight * the cost of what it keeps: how much of each layer goes is learnt, not given;
+* the pruner sees the batch and says for every filter whether its feature map is needed; the target, frozen, computes
+  with the maps that are;
+* the pruner is trained on the target's loss + weight * the cost of what it keeps: how much of each layer goes is
+  learnt, not given;
 * all filters that are not needed go at once; fine-tuning follows (a stage of its own, `Train`).
 
 What the paper's abstract leaves open, and how it is here:
 
-* a decision is a gate g = sigmoid(beta * logit), which multiplies the feature map where it is read; beta grows from 1 to ``beta`` over the stage, epoch by
+* a decision is a gate g = sigmoid(beta * logit), which multiplies the feature map where it is read; beta grows from 1
+  to ``beta`` over the stage, epoch by
   epoch, and a filter stays if g > 1/2 (logit > 0);
-* logits are averaged over the batch, so that gates do not hang on one input and still become 0 or 1; what decides is their running mean, which is used, as
+* logits are averaged over the batch, so that gates do not hang on one input and still become 0 or 1; what decides is
+  their running mean, which is used, as
   0 or 1, wherever the model is evaluated;
 * a filter costs the multiplications that go with it, its own and its readers', as a part of what all filters cost;
-* layers whose maps are added to others (shortcuts) or returned keep all filters (`wiring`), and every layer keeps at least one.
+* layers whose maps are added to others (shortcuts) or returned keep all filters (`wiring`), and every layer keeps at
+  least one.
 
 Structures that a recipe gives are ignored: the pruner decides alone.
 """
@@ -33,7 +40,8 @@ from pcc.training.method import Masks, Method, average
 from pcc.training.methods.wiring import NORMS, Source, Wiring
 
 PRUNER = "pruner"
-"""Where the pruner lies in the target's last layer while the stage runs: no forward iterates over the parts of a layer."""
+"""Where the pruner lies in the target's last layer while the stage runs: no forward iterates over the parts of a
+layer."""
 OPEN = 3.0
 """Logits begin near it: nearly all of each map passes."""
 MOMENTUM = 0.05
@@ -77,7 +85,8 @@ class Pruner(nn.Module):
 
 
 class PruningNetwork(Method):
-    """Trains a pruner for a frozen model, which lies in the model's last layer until the stage ends, then takes the filters it does not need.
+    """Trains a pruner for a frozen model, which lies in the model's last layer until the stage ends, then takes the
+    filters it does not need.
 
     ``weight``: of the cost against the loss; ``beta``: steepness of the gates in the last epoch.
     """
@@ -85,19 +94,37 @@ class PruningNetwork(Method):
     name: ClassVar[str] = "pruning-network"
     uses: ClassVar[tuple[str, ...]] = ("data",)
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, data: Data, weight: float = 1.0, beta: float = 10.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Structures,
+        epochs: int,
+        *,
+        data: Data,
+        weight: float = 1.0,
+        beta: float = 10.0,
+    ) -> None:
         super().__init__(model, structures, epochs)
         if weight < 0 or beta < 1:
-            raise PccError(f"pruning-network: weight is {weight:g} and beta {beta:g}; give a weight of 0 or more and a beta of 1 or more")
+            raise PccError(
+                f"pruning-network: weight is {weight:g} and beta {beta:g}; give a weight of 0 or more and a beta of 1 "
+                "or more"
+            )
         if epochs < 1:
             raise PccError("pruning-network: it has to be trained; give 1 epoch or more")
         wiring = Wiring(model, data.input_shape)
         self.sources: tuple[Source, ...] = tuple(wiring.sources.values())
         if not self.sources:
-            raise PccError(f"pruning-network: every feature map of {type(model).__name__} is added to others or returned, so no filter can go")
+            raise PccError(
+                f"pruning-network: every feature map of {type(model).__name__} is added to others or returned, so no "
+                "filter can go"
+            )
         self.weight, self.last_beta = weight, beta
         costs = _costs(model, self.sources, data.input_shape)
-        self.costs = [cost / sum(cost * source.filters for cost, source in zip(costs, self.sources, strict=True)) for cost in costs]
+        self.costs = [
+            cost / sum(cost * source.filters for cost, source in zip(costs, self.sources, strict=True))
+            for cost in costs
+        ]
         """Of a filter of each source; those of all filters add up to 1."""
         self.gates: list[torch.Tensor] = []
         self.masks = Masks(model)
@@ -111,7 +138,10 @@ class PruningNetwork(Method):
         self.place.add_module(PRUNER, self.pruner)
         self.hooks = [model.register_forward_pre_hook(self._decide)]
         for number, source in enumerate(self.sources):
-            self.hooks += [reader.module.register_forward_pre_hook(partial(self._gate, number, reader.span)) for reader in source.readers]
+            self.hooks += [
+                reader.module.register_forward_pre_hook(partial(self._gate, number, reader.span))
+                for reader in source.readers
+            ]
 
     @property
     def beta(self) -> float:
@@ -122,7 +152,10 @@ class PruningNetwork(Method):
         return list(self.pruner.parameters())
 
     def penalty(self) -> torch.Tensor:
-        return self.weight * torch.stack([cost * gate.sum() for cost, gate in zip(self.costs, self.gates, strict=True)]).sum()
+        return (
+            self.weight
+            * torch.stack([cost * gate.sum() for cost, gate in zip(self.costs, self.gates, strict=True)]).sum()
+        )
 
     @torch.no_grad()
     def update(self) -> None:
@@ -143,10 +176,15 @@ class PruningNetwork(Method):
         """``filters``: the part of the filters that would stay; ``cost``: what they cost of what all do; ``beta``."""
         kept = self.kept()
         cost = sum(cost * int(stays.sum()) for cost, stays in zip(self.costs, kept, strict=True))
-        return {"beta": self.beta, "filters": sum(int(stays.sum()) for stays in kept) / len(self.pruner.mean), "cost": cost}
+        return {
+            "beta": self.beta,
+            "filters": sum(int(stays.sum()) for stays in kept) / len(self.pruner.mean),
+            "cost": cost,
+        }
 
     def kept(self) -> list[torch.Tensor]:
-        """The filters that would stay now, bool (filters,) of each source: those with a gate above 1/2, or the one of greatest gate."""
+        """The filters that would stay now, bool (filters,) of each source: those with a gate above 1/2, or the one of
+        greatest gate."""
         logits = self.pruner.mean.split([source.filters for source in self.sources])
         return [(one > 0) | ((one == one.max()) & (one <= 0).all()) for one in logits]
 
@@ -163,7 +201,11 @@ class PruningNetwork(Method):
     def _gate(self, source: int, span: int, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before a reader runs: its maps (N, C, H, W), or (N, C * span), times their gates."""
         gate = self.gates[source].to(arguments[0].dtype)
-        return (arguments[0] * (gate.reshape(1, -1, 1, 1) if isinstance(module, nn.Conv2d) else gate.repeat_interleave(span)), *arguments[1:])
+        return (
+            arguments[0]
+            * (gate.reshape(1, -1, 1, 1) if isinstance(module, nn.Conv2d) else gate.repeat_interleave(span)),
+            *arguments[1:],
+        )
 
 
 @torch.no_grad()
@@ -172,6 +214,11 @@ def _costs(model: nn.Module, sources: tuple[Source, ...], input_shape: tuple[int
     places = positions(model, input_shape)
 
     def macs(layer: nn.Module) -> int:
-        return sum(places.get(name, 0) * module.weight.numel() for name, module in prunable(model).items() if module is layer)
+        return sum(
+            places.get(name, 0) * module.weight.numel() for name, module in prunable(model).items() if module is layer
+        )
 
-    return [(macs(source.module) + sum(macs(reader.module) for reader in source.readers)) / source.filters for source in sources]
+    return [
+        (macs(source.module) + sum(macs(reader.module) for reader in source.readers)) / source.filters
+        for source in sources
+    ]

@@ -6,13 +6,15 @@ ADMM leaves most weights very near a level. From there:
 * the others are retrained, and make up for what that cost;
 * a larger share is fixed, and so on until it is all of them.
 
-The levels are those of each layer's structure, with the scale that fits the weights best when the stage begins: fixed weights stay on theirs, free ones
-choose again at each fixing. Zeros that are there already stay and are not counted in the shares. In the last part of the stage all weights are fixed, and
-biases, batch norms and layers without a structure adapt to that; the papers end with the last fixing. `Admm` with ``exact: false`` hands over weights
-that are near their levels and not yet on them.
+The levels are those of each layer's structure, with the scale that fits the weights best when the stage begins: fixed
+weights stay on theirs, free ones choose again at each fixing. Zeros that are there already stay and are not counted in
+the shares. In the last part of the stage all weights are fixed, and biases, batch norms and layers without a structure
+adapt to that; the papers end with the last fixing. `Admm` with ``exact: false`` hands over weights that are near their
+levels and not yet on them.
 
-Free weights are clamped to the range of the levels. Yuan et al. (arXiv 1908.11691) do so for memristors, whose conductance has a range; with binary weights
-it decides over success: without, the last free weights grow far beyond the levels to make up for all others, and fixing them undoes it.
+Free weights are clamped to the range of the levels. Yuan et al. (arXiv 1908.11691) do so for memristors, whose
+conductance has a range; with binary weights it decides over success: without, the last free weights grow far beyond the
+levels to make up for all others, and fixing them undoes it.
 """
 
 from collections.abc import Sequence
@@ -30,11 +32,19 @@ from pcc.training.method import Masks, Method
 
 
 class Quantize(Method):
-    """Puts the weights on the levels of their layer's structure; each of the ``shares`` is fixed for an equal part of the epochs, the last is 1."""
+    """Puts the weights on the levels of their layer's structure; each of the ``shares`` is fixed for an equal part of
+    the epochs, the last is 1."""
 
     name: ClassVar[str] = "quantize"
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, shares: Sequence[float] = (0.5, 0.75, 0.875, 1.0)) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Structures,
+        epochs: int,
+        *,
+        shares: Sequence[float] = (0.5, 0.75, 0.875, 1.0),
+    ) -> None:
         super().__init__(model, structures, epochs)
         if not self.layers:
             raise PccError("quantize: no layer has a structure")
@@ -86,15 +96,21 @@ class _Settling:
     def __init__(self, layer: Layer) -> None:
         self.layer, self.values = layer, values_of(layer, Quantize.name)
         self.state: dict[str, torch.Tensor] = {}
-        """``scale`` of the levels; ``limit``: the largest magnitude; ``pruned``, ``fixed``: bool, ``target``: where weights that are one of these stay, all of
-        the weight's shape."""
+        """``scale`` of the levels; ``limit``: the largest magnitude; ``pruned``, ``fixed``: bool, ``target``: where
+        weights that are one of these stay, all of the weight's shape."""
 
     def begin(self) -> None:
         weight = array(self.layer.weight)
         scale = self.values.scale(weight)
         target = self.values.nearest(weight, scale)
         limit = self.values.nearest(np.full_like(weight, np.finfo(np.float32).max), scale)
-        self._keep(scale=scale, limit=limit, pruned=(weight == 0) & (target == 0), fixed=np.zeros(weight.shape, dtype=bool), target=target)
+        self._keep(
+            scale=scale,
+            limit=limit,
+            pruned=(weight == 0) & (target == 0),
+            fixed=np.zeros(weight.shape, dtype=bool),
+            target=target,
+        )
 
     def fix(self, share: float) -> None:
         """Fixes this share of the weights that are not pruned, those that are fixed already first."""
@@ -112,11 +128,16 @@ class _Settling:
         weight.copy_(torch.where(self.state["fixed"] | self.state["pruned"], self.state["target"], weight))
 
     def _keep(self, **arrays: np.ndarray) -> None:
-        self.state |= {name: torch.from_numpy(np.array(value)).to(self.layer.weight.device) for name, value in arrays.items()}
+        self.state |= {
+            name: torch.from_numpy(np.array(value)).to(self.layer.weight.device) for name, value in arrays.items()
+        }
 
 
 def values_of(layer: Layer, method: str) -> Values:
     """The layer's structure, which has to say what values weights take; `PccError` if it does not."""
     if not isinstance(layer.structure, Values):
-        raise PccError(f"{method}: the structure of layer {layer.name} is '{layer.structure.name}': it takes one of levels, signs or centroids")
+        raise PccError(
+            f"{method}: the structure of layer {layer.name} is '{layer.structure.name}': it takes one of levels, signs "
+            "or centroids"
+        )
     return layer.structure

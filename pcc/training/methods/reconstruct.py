@@ -1,4 +1,5 @@
-"""One-shot pruning with layer-wise reconstruction: `pcc.training.reconstruct` as a stage. Takes samples, no labels, and trains nothing."""
+"""One-shot pruning with layer-wise reconstruction: `pcc.training.reconstruct` as a stage. Takes samples, no labels, and
+trains nothing."""
 
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from pcc.training.reconstruct import reconstruct
 
 
 class Reconstruct(Method):
-    """Cuts each layer to its structure and fits what is left to what the layer gave before, on ``samples`` training samples."""
+    """Cuts each layer to its structure and fits what is left to what the layer gave before, on ``samples`` training
+    samples."""
 
     name: ClassVar[str] = "reconstruct"
     uses: ClassVar[tuple[str, ...]] = ("data", "seed")

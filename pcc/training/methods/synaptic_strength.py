@@ -1,21 +1,29 @@
-"""Synaptic strength: which connections between feature maps carry something (Lin, Zhong, Wu, Yan, "Synaptic Strength for Convolutional Neural Network",
-NeurIPS 2018).
+"""Synaptic strength: which connections between feature maps carry something (Lin, Zhong, Wu, Yan, "Synaptic Strength
+for Convolutional Neural Network", NeurIPS 2018).
 
-A connection leads from an input channel to a filter; what it carries is the scale of the channel times the norm of its weights. The steps of the paper:
+A connection leads from an input channel to a filter; what it carries is the scale of the channel times the norm of its
+weights. The steps of the paper:
 
-* the scale of each batch norm moves into the weights that read it, and each connection becomes a strength times a direction: W = s V / ||V||;
+* the scale of each batch norm moves into the weights that read it, and each connection becomes a strength times a
+  direction: W = s V / ||V||;
 * training with weight * sum |s| added to the loss;
-* the connections of least |s| are cut, by one threshold for the whole network; fine-tuning follows (a stage of its own, `Train`).
+* the connections of least |s| are cut, by one threshold for the whole network; fine-tuning follows (a stage of its own,
+  `Train`).
 
 Where we depart from it:
 
-* The scale is not moved but held fixed while this stage trains, and s is the product: W = s / scale * V / ||V||. That computes the same without dividing by
+* The scale is not moved but held fixed while this stage trains, and s is the product: W = s / scale * V / ||V||. That
+  computes the same without dividing by
   scales near zero, and each weight goes back where it came from.
-* Of maps that are added (shortcuts), scales add as those of independent variables do: the root of the sum of squares. A map that no batch norm scales has 1.
-* Strengths are compared, and their penalty weighed, in units of what a filter of their layer gets from all its connections at the start (the root of the
-  mean over filters of sum s^2): the batch norm that follows undoes the scale of a layer, and in a network that is trained already strengths are the smaller
-  the more of them a filter has. One threshold for bare strengths would cut the last layers off.
-* Linear layers take part where they are not the last: a connection is what leads from one map to one neuron. Every layer keeps its strongest connection.
+* Of maps that are added (shortcuts), scales add as those of independent variables do: the root of the sum of squares. A
+  map that no batch norm scales has 1.
+* Strengths are compared, and their penalty weighed, in units of what a filter of their layer gets from all its
+  connections at the start (the root of the
+  mean over filters of sum s^2): the batch norm that follows undoes the scale of a layer, and in a network that is
+  trained already strengths are the smaller the more of them a filter has. One threshold for bare strengths would cut
+  the last layers off.
+* Linear layers take part where they are not the last: a connection is what leads from one map to one neuron. Every
+  layer keeps its strongest connection.
 
 Structures that a recipe gives are ignored: the threshold decides alone. Zeros that are there already stay.
 """
@@ -34,11 +42,13 @@ from pcc.training.method import Masks, Method
 from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight
 
 LEAST_SCALE = 1e-4
-"""Batch norms scale by less where a map is all but dead; its connections' strengths then are what they would be at this scale."""
+"""Batch norms scale by less where a map is all but dead; its connections' strengths then are what they would be at this
+scale."""
 
 
 class Strength(nn.Module):
-    """A weight as strengths s (O, channels) and directions V (the weight's shape): W = s / scale * V / ||V||, each connection alone.
+    """A weight as strengths s (O, channels) and directions V (the weight's shape): W = s / scale * V / ||V||, each
+    connection alone.
 
     ``scale`` (O, channels) is that of the feature map which a connection reads; ``kept``: bool, the weight's shape.
     """
@@ -69,29 +79,46 @@ class SynapticStrength(Method):
     name: ClassVar[str] = "synaptic-strength"
     uses: ClassVar[tuple[str, ...]] = ("data",)
 
-    def __init__(self, model: nn.Module, structures: Structures, epochs: int, *, data: Data, rate: float, weight: float = 2e-4) -> None:
+    def __init__(
+        self, model: nn.Module, structures: Structures, epochs: int, *, data: Data, rate: float, weight: float = 2e-4
+    ) -> None:
         super().__init__(model, structures, epochs)
         if weight < 0:
             raise PccError(f"synaptic-strength: weight is {weight:g}; give 0 or more")
         wiring = Wiring(model, data.input_shape)
         scales = input_scales(wiring)
-        layers = {name: module for name, module in prunable(model).items() if name in scales and not _is_last(wiring, name)}
+        layers = {
+            name: module for name, module in prunable(model).items() if name in scales and not _is_last(wiring, name)
+        }
         if not layers:
-            raise PccError(f"synaptic-strength: {type(model).__name__} has one layer, and the last one keeps its connections")
-        self.connections = sum(len(module.weight) * len(scales[name]) // groups_of(module) for name, module in layers.items())
+            raise PccError(
+                f"synaptic-strength: {type(model).__name__} has one layer, and the last one keeps its connections"
+            )
+        self.connections = sum(
+            len(module.weight) * len(scales[name]) // groups_of(module) for name, module in layers.items()
+        )
         self.budget = max(budget(self.connections, rate), len(layers))
         self.weight = weight
         self.masks = Masks(model)
         self.masks.kept = {name: kept for name, kept in self.masks.kept.items() if name not in layers}
-        self.norms = [module for module in model.modules() if isinstance(module, NORMS) and module.affine and module.weight.requires_grad]
+        self.norms = [
+            module
+            for module in model.modules()
+            if isinstance(module, NORMS) and module.affine and module.weight.requires_grad
+        ]
         for norm in self.norms:
             norm.weight.requires_grad_(False)
         self.reparameterised = layers
         for name, module in layers.items():
             scale = per_connection(scales[name].clamp_min(LEAST_SCALE), len(module.weight), groups_of(module)).clone()
             # unsafe: the pair (s, V) has not the shape of W.
-            parametrize.register_parametrization(module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True)
-        self.units = {name: max(float(one.detach().norm()) / len(one) ** 0.5, LEAST_SCALE) for name, one in self.strengths().items()}
+            parametrize.register_parametrization(
+                module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True
+            )
+        self.units = {
+            name: max(float(one.detach().norm()) / len(one) ** 0.5, LEAST_SCALE)
+            for name, one in self.strengths().items()
+        }
         """What strengths of a layer are measured in."""
 
     def strengths(self) -> dict[str, nn.Parameter]:
@@ -100,7 +127,12 @@ class SynapticStrength(Method):
 
     def penalty(self) -> torch.Tensor:
         # Times the unit, so that strengths of all layers shrink alike in their units.
-        return self.weight * torch.stack([self.units[name] * strength.abs().sum() for name, strength in self.strengths().items()]).sum()
+        return (
+            self.weight
+            * torch.stack(
+                [self.units[name] * strength.abs().sum() for name, strength in self.strengths().items()]
+            ).sum()
+        )
 
     def after_step(self) -> None:
         self.masks.apply()
@@ -122,7 +154,10 @@ class SynapticStrength(Method):
         strengths = self._relative()
         kept = strongest(strengths, self.budget)
         total = sum(float(strength.sum()) for strength in strengths)
-        return {"cut": 1 - sum(float((strength * stays).sum()) for strength, stays in zip(strengths, kept, strict=True)) / total}
+        return {
+            "cut": 1
+            - sum(float((strength * stays).sum()) for strength, stays in zip(strengths, kept, strict=True)) / total
+        }
 
     def _relative(self) -> list[torch.Tensor]:
         """|s| of every layer in its units."""
@@ -130,7 +165,8 @@ class SynapticStrength(Method):
 
 
 def strongest(strengths: list[torch.Tensor], count: int) -> list[torch.Tensor]:
-    """Which connections stay, as bools of the strengths' shapes: the strongest of each layer, then the strongest of all, ``count`` together, ties by index."""
+    """Which connections stay, as bools of the strengths' shapes: the strongest of each layer, then the strongest of
+    all, ``count`` together, ties by index."""
     everything = torch.cat([strength.flatten() for strength in strengths])
     first = 0
     for strength in strengths:
@@ -138,7 +174,10 @@ def strongest(strengths: list[torch.Tensor], count: int) -> list[torch.Tensor]:
         first += strength.numel()
     kept = torch.zeros_like(everything, dtype=torch.bool)
     kept[everything.argsort(descending=True, stable=True)[:count]] = True
-    return [part.reshape(strength.shape) for part, strength in zip(kept.split([one.numel() for one in strengths]), strengths, strict=True)]
+    return [
+        part.reshape(strength.shape)
+        for part, strength in zip(kept.split([one.numel() for one in strengths]), strengths, strict=True)
+    ]
 
 
 def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
@@ -155,7 +194,10 @@ def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
                 found[wiring.name(node)] = read.detach()
             scales[node] = module.weight.new_ones(len(module.weight))
         elif isinstance(module, NORMS):
-            scales[node] = module.weight.detach().abs() if module.affine else module.running_mean.new_ones(module.num_features)  # type: ignore[union-attr]
+            if module.affine:
+                scales[node] = module.weight.detach().abs()
+            else:
+                scales[node] = module.running_mean.new_ones(module.num_features)  # type: ignore[union-attr]
         elif is_sum(node):
             known = [one for one in inputs if one is not None]
             alike = len(known) == len(inputs) and len({one.shape for one in known}) == 1

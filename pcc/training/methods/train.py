@@ -1,4 +1,5 @@
-"""Training that keeps the zeros there are: dense training where there are none, masked retraining after pruning (Han et al., 2015)."""
+"""Training that keeps the zeros there are: dense training where there are none, masked retraining after pruning (Han et
+al., 2015)."""
 
 from typing import ClassVar
 

@@ -1,9 +1,10 @@
-"""Unused path removal (Ma et al., "Tiny but Accurate: A Pruned, Quantized and Optimized Memristor Crossbar Framework for Ultra Efficient DNN
-Implementation", 2019, arXiv 1908.10017).
+"""Unused path removal (Ma et al., "Tiny but Accurate: A Pruned, Quantized and Optimized Memristor Crossbar Framework
+for Ultra Efficient DNN Implementation", 2019, arXiv 1908.10017).
 
-A filter of zeros still makes a map, the constant that its bias or batch norm adds. The map becomes zero, and with it the channels that read it; a filter
-that no layer reads goes as well, until nothing more follows. So `Filter` pruning takes away a filter *and* the channel that it feeds. Constants that the
-network had come to rely on are lost: `Train` comes after. Maps that are added to others (shortcuts), concatenated or returned stay (`wiring`).
+A filter of zeros still makes a map, the constant that its bias or batch norm adds. The map becomes zero, and with it
+the channels that read it; a filter that no layer reads goes as well, until nothing more follows. So `Filter` pruning
+takes away a filter *and* the channel that it feeds. Constants that the network had come to rely on are lost: `Train`
+comes after. Maps that are added to others (shortcuts), concatenated or returned stay (`wiring`).
 """
 
 from typing import ClassVar
@@ -19,7 +20,8 @@ from pcc.training.methods.wiring import Wiring
 
 
 class UnusedPaths(Method):
-    """Zeros what dead filters feed, and filters that nobody reads. Needs no epochs; structures that a recipe gives are ignored."""
+    """Zeros what dead filters feed, and filters that nobody reads. Needs no epochs; structures that a recipe gives are
+    ignored."""
 
     name: ClassVar[str] = "unused-paths"
     uses: ClassVar[tuple[str, ...]] = ("data",)

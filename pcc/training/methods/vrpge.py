@@ -1,4 +1,5 @@
-"""Sparse forward and backward passes: the variance reduced policy gradient of filter masks (VRPGE; Zhou et al., NeurIPS 2021).
+"""Sparse forward and backward passes: the variance reduced policy gradient of filter masks (VRPGE; Zhou et al., NeurIPS
+2021).
 
 Each filter has a probability s of being kept; the sum of all s is bounded by the budget. A step:
 
@@ -8,13 +9,14 @@ Each filter has a probability s of being kept; the sum of all s is bounded by th
   g = sum_j (loss_j - mean loss) / (K - 1) * score(m_j), clipped to norm 3;
 * Adam on s, and s back onto {0 <= s <= 1, sum s <= budget} by bisection (`pcc.training.methods.budget`).
 
-The score is d log p(m) / ds = (m - s) / (s (1 - s)) in the paper; the authors' code has (m - s) / sqrt(s (1 - s)), which is the same gradient
-preconditioned with the standard deviation of m, and the default here. The last layer is left out. At the end the most probable filters stay, as many as
-the budget says, where the authors draw a last mask, and `Train` fine-tunes.
+The score is d log p(m) / ds = (m - s) / (s (1 - s)) in the paper; the authors' code has (m - s) / sqrt(s (1 - s)),
+which is the same gradient preconditioned with the standard deviation of m, and the default here. The last layer is left
+out. At the end the most probable filters stay, as many as the budget says, where the authors draw a last mask, and
+`Train` fine-tunes.
 
-What stays of the paper's speed is for the compiler: a mask is a multiplication here, a filter that is absent in a draw is computed and not used. A filter
-that is absent gives its bias, or what its batch norm makes of zero. The authors clip the gradients of weights and scores together; those of the weights
-are the recipe's business (``clip``).
+What stays of the paper's speed is for the compiler: a mask is a multiplication here, a filter that is absent in a draw
+is computed and not used. A filter that is absent gives its bias, or what its batch norm makes of zero. The authors clip
+the gradients of weights and scores together; those of the weights are the recipe's business (``clip``).
 """
 
 from collections.abc import Callable
@@ -33,7 +35,8 @@ CLIP = 3.0
 
 
 class Vrpge(Probabilistic):
-    """One filter in ``rate`` stays, counted over the network; ``draws`` masks a step; ``score_lr`` is the learning rate of the probabilities.
+    """One filter in ``rate`` stays, counted over the network; ``draws`` masks a step; ``score_lr`` is the learning rate
+    of the probabilities.
 
     Needs `backward` of the method in the loop. ``structures`` may leave layers dense and no more.
     """
@@ -69,16 +72,22 @@ class Vrpge(Probabilistic):
                 loss = compute()
                 (loss / self.draws).backward()
             losses.append(loss.detach())
-        self.scores.grad = structure_gradient(self.scores, masks, average(torch.stack(losses)), preconditioned=self.preconditioned)
+        self.scores.grad = structure_gradient(
+            self.scores, masks, average(torch.stack(losses)), preconditioned=self.preconditioned
+        )
         nn.utils.clip_grad_norm_([self.scores], CLIP)
         return torch.stack(losses).mean()
 
 
-def structure_gradient(scores: torch.Tensor, masks: torch.Tensor, losses: torch.Tensor, *, preconditioned: bool) -> torch.Tensor:
-    """(N,): an unbiased estimate of d E[loss] / ds, times sqrt(s (1 - s)) if preconditioned, from masks (K, N) and their losses (K,).
+def structure_gradient(
+    scores: torch.Tensor, masks: torch.Tensor, losses: torch.Tensor, *, preconditioned: bool
+) -> torch.Tensor:
+    """(N,): an unbiased estimate of d E[loss] / ds, times sqrt(s (1 - s)) if preconditioned, from masks (K, N) and
+    their losses (K,).
 
-    The advantages sum up to 0, so masks may be compared with their mean as well as with s: where all draws agree the estimate is 0 and not what rounding
-    leaves of 0, which Adam would blow up. A probability of 0 or 1 has no gradient: its mask does not vary.
+    The advantages sum up to 0, so masks may be compared with their mean as well as with s: where all draws agree the
+    estimate is 0 and not what rounding leaves of 0, which Adam would blow up. A probability of 0 or 1 has no gradient:
+    its mask does not vary.
     """
     advantages = (losses - losses.mean()) / (len(losses) - 1)
     variance = scores * (1 - scores)

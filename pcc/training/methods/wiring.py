@@ -1,8 +1,9 @@
 """How the layers of a network are wired: who reads a layer's feature maps, and what stands between.
 
-A feature map can be taken away where every path from its layer ends in convolutions and linear layers and passes only what works on each channel alone
-and keeps zeros: batch norms, activations, pooling, depthwise convolutions. Maps that are added to others (shortcuts), concatenated or returned are tied to
-more than their layer, and no filter of theirs is taken away. The channel-dependency graph (`pcc.ir.channels`) says which these are.
+A feature map can be taken away where every path from its layer ends in convolutions and linear layers and passes only
+what works on each channel alone and keeps zeros: batch norms, activations, pooling, depthwise convolutions. Maps that
+are added to others (shortcuts), concatenated or returned are tied to more than their layer, and no filter of theirs is
+taken away. The channel-dependency graph (`pcc.ir.channels`) says which these are.
 """
 
 import copy
@@ -53,12 +54,16 @@ class Source:
         """Which maps no reader uses: bool (filters,)."""
         used = torch.zeros(self.filters, dtype=torch.bool, device=self.module.weight.device)
         for reader in self.readers:
-            used |= per_channel(connection_norms(reader.module.weight, self._connections(reader)), groups_of(reader.module)) > 0
+            used |= (
+                per_channel(connection_norms(reader.module.weight, self._connections(reader)), groups_of(reader.module))
+                > 0
+            )
         return ~used
 
     @torch.no_grad()
     def silence(self, dead: torch.Tensor) -> None:
-        """Makes the maps of ``dead`` filters, bool (filters,), zero wherever they are read, and zero what reads them, so that training cannot wake them."""
+        """Makes the maps of ``dead`` filters, bool (filters,), zero wherever they are read, and zero what reads them,
+        so that training cannot wake them."""
         for part in (self.module, *self.between):
             for values in (part.weight, part.bias):
                 if isinstance(values, torch.Tensor):
@@ -72,7 +77,8 @@ class Source:
 
 
 class Wiring:
-    """The wiring of a model, in evaluation mode, for inputs of (C, H, W). `PccError` for a model that pcc cannot import."""
+    """The wiring of a model, in evaluation mode, for inputs of (C, H, W). `PccError` for a model that pcc cannot
+    import."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
         self.modules: dict[str, nn.Module] = dict(model.named_modules())
@@ -84,7 +90,8 @@ class Wiring:
         order = {node: position for position, node in enumerate(self.graph.graph.nodes)}
         single = {name: nodes[0] for name, nodes in calls.items() if len(nodes) == 1}
         self.nodes = dict(sorted(single.items(), key=lambda call: order[call[1]]))
-        """The call of each prunable layer, in order of execution; layers that are called never or more than once are left out."""
+        """The call of each prunable layer, in order of execution; layers that are called never or more than once are
+        left out."""
         self.channels = ChannelGraph(self.graph)
         self.sources = {source.name: source for name in self.nodes if (source := self._source(name))}
         """Layers whose maps can be taken away, in order of execution."""
@@ -111,9 +118,13 @@ class Wiring:
         return self.modules.get(self.name(node)) if node.op == "call_function" and self.name(node) else None
 
     def keeps_zeros(self, node: fx.Node) -> bool:
-        """Whether what a node does works on each channel alone and makes zeros of zeros, but for the shift of a batch norm."""
+        """Whether what a node does works on each channel alone and makes zeros of zeros, but for the shift of a batch
+        norm."""
         if node.target is ELEMENTWISE:
-            operands = [torch.zeros(shape_of(x)) if x.op != "get_attr" else torch.ones(shape_of(x)) for x in arguments(node)["xs"]]
+            operands = [
+                torch.zeros(shape_of(x)) if x.op != "get_attr" else torch.ones(shape_of(x))
+                for x in arguments(node)["xs"]
+            ]
             return len(computed_operands(node)) == 1 and not node.target(operands, arguments(node)["expression"]).any()  # type: ignore[operator]
         if node.target is RESHAPE:
             return flattened(node) is not None
@@ -169,13 +180,22 @@ def per_connection(values: torch.Tensor, filters: int, groups: int) -> torch.Ten
 
 
 def per_weight(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What holds for a connection, (O, channels), in a shape that broadcasts to a weight (O, channels, kh, kw) or (O, channels * span)."""
-    return values[:, :, None, None] if weight.ndim == 4 else values.repeat_interleave(weight.shape[1] // values.shape[1], dim=1)
+    """What holds for a connection, (O, channels), in a shape that broadcasts to a weight (O, channels, kh, kw) or (O,
+    channels * span)."""
+    return (
+        values[:, :, None, None]
+        if weight.ndim == 4
+        else values.repeat_interleave(weight.shape[1] // values.shape[1], dim=1)
+    )
 
 
 def is_sum(node: fx.Node) -> bool:
     """Whether a node adds maps to maps."""
-    return node.target is ELEMENTWISE and arguments(node)["expression"] == "add(x0,x1)" and len(computed_operands(node)) == 2
+    return (
+        node.target is ELEMENTWISE
+        and arguments(node)["expression"] == "add(x0,x1)"
+        and len(computed_operands(node)) == 2
+    )
 
 
 def _canonical(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:

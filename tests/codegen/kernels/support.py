@@ -1,4 +1,5 @@
-"""Runs one-layer programs on the interpreter and as machine code, whole and in parts, and compares them with float64 PyTorch."""
+"""Runs one-layer programs on the interpreter and as machine code, whole and in parts, and compares them with float64
+PyTorch."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from pcc.codegen.program import Program, ProgramBuilder, View
 from pcc.dtype import FLOAT32
 from pcc.target import Target, host_cpu, target_named
 
-X86_TARGETS: tuple[Target, ...] = tuple(target_named("x86_64-linux", cpu) for cpu in ("x86-64-v3", "x86-64-v4")[: 2 if host_cpu() == "x86-64-v4" else 1])
+X86_TARGETS: tuple[Target, ...] = tuple(
+    target_named("x86_64-linux", cpu) for cpu in ("x86-64-v3", "x86-64-v4")[: 2 if host_cpu() == "x86-64-v4" else 1]
+)
 """The x86-64 targets whose code this machine can execute."""
 
 ALL_TARGETS: tuple[Target, ...] = (*X86_TARGETS, target_named("aarch64-linux", "cortex-a72"))
@@ -69,7 +72,10 @@ def loop_blocks(text: str) -> list[str]:
     """The basic blocks of assembly text, debug labels and directives left out, each up to its first branch."""
     lines = [line for line in text.splitlines() if not re.match(r"\s*\.[a-z]|\.L(?!BB)|\s*#|\s*//", line)]
     blocks = re.split(r"^\.LBB\w+:.*$", "\n".join(lines), flags=re.MULTILINE)
-    return [block[: end.start()] if (end := re.search(r"\n\s+(?:j[a-z]+|b\.\w+|cbn?z)\s", block)) else block for block in blocks]
+    return [
+        block[: end.start()] if (end := re.search(r"\n\s+(?:j[a-z]+|b\.\w+|cbn?z)\s", block)) else block
+        for block in blocks
+    ]
 
 
 def inner_loop(text: str) -> str:
@@ -86,9 +92,11 @@ def check(
     targets: Sequence[Target] = X86_TARGETS,
     parts: Sequence[int] = (1, 3),
 ) -> list[Program]:
-    """Builds the program for each target and compares each output with ``expected`` (float64), relative to the largest expected value.
+    """Builds the program for each target and compares each output with ``expected`` (float64), relative to the largest
+    expected value.
 
-    ``build`` declares inputs and outputs on the builder it gets. Every target runs on the interpreter and natively, each in ``parts``.
+    ``build`` declares inputs and outputs on the builder it gets. Every target runs on the interpreter and natively,
+    each in ``parts``.
     """
     programs = []
     for target in targets:

@@ -21,7 +21,19 @@ from pcc.dtype import FLOAT32
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, emit_by, external_calls, inner_loop, machine_of, padded_view, rng
+from .support import (
+    ALL_TARGETS,
+    LANES,
+    X86_TARGETS,
+    assembly,
+    check,
+    emit_by,
+    external_calls,
+    inner_loop,
+    machine_of,
+    padded_view,
+    rng,
+)
 
 RELU = Activation("relu")
 
@@ -41,7 +53,17 @@ CASES = [
 
 
 def conv(
-    shape, filters, kernel, stride, padding, dilation, groups, *, residual: bool = False, activation: Activation = IDENTITY, strided: bool = False
+    shape,
+    filters,
+    kernel,
+    stride,
+    padding,
+    dilation,
+    groups,
+    *,
+    residual: bool = False,
+    activation: Activation = IDENTITY,
+    strided: bool = False,
 ) -> None:
     random = rng()
     geometry = ConvGeometry(kernel, stride, padding, dilation)
@@ -54,7 +76,9 @@ def conv(
     def build(b: ProgramBuilder) -> None:
         inputs = b.input("x", shape), b.input("r", out)
         y = padded_view(b, "y", out) if strided else b.tensor("y", out)
-        layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, groups, inputs[1] if residual else None, activation)
+        layer = Conv2d(
+            "conv", inputs[0], y, weight, bias, geometry, groups, inputs[1] if residual else None, activation
+        )
         emit_by("conv-dense", layer, b)
         if strided:  # a second convolution reads the strided output where it lies
             eye = np.eye(filters, dtype=np.float32)[:, :, None, None]
@@ -66,7 +90,13 @@ def conv(
     top, left, bottom, right = padding
     padded = torch.nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
     want = torch.nn.functional.conv2d(
-        padded, torch.from_numpy(weight).double(), None if bias is None else torch.from_numpy(bias).double(), stride, 0, dilation, groups
+        padded,
+        torch.from_numpy(weight).double(),
+        None if bias is None else torch.from_numpy(bias).double(),
+        stride,
+        0,
+        dilation,
+        groups,
     )
     check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
 
@@ -87,7 +117,8 @@ def test_strided_output(case) -> None:
 
 
 SCHEDULES = [
-    # shape, filters, kernel, stride, padding, groups: runs of positions that overlap, blocks of filters that are not full, rows with junk between them
+    # shape, filters, kernel, stride, padding, groups: runs of positions that overlap, blocks of filters that are not
+    # full, rows with junk between them
     ((2, 5, 7, 7), 35, 1, 1, 0, 1),
     ((1, 6, 13, 9), 49, 3, 1, 1, 1),
     ((1, 8, 17, 17), 66, 1, 2, 0, 2),
@@ -100,7 +131,10 @@ SCHEDULES = [
 def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
     shape, filters, kernel, stride, padding, groups = case
     random, geometry = rng(), ConvGeometry((kernel, kernel), (stride, stride), (padding,) * 4)
-    x, weight = random.standard_normal(shape, np.float32), random.standard_normal((filters, shape[1] // groups, kernel, kernel), np.float32)
+    x, weight = (
+        random.standard_normal(shape, np.float32),
+        random.standard_normal((filters, shape[1] // groups, kernel, kernel), np.float32),
+    )
     size = shape[0], filters, *geometry.output_size(*shape[2:])
     bias, addend = random.standard_normal(filters, np.float32), random.standard_normal(size, np.float32)
     inputs, weights, biases = (torch.from_numpy(part).double() for part in (x, weight, bias))
@@ -115,7 +149,9 @@ def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
             for number in range(count):
                 y, z = b.planes(f"y{number}", size), b.tensor(f"z{number}", size)
                 b.layer = f"conv{number}"
-                layer = Conv2d(b.layer, views[0], y, weight, bias, geometry, groups, views[1] if residual else None, RELU)
+                layer = Conv2d(
+                    b.layer, views[0], y, weight, bias, geometry, groups, views[1] if residual else None, RELU
+                )
                 emit_by("conv-dense", layer, b, number)
                 emit_copy(Copy(f"copy{number}", y, z), b)
                 b.output(f"out{number}", z)
@@ -135,7 +171,15 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
         outputs = images * filters * prod(geometry.output_size(*shape[2:]))
         b = ProgramBuilder("test", isa)
         weight = np.zeros((filters, channels // groups, *kernel), np.float32)
-        layer = Conv2d("conv", b.input("x", size), b.tensor("y", (images, filters, *geometry.output_size(*shape[2:]))), weight, None, geometry, groups)
+        layer = Conv2d(
+            "conv",
+            b.input("x", size),
+            b.tensor("y", (images, filters, *geometry.output_size(*shape[2:]))),
+            weight,
+            None,
+            geometry,
+            groups,
+        )
         found = cheapest(family_named("conv-dense"), layer, machine_of(isa))
         assert not isinstance(found, str)
         multiplies = found[0].work.fma
@@ -151,15 +195,25 @@ def test_cost_grows_with_the_work(case, isa: Isa) -> None:
 
 KERNELS = {
     isa: [
-        *(ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon") for filters, vectors in POSITIONS[4 * lanes]),
-        *(ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon") for positions, vectors in FILTERS[4 * lanes]),
+        *(
+            ConvPositions(filters, vectors, lanes, Epilogue(), prefetch=isa != "neon")
+            for filters, vectors in POSITIONS[4 * lanes]
+        ),
+        *(
+            ConvFilters(positions, vectors, lanes, Epilogue(), prefetch=isa != "neon")
+            for positions, vectors in FILTERS[4 * lanes]
+        ),
     ]
     for isa, lanes in LANES.items()
 }
 """The largest tiles of each kind."""
 
 
-@pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)], ids=lambda epilogue: epilogue.symbol)
+@pytest.mark.parametrize(
+    "epilogue",
+    [Epilogue(), Epilogue(activation=RELU), Epilogue(residual=True, activation=RELU)],
+    ids=lambda epilogue: epilogue.symbol,
+)
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
     """One multiply-add for each accumulator, none of them spilled, and no calls."""

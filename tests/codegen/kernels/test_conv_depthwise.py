@@ -55,11 +55,16 @@ def depthwise(
     channels, filters = shape[1], shape[1] * multiplier
     out = (shape[0], filters, *geometry.output_size(*shape[2:]))
     x, addend = random.standard_normal(shape, np.float32), random.standard_normal(out, np.float32)
-    weight, bias = random.standard_normal((filters, 1, *kernel), np.float32), random.standard_normal(filters, np.float32)
+    weight, bias = (
+        random.standard_normal((filters, 1, *kernel), np.float32),
+        random.standard_normal(filters, np.float32),
+    )
 
     def build(b: ProgramBuilder) -> None:
         inputs, y = (b.input("x", shape), b.input("r", out)), (b.planes if planes else b.tensor)("y", out)
-        layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation)
+        layer = Conv2d(
+            "conv", inputs[0], y, weight, bias, geometry, channels, inputs[1] if residual else None, activation
+        )
         emit_by(family, layer, b)
         outside = b.tensor("outside", out)
         emit_copy(Copy("out", y, outside), b)
@@ -67,7 +72,9 @@ def depthwise(
 
     top, left, bottom, right = padding
     padded = torch.nn.functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
-    want = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), stride, 0, dilation, channels)
+    want = torch.nn.functional.conv2d(
+        padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), stride, 0, dilation, channels
+    )
     check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
 
 

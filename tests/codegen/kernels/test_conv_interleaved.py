@@ -1,4 +1,5 @@
-"""Convolutions on block-interleaved lines that are dense, or pooled in the registers: against float64 PyTorch, and what their stores are made of."""
+"""Convolutions on block-interleaved lines that are dense, or pooled in the registers: against float64 PyTorch, and what
+their stores are made of."""
 
 import re
 from dataclasses import replace
@@ -20,7 +21,16 @@ from pcc.ir.activation import Activation
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import Target
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, loop_blocks, machine_of, rng
+from tests.codegen.kernels.support import (
+    ALL_TARGETS,
+    X86_TARGETS,
+    assembly,
+    check,
+    external_calls,
+    loop_blocks,
+    machine_of,
+    rng,
+)
 
 RELU = Activation("relu")
 PADDED = ConvGeometry((3, 3), padding=(1, 1, 1, 1))
@@ -49,13 +59,23 @@ def weights(name: str, shape: tuple[int, ...], groups: int = 1) -> tuple[np.ndar
     return cut.weight, fkw.pack(cut.weight, groups, pattern.DESIGNED if shape[2:] == (3, 3) else None, 1, cut.order)
 
 
-def compare(name, size, channels=5, filters=6, geometry=PADDED, groups=1, window=(1, 1), batch=2, place=0, by_strips=False) -> None:
+def compare(
+    name, size, channels=5, filters=6, geometry=PADDED, groups=1, window=(1, 1), batch=2, place=0, by_strips=False
+) -> None:
     weight, stored = weights(name, (filters, channels // groups, *geometry.window), groups)
     x = rng(1).standard_normal((batch, channels, *size)).astype(np.float32)
     bias = rng(2).standard_normal(filters).astype(np.float32)
     top, left, bottom, right = geometry.padding
     padded = F.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
-    want = F.conv2d(padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), geometry.stride, 0, geometry.dilation, groups).relu()
+    want = F.conv2d(
+        padded,
+        torch.from_numpy(weight).double(),
+        torch.from_numpy(bias).double(),
+        geometry.stride,
+        0,
+        geometry.dilation,
+        groups,
+    ).relu()
 
     def build(b: ProgramBuilder) -> None:
         view, y = b.input("x", x.shape), b.tensor("y", tuple(F.max_pool2d(want, window).shape))
@@ -67,13 +87,27 @@ def compare(name, size, channels=5, filters=6, geometry=PADDED, groups=1, window
 
     # A tile of whole windows and the nine weights of a dense window do not fit 16 registers.
     fits_avx2 = family_named(name).format != "dense" or window in ((1, 1), (2, 2), (1, 2))
-    check(build, [x], [F.max_pool2d(want, window)], targets=[target for target in X86_TARGETS if fits_avx2 or target.isa != "avx2"])
+    check(
+        build,
+        [x],
+        [F.max_pool2d(want, window)],
+        targets=[target for target in X86_TARGETS if fits_avx2 or target.isa != "avx2"],
+    )
 
 
 @pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
 @pytest.mark.parametrize("name", POOLED)
 @pytest.mark.parametrize(
-    ("size", "window"), [((12, 20), (2, 2)), ((2, 34), (2, 2)), ((28, 6), (2, 2)), ((9, 15), (3, 3)), ((8, 12), (2, 4)), ((10, 10), (1, 2))], ids=str
+    ("size", "window"),
+    [
+        ((12, 20), (2, 2)),
+        ((2, 34), (2, 2)),
+        ((28, 6), (2, 2)),
+        ((9, 15), (3, 3)),
+        ((8, 12), (2, 4)),
+        ((10, 10), (1, 2)),
+    ],
+    ids=str,
 )
 def test_pools_of_many_windows(name, size, window, by_strips) -> None:
     """Blocks overlap where they do not divide a plane, and still begin where a window does."""
@@ -88,7 +122,9 @@ def test_pools_by_many_schedules(name, place) -> None:
 
 @pytest.mark.parametrize("name", POOLED)
 def test_pools_of_strided_grouped_and_dilated_convolutions(name) -> None:
-    compare(name, (16, 21), geometry=ConvGeometry((3, 3), (2, 1), (0, 1, 2, 0), (1, 2)), channels=6, groups=2, window=(2, 2))
+    compare(
+        name, (16, 21), geometry=ConvGeometry((3, 3), (2, 1), (0, 1, 2, 0), (1, 2)), channels=6, groups=2, window=(2, 2)
+    )
 
 
 @pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
@@ -112,7 +148,9 @@ def test_a_residual_is_not_pooled(name) -> None:
     _, stored = weights(name, (4, 4, 3, 3))
     b = ProgramBuilder("residual", isa_named("avx2"))
     x, y, r = b.input("x", (1, 4, 8, 8)), b.tensor("y", (1, 4, 4, 4)), b.input("r", (1, 4, 8, 8))
-    reason = family_named(name).candidates(PooledConv2d("conv", x, y, stored, None, PADDED, residual=r), machine_of(b.isa))
+    reason = family_named(name).candidates(
+        PooledConv2d("conv", x, y, stored, None, PADDED, residual=r), machine_of(b.isa)
+    )
     assert isinstance(reason, str)
     assert "residual" in reason
 
@@ -122,7 +160,9 @@ def test_windows_divide_the_plane(name) -> None:
     _, stored = weights(name, (4, 4, 3, 3))
     b = ProgramBuilder("odd", isa_named("avx2"))
     x, y = b.input("x", (1, 4, 9, 8)), b.tensor("y", (1, 4, 4, 4))
-    assert "divide" in str(family_named(name).candidates(PooledConv2d("conv", x, y, stored, None, PADDED), machine_of(b.isa)))
+    assert "divide" in str(
+        family_named(name).candidates(PooledConv2d("conv", x, y, stored, None, PADDED), machine_of(b.isa))
+    )
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
@@ -133,36 +173,58 @@ def test_pieces_cover_a_tile(rows: int, columns: int) -> None:
         assert sum(width for _, _, width, _ in runs) == len(members)
         for row, first, width, place in runs:
             assert width in (1, 2, 4)
-            assert list(members[place : place + width]) == [row * columns + column for column in range(first, first + width)]
+            assert list(members[place : place + width]) == [
+                row * columns + column for column in range(first, first + width)
+            ]
             stored |= {(row, column) for column in range(first, first + width)}
     assert stored == {(row, column) for row in range(rows) for column in range(columns)}
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_pooled_tiles_store_a_quarter(target: Target) -> None:
-    """Of a 4x4 tile every lane stores two rows of two; the multiply-adds are those of a tile without a pool, and nothing touches the stack there."""
+    """Of a 4x4 tile every lane stores two rows of two; the multiply-adds are those of a tile without a pool, and
+    nothing touches the stack there."""
     isa = isa_named(target.isa)
     lanes, patterns = isa.lanes(FLOAT32), (((0, 0), (0, 1), (1, 0), (1, 1)),)
     rows, columns = (2, 4) if isa.name == "avx2" else (4, 4)
-    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, lanes, Epilogue(activation=RELU), window=(2, 2)), target)
+    text = assembly(
+        InterleavedTile(
+            rows, columns, 1, patterns, (1, 1), columns + 2, lanes, Epilogue(activation=RELU), window=(2, 2)
+        ),
+        target,
+    )
     assert external_calls(text) == set()
     halves = r"vmov[lh]ps\s+%xmm\d+, |vextract\w+.*\(|str\s+d\d+|st1\s+\{ ?v\d+\.d|stp\s+d\d+"
     assert len(re.findall(halves, text)) <= rows // 2 * lanes + lanes
-    (loop,) = (block for block in loop_blocks(text) if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == 4 * rows * columns)
+    (loop,) = (
+        block
+        for block in loop_blocks(text)
+        if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == 4 * rows * columns
+    )
     assert not re.search(r"\(%rsp|\[sp", loop)
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_loop_of_a_dense_weight(target: Target) -> None:
-    """One loop over channels, in the widest tiles: nine multiply-adds for each accumulator, no more loads than lines and weights."""
+    """One loop over channels, in the widest tiles: nine multiply-adds for each accumulator, no more loads than lines
+    and weights."""
     isa = isa_named(target.isa)
     rows, columns = {"avx512": (2, 8), "avx2": (1, 5), "neon": (2, 8)}[isa.name]
     window = tuple((tap // 3, tap % 3) for tap in range(9))
-    text = assembly(InterleavedTile(rows, columns, 1, (window,), (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue()), target)
-    (loop,) = (block for block in loop_blocks(text) if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == 9 * rows * columns)
+    text = assembly(
+        InterleavedTile(rows, columns, 1, (window,), (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue()), target
+    )
+    (loop,) = (
+        block
+        for block in loop_blocks(text)
+        if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == 9 * rows * columns
+    )
     lines = len(users_of_lines(window, rows, columns, (1, 1)))
     if isa.name == "neon":
-        assert len([q for pair in re.findall(r"\bld(?:p|u?r)\s+(q\d+)(?:, (q\d+))?", loop) for q in pair if q]) <= lines + 3
+        assert (
+            len([q for pair in re.findall(r"\bld(?:p|u?r)\s+(q\d+)(?:, (q\d+))?", loop) for q in pair if q])
+            <= lines + 3
+        )
     else:
         assert len(re.findall(r"vmovups\s+[^%]*\(|vfmadd\w+ps\s+[^%]*\(", loop)) <= lines
         assert len(re.findall(r"vbroadcastss", loop)) <= 9

@@ -1,4 +1,5 @@
-"""Sparse convolutions: against float64 PyTorch over odd shapes, forms, structures and strides of memory; what their inner loops are made of."""
+"""Sparse convolutions: against float64 PyTorch over odd shapes, forms, structures and strides of memory; what their
+inner loops are made of."""
 
 import re
 from dataclasses import replace
@@ -28,10 +29,29 @@ from pcc.ir.activation import IDENTITY, Activation
 from pcc.sparsity import fkw, joint, pattern
 from pcc.target import Target, target_named
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, LANES, assembly, check, external_calls, inner_loop, loop_blocks, machine_of, rng
+from tests.codegen.kernels.support import (
+    ALL_TARGETS,
+    LANES,
+    assembly,
+    check,
+    external_calls,
+    inner_loop,
+    loop_blocks,
+    machine_of,
+    rng,
+)
 
-EIGHT = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]], np.int32)
-SPARSE = ("conv-sparse-scatter", "conv-sparse-gather", "conv-sparse-pointwise", "conv-sparse-interleaved", "conv-sparse-interleaved-scatter")
+EIGHT = np.array(
+    [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [0, 2, 4, 8], [1, 3, 4, 5], [1, 4, 6, 7], [3, 4, 5, 8]],
+    np.int32,
+)
+SPARSE = (
+    "conv-sparse-scatter",
+    "conv-sparse-gather",
+    "conv-sparse-pointwise",
+    "conv-sparse-interleaved",
+    "conv-sparse-interleaved-scatter",
+)
 BY_STRIPS = "conv-sparse-interleaved, by strips"
 FORMS = (*SPARSE, BY_STRIPS)
 FAMILY = pytest.mark.parametrize("family", ["chosen", *FORMS])
@@ -40,10 +60,13 @@ SMALL_TILE = 300
 
 
 def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
-    """The layer by a family, with schedules small enough that little layers have several tiles and blocks; ``chosen``: the cheapest of all."""
+    """The layer by a family, with schedules small enough that little layers have several tiles and blocks; ``chosen``:
+    the cheapest of all."""
     machine = machine_of(b.isa)
     if family == "chosen":
-        priced = {name: found for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str)}
+        priced = {
+            name: found for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str)
+        }
         family = min(priced, key=lambda name: priced[name][1])
         schedule = priced[family][0].schedule
     elif family == "conv-sparse-scatter":
@@ -61,7 +84,11 @@ def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
         if family == "conv-sparse-interleaved-scatter":
             some = offered[len(layer.weight.index) % len(offered)].schedule
             return family_named(family).emit(layer, replace(some, filters=replace(some.filters, block=5, room=8)), b)
-        small = [c.schedule for c in offered if all(rows * c.schedule.columns * size <= SMALL_TILE for rows, _ in c.schedule.heights)] or [offered[0].schedule]
+        small = [
+            c.schedule
+            for c in offered
+            if all(rows * c.schedule.columns * size <= SMALL_TILE for rows, _ in c.schedule.heights)
+        ] or [offered[0].schedule]
         schedule = replace(small[len(layer.weight.index) % len(small)], in_strips=by_strips, prefetch=by_strips)
     family_named(family).emit(layer, schedule, b)
 
@@ -76,8 +103,11 @@ def sparse(shape, patterns=None, rate=2.0, share=1, groups=1) -> tuple[np.ndarra
     return cut.weight, fkw.pack(cut.weight, groups, patterns, share, cut.order)
 
 
-def conv(shape, pair, geometry, *, groups=1, bias=True, residual=False, activation=IDENTITY, family="chosen", strided=False) -> None:
-    """Checks one layer on an input of ``shape``; ``pair`` is its weight, dense and packed. ``strided``: into the middle channels of a larger tensor."""
+def conv(
+    shape, pair, geometry, *, groups=1, bias=True, residual=False, activation=IDENTITY, family="chosen", strided=False
+) -> None:
+    """Checks one layer on an input of ``shape``; ``pair`` is its weight, dense and packed. ``strided``: into the middle
+    channels of a larger tensor."""
     weight, packed = pair
     x = rng(1).standard_normal(shape).astype(np.float32)
     biases = rng(2).standard_normal(len(weight)).astype(np.float32) if bias else None
@@ -140,7 +170,12 @@ def test_connectivity_over_kernel_sizes(family, kernel) -> None:
 @FAMILY
 @pytest.mark.parametrize("share", [1, 2, 4])
 def test_filter_groups(family, share) -> None:
-    conv((1, 7, 8, 7), sparse((12, 7, 3, 3), EIGHT, rate=3.6, share=share), ConvGeometry((3, 3), padding=(1, 1, 1, 1)), family=family)
+    conv(
+        (1, 7, 8, 7),
+        sparse((12, 7, 3, 3), EIGHT, rate=3.6, share=share),
+        ConvGeometry((3, 3), padding=(1, 1, 1, 1)),
+        family=family,
+    )
 
 
 @FAMILY
@@ -154,7 +189,15 @@ def test_grouped_convolutions(family, groups, share) -> None:
 @pytest.mark.parametrize("strided", [False, True], ids=["whole", "strided"])
 def test_epilogue(family, strided) -> None:
     pair = sparse((7, 4, 3, 3), pattern.DESIGNED)
-    conv((1, 4, 6, 19), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), residual=True, activation=RELU6, family=family, strided=strided)
+    conv(
+        (1, 4, 6, 19),
+        pair,
+        ConvGeometry((3, 3), padding=(1, 1, 1, 1)),
+        residual=True,
+        activation=RELU6,
+        family=family,
+        strided=strided,
+    )
 
 
 @FAMILY
@@ -167,8 +210,11 @@ def test_planes_without_junk(family) -> None:
 @pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((13, 14), 2), ((2, 5), 1), ((9, 30), 1)], ids=str)
 def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, channels) -> None:
-    """Whole vectors are stored into the rest of a plane's last line, and nowhere else; tiles overlap at the end of a plane."""
-    weight, packed = sparse((10, 12, 1, 1), rate=2.0, groups=2) if place % 2 else sparse((10, 12, 1, 1), rate=3.0, share=2)
+    """Whole vectors are stored into the rest of a plane's last line, and nowhere else; tiles overlap at the end of a
+    plane."""
+    weight, packed = (
+        sparse((10, 12, 1, 1), rate=2.0, groups=2) if place % 2 else sparse((10, 12, 1, 1), rate=3.0, share=2)
+    )
     groups, geometry = packed.groups, ConvGeometry((1, 1), (stride, stride))
     x = rng(1).standard_normal((2, 12 * groups, *size)).astype(np.float32)
     want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), None, stride, groups=groups)
@@ -180,7 +226,9 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
         layer = Conv2d("conv", planes, y, packed, None, geometry, groups, b.input("r", added.shape), RELU6)
         offered = family_named("conv-sparse-pointwise").candidates(layer, machine_of(b.isa))
         assert not isinstance(offered, str), offered
-        family_named("conv-sparse-pointwise").emit(layer, replace(offered[place % len(offered)].schedule, block=2, channels=min(channels, x.shape[1])), b)
+        family_named("conv-sparse-pointwise").emit(
+            layer, replace(offered[place % len(offered)].schedule, block=2, channels=min(channels, x.shape[1])), b
+        )
         outside = b.tensor("outside", added.shape)
         emit_copy(Copy("out", y, outside), b)
         b.output("y", outside)
@@ -190,7 +238,8 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
 
 @pytest.mark.parametrize("block", [1, 3], ids=["several-items-a-tile", "one-item-a-tile"])
 def test_pointwise_inputs_that_do_not_stay_are_asked_for(block) -> None:
-    """48 channels of 56x56 are more than is taken to stay in the L2 cache: the groups of a tile ask for what the next one reads, each for a share."""
+    """48 channels of 56x56 are more than is taken to stay in the L2 cache: the groups of a tile ask for what the next
+    one reads, each for a share."""
     weight, packed = sparse((5, 48, 1, 1), rate=3.0)
     x = rng(1).standard_normal((1, 48, 56, 56)).astype(np.float32)
     want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double())
@@ -246,7 +295,9 @@ def test_filters_without_connections(family) -> None:
     weight[2:5] = 0
     for pruned in (weight, np.zeros_like(weight)):
         pair = pruned, fkw.pack(pruned, 1, pattern.DESIGNED)
-        conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), activation=Activation("relu"), family=family)
+        conv(
+            (1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), activation=Activation("relu"), family=family
+        )
         conv((1, 4, 5, 5), pair, ConvGeometry((3, 3), padding=(1, 1, 1, 1)), bias=False, family=family)
 
 
@@ -266,7 +317,9 @@ def test_tables_hold_the_weight(share, most_taps) -> None:
     channel, row = (np.repeat(s.segments[:-1, field], lengths) for field in (0, 1))
     block = np.repeat(np.repeat(np.arange(len(s.blocks) - 1), np.diff(s.blocks[:, 1])), lengths)
     assert (lengths > 0).all()
-    assert np.array_equal(rebuild(weight.shape, packed.reorder[block * 6 + s.slots], channel, s.patterns[row], s.weight, 5), weight)
+    assert np.array_equal(
+        rebuild(weight.shape, packed.reorder[block * 6 + s.slots], channel, s.patterns[row], s.weight, 5), weight
+    )
 
     g = gather_tables(packed, most_taps)
     segment = np.repeat(np.arange(len(g.segments) - 1), np.diff(g.segments))
@@ -294,11 +347,14 @@ def layer_of(packed: fkw.FKW, size: int) -> Conv2d:
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_cost(machine) -> None:
-    """Fewer connections cost less, and sharing no more; at 8 times fewer weights a sparse kernel wins, near all single weights it gains little."""
+    """Fewer connections cost less, and sharing no more; at 8 times fewer weights a sparse kernel wins, near all single
+    weights it gains little."""
 
     def cost(patterns, rate, kernel=3, share=1):
         layer = layer_of(sparse((64, 64, kernel, kernel), patterns, rate, share)[1], 28)
-        return min(found[1] for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str))
+        return min(
+            found[1] for name in SPARSE if not isinstance(found := cheapest(family_named(name), layer, machine), str)
+        )
 
     def dense(kernel):
         weight, packed = sparse((64, 64, kernel, kernel), None, 1.0)
@@ -320,7 +376,9 @@ def test_weight_must_be_packed(name) -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert {name for name, family in families().items() if (family.format, family.layer) == ("fkw", Conv2d)} == set(SPARSE)
+    assert {name for name, family in families().items() if (family.format, family.layer) == ("fkw", Conv2d)} == set(
+        SPARSE
+    )
 
 
 MULTIPLY = r"\b(?:vfmadd\w+ps|fmla)\b"
@@ -330,7 +388,8 @@ BY_LANE = r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]"
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 @pytest.mark.parametrize("share", [1, 2, 4])
 def test_inner_loop_of_gather(target: Target, share: int) -> None:
-    """In the widest tiles that plans use: one multiply-add for each accumulator and tap; nothing touches the stack; no calls."""
+    """In the widest tiles that plans use: one multiply-add for each accumulator and tap; nothing touches the stack; no
+    calls."""
     lanes = LANES[target.isa]
     vectors = isa_named(target.isa).registers // 2 // share
     for taps in (4, MOST_TAPS):
@@ -346,7 +405,8 @@ def test_inner_loop_of_gather(target: Target, share: int) -> None:
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 @pytest.mark.parametrize("taps", [3, 4, 9])
 def test_inner_loop_of_scatter(target: Target, taps: int) -> None:
-    """In the widest tiles that plans use inputs stay in registers: each accumulator is loaded and stored once, and only weights are read besides."""
+    """In the widest tiles that plans use inputs stay in registers: each accumulator is loaded and stored once, and only
+    weights are read besides."""
     lanes = LANES[target.isa]
     vectors = min(4, INPUT_REGISTERS[isa_named(target.isa).registers] // taps)
     text = assembly(ConvSparseScatter(taps, vectors * lanes, 64, Epilogue()), target)
@@ -367,11 +427,15 @@ def test_inner_loop_of_scatter(target: Target, taps: int) -> None:
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_loops_of_interleaved(target: Target) -> None:
-    """The code of each pattern: a multiply-add for each accumulator and tap, no more loads than distinct lines and weights, no stack, no stores, no calls."""
+    """The code of each pattern: a multiply-add for each accumulator and tap, no more loads than distinct lines and
+    weights, no stack, no stores, no calls."""
     isa = isa_named(target.isa)
     rows, columns = {"avx512": (3, 7), "avx2": (2, 5), "neon": (4, 7)}[isa.name]
     patterns = tuple(tuple((tap // 3, tap % 3) for tap in taps) for taps in EIGHT.tolist())
-    text = assembly(InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue(), prefetch=True), target)
+    text = assembly(
+        InterleavedTile(rows, columns, 1, patterns, (1, 1), columns + 2, isa.lanes(FLOAT32), Epilogue(), prefetch=True),
+        target,
+    )
     assert external_calls(text) == set()
     assert len(re.findall(r"\b(?:prefetch\w*|prfm)\b", text)) == rows * isa.lanes(FLOAT32)
     loops = [block for block in loop_blocks(text) if len(re.findall(MULTIPLY, block)) == 4 * rows * columns]
@@ -421,7 +485,11 @@ def test_arm64() -> None:
         weight, packed = sparse(shape, patterns, share=share)
         top, left, bottom, right = geometry.padding
         padded = F.pad(torch.from_numpy(value).double(), (left, right, top, bottom))
-        expected = F.conv2d(padded, torch.from_numpy(weight).double(), None, geometry.stride, 0, geometry.dilation).relu().numpy()
+        expected = (
+            F.conv2d(padded, torch.from_numpy(weight).double(), None, geometry.stride, 0, geometry.dilation)
+            .relu()
+            .numpy()
+        )
         for family in FORMS:
             want.append(expected)
             y = b.tensor(f"y{i}_{family}", expected.shape)
@@ -435,5 +503,8 @@ def test_arm64() -> None:
 
 def test_kernel_text(golden) -> None:
     """The TIR of one small kernel, to read."""
-    compiled = compile_kernel(ConvSparseScatter(4, 8, 16, Epilogue(residual=True, activation=Activation("relu"))), target_named("aarch64-linux"))
+    compiled = compile_kernel(
+        ConvSparseScatter(4, 8, 16, Epilogue(residual=True, activation=Activation("relu"))),
+        target_named("aarch64-linux"),
+    )
     golden(compiled.texts["tir"].read_text(), "conv_sparse_scatter.tir")

@@ -1,4 +1,5 @@
-"""Winograd convolution: its matrices in exact arithmetic, its errors, every form against float64 PyTorch, and the instructions of its products."""
+"""Winograd convolution: its matrices in exact arithmetic, its errors, every form against float64 PyTorch, and the
+instructions of its products."""
 
 import re
 from dataclasses import replace
@@ -29,7 +30,18 @@ from pcc.dtype import FLOAT32
 from pcc.ir.activation import Activation
 from pcc.target import Target
 from tests.arm64 import arm64, run_emulated
-from tests.codegen.kernels.support import ALL_TARGETS, LANES, X86_TARGETS, assembly, check, external_calls, loop_blocks, machine_of, padded_view, rng
+from tests.codegen.kernels.support import (
+    ALL_TARGETS,
+    LANES,
+    X86_TARGETS,
+    assembly,
+    check,
+    external_calls,
+    loop_blocks,
+    machine_of,
+    padded_view,
+    rng,
+)
 
 FAMILY, POOLED = "conv-dense-winograd", "conv-dense-winograd-pool"
 RELU = Activation("relu")
@@ -58,11 +70,16 @@ def test_constants_are_exact_in_fp32(form: Form) -> None:
 
 
 def test_pairs_of_points_share_sums() -> None:
-    assert [(multiply_adds(form.input_matrix), multiply_adds(form.output_matrix)) for form in FORMS.values()] == [(4, 4), (12, 12), (24, 20)]
+    assert [(multiply_adds(form.input_matrix), multiply_adds(form.output_matrix)) for form in FORMS.values()] == [
+        (4, 4),
+        (12, 12),
+        (24, 20),
+    ]
 
 
 def fp32_error(form: Form, channels: int) -> tuple[float, float]:
-    """(root mean square error to root mean square output, what `Form.error` says) for random images and weights, in fp32."""
+    """(root mean square error to root mean square output, what `Form.error` says) for random images and weights, in
+    fp32."""
     a, b = (np.array(matrix, np.float32) for matrix in (form.output_matrix, form.input_matrix))
     x = np.maximum(rng(0).standard_normal((channels, 48, form.inputs, form.inputs), np.float32), 0)
     weight = rng(1).standard_normal((8, channels, 3, 3), np.float32)
@@ -70,7 +87,11 @@ def fp32_error(form: Form, channels: int) -> tuple[float, float]:
     products = np.zeros((8, *values.shape[1:]), np.float32)
     for channel in range(channels):
         products += transformed[:, channel, None] * values[channel]
-    want = F.conv2d(torch.from_numpy(x).double().transpose(0, 1), torch.from_numpy(weight).double()).transpose(0, 1).numpy()
+    want = (
+        F.conv2d(torch.from_numpy(x).double().transpose(0, 1), torch.from_numpy(weight).double())
+        .transpose(0, 1)
+        .numpy()
+    )
     error = a @ products @ a.T - want
     return float(np.sqrt((error**2).mean() / (want**2).mean())), form.error(weight)
 
@@ -86,7 +107,14 @@ def test_forms_that_lose_too_much_are_refused() -> None:
     def forms(channels: int) -> set[int]:
         weight = rng(0).standard_normal((4, channels, 3, 3), np.float32)
         b = ProgramBuilder("forms", isa_named("avx2"))
-        layer = Conv2d("conv", b.input("x", (1, channels, 12, 12)), b.tensor("y", (1, 4, 12, 12)), weight, None, ConvGeometry((3, 3), padding=(1, 1, 1, 1)))
+        layer = Conv2d(
+            "conv",
+            b.input("x", (1, channels, 12, 12)),
+            b.tensor("y", (1, 4, 12, 12)),
+            weight,
+            None,
+            ConvGeometry((3, 3), padding=(1, 1, 1, 1)),
+        )
         offered = family_named(FAMILY).candidates(layer, machine_of(b.isa))
         return set() if isinstance(offered, str) else {candidate.schedule.outputs for candidate in offered}
 
@@ -112,15 +140,33 @@ def emit(layer: Conv2d, b: ProgramBuilder, form: int, place: int) -> None:
 class Convolution:
     """A random layer, what it must compute, and how its program is made."""
 
-    def __init__(self, size, channels=5, filters=9, padding=(1, 1, 1, 1), groups=1, window=(1, 1), batch=2, residual=False, strided=False) -> None:
+    def __init__(
+        self,
+        size,
+        channels=5,
+        filters=9,
+        padding=(1, 1, 1, 1),
+        groups=1,
+        window=(1, 1),
+        batch=2,
+        residual=False,
+        strided=False,
+    ) -> None:
         random = rng(1)
-        self.geometry, self.groups, self.window, self.strided = ConvGeometry((3, 3), padding=padding), groups, window, strided
+        self.geometry, self.groups, self.window, self.strided = (
+            ConvGeometry((3, 3), padding=padding),
+            groups,
+            window,
+            strided,
+        )
         self.x = random.standard_normal((batch, channels, *size), np.float32)
         self.weight = random.standard_normal((filters, channels // groups, 3, 3), np.float32)
         self.bias = random.standard_normal(filters, np.float32)
         top, left, bottom, right = padding
         padded = F.pad(torch.from_numpy(self.x).double(), (left, right, top, bottom))
-        want = F.conv2d(padded, torch.from_numpy(self.weight).double(), torch.from_numpy(self.bias).double(), groups=groups)
+        want = F.conv2d(
+            padded, torch.from_numpy(self.weight).double(), torch.from_numpy(self.bias).double(), groups=groups
+        )
         self.addend = random.standard_normal(tuple(want.shape), np.float32) if residual else None
         want = want if self.addend is None else want + torch.from_numpy(self.addend).double()
         self.want = F.max_pool2d(want.relu(), window)
@@ -203,12 +249,18 @@ def test_any_shape_and_schedule(size, padding, groups, each, form, place, isa, r
     assert np.abs(output - want).max() <= 1e-5 * max(1.0, np.abs(want).max())
 
 
-@pytest.mark.parametrize("geometry", [ConvGeometry((3, 3), (2, 2)), ConvGeometry((3, 3), dilation=(2, 2)), ConvGeometry((1, 1)), ConvGeometry((3, 5))], ids=str)
+@pytest.mark.parametrize(
+    "geometry",
+    [ConvGeometry((3, 3), (2, 2)), ConvGeometry((3, 3), dilation=(2, 2)), ConvGeometry((1, 1)), ConvGeometry((3, 5))],
+    ids=str,
+)
 def test_other_windows_are_refused(geometry: ConvGeometry) -> None:
     b = ProgramBuilder("other", isa_named("avx2"))
     weight = np.ones((4, 4, *geometry.window), np.float32)
     y = b.tensor("y", (1, 4, *geometry.output_size(9, 9)))
-    reason = family_named(FAMILY).candidates(Conv2d("conv", b.input("x", (1, 4, 9, 9)), y, weight, None, geometry), machine_of(b.isa))
+    reason = family_named(FAMILY).candidates(
+        Conv2d("conv", b.input("x", (1, 4, 9, 9)), y, weight, None, geometry), machine_of(b.isa)
+    )
     assert reason == "it is for 3x3 windows with stride and dilation 1"
 
 
@@ -223,15 +275,25 @@ def test_tiles_lie_in_lanes_once(lanes: int) -> None:
 @pytest.mark.parametrize("filters", [4, 8, 12, 16])
 @pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
 def test_weights_are_transformed(form: Form, filters: int, target: Target) -> None:
-    """Two groups of 21 filters and 3 channels, chunks of 2 panels, in parts, against double precision; what shares weights and form is transformed once."""
+    """Two groups of 21 filters and 3 channels, chunks of 2 panels, in parts, against double precision; what shares
+    weights and form is transformed once."""
     lanes, weight = LANES[target.isa], rng(0).standard_normal((42, 3, 3, 3), np.float32)
     panels, places = -(-21 // filters), form.inputs**2
     chunks = -(-panels // 2)
     b = ProgramBuilder("weights", isa_named(target.isa))
-    shipped = {"shipped": b.constant("weight", pack_weight(weight, 2)), "channels": 3, "filters": 21, "panels": panels, "panels_per_chunk": 2, "chunks": chunks}
+    shipped = {
+        "shipped": b.constant("weight", pack_weight(weight, 2)),
+        "channels": 3,
+        "filters": 21,
+        "panels": panels,
+        "panels_per_chunk": 2,
+        "chunks": chunks,
+    }
     shape = (2, chunks, places, 2, 3, filters)
     transformed = b.prepared("transformed", shape, WinogradWeights(form, filters, lanes), "w", shipped, work=2 * panels)
-    assert b.prepared("again", shape, WinogradWeights(form, filters, lanes), "w", shipped, work=2 * panels) == transformed
+    assert (
+        b.prepared("again", shape, WinogradWeights(form, filters, lanes), "w", shipped, work=2 * panels) == transformed
+    )
     program = b.build()
     (call,) = program.preparation
     want = form.transformed(weight).reshape(2, 21, 3, places)
@@ -239,7 +301,12 @@ def test_weights_are_transformed(form: Form, filters: int, target: Target) -> No
         memory = Memory(program)
         for part in range(3):
             run(memory.arguments(call), call.work * part // 3, call.work * (part + 1) // 3)
-        found = memory.arrays[transformed.buffer][: np.prod(shape)].reshape(shape).transpose(0, 1, 3, 5, 4, 2).reshape(2, -1, 3, places)[:, :21]
+        found = (
+            memory.arrays[transformed.buffer][: np.prod(shape)]
+            .reshape(shape)
+            .transpose(0, 1, 3, 5, 4, 2)
+            .reshape(2, -1, 3, places)[:, :21]
+        )
         np.testing.assert_allclose(found, want, rtol=0, atol=4e-7 * float(np.abs(want).max()))
 
 
@@ -248,12 +315,17 @@ def test_weights_are_transformed(form: Form, filters: int, target: Target) -> No
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_loop_of_products(target: Target) -> None:
-    """A multiply-add for each accumulator and step, no more loads than vectors and weights, and nothing of it on the stack."""
+    """A multiply-add for each accumulator and step, no more loads than vectors and weights, and nothing of it on the
+    stack."""
     lanes = LANES[target.isa]
     gemm = GEMM_TILES[lanes * FLOAT32.bytes][0]
     text = assembly(WinogradTile(FORMS[2], gemm, lanes, 2 * gemm.vectors, 1, 1, Epilogue()), target)
     assert external_calls(text) == set()
-    (loop,) = (block for block in loop_blocks(text) if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == STEPS * gemm.filters * gemm.vectors)
+    (loop,) = (
+        block
+        for block in loop_blocks(text)
+        if len(re.findall(r"\b(?:vfmadd\w+ps|fmla)\b", block)) == STEPS * gemm.filters * gemm.vectors
+    )
     assert not re.search(r"\((?:%rsp|%rbp)|\[sp", loop)
     loads = len(re.findall(r"\bld\w+|\bvmov\w+\s+[^%]*\(|vbroadcastss|vfmadd\w+\s+[^%]*\(", loop))
     if target.isa == "neon":
@@ -269,7 +341,10 @@ def test_arm64() -> None:
     b, want = ProgramBuilder("arm64", isa_named("neon")), []
     value = rng(1).standard_normal((1, 5, 13, 20), np.float32)
     weight = rng(2).standard_normal((9, 5, 3, 3), np.float32)
-    x, expected = b.input("x", value.shape), F.conv2d(torch.from_numpy(value).double(), torch.from_numpy(weight).double(), None, 1, (1, 1)).relu()
+    x, expected = (
+        b.input("x", value.shape),
+        F.conv2d(torch.from_numpy(value).double(), torch.from_numpy(weight).double(), None, 1, (1, 1)).relu(),
+    )
     geometry = ConvGeometry((3, 3), padding=(1, 1, 1, 1))
     for place, (form, window) in enumerate([(2, (1, 1)), (4, (1, 1)), (6, (1, 1)), (4, (1, 2))]):
         want.append(F.max_pool2d(expected, window).numpy())
@@ -289,5 +364,11 @@ def test_weights_from_behind_the_cache_are_asked_for() -> None:
     target = ALL_TARGETS[-2]
     lanes = LANES[target.isa]
     text = assembly(WinogradTile(FORMS[2], tile, lanes, 1, 1, 1, Epilogue()), target)
-    assert len(re.findall("prefetcht0", text)) == len(re.findall("prefetcht1", text)) == STEPS * tile.filters * FLOAT32.bytes // 64
-    assert "prefetch" not in assembly(WinogradTile(FORMS[2], replace(tile, prefetch=False), lanes, 1, 1, 1, Epilogue()), target)
+    assert (
+        len(re.findall("prefetcht0", text))
+        == len(re.findall("prefetcht1", text))
+        == STEPS * tile.filters * FLOAT32.bytes // 64
+    )
+    assert "prefetch" not in assembly(
+        WinogradTile(FORMS[2], replace(tile, prefetch=False), lanes, 1, 1, 1, Epilogue()), target
+    )

@@ -17,11 +17,23 @@ from .support import ALL_TARGETS, assembly, check, external_calls, rng
 
 
 def sub_view(view: View, starts: tuple[int, ...], shape: tuple[int, ...]) -> View:
-    return View(view.buffer, shape, view.strides, view.offset + sum(start * stride for start, stride in zip(starts, view.strides, strict=True)))
+    return View(
+        view.buffer,
+        shape,
+        view.strides,
+        view.offset + sum(start * stride for start, stride in zip(starts, view.strides, strict=True)),
+    )
 
 
-def check_copy(x_shape: tuple[int, ...], starts: tuple[int, ...], shape: tuple[int, ...], order: tuple[int, ...], pad: tuple[int, ...]) -> None:
-    """Copies a block of x, its dimensions permuted, into the middle of a y that is ``pad`` larger on each side and elsewhere -1."""
+def check_copy(
+    x_shape: tuple[int, ...],
+    starts: tuple[int, ...],
+    shape: tuple[int, ...],
+    order: tuple[int, ...],
+    pad: tuple[int, ...],
+) -> None:
+    """Copies a block of x, its dimensions permuted, into the middle of a y that is ``pad`` larger on each side and
+    elsewhere -1."""
     x = rng().standard_normal(x_shape, np.float32)
     block = x[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))].transpose(order)
     expected = np.pad(block, [(size, size) for size in pad], constant_values=-1.0)

@@ -18,7 +18,14 @@ from .support import ALL_TARGETS, assembly, check, external_calls, padded_view, 
 Meaning = Callable[..., torch.Tensor]
 
 
-def check_chain(expression: str, meaning: Meaning, shapes: list[tuple[int, ...]], low: float = -4.0, high: float = 4.0, rtol: float = 1e-6) -> list[Program]:
+def check_chain(
+    expression: str,
+    meaning: Meaning,
+    shapes: list[tuple[int, ...]],
+    low: float = -4.0,
+    high: float = 4.0,
+    rtol: float = 1e-6,
+) -> list[Program]:
     """The expression over contiguous operands of these shapes against its meaning in float64."""
     random = rng()
     values = [random.uniform(low, high, shape).astype(np.float32) for shape in shapes]
@@ -76,7 +83,8 @@ def test_functions(expression: str, meaning: Meaning, low: float, high: float) -
 
 
 def test_strided_operands_and_result() -> None:
-    """Rows of an image inside larger planes, a channel vector whose elements lie a plane apart, and a result that is a slice of a concat."""
+    """Rows of an image inside larger planes, a channel vector whose elements lie a plane apart, and a result that is a
+    slice of a concat."""
     random = rng()
     x, wide = random.standard_normal((2, 5, 3, 7), np.float32), random.standard_normal((2, 5, 1, 1), np.float32)
 
@@ -131,7 +139,10 @@ def test_maximum_keeps_nan_from_either_side() -> None:
 def test_long_chains_stay_small() -> None:
     """Code grows with the length of a chain, not with its depth: TVM must not copy what is bound into its uses."""
     target = ALL_TARGETS[0]
-    once, thrice = (len(assembly(Map(text, "v"), target).splitlines()) for text in ("pow(x0,0.3)", "pow(tanh(pow(exp(pow(x0,0.3)),0.7)),0.2)"))
+    once, thrice = (
+        len(assembly(Map(text, "v"), target).splitlines())
+        for text in ("pow(x0,0.3)", "pow(tanh(pow(exp(pow(x0,0.3)),0.7)),0.2)")
+    )
     assert thrice < 6 * once
 
 
@@ -140,7 +151,9 @@ def test_nan_stays_in_every_function() -> None:
 
     from .support import X86_TARGETS
 
-    chains = [f"{name}(x0)" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "relu", "tanh", "gelu")]
+    chains = [
+        f"{name}(x0)" for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "relu", "tanh", "gelu")
+    ]
     chains += ["pow(x0,0.3)", "pow(x0,2)", "min(x0,1)", "max(1,x0)", "clip(x0,-1,1)"]
     for target in X86_TARGETS:
         b = ProgramBuilder("test", isa_named(target.isa))
@@ -154,7 +167,13 @@ def test_nan_stays_in_every_function() -> None:
 
 
 def test_names_are_symbols_and_differ_with_the_expression() -> None:
-    kernels = [Map("relu(add(x0,x1))", "vv"), Map("relu(add(x0,x1))", "vs"), Map("relu(add(x1,x0))", "vv"), Map("add(x0,0.5)", "v"), Map("add(x0,5)", "v")]
+    kernels = [
+        Map("relu(add(x0,x1))", "vv"),
+        Map("relu(add(x0,x1))", "vs"),
+        Map("relu(add(x1,x0))", "vv"),
+        Map("add(x0,0.5)", "v"),
+        Map("add(x0,5)", "v"),
+    ]
     assert len({kernel.name for kernel in kernels}) == 5
     assert all(kernel.name.isidentifier() for kernel in kernels)
     assert kernels[0].name.startswith("pcc_map_relu_add_")

@@ -1,7 +1,8 @@
 """Every activation, vector and scalar, against float64 PyTorch; what becomes of NaN and infinity; bias and residual.
 
-Largest errors over a million values in [-30, 30], on AVX-512 and AVX2: leaky_relu, sigmoid, silu and tanh 0.60, 2.32, 2.85 and 1.23 units in the last
-place (PyTorch's own fp32: 0.60, 2.32, 2.39, 0.51). `test_numerics` has the bounds of all of them over the whole of fp32.
+Largest errors over a million values in [-30, 30], on AVX-512 and AVX2: leaky_relu, sigmoid, silu and tanh 0.60, 2.32,
+2.85 and 1.23 units in the last place (PyTorch's own fp32: 0.60, 2.32, 2.39, 0.51). `test_numerics` has the bounds of
+all of them over the whole of fp32.
 """
 
 from collections.abc import Mapping
@@ -72,7 +73,11 @@ def apply(epilogue: Epilogue, x: np.ndarray, r: np.ndarray, target: Target, vect
     """What the machine makes of values (a multiple of 16 of them) and residuals."""
     b = ProgramBuilder("test", isa_named(target.isa))
     y = b.tensor("y", x.shape)
-    b.call(Apply(epilogue, vector), {"y": y, "x": b.input("x", x.shape), "r": b.input("r", x.shape)}, work=len(x) // (b.isa.lanes(FLOAT32) if vector else 1))
+    b.call(
+        Apply(epilogue, vector),
+        {"y": y, "x": b.input("x", x.shape), "r": b.input("r", x.shape)},
+        work=len(x) // (b.isa.lanes(FLOAT32) if vector else 1),
+    )
     b.output("y", y)
     (result,) = run_native(b.build(), [x, r], target)
     return result
@@ -104,7 +109,9 @@ def test_nan_stays_and_infinity_is_as_in_pytorch(text: str, vector: bool, target
     x = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0, 1e-45, -1e-45] * 2, np.float32)
     got = apply(Epilogue(activation=activation), x, x, target, vector)
     with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(got, activation(torch.from_numpy(x).double()).numpy().astype(np.float32), rtol=3e-7, atol=2e-45)
+        np.testing.assert_allclose(
+            got, activation(torch.from_numpy(x).double()).numpy().astype(np.float32), rtol=3e-7, atol=2e-45
+        )
 
 
 @ON_X86

@@ -16,7 +16,8 @@ from .support import ALL_TARGETS, assembly, check, external_calls, rng
 @pytest.mark.parametrize("computed", [False, True])
 @pytest.mark.parametrize("taps", [0, 1, 4])
 @pytest.mark.parametrize(
-    ("shape", "tables", "places"), [((2, 3, 7, 1), 1, 19), ((2, 3, 7, 1), 2, 40), ((1, 2, 9, 13), 1, 5), ((3, 1, 4, 37), 3, 3), ((1, 1, 1, 1), 1, 1)]
+    ("shape", "tables", "places"),
+    [((2, 3, 7, 1), 1, 19), ((2, 3, 7, 1), 2, 40), ((1, 2, 9, 13), 1, 5), ((3, 1, 4, 37), 3, 3), ((1, 1, 1, 1), 1, 1)],
 )
 def test_every_form(shape: tuple[int, ...], tables: int, places: int, taps: int, computed: bool) -> None:
     """``taps`` 0 is the form without weights."""
@@ -24,7 +25,11 @@ def test_every_form(shape: tuple[int, ...], tables: int, places: int, taps: int,
     x = random.standard_normal(shape, np.float32)
     index = random.integers(0, shape[2], (tables, max(taps, 1), places)).astype(np.float32)
     weight = random.standard_normal(index.shape, np.float32) if taps else None
-    expected = GATHER(torch.from_numpy(x).double(), torch.from_numpy(index), None if weight is None else torch.from_numpy(weight).double())
+    expected = GATHER(
+        torch.from_numpy(x).double(),
+        torch.from_numpy(index),
+        None if weight is None else torch.from_numpy(weight).double(),
+    )
 
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", tuple(expected.shape))
@@ -51,5 +56,10 @@ def test_an_index_out_of_range_reads_the_nearest_element_and_nan_the_first() -> 
 
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_code_calls_nothing(target: Target) -> None:
-    for kernel in (GatherRows(computed, weighted, runs) for computed in (False, True) for weighted in (False, True) for runs in (False, True)):
+    for kernel in (
+        GatherRows(computed, weighted, runs)
+        for computed in (False, True)
+        for weighted in (False, True)
+        for runs in (False, True)
+    ):
         assert external_calls(assembly(kernel, target)) == set()

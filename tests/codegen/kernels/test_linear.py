@@ -10,11 +10,23 @@ from pcc.ir.activation import IDENTITY, Activation
 
 from .support import check, emit_by, rng
 
-CASES = [(1, 1, 1), (1, 17, 10), (1, 64, 128), (1, 33, 1000), (2, 7, 65), (3, 128, 64), (4, 9, 24), (5, 40, 131), (13, 5, 3)]
+CASES = [
+    (1, 1, 1),
+    (1, 17, 10),
+    (1, 64, 128),
+    (1, 33, 1000),
+    (2, 7, 65),
+    (3, 128, 64),
+    (4, 9, 24),
+    (5, 40, 131),
+    (13, 5, 3),
+]
 """(N, K, M)."""
 
 
-def linear(n: int, depth: int, outputs: int, *, residual: bool = False, activation: Activation = IDENTITY, apart: int = 0) -> None:
+def linear(
+    n: int, depth: int, outputs: int, *, residual: bool = False, activation: Activation = IDENTITY, apart: int = 0
+) -> None:
     random = rng()
     x, addend = random.standard_normal((n, depth + apart), np.float32), random.standard_normal((n, outputs), np.float32)
     weight, bias = random.standard_normal((outputs, depth), np.float32), random.standard_normal(outputs, np.float32)
@@ -26,7 +38,9 @@ def linear(n: int, depth: int, outputs: int, *, residual: bool = False, activati
         emit_by("linear", layer, b)
         b.output("y", y)
 
-    want = torch.from_numpy(x[:, apart:]).double() @ torch.from_numpy(weight).double().T + torch.from_numpy(bias).double()
+    want = (
+        torch.from_numpy(x[:, apart:]).double() @ torch.from_numpy(weight).double().T + torch.from_numpy(bias).double()
+    )
     check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)])
 
 

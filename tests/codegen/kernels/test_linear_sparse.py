@@ -1,4 +1,5 @@
-"""Sparse linear layers: tables against the weight, kernels against float64 PyTorch, what their inner loops are made of."""
+"""Sparse linear layers: tables against the weight, kernels against float64 PyTorch, what their inner loops are made
+of."""
 
 import re
 
@@ -24,16 +25,30 @@ from tests.arm64 import arm64, run_emulated
 
 from .support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, loop_blocks, rng
 
-CASES = [(1, 1, 1), (1, 17, 10), (1, 64, 128), (1, 601, 33), (2, 7, 65), (3, 128, 64), (4, 9, 24), (5, 40, 131), (13, 5, 3)]
+CASES = [
+    (1, 1, 1),
+    (1, 17, 10),
+    (1, 64, 128),
+    (1, 601, 33),
+    (2, 7, 65),
+    (3, 128, 64),
+    (4, 9, 24),
+    (5, 40, 131),
+    (13, 5, 3),
+]
 """(N, K, M)."""
 
-TARGETS = {"linear-sparse-gather": X86_TARGETS, "linear-sparse-expand": tuple(target for target in X86_TARGETS if isa_named(target.isa).expands)}
+TARGETS = {
+    "linear-sparse-gather": X86_TARGETS,
+    "linear-sparse-expand": tuple(target for target in X86_TARGETS if isa_named(target.isa).expands),
+}
 FAMILY = pytest.mark.parametrize("family", TARGETS)
 SCHEDULES = {"linear-sparse-gather": LinearGatherSchedule, "linear-sparse-expand": LinearExpandSchedule}
 
 
 def weight(outputs: int, depth: int, density: float, seed: int = 0) -> np.ndarray:
-    """Random, with a row that is empty, one that is full, and one that keeps nothing but its last weight, as far as there are rows."""
+    """Random, with a row that is empty, one that is full, and one that keeps nothing but its last weight, as far as
+    there are rows."""
     random = rng(seed)
     dense = random.standard_normal((outputs, depth), np.float32)
     kept = random.random((outputs, depth)) < density
@@ -74,7 +89,12 @@ def linear(
 
     want = torch.from_numpy(x[:, apart:]).double() @ torch.from_numpy(dense).double().T
     want = want if shift is None else want + torch.from_numpy(shift).double()
-    check(build, [x, addend], [activation(want + torch.from_numpy(addend).double() if residual else want)], targets=TARGETS[family])
+    check(
+        build,
+        [x, addend],
+        [activation(want + torch.from_numpy(addend).double() if residual else want)],
+        targets=TARGETS[family],
+    )
 
 
 @FAMILY
@@ -119,7 +139,12 @@ def test_slices_hold_the_weight(outputs: int, depth: int, density: float, lanes:
 
 
 @settings(deadline=None, max_examples=60)
-@given(outputs=st.integers(1, 40), depth=st.integers(1, 40), density=st.sampled_from([0.0, 0.2, 0.9]), seed=st.integers(0, 99))
+@given(
+    outputs=st.integers(1, 40),
+    depth=st.integers(1, 40),
+    density=st.sampled_from([0.0, 0.2, 0.9]),
+    seed=st.integers(0, 99),
+)
 def test_masks_hold_the_weight(outputs: int, depth: int, density: float, seed: int) -> None:
     dense = weight(outputs, depth, density, seed)
     tables = masks_of(packed(dense))
@@ -128,11 +153,14 @@ def test_masks_hold_the_weight(outputs: int, depth: int, density: float, seed: i
     for block, panel in enumerate(padded.reshape(-1, LANES, padded.shape[1])):
         bits = (panel.T != 0) @ (1 << np.arange(LANES))
         assert (tables.masks[block].astype(np.uint32) == bits[::2] | bits[1::2] << LANES).all()
-        np.testing.assert_array_equal(tables.weight[tables.starts[block] :][: np.count_nonzero(panel)], panel.T[panel.T != 0])
+        np.testing.assert_array_equal(
+            tables.weight[tables.starts[block] :][: np.count_nonzero(panel)], panel.T[panel.T != 0]
+        )
 
 
 def test_lists_about_as_long_lie_side_by_side() -> None:
-    """Every second output keeps a tenth of the others' weights: slices of like lists store hardly more than what is kept."""
+    """Every second output keeps a tenth of the others' weights: slices of like lists store hardly more than what is
+    kept."""
     dense = rng().standard_normal((256, 2000), np.float32)
     dense[rng(1).random(dense.shape) > np.where(np.arange(256) % 2, 0.3, 0.03)[:, None]] = 0
     assert slices_of(packed(dense), 16).weight.size < 1.05 * np.count_nonzero(dense)
@@ -161,7 +189,8 @@ def test_loop_of_gather(target: Target) -> None:
 
 @pytest.mark.skipif(not TARGETS["linear-sparse-expand"], reason="needs AVX-512")
 def test_loop_of_expand() -> None:
-    """An input costs an expanding load and, for each row, a multiply-add with a broadcast operand; no stack, no calls."""
+    """An input costs an expanding load and, for each row, a multiply-add with a broadcast operand; no stack, no
+    calls."""
     text = assembly(LinearSparseExpand(4, Epilogue()), target_named("x86_64-linux", "x86-64-v4"))
     assert external_calls(text) == set()
     loop = max(loop_blocks(text), key=lambda block: len(re.findall("vexpandps", block)))
@@ -188,5 +217,7 @@ def test_arm64() -> None:
 
 def test_kernel_text(golden) -> None:
     """The TIR of one small kernel, to read."""
-    compiled = compile_kernel(LinearSparseGather(1, 4, Epilogue(residual=True, activation=Activation("relu"))), target_named("aarch64-linux"))
+    compiled = compile_kernel(
+        LinearSparseGather(1, 4, Epilogue(residual=True, activation=Activation("relu"))), target_named("aarch64-linux")
+    )
     golden(compiled.texts["tir"].read_text(), "linear_sparse_gather.tir")

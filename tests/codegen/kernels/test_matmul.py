@@ -41,7 +41,10 @@ def test_matrices_may_be_parts_of_larger_ones() -> None:
     def build(builder: ProgramBuilder) -> None:
         whole_a, whole_b = builder.input("a", a.shape), builder.input("b", b.shape)
         y = builder.tensor("y", tuple(expected.shape))
-        left, right = View(whole_a.buffer, (2, 9, 27), (270, 30, 1), 3), View(whole_b.buffer, (2, 27, 21), (1350, 50, 1), 5)
+        left, right = (
+            View(whole_a.buffer, (2, 9, 27), (270, 30, 1), 3),
+            View(whole_b.buffer, (2, 27, 21), (1350, 50, 1), 5),
+        )
         emit_matmul(MatMul("product", left, right, y), builder)
         builder.output("y", y)
 

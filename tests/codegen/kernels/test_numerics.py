@@ -1,8 +1,10 @@
-"""Every function pcc emits for the elements of a tensor, over the whole of fp32, against float64, in units in the last place.
+"""Every function pcc emits for the elements of a tensor, over the whole of fp32, against float64, in units in the last
+place.
 
-The values are spread evenly over the bit patterns of fp32, so over its exponents: both signs, denormals, zeros, infinities, NaN. Bounds are stated for
-each function. A result that should be denormal may be off by its own size (it may be flushed to 0), and one whose argument lost its digits on the
-way (e^x of a rounded x) is bounded by what that costs.
+The values are spread evenly over the bit patterns of fp32, so over its exponents: both signs, denormals, zeros,
+infinities, NaN. Bounds are stated for each function. A result that should be denormal may be off by its own size (it
+may be flushed to 0), and one whose argument lost its digits on the way (e^x of a rounded x) is bounded by what that
+costs.
 """
 
 from collections.abc import Callable
@@ -87,7 +89,14 @@ EXPRESSIONS: list[tuple[str, Function, Any, float]] = [
     ("pow(x0,0.3)", lambda x: power(x, float(np.float32(0.3))), 1.0, 0),
     ("pow(x0,-0.75)", lambda x: power(x, -0.75), 4.0, TINY),
     ("pow(2.5,x0)", lambda x: 2.5**x, 1.0, 0),
-    ("pow(x0,x0)", lambda x: np.where((x < 0) & (x != np.trunc(x)), np.nan, np.abs(x) ** x * np.where((x < 0) & (x % 2 == 1), -1.0, 1.0)), 1.0, 0),
+    (
+        "pow(x0,x0)",
+        lambda x: np.where(
+            (x < 0) & (x != np.trunc(x)), np.nan, np.abs(x) ** x * np.where((x < 0) & (x % 2 == 1), -1.0, 1.0)
+        ),
+        1.0,
+        0,
+    ),
     ("exp2(x0)", np.exp2, 1.5, 0),
     ("sin(x0)", np.sin, 2.5, 0),
     ("cos(x0)", np.cos, 2.5, 0),
@@ -143,9 +152,24 @@ LAYERS: list[tuple[nn.Module, Function, Any, float]] = [
     (nn.Mish(), lambda x: x * np.tanh(softplus(x)), 6.0, 100 * TINY),
     (nn.LogSigmoid(), lambda x: -softplus(-x), 3.0, 0),
     (nn.ELU(0.7), lambda x: np.where(x > 0, x, np.float32(0.7) * np.expm1(np.minimum(x, 0))), 3.0, 0),
-    (nn.SELU(), lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))), 4.0, 0),
-    (nn.CELU(1.3), lambda x: np.where(x > 0, x, 1.3 * np.expm1(np.minimum(x, 0) / 1.3)), lambda x: 4 + np.minimum(np.abs(x), 4), 0),
-    (nn.GELU("tanh"), lambda x: x * logistic(gelu_tanh_argument(x)), lambda x: 6 + 3 * np.abs(gelu_tanh_argument(x)), 100 * TINY),
+    (
+        nn.SELU(),
+        lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+        4.0,
+        0,
+    ),
+    (
+        nn.CELU(1.3),
+        lambda x: np.where(x > 0, x, 1.3 * np.expm1(np.minimum(x, 0) / 1.3)),
+        lambda x: 4 + np.minimum(np.abs(x), 4),
+        0,
+    ),
+    (
+        nn.GELU("tanh"),
+        lambda x: x * logistic(gelu_tanh_argument(x)),
+        lambda x: 6 + 3 * np.abs(gelu_tanh_argument(x)),
+        100 * TINY,
+    ),
 ]
 
 
@@ -160,7 +184,8 @@ def run(texts: list[str], x: np.ndarray, target: Target) -> list[np.ndarray]:
 
 
 def check_units(text: str, x: np.ndarray, got: np.ndarray, meaning: Function, allowed: Any, flushed: float) -> None:
-    """Every value within the allowed units, NaN where float64 has NaN (or 0 times infinity), infinity where the exact result rounds to it."""
+    """Every value within the allowed units, NaN where float64 has NaN (or 0 times infinity), infinity where the exact
+    result rounds to it."""
     with np.errstate(all="ignore"):
         exact = meaning(x.astype(np.float64))
         bound: Any = allowed(x.astype(np.float64)) if callable(allowed) else np.full(x.shape, float(allowed))
@@ -172,13 +197,17 @@ def check_units(text: str, x: np.ndarray, got: np.ndarray, meaning: Function, al
         near_end = np.abs(exact) * (1 - (bound + 1) * 2**-23) < np.finfo(np.float32).max
         assert ((got == rounded) | near_end | ~infinite).all(), text
         usual = ~unknown & ~infinite
-        units = np.abs(got.astype(np.float64) - exact) / np.spacing(np.maximum(np.abs(rounded), TINY).astype(np.float32))
+        units = np.abs(got.astype(np.float64) - exact) / np.spacing(
+            np.maximum(np.abs(rounded), TINY).astype(np.float32)
+        )
         small = np.abs(exact) < flushed
         units = np.where(small & (np.abs(got) <= flushed), 0, units)
         overflowed = np.isinf(got) & near_end & (np.abs(exact) * (1 + (bound + 1) * 2**-23) > np.finfo(np.float32).max)
         excess = np.where(usual & ~overflowed, units - np.maximum(bound, 1e-3), -1)
     worst = int(np.nanargmax(excess))
-    assert not (excess > 0).any(), f"{text}: {units[worst]:.2f} units at {x[worst]!r}: {got[worst]!r}, not {exact[worst]!r}"
+    assert not (excess > 0).any(), (
+        f"{text}: {units[worst]:.2f} units at {x[worst]!r}: {got[worst]!r}, not {exact[worst]!r}"
+    )
 
 
 @pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
@@ -217,7 +246,9 @@ def angle_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def test_two_operands_that_have_special_cases() -> None:
     """Powers and angles of every pair of these."""
-    values = np.array([0.0, -0.0, 0.5, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.3, 1e30, 1e-30, -1e30, np.inf, -np.inf, np.nan], np.float32)
+    values = np.array(
+        [0.0, -0.0, 0.5, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.3, 1e30, 1e-30, -1e30, np.inf, -np.inf, np.nan], np.float32
+    )
     a, b = (part.ravel().copy() for part in np.meshgrid(values, values))
     for function, meaning in ((lambda x, y: x**y, power_of), (lambda x, y: torch.atan2(x, y), angle_of)):
         builder = ProgramBuilder("test", isa_named(X86_TARGETS[0].isa))

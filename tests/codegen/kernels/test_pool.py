@@ -19,7 +19,14 @@ from pcc.target import Target
 from .support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, padded_view, rng
 
 
-def check_pool(shape: tuple[int, ...], mode: str, geometry: ConvGeometry, expected: torch.Tensor, x: np.ndarray, include: bool = True) -> None:
+def check_pool(
+    shape: tuple[int, ...],
+    mode: str,
+    geometry: ConvGeometry,
+    expected: torch.Tensor,
+    x: np.ndarray,
+    include: bool = True,
+) -> None:
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", tuple(expected.shape))
         emit_pool(Pool2d("pool", b.input("x", shape), y, mode, geometry, include), b)
@@ -81,7 +88,9 @@ def test_whole_planes(shape: tuple[int, ...], mode: str) -> None:
 def test_uneven_average(include: bool) -> None:
     """Padding (top 1, left 0, bottom 2, right 1), of which every element counts or none."""
     x = rng().standard_normal((2, 5, 9, 11), np.float32)
-    padded, ones = (F.pad(values, (0, 1, 1, 2)) for values in (torch.from_numpy(x).double(), torch.ones(1, 1, 9, 11).double()))
+    padded, ones = (
+        F.pad(values, (0, 1, 1, 2)) for values in (torch.from_numpy(x).double(), torch.ones(1, 1, 9, 11).double())
+    )
     expected = F.avg_pool2d(padded, 3, 2)
     if not include:
         expected = expected / F.avg_pool2d(ones, 3, 2)
@@ -96,7 +105,10 @@ def test_strided_views() -> None:
     def build(b: ProgramBuilder) -> None:
         source = padded_view(b, "source", x.shape)
         emit_copy(Copy("in", b.input("x", x.shape), source), b)
-        for name, shape, geometry in (("window", (2, 5, 4, 5), geometry_of(3, 2, 1, 1)), ("plane", (2, 5, 1, 1), ConvGeometry((7, 9)))):
+        for name, shape, geometry in (
+            ("window", (2, 5, 4, 5), geometry_of(3, 2, 1, 1)),
+            ("plane", (2, 5, 1, 1), ConvGeometry((7, 9))),
+        ):
             target, y = padded_view(b, f"{name}.strided", shape), b.tensor(name, shape)
             emit_pool(Pool2d(name, source, target, "avg", geometry), b)
             emit_copy(Copy("out", target, y), b)
@@ -105,7 +117,9 @@ def test_strided_views() -> None:
     check(build, [x], [F.avg_pool2d(values, 3, 2, 1), values.mean((2, 3), keepdim=True)], rtol=1e-6)
 
 
-def geometry_of(kernel: int | tuple[int, int], stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int) -> ConvGeometry:
+def geometry_of(
+    kernel: int | tuple[int, int], stride: int | tuple[int, int], padding: int | tuple[int, ...], dilation: int
+) -> ConvGeometry:
     def pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
         return (value, value) if isinstance(value, int) else value
 
@@ -116,7 +130,11 @@ def geometry_of(kernel: int | tuple[int, int], stride: int | tuple[int, int], pa
 @pytest.mark.parametrize("target", ALL_TARGETS, ids=lambda target: target.cpu)
 def test_code_is_vectors_without_calls(target: Target) -> None:
     text = assembly(PoolWindow("max", 3, 2, 1), target)
-    wide = [line for line in text.splitlines() if ("vmaxps" in line and ("%zmm" in line or "%ymm" in line)) or "fmax\tv" in line]
+    wide = [
+        line
+        for line in text.splitlines()
+        if ("vmaxps" in line and ("%zmm" in line or "%ymm" in line)) or "fmax\tv" in line
+    ]
     assert len(wide) >= 3
     for kernel in (PoolWindow("max", 3, 2, 1), PoolWindow("avg", 3, 3, 1), PoolPlane("max"), PoolPlane("avg")):
         assert external_calls(assembly(kernel, target)) == set()

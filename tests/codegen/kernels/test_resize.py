@@ -14,10 +14,20 @@ from pcc.target import Target
 
 from .support import ALL_TARGETS, assembly, check, external_calls, rng
 
-SIZES = [((7, 13), (14, 26)), ((5, 1), (3, 7)), ((1, 7), (13, 1)), ((6, 9), (6, 9)), ((9, 17), (4, 5)), ((3, 700), (4, 1300)), ((2, 1300), (2, 3))]
+SIZES = [
+    ((7, 13), (14, 26)),
+    ((5, 1), (3, 7)),
+    ((1, 7), (13, 1)),
+    ((6, 9), (6, 9)),
+    ((9, 17), (4, 5)),
+    ((3, 700), (4, 1300)),
+    ((2, 1300), (2, 3)),
+]
 
 
-def check_resize(x: np.ndarray, expected: torch.Tensor, mode: str, align: bool = False, scales: tuple[float, float] | None = None) -> None:
+def check_resize(
+    x: np.ndarray, expected: torch.Tensor, mode: str, align: bool = False, scales: tuple[float, float] | None = None
+) -> None:
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", tuple(expected.shape))
         emit_resize(Resize2d("resize", b.input("x", x.shape), y, mode, align, scales), b)

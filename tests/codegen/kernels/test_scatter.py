@@ -30,7 +30,9 @@ def test_scatter(rows: int, size: int, places: int, mode: str) -> None:
 
     def build(b: ProgramBuilder) -> None:
         y = b.tensor("y", (rows, size))
-        x, at, values = (b.input(name, array.shape) for name, array in zip(("x", "index", "updates"), arrays, strict=True))
+        x, at, values = (
+            b.input(name, array.shape) for name, array in zip(("x", "index", "updates"), arrays, strict=True)
+        )
         emit_scatter(b, y, x, at, values, mode)
         b.output("y", y)
 
@@ -40,7 +42,9 @@ def test_scatter(rows: int, size: int, places: int, mode: str) -> None:
 @pytest.mark.parametrize(("batch", "classes", "size", "count"), [(1, 1, 1, 3), (2, 3, 41, 10), (1, 2, 130, 130)])
 def test_nms(batch: int, classes: int, size: int, count: int) -> None:
     """Scores are often equal: of equal ones the first box stays. Behind the last box stands -1."""
-    corners = np.sort(rng().uniform(0, 10, (batch, 2, 2, size)).astype(np.float32), 1)  # (batch, low or high, axis, box)
+    corners = np.sort(
+        rng().uniform(0, 10, (batch, 2, 2, size)).astype(np.float32), 1
+    )  # (batch, low or high, axis, box)
     boxes = np.ascontiguousarray(corners.reshape(batch, 4, size))
     boxes[:, :, :: max(2, size)] = boxes[:, :1, :: max(2, size)]  # empty
     scores = rng().integers(0, 8, (batch, classes, size)).astype(np.float32) / 8

@@ -86,7 +86,10 @@ def linear(name: str, isa: str, random: Random) -> Drawn | None:
     if family.format != DENSE:
         dense[numbers.random(dense.shape) < 0.7] = 0
     stored = dense if family.format == DENSE else format_named(family.format).pack(dense, 1, None)
-    x, bias = numbers.standard_normal((rows, depth)).astype(np.float32), numbers.standard_normal(outputs).astype(np.float32)
+    x, bias = (
+        numbers.standard_normal((rows, depth)).astype(np.float32),
+        numbers.standard_normal(outputs).astype(np.float32),
+    )
     want = F.linear(*(torch.from_numpy(each).double() for each in (x, dense, bias))).relu()
     layer = Linear("linear", b.input("x", x.shape), b.tensor("y", tuple(want.shape)), stored, bias, None, RELU)
     schedule = draw(family, layer, machine_of(b.isa), random)
@@ -96,7 +99,9 @@ def linear(name: str, isa: str, random: Random) -> Drawn | None:
     return finished(b, layer, [x], want, schedule)
 
 
-def finished(b: ProgramBuilder, layer: Conv2d | Linear, inputs: list[np.ndarray], want: torch.Tensor, schedule: object) -> Drawn:
+def finished(
+    b: ProgramBuilder, layer: Conv2d | Linear, inputs: list[np.ndarray], want: torch.Tensor, schedule: object
+) -> Drawn:
     from pcc.codegen.kernels.copy import emit_copy
     from pcc.codegen.layers import Copy
 

@@ -14,7 +14,17 @@ from .support import ALL_TARGETS, assembly, check, external_calls, rng
 
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "dim"), [((2, 1000), 1), ((3, 1), 1), ((5, 13), 1), ((2, 21, 9, 7), 1), ((3, 17), 0), ((1, 2, 3, 70), -1), ((2, 4, 129), 1)], ids=str
+    ("shape", "dim"),
+    [
+        ((2, 1000), 1),
+        ((3, 1), 1),
+        ((5, 13), 1),
+        ((2, 21, 9, 7), 1),
+        ((3, 17), 0),
+        ((1, 2, 3, 70), -1),
+        ((2, 4, 129), 1),
+    ],
+    ids=str,
 )
 def test_softmax(shape: tuple[int, ...], dim: int, log: bool) -> None:
     x = rng().uniform(-150, 150, shape).astype(np.float32)

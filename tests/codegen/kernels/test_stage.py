@@ -1,4 +1,5 @@
-"""Staged inputs: every tap of every output position reads the right element, from as few elements as the layout allows."""
+"""Staged inputs: every tap of every output position reads the right element, from as few elements as the layout
+allows."""
 
 import itertools
 
@@ -148,7 +149,9 @@ def test_strided_input() -> None:
     memory.arrays["x"][: x.size] = x.ravel()
     (call,) = program.calls
     call.kernel.reference(memory.arguments(call), 0, call.work)
-    np.testing.assert_array_equal(read(staged, memory.arrays[staged.view.buffer], 2, 3), windows(x[:, 1:4, :, 1:11], geometry, 0.0))
+    np.testing.assert_array_equal(
+        read(staged, memory.arrays[staged.view.buffer], 2, 3), windows(x[:, 1:4, :, 1:11], geometry, 0.0)
+    )
     assert interpret(program, [x])[0].shape == (1,)
 
 

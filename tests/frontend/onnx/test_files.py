@@ -50,7 +50,10 @@ def test_external_data_beside_the_model(tmp_path: Path) -> None:
     assert "give pcc the model's path" in refusal(onnx.load(path, load_external_data=False))
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "link.bin", "folder/secret.bin", "missing.bin", "sub/../../secret.bin"])
+@pytest.mark.parametrize(
+    "location",
+    ["../secret.bin", "/etc/hostname", "link.bin", "folder/secret.bin", "missing.bin", "sub/../../secret.bin"],
+)
 def test_external_data_stays_in_its_folder(location: str, tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(weight(3, 4).tobytes())
     path = external(tmp_path, location)
@@ -63,10 +66,14 @@ def node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any
     return helper.make_node(operator, inputs, outputs, **attributes)
 
 
-def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, sizes: tuple[int, ...] = (1, 3, 4, 4)) -> onnx.ModelProto:
+def built(
+    *nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, sizes: tuple[int, ...] = (1, 3, 4, 4)
+) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
-    graph = helper.make_graph(nodes, "net", [value("x", TensorProto.FLOAT, sizes)], [value("y", TensorProto.FLOAT, None)], tensors)
+    graph = helper.make_graph(
+        nodes, "net", [value("x", TensorProto.FLOAT, sizes)], [value("y", TensorProto.FLOAT, None)], tensors
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
@@ -78,18 +85,45 @@ def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, 
         (built(node("Relu", ["x"], ["z"])), "nothing computes its output 'y'"),
         (built(node("Conv", ["x", "w"], ["y"]), weights={"w": weight(2, 5, 1, 1)}), "1 operator of this model: Conv"),
         (built(node("Conv", ["x"], ["y"])), "1 operator of this model: Conv"),
-        (built(node("Conv", ["x", "w"], ["y"], pads=[1, 1]), weights={"w": weight(2, 3, 1, 1)}), r"pads=\[1, 1\] for 2 spatial axes"),
-        (built(node("Conv", ["x", "w"], ["y"], pads=[-9] * 4), weights={"w": weight(2, 3, 1, 1)}), "1 operator of this model: Conv"),
+        (
+            built(node("Conv", ["x", "w"], ["y"], pads=[1, 1]), weights={"w": weight(2, 3, 1, 1)}),
+            r"pads=\[1, 1\] for 2 spatial axes",
+        ),
+        (
+            built(node("Conv", ["x", "w"], ["y"], pads=[-9] * 4), weights={"w": weight(2, 3, 1, 1)}),
+            "1 operator of this model: Conv",
+        ),
         (built(node("Relu", ["x"], ["y"], slope=1.0)), r"attribute slope=1\.0"),
         (built(node("Relu", ["x", "x", "x"], ["y"])), "3 inputs, where it has 1 at most"),
-        (built(node("Tile", ["x", "n"], ["y"]), weights={"n": np.array([1 << 20, 1 << 20, 1, 1], np.int64)}), "larger than any that pcc computes"),
-        (built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([1 << 40], np.int64)}), "larger than any that pcc computes"),
-        (built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([-4], np.int64)}), "larger than any|1 operator"),
-        (built(node("Range", ["a", "b", "c"], ["y"]), weights={k: np.array(v, np.int64) for k, v in zip("abc", (0, 1 << 50, 1), strict=True)}), "larger"),
-        (built(node("Reshape", ["x", "n"], ["y"]), weights={"n": np.array([7, -1], np.int64)}), "1 operator of this model: Reshape"),
+        (
+            built(node("Tile", ["x", "n"], ["y"]), weights={"n": np.array([1 << 20, 1 << 20, 1, 1], np.int64)}),
+            "larger than any that pcc computes",
+        ),
+        (
+            built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([1 << 40], np.int64)}),
+            "larger than any that pcc computes",
+        ),
+        (
+            built(node("ConstantOfShape", ["n"], ["y"]), weights={"n": np.array([-4], np.int64)}),
+            "larger than any|1 operator",
+        ),
+        (
+            built(
+                node("Range", ["a", "b", "c"], ["y"]),
+                weights={k: np.array(v, np.int64) for k, v in zip("abc", (0, 1 << 50, 1), strict=True)},
+            ),
+            "larger",
+        ),
+        (
+            built(node("Reshape", ["x", "n"], ["y"]), weights={"n": np.array([7, -1], np.int64)}),
+            "1 operator of this model: Reshape",
+        ),
         (built(node("Relu", ["x"], ["y"]), sizes=(1, 3, -4, 4)), r"open: x \(1, 3, \?, 4\)"),
         (built(node("QLinearConv", ["x"] * 8, ["y"])), "export the network before it is quantised"),
-        (built(node("QuantizeLinear", ["x", "s"], ["y"]), weights={"s": weight(1)}), "export the network before it is quantised"),
+        (
+            built(node("QuantizeLinear", ["x", "s"], ["y"]), weights={"s": weight(1)}),
+            "export the network before it is quantised",
+        ),
         (built(node("NonZero", ["x"], ["y"])), "computed from the model's input"),
         (built(node("RandomNormalLike", ["x"], ["y"])), "random numbers"),
         (built(node("Loop", ["x", ""], ["y"])), "its number of steps is computed from the model's input"),
@@ -98,10 +132,16 @@ def built(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, 
         (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=99)), "element type 99"),
         (built(node("Relu", ["x"], ["a"]), node("Cast", ["a"], ["y"], to=8)), "elements of type STRING"),
         (
-            built(node("RoiAlign", ["x", "b", "i"], ["y"], mode="max"), weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)}),
+            built(
+                node("RoiAlign", ["x", "b", "i"], ["y"], mode="max"),
+                weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)},
+            ),
             "mode=max, .*export it with 2",
         ),
-        (built(node("RoiAlign", ["x", "b", "i"], ["y"]), weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)}), "sampling_ratio=0; .*export it with 2"),
+        (
+            built(node("RoiAlign", ["x", "b", "i"], ["y"]), weights={"b": np.ones((2, 4)), "i": np.ones(2, np.int64)}),
+            "sampling_ratio=0; .*export it with 2",
+        ),
     ],
 )
 def test_models_that_cannot_be(made: onnx.ModelProto, words: str) -> None:
@@ -111,7 +151,12 @@ def test_models_that_cannot_be(made: onnx.ModelProto, words: str) -> None:
 
 
 def test_all_that_cannot_be_imported_is_named() -> None:
-    nodes = [node("Frobnicate", ["x"], ["a"]), node("Relu", ["a"], ["b"]), node("Unique", ["b"], ["c"]), node("Relu", ["c"], ["y"], slope=2.0)]
+    nodes = [
+        node("Frobnicate", ["x"], ["a"]),
+        node("Relu", ["a"], ["b"]),
+        node("Unique", ["b"], ["c"]),
+        node("Relu", ["c"], ["y"], slope=2.0),
+    ]
     text = refusal(built(*nodes))
     assert text.startswith("pcc cannot compile 2 operators of this model: Frobnicate (layer ")
     assert "; Unique (layer " in text
@@ -119,9 +164,15 @@ def test_all_that_cannot_be_imported_is_named() -> None:
 
 def test_what_is_refused_for_the_same_reason_is_named_once() -> None:
     scale = {"s": np.ones(1, np.float32), "z": np.zeros(1, np.uint8)}
-    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["a"], name="first"), node("DynamicQuantizeLinear", ["x"], ["b", "c", "d"], name="second")]
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["a"], name="first"),
+        node("DynamicQuantizeLinear", ["x"], ["b", "c", "d"], name="second"),
+    ]
     text = refusal(built(*nodes, node("QuantizeLinear", ["x", "s", "z"], ["y"], name="third"), weights=scale))
-    assert text.startswith("pcc cannot compile 3 operators of this model: QuantizeLinear, DynamicQuantizeLinear (layer first and 2 more: it computes with")
+    assert text.startswith(
+        "pcc cannot compile 3 operators of this model: QuantizeLinear, DynamicQuantizeLinear (layer first and 2 more: "
+        "it computes with"
+    )
     assert text.endswith("export the network before it is quantised)")
 
 
@@ -129,7 +180,12 @@ def test_other_types_are_refused() -> None:
     half = built(node("Add", ["x", "h"], ["y"]), weights={"h": np.ones(4, np.float16)})
     half.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     assert "input x is float16" in refusal(half)
-    double = built(node("Cast", ["x"], ["a"], to=11), node("Mul", ["a", "d"], ["b"]), node("Cast", ["b"], ["y"], to=1), weights={"d": np.ones((4, 4))})
+    double = built(
+        node("Cast", ["x"], ["a"], to=11),
+        node("Mul", ["a", "d"], ["b"]),
+        node("Cast", ["b"], ["y"], to=1),
+        weights={"d": np.ones((4, 4))},
+    )
     assert "'d' is float64: pcc compiles fp32 models" in refusal(double)
     infinite = built(node("Add", ["x", "w"], ["y"]), weights={"w": np.array([1, np.inf, 0, np.nan], np.float32)})
     assert "weights are not finite: w (1 NaN, 1 Inf of 4)" in refusal(infinite)
@@ -184,7 +240,10 @@ def test_functions_that_call_each_other_twice() -> None:
     functions = []
     for number in range(30):
         called, domain = (f"twice_{number - 1}", "local") if number else ("Neg", "")
-        calls = [helper.make_node(called, ["a"], ["b"], domain=domain), helper.make_node(called, ["b"], ["c"], domain=domain)]
+        calls = [
+            helper.make_node(called, ["a"], ["b"], domain=domain),
+            helper.make_node(called, ["b"], ["c"], domain=domain),
+        ]
         functions.append(helper.make_function("local", f"twice_{number}", ["a"], ["c"], calls, opsets))
     bomb = built(helper.make_node("twice_29", ["x"], ["y"], domain="local"))
     bomb.functions.extend(functions)
@@ -198,8 +257,16 @@ def test_loops_in_loops(source: str) -> None:
     values = helper.make_tensor_value_info
 
     def body(depth: int) -> onnx.GraphProto:
-        inner = node("Loop", ["n", "t", f"v{depth}"], [f"w{depth}"], body=body(depth - 1)) if depth else node("Neg", ["v0"], ["w0"])
-        taken = [values(f"i{depth}", TensorProto.INT64, []), values(f"c{depth}", TensorProto.BOOL, []), values(f"v{depth}", TensorProto.FLOAT, None)]
+        inner = (
+            node("Loop", ["n", "t", f"v{depth}"], [f"w{depth}"], body=body(depth - 1))
+            if depth
+            else node("Neg", ["v0"], ["w0"])
+        )
+        taken = [
+            values(f"i{depth}", TensorProto.INT64, []),
+            values(f"c{depth}", TensorProto.BOOL, []),
+            values(f"v{depth}", TensorProto.FLOAT, None),
+        ]
         given = [values(f"d{depth}", TensorProto.BOOL, []), values(f"w{depth}", TensorProto.FLOAT, None)]
         return helper.make_graph([node("Identity", [f"c{depth}"], [f"d{depth}"]), inner], f"body{depth}", taken, given)
 
@@ -211,11 +278,20 @@ def test_loops_in_loops(source: str) -> None:
 def test_constants_that_fill_the_memory() -> None:
     nodes = []
     for number in range(9):
-        nodes += [node("ConstantOfShape", ["n"], [f"c{number}"]), node("ReduceSum", [f"c{number}"], [f"s{number}"], keepdims=0)]
-        nodes.append(node("Add", [f"y{number - 1}" if number else "x", f"s{number}"], [f"y{number}" if number < 8 else "y"]))
-    assert "with those before, more than pcc computes for a file of this size" in refusal(built(*nodes, weights={"n": np.array([1 << 24], np.int64)}))
+        nodes += [
+            node("ConstantOfShape", ["n"], [f"c{number}"]),
+            node("ReduceSum", [f"c{number}"], [f"s{number}"], keepdims=0),
+        ]
+        nodes.append(
+            node("Add", [f"y{number - 1}" if number else "x", f"s{number}"], [f"y{number}" if number < 8 else "y"])
+        )
+    assert "with those before, more than pcc computes for a file of this size" in refusal(
+        built(*nodes, weights={"n": np.array([1 << 24], np.int64)})
+    )
     weights = {"w": weight(1 << 10), "n": np.array([1 << 19], np.int64)}
-    assert "a constant of 2,147,483,648 bytes" in refusal(built(node("Tile", ["w", "n"], ["t"]), node("Add", ["x", "t"], ["y"]), weights=weights))
+    assert "a constant of 2,147,483,648 bytes" in refusal(
+        built(node("Tile", ["w", "n"], ["t"]), node("Add", ["x", "t"], ["y"]), weights=weights)
+    )
 
 
 def test_inputs_that_are_too_large() -> None:

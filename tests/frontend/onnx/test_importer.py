@@ -1,4 +1,5 @@
-"""ONNX models become the graphs that their modules become: the same numbers, the file's names, shapes that are known."""
+"""ONNX models become the graphs that their modules become: the same numbers, the file's names, shapes that are
+known."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def test_shape_arithmetic_never_reaches_the_graph() -> None:
         again = Cast <to = 7> (whole)
         front = Slice (shape, axis, from)
         sizes = Concat <axis = 0> (front, again)
-        z = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , , sizes)
+        z = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">
+            (x, , , sizes)
     }
     """
     made = model(graph, {"axis": np.array([0], np.int64)})
@@ -89,7 +91,8 @@ def test_shape_arithmetic_never_reaches_the_graph() -> None:
 
 
 def test_a_network_as_tensorflow_has_it() -> None:
-    """NHWC outside, a Transpose to NCHW and back around each layer, SAME padding, a batch norm, a depthwise layer, sizes that are open."""
+    """NHWC outside, a Transpose to NCHW and back around each layer, SAME padding, a batch norm, a depthwise layer,
+    sizes that are open."""
     graph = """
     agraph (float[N,H,W,3] image) => (float[N,4] scores) {
         nchw = Transpose <perm = [0, 3, 1, 2]> (image)
@@ -121,7 +124,9 @@ def test_a_network_as_tensorflow_has_it() -> None:
         "bias": weight(4, seed=6),
     }
     made = model(graph, weights)
-    with pytest.raises(PccError, match=r"leaves sizes of its inputs open: image \(N, H, W, 3\); give --input-shape image=1,224,224,3"):
+    with pytest.raises(
+        PccError, match=r"leaves sizes of its inputs open: image \(N, H, W, 3\); give --input-shape image=1,224,224,3"
+    ):
         import_model(made)
     x = torch.randn(2, 17, 22, 3)
     imported = import_model(made, {"image": x})
@@ -139,7 +144,10 @@ def test_a_branch_whose_condition_is_known_is_taken() -> None:
         one = Constant <value: tensor = int64 {1}> ()
         first = Gather (shape, zero)
         is_one = Equal (first, one)
-        y = If (is_one) <then_branch = squeezed () => (float[3] a) { a = Squeeze (x) }, else_branch = kept () => (float[1,3] b) { b = Identity (x) }>
+        y = If (is_one) <
+            then_branch = squeezed () => (float[3] a) { a = Squeeze (x) },
+            else_branch = kept () => (float[1,3] b) { b = Identity (x) }
+        >
     }
     """
     x = torch.randn(1, 3)
@@ -163,7 +171,10 @@ def test_functions_and_weights_that_are_shared() -> None:
     x = torch.randn(1, 4, 5, 5)
     imported = import_model(made)
     assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
-    assert [layer_name(node) for node in imported.graph.graph.nodes if "conv2d" in str(node.target)] == ["head", "head_2"]
+    assert [layer_name(node) for node in imported.graph.graph.nodes if "conv2d" in str(node.target)] == [
+        "head",
+        "head_2",
+    ]
     assert [name for name, _ in imported.graph.named_buffers()] == ["head.weight"]
 
 
@@ -186,7 +197,9 @@ def test_names_that_python_does_not_take() -> None:
 
 def test_weights_stored_as_integers_are_weights() -> None:
     """DequantizeLinear of a constant: what weight-only quantisation writes."""
-    graph = "agraph (float[1,2,3,3] x) => (float[1,3,3,3] y) { w = DequantizeLinear <axis = 0> (q, s, z)  y = Conv (x, w) }"
+    graph = (
+        "agraph (float[1,2,3,3] x) => (float[1,3,3,3] y) { w = DequantizeLinear <axis = 0> (q, s, z)  y = Conv (x, w) }"
+    )
     quantised = np.arange(-3, 3, dtype=np.int8).reshape(3, 2, 1, 1)
     made = model(graph, {"q": quantised, "s": np.abs(weight(3)), "z": np.array([0, 1, -1], np.int8)})
     x = torch.randn(1, 2, 3, 3)
@@ -242,7 +255,11 @@ def test_recurrent_layers(kind: Any, bidirectional: bool, tmp_path: Path) -> Non
         ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Upsample <mode = "nearest"> (x, scales) }', 9),
         ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Resize <mode = "linear"> (x, scales) }', 10),
         ("agraph (float[1,2,3,4] x) => (float[1,2,1,1] y) { y = GlobalLpPool <p = 3> (x) }", 13),
-        ("agraph (float[1,2,3,4] x) => (float[1,2,3,4] y) { z = Less (x, zero)  n = Not (z)  y = Where (n, x, zero) }", 13),
+        (
+            "agraph (float[1,2,3,4] x) => (float[1,2,3,4] y) { z = Less (x, zero)  n = Not (z)  y = Where (n, x, zero) "
+            "}",
+            13,
+        ),
     ],
 )
 def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
@@ -253,10 +270,16 @@ def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
 
 def test_inputs_have_the_files_types() -> None:
     """A shape alone has the type that the file says; another type is refused."""
-    graph = "agraph (int64[N,3] ids, bool[N,3] mask) => (float[N,3,4] y) { e = Gather (table, ids) m = Unsqueeze (mask, last) y = Where (m, e, zero) }"
+    graph = (
+        "agraph (int64[N,3] ids, bool[N,3] mask) => (float[N,3,4] y) { e = Gather (table, ids) m = Unsqueeze (mask, "
+        "last) y = Where (m, e, zero) }"
+    )
     made = model(graph, {"table": weight(5, 4), "last": np.array([2], np.int64), "zero": np.zeros((), np.float32)})
     imported = import_model(made, {name: torch.empty(2, 3, device="meta") for name in ("ids", "mask")})
-    assert [(taken.name, taken.shape, taken.dtype) for taken in imported.inputs] == [("ids", (2, 3), torch.int64), ("mask", (2, 3), torch.bool)]
+    assert [(taken.name, taken.shape, taken.dtype) for taken in imported.inputs] == [
+        ("ids", (2, 3), torch.int64),
+        ("mask", (2, 3), torch.bool),
+    ]
     inputs = (torch.tensor([[0, 4, -1], [3, 2, 1]]), torch.tensor([[True, False, True]] * 2))
     expected = run_onnxruntime(made, inputs)
     canonical = PassManager([Decompose(), Canonicalize()])(imported.graph).graph_module
@@ -271,7 +294,8 @@ def test_a_loop_of_known_length_is_written_out() -> None:
     graph = """
     agraph (float[1,3] x, int64 open) => (float[1,3] last, float[COUNT,1,3] all) {
         count = Constant <value = int64 {3}> ()
-        last, all = Loop (LENGTH, , x) <body = step (int64 i, bool go, float[1,3] state) => (bool on, float[1,3] next, float[1,3] out)
+        last, all = Loop (LENGTH, , x) <
+            body = step (int64 i, bool go, float[1,3] state) => (bool on, float[1,3] next, float[1,3] out)
             <float[3,3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}> {
                 on = Identity (go)
                 product = MatMul (state, w)

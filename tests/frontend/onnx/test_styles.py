@@ -1,4 +1,5 @@
-"""Files in the manner of other exporters, built by hand: TensorFlow's and Keras' (tf2onnx), Paddle's, scikit-learn's. Transposes around layers cancel out."""
+"""Files in the manner of other exporters, built by hand: TensorFlow's and Keras' (tf2onnx), Paddle's, scikit-learn's.
+Transposes around layers cancel out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,10 +36,14 @@ class Style:
         names = []
         for operand in operands:
             if isinstance(operand, np.ndarray):
-                self.constants.append(numpy_helper.from_array(operand, self.name.format(operator=operator, count=len(self.constants))))
+                self.constants.append(
+                    numpy_helper.from_array(operand, self.name.format(operator=operator, count=len(self.constants)))
+                )
                 operand = self.constants[-1].name
             names.append(operand or "")
-        made = [f"{self.name.format(operator=operator, count=f'out{len(self.nodes)}')}:{place}" for place in range(outputs)]
+        made = [
+            f"{self.name.format(operator=operator, count=f'out{len(self.nodes)}')}:{place}" for place in range(outputs)
+        ]
         self.nodes.append(helper.make_node(operator, names, made, name=f"{operator}__{len(self.nodes)}", **attributes))
         return made[0]
 
@@ -52,7 +57,9 @@ class Style:
         )
         for output in graph.output:
             output.type.tensor_type.elem_type = TensorProto.FLOAT
-        return helper.make_model(graph, producer_name=self.producer, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        return helper.make_model(
+            graph, producer_name=self.producer, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8
+        )
 
 
 def axes(style: Style, operator: str, x: str, *places: int) -> str:
@@ -92,7 +99,8 @@ def channels_last(style: Style, x: str, operator: str, *operands: np.ndarray | N
 
 
 def tensorflow(opset: int) -> onnx.ModelProto:
-    """An inverted residual, a gate and a classifier in NHWC, every layer between transposes, biases added apart, padding explicit."""
+    """An inverted residual, a gate and a classifier in NHWC, every layer between transposes, biases added apart,
+    padding explicit."""
     style = Style(opset, "tf2onnx", "StatefulPartitionedCall/model/block:1/{operator}/ReadVariableOp:{count}")
     x = padded(style, "serving_default_input:0", [0, 0, 0, 0, 0, 1, 1, 0])
     x = channels_last(style, x, "Conv", weight(8, 3, 3, 3), strides=[2, 2], auto_pad="VALID")
@@ -110,7 +118,8 @@ def tensorflow(opset: int) -> onnx.ModelProto:
 
 
 def keras_image(opset: int) -> onnx.ModelProto:
-    """An image to an image in NHWC: a transposed convolution with what tf2onnx makes of ``same`` padding, upsampling, PReLU of channels."""
+    """An image to an image in NHWC: a transposed convolution with what tf2onnx makes of ``same`` padding, upsampling,
+    PReLU of channels."""
     style = Style(opset, "tf2onnx", "model/conv2d_{count}/{operator}:0")
     x = channels_last(style, "input_1:0", "Conv", weight(6, 3, 3, 3), weight(6), pads=[1, 1, 1, 1])
     x = style.add("PRelu", x, weight(1, 1, 6))
@@ -121,12 +130,28 @@ def keras_image(opset: int) -> onnx.ModelProto:
 
 
 def paddle(opset: int) -> onnx.ModelProto:
-    """Names with dots and numbers, shapes by Shape, Slice and Concat, hard sigmoid and swish in parts, a batch size that is open."""
+    """Names with dots and numbers, shapes by Shape, Slice and Concat, hard sigmoid and swish in parts, a batch size
+    that is open."""
     style = Style(opset, "PaddlePaddle", "p2o.{operator}.{count}")
-    x = norm(style, style.add("Conv", "x", weight(6, 3, 3, 3), dilations=[1, 1], group=1, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]), 6)
+    x = norm(
+        style,
+        style.add(
+            "Conv",
+            "x",
+            weight(6, 3, 3, 3),
+            dilations=[1, 1],
+            group=1,
+            kernel_shape=[3, 3],
+            pads=[1, 1, 1, 1],
+            strides=[2, 2],
+        ),
+        6,
+    )
     x = style.add("Mul", x, style.add("HardSigmoid", x, alpha=1 / 6, beta=0.5))
     pooled = style.add("GlobalAveragePool", x)
-    gate = style.add("HardSigmoid", style.add("Conv", style.add("Relu", pooled), weight(6, 6, 1, 1), weight(6)), alpha=0.2, beta=0.5)
+    gate = style.add(
+        "HardSigmoid", style.add("Conv", style.add("Relu", pooled), weight(6, 6, 1, 1), weight(6)), alpha=0.2, beta=0.5
+    )
     x = style.add("Mul", x, gate)
     batch = (
         style.add("Slice", style.add("Shape", x), np.array([0]), np.array([1]), np.array([0]))
@@ -148,7 +173,12 @@ def sklearn(opset: int) -> onnx.ModelProto:
     return style.model("X", ["N", 6], style.add("Softmax", x, axis=1), x)
 
 
-MODELS = {"tensorflow": (tensorflow, (1, 12, 13, 3)), "keras": (keras_image, (1, 7, 9, 3)), "paddle": (paddle, (2, 3, 12, 13)), "sklearn": (sklearn, (4, 6))}
+MODELS = {
+    "tensorflow": (tensorflow, (1, 12, 13, 3)),
+    "keras": (keras_image, (1, 7, 9, 3)),
+    "paddle": (paddle, (2, 3, 12, 13)),
+    "sklearn": (sklearn, (4, 6)),
+}
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 18, 22])
@@ -163,8 +193,8 @@ def test_graph_agrees_with_onnxruntime(name: str, opset: int) -> None:
 
 @pytest.mark.parametrize(("name", "permutations"), [("tensorflow", 1), ("keras", 3)])
 def test_transposes_around_layers_cancel_out(name: str, permutations: int) -> None:
-    """What is left turns the image that comes in, and the one that goes out (and a transposed convolution interleaves its phases);
-    biases, norms and activations are the convolutions'."""
+    """What is left turns the image that comes in, and the one that goes out (and a transposed convolution interleaves
+    its phases); biases, norms and activations are the convolutions'."""
     make, shape = MODELS[name]
     graph_module = PassManager(parse_pipeline(PASSES))(import_model(make(13), (torch.zeros(shape),)).graph).graph_module
     calls = Counter(node.target for node in graph_module.graph.nodes if node.op == "call_function")
@@ -180,6 +210,8 @@ def test_library_agrees_with_onnxruntime(name: str, tmp_path: Path) -> None:
     pcc.compile(model, (x,), tmp_path / "net", name="net")
     values = pcc.load(tmp_path / "net")(x.numpy())
     for got, wanted in zip(
-        values if isinstance(values, tuple | list) else values.values() if isinstance(values, dict) else [values], run_onnxruntime(model, (x,)), strict=True
+        values if isinstance(values, tuple | list) else values.values() if isinstance(values, dict) else [values],
+        run_onnxruntime(model, (x,)),
+        strict=True,
     ):
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,5 @@
-"""The nodes of an ONNX model: each function draws operands and attributes, and adds itself, as the model's opset has it."""
+"""The nodes of an ONNX model: each function draws operands and attributes, and adds itself, as the model's opset has
+it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ STEPS: Sequence[Step] = [*layers.STEPS, *moves.STEPS, *numbers.STEPS]
 def draw(b: OnnxBuilder, steps: Sequence[Step] = STEPS) -> OnnxBuilder:
     """A model of one or two inputs and up to ten nodes or a few more."""
     for _ in range(b.random.choice([1, 1, 2])):
-        b.input(b.size(3), b.size(8), b.size(9), b.size(9)) if b.random.random() < 0.8 else b.input(*(b.size(7) for _ in range(b.size(3))))
+        b.input(b.size(3), b.size(8), b.size(9), b.size(9)) if b.random.random() < 0.8 else b.input(
+            *(b.size(7) for _ in range(b.size(3)))
+        )
     wanted, tried = b.size(10), 0
     while len(b.nodes) < wanted and tried < 200:
         tried += 1

@@ -38,7 +38,13 @@ def conv(b: OnnxBuilder) -> None:
     if b.flag():
         attributes["kernel_shape"] = kernel
     filters = group * b.size(4)
-    b.add("Conv", x, b.noise(filters, channels // group, *kernel) * np.float32(0.4), b.noise(filters) if b.flag() else None, **attributes)
+    b.add(
+        "Conv",
+        x,
+        b.noise(filters, channels // group, *kernel) * np.float32(0.4),
+        b.noise(filters) if b.flag() else None,
+        **attributes,
+    )
 
 
 def conv_transpose(b: OnnxBuilder) -> None:
@@ -46,16 +52,31 @@ def conv_transpose(b: OnnxBuilder) -> None:
     value = b.values[x]
     channels, count = value.shape[1], value.ndim - 2
     group = b.random.choice([1, b.divisor(channels)])
-    kernel, strides, dilations = [b.size(4) for _ in range(count)], [b.size(3) for _ in range(count)], [b.size(2) for _ in range(count)]
+    kernel, strides, dilations = (
+        [b.size(4) for _ in range(count)],
+        [b.size(3) for _ in range(count)],
+        [b.size(2) for _ in range(count)],
+    )
     attributes: dict[str, Any] = {"group": group, "strides": strides, "kernel_shape": kernel}
     match b.random.randrange(4):
-        case 0 if all(s <= k for s, k in zip(strides, kernel, strict=True)):  # else ONNX Runtime's size is not the specification's
+        case 0 if all(
+            s <= k for s, k in zip(strides, kernel, strict=True)
+        ):  # else ONNX Runtime's size is not the specification's
             attributes |= {"auto_pad": b.random.choice(["SAME_UPPER", "SAME_LOWER"])}
         case 1:
-            attributes |= {"output_shape": [(n - 1) * s + k - b.random.randint(0, 1) for n, s, k in zip(value.shape[2:], strides, kernel, strict=True)]}
+            attributes |= {
+                "output_shape": [
+                    (n - 1) * s + k - b.random.randint(0, 1)
+                    for n, s, k in zip(value.shape[2:], strides, kernel, strict=True)
+                ]
+            }
         case _:
             extra = [b.random.randrange(max(s, d)) for s, d in zip(strides, dilations, strict=True)]
-            attributes |= {"pads": [b.random.randint(0, 1) for _ in range(2 * count)], "dilations": dilations, "output_padding": extra}
+            attributes |= {
+                "pads": [b.random.randint(0, 1) for _ in range(2 * count)],
+                "dilations": dilations,
+                "output_padding": extra,
+            }
     filters = b.size(3)
     weight = b.noise(channels, filters, *kernel) * np.float32(0.4)
     b.add("ConvTranspose", x, weight, b.noise(filters * group) if b.flag() else None, **attributes)
@@ -79,7 +100,9 @@ def pool(b: OnnxBuilder) -> None:
             if b.flag() and "auto_pad" not in attributes:
                 attributes["ceil_mode"] = 1
             if "auto_pad" not in attributes and b.flag() and (kind == 2 or b.opset >= 19):
-                attributes["dilations"] = [b.size(2 if 2 * (k - 1) < size else 1) for k, size in zip(kernel, value.shape[2:], strict=True)]
+                attributes["dilations"] = [
+                    b.size(2 if 2 * (k - 1) < size else 1) for k, size in zip(kernel, value.shape[2:], strict=True)
+                ]
             if kind == 2 and b.random.random() < 0.2:
                 if (np.diff(np.sort(value, None)) < 1e-5).any():
                     raise Unfit
@@ -104,11 +127,18 @@ def resize(b: OnnxBuilder) -> None:
             raise Unfit
         attributes["cubic_coeff_a"] = b.random.choice([-0.75, -0.5])
     if b.flag() or coordinates == "align_corners":
-        b.add("Resize", x, None if b.opset >= 13 else np.zeros(0, np.float32), None if b.opset >= 13 else np.zeros(0, np.float32),
-              whole(*value.shape[:2], *(b.size(9) for _ in range(spatial))), **attributes)  # fmt: skip
+        absent = None if b.opset >= 13 else np.zeros(0, np.float32)
+        sizes = whole(*value.shape[:2], *(b.size(9) for _ in range(spatial)))
+        b.add("Resize", x, absent, absent, sizes, **attributes)
     else:
         factors = [b.random.choice([0.5, 1.0, 1.5, 2.0, 3.0]) for _ in range(spatial)]
-        b.add("Resize", x, None if b.opset >= 13 else np.zeros(0, np.float32), np.array([1, 1, *factors], np.float32), **attributes)
+        b.add(
+            "Resize",
+            x,
+            None if b.opset >= 13 else np.zeros(0, np.float32),
+            np.array([1, 1, *factors], np.float32),
+            **attributes,
+        )
 
 
 def samples(b: OnnxBuilder) -> None:
@@ -121,12 +151,26 @@ def samples(b: OnnxBuilder) -> None:
         mask = b.noise(batch, taps, *size) if b.flag() else None
         filters = b.size(4)
         weight, bias = b.noise(filters, channels, *kernel), b.noise(filters) if b.flag() else None
-        b.add("DeformConv", x, weight, b.noise(batch, 2 * taps, *size) * np.float32(2), bias, mask, offset_group=groups, pads=[0, 1, 1, 0])
+        b.add(
+            "DeformConv",
+            x,
+            weight,
+            b.noise(batch, 2 * taps, *size) * np.float32(2),
+            bias,
+            mask,
+            offset_group=groups,
+            pads=[0, 1, 1, 0],
+        )
     else:
         count = b.size(4)
         corners = np.abs(b.noise(count, 4)) * np.float32(4)
         boxes = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:] + np.float32(0.5)], 1)
-        attributes = {"output_height": b.size(3), "output_width": b.size(3), "sampling_ratio": b.size(3), "spatial_scale": b.random.choice([1.0, 0.5])}
+        attributes = {
+            "output_height": b.size(3),
+            "output_width": b.size(3),
+            "sampling_ratio": b.size(3),
+            "spatial_scale": b.random.choice([1.0, 0.5]),
+        }
         b.add("RoiAlign", x, boxes, b.numbers.integers(0, batch, count), **attributes)
 
 
@@ -140,7 +184,16 @@ def gemm(b: OnnxBuilder) -> None:
     inner, outer, features = (rows, columns, b.size(6)) if a else (columns, rows, b.size(6))
     weight = b.noise(features, inner) if t else b.noise(inner, features)
     bias = b.random.choice([None, b.noise(features), b.noise(1, features), b.noise(1), b.noise(outer, 1)])
-    b.add("Gemm", x, weight, bias, alpha=b.random.choice([1.0, 0.5]), beta=b.random.choice([1.0, 2.0]), transA=int(a), transB=int(t))
+    b.add(
+        "Gemm",
+        x,
+        weight,
+        bias,
+        alpha=b.random.choice([1.0, 0.5]),
+        beta=b.random.choice([1.0, 2.0]),
+        transA=int(a),
+        transB=int(t),
+    )
 
 
 def matmul(b: OnnxBuilder) -> None:
@@ -151,7 +204,14 @@ def matmul(b: OnnxBuilder) -> None:
             b.add(
                 "MatMul",
                 x,
-                b.pick(lambda y: y.dtype == np.float32 and y.ndim > 1 and y.shape[-2] == value.shape[-1] and broadcast(y[..., 0, 0], value[..., 0, 0])),
+                b.pick(
+                    lambda y: (
+                        y.dtype == np.float32
+                        and y.ndim > 1
+                        and y.shape[-2] == value.shape[-1]
+                        and broadcast(y[..., 0, 0], value[..., 0, 0])
+                    )
+                ),
             )
         case 1 if value.ndim > 1:
             b.add("MatMul", b.noise(b.size(4), value.shape[-2]), x)
@@ -172,7 +232,17 @@ def recurrent(b: OnnxBuilder) -> None:
     d, h = (2 if direction == "bidirectional" else 1), b.size(3)
     bias = b.noise(d, 2 * gates * h) if b.flag() else None
     extra = {"linear_before_reset": 1} if operator == "GRU" else {}
-    b.add(operator, x, b.noise(d, gates * h, features), b.noise(d, gates * h, h), bias, hidden_size=h, direction=direction, outputs=b.size(2), **extra)
+    b.add(
+        operator,
+        x,
+        b.noise(d, gates * h, features),
+        b.noise(d, gates * h, h),
+        bias,
+        hidden_size=h,
+        direction=direction,
+        outputs=b.size(2),
+        **extra,
+    )
 
 
 # ---- norms ----
@@ -184,20 +254,53 @@ def norm(b: OnnxBuilder) -> None:
     channels = value.shape[1]
     match b.random.randrange(7):
         case 0 | 1 | 2:
-            b.add("BatchNormalization", x, b.noise(channels), b.noise(channels), b.noise(channels), np.abs(b.noise(channels)) + np.float32(0.5), epsilon=1e-3)
+            b.add(
+                "BatchNormalization",
+                x,
+                b.noise(channels),
+                b.noise(channels),
+                b.noise(channels),
+                np.abs(b.noise(channels)) + np.float32(0.5),
+                epsilon=1e-3,
+            )
         case 3 if value.ndim > 2:
             b.add("InstanceNormalization", x, b.noise(channels), b.noise(channels), epsilon=1e-2)
         case 4 if b.opset >= 17:
             axis = b.axis(value)
             sizes = value.shape[axis:]
-            b.add("LayerNormalization", x, b.noise(*sizes), b.noise(*sizes) if b.flag() else None, axis=axis, epsilon=1e-2)
+            b.add(
+                "LayerNormalization", x, b.noise(*sizes), b.noise(*sizes) if b.flag() else None, axis=axis, epsilon=1e-2
+            )
         case 5 if value.ndim == 4:
             b.add("LRN", x, size=b.random.choice([1, 3, 5]), alpha=0.1, beta=0.75, bias=1.5)
         case 6 if b.opset >= 21:
-            b.add("GroupNormalization", x, b.noise(channels), b.noise(channels), num_groups=b.divisor(channels), epsilon=1e-2)
+            b.add(
+                "GroupNormalization",
+                x,
+                b.noise(channels),
+                b.noise(channels),
+                num_groups=b.divisor(channels),
+                epsilon=1e-2,
+            )
         case _:
             shifted = b.add("Add", x, scalar(0.01))
             b.add("LpNormalization", shifted, axis=b.axis(value), p=b.size(2))
 
 
-STEPS = [conv, conv, conv, conv, conv_transpose, pool, pool, resize, samples, gemm, matmul, matmul, recurrent, norm, norm]
+STEPS = [
+    conv,
+    conv,
+    conv,
+    conv,
+    conv_transpose,
+    pool,
+    pool,
+    resize,
+    samples,
+    gemm,
+    matmul,
+    matmul,
+    recurrent,
+    norm,
+    norm,
+]

@@ -25,7 +25,9 @@ def view(b: OnnxBuilder) -> None:
             d = b.divisor(value.size)
             b.add("Reshape", x, whole(*b.random.choice([[d, -1], [-1, d], [1, d, -1], [1, -1, d, 1]])))
         case 2 | 3:
-            given: dict[str, Any] = {"perm": b.random.sample(range(rank), rank)} if rank and b.random.random() < 0.8 else {}
+            given: dict[str, Any] = (
+                {"perm": b.random.sample(range(rank), rank)} if rank and b.random.random() < 0.8 else {}
+            )
             b.add("Transpose", x, **given)
         case 4:
             axes = sorted({b.random.randint(0, rank) for _ in range(b.size(2))})
@@ -84,7 +86,12 @@ def concat(b: OnnxBuilder) -> None:
     value = b.values[x]
     axis = b.axis(value)
     d = axis % value.ndim
-    alike = lambda y: y.ndim == value.ndim and y.dtype == value.dtype and all(y.shape[i] == value.shape[i] for i in range(y.ndim) if i != d)  # noqa: E731
+
+    def alike(y: np.ndarray) -> bool:
+        if y.ndim != value.ndim or y.dtype != value.dtype:
+            return False
+        return all(y.shape[i] == value.shape[i] for i in range(y.ndim) if i != d)
+
     b.add("Concat", x, *(b.pick(alike) for _ in range(b.size(2))), axis=axis)
 
 
@@ -123,11 +130,18 @@ def gather(b: OnnxBuilder) -> None:
             if b.flag():
                 shape = list(value.shape)
                 count = shape[axis] = b.size(size)
-                places = b.numbers.permutation(size)[:count].reshape([-1 if i == axis % value.ndim else 1 for i in range(value.ndim)])
+                places = b.numbers.permutation(size)[:count].reshape(
+                    [-1 if i == axis % value.ndim else 1 for i in range(value.ndim)]
+                )
                 b.add("ScatterElements", x, np.broadcast_to(places, shape).astype(kind), b.noise(*shape), axis=axis)
             else:
                 count = b.size(value.shape[0])
-                b.add("ScatterND", x, b.numbers.permutation(value.shape[0])[:count].reshape(-1, 1).astype(np.int64), b.noise(count, *value.shape[1:]))
+                b.add(
+                    "ScatterND",
+                    x,
+                    b.numbers.permutation(value.shape[0])[:count].reshape(-1, 1).astype(np.int64),
+                    b.noise(count, *value.shape[1:]),
+                )
         case _:
             raise Unfit
 
@@ -140,7 +154,13 @@ def gather_computed(b: OnnxBuilder) -> None:
     if b.flag():
         b.add("Gather", b.noise(most + b.size(2), b.size(4)), index)
     else:
-        b.add("OneHot", index, whole(most + 1), np.array([0, 1], np.float32), axis=b.random.randint(-1, b.values[index].ndim))
+        b.add(
+            "OneHot",
+            index,
+            whole(most + 1),
+            np.array([0, 1], np.float32),
+            axis=b.random.randint(-1, b.values[index].ndim),
+        )
 
 
 STEPS = [view, view, view, spread, part, part, concat, concat, pad, gather, gather, gather_computed]

@@ -13,7 +13,9 @@ from tests.random_graphs.onnx_builder import OnnxBuilder, apart, broadcast, cons
 
 def reduce(b: OnnxBuilder) -> None:
     x = b.real()
-    operator = b.random.choice(["Mean", "Mean", "Sum", "Max", "Min", "L1", "L2", "LogSumExp", "SumSquare", "Prod", "LogSum"])
+    operator = b.random.choice(
+        ["Mean", "Mean", "Sum", "Max", "Min", "L1", "L2", "LogSumExp", "SumSquare", "Prod", "LogSum"]
+    )
     axes = b.axes(b.values[x])
     if operator == "Prod":
         x = b.add("Tanh", x)
@@ -55,9 +57,36 @@ def order(b: OnnxBuilder) -> None:
 # ---- element by element ----
 
 _UNARY: Sequence[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in ("Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Erf", "Softplus", "Softsign", "HardSwish", "Mish", "Gelu")),
-    *(("LeakyRelu", {"alpha": 0.2}), ("Elu", {"alpha": 0.7}), ("Selu", {}), ("Celu", {"alpha": 0.7}), ("HardSigmoid", {"alpha": 0.3, "beta": 0.4})),
-    *(("HardSigmoid", {}), ("Gelu", {"approximate": "tanh"}), ("LeakyRelu", {}), ("Elu", {}), ("Shrink", {"lambd": 0.7, "bias": 0.2})),
+    *(
+        (name, {})
+        for name in (
+            "Relu",
+            "Sigmoid",
+            "Tanh",
+            "Abs",
+            "Neg",
+            "Erf",
+            "Softplus",
+            "Softsign",
+            "HardSwish",
+            "Mish",
+            "Gelu",
+        )
+    ),
+    *(
+        ("LeakyRelu", {"alpha": 0.2}),
+        ("Elu", {"alpha": 0.7}),
+        ("Selu", {}),
+        ("Celu", {"alpha": 0.7}),
+        ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
+    ),
+    *(
+        ("HardSigmoid", {}),
+        ("Gelu", {"approximate": "tanh"}),
+        ("LeakyRelu", {}),
+        ("Elu", {}),
+        ("Shrink", {"lambd": 0.7, "bias": 0.2}),
+    ),
 ]
 _POSITIVE = ("Log", "Sqrt", "Reciprocal", "Exp")
 _JUMPS = ("Floor", "Ceil", "Round", "Sign")
@@ -66,7 +95,11 @@ _JUMPS = ("Floor", "Ceil", "Round", "Sign")
 def unary(b: OnnxBuilder) -> None:
     x = b.real()
     operator, attributes = b.random.choice(_UNARY)
-    if (operator == "HardSwish" and b.opset < 14) or (operator == "Gelu" and b.opset < 20) or (operator == "Mish" and b.opset < 18):
+    if (
+        (operator == "HardSwish" and b.opset < 14)
+        or (operator == "Gelu" and b.opset < 20)
+        or (operator == "Mish" and b.opset < 18)
+    ):
         raise Unfit
     if operator == "Shrink":
         apart(np.abs(b.values[x]) - np.float32(0.7))
@@ -103,13 +136,19 @@ def power(b: OnnxBuilder) -> None:
     exponent: Any = b.random.choice([2.0, 3.0, 0.5, -1.0])
     if exponent != int(exponent) or exponent < 0:
         x = b.add("Add", b.add("Abs", x), scalar(0.2))
-    b.add("Pow", x, np.array(exponent, b.random.choice([np.float32, np.int64]) if exponent == int(exponent) else np.float32))
+    b.add(
+        "Pow",
+        x,
+        np.array(exponent, b.random.choice([np.float32, np.int64]) if exponent == int(exponent) else np.float32),
+    )
 
 
 def prelu(b: OnnxBuilder) -> None:
     x = b.real(2, 3, 4)
     shape = b.values[x].shape
-    slope = b.random.choice([b.noise(1), b.noise(shape[1], *[1] * (len(shape) - 2)), b.noise(*shape[1:]), b.noise(shape[-1])])
+    slope = b.random.choice(
+        [b.noise(1), b.noise(shape[1], *[1] * (len(shape) - 2)), b.noise(*shape[1:]), b.noise(shape[-1])]
+    )
     b.add("PRelu", x, slope)
 
 
@@ -117,7 +156,9 @@ def binary(b: OnnxBuilder) -> None:
     x = b.real()
     value = b.values[x]
     operator = b.random.choice(["Add", "Add", "Sub", "Mul", "Mul", "Max", "Min", "Mean", "Sum"])
-    other: str | np.ndarray = constant_for(b, value) if b.flag() else b.pick(lambda y: y.dtype == np.float32 and broadcast(value, y))
+    other: str | np.ndarray = (
+        constant_for(b, value) if b.flag() else b.pick(lambda y: y.dtype == np.float32 and broadcast(value, y))
+    )
     operands = [x, other]
     b.random.shuffle(operands)
     b.add(operator, *operands)
@@ -134,7 +175,11 @@ def compare(b: OnnxBuilder) -> None:
     x = b.real()
     y = b.pick(lambda y: y.dtype == np.float32 and broadcast(b.values[x], y))
     apart(b.values[x] - b.values[y])
-    b.add(b.random.choice(["Greater", "Less", *(["GreaterOrEqual", "LessOrEqual"] if b.opset >= 12 else []), "Equal"]), x, y)
+    b.add(
+        b.random.choice(["Greater", "Less", *(["GreaterOrEqual", "LessOrEqual"] if b.opset >= 12 else []), "Equal"]),
+        x,
+        y,
+    )
 
 
 def truth(b: OnnxBuilder) -> None:
@@ -144,7 +189,9 @@ def truth(b: OnnxBuilder) -> None:
         case 0:
             b.add("Not", x)
         case 1:
-            b.add(b.random.choice(["And", "Or", "Xor"]), x, b.pick(lambda y: y.dtype == np.bool_ and broadcast(value, y)))
+            b.add(
+                b.random.choice(["And", "Or", "Xor"]), x, b.pick(lambda y: y.dtype == np.bool_ and broadcast(value, y))
+            )
         case 2:
             b.add("Cast", x, to=b.random.choice([1, 6, 7]))
         case _:
@@ -178,6 +225,26 @@ def shape_chain(b: OnnxBuilder) -> None:
 
 
 STEPS = [
-    *(reduce, reduce, along, order, unary, unary, positive, jump, jump, clip, power, prelu, binary, binary, binary, divide, compare, truth, truth),
+    *(
+        reduce,
+        reduce,
+        along,
+        order,
+        unary,
+        unary,
+        positive,
+        jump,
+        jump,
+        clip,
+        power,
+        prelu,
+        binary,
+        binary,
+        binary,
+        divide,
+        compare,
+        truth,
+        truth,
+    ),
     *(integers, integers, shape_chain),
 ]

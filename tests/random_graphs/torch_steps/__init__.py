@@ -18,7 +18,9 @@ STEPS: Sequence[Step] = [*layers.STEPS, *moves.STEPS, *numbers.STEPS]
 def draw(b: Builder, steps: Sequence[Step] = STEPS) -> Network:
     """A network of one or two inputs and up to ten steps."""
     for _ in range(b.random.choice([1, 1, 2])):
-        b.input(b.size(3), b.size(8), b.size(9), b.size(9)) if b.random.random() < 0.8 else b.input(*(b.size(7) for _ in range(b.size(3))))
+        b.input(b.size(3), b.size(8), b.size(9), b.size(9)) if b.random.random() < 0.8 else b.input(
+            *(b.size(7) for _ in range(b.size(3)))
+        )
     wanted, tried = b.size(10), 0
     while len(b.steps) < wanted and tried < 200:
         tried += 1
@@ -39,7 +41,8 @@ _CHANNELS: Sequence[Step] = [
 
 
 def draw_channels(b: Builder) -> Network:
-    """A network of layers and of what brings their channels together or moves them about; what nobody reads is read by a last convolution."""
+    """A network of layers and of what brings their channels together or moves them about; what nobody reads is read by
+    a last convolution."""
     draw(b, _CHANNELS)
     read = {operand for _, operands in b.steps for operand in operands}
     for place in range(len(b.inputs), len(b.values)):

@@ -28,7 +28,12 @@ def conv1d(b: Builder) -> None:
     x = b.real(2, 3)
     channels = b.values[x].shape[-2]
     groups = b.random.choice([1, b.divisor(channels)])
-    b.add(nn.Conv1d(channels, groups * b.size(4), b.size(4), b.size(2), b.random.randint(0, 2), b.size(2), groups, b.flag()), x)
+    b.add(
+        nn.Conv1d(
+            channels, groups * b.size(4), b.size(4), b.size(2), b.random.randint(0, 2), b.size(2), groups, b.flag()
+        ),
+        x,
+    )
 
 
 def conv_transpose(b: Builder) -> None:
@@ -52,7 +57,9 @@ def recurrent(b: Builder) -> None:
     kind = b.random.choice([nn.LSTM, nn.GRU, nn.RNN])
     if b.values[x].shape[0] > 8 or b.values[x].shape[-2] > 8:
         raise Unfit
-    layer = kind(b.values[x].shape[-1], b.size(4), b.size(2), bias=b.flag(), batch_first=b.flag(), bidirectional=b.flag())
+    layer = kind(
+        b.values[x].shape[-1], b.size(4), b.size(2), bias=b.flag(), batch_first=b.flag(), bidirectional=b.flag()
+    )
     b.add(_First(layer), x)
 
 
@@ -86,7 +93,9 @@ def pool2d(b: Builder) -> None:
 def pool1d(b: Builder) -> None:
     x = b.real(2, 3)
     kernel, stride, padding = b.size(4), b.size(3), b.random.randint(0, 1)
-    b.add(b.random.choice([nn.MaxPool1d, nn.AvgPool1d])(kernel, stride, min(padding, kernel // 2), ceil_mode=b.flag()), x)
+    b.add(
+        b.random.choice([nn.MaxPool1d, nn.AvgPool1d])(kernel, stride, min(padding, kernel // 2), ceil_mode=b.flag()), x
+    )
 
 
 def adaptive_pool(b: Builder) -> None:
@@ -117,7 +126,11 @@ def norm(b: Builder) -> None:
     if len(shape) in (2, 3, 4):
         layers += [(nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(channels, affine=affine)] * 3
     if len(shape) in (3, 4):
-        layers += [(nn.InstanceNorm2d if len(shape) == 4 else nn.InstanceNorm1d)(channels, 1e-2, affine=affine, track_running_stats=b.flag())]
+        layers += [
+            (nn.InstanceNorm2d if len(shape) == 4 else nn.InstanceNorm1d)(
+                channels, 1e-2, affine=affine, track_running_stats=b.flag()
+            )
+        ]
     b.add(b.random.choice(layers), x)
 
 
@@ -130,7 +143,9 @@ def normalize(b: Builder) -> None:
 def resize(b: Builder) -> None:
     x = b.real(3, 4)
     count = b.values[x].dim() - 2
-    mode = b.random.choice(["nearest", "nearest-exact", *(["linear"] if count == 1 else ["bilinear", "bilinear", "bicubic"])])
+    mode = b.random.choice(
+        ["nearest", "nearest-exact", *(["linear"] if count == 1 else ["bilinear", "bilinear", "bicubic"])]
+    )
     corners = b.flag() if mode.endswith(("linear", "cubic")) else None
     if b.flag():
         sizes = [b.size(9) for _ in range(count)]
@@ -141,13 +156,22 @@ def resize(b: Builder) -> None:
             factors = [factor for factor in factors if factor != 2.3] or [2.0]
             factors = [factors[0]] * count
         again = b.flag()
-        b.add(lambda x: F.interpolate(x, scale_factor=factors, mode=mode, align_corners=corners, recompute_scale_factor=again), x)
+        b.add(
+            lambda x: F.interpolate(
+                x, scale_factor=factors, mode=mode, align_corners=corners, recompute_scale_factor=again
+            ),
+            x,
+        )
 
 
 def sample_grid(b: Builder) -> None:
     x = b.real(4)
     batch, sizes = b.values[x].shape[0], (b.size(5), b.size(5))
-    mode, border, corners = b.random.choice(["bilinear", "bicubic"]), b.random.choice(["zeros", "border", "reflection"]), b.flag()
+    mode, border, corners = (
+        b.random.choice(["bilinear", "bicubic"]),
+        b.random.choice(["zeros", "border", "reflection"]),
+        b.flag(),
+    )
     theta = torch.eye(2, 3) + 0.3 * b.noise(batch, 2, 3)
     b.add(lambda x: F.grid_sample(x, F.affine_grid(theta, [batch, 1, *sizes], corners), mode, border, corners), x)
 
@@ -166,7 +190,14 @@ def product(b: Builder) -> None:
             left = b.noise(b.size(4), value.shape[-2])
             b.add(lambda x: left @ x, x)
         case 2 if value.dim() > 1:
-            y = b.pick(lambda y: y.is_floating_point() and y.dim() == value.dim() and y.shape[-1] == value.shape[-1] and y.shape[:-2] == value.shape[:-2])
+            y = b.pick(
+                lambda y: (
+                    y.is_floating_point()
+                    and y.dim() == value.dim()
+                    and y.shape[-1] == value.shape[-1]
+                    and y.shape[:-2] == value.shape[:-2]
+                )
+            )
             b.add(lambda x, y: torch.matmul(x, y.mT), x, y)
         case 3 if value.dim() == 4:
             y = b.pick(lambda y: y.shape == value.shape and y.is_floating_point())
@@ -180,12 +211,32 @@ def product(b: Builder) -> None:
 def attention(b: Builder) -> None:
     q = b.real(3, 4)
     shape = b.values[q].shape
-    k = b.pick(lambda x: x.is_floating_point() and x.dim() == len(shape) and x.shape[:-2] == shape[:-2] and x.shape[-1] == shape[-1])
+    k = b.pick(
+        lambda x: (
+            x.is_floating_point() and x.dim() == len(shape) and x.shape[:-2] == shape[:-2] and x.shape[-1] == shape[-1]
+        )
+    )
     causal = b.flag()
     b.add(lambda q, k: F.scaled_dot_product_attention(q, k, k * 0.5, is_causal=causal), q, k)
 
 
 STEPS = [
-    *(conv2d, conv2d, conv2d, conv2d, conv1d, conv_transpose, linear, recurrent, pool2d, pool2d, pool1d, adaptive_pool, norm, norm, normalize),
+    *(
+        conv2d,
+        conv2d,
+        conv2d,
+        conv2d,
+        conv1d,
+        conv_transpose,
+        linear,
+        recurrent,
+        pool2d,
+        pool2d,
+        pool1d,
+        adaptive_pool,
+        norm,
+        norm,
+        normalize,
+    ),
     *(resize, sample_grid, product, product, attention),
 ]

@@ -48,7 +48,12 @@ def view(b: Builder) -> None:  # noqa: C901  # a list of cases
         case _:
             d = b.dim(value)
             shift = b.random.randint(-4, 4)
-            b.add(b.random.choice([lambda x: x.flip(d), lambda x: torch.roll(x, shift, d), lambda x: torch.roll(x, shift)]), x)
+            b.add(
+                b.random.choice(
+                    [lambda x: x.flip(d), lambda x: torch.roll(x, shift, d), lambda x: torch.roll(x, shift)]
+                ),
+                x,
+            )
 
 
 def part(b: Builder) -> None:
@@ -77,7 +82,12 @@ def join(b: Builder) -> None:
     x = b.pick(lambda x: x.dim() > 0)
     value = b.values[x]
     d = b.dim(value) % value.dim()
-    alike = lambda y: y.dim() == value.dim() and y.dtype == value.dtype and all(y.shape[i] == value.shape[i] for i in range(y.dim()) if i != d)  # noqa: E731
+
+    def alike(y: torch.Tensor) -> bool:
+        if y.dim() != value.dim() or y.dtype != value.dtype:
+            return False
+        return all(y.shape[i] == value.shape[i] for i in range(y.dim()) if i != d)
+
     others = [b.pick(alike) for _ in range(b.size(2))]
     b.add(lambda *xs: torch.cat(xs, d), x, *others)
 
@@ -127,7 +137,11 @@ def take(b: Builder) -> None:
             columns = torch.randint(value.shape[-1], (len(places),), generator=b.generator)
             b.add(lambda x: x[rows, ..., columns], x)
         case 3:
-            table = torch.randint(size, [b.size(n) if i == d % value.dim() else n for i, n in enumerate(value.shape)], generator=b.generator)
+            table = torch.randint(
+                size,
+                [b.size(n) if i == d % value.dim() else n for i, n in enumerate(value.shape)],
+                generator=b.generator,
+            )
             b.add(lambda x: x.gather(d, table), x)
         case 4 if value.is_floating_point():
             where = torch.randperm(size, generator=b.generator)[: len(places)]

@@ -35,7 +35,17 @@ def reduce(b: Builder) -> None:
 def along(b: Builder) -> None:
     x = b.real()
     d = b.dim(b.values[x])
-    b.add(b.random.choice([lambda x: x.softmax(d), lambda x: F.log_softmax(x, d), lambda x: x.cumsum(d), lambda x: torch.tanh(x).cumprod(d)]), x)
+    b.add(
+        b.random.choice(
+            [
+                lambda x: x.softmax(d),
+                lambda x: F.log_softmax(x, d),
+                lambda x: x.cumsum(d),
+                lambda x: torch.tanh(x).cumprod(d),
+            ]
+        ),
+        x,
+    )
 
 
 def order(b: Builder) -> None:
@@ -62,7 +72,21 @@ def order(b: Builder) -> None:
 # ---- element by element ----
 
 _UNARY: Sequence[Callable[[Tensor], Tensor]] = [
-    *(torch.relu, torch.sigmoid, torch.tanh, torch.abs, torch.neg, torch.erf, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.relu6, F.selu, F.softsign),
+    *(
+        torch.relu,
+        torch.sigmoid,
+        torch.tanh,
+        torch.abs,
+        torch.neg,
+        torch.erf,
+        F.silu,
+        F.mish,
+        F.hardswish,
+        F.hardsigmoid,
+        F.relu6,
+        F.selu,
+        F.softsign,
+    ),
     *(F.gelu, F.softplus, F.logsigmoid, F.hardtanh, F.celu, F.tanhshrink),
     lambda x: F.gelu(x, approximate="tanh"),
     lambda x: F.leaky_relu(x, 0.2),
@@ -100,7 +124,13 @@ def step_function(b: Builder) -> None:
     apart(value, value - value.round(), value - value.floor() - 0.5)
     kinds: Sequence[Callable[[Tensor], Tensor]] = [
         *(torch.floor, torch.ceil, torch.round, torch.trunc, torch.sign, torch.frac),
-        *(lambda x: x % 1, lambda x: torch.fmod(x, 1), lambda x: x // 1, lambda x: x.to(torch.int64), lambda x: x.int()),
+        *(
+            lambda x: x % 1,
+            lambda x: torch.fmod(x, 1),
+            lambda x: x // 1,
+            lambda x: x.to(torch.int64),
+            lambda x: x.int(),
+        ),
         *(lambda x: F.threshold(x, 0.0, 0.3), lambda x: x > 0, lambda x: x <= 0, lambda x: x.masked_fill(x < 0, 0.25)),
         *(lambda x: torch.where(x > 0, x, x * 0.1), lambda x: (x >= 0).to(x.dtype)),
     ]
@@ -131,7 +161,9 @@ def binary(b: Builder) -> None:
 def residual(b: Builder) -> None:
     x = b.pick(lambda x: x.is_floating_point() and x.dim() > 2)
     y = b.pick(lambda y: y.shape == b.values[x].shape and y.is_floating_point())
-    b.add(b.random.choice([torch.add, torch.add, lambda x, y: torch.relu(x + y), lambda x, y: x * torch.sigmoid(y)]), x, y)
+    b.add(
+        b.random.choice([torch.add, torch.add, lambda x, y: torch.relu(x + y), lambda x, y: x * torch.sigmoid(y)]), x, y
+    )
 
 
 def gate(b: Builder) -> None:
@@ -147,8 +179,23 @@ def whole(b: Builder) -> None:
     x = b.pick(lambda x: x.dtype in (torch.int64, torch.int32))
     number = b.size(4)
     kinds: Sequence[Callable[[Tensor], Tensor]] = [
-        *(lambda x: x + number, lambda x: number - x, lambda x: x * 2, lambda x: x // number, lambda x: x % number, lambda x: x == number),
-        *(lambda x: x.float() / number, lambda x: x / number, lambda x: x.clamp(0, number), lambda x: x.abs(), lambda x: x.sum(), lambda x: x > 1, torch.neg),
+        *(
+            lambda x: x + number,
+            lambda x: number - x,
+            lambda x: x * 2,
+            lambda x: x // number,
+            lambda x: x % number,
+            lambda x: x == number,
+        ),
+        *(
+            lambda x: x.float() / number,
+            lambda x: x / number,
+            lambda x: x.clamp(0, number),
+            lambda x: x.abs(),
+            lambda x: x.sum(),
+            lambda x: x > 1,
+            torch.neg,
+        ),
         lambda x: torch.where(x > number, x, number),
     ]
     b.add(b.random.choice(kinds), x)
@@ -159,9 +206,25 @@ def truth(b: Builder) -> None:
     y = b.pick(lambda y: y.dtype == torch.bool and broadcast(y, b.values[x]))
     z = b.pick(lambda z: z.is_floating_point() and broadcast(z, b.values[x]))
     kinds: Sequence[tuple[Callable[..., Tensor], tuple[int, ...]]] = [
-        *((torch.logical_and, (x, y)), (torch.logical_or, (x, y)), (torch.logical_xor, (x, y)), (torch.logical_not, (x,)), (lambda x, y: x & ~y, (x, y))),
-        *((lambda x: x.any(-1), (x,)), (lambda x: x.all(), (x,)), (lambda x: x.float(), (x,)), (lambda x: x.sum(), (x,)), (lambda x: x.to(torch.int64), (x,))),
-        *((lambda x, z: torch.where(x, z, 0.5), (x, z)), (lambda x, z: z * x, (x, z)), (lambda x, z: torch.where(x, z, z * 2), (x, z))),
+        *(
+            (torch.logical_and, (x, y)),
+            (torch.logical_or, (x, y)),
+            (torch.logical_xor, (x, y)),
+            (torch.logical_not, (x,)),
+            (lambda x, y: x & ~y, (x, y)),
+        ),
+        *(
+            (lambda x: x.any(-1), (x,)),
+            (lambda x: x.all(), (x,)),
+            (lambda x: x.float(), (x,)),
+            (lambda x: x.sum(), (x,)),
+            (lambda x: x.to(torch.int64), (x,)),
+        ),
+        *(
+            (lambda x, z: torch.where(x, z, 0.5), (x, z)),
+            (lambda x, z: z * x, (x, z)),
+            (lambda x, z: torch.where(x, z, z * 2), (x, z)),
+        ),
         (lambda x, z: z.masked_fill(x, -1.0), (x, z)),
     ]
     b.add(*(lambda chosen: (chosen[0], *chosen[1]))(b.random.choice(kinds)))
@@ -175,6 +238,24 @@ def compare(b: Builder) -> None:
 
 
 STEPS = [
-    *(reduce, reduce, along, order, unary, unary, unary, step_function, binary, binary, binary, residual, residual, gate, whole, whole, truth),
+    *(
+        reduce,
+        reduce,
+        along,
+        order,
+        unary,
+        unary,
+        unary,
+        step_function,
+        binary,
+        binary,
+        binary,
+        residual,
+        residual,
+        gate,
+        whole,
+        whole,
+        truth,
+    ),
     *(truth, compare),
 ]

@@ -34,7 +34,9 @@ def test_where_the_thread_runs() -> None:
     assert machine.placement == "core 1 of 2, the others left idle"
     threads = machine.model_copy(update={"siblings": [0]})
     assert threads.placement.endswith("0 is the same core's other hardware thread")
-    assert machine.model_copy(update={"virtual": True}).placement.endswith("a virtual machine, which may hide that cores are hardware threads of one")
+    assert machine.model_copy(update={"virtual": True}).placement.endswith(
+        "a virtual machine, which may hide that cores are hardware threads of one"
+    )
 
 
 def test_this_machine_is_watched() -> None:

@@ -5,7 +5,17 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from tools.bench_peers.networks import GROUPS, NETWORKS, LayerMacs, Network, dense, layer_macs, network_named, networks_named, prune
+from tools.bench_peers.networks import (
+    GROUPS,
+    NETWORKS,
+    LayerMacs,
+    Network,
+    dense,
+    layer_macs,
+    network_named,
+    networks_named,
+    prune,
+)
 
 
 def test_pruning_keeps_norms_and_spares_depthwise() -> None:
@@ -20,7 +30,10 @@ def test_pruning_keeps_norms_and_spares_depthwise() -> None:
 
 
 def test_linear_layers_are_pruned_by_their_own_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.bench_peers.networks.create", lambda *_, **__: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(20, 10), nn.Linear(10, 4)).eval())
+    monkeypatch.setattr(
+        "tools.bench_peers.networks.create",
+        lambda *_, **__: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(20, 10), nn.Linear(10, 4)).eval(),
+    )
     module = Network("small", "vgg16", "", linear_rates=(4.0, 2.0)).module()
     assert [int(part.weight.count_nonzero()) for part in module.modules() if isinstance(part, nn.Linear)] == [50, 20]
 
@@ -38,7 +51,13 @@ def test_a_layer_is_a_network() -> None:
 
 def test_names_stand_for_several() -> None:
     found = [network.name for network in networks_named(["resnet50-3x3", "conv:64,64,3,56@3.6", "resnet50"])]
-    assert found == ["conv:64,64,3,56@3.6", "conv:128,128,3,28@3.6", "conv:256,256,3,14@3.6", "conv:512,512,3,7@3.6", "resnet50"]
+    assert found == [
+        "conv:64,64,3,56@3.6",
+        "conv:128,128,3,28@3.6",
+        "conv:256,256,3,14@3.6",
+        "conv:512,512,3,7@3.6",
+        "resnet50",
+    ]
     for group in GROUPS:
         assert networks_named([group])
 

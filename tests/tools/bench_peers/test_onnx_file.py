@@ -33,12 +33,25 @@ def test_layers_have_their_modules_names(tmp_path: Path) -> None:
     named = {node.name: node.output[0] for node in model.graph.node}
     assert named["first.0"] == "first.0/Conv"
     assert named["second"] == "second/Conv"
-    assert [node.output[0] for node in model.graph.node if node.op_type in ("Relu", "Add")] == ["first.0/Relu", "second+project/Add", "second+project/Relu"]
-    (output,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, {"input": image.numpy()})
+    assert [node.output[0] for node in model.graph.node if node.op_type in ("Relu", "Add")] == [
+        "first.0/Relu",
+        "second+project/Add",
+        "second+project/Relu",
+    ]
+    (output,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]).run(
+        None, {"input": image.numpy()}
+    )
     assert np.allclose(np.asarray(output), module(image).detach().numpy(), atol=1e-5)
 
 
 def test_times_go_to_layers() -> None:
-    times = {"a/WithoutBiases": 1.0, "b/Relu_nchwc": 2.0, "b": 0.5, "c+d/Relu_nchwc": 3.0, "d/Conv_nchwc": 4.0, "ReorderInput": 9.0}
+    times = {
+        "a/WithoutBiases": 1.0,
+        "b/Relu_nchwc": 2.0,
+        "b": 0.5,
+        "c+d/Relu_nchwc": 3.0,
+        "d/Conv_nchwc": 4.0,
+        "ReorderInput": 9.0,
+    }
     assert attribute(times, ["a", "b", "c", "d"]) == {"a": 1.0, "b": 2.5, "c": 3.0, "d": 4.0}
     assert attribute({"c+d/Relu": 3.0}, ["c", "d"]) == {}  # either

@@ -11,7 +11,10 @@ from tools.bench_peers.result import Duel, Result, Timing, load_results
 
 
 def _timing(engine: str, title: str, milliseconds: float, error: float = 1e-6, dense: bool = True) -> Timing:
-    rounds = [[milliseconds * 1e-3 * factor for factor in factors] for factors in ((1.0, 1.1, 1.2), (1.3, 1.1, 1.0), (1.0, 1.0, 1.5))]
+    rounds = [
+        [milliseconds * 1e-3 * factor for factor in factors]
+        for factors in ((1.0, 1.1, 1.2), (1.3, 1.1, 1.0), (1.0, 1.0, 1.5))
+    ]
     return Timing(engine=engine, title=title, version="1.0", dense=dense, error=error, rounds=rounds)
 
 
@@ -22,7 +25,10 @@ def _result(network: str, disturbance: float) -> Result:
         command=f"python -m tools.bench_peers {network}",
         machine=Machine(processor="A processor", features=["AVX2"], cores=2, pinned=1, siblings=[0]),
         peak=1e9,
-        macs={"a": LayerMacs(kind="3x3", dense=4_000_000, kept=1_000_000), "b": LayerMacs(kind="1x1", dense=4_000_000, kept=3_000_000)},
+        macs={
+            "a": LayerMacs(kind="3x3", dense=4_000_000, kept=1_000_000),
+            "b": LayerMacs(kind="1x1", dense=4_000_000, kept=3_000_000),
+        },
         timings=[
             _timing("pcc", "pcc", 10.0, dense=False),
             _timing("onnxruntime", "ONNX Runtime", 30.0),

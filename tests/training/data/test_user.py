@@ -76,17 +76,33 @@ def test_random_transformations_follow_from_seed_and_epoch(tmp_path: Path) -> No
     [
         ("x[4, 0, 1, 1] = torch.nan", "pass", "training sample 4 holds NaN or infinity"),
         ("y[2] = -1", "pass", "training sample 2 has label -1; with 3 classes labels are 0 to 2"),
-        ("pass", "train.classes = 2", "training sample 2 has label 2; with 2 classes labels are 0 to 1|training sample 5 has label 2"),
+        (
+            "pass",
+            "train.classes = 2",
+            "training sample 2 has label 2; with 2 classes labels are 0 to 1|training sample 5 has label 2",
+        ),
         ("y = y.float()", "pass", r"training sample 0 has label tensor\(0.\); labels are whole numbers"),
         ("x = x.double()", "pass", "training sample 0 is 'torch.float64'; inputs are normalised torch.float32 tensors"),
         ("x = x.flatten(1)", "pass", r"training sample 0 has shape \(4,\); inputs are \(channels, height, width\)"),
-        ("pass", "test = [(torch.zeros(1, 2, 3), 0)]", r"test sample 0 has shape \(1, 2, 3\), training sample 0 \(1, 2, 2\); all need one shape"),
+        (
+            "pass",
+            "test = [(torch.zeros(1, 2, 3), 0)]",
+            r"test sample 0 has shape \(1, 2, 3\), training sample 0 \(1, 2, 2\); all need one shape",
+        ),
         ("x, y = x[:0], y[:0]", "pass", "the training set is empty"),
         ("pass", "test = iter(test)", "the test set is 'iterator', which has no length or cannot be indexed"),
         ("pass", "return train", "it gives 'TensorDataset', not a pair of data sets"),
         ("pass", "train = [(torch.zeros(1, 2, 2), 0), None]", "reading training sample 1 failed: TypeError"),
-        ("pass", "train.classes = 2.5", "classes of the training set is 2.5; give their number or a list of their names"),
-        ("pass", "train = type('Set', (), {'__len__': lambda self: 1 // 0, '__getitem__': None})()", "the length of the training set: ZeroDivisionError"),
+        (
+            "pass",
+            "train.classes = 2.5",
+            "classes of the training set is 2.5; give their number or a list of their names",
+        ),
+        (
+            "pass",
+            "train = type('Set', (), {'__len__': lambda self: 1 // 0, '__getitem__': None})()",
+            "the length of the training set: ZeroDivisionError",
+        ),
         ("raise ValueError('no disk')", "pass", r"loader\(\) failed: ValueError: no disk"),
     ],
 )

@@ -64,7 +64,8 @@ class Interrupted(Exception):
 
 
 def run_interrupted(model: nn.Module, again: nn.Module, recipe: str, folder: Path, epoch: int) -> Outcome:
-    """Trains ``model`` until the loop is killed in epoch ``epoch`` (from 0, over all stages), then goes on with ``again``, a fresh model."""
+    """Trains ``model`` until the loop is killed in epoch ``epoch`` (from 0, over all stages), then goes on with
+    ``again``, a fresh model."""
     folder.mkdir(exist_ok=True)
     seen: list[str] = []
 

@@ -13,7 +13,8 @@ scores = st.lists(st.floats(-2, 3, width=32), min_size=1, max_size=12)
 
 
 def exact(values: list[float], total: float) -> np.ndarray:
-    """The sum is a falling line between the places where some entry reaches 0 or 1: the v that meets it by interpolation."""
+    """The sum is a falling line between the places where some entry reaches 0 or 1: the v that meets it by
+    interpolation."""
     array = np.array(values)
     shifted = lambda v: np.clip(array - v, 0, 1)  # noqa: E731
     if shifted(0).sum() <= total:
@@ -59,7 +60,9 @@ def test_the_most_probable_are_kept_and_something_of_each_layer() -> None:
 def test_the_budget_spans_all_but_the_last_and_dense_layers() -> None:
     assert list(spanned(net(), {}, "vrpge")) == ["conv1", "conv2", "fc1"]
     assert list(spanned(net(), {"conv1": None}, "vrpge")) == ["conv2", "fc1"]
-    with pytest.raises(PccError, match="vrpge: one rate is for all layers together, 'conv1' has no structure of its own"):
+    with pytest.raises(
+        PccError, match="vrpge: one rate is for all layers together, 'conv1' has no structure of its own"
+    ):
         spanned(net(), {"conv1": Unstructured(2)}, "vrpge")
     with pytest.raises(PccError, match="no layer is left"):
         spanned(net(), {"@all": None}, "vrpge")

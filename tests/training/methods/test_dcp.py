@@ -1,4 +1,5 @@
-"""Channels that tell classes apart stay, as many as the budget says; the others are zero; classifiers leave no trace."""
+"""Channels that tell classes apart stay, as many as the budget says; the others are zero; classifiers leave no
+trace."""
 
 from pathlib import Path
 
@@ -113,14 +114,18 @@ def noisy() -> ArrayData:
 def selective(weight: float) -> list[int]:
     """Which of three channels a convolution keeps: two carry noise and are loud, the last carries the class."""
     torch.manual_seed(1)
-    model = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 1, bias=False), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     first, second = model[0], model[2]
     assert isinstance(first, nn.Conv2d)
     assert isinstance(second, nn.Conv2d)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[3.0, 0], [-3, 0], [0, 1]]).reshape(3, 2, 1, 1))
         second.weight.copy_(torch.tensor([[2.0, 2, -3], [-2, 2, 3]]).reshape(2, 3, 1, 1))
-    method = Dcp(model, {}, 1, data=noisy(), seed=0, losses=0, rate=3, rounds=1, batches=2, batch=60, steps=0, weight=weight)
+    method = Dcp(
+        model, {}, 1, data=noisy(), seed=0, losses=0, rate=3, rounds=1, batches=2, batch=60, steps=0, weight=weight
+    )
     method.begin()
     method.end_epoch()
     method.finish()
@@ -135,7 +140,9 @@ def test_channels_that_tell_classes_apart_stay() -> None:
 
 def test_adaptive_selection_ends_early_and_all_gives_the_layer_back() -> None:
     tolerant, strict = deep(), deep()
-    method = Dcp(tolerant, {}, 1, data=data(), seed=0, losses=0, rate=1, epsilon=10.0, rounds=5, batches=1, batch=60, steps=1)
+    method = Dcp(
+        tolerant, {}, 1, data=data(), seed=0, losses=0, rate=1, epsilon=10.0, rounds=5, batches=1, batch=60, steps=1
+    )
     method.end_epoch()
     assert len(channels(tolerant.conv2.weight)) == 2  # one round
     before = strict.conv2.weight.detach().clone()

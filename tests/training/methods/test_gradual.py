@@ -15,7 +15,10 @@ from tests.training.methods.loop import net, run, run_interrupted, same
 
 RECIPE = """
 train: {batch: 60, lr: 0.1, schedule: cosine}
-structures: {conv1: {window: {rate: 2.25}}, conv2: {window: {rate: 2.25, kernels: 2}}, "@linear": {unstructured: {rate: 4}}}
+structures:
+  conv1: {window: {rate: 2.25}}
+  conv2: {window: {rate: 2.25, kernels: 2}}
+  "@linear": {unstructured: {rate: 4}}
 stages:
   - gradual: {epochs: 7, start: 1, end: 5, schedule: linear, regrow: REGROW}
 """
@@ -33,7 +36,10 @@ def perturb(method: Gradual) -> None:
     method.after_step()
 
 
-@pytest.mark.parametrize(("schedule", "shares"), [("linear", [0, 1 / 4, 2 / 4, 3 / 4, 1, 1]), ("cubic", [0, 1 - 27 / 64, 7 / 8, 63 / 64, 1, 1])])
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [("linear", [0, 1 / 4, 2 / 4, 3 / 4, 1, 1]), ("cubic", [0, 1 - 27 / 64, 7 / 8, 63 / 64, 1, 1])],
+)
 def test_weights_follow_the_schedule(schedule: str, shares: list[float]) -> None:
     model = net()
     method = Gradual(model, {"fc1": Unstructured(4)}, 6, start=1, end=5, schedule=schedule)  # type: ignore[arg-type]

@@ -20,7 +20,9 @@ stages:
 
 def test_relaxed_masks_become_draws_with_the_given_probabilities() -> None:
     scores = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).repeat_interleave(4000)
-    warm, cold = (relaxed(scores, temperature, torch.Generator().manual_seed(0)).reshape(5, 4000) for temperature in (1.0, 1e-4))
+    warm, cold = (
+        relaxed(scores, temperature, torch.Generator().manual_seed(0)).reshape(5, 4000) for temperature in (1.0, 1e-4)
+    )
     assert bool(((cold < 1e-3) | (cold > 1 - 1e-3)).float().mean() > 0.99)
     assert torch.allclose(cold.mean(dim=1), torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]), atol=0.02)
     assert bool(((warm[2] > 0.2) & (warm[2] < 0.8)).float().mean() > 0.5)

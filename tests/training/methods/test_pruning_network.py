@@ -16,7 +16,8 @@ RECIPE = """
 train: {batch: 60, lr: 0.05, schedule: cosine}
 stages:
   - train: {epochs: 4}
-  - pruning-network: {epochs: 4, weight: 0.6, beta: 8, train: {optimizer: adam, lr: 0.05, schedule: constant, weight_decay: 0}}
+  - pruning-network:
+      {epochs: 4, weight: 0.6, beta: 8, train: {optimizer: adam, lr: 0.05, schedule: constant, weight_decay: 0}}
   - train: {epochs: 2}
 """
 
@@ -94,7 +95,9 @@ def test_shortcuts_keep_their_filters() -> None:
     images = data()
     images.input_shape = 3, 8, 8
     method = PruningNetwork(ResNet20(), {}, 1, data=images)
-    assert [source.name for source in method.sources] == [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)]
+    assert [source.name for source in method.sources] == [
+        f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)
+    ]
     assert method.pruner.body.get_submodule("fc").weight.shape == (3 * (16 + 32 + 64), 64)
 
 

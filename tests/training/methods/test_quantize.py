@@ -30,7 +30,9 @@ def noise(model: torch.nn.Module, size: float, generator: torch.Generator) -> No
             parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
-@pytest.mark.parametrize("structure", [Binary(), Binary("filter"), Ternary(), UniformLevels(3), PowerOfTwo(3), Conductance(5)])
+@pytest.mark.parametrize(
+    "structure", [Binary(), Binary("filter"), Ternary(), UniformLevels(3), PowerOfTwo(3), Conductance(5)]
+)
 def test_every_weight_ends_on_a_level_of_the_first_scale(structure: Values) -> None:
     model, random = net(), torch.Generator().manual_seed(3)
     method = Quantize(model, {"@all": structure}, epochs=6, shares=[0.5, 0.8, 1.0])
@@ -61,7 +63,9 @@ def test_the_closest_weights_are_fixed_first_and_stay_while_the_others_move() ->
         weight = array(layer.weight)
         still = method.state_dict()["conv2"]["fixed"].numpy().ravel()
         assert (weight == start).ravel()[still].all()
-        assert (weight == start).ravel()[~still].mean() < 0.2  # free weights move, unless they are at the end of the range
+        assert (weight == start).ravel()[
+            ~still
+        ].mean() < 0.2  # free weights move, unless they are at the end of the range
         assert still.sum() == round(share * weight.size)
         assert np.isin(weight.ravel()[still], np.unique(target)).all()
         assert still[order[: weight.size // 2]].all()

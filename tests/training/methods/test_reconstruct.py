@@ -9,7 +9,10 @@ from pcc.training.methods.reconstruct import Reconstruct
 from tests.training.methods.loop import data, net, run
 
 DENSE = "train: {batch: 60, lr: 0.1}\nstages: [{train: {epochs: 6}}]"
-CUT = 'structures: {conv2: {kernels: {patterns: designed, rate: 2}}, "@linear": {unstructured: {rate: 4}}}\nstages: [METHOD]'
+CUT = (
+    'structures: {conv2: {kernels: {patterns: designed, rate: 2}}, "@linear": {unstructured: {rate: 4}}}\nstages: '
+    "[METHOD]"
+)
 
 
 def test_it_saves_what_one_shot_pruning_loses(tmp_path: Path) -> None:

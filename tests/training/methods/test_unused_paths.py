@@ -66,7 +66,11 @@ def test_maps_that_are_added_stay() -> None:
     unused(model, 3, 32, 32)
     for block in model.layer1:
         assert isinstance(block, BasicBlock)
-        assert int(block.conv1.weight.flatten(1).any(1).sum()) == int(block.conv2.weight.transpose(0, 1).flatten(1).any(1).sum()) == 8
+        assert (
+            int(block.conv1.weight.flatten(1).any(1).sum())
+            == int(block.conv2.weight.transpose(0, 1).flatten(1).any(1).sum())
+            == 8
+        )
         assert block.conv1.weight.transpose(0, 1).flatten(1).any(1).all()
 
 

@@ -43,7 +43,12 @@ def test_the_policy_gradient_has_no_bias(draws: int, preconditioned: bool) -> No
 
 
 def test_certain_filters_have_no_gradient() -> None:
-    found = structure_gradient(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]), torch.tensor([1.0, 3.0]), preconditioned=False)
+    found = structure_gradient(
+        torch.tensor([0.0, 1.0, 0.5]),
+        torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]),
+        torch.tensor([1.0, 3.0]),
+        preconditioned=False,
+    )
     assert found.tolist() == [0.0, 0.0, -4.0]
 
 
@@ -75,7 +80,11 @@ def test_weights_get_the_mean_gradient_of_the_draws_through_filters_that_are_the
     assert torch.allclose(loss, torch.stack(losses).mean())
     stacked = torch.stack(masks).float()
     assert method.scores.grad is not None
-    assert torch.allclose(method.scores.grad, structure_gradient(method.scores, stacked, torch.stack(losses).detach(), preconditioned=True), atol=1e-5)
+    assert torch.allclose(
+        method.scores.grad,
+        structure_gradient(method.scores, stacked, torch.stack(losses).detach(), preconditioned=True),
+        atol=1e-5,
+    )
 
 
 def test_masks_follow_from_seed_epoch_and_step() -> None:
@@ -114,10 +123,18 @@ def test_ends_as_a_plain_module_with_an_exact_budget() -> None:
 def test_outside_a_draw_the_model_is_the_one_that_would_be_kept() -> None:
     model = net().eval()
     method = Vrpge(model, {}, epochs=1, rate=3)
-    method.load_state_dict({"scores": torch.rand(36, generator=torch.Generator().manual_seed(0)), "optimizer": method.optimizer.state_dict()})
+    method.load_state_dict(
+        {
+            "scores": torch.rand(36, generator=torch.Generator().manual_seed(0)),
+            "optimizer": method.optimizer.state_dict(),
+        }
+    )
     x, y = next(data().batches(0, 24, seed=0))
     method.backward(lambda: F.cross_entropy(model(x), y))
-    assert sum(int((module.weight != 0).flatten(1).any(dim=1).sum()) for module in (model.conv1, model.conv2, model.fc1)) == 12
+    assert (
+        sum(int((module.weight != 0).flatten(1).any(dim=1).sum()) for module in (model.conv1, model.conv2, model.fc1))
+        == 12
+    )
     before = model(x)
     method.epoch = 1
     method.finish()

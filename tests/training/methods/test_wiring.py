@@ -69,7 +69,9 @@ def test_silent_maps_are_zero_where_they_are_read_and_stay_so() -> None:
 
 def test_spans_of_flattened_maps() -> None:
     wiring = Wiring(net(), (1, 8, 8))
-    assert {name: [(reader.name, reader.span) for reader in source.readers] for name, source in wiring.sources.items()} == {
+    assert {
+        name: [(reader.name, reader.span) for reader in source.readers] for name, source in wiring.sources.items()
+    } == {
         "conv1": [("conv2", 1)],
         "conv2": [("fc1", 4)],
         "fc1": [("fc2", 1)],
@@ -82,7 +84,9 @@ def test_spans_of_flattened_maps() -> None:
 
 def test_zoo() -> None:
     """In residual blocks all but the last convolution; in inverted ones the first, through the depthwise one."""
-    assert set(Wiring(ResNet20(), (3, 32, 32)).sources) == {f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)}
+    assert set(Wiring(ResNet20(), (3, 32, 32)).sources) == {
+        f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)
+    }
     mobile = Wiring(MobileNetV2(), (3, 64, 64))
     assert [len(source.between) for source in mobile.sources.values() if len(source.readers) == 1].count(3) >= 16
     assert len(Wiring(EfficientNetLite0(), (3, 64, 64)).sources) >= 16

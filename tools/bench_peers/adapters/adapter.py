@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 ONNX, EXPORTED, PACKAGE = "model.onnx", "model.pt2", "package"
-"""A network's files in its folder: for engines that read ONNX, for those that take PyTorch's exported programs, and for pcc."""
+"""A network's files in its folder: for engines that read ONNX, for those that take PyTorch's exported programs, and for
+pcc."""
 
 
 class Adapter(ABC):
@@ -19,7 +20,8 @@ class Adapter(ABC):
         """Where `convert` has put what it made."""
 
     def convert(self, into: Path) -> None:  # noqa: B027
-        """Makes the engine's own files of the network's; called once, without a clock. Nothing where the engine reads them as they are."""
+        """Makes the engine's own files of the network's; called once, without a clock. Nothing where the engine reads
+        them as they are."""
 
     @abstractmethod
     def load(self) -> None:

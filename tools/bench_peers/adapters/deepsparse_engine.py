@@ -32,5 +32,7 @@ class Adapter(adapter.Adapter):
         """It hands what it cannot do to an ONNX Runtime inside it, without a word."""
         share = self.engine.fraction_of_supported_ops
         if share < LEAST:
-            raise RuntimeError(f"DeepSparse supports {share:.0%} of the operators, its embedded ONNX Runtime computes the rest")
+            raise RuntimeError(
+                f"DeepSparse supports {share:.0%} of the operators, its embedded ONNX Runtime computes the rest"
+            )
         return {"supported operators": share}

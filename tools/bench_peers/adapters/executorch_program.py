@@ -21,7 +21,8 @@ class Adapter(adapter.Adapter):
         (into / "model.pte").write_bytes(program.buffer)
 
     def load(self) -> None:
-        """On one thread: left alone it takes one for each core of the machine, those that its process may not use included."""
+        """On one thread: left alone it takes one for each core of the machine, those that its process may not use
+        included."""
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 

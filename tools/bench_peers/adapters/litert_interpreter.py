@@ -1,4 +1,5 @@
-"""LiteRT with its XNNPACK delegate. Its sparse kernels are not tried: they do not engage for networks converted from PyTorch."""
+"""LiteRT with its XNNPACK delegate. Its sparse kernels are not tried: they do not engage for networks converted from
+PyTorch."""
 
 # pyright: reportMissingImports=false
 from importlib.metadata import version
@@ -26,7 +27,9 @@ class Adapter(adapter.Adapter):
         self.interpreter.allocate_tensors()
 
     def feed(self, image: np.ndarray) -> None:
-        self.interpreter.set_tensor(self.interpreter.get_input_details()[0]["index"], np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        self.interpreter.set_tensor(
+            self.interpreter.get_input_details()[0]["index"], np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+        )
 
     def run(self) -> None:
         self.interpreter.invoke()

@@ -13,10 +13,18 @@ from tools.bench_peers.adapters import adapter
 
 class Adapter(adapter.Adapter):
     def convert(self, into: Path) -> None:
-        """By the converter's function: the command ``mnnconvert`` first installs a package into whatever pip it finds, and reports its use."""
+        """By the converter's function: the command ``mnnconvert`` first installs a package into whatever pip it finds,
+        and reports its use."""
         import _tools
 
-        files = ["--modelFile", str(self.folder / adapter.ONNX), "--MNNModel", str(into / "model.mnn"), "--bizCode", "pcc"]
+        files = [
+            "--modelFile",
+            str(self.folder / adapter.ONNX),
+            "--MNNModel",
+            str(into / "model.mnn"),
+            "--bizCode",
+            "pcc",
+        ]
         _tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, *self.options(into)])
 
     def options(self, into: Path) -> list[str]:
@@ -25,7 +33,9 @@ class Adapter(adapter.Adapter):
 
     def load(self) -> None:
         runtime = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 1},))
-        self.module = nn.load_module_from_file(str(self.converted / "model.mnn"), ["input"], ["output"], runtime_manager=runtime)
+        self.module = nn.load_module_from_file(
+            str(self.converted / "model.mnn"), ["input"], ["output"], runtime_manager=runtime
+        )
 
     def feed(self, image: np.ndarray) -> None:
         self.image = expr.placeholder(list(image.shape), expr.NCHW, expr.float)

@@ -1,4 +1,5 @@
-"""MNN with its sparse marking: convolutions with enough zeros are marked by the converter, and the CPU backend may take a sparse kernel for them."""
+"""MNN with its sparse marking: convolutions with enough zeros are marked by the converter, and the CPU backend may take
+a sparse kernel for them."""
 
 # pyright: reportMissingImports=false
 import json
@@ -22,7 +23,9 @@ class Adapter(mnn_module.Adapter):
 
         with tempfile.TemporaryDirectory() as folder:
             text = Path(folder) / "model.json"
-            _tools.mnnconvert(["mnnconvert", "-f", "MNN", "--modelFile", str(self.converted / "model.mnn"), "--JsonFile", str(text)])
+            _tools.mnnconvert(
+                ["mnnconvert", "-f", "MNN", "--modelFile", str(self.converted / "model.mnn"), "--JsonFile", str(text)]
+            )
             operators = [one.get("main", {}) for one in json.loads(text.read_text())["oplists"]]
         marked = sum("sparseParameter" in operator for operator in operators)
         if not marked:
@@ -31,9 +34,11 @@ class Adapter(mnn_module.Adapter):
 
 
 def pruned_at_random() -> bytes:
-    """MNN's protobuf message Compression.Pipeline: version 0.0.0, one algorithm, PRUNE, RANDOM, with default level parameters.
+    """MNN's protobuf message Compression.Pipeline: version 0.0.0, one algorithm, PRUNE, RANDOM, with default level
+    parameters.
 
-    Written by hand: field 1 is the version; field 2 an algorithm, whose field 1 is its type and field 3 how it prunes (type, parameters).
+    Written by hand: field 1 is the version; field 2 an algorithm, whose field 1 is its type and field 3 how it prunes
+    (type, parameters).
     """
     version = b"0.0.0"
     prune = bytes([0x08, 0, 0x12, 0])

@@ -15,7 +15,8 @@ from tools.bench_peers.adapters import adapter
 
 class Adapter(adapter.Adapter):
     def convert(self, into: Path) -> None:
-        """pnnx writes half a dozen files beside its input, and halves the precision of weights unless it is told not to.
+        """pnnx writes half a dozen files beside its input, and halves the precision of weights unless it is told not
+        to.
 
         The program that is in its wheel, and not its Python front, which needs PyTorch.
         """
@@ -24,7 +25,9 @@ class Adapter(adapter.Adapter):
         assert pnnx.origin is not None
         shutil.copyfile(self.folder / adapter.ONNX, into / "model.onnx")
         shape = ",".join(map(str, np.load(self.folder / "input.npy").shape))
-        subprocess.run([Path(pnnx.origin).with_name("pnnx"), "model.onnx", f"inputshape=[{shape}]", "fp16=0"], cwd=into, check=True)
+        subprocess.run(
+            [Path(pnnx.origin).with_name("pnnx"), "model.onnx", f"inputshape=[{shape}]", "fp16=0"], cwd=into, check=True
+        )
         for file in into.iterdir():
             if file.name not in ("model.ncnn.param", "model.ncnn.bin"):
                 file.unlink()

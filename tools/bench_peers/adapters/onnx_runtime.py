@@ -47,11 +47,14 @@ class Adapter(adapter.Adapter):
         return options
 
     def _session(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        return onnxruntime.InferenceSession(str(self.folder / adapter.ONNX), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(self.folder / adapter.ONNX), options, providers=["CPUExecutionProvider"]
+        )
 
 
 def kernel_seconds(events: list[dict], runs: int) -> dict[str, float]:
-    """Mean seconds of each node's kernel over the last ``runs`` runs of a profile (Chrome trace events, microseconds)."""
+    """Mean seconds of each node's kernel over the last ``runs`` runs of a profile (Chrome trace events,
+    microseconds)."""
     micros = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -47,5 +47,7 @@ class Adapter(adapter.Adapter):
         return seconds
 
     def _request(self, **configuration: Any) -> openvino.InferRequest:
-        model = openvino.Core().compile_model(str(self.folder / adapter.ONNX), "CPU", {**CONFIGURATION, **configuration})
+        model = openvino.Core().compile_model(
+            str(self.folder / adapter.ONNX), "CPU", {**CONFIGURATION, **configuration}
+        )
         return model.create_infer_request()

@@ -25,12 +25,16 @@ def non_max_suppression(
     *,
     center_point_box: int = 0,
 ) -> Value:
-    """Rows (image, class, box) of the boxes that stay. Where ONNX has as many rows as there are, the model gives all that there could be: those that are
-    none come last and hold -1; their number without these is an output more, ``NAME.count``.
+    """Rows (image, class, box) of the boxes that stay. Where ONNX has as many rows as there are, the model gives all
+    that there could be: those that are none come last and hold -1; their number without these is an output more,
+    ``NAME.count``.
 
     boxes (B, N, 4): two opposite corners (y, x), or centre (x, y) and size; scores (B, C, N).
     """
-    (batch, classes, size), limit = shape(scores), int(number(most, "its number of boxes is")) if most is not None else 0
+    (batch, classes, size), limit = (
+        shape(scores),
+        int(number(most, "its number of boxes is")) if most is not None else 0,
+    )
     count = min(limit, size)
     if count < 1:
         raise Refused(f"max_output_boxes_per_class={limit}, so that no box would ever stay")
@@ -54,8 +58,12 @@ def non_max_suppression(
     numbers = torch.arange(batch * classes, dtype=torch.float32).repeat_interleave(count)
     table = torch.stack([numbers // classes, numbers % classes])
     values = emit.call(_aten.cat.default, [table, flat], 0)
-    moved = emit.call(SCATTER, torch.full((3, rows + 1), -1.0), emit.call(_aten.expand.default, place, [3, rows]), values, "set")
-    emit.more_outputs[f"{emit.name}.count"] = emit.call(_aten.reshape.default, emit.call(_aten.sum.dim_IntList, stays, [1]), [1])
+    moved = emit.call(
+        SCATTER, torch.full((3, rows + 1), -1.0), emit.call(_aten.expand.default, place, [3, rows]), values, "set"
+    )
+    emit.more_outputs[f"{emit.name}.count"] = emit.call(
+        _aten.reshape.default, emit.call(_aten.sum.dim_IntList, stays, [1]), [1]
+    )
     found = emit.call(_aten.transpose.int, emit.call(_aten.slice.Tensor, moved, 1, 0, rows), 0, 1)
     return convert(emit, found, torch.int64)
 
@@ -79,7 +87,19 @@ def deform_conv(
     if w.axes != 2:
         raise Refused(f"a deformable convolution of {shape(x)}; pcc compiles those of images")
     (top, bottom), (left, right) = w.pads
-    return emit.call(DEFORM_CONV2D, x, weight, offset, mask, bias, w.stride, [top, left, bottom, right], w.dilation, group, offset_group)
+    return emit.call(
+        DEFORM_CONV2D,
+        x,
+        weight,
+        offset,
+        mask,
+        bias,
+        w.stride,
+        [top, left, bottom, right],
+        w.dilation,
+        group,
+        offset_group,
+    )
 
 
 def roi_align(
@@ -98,9 +118,21 @@ def roi_align(
     """Opset 16 gave the coordinates a mode, which is the other one by default."""
     transformation = coordinate_transformation_mode or ("half_pixel" if emit.opset >= 16 else "output_half_pixel")
     if mode != "avg" or sampling_ratio < 1 or transformation not in ("half_pixel", "output_half_pixel"):
-        raise Refused(f"mode={mode}, sampling_ratio={sampling_ratio}; pcc has averages of a number of samples, the same for all boxes: export it with 2")
+        raise Refused(
+            f"mode={mode}, sampling_ratio={sampling_ratio}; pcc has averages of a number of samples, the same for all "
+            "boxes: export it with 2"
+        )
     number_of = convert(emit, images, torch.float32)
-    return emit.call(ROI_ALIGN, x, boxes, number_of, spatial_scale, [output_height, output_width], sampling_ratio, transformation == "half_pixel")
+    return emit.call(
+        ROI_ALIGN,
+        x,
+        boxes,
+        number_of,
+        spatial_scale,
+        [output_height, output_width],
+        sampling_ratio,
+        transformation == "half_pixel",
+    )
 
 
 RULES: dict[str, Rule] = {"NonMaxSuppression": non_max_suppression, "DeformConv": deform_conv, "RoiAlign": roi_align}

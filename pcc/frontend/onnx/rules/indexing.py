@@ -20,11 +20,14 @@ def _wrapped(emit: Emitter, index: Value, size: int) -> Value:
         if index.numel() and not -size <= int(index.min()) <= int(index.max()) < size:
             raise Refused(f"an index out of range for size {size}")
         return torch.where(index < 0, index + size, index)
-    return emit.call(_aten.where.self, emit.call(_aten.lt.Scalar, index, 0), emit.call(_aten.add.Tensor, index, size), index)
+    return emit.call(
+        _aten.where.self, emit.call(_aten.lt.Scalar, index, 0), emit.call(_aten.add.Tensor, index, size), index
+    )
 
 
 def gather(emit: Emitter, x: Value, index: Value, *, axis: int = 0) -> Value:
-    """Rows of one dimension: by one number a select, by known numbers a slice or a list, by the model's input an embedding."""
+    """Rows of one dimension: by one number a select, by known numbers a slice or a list, by the model's input an
+    embedding."""
     axis = axis_of(axis, rank(x))
     index = _wrapped(emit, index, shape(x)[axis])
     if isinstance(index, Tensor) and rank(index) == 0:
@@ -34,7 +37,9 @@ def gather(emit: Emitter, x: Value, index: Value, *, axis: int = 0) -> Value:
     elif axis == 0 and rank(x) == 2:
         return emit.call(_aten.embedding.default, x, index)
     else:
-        rows = emit.call(_aten.index_select.default, x, axis, reshaped(emit, index, [-1 if rank(index) != 1 else shape(index)[0]]))
+        rows = emit.call(
+            _aten.index_select.default, x, axis, reshaped(emit, index, [-1 if rank(index) != 1 else shape(index)[0]])
+        )
     return reshaped(emit, rows, [*shape(x)[:axis], *shape(index), *shape(x)[axis + 1 :]])
 
 
@@ -60,7 +65,9 @@ def gather_nd(emit: Emitter, x: Value, index: Value, *, batch_dims: int = 0) -> 
 _SCATTERS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-def scatter_elements(emit: Emitter, x: Value, index: Value, updates: Value, *, axis: int = 0, reduction: str = "none") -> Value:
+def scatter_elements(
+    emit: Emitter, x: Value, index: Value, updates: Value, *, axis: int = 0, reduction: str = "none"
+) -> Value:
     axis = axis_of(axis, rank(x))
     places = _wrapped(emit, index, shape(x)[axis])
     if reduction == "none":
@@ -75,7 +82,10 @@ def scatter_nd(emit: Emitter, x: Value, index: Value, updates: Value, *, reducti
     depth = shape(index)[-1]
     places = convert(emit, index, torch.int64)
     if reduction in ("none", "add"):
-        numbers = [_wrapped(emit, emit.call(_aten.select.int, places, rank(index) - 1, place), shape(x)[place]) for place in range(depth)]
+        numbers = [
+            _wrapped(emit, emit.call(_aten.select.int, places, rank(index) - 1, place), shape(x)[place])
+            for place in range(depth)
+        ]
         return emit.call(_aten.index_put.default, x, numbers, updates, reduction == "add")
     if reduction not in _SCATTERS:
         raise Refused(f"reduction={reduction}")
@@ -83,14 +93,25 @@ def scatter_nd(emit: Emitter, x: Value, index: Value, updates: Value, *, reducti
     flat: Value | None = None
     for place in range(depth):
         column = _wrapped(emit, emit.call(_aten.select.int, places, rank(index) - 1, place), shape(x)[place])
-        flat = column if flat is None else emit.call(_aten.add.Tensor, emit.call(_aten.mul.Tensor, flat, shape(x)[place]), column)
+        flat = (
+            column
+            if flat is None
+            else emit.call(_aten.add.Tensor, emit.call(_aten.mul.Tensor, flat, shape(x)[place]), column)
+        )
     if flat is None:
         raise Refused("an index without coordinates")
     rest = list(shape(x)[depth:])
     count = int(torch.Size(shape(index)[:-1]).numel())
     rows, inner = int(torch.Size(shape(x)[:depth]).numel()), int(torch.Size(rest).numel())
     spread = emit.call(_aten.expand.default, reshaped(emit, flat, [count, 1]), [count, inner])
-    made = emit.call(_aten.scatter_reduce.two, reshaped(emit, x, [rows, inner]), 0, spread, reshaped(emit, updates, [count, inner]), _SCATTERS[reduction])
+    made = emit.call(
+        _aten.scatter_reduce.two,
+        reshaped(emit, x, [rows, inner]),
+        0,
+        spread,
+        reshaped(emit, updates, [count, inner]),
+        _SCATTERS[reduction],
+    )
     return reshaped(emit, made, shape(x))
 
 
@@ -101,7 +122,9 @@ def one_hot(emit: Emitter, index: Value, depth: Value, values: Value, *, axis: i
     assert off_on is not None
     places = torch.arange(count).reshape([-1 if dim == axis else 1 for dim in range(rank(index) + 1)])
     whole = convert(emit, index, torch.int64)
-    whole = emit.call(_aten.where.self, emit.call(_aten.lt.Scalar, whole, 0), emit.call(_aten.add.Tensor, whole, count), whole)
+    whole = emit.call(
+        _aten.where.self, emit.call(_aten.lt.Scalar, whole, 0), emit.call(_aten.add.Tensor, whole, count), whole
+    )
     hot = emit.call(_aten.eq.Tensor, emit.call(_aten.unsqueeze.default, whole, axis), places)
     return emit.call(_aten.where.self, hot, off_on[1].clone(), off_on[0].clone())
 
@@ -120,7 +143,9 @@ def nonzero(emit: Emitter, x: Value) -> Value:
     return value.nonzero().T.contiguous() if rank(value) else value.reshape(1).nonzero().T.contiguous()
 
 
-def grid_sample(emit: Emitter, x: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros") -> Value:
+def grid_sample(
+    emit: Emitter, x: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Value:
     """Modes under the names of opset 16 and of 20."""
     modes = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
     edges = {"zeros": 0, "border": 1, "reflection": 2}

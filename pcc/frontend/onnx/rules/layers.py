@@ -32,7 +32,9 @@ def conv(
     w = window(x, kernel_of(weight, kernel_shape, x), strides, dilations, auto_pad, pads)
     if not w.is_even:
         x = emit.call(_aten.constant_pad_nd.default, x, pad_list(w.pads), 0.0)
-    return emit.call(_CONVOLUTIONS[w.axes], x, weight, bias, w.stride, w.before if w.is_even else [0] * w.axes, w.dilation, group)
+    return emit.call(
+        _CONVOLUTIONS[w.axes], x, weight, bias, w.stride, w.before if w.is_even else [0] * w.axes, w.dilation, group
+    )
 
 
 def conv_transpose(
@@ -55,18 +57,38 @@ def conv_transpose(
     axes, stride, dilation, crop = w.axes, w.stride, w.dilation, w.pads
     extra = list(output_padding or [0] * axes)
     if same:
-        wanted = list(output_shape)[-axes:] if output_shape is not None else [have * s for have, s in zip(shape(x)[2:], stride, strict=True)]
-        full = [(have - 1) * s + (taps - 1) * d + 1 + e for have, s, taps, d, e in zip(shape(x)[2:], stride, w.kernel, dilation, extra, strict=True)]
+        wanted = (
+            list(output_shape)[-axes:]
+            if output_shape is not None
+            else [have * s for have, s in zip(shape(x)[2:], stride, strict=True)]
+        )
+        full = [
+            (have - 1) * s + (taps - 1) * d + 1 + e
+            for have, s, taps, d, e in zip(shape(x)[2:], stride, w.kernel, dilation, extra, strict=True)
+        ]
         crop = [split(have - want, auto_pad) for have, want in zip(full, wanted, strict=True)]
-    even = all(before == after and before >= 0 for before, after in crop) and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
+    even = all(before == after and before >= 0 for before, after in crop) and all(
+        e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)
+    )
     if even:
-        return emit.call(_TRANSPOSED[axes], x, weight, bias, stride, [before for before, _ in crop], extra, group, dilation)
+        return emit.call(
+            _TRANSPOSED[axes], x, weight, bias, stride, [before for before, _ in crop], extra, group, dilation
+        )
     # Cropping is negative padding; what output_padding adds behind has no taps, only the bias, which comes last then.
     behind = [after - e for (_, after), e in zip(crop, extra, strict=True)]
     late = bias is not None and any(amount < 0 for amount in behind)
-    made = emit.call(_TRANSPOSED[axes], x, weight, None if late else bias, stride, [0] * axes, [0] * axes, group, dilation)
-    made = emit.call(_aten.constant_pad_nd.default, made, pad_list([(-before, -after) for (before, _), after in zip(crop, behind, strict=True)]), 0.0)
-    return emit.call(_aten.add.Tensor, made, emit.call(_aten.reshape.default, bias, [-1, *[1] * axes])) if late else made
+    made = emit.call(
+        _TRANSPOSED[axes], x, weight, None if late else bias, stride, [0] * axes, [0] * axes, group, dilation
+    )
+    made = emit.call(
+        _aten.constant_pad_nd.default,
+        made,
+        pad_list([(-before, -after) for (before, _), after in zip(crop, behind, strict=True)]),
+        0.0,
+    )
+    return (
+        emit.call(_aten.add.Tensor, made, emit.call(_aten.reshape.default, bias, [-1, *[1] * axes])) if late else made
+    )
 
 
 def linear(emit: Emitter, x: Value, weight: Value, bias: Value | None) -> Value:
@@ -81,7 +103,16 @@ def matmul(emit: Emitter, a: Value, b: Value) -> Value:
 
 
 def gemm(
-    emit: Emitter, a: Value, b: Value, c: Value | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0, broadcast: int = 1
+    emit: Emitter,
+    a: Value,
+    b: Value,
+    c: Value | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    broadcast: int = 1,
 ) -> Value:
     """``alpha * a @ b + beta * c``. ``broadcast`` is of opset 6, where it says what is always so since."""
     if rank(a) != 2 or rank(b) != 2:
@@ -96,9 +127,15 @@ def gemm(
         if bias is not None and beta != 1:
             bias = emit.called_like(emit.call(_aten.mul.Tensor, bias, beta), bias)
         features = shape(weight)[0]
-        if bias is not None and isinstance(bias, Tensor) and shape(bias) in ((features,), (1, features), (1,), (1, 1), ()):
+        if (
+            bias is not None
+            and isinstance(bias, Tensor)
+            and shape(bias) in ((features,), (1, features), (1,), (1, 1), ())
+        ):
             # Without its rows the bias of all rows; a single number is one for each feature.
-            row = emit.called_like(emit.call(_aten.reshape.default, emit.call(_aten.expand.default, bias, [1, features]), [features]), bias)
+            row = emit.called_like(
+                emit.call(_aten.reshape.default, emit.call(_aten.expand.default, bias, [1, features]), [features]), bias
+            )
             return emit.call(_aten.linear.default, a, weight, bias if shape(bias) == (features,) else row)
         product = emit.call(_aten.linear.default, a, weight, None)
         return product if bias is None else emit.call(_aten.add.Tensor, product, bias)

@@ -53,7 +53,11 @@ def transpose(emit: Emitter, x: Value, *, perm: Sequence[int] | None = None) -> 
 
 def squeeze(emit: Emitter, x: Value, axes_input: Value | None = None, *, axes: Sequence[int] | None = None) -> Value:
     chosen = integers(axes_input if axes_input is not None else axes, "its axes are")
-    dims = {axis_of(axis, rank(x)) for axis in chosen} if chosen is not None else {dim for dim, size in enumerate(shape(x)) if size == 1}
+    dims = (
+        {axis_of(axis, rank(x)) for axis in chosen}
+        if chosen is not None
+        else {dim for dim, size in enumerate(shape(x)) if size == 1}
+    )
     if any(shape(x)[dim] != 1 for dim in dims):
         raise Refused(f"axes {sorted(dims)} of a value of {shape(x)} are not all 1")
     return reshaped(emit, x, [size for dim, size in enumerate(shape(x)) if dim not in dims])
@@ -73,7 +77,13 @@ def concat(emit: Emitter, *values: Value, axis: int = 1) -> Value:
 
 
 def split(
-    emit: Emitter, x: Value, sizes_input: Value | None = None, *, axis: int = 0, split: Sequence[int] | None = None, num_outputs: int | None = None
+    emit: Emitter,
+    x: Value,
+    sizes_input: Value | None = None,
+    *,
+    axis: int = 0,
+    split: Sequence[int] | None = None,
+    num_outputs: int | None = None,
 ) -> list[Value]:
     """In listed parts, or in as many as there are outputs, the last of which may be smaller."""
     axis = axis_of(axis, rank(x))
@@ -182,7 +192,12 @@ def pad(
     if padded and image and all(0 <= amount <= shape(x)[dim] + reach for dim in padded for amount in pairs[dim]):
         return emit.call(_aten.pad.default, x, pad_list(pairs[2:]), _MODES[mode])
     for dim in padded:
-        x = pick(emit, x, dim, [_source(place, shape(x)[dim], mode) for place in range(-pairs[dim][0], shape(x)[dim] + pairs[dim][1])])
+        x = pick(
+            emit,
+            x,
+            dim,
+            [_source(place, shape(x)[dim], mode) for place in range(-pairs[dim][0], shape(x)[dim] + pairs[dim][1])],
+        )
     return x
 
 
@@ -205,7 +220,9 @@ def depth_to_space(emit: Emitter, x: Value, *, blocksize: int, mode: str = "DCR"
     n, c, h, w = _image(x)
     depth = c // blocksize**2
     split = reshaped(emit, x, [n, blocksize, blocksize, depth, h, w])
-    return reshaped(emit, emit.call(_aten.permute.default, split, [0, 3, 4, 1, 5, 2]), [n, depth, h * blocksize, w * blocksize])
+    return reshaped(
+        emit, emit.call(_aten.permute.default, split, [0, 3, 4, 1, 5, 2]), [n, depth, h * blocksize, w * blocksize]
+    )
 
 
 def space_to_depth(emit: Emitter, x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
@@ -213,7 +230,11 @@ def space_to_depth(emit: Emitter, x: Value, *, blocksize: int, mode: str = "DCR"
         return emit.call(_aten.pixel_unshuffle.default, x, blocksize)
     n, c, h, w = _image(x)
     split = reshaped(emit, x, [n, c, h // blocksize, blocksize, w // blocksize, blocksize])
-    return reshaped(emit, emit.call(_aten.permute.default, split, [0, 3, 5, 1, 2, 4]), [n, c * blocksize**2, h // blocksize, w // blocksize])
+    return reshaped(
+        emit,
+        emit.call(_aten.permute.default, split, [0, 3, 5, 1, 2, 4]),
+        [n, c * blocksize**2, h // blocksize, w // blocksize],
+    )
 
 
 def _image(x: Value) -> tuple[int, int, int, int]:
@@ -256,8 +277,14 @@ def columns_to_image(
         raise Refused(f"image_shape={image}, block_shape={kernel}; pcc has it for images")
     top, left, bottom, right = pads or (0, 0, 0, 0)
     padded = [image[0] + top + bottom, image[1] + left + right]
-    made = emit.call(_aten.col2im.default, x, padded, kernel, list(dilations or (1, 1)), [0, 0], list(strides or (1, 1)))
-    return emit.call(_aten.constant_pad_nd.default, made, [-left, -right, -top, -bottom], 0.0) if pads and any(pads) else made
+    made = emit.call(
+        _aten.col2im.default, x, padded, kernel, list(dilations or (1, 1)), [0, 0], list(strides or (1, 1))
+    )
+    return (
+        emit.call(_aten.constant_pad_nd.default, made, [-left, -right, -top, -bottom], 0.0)
+        if pads and any(pads)
+        else made
+    )
 
 
 def reverse_sequence(emit: Emitter, x: Value, lengths: Value, *, batch_axis: int = 1, time_axis: int = 0) -> Value:

@@ -27,7 +27,8 @@ def batch_norm(
     spatial: int = 1,
     is_test: int = 1,
 ) -> Value:
-    """``spatial`` and ``is_test`` are of old opsets. ONNX's momentum is what stays of the old statistics, PyTorch's what comes in."""
+    """``spatial`` and ``is_test`` are of old opsets. ONNX's momentum is what stays of the old statistics, PyTorch's
+    what comes in."""
     if training_mode or any(emit.used[1:]):
         raise Refused("batch norm in training mode: export the model in evaluation mode")
     if not spatial and rank(x) > 2:
@@ -40,15 +41,25 @@ def instance_norm(emit: Emitter, x: Value, scale: Value, bias: Value, *, epsilon
 
 
 def layer_norm(
-    emit: Emitter, x: Value, scale: Value | None, bias: Value | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    emit: Emitter,
+    x: Value,
+    scale: Value | None,
+    bias: Value | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
 ) -> list[Value]:
-    """Over all dimensions from ``axis`` on. ``stash_type`` says in which type statistics are computed; fp32 is what PyTorch does."""
+    """Over all dimensions from ``axis`` on. ``stash_type`` says in which type statistics are computed; fp32 is what
+    PyTorch does."""
     if stash_type != 1:
         raise Refused(f"stash_type={stash_type}")
     axis %= rank(x)
     dims = list(range(axis, rank(x)))
     sizes = list(shape(x)[axis:])
-    made = emit.call(_aten.layer_norm.default, x, sizes, _whole(emit, scale, sizes), _whole(emit, bias, sizes), epsilon, False)
+    made = emit.call(
+        _aten.layer_norm.default, x, sizes, _whole(emit, scale, sizes), _whole(emit, bias, sizes), epsilon, False
+    )
     if not any(emit.used[1:]):
         return [made]
     mean = emit.call(_aten.mean.dim, x, dims, True)
@@ -64,28 +75,42 @@ def _whole(emit: Emitter, value: Value | None, sizes: list[int]) -> Value | None
     return emit.called_like(emit.call(_aten.clone.default, emit.call(_aten.expand.default, value, sizes)), value)
 
 
-def group_norm(emit: Emitter, x: Value, scale: Value, bias: Value, *, epsilon: float = 1e-5, num_groups: int, stash_type: int = 1) -> Value:
+def group_norm(
+    emit: Emitter, x: Value, scale: Value, bias: Value, *, epsilon: float = 1e-5, num_groups: int, stash_type: int = 1
+) -> Value:
     """Scale and bias belong to groups before opset 21, to channels since."""
     if stash_type != 1:
         raise Refused(f"stash_type={stash_type}")
     channels = shape(x)[1]
     if emit.opset < 21 and num_groups != channels:
-        scale, bias = (emit.called_like(emit.call(_aten.repeat_interleave.self_int, value, channels // num_groups), value) for value in (scale, bias))
+        scale, bias = (
+            emit.called_like(emit.call(_aten.repeat_interleave.self_int, value, channels // num_groups), value)
+            for value in (scale, bias)
+        )
     return emit.call(_aten.group_norm.default, x, num_groups, scale, bias, epsilon, False)
 
 
-def rms_norm(emit: Emitter, x: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Value:
+def rms_norm(
+    emit: Emitter, x: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Value:
     """Divided by the root of the mean of squares over all dimensions from ``axis`` on."""
     if stash_type != 1:
         raise Refused(f"stash_type={stash_type}")
     wide = convert(emit, x, torch.float32)
-    squares = emit.call(_aten.mean.dim, emit.call(_aten.mul.Tensor, wide, wide), list(range(axis % rank(x), rank(x))), True)
-    normal = emit.call(_aten.mul.Tensor, wide, emit.call(_aten.rsqrt.default, emit.call(_aten.add.Tensor, squares, epsilon)))
+    squares = emit.call(
+        _aten.mean.dim, emit.call(_aten.mul.Tensor, wide, wide), list(range(axis % rank(x), rank(x))), True
+    )
+    normal = emit.call(
+        _aten.mul.Tensor, wide, emit.call(_aten.rsqrt.default, emit.call(_aten.add.Tensor, squares, epsilon))
+    )
     return emit.call(_aten.mul.Tensor, convert(emit, normal, dtype(x)), scale)
 
 
-def local_response(emit: Emitter, x: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int) -> Value:
-    """Divided by a power of the squares of neighbouring channels, whose sum is a 1x1 convolution with a band of ones."""
+def local_response(
+    emit: Emitter, x: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
+) -> Value:
+    """Divided by a power of the squares of neighbouring channels, whose sum is a 1x1 convolution with a band of
+    ones."""
     if rank(x) != 4:
         raise Refused(f"an input of {shape(x)}; pcc has it for NCHW")
     channels = shape(x)[1]
@@ -109,7 +134,9 @@ def mean_variance(emit: Emitter, x: Value, *, axes: Sequence[int] = (0, 2, 3)) -
     dims = [axis % rank(x) for axis in axes]
     centred = emit.call(_aten.sub.Tensor, x, emit.call(_aten.mean.dim, x, dims, True))
     variance = emit.call(_aten.mean.dim, emit.call(_aten.mul.Tensor, centred, centred), dims, True)
-    return emit.call(_aten.div.Tensor, centred, emit.call(_aten.add.Tensor, emit.call(_aten.sqrt.default, variance), 1e-9))
+    return emit.call(
+        _aten.div.Tensor, centred, emit.call(_aten.add.Tensor, emit.call(_aten.sqrt.default, variance), 1e-9)
+    )
 
 
 RULES: dict[str, Rule] = {

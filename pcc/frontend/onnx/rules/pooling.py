@@ -50,7 +50,8 @@ def max_pool(
 
 
 def _with_places(emit: Emitter, x: Value, w: Window, ceil_mode: bool, by_columns: bool) -> tuple[Value, Value]:
-    """The maxima, and their places in the whole tensor; ``by_columns`` numbers the elements of an image column by column."""
+    """The maxima, and their places in the whole tensor; ``by_columns`` numbers the elements of an image column by
+    column."""
     if w.axes > 2:
         raise Refused("pooling of volumes; pcc pools images")
     if prod(shape(x)) > 1 << 24:
@@ -62,18 +63,24 @@ def _with_places(emit: Emitter, x: Value, w: Window, ceil_mode: bool, by_columns
     plain = _is_plain(w)
     padded = x if plain else emit.call(_aten.constant_pad_nd.default, x, pad_list(w.pads), float("-inf"))
     pads = w.before if plain else [0, 0]
-    values, places = emit.call(_aten.max_pool2d_with_indices.default, padded, w.kernel, w.stride, pads, w.dilation, ceil_mode)
+    values, places = emit.call(
+        _aten.max_pool2d_with_indices.default, padded, w.kernel, w.stride, pads, w.dilation, ceil_mode
+    )
     if not plain or by_columns:
         line = shape(padded)[3]
         down = emit.call(_aten.div.Tensor_mode, places, line, rounding_mode="floor")
         right = emit.call(_aten.sub.Tensor, places, emit.call(_aten.mul.Tensor, down, line))
         if not plain:
-            down, right = (emit.call(_aten.sub.Tensor, part, before) for part, before in zip((down, right), w.before, strict=True))
+            down, right = (
+                emit.call(_aten.sub.Tensor, part, before) for part, before in zip((down, right), w.before, strict=True)
+            )
         first, second, line = (right, down, height) if by_columns else (down, right, width)
         places = emit.call(_aten.add.Tensor, emit.call(_aten.mul.Tensor, first, line), second)
     starts = (torch.arange(images * channels) * (height * width)).reshape(images, channels, 1, 1)
     places = emit.call(_aten.add.Tensor, places, starts)
-    return (emit.call(_aten.squeeze.dim, values, 2), emit.call(_aten.squeeze.dim, places, 2)) if row else (values, places)
+    return (
+        (emit.call(_aten.squeeze.dim, values, 2), emit.call(_aten.squeeze.dim, places, 2)) if row else (values, places)
+    )
 
 
 def max_unpool(
@@ -86,9 +93,13 @@ def max_unpool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    """Values at their places in the tensor that was pooled, zeros elsewhere; then room behind, where a larger output is asked for."""
+    """Values at their places in the tensor that was pooled, zeros elsewhere; then room behind, where a larger output is
+    asked for."""
     w = window(x, kernel_shape, strides, None, pads=pads)
-    pooled = [(have - 1) * step + taps - sum(sides) for have, step, taps, sides in zip(shape(x)[2:], w.stride, w.kernel, w.pads, strict=True)]
+    pooled = [
+        (have - 1) * step + taps - sum(sides)
+        for have, step, taps, sides in zip(shape(x)[2:], w.stride, w.kernel, w.pads, strict=True)
+    ]
     whole = [*shape(x)[:2], *pooled]
     flat, values = (emit.call(_aten.reshape.default, value, [-1]) for value in (places, x))
     made = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
@@ -119,7 +130,8 @@ def average_pool(
 
 
 def _pool2d(emit: Emitter, x: Value, mode: str, w: Window, ceil_mode: bool, count_include_pad: bool) -> Value:
-    """What PyTorch's poolings do not have: padding that is uneven or more than half a window, averages with dilation. pcc's own has it, over two axes."""
+    """What PyTorch's poolings do not have: padding that is uneven or more than half a window, averages with dilation.
+    pcc's own has it, over two axes."""
     if w.axes > 2:
         raise Refused("pooling of volumes; pcc pools images")
     if any(amount < 0 for pair in w.pads for amount in pair):
@@ -129,7 +141,9 @@ def _pool2d(emit: Emitter, x: Value, mode: str, w: Window, ceil_mode: bool, coun
         made = _pool2d(emit, image, mode, _as_image(w), ceil_mode, count_include_pad)
         return emit.call(_aten.squeeze.dim, made, 2)
     (top, bottom), (left, right) = w.pads
-    return emit.call(POOL2D, x, mode, w.kernel, w.stride, [top, left, bottom, right], w.dilation, ceil_mode, count_include_pad)
+    return emit.call(
+        POOL2D, x, mode, w.kernel, w.stride, [top, left, bottom, right], w.dilation, ceil_mode, count_include_pad
+    )
 
 
 def lp_pool(
@@ -146,7 +160,13 @@ def lp_pool(
 ) -> Value:
     """The p-norm of each window: the root of its sum of powers, an average times its size."""
     powers = emit.call(_aten.pow.Tensor_Scalar, emit.call(_aten.abs.default, x), p)
-    options: dict[str, Any] = {"auto_pad": auto_pad, "ceil_mode": ceil_mode, "dilations": dilations, "pads": pads, "strides": strides}
+    options: dict[str, Any] = {
+        "auto_pad": auto_pad,
+        "ceil_mode": ceil_mode,
+        "dilations": dilations,
+        "pads": pads,
+        "strides": strides,
+    }
     if ceil_mode:
         raise Refused("ceil_mode=1")
     means = average_pool(emit, powers, kernel_shape=kernel_shape, count_include_pad=1, **options)

@@ -30,9 +30,14 @@ def lstm(
     layout: int = 0,
 ) -> tuple[Value, Value, Value]:
     if input_forget or peephole is not None:
-        raise Refused("an LSTM with peepholes or a joint input and forget gate; PyTorch and Keras have none: export the layer without them")
+        raise Refused(
+            "an LSTM with peepholes or a joint input and forget gate; PyTorch and Keras have none: export the layer "
+            "without them"
+        )
     _check_activations(activations, ("Sigmoid", "Tanh", "Tanh"), direction)
-    return _recurrent(emit, _aten.lstm.input, (0, 2, 3, 1), x, w, r, b, lengths, [hidden, cell], direction, hidden_size, layout)  # type: ignore[return-value]
+    return _recurrent(
+        emit, _aten.lstm.input, (0, 2, 3, 1), x, w, r, b, lengths, [hidden, cell], direction, hidden_size, layout
+    )  # type: ignore[return-value]
 
 
 def gru(
@@ -50,9 +55,23 @@ def gru(
     layout: int = 0,
     linear_before_reset: int = 0,
 ) -> tuple[Value, Value]:
-    """PyTorch has the GRU that applies the reset gate after the product (``linear_before_reset``); the other is written out."""
+    """PyTorch has the GRU that applies the reset gate after the product (``linear_before_reset``); the other is written
+    out."""
     _check_activations(activations, ("Sigmoid", "Tanh"), direction)
-    return _recurrent(emit, _aten.gru.input if linear_before_reset else _reset_first, (1, 0, 2), x, w, r, b, lengths, [hidden], direction, hidden_size, layout)  # type: ignore[return-value]
+    return _recurrent(
+        emit,
+        _aten.gru.input if linear_before_reset else _reset_first,
+        (1, 0, 2),
+        x,
+        w,
+        r,
+        b,
+        lengths,
+        [hidden],
+        direction,
+        hidden_size,
+        layout,
+    )  # type: ignore[return-value]
 
 
 def rnn(
@@ -77,7 +96,8 @@ def rnn(
 
 
 def _reset_first(emit: Emitter, x: Value, start: Value, parameters: Sequence[Tensor]) -> tuple[Value, Value]:
-    """A GRU layer that applies the reset gate before the product: x (T, N, I), start (D, N, H) give (T, N, D * H) and the last states (D, N, H)."""
+    """A GRU layer that applies the reset gate before the product: x (T, N, I), start (D, N, H) give (T, N, D * H) and
+    the last states (D, N, H)."""
 
     def add(a: Value, b: Value) -> Value:
         return emit.call(_aten.add.Tensor, a, b)
@@ -91,14 +111,25 @@ def _reset_first(emit: Emitter, x: Value, start: Value, parameters: Sequence[Ten
     for direction in range(directions):
         of_input, of_state, *biases = parameters[direction * each : (direction + 1) * each]
         input_bias, state_bias = biases or (None, torch.zeros(3 * hidden, dtype=of_state.dtype))
-        projected = emit.call(_aten.split_with_sizes.default, emit.call(_aten.linear.default, x, of_input, input_bias), [hidden] * 3, 2)
+        projected = emit.call(
+            _aten.split_with_sizes.default, emit.call(_aten.linear.default, x, of_input, input_bias), [hidden] * 3, 2
+        )
         gates, news = torch.split(of_state, [2 * hidden, hidden]), torch.split(state_bias, [2 * hidden, hidden])
         state, rows = emit.call(_aten.select.int, start, 0, direction), []
         for step in range(steps - 1, -1, -1) if direction else range(steps):
             row_r, row_z, row_n = (emit.call(_aten.select.int, part, 0, step) for part in projected)
-            of_r, of_z = emit.call(_aten.split_with_sizes.default, emit.call(_aten.linear.default, state, gates[0], news[0]), [hidden, hidden], 1)
-            reset, update = (emit.call(_aten.sigmoid.default, add(row, part)) for row, part in ((row_r, of_r), (row_z, of_z)))
-            new = emit.call(_aten.tanh.default, add(row_n, emit.call(_aten.linear.default, mul(reset, state), gates[1], news[1])))
+            of_r, of_z = emit.call(
+                _aten.split_with_sizes.default,
+                emit.call(_aten.linear.default, state, gates[0], news[0]),
+                [hidden, hidden],
+                1,
+            )
+            reset, update = (
+                emit.call(_aten.sigmoid.default, add(row, part)) for row, part in ((row_r, of_r), (row_z, of_z))
+            )
+            new = emit.call(
+                _aten.tanh.default, add(row_n, emit.call(_aten.linear.default, mul(reset, state), gates[1], news[1]))
+            )
             state = add(new, mul(update, emit.call(_aten.sub.Tensor, state, new)))
             rows.append(state)
         outputs.append(emit.call(_aten.stack.default, rows[::-1] if direction else rows, 0))
@@ -144,7 +175,8 @@ def _recurrent(
 ) -> tuple[Value, ...]:
     """One layer of PyTorch's, in one direction or two. ``gates[i]`` is the place of PyTorch's i-th gate among ONNX's.
 
-    x (T, N, I), or (N, T, I) with ``layout``; w (D, G*H, I), r (D, G*H, H), b (D, 2*G*H); gives (T, D, N, H) and the last states (D, N, H).
+    x (T, N, I), or (N, T, I) with ``layout``; w (D, G*H, I), r (D, G*H, H), b (D, 2*G*H); gives (T, D, N, H) and the
+    last states (D, N, H).
     """
     if layout:
         x = emit.call(_aten.transpose.int, x, 0, 1)
@@ -168,12 +200,18 @@ def _recurrent(
     initial = [torch.zeros(directions, batch, hidden, dtype=dtype(x)) if state is None else state for state in states]
     options = (b is not None, 1, 0.0, False, directions == 2, False)
     start: Any = initial if len(initial) > 1 else initial[0]
-    results = _reset_first(emit, x, start, parameters) if target is _reset_first else emit.call(target, x, start, parameters, *options)
+    results = (
+        _reset_first(emit, x, start, parameters)
+        if target is _reset_first
+        else emit.call(target, x, start, parameters, *options)
+    )
     y = emit.call(_aten.reshape.default, results[0], [steps, batch, directions, hidden])
     if direction == "reverse":
         y = emit.call(_aten.flip.default, y, [0])
     if layout:
-        return emit.call(_aten.transpose.int, y, 0, 1), *(emit.call(_aten.transpose.int, state, 0, 1) for state in results[1:])
+        return emit.call(_aten.transpose.int, y, 0, 1), *(
+            emit.call(_aten.transpose.int, state, 0, 1) for state in results[1:]
+        )
     return emit.call(_aten.transpose.int, y, 1, 2), *results[1:]
 
 

@@ -18,9 +18,16 @@ _Reduce = Any
 
 def _reduction(reduce: _Reduce) -> Rule:
     def rule(
-        emit: Emitter, x: Value, axes_input: Value | None = None, *, axes: Sequence[int] | None = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+        emit: Emitter,
+        x: Value,
+        axes_input: Value | None = None,
+        *,
+        axes: Sequence[int] | None = None,
+        keepdims: int = 1,
+        noop_with_empty_axes: int = 0,
     ) -> Value:
-        """Axes are an attribute in older opsets, an input in newer ones; without any all are reduced, or none where that is asked for."""
+        """Axes are an attribute in older opsets, an input in newer ones; without any all are reduced, or none where
+        that is asked for."""
         chosen = integers(axes_input if axes_input is not None else axes, "its axes are")
         if not chosen and noop_with_empty_axes:
             return _elementwise_part(emit, reduce, x)
@@ -42,14 +49,18 @@ def _elementwise_part(emit: Emitter, reduce: _Reduce, x: Value) -> Value:
 
 
 def _sum(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
-    return emit.call(_aten.sum.dim_IntList, x, dims, keep, **({} if dtype(x).is_floating_point else {"dtype": dtype(x)}))
+    return emit.call(
+        _aten.sum.dim_IntList, x, dims, keep, **({} if dtype(x).is_floating_point else {"dtype": dtype(x)})
+    )
 
 
 def _mean(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
     if dtype(x).is_floating_point:
         return emit.call(_aten.mean.dim, x, dims, keep)
     count = prod(shape(x)[dim] for dim in dims)
-    return emit.call(_aten.div.Tensor_mode, _sum(emit, x, dims, keep), torch.tensor(count, dtype=dtype(x)), rounding_mode="trunc")
+    return emit.call(
+        _aten.div.Tensor_mode, _sum(emit, x, dims, keep), torch.tensor(count, dtype=dtype(x)), rounding_mode="trunc"
+    )
 
 
 def _extreme(target: Any) -> _Reduce:
@@ -101,7 +112,8 @@ def _sum_square(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
 
 def _softmax(target: Any) -> Rule:
     def rule(emit: Emitter, x: Value, *, axis: int | None = None) -> Value:
-        """Before opset 13 over all dimensions from ``axis`` on (1 by default), since then over one (the last by default)."""
+        """Before opset 13 over all dimensions from ``axis`` on (1 by default), since then over one (the last by
+        default)."""
         chosen = _axis(axis if axis is not None else -1 if emit.opset >= 13 else min(1, rank(x) - 1), x)
         if emit.opset >= 13 or prod(shape(x)[chosen + 1 :]) == 1:
             return emit.call(target, x, chosen)
@@ -136,7 +148,16 @@ def _arg(target: Any) -> Rule:
     return rule
 
 
-def top_k(emit: Emitter, x: Value, count: Value | None = None, *, k: int | None = None, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, ...]:
+def top_k(
+    emit: Emitter,
+    x: Value,
+    count: Value | None = None,
+    *,
+    k: int | None = None,
+    axis: int = -1,
+    largest: int = 1,
+    sorted: int = 1,
+) -> tuple[Value, ...]:
     many = int(number(count, "its k is")) if count is not None else k
     if many is None:
         raise Refused("k is missing")
@@ -155,8 +176,12 @@ def _cumulative(target: Any, start: int) -> Rule:
         if reverse:
             x = emit.call(_aten.flip.default, x, [along])
         if exclusive:
-            first = torch.full([1 if dim == along else size for dim, size in enumerate(shape(x))], start, dtype=dtype(x))
-            x = emit.call(_aten.cat.default, [first, emit.call(_aten.slice.Tensor, x, along, 0, shape(x)[along] - 1)], along)
+            first = torch.full(
+                [1 if dim == along else size for dim, size in enumerate(shape(x))], start, dtype=dtype(x)
+            )
+            x = emit.call(
+                _aten.cat.default, [first, emit.call(_aten.slice.Tensor, x, along, 0, shape(x)[along] - 1)], along
+            )
         total = emit.call(target, x, along, **({} if dtype(x).is_floating_point else {"dtype": dtype(x)}))
         return emit.call(_aten.flip.default, total, [along]) if reverse else total
 

@@ -1,6 +1,6 @@
-"""Resampling by ONNX's rules, of which there are many. Along one axis each of them is a matrix from inputs to outputs, made here by the specification's
-formulas. Where PyTorch's nearest or bilinear interpolation has the same matrices, it is that operator; else elements are picked by number, or the matrix
-is multiplied with.
+"""Resampling by ONNX's rules, of which there are many. Along one axis each of them is a matrix from inputs to outputs,
+made here by the specification's formulas. Where PyTorch's nearest or bilinear interpolation has the same matrices, it
+is that operator; else elements are picked by number, or the matrix is multiplied with.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,14 @@ class _Method:
     extrapolation: float
 
 
-def upsample(emit: Emitter, x: Value, scales_input: Value | None = None, *, mode: str = "nearest", scales: Sequence[float] | None = None) -> Value:
+def upsample(
+    emit: Emitter,
+    x: Value,
+    scales_input: Value | None = None,
+    *,
+    mode: str = "nearest",
+    scales: Sequence[float] | None = None,
+) -> Value:
     """What Resize was called up to opset 9."""
     factors = known(scales_input, "its scales are") if scales_input is not None else torch.tensor(scales or [])
     return resize(emit, x, None, factors, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
@@ -96,13 +103,19 @@ def resize(
     return x
 
 
-def _axes(x: Value, dims: list[int], roi: Value | None, scales: Value | None, sizes: Value | None, policy: str) -> dict[int, _Axis]:
+def _axes(
+    x: Value, dims: list[int], roi: Value | None, scales: Value | None, sizes: Value | None, policy: str
+) -> dict[int, _Axis]:
     have = shape(x)
     wanted = integers(sizes, "its sizes are") or []
     given = known(scales, "its scales are")
     factors = [float(factor) for factor in given.flatten()] if given is not None else []
     box = known(roi, "its region is")
-    corners = [float(corner) for corner in box.flatten()] if box is not None and box.numel() else [0.0] * len(dims) + [1.0] * len(dims)
+    corners = (
+        [float(corner) for corner in box.flatten()]
+        if box is not None and box.numel()
+        else [0.0] * len(dims) + [1.0] * len(dims)
+    )
     if len(corners) != 2 * len(dims):
         raise Refused(f"a region of {len(corners)} numbers for {len(dims)} axes")
     if wanted:
@@ -118,17 +131,27 @@ def _axes(x: Value, dims: list[int], roi: Value | None, scales: Value | None, si
         else:
             raise Refused(f"keep_aspect_ratio_policy={policy}")
     elif len(factors) == len(dims):
-        spans = [corners[len(dims) + place] - corners[place] if box is not None and box.numel() else 1.0 for place in range(len(dims))]
+        spans = [
+            corners[len(dims) + place] - corners[place] if box is not None and box.numel() else 1.0
+            for place in range(len(dims))
+        ]
         wanted = [floor(have[dim] * span * factor) for dim, span, factor in zip(dims, spans, factors, strict=True)]
     else:
         raise Refused(f"scales={factors} for {len(dims)} axes")
     if any(want < 1 for want in wanted) or any(not factor > 0 for factor in factors):
         raise Refused(f"sizes {wanted} by scales {factors}")
-    return {dim: _Axis(have[dim], wanted[place], factors[place], (corners[place], corners[len(dims) + place])) for place, dim in enumerate(dims)}
+    return {
+        dim: _Axis(have[dim], wanted[place], factors[place], (corners[place], corners[len(dims) + place]))
+        for place, dim in enumerate(dims)
+    }
 
 
 def _is_identity(axis: _Axis, method: _Method) -> bool:
-    return axis.have == axis.want and axis.scale == 1 and (method.coordinates != "tf_crop_and_resize" or axis.region == (0.0, 1.0))
+    return (
+        axis.have == axis.want
+        and axis.scale == 1
+        and (method.coordinates != "tf_crop_and_resize" or axis.region == (0.0, 1.0))
+    )
 
 
 def _coordinate(place: int, axis: _Axis, mode: str) -> float:
@@ -140,7 +163,10 @@ def _coordinate(place: int, axis: _Axis, mode: str) -> float:
             return (place + 0.5) / axis.scale - 0.5 if axis.want > 1 else 0.0
         case "align_corners":
             if abs(axis.have * axis.scale - axis.want) > 1e-3:
-                raise Refused(f"align_corners with a scale of {axis.scale:g}, which makes no whole size of {axis.have}: give sizes in place of scales")
+                raise Refused(
+                    f"align_corners with a scale of {axis.scale:g}, which makes no whole size of {axis.have}: give "
+                    "sizes in place of scales"
+                )
             return place * (axis.have - 1) / (axis.want - 1) if axis.want > 1 else 0.0
         case "asymmetric":
             return place / axis.scale
@@ -167,7 +193,10 @@ def _nearest(emit: Emitter, x: Value, changed: dict[int, _Axis], method: _Method
         places[dim] = [min(max(_rounded(place, method.nearest), 0), axis.have - 1) for place in at]
     if rank(x) == 4 and set(changed) <= {2, 3} and dtype(x).is_floating_point:
         size = [len(places.get(dim, range(shape(x)[dim]))) for dim in (2, 3)]
-        sampled = {dim: _aten.upsample_nearest1d.default(torch.arange(float(shape(x)[dim])).reshape(1, 1, -1), [size[dim - 2]]) for dim in changed}
+        sampled = {
+            dim: _aten.upsample_nearest1d.default(torch.arange(float(shape(x)[dim])).reshape(1, 1, -1), [size[dim - 2]])
+            for dim in changed
+        }
         if all(sampled[dim].flatten().tolist() == places[dim] for dim in changed):
             return emit.call(_aten.upsample_nearest2d.default, x, size)
     for dim in changed:
@@ -192,7 +221,10 @@ def _matrix(axis: _Axis, method: _Method) -> tuple[Tensor, Tensor]:
     """What each output (row) takes of each input (column), and which outputs lie outside, 1 or 0. Edges repeat."""
     if method.mode not in ("linear", "cubic"):
         raise Refused(f"mode={method.mode}")
-    matrix, outside = torch.zeros(axis.want, axis.have, dtype=torch.float64), torch.zeros(axis.want, dtype=torch.float64)
+    matrix, outside = (
+        torch.zeros(axis.want, axis.have, dtype=torch.float64),
+        torch.zeros(axis.want, dtype=torch.float64),
+    )
     stretch = min(axis.scale, 1.0) if method.antialias else 1.0
     reach = (1 if method.mode == "linear" else 2) / stretch
     for row in range(axis.want):
@@ -200,7 +232,11 @@ def _matrix(axis: _Axis, method: _Method) -> tuple[Tensor, Tensor]:
         if method.coordinates == "tf_crop_and_resize" and not 0 <= at <= axis.have - 1:
             outside[row] = 1
             continue
-        taps = range(floor(at - reach) + 1, floor(at + reach) + 1) if method.antialias else range(floor(at) - int(reach) + 1, floor(at) + int(reach) + 1)
+        taps = (
+            range(floor(at - reach) + 1, floor(at + reach) + 1)
+            if method.antialias
+            else range(floor(at) - int(reach) + 1, floor(at) + int(reach) + 1)
+        )
         weights = [_weight((at - tap) * stretch, method) for tap in taps]
         if method.exclude_outside:
             weights = [weight if 0 <= tap < axis.have else 0.0 for tap, weight in zip(taps, weights, strict=True)]
@@ -220,21 +256,30 @@ def _weight(distance: float, method: _Method) -> float:
     return a * distance**3 - 5 * a * distance**2 + 8 * a * distance - 4 * a if distance < 2 else 0.0
 
 
-def _bilinear(emit: Emitter, x: Value, changed: dict[int, _Axis], matrices: dict[int, tuple[Tensor, Tensor]]) -> Value | None:
+def _bilinear(
+    emit: Emitter, x: Value, changed: dict[int, _Axis], matrices: dict[int, tuple[Tensor, Tensor]]
+) -> Value | None:
     """PyTorch's interpolation, if it multiplies with these matrices."""
     if rank(x) != 4 or not set(changed) <= {2, 3} or any(bool(outside.any()) for _, outside in matrices.values()):
         return None
     size = [changed[dim].want if dim in changed else shape(x)[dim] for dim in (2, 3)]
     scales = [changed[dim].scale if dim in changed else 1.0 for dim in (2, 3)]
     for align, factors in ((False, [None, None]), (True, [None, None]), (False, scales)):
-        if all(torch.allclose(_sampled(changed[dim], align, factors[dim - 2]), matrices[dim][0], atol=1e-6) for dim in changed):
-            return emit.call(_aten.upsample_bilinear2d.default, x, size, align, *(factors if factors[0] is not None else ()))
+        if all(
+            torch.allclose(_sampled(changed[dim], align, factors[dim - 2]), matrices[dim][0], atol=1e-6)
+            for dim in changed
+        ):
+            return emit.call(
+                _aten.upsample_bilinear2d.default, x, size, align, *(factors if factors[0] is not None else ())
+            )
     return None
 
 
 def _sampled(axis: _Axis, align: bool, scale: float | None) -> Tensor:
     """The matrix of PyTorch's interpolation along one axis."""
-    return _aten.upsample_linear1d.default(torch.eye(axis.have, dtype=torch.float64)[None], [axis.want], align, scale)[0].T
+    return _aten.upsample_linear1d.default(torch.eye(axis.have, dtype=torch.float64)[None], [axis.want], align, scale)[
+        0
+    ].T
 
 
 def _multiplied(emit: Emitter, x: Value, dim: int, matrix: Tensor, outside: Tensor) -> Value:

@@ -54,7 +54,9 @@ def range_(emit: Emitter, start: Value, limit: Value, delta: Value) -> Value:
     count = max(0, -int((first - last) // step))
     check_size([count])
     emit.check_room(count * 8)
-    return (torch.arange(count, dtype=torch.float64 if dtype(start).is_floating_point else torch.int64) * step + first).to(dtype(start))
+    return (
+        torch.arange(count, dtype=torch.float64 if dtype(start).is_floating_point else torch.int64) * step + first
+    ).to(dtype(start))
 
 
 def eye_like(emit: Emitter, x: Value, *, dtype: int | None = None, k: int = 0) -> Value:

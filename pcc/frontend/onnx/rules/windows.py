@@ -31,7 +31,12 @@ class Window:
 
 
 def window(
-    x: Value, kernel: Sequence[int], strides: Sequence[int] | None, dilations: Sequence[int] | None, auto_pad: str = "NOTSET", pads: Sequence[int] | None = None
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    auto_pad: str = "NOTSET",
+    pads: Sequence[int] | None = None,
 ) -> Window:
     """The window of a node's attributes. `Refused` where it has other axes than its input."""
     size = shape(x)[2:]
@@ -42,7 +47,12 @@ def window(
 
 
 def _amounts(
-    auto_pad: str, pads: Sequence[int] | None, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
     """What is padded before and after each axis, of the four ways to say it."""
     axes = len(kernel)
