@@ -31,6 +31,11 @@ spilled in the inner loop.
 FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (7, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
 """(positions, vectors) of the tiles with filters in lanes: so many positions at most."""
 
+STEPS = 4
+"""Steps of the depth that are written out for cores that find loads to pair by themselves. The loop's own instructions
+are a quarter of those beside multiply-adds there (Cortex-A76: 1.33 instructions for a multiply-add became 1.22); on
+cores that execute in order LLVM would load all of the steps first, and spill."""
+
 
 @dataclass(frozen=True)
 class DenseTile:
@@ -40,11 +45,14 @@ class DenseTile:
     filters: int
     positions: int
     prefetch: bool
+    steps: int = 1
+    """Of the depth, written out in the inner loop."""
 
     def __str__(self) -> str:
+        prefetch = ", prefetch" if self.prefetch else ""
+        steps = f", {self.steps} steps written out" if self.steps > 1 else ""
         return (
-            f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in "
-            f"lanes{', prefetch' if self.prefetch else ''}"
+            f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in lanes{prefetch}{steps}"
         )
 
     def variants(self) -> Iterator["DenseTile"]:
@@ -53,8 +61,8 @@ class DenseTile:
 
     def kernel(self, lanes: int, epilogue: Epilogue) -> ConvPositions | ConvFilters:
         if self.in_lanes == "positions":
-            return ConvPositions(self.filters, self.positions // lanes, lanes, epilogue, self.prefetch)
-        return ConvFilters(self.positions, self.filters // lanes, lanes, epilogue, self.prefetch)
+            return ConvPositions(self.filters, self.positions // lanes, lanes, epilogue, self.prefetch, self.steps)
+        return ConvFilters(self.positions, self.filters // lanes, lanes, epilogue, self.prefetch, self.steps)
 
     def tiles(self, rows: "_Rows") -> int:
         """Tiles of an image."""
@@ -84,14 +92,18 @@ class DenseTile:
         asked = 2 if self.prefetch else 0  # lines, at each step
         if self.in_lanes == "positions":
             weights = self.filters / lanes if by_lane and self.filters % lanes == 0 else self.filters
-            step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1) + tap_loads(
+            step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1 / self.steps) + tap_loads(
                 layer.x, layer.geometry, self.positions // lanes
             )
             finish = Work(stores=outputs, scalars=self.filters, branches=1)
         else:
             inputs, vectors = -(-self.positions // lanes) if by_lane else self.positions, self.filters // lanes
             step = Work(
-                fma=outputs, loads=vectors + asked, far=vectors + self.positions / lanes, scalars=inputs + 1, branches=1
+                fma=outputs,
+                loads=vectors + asked,
+                far=vectors + self.positions / lanes,
+                scalars=inputs + 1,
+                branches=1 / self.steps,
             )
             finish = Work(stores=outputs, lines=outputs, branches=1)
         return machine.loop(step) * weight[0].size + finish
@@ -138,13 +150,14 @@ class ConvDense:
     dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate]:
-        lanes, rows, prefetch = machine.isa.lanes(layer.x.dtype), _rows(layer), machine.costs.far > 0
+        lanes, rows = machine.isa.lanes(layer.x.dtype), _rows(layer)
+        prefetch, steps = machine.costs.far > 0, STEPS if machine.load_pair_reach else 1
         tiles = [
-            DenseTile("positions", filters, vectors * lanes, prefetch)
+            DenseTile("positions", filters, vectors * lanes, prefetch, steps)
             for filters, vectors in POSITIONS[machine.isa.vector_bytes]
         ]
         tiles += [
-            DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch)
+            DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch, steps)
             for positions, vectors in FILTERS[machine.isa.vector_bytes]
         ]
         return [Candidate(tile, _work(layer, tile, machine)) for tile in dict.fromkeys(tiles)]

@@ -19,6 +19,7 @@ from pcc.codegen.kernels.dense_work import (
     Tile,
     conv_reference,
     items_reference,
+    loop_over_depth,
     pointer_params,
     stride_params,
     tiles_of_work,
@@ -36,7 +37,7 @@ class ConvFilters:
     """Tiles of ``vectors`` vectors of ``lanes`` filters times ``positions`` neighbouring outputs of a row.
 
     The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item.
-    ``prefetch`` as in `ConvPositions`.
+    ``prefetch`` and ``steps`` as in `ConvPositions`.
     """
 
     positions: int
@@ -44,11 +45,13 @@ class ConvFilters:
     lanes: int
     epilogue: Epilogue
     prefetch: bool = False
+    steps: int = 1
 
     @property
     def name(self) -> str:
         ahead = "_ahead" if self.prefetch else ""
-        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{ahead}"
+        steps = f"_by{self.steps}" if self.steps > 1 else ""
+        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{ahead}{steps}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -113,7 +116,8 @@ class ConvFilters:
         lanes, run = self.lanes, self.filters
         weights = k.pointer(k["w"], at.panel * k["depth"] * run)
         ahead = k.pointer(k["w"], at.ahead) if self.prefetch else None
-        with k.loop(k.wide(first), k.wide(end)) as depth:
+
+        def step(depth: "Expr") -> None:
             x = k.pointer(inputs_at, k.load(k["offsets"], depth))
             if ahead is not None:
                 k.prefetch(x, 2 * self.positions - 1, write=False)
@@ -122,6 +126,8 @@ class ConvFilters:
             for p, value in enumerate(self._inputs(k, x)):
                 for v, weight in zip(range(0, run, lanes), panel, strict=True):
                     k.store(sums, p * run + v, k.load(sums, p * run + v, lanes) + weight * value, lanes)
+
+        loop_over_depth(k, first, end, self.steps, step)
 
     def _inputs(self, k: "KernelBuilder", x: "Buffer") -> Iterator["Expr"]:
         """The inputs of all positions, each in all lanes, one after the other: few wait in registers."""

@@ -17,6 +17,7 @@ from pcc.codegen.kernels.dense_work import (
     Tile,
     conv_reference,
     items_reference,
+    loop_over_depth,
     pointer_params,
     stride_params,
     tiles_of_work,
@@ -33,7 +34,7 @@ class ConvPositions:
     """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions.
 
     ``prefetch``: the cache lines of a tile's outputs, and of the inputs of the next tile, are asked for while it is
-    computed.
+    computed. ``steps`` of the depth are written out in the inner loop.
     """
 
     filters: int
@@ -41,11 +42,13 @@ class ConvPositions:
     lanes: int
     epilogue: Epilogue
     prefetch: bool = False
+    steps: int = 1
 
     @property
     def name(self) -> str:
         ahead = "_ahead" if self.prefetch else ""
-        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{ahead}"
+        steps = f"_by{self.steps}" if self.steps > 1 else ""
+        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{ahead}{steps}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -113,32 +116,38 @@ class ConvPositions:
             k.pointer(k["x"], at.x + position + self.run + at.block % self.vectors * lanes),
             k.pointer(k["w"], at.ahead),
         )
-        with k.loop(k.wide(first), k.wide(end)) as depth:
+
+        def step(depth: "Expr") -> None:
             offset = k.let(k.wide(k.load(k["offsets"], depth)))
             if self.prefetch:
                 k.prefetch(following, offset, write=False)
                 k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
             inputs = [k.let(k.load(source, offset + v * lanes, lanes)) for v in range(self.vectors)]
-            step = depth * self.filters
-            quads = [k.let(k.load(weights, step + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
+            panel = depth * self.filters
+            quads = [k.let(k.load(weights, panel + q, lanes)) for q in range(0, self.filters, lanes)] if by_lane else []
             for m in range(self.filters):
                 weight = (
                     k.lane(quads[m // lanes], m % lanes, lanes)
                     if by_lane
-                    else k.let(k.splat(k.load(weights, step + m), lanes))
+                    else k.let(k.splat(k.load(weights, panel + m), lanes))
                 )
                 for v in range(self.vectors):
                     index = (m * self.vectors + v) * lanes
                     k.store(acc, index, k.load(acc, index, lanes) + weight * inputs[v], lanes)
 
+        loop_over_depth(k, first, end, self.steps, step)
+
     def _store_whole(self, k: "KernelBuilder", acc: "Buffer", at: Tile, row: "Expr", column: "Expr") -> None:
         """The tile lies within one output row: vectors go straight to memory."""
+        y = k.pointer(k["y"], at.y + row * k["y_row"] + column)
+        residual = k.pointer(k["residual"], at.residual + row * k["r_row"] + column) if self.epilogue.residual else None
         for m in range(self.filters):
-            target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
-            addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
-            for v in range(self.vectors):
-                value = k.load(acc, (m * self.vectors + v) * self.lanes, self.lanes)
-                self._store(k, value, target + v * self.lanes, addend + v * self.lanes, self.lanes)
+            target = k.pointer(y, m * k["y_plane"])
+            addend = None if residual is None else k.pointer(residual, m * k["r_plane"])
+            for v in range(0, self.run, self.lanes):
+                value = k.load(acc, m * self.run + v, self.lanes)
+                added = None if addend is None else k.load(addend, v, self.lanes)
+                k.store(target, v, self.epilogue.apply(k, value, added, self.lanes), self.lanes)
 
     def _store_by_rows(self, k: "KernelBuilder", tile: "Buffer", at: Tile, position: "Expr", first_row: "Expr") -> None:
         """The pieces of output rows in the tile, without junk columns, for the filters that exist."""
@@ -156,13 +165,13 @@ class ConvPositions:
             held = k.let(m * self.run + start - position)
             target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
             addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
-            exact_run(
-                k, count, lambda i, lanes: self._store(k, k.load(tile, held + i, lanes), target + i, addend + i, lanes)
-            )
 
-    def _store(self, k: "KernelBuilder", value: "Expr", target: "Expr", addend: "Expr", lanes: int) -> None:
-        residual = k.load(k["residual"], addend, lanes) if self.epilogue.residual else None
-        k.store(k["y"], target, self.epilogue.apply(k, value, residual, lanes), lanes)
+            def move(i: "Expr", lanes: int) -> None:
+                residual = k.load(k["residual"], addend + i, lanes) if self.epilogue.residual else None
+                value = self.epilogue.apply(k, k.load(tile, held + i, lanes), residual, lanes)
+                k.store(k["y"], target + i, value, lanes)
+
+            exact_run(k, count, move)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         positions, pitch, width = (int(args[name]) for name in ("positions", "pitch", "width"))

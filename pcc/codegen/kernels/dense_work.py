@@ -6,7 +6,7 @@ the sum is one loop over (channel, tap) with a table that says how far each step
 position.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -166,6 +166,19 @@ def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Itera
                 "share_ahead"
             ]
             yield Tile(tile, block, x, k.let(group * k["blocks"] + block), y, r, ahead)
+
+
+def loop_over_depth(k: "KernelBuilder", first: "Expr", end: "Expr", steps: int, step: "Callable[[Expr], None]") -> None:
+    """``step`` for each place of the depth in ``[first, end)``, with so many ``steps`` written out."""
+    first, end = k.wide(first), k.wide(end)
+    if steps > 1:
+        runs, _ = k.divide(end - first, steps)
+        with k.loop(0, runs) as run:
+            for place in range(steps):
+                step(first + run * steps + place)
+        first = k.let(first + runs * steps)
+    with k.loop(first, end) as depth:
+        step(depth)
 
 
 def items_reference(

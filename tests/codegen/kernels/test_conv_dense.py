@@ -10,7 +10,7 @@ import torch
 
 from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.isa import ISAS, Isa
-from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
+from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS, STEPS
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
@@ -19,7 +19,7 @@ from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32
 from pcc.ir.activation import IDENTITY, Activation
-from pcc.target import Target
+from pcc.target import Target, target_named
 
 from .support import (
     ALL_TARGETS,
@@ -226,3 +226,13 @@ def test_inner_loop(target: Target, epilogue: Epilogue) -> None:
         assert not re.search(r"^\s+v.*\(%rsp\)|\bq\d+, \[sp", loop, re.MULTILINE), kernel.name
         if target.isa == "neon":
             assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", loop)) == sums
+
+
+@pytest.mark.parametrize("kernel", KERNELS["neon"], ids=lambda kernel: kernel.name)
+def test_steps_written_out(kernel: ConvPositions | ConvFilters) -> None:
+    """For a core that executes out of order: all steps' multiply-adds, little beside them, and none spilled."""
+    loop = inner_loop(assembly(replace(kernel, steps=STEPS), target_named("aarch64-linux", "cortex-a76")))
+    sums = kernel.vectors * (kernel.filters if isinstance(kernel, ConvPositions) else kernel.positions)
+    assert len(re.findall(r"\bfmla\b", loop)) == STEPS * sums
+    assert not re.search(r"\bq\d+, \[sp", loop)
+    assert len(re.findall(r"^\s+[a-z]", loop, re.MULTILINE)) <= 1.4 * STEPS * sums
