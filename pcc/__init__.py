@@ -63,7 +63,7 @@ def compile(
 
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
-    targets = [target_named(one) if isinstance(one, str) else one for one in several]
+    targets = [target_named(each) if isinstance(each, str) else each for each in several]
     text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
     return compile_model(
         model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options

@@ -41,18 +41,18 @@ def import_one_image(model: Any, examples: Any, max_batch: int) -> ImportedModel
             f"a maximum batch of {max_batch}: give 2 to {MOST_IMAGES}; without one, a package runs the batch of its "
             "example"
         )
-    made: list[ImportedModel] = []
+    models: list[ImportedModel] = []
     for count in COUNTS:
         imported = import_model(model, examples, count)
         graph = PassManager([Decompose(), Canonicalize(), FoldConstants()], [refuse_unsupported])(
             imported.graph
         ).graph_module
         inputs = tuple(Input(taken.name, (1, *taken.shape[1:])) for taken in imported.inputs)
-        made.append(replace(imported, graph=one_image(graph, count), inputs=inputs))
-    refuse_difference(made[0].graph, made[1].graph)
+        models.append(replace(imported, graph=one_image(graph, count), inputs=inputs))
+    refuse_difference(models[0].graph, models[1].graph)
     if importer_of(model).suffix is None:
         refuse_batch_branches(model, examples, max_batch)
     else:
         import_model(model, examples, max_batch)  # a file may say that it is for fewer
-    made[0].graph.meta[MAX_BATCH] = max_batch
-    return made[0]
+    models[0].graph.meta[MAX_BATCH] = max_batch
+    return models[0]

@@ -161,13 +161,13 @@ def compile_model(
         for target, kernels in compiled
     ]
     alone = dict.fromkeys(layer for graph, _ in by_chooser.values() for layer in left_alone(graph))
-    made = CompileReport(
+    compiled_report = CompileReport(
         out, manifest, reports, clock.seconds, verifier.results if verifier else [], list(alone), pruning.warnings
     )
     if report:
         progress("writing the report")
-        write_report(report, made, {target: graph for target, (graph, _) in planned.items()})
-    return made
+        write_report(report, compiled_report, {target: graph for target, (graph, _) in planned.items()})
+    return compiled_report
 
 
 def _check_outside(package: Path, **places: Path | None) -> None:

@@ -37,7 +37,7 @@ def export_model(
     imported = import_model(model, examples)
     pruning = NotePruning()
     graph = PassManager([*steps.graph, SpellOut()], [refuse_unsupported, pruning])(imported.graph).graph_module
-    made = replace(imported, graph=graph)
+    exported = replace(imported, graph=graph)
     with writing(f"'{out}'"):
-        write_atomically(out, lambda path: write(made, path))
-    return made, pruning.warnings
+        write_atomically(out, lambda path: write(exported, path))
+    return exported, pruning.warnings

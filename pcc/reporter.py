@@ -24,26 +24,26 @@ WARMUP, RUNS = 2, 10
 def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, GraphModule]) -> None:
     """The page about the first target whose code this computer executes, with a profile; else about the first one.
     `PccError` where it cannot be written."""
-    made = next((made for made in report.targets if executes_here(made.target)), report.targets[0])
-    facts, times = _facts(report, made), []
-    if executes_here(made.target):
+    target = next((target for target in report.targets if executes_here(target.target)), report.targets[0])
+    facts, times = _facts(report, target), []
+    if executes_here(target.target):
         result = Host().bench(open_package(report.package), 1, WARMUP, RUNS, profile=True)
-        made = next(each for each in report.targets if f"{each.target.name}, {each.target.cpu}" == result.target)
-        facts = _facts(report, made) | {
+        target = next(each for each in report.targets if f"{each.target.name}, {each.target.cpu}" == result.target)
+        facts = _facts(report, target) | {
             "latency": f"{result.median * 1e3:.3f} ms (median of {RUNS} runs on this computer, 1 thread)"
         }
-        times = layer_times(result, made.layers)
+        times = layer_times(result, target.layers)
     folder = report.package / "ir"
     stages = {name: read_dump(file) for name, file in stage_files(folder).items() if name != "program"}
     content = PageContent(
         name=report.manifest.name,
-        target=f"{made.target.name}, {made.target.cpu}",
-        profile=made.profile,
+        target=f"{target.target.name}, {target.target.cpu}",
+        profile=target.profile,
         facts=facts,
-        layers=made.layers,
+        layers=target.layers,
         stages=stages,
-        program=read_dump(folder / made.target.folder / "program.txt"),
-        weights=weights_of(graphs[made.target]),
+        program=read_dump(folder / target.target.folder / "program.txt"),
+        weights=weights_of(graphs[target.target]),
         seconds=report.seconds,
         verified=report.verified,
         times=times,
@@ -53,8 +53,8 @@ def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, Grap
         write_page(path, content)
 
 
-def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:
-    manifest, counts = report.manifest, total_counts(made.layers)
+def _facts(report: CompileReport, target: TargetReport) -> dict[str, str]:
+    manifest, counts = report.manifest, total_counts(target.layers)
     return {
         "inputs": _ports(manifest.inputs),
         "outputs": _ports(manifest.outputs),
@@ -63,9 +63,9 @@ def _facts(report: CompileReport, made: TargetReport) -> dict[str, str]:
         "parameters": f"{counts.parameters:,}, {counts.nonzeros:,} of them not zero",
         "multiply-accumulates": f"{counts.macs / 1e6:,.1f} million, "
         f"{counts.kept_macs / 1e6:,.1f} with weights that are not zero",
-        "library": f"{made.library_bytes / 1e6:.2f} MB, weights {made.level_weight_bytes / 1e6:.2f} MB",
-        "memory": f"arena {made.arena_bytes / 1e6:.2f} MB (at least {made.arena_lower_bound / 1e6:.2f}), "
-        f"{made.thread_bytes / 1e6:.2f} MB a thread",
+        "library": f"{target.library_bytes / 1e6:.2f} MB, weights {target.level_weight_bytes / 1e6:.2f} MB",
+        "memory": f"arena {target.arena_bytes / 1e6:.2f} MB (at least {target.arena_lower_bound / 1e6:.2f}), "
+        f"{target.thread_bytes / 1e6:.2f} MB a thread",
     }
 
 

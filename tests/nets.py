@@ -52,13 +52,13 @@ class Concat(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one = conv_bn(3, 4, 1)
+        self.single = conv_bn(3, 4, 1)
         self.three = conv_bn(3, 5, 3)
         self.dilated = conv_bn(3, 3, 3, dilation=2, padding=2)
         self.pool = nn.MaxPool2d(3, stride=1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.one(x), self.three(x), self.dilated(x), self.pool(x)], dim=-3)
+        return torch.cat([self.single(x), self.three(x), self.dilated(x), self.pool(x)], dim=-3)
 
 
 class SqueezeExcite(nn.Module):

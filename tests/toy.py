@@ -48,8 +48,8 @@ class ScaleRows:
         assert isinstance(bias, np.ndarray)
         assert isinstance(y, np.ndarray)
         for row in range(begin, end):
-            here = slice(row * width, (row + 1) * width)
-            y[here] = x[here] * np.float32(args["scale"]) + bias[row]
+            row_slice = slice(row * width, (row + 1) * width)
+            y[row_slice] = x[row_slice] * np.float32(args["scale"]) + bias[row]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def toy_package() -> Path:
     program = toy_program()
     inputs = toy_inputs(program)
     builds = [
-        TargetBuild(target, program, [made.object for made in compile_kernels(program.kernels, target)])
+        TargetBuild(target, program, [kernel.object for kernel in compile_kernels(program.kernels, target)])
         for target in TARGETS.values()
     ]
     folder = Path(tempfile.mkdtemp(prefix="pcc-toy-"))

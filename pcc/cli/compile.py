@@ -154,28 +154,29 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
     from pcc.ir.left_alone import by_reason
 
     click.echo(f"{report.manifest.name}: {report.package} in {seconds:.1f} s")
-    for made in report.targets:
+    for target in report.targets:
         memory = f"batches up to {report.manifest.max_batch}, " if report.manifest.max_batch else ""
-        memory += f"memory {megabytes(made.arena_bytes)} (at least {megabytes(made.arena_lower_bound)})"
-        memory += f" and {megabytes(made.thread_bytes)} a thread" if made.thread_bytes else ""
-        memory += f", {megabytes(made.prepared_bytes)} of weights prepared at the start" if made.prepared_bytes else ""
-        kernels = f"{made.kernels} kernels, {made.kernels_from_cache} of them from the cache"
+        memory += f"memory {megabytes(target.arena_bytes)} (at least {megabytes(target.arena_lower_bound)})"
+        memory += f" and {megabytes(target.thread_bytes)} a thread" if target.thread_bytes else ""
+        memory += (
+            f", {megabytes(target.prepared_bytes)} of weights prepared at the start" if target.prepared_bytes else ""
+        )
+        kernels = f"{target.kernels} kernels, {target.kernels_from_cache} of them from the cache"
         weights = (
-            f" (weights {megabytes(made.level_weight_bytes)} of {megabytes(made.weight_bytes)})"
-            if made.target.shares_library
+            f" (weights {megabytes(target.level_weight_bytes)} of {megabytes(target.weight_bytes)})"
+            if target.target.shares_library
             else ""
         )
         click.echo(
-            f"  {made.target.name}, {made.target.cpu}: library {megabytes(made.library_bytes)}{weights}, {memory}, "
-            f"{kernels}"
+            f"  {target.target.name}, {target.target.cpu}: library {megabytes(target.library_bytes)}{weights}, "
+            f"{memory}, {kernels}"
         )
-        if made.profile_file:
-            click.echo(f"    kernels chosen by {made.profile_file}: {made.profile.origin}")
-        for line in _tuning_lines(made):
+        if target.profile_file:
+            click.echo(f"    kernels chosen by {target.profile_file}: {target.profile.origin}")
+        for line in _tuning_lines(target):
             click.echo(f"    {line}")
-        click.echo(
-            f"    layers: {', '.join(f'{count} {family}' for family, count in sorted(made.families.items())) or 'none'}"
-        )
+        families = ", ".join(f"{count} {family}" for family, count in sorted(target.families.items()))
+        click.echo(f"    layers: {families or 'none'}")
     if report.left_alone:
         click.echo("  left alone:")
         for line in by_reason(report.left_alone):
@@ -183,11 +184,14 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
     if report.verified and not each_verified:
         click.echo(
             f"  verified: after each of {len(report.verified)} passes, largest relative error "
-            f"{max(made.error for made in report.verified):.1e}"
+            f"{max(target.error for target in report.verified):.1e}"
         )
     if report.verified and each_verified:
         click.echo()
-        rows = [(made.pass_name, "exact" if made.exact else "lossy", f"{made.error:.1e}") for made in report.verified]
+        rows = [
+            (target.pass_name, "exact" if target.exact else "lossy", f"{target.error:.1e}")
+            for target in report.verified
+        ]
         print_table(["pass", "is", "relative error"], rows)
     if time_passes:
         click.echo()
@@ -203,20 +207,20 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
         )
 
 
-def _tuning_lines(made: "TargetReport") -> list[str]:
+def _tuning_lines(target: "TargetReport") -> list[str]:
     """What came of tuning records: how many layers have their kernel from them, and why others have not."""
-    if not made.records_file:
+    if not target.records_file:
         return []
-    faster = [use.speedup for use in made.tuning if use.speedup and use.speedup > 1]
-    used, layers = sum(use.speedup is not None for use in made.tuning), made.families.total()
+    faster = [use.speedup for use in target.tuning if use.speedup and use.speedup > 1]
+    used, layers = sum(use.speedup is not None for use in target.tuning), target.families.total()
     gain = (
         f", {len(faster)} of them {geometric_mean(faster):.2f}x as fast as what costs choose (geometric mean)"
         if faster
         else ""
     )
-    ignored = Counter(use.reason for use in made.tuning if use.speedup is None)
+    ignored = Counter(use.reason for use in target.tuning if use.speedup is None)
     return [
-        f"tuned: {used} of {layers} layers, by {made.records_file}{gain}",
+        f"tuned: {used} of {layers} layers, by {target.records_file}{gain}",
         *(f"{count} layers by costs, their records are not used: {reason}" for reason, count in ignored.items()),
     ]
 
@@ -224,25 +228,25 @@ def _tuning_lines(made: "TargetReport") -> list[str]:
 def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
     targets = [
         {
-            "target": made.target.name,
-            "cpu": made.target.cpu,
-            "isa": made.target.isa,
-            "library_bytes": made.library_bytes,
-            "weight_bytes": made.weight_bytes,
-            "level_weight_bytes": made.level_weight_bytes,
-            "arena_bytes": made.arena_bytes,
-            "arena_lower_bound": made.arena_lower_bound,
-            "thread_bytes": made.thread_bytes,
-            "prepared_bytes": made.prepared_bytes,
-            "kernels": made.kernels,
-            "kernels_from_cache": made.kernels_from_cache,
-            "profile": made.profile.model_dump(),
-            "profile_file": None if made.profile_file is None else str(made.profile_file),
-            "records_file": None if made.records_file is None else str(made.records_file),
-            "families": dict(made.families),
-            "layers": [layer.model_dump() for layer in made.layers],
+            "target": target.target.name,
+            "cpu": target.target.cpu,
+            "isa": target.target.isa,
+            "library_bytes": target.library_bytes,
+            "weight_bytes": target.weight_bytes,
+            "level_weight_bytes": target.level_weight_bytes,
+            "arena_bytes": target.arena_bytes,
+            "arena_lower_bound": target.arena_lower_bound,
+            "thread_bytes": target.thread_bytes,
+            "prepared_bytes": target.prepared_bytes,
+            "kernels": target.kernels,
+            "kernels_from_cache": target.kernels_from_cache,
+            "profile": target.profile.model_dump(),
+            "profile_file": None if target.profile_file is None else str(target.profile_file),
+            "records_file": None if target.records_file is None else str(target.records_file),
+            "families": dict(target.families),
+            "layers": [layer.model_dump() for layer in target.layers],
         }
-        for made in report.targets
+        for target in report.targets
     ]
     return {
         "name": report.manifest.name,
@@ -251,7 +255,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
         "seconds": seconds,
         "steps": report.seconds,
         "targets": targets,
-        "verified": [asdict(made) for made in report.verified],
+        "verified": [asdict(target) for target in report.verified],
         "left_alone": [asdict(layer) for layer in report.left_alone],
         "warnings": report.warnings,
     }

@@ -60,22 +60,22 @@ def command(
         model_only(model, options.by_name | {"--target": target_names, "--cpu": cpus})
         if as_view:
             raise PccError(f"{model} holds stages as text: a view is made of the model")
-        made: Stage | str = stage_text(folder, after)
+        result: Stage | str = stage_text(folder, after)
     else:
         (target, *others) = chosen_targets(target_names, cpus)
         if others:
             raise PccError("dump for one target at a time")
         text = options.pipeline_text()
-        made = planned(
+        result = planned(
             model, after, text, options.input_shapes, options.weights, target=target.levels[0], **options.costs
         )
     if output is None:
-        click.echo(_text(made), nl=False)
+        click.echo(_text(result), nl=False)
         return
     from pcc.files import write_atomically, writing
 
     with writing(f"'{output}'"):
-        write_atomically(output, lambda path: _save(made, Path(model).stem, path, as_view))
+        write_atomically(output, lambda path: _save(result, Path(model).stem, path, as_view))
 
 
 def dump_folder(model: str) -> Path | None:
@@ -114,20 +114,20 @@ def planned(
         )
 
 
-def _text(made: "Stage | str") -> str:
+def _text(result: "Stage | str") -> str:
     from pcc.planner import print_stage
 
-    return made if isinstance(made, str) else print_stage(made)
+    return result if isinstance(result, str) else print_stage(result)
 
 
-def _save(made: "Stage | str", name: str, path: Path, as_view: bool) -> None:
+def _save(result: "Stage | str", name: str, path: Path, as_view: bool) -> None:
     from torch.fx import GraphModule
 
     if not as_view:
-        path.write_text(_text(made), encoding="utf-8")
-    elif isinstance(made, GraphModule):
+        path.write_text(_text(result), encoding="utf-8")
+    elif isinstance(result, GraphModule):
         from pcc.frontend.onnx.view import save_view
 
-        save_view(made, name, path)
+        save_view(result, name, path)
     else:
         raise PccError("the kernel program is no graph: a view is made of the stages before it")

@@ -50,27 +50,26 @@ def command(
         step(f"loading {model}")
         source = open_source(model, weights, chosen_shapes(input_shapes))
         step(f"exporting {model}")
-        made, warnings = export_model(source.model, source.examples, out=output, pipeline=text)
+        exported, warnings = export_model(source.model, source.examples, out=output, pipeline=text)
     for warning in warnings:
         click.echo(f"pcc: warning: {warning}", err=True)
     size = output.stat().st_size
-    inputs = {taken.name: taken.shape for taken in made.inputs}
+    inputs = {taken.name: taken.shape for taken in exported.inputs}
     if as_json:
         click.echo(
             json.dumps(
                 {
                     "file": str(output),
                     "bytes": size,
-                    "origin": made.origin,
+                    "origin": exported.origin,
                     "pipeline": text,
                     "inputs": inputs,
-                    "outputs": made.outputs,
+                    "outputs": exported.outputs,
                 },
                 indent=2,
             )
         )
     else:
         shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in inputs.items())
-        click.echo(
-            f"{output}: {megabytes(size)}, from {made.origin}; inputs {shapes}; outputs {', '.join(made.outputs)}"
-        )
+        outputs = ", ".join(exported.outputs)
+        click.echo(f"{output}: {megabytes(size)}, from {exported.origin}; inputs {shapes}; outputs {outputs}")

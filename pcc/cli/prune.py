@@ -84,13 +84,13 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with processes() as here, progress_bar(enabled=here.first) as watch, prints_aside():
+        with processes() as process, progress_bar(enabled=process.first) as watch, prints_aside():
             report = prune(
                 model,
                 data_name,
                 load_recipe(recipe_name),
                 output,
-                here,
+                process,
                 recipe_name=recipe_name,
                 weights=weights,
                 teachers=[_teacher(text) for text in teachers],
@@ -100,7 +100,7 @@ def command(
             )
     except OtherFailed:
         raise click.exceptions.Exit(1) from None
-    if here.first:
+    if process.first:
         click.echo(report.model_dump_json(indent=2)) if as_json else _print(report, output)
 
 

@@ -93,9 +93,9 @@ def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
         or shape[1] != found.input_shape[1]
         or shapes[0].dtype not in (None, "float32")
     ):
-        given = " and ".join(map(_shape_text, shapes))
+        sizes = " and ".join(map(_shape_text, shapes))
         raise PccError(
-            f"--input-shape {given} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W"
+            f"--input-shape {sizes} does not fit {found.name}: it takes one input N,{found.input_shape[1]},H,W"
         )
     module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None

@@ -214,8 +214,14 @@ def _print_calibration(found: "Calibration", path: Path, is_default: bool) -> No
     click.echo()
     rankings = (("built-in", found.ranking_built_in), ("fitted", found.ranking))
     rows = [
-        (name, f"{made.loss - 1:.1%}", f"{made.worst_loss - 1:.0%}", made.worst_layer, f"{made.correlation:.2f}")
-        for name, made in rankings
+        (
+            name,
+            f"{ranking.loss - 1:.1%}",
+            f"{ranking.worst_loss - 1:.0%}",
+            ranking.worst_layer,
+            f"{ranking.correlation:.2f}",
+        )
+        for name, ranking in rankings
     ]
     print_table(["costs", "slower than the best", "at worst", "in layer", "rank correlation"], rows)
     click.echo()

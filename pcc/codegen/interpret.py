@@ -68,13 +68,13 @@ def execute(program: Program, inputs: Sequence[np.ndarray], run_kernel: RunKerne
     for call, part in product(program.preparation, range(parts)):
         _run(call, memory, run_kernel, range(1), part, parts)
     count = len(inputs[0]) if program.max_batch else 1
-    given = [
+    entered = [
         (port, np.asarray(value, port.dtype.numpy).reshape(count, -1))
         for port, value in zip(program.inputs, inputs, strict=True)
     ]
     outputs = [np.empty((count, int(np.prod(port.shape))), port.dtype.numpy) for port in program.outputs]
     for place, stage in enumerate(program.stages):
-        entering = [(port, value) for port, value in given if touched[port.buffer][0] == place]
+        entering = [(port, value) for port, value in entered if touched[port.buffer][0] == place]
         leaving = [
             (port, result)
             for port, result in zip(program.outputs, outputs, strict=True)

@@ -120,11 +120,11 @@ class Lowering:
     def in_one_piece(self, node: Node) -> dict[str, View]:
         """The operands of a node that its operator takes as contiguous tensors, by name, without those that are left
         out."""
-        given = arguments(node)
+        args = arguments(node)
         return {
-            name: self.contiguous(self.view(given[name]), f"{node.name}.{name}")
+            name: self.contiguous(self.view(args[name]), f"{node.name}.{name}")
             for name in _RULES[node.target].contiguous
-            if given[name] is not None
+            if args[name] is not None
         }
 
     def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
@@ -163,14 +163,14 @@ def has_planes(node: Node) -> bool:
 
 
 def _takes_one_piece(user: Node, operand: Node) -> bool:
-    given, rule = arguments(user), _RULES.get(user.target)
-    return rule is not None and any(given[name] is operand for name in rule.contiguous)
+    args, rule = arguments(user), _RULES.get(user.target)
+    return rule is not None and any(args[name] is operand for name in rule.contiguous)
 
 
-def geometry_of(given: Mapping[str, Any], window: tuple[int, int]) -> ConvGeometry:
+def geometry_of(args: Mapping[str, Any], window: tuple[int, int]) -> ConvGeometry:
     """The geometry of a convolution's or pooling's arguments."""
-    top, left, bottom, right = given["padding"]
-    return ConvGeometry(window, _pair(given["stride"]), (top, left, bottom, right), _pair(given["dilation"]))
+    top, left, bottom, right = args["padding"]
+    return ConvGeometry(window, _pair(args["stride"]), (top, left, bottom, right), _pair(args["dilation"]))
 
 
 def _pair(values: Any) -> tuple[int, int]:
@@ -178,20 +178,20 @@ def _pair(values: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _conv2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _conv2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     """A convolution, whatever form its weight has, with the max pool that its kernel computes, too."""
-    weight = lowering.weight(given["weight"])
+    weight = lowering.weight(args["weight"])
     pool = next((user for user in node.users if annotation(user, ComputedWith)), None)
     layer = layers.Conv2d(
         node.name,
-        x=lowering.view(given["x"]),
+        x=lowering.view(args["x"]),
         y=lowering.result(pool or node),
         weight=weight,
-        bias=lowering.optional_array(given["bias"]),
-        geometry=geometry_of(given, (weight.shape[2], weight.shape[3])),
-        groups=given["groups"],
-        residual=lowering.optional_view(given["residual"]),
-        activation=Activation.parse(given["activation"]),
+        bias=lowering.optional_array(args["bias"]),
+        geometry=geometry_of(args, (weight.shape[2], weight.shape[3])),
+        groups=args["groups"],
+        residual=lowering.optional_view(args["residual"]),
+        activation=Activation.parse(args["activation"]),
     )
     return lowering.emit(node, layer if pool is None else with_pool(layer, pool))
 
@@ -201,29 +201,29 @@ def with_pool(layer: layers.Conv2d, pool: Node) -> layers.PooledConv2d:
     return layers.PooledConv2d(**vars(layer), window=_pair(arguments(pool)["kernel"]))
 
 
-def _linear(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _linear(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.Linear(
         node.name,
         **lowering.in_one_piece(node),
         y=lowering.result(node),
-        weight=lowering.weight(given["weight"]),
-        bias=lowering.optional_array(given["bias"]),
-        activation=Activation.parse(given["activation"]),
+        weight=lowering.weight(args["weight"]),
+        bias=lowering.optional_array(args["bias"]),
+        activation=Activation.parse(args["activation"]),
         images=max_batch(lowering.graph_module) or 1,
     )
     return lowering.emit(node, layer)
 
 
-def _matmul(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    layer = layers.MatMul(node.name, lowering.view(given["a"]), **lowering.in_one_piece(node), y=lowering.result(node))
+def _matmul(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
+    layer = layers.MatMul(node.name, lowering.view(args["a"]), **lowering.in_one_piece(node), y=lowering.result(node))
     emit_matmul(layer, lowering.builder)
     return layer.y
 
 
-def _gather(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    index: Node = given["index"]
+def _gather(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
+    index: Node = args["index"]
     if index.op == "get_attr":
-        whole = np.clip(lowering.array(index), 0, shape_of(given["x"])[2] - 1).astype(np.int32)
+        whole = np.clip(lowering.array(index), 0, shape_of(args["x"])[2] - 1).astype(np.int32)
         table = lowering.builder.constant(str(index.target), whole)
     else:
         table = lowering.contiguous(lowering.view(index), f"{node.name}.index")
@@ -237,86 +237,86 @@ def _plain(emit: Callable[..., None], *tensors: str) -> "_Rule":
     """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of
     its schema, tensors as views."""
 
-    def lower(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+    def lower(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         y = lowering.tensor(node)
-        emit(lowering.builder, y, **{**given, **lowering.in_one_piece(node)})
+        emit(lowering.builder, y, **{**args, **lowering.in_one_piece(node)})
         return y
 
     return _Rule(lower, tensors)
 
 
-def _pool2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _pool2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     if annotation(node, ComputedWith):
-        return lowering.view(given["x"])
-    geometry = geometry_of(given, _pair(given["kernel"]))
+        return lowering.view(args["x"])
+    geometry = geometry_of(args, _pair(args["kernel"]))
     layer = layers.Pool2d(
-        node.name, lowering.view(given["x"]), lowering.result(node), given["mode"], geometry, given["count_include_pad"]
+        node.name, lowering.view(args["x"]), lowering.result(node), args["mode"], geometry, args["count_include_pad"]
     )
     emit_pool(layer, lowering.builder)
     return layer.y
 
 
-def _resize2d(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
-    scales = given["scales"]
+def _resize2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
+    scales = args["scales"]
     layer = layers.Resize2d(
         node.name,
-        lowering.view(given["x"]),
+        lowering.view(args["x"]),
         lowering.result(node),
-        given["mode"],
-        given["align_corners"],
+        args["mode"],
+        args["align_corners"],
         None if scales is None else (float(scales[0]), float(scales[1])),
     )
     emit_resize(layer, lowering.builder)
     return layer.y
 
 
-def _softmax(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _softmax(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.Softmax(
         node.name,
         **lowering.in_one_piece(node),
         y=lowering.tensor(node),
-        dim=given["dim"] % len(shape_of(node)),
-        log=given["log"],
+        dim=args["dim"] % len(shape_of(node)),
+        log=args["log"],
     )
     emit_softmax(layer, lowering.builder)
     return layer.y
 
 
-def _elementwise(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _elementwise(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.Elementwise(
-        node.name, tuple(lowering.view(x) for x in given["xs"]), lowering.result(node), given["expression"]
+        node.name, tuple(lowering.view(x) for x in args["xs"]), lowering.result(node), args["expression"]
     )
     emit_elementwise(layer, lowering.builder)
     return layer.y
 
 
-def _concat(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _concat(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     y = lowering.result(node)
-    dim = given["dim"] % len(y.shape)
+    dim = args["dim"] % len(y.shape)
     position = 0
-    for operand in given["xs"]:
+    for operand in args["xs"]:
         x = lowering.view(operand)
         emit_copy(layers.Copy(node.name, x, slice_view(y, dim, position, position + x.shape[dim])), lowering.builder)
         position += x.shape[dim]
     return y
 
 
-def _reshape(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _reshape(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     shape = shape_of(node)
     return replace(lowering.in_one_piece(node)["self"], shape=shape, strides=contiguous_strides(shape))
 
 
-def _permute(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _permute(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     x = lowering.view(node.args[0])  # type: ignore[arg-type]
-    order = [dim % len(x.shape) for dim in given["dims"]]
+    order = [dim % len(x.shape) for dim in args["dims"]]
     permuted = replace(x, shape=tuple(x.shape[dim] for dim in order), strides=tuple(x.strides[dim] for dim in order))
     return lowering.contiguous(permuted, node.name)
 
 
-def _slice(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _slice(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     x = lowering.view(node.args[0])  # type: ignore[arg-type]
-    dim, step = given["dim"] % len(x.shape), given["step"]
-    begin, end, _ = slice(given["start"], given["end"]).indices(x.shape[dim])
+    dim, step = args["dim"] % len(x.shape), args["step"]
+    begin, end, _ = slice(args["start"], args["end"]).indices(x.shape[dim])
     if step == 1:
         return slice_view(x, dim, begin, max(begin, end))
     strides = (*x.strides[:dim], x.strides[dim] * step, *x.strides[dim + 1 :])
@@ -324,7 +324,7 @@ def _slice(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.contiguous(stepped, node.name) if dim == len(x.shape) - 1 else stepped
 
 
-def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _expand(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     padded = (1,) * (len(shape) - len(x.shape)) + x.shape
     strides = (0,) * (len(shape) - len(x.shape)) + x.strides
@@ -334,13 +334,13 @@ def _expand(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
     return lowering.contiguous(spread, node.name)
 
 
-def _pad(lowering: Lowering, node: Node, given: dict[str, Any]) -> View:
+def _pad(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     """The value everywhere, then the input into its place."""
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     y = lowering.result(node)
-    emit_fill(node.name, y, float(given["value"]), lowering.builder)
+    emit_fill(node.name, y, float(args["value"]), lowering.builder)
     inside = y
-    for position, before in enumerate(given["pad"][::2]):
+    for position, before in enumerate(args["pad"][::2]):
         dim = len(shape) - 1 - position
         inside = slice_view(inside, dim, before, before + x.shape[dim])
     emit_copy(layers.Copy(node.name, x, inside), lowering.builder)

@@ -152,8 +152,10 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1)
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
-            made = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}
-        return [replace(compile_kernel(kernel, target), from_cache=kernel.name not in made) for kernel in kernels]
+            compiled_now = {compiled.name for compiled in pool.map(partial(compile_kernel, target=target), missing)}
+        return [
+            replace(compile_kernel(kernel, target), from_cache=kernel.name not in compiled_now) for kernel in kernels
+        ]
     return [compile_kernel(kernel, target) for kernel in kernels]
 
 

@@ -36,9 +36,9 @@ class PlanMemory:
 
     def __call__(self, program: Program) -> Program:
         lifetimes = buffer_lifetimes(program)
-        own = {name for name in lifetimes if program.buffers[name].role == "thread"}
-        thread, thread_bytes = _place(program, {name: lifetimes[name] for name in own})
-        arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in own})
+        of_threads = {name for name in lifetimes if program.buffers[name].role == "thread"}
+        thread, thread_bytes = _place(program, {name: lifetimes[name] for name in of_threads})
+        arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in of_threads})
         prepared, prepared_bytes = _place(
             program, {name: _ALWAYS for name, buffer in program.buffers.items() if buffer.role == "prepared"}
         )

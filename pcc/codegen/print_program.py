@@ -26,8 +26,8 @@ def _header(program: Program) -> Iterator[str]:
 
 
 def _memory(program: Program) -> str:
-    own = f", {program.thread_bytes} bytes for each thread" if program.thread_bytes else ""
-    return f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}{own}"
+    of_threads = f", {program.thread_bytes} bytes for each thread" if program.thread_bytes else ""
+    return f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}{of_threads}"
 
 
 def _port(kind: str, port: Port) -> str:

@@ -350,9 +350,9 @@ class ProgramBuilder:
         parameter ``result``. What is made of the same constants in the same way is there once."""
         known = kernel, tuple(args.items())
         if known not in self.shared:
-            made = View(self._add(name, "prepared", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
-            self.preparation.append(self._recorded(kernel, {**args, result: made}, work))
-            self.shared[known] = made
+            tensor = View(self._add(name, "prepared", prod(shape), FLOAT32).name, shape, contiguous_strides(shape))
+            self.preparation.append(self._recorded(kernel, {**args, result: tensor}, work))
+            self.shared[known] = tensor
         return self.shared[known]
 
     def input(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:

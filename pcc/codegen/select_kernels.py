@@ -132,8 +132,8 @@ class OpenLayer:
         """The max pool for families that do not compute it: sizes, not places."""
         if self.pool is None:
             return None
-        given = arguments(self.pool)
-        return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(given, given["kernel"]))
+        args = arguments(self.pool)
+        return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(args, args["kernel"]))
 
     def priced(self, machine: Machine, sparse_only: bool = False) -> tuple[list[Priced], list[Rejected]]:
         """The cheapest schedule of each family, cheapest first, and the families that have none; of all families or of
@@ -236,13 +236,13 @@ def _max_pool_after(node: Node) -> Node | None:
     pool = next(iter(node.users))
     if pool.target is not POOL2D:
         return None
-    given = arguments(pool)
-    window, size = list(given["kernel"]), shape_of(node)[2:]
+    args = arguments(pool)
+    window, size = list(args["kernel"]), shape_of(node)[2:]
     is_plain = (
-        list(given["stride"]) == window and not any(given["padding"]) and all(step == 1 for step in given["dilation"])
+        list(args["stride"]) == window and not any(args["padding"]) and all(step == 1 for step in args["dilation"])
     )
     covers = all(extent % step == 0 for extent, step in zip(size, window, strict=True))
-    return pool if given["mode"] == "max" and is_plain and covers else None
+    return pool if args["mode"] == "max" and is_plain and covers else None
 
 
 def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any]) -> str:
@@ -263,21 +263,21 @@ def _view(value: Node) -> View:
 
 
 def _layer(
-    node: Node, given: dict[str, Any], weight: np.ndarray | PackedWeight, images: int, pool: Node | None
+    node: Node, args: dict[str, Any], weight: np.ndarray | PackedWeight, images: int, pool: Node | None
 ) -> Conv2d | Linear:
     """The layer as cost models see it: sizes, not places."""
-    x, y = _view(given["x"]), _view(pool or node)
-    residual, activation = given["residual"] and _view(given["residual"]), Activation.parse(given["activation"])
+    x, y = _view(args["x"]), _view(pool or node)
+    residual, activation = args["residual"] and _view(args["residual"]), Activation.parse(args["activation"])
     if node.target is LINEAR:
         return Linear(node.name, x, y, weight, None, residual, activation, images)
-    geometry = geometry_of(given, (weight.shape[2], weight.shape[3]))
-    layer = Conv2d(node.name, x, y, weight, None, geometry, given["groups"], residual, activation)
+    geometry = geometry_of(args, (weight.shape[2], weight.shape[3]))
+    layer = Conv2d(node.name, x, y, weight, None, geometry, args["groups"], residual, activation)
     return layer if pool is None else with_pool(layer, pool)
 
 
-def _pack(node: Node, given: dict[str, Any], format: WeightFormat, packed: PackedWeight) -> None:
+def _pack(node: Node, args: dict[str, Any], format: WeightFormat, packed: PackedWeight) -> None:
     """The layer reads ``pcc::unpack`` of the packed arrays, which are constants."""
-    stem = f"{given['weight'].target}_{format.name}"
+    stem = f"{args['weight'].target}_{format.name}"
     arrays = [add_constant(node, f"{stem}.{name}", torch.from_numpy(getattr(packed, name))) for name in format.arrays]
     numbers = [getattr(packed, name) for name in format.numbers]
     with node.graph.inserting_before(node):

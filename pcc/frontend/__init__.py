@@ -22,11 +22,11 @@ def load_factory(spec: str) -> nn.Module:
 
     from pcc.frontend.inputs import as_module
 
-    made = run_factory(spec, "model", (nn.Module, ExportedProgram))
-    if not isinstance(made, nn.Module | ExportedProgram):
-        raise PccError(f"model '{spec}': {spec.rpartition(':')[2]} gives '{type(made).__name__}', not an nn.Module")
+    model = run_factory(spec, "model", (nn.Module, ExportedProgram))
+    if not isinstance(model, nn.Module | ExportedProgram):
+        raise PccError(f"model '{spec}': {spec.rpartition(':')[2]} gives '{type(model).__name__}', not an nn.Module")
     try:
-        return as_module(made)
+        return as_module(model)
     except PccError as error:
         raise PccError(f"model '{spec}': {error}") from None
 
@@ -70,11 +70,11 @@ def run_factory(spec: str, what: str, ready: type | tuple[type, ...]) -> object:
         raise PccError(
             f"{what} '{spec}': the file has no '{name}'" + (f"; it defines {', '.join(found)}" if found else "")
         )
-    made = getattr(namespace, name)
-    if isinstance(made, ready):
-        return made
+    factory = getattr(namespace, name)
+    if isinstance(factory, ready):
+        return factory
     try:
         with redirect_stdout(sys.stderr):
-            return made()
+            return factory()
     except (Exception, SystemExit) as error:
         raise PccError(f"{what} '{spec}': {name}() failed: {type(error).__name__}: {error}") from error

@@ -119,14 +119,14 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     odd = [f"{key} ({str(value.dtype).removeprefix('torch.')})" for key, value in state.items() if value.is_complex()]
     if odd:
         raise PccError(f"weights '{name}': tensors are not plain real numbers: {_some(odd)}")
-    own = module.state_dict()
+    expected = module.state_dict()
     # Counters of batch norm that old checkpoints lack; no inference reads them.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
     wrong = [
-        f"{key} ({_shape(state[key])}, model has {_shape(own[key])})"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} ({_shape(state[key])}, model has {_shape(expected[key])})"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
     problems = [
         f"{len(keys)} {word}: {_some(keys)}"

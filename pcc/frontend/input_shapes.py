@@ -54,12 +54,12 @@ def chosen_examples(
     With ``any_batch`` that may be another number than the file fixes. `PccError` that lists all inputs with open sizes
     if some are not given, and for examples that do not fit.
     """
-    for one in declared:
-        check_input(one.name, torch.empty(1, dtype=one.dtype))
+    for entry in declared:
+        check_input(entry.name, torch.empty(1, dtype=entry.dtype))
     if batch is not None:
-        declared = [one.of_batch(batch, what, any_batch) for one in declared]
+        declared = [entry.of_batch(batch, what, any_batch) for entry in declared]
     by_name = _by_name(declared, examples, what, batch)
-    still_open = [one for one in declared if one.name not in by_name and one.is_open]
+    still_open = [entry for entry in declared if entry.name not in by_name and entry.is_open]
     if still_open:
         sizes = still_open[0].sizes or (1, 3, 224, 224)
         example = ",".join(
@@ -67,19 +67,21 @@ def chosen_examples(
         )
         wanted = f"give --input-shape {still_open[0].name}={example}{_batch_hint(still_open, batch)}"
         raise PccError(f"{what} leaves sizes of its inputs open: {'; '.join(map(str, still_open))}; {wanted}")
-    for one in declared:
-        if one.name not in by_name and prod(int(size) for size in one.sizes or ()) > MOST_NUMBERS:
-            raise PccError(f"{what} takes {one}: that is more than {MOST_NUMBERS:,} numbers, too large to be compiled")
+    for entry in declared:
+        if entry.name not in by_name and prod(int(size) for size in entry.sizes or ()) > MOST_NUMBERS:
+            raise PccError(
+                f"{what} takes {entry}: that is more than {MOST_NUMBERS:,} numbers, too large to be compiled"
+            )
     return [
-        by_name[one.name]
-        if one.name in by_name
-        else torch.zeros([int(size) for size in one.sizes or ()], dtype=one.dtype)
-        for one in declared
+        by_name[entry.name]
+        if entry.name in by_name
+        else torch.zeros([int(size) for size in entry.sizes or ()], dtype=entry.dtype)
+        for entry in declared
     ]
 
 
 def _batch_hint(still_open: Sequence[Declared], batch: int | None) -> str:
-    only_first = all(one.sizes and not any(isinstance(size, str) for size in one.sizes[1:]) for one in still_open)
+    only_first = all(entry.sizes and not any(isinstance(size, str) for size in entry.sizes[1:]) for entry in still_open)
     return ", or compile it with --max-batch N to run any batch up to N" if batch is None and only_first else ""
 
 
@@ -88,37 +90,37 @@ def _by_name(declared: Sequence[Declared], examples: Any, what: str, batch: int 
         return {}
     if isinstance(examples, Tensor | np.ndarray):
         examples = (examples,)
-    names = [one.name for one in declared]
+    names = [entry.name for entry in declared]
     if isinstance(examples, Mapping):
         if unknown := [name for name in examples if name not in names]:
             raise PccError(f"{what} has no input '{unknown[0]}': it has {', '.join(names)}")
-        given = {str(name): example for name, example in examples.items()}
+        by_name = {str(name): example for name, example in examples.items()}
     else:
         if len(examples) != len(declared):
             raise PccError(
                 f"{what} has {len(declared)} input{'s' if len(declared) != 1 else ''} ({', '.join(names)}), not "
                 f"{len(examples)}"
             )
-        given = dict(zip(names, examples, strict=True))
+        by_name = dict(zip(names, examples, strict=True))
     return {
-        one.name: _checked(one, names.index(one.name), given[one.name], what, batch)
-        for one in declared
-        if one.name in given
+        entry.name: _checked(entry, names.index(entry.name), by_name[entry.name], what, batch)
+        for entry in declared
+        if entry.name in by_name
     }
 
 
-def _checked(one: Declared, position: int, given: Any, what: str, batch: int | None) -> Tensor:
+def _checked(entry: Declared, position: int, value: Any, what: str, batch: int | None) -> Tensor:
     """An example that fits an input."""
-    example = example_tensor(position, given)
+    example = example_tensor(position, value)
     if batch is not None:
         example = example_of_batch(example, batch)
-    if not _fits(tuple(example.shape), one.sizes):
-        raise PccError(f"{what} takes {one}: {','.join(map(str, example.shape))} does not fit")
+    if not _fits(tuple(example.shape), entry.sizes):
+        raise PccError(f"{what} takes {entry}: {','.join(map(str, example.shape))} does not fit")
     if example.is_meta:  # a shape alone; the type is the file's
-        example = torch.zeros(example.shape, dtype=one.dtype)
-    if example.dtype != one.dtype:
-        raise PccError(f"{what} takes {one.name} as {_type_name(one.dtype)}, not {_type_name(example.dtype)}")
-    check_input(one.name, example)
+        example = torch.zeros(example.shape, dtype=entry.dtype)
+    if example.dtype != entry.dtype:
+        raise PccError(f"{what} takes {entry.name} as {_type_name(entry.dtype)}, not {_type_name(example.dtype)}")
+    check_input(entry.name, example)
     return example
 
 

@@ -111,9 +111,9 @@ class DataUnpickler(pickle._Unpickler):
         self.load_newobj()
 
     def load_build(self) -> None:
-        state, made = self.stack.pop(), self.stack[-1]
-        if isinstance(made, Inert):
-            made.state = state
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Inert):
+            target.state = state
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()

@@ -63,11 +63,13 @@ def import_pt2(
     with open_archive(path) as archive:
         declared, ranges, version = _inputs(archive), _ranges(archive), str(archive.program.get("torch_version", ""))
         module, names = _module(archive)
-    given = chosen_examples(declared, examples, f"model '{path.name}'", batch, any_batch)
-    _check_ranges(path.name, ranges, declared, given)
-    graph_module = import_module(module, tuple(given))
+    chosen = chosen_examples(declared, examples, f"model '{path.name}'", batch, any_batch)
+    _check_ranges(path.name, ranges, declared, chosen)
+    graph_module = import_module(module, tuple(chosen))
     graph_module.meta[OUTPUT_NAMES] = names
-    return imported(graph_module, f"{path.name} (torch.export, PyTorch {version})", tuple(one.name for one in declared))
+    return imported(
+        graph_module, f"{path.name} (torch.export, PyTorch {version})", tuple(taken.name for taken in declared)
+    )
 
 
 def _inputs(archive: Archive) -> list[Declared]:
@@ -114,13 +116,13 @@ def _check_ranges(
     examples: Sequence[Tensor],
 ) -> None:
     """`PccError` for a size outside of the range that the model was exported for."""
-    for one, example in zip(declared, examples, strict=True):
-        for symbol, size in zip(one.sizes or (), example.shape, strict=True):
+    for taken, example in zip(declared, examples, strict=True):
+        for symbol, size in zip(taken.sizes or (), example.shape, strict=True):
             if isinstance(symbol, str) and symbol in ranges:
                 low, high = ranges[symbol]
                 if (low is not None and size < low) or (high is not None and size > high):
                     raise PccError(
-                        f"model '{name}': {one} was exported for {symbol} from {low} to {high or 'any size'}, not "
+                        f"model '{name}': {taken} was exported for {symbol} from {low} to {high or 'any size'}, not "
                         f"{size}"
                     )
 
@@ -178,8 +180,8 @@ def _call(archive: Archive, node: Mapping[str, Any], graph: Graph, values: dict[
     if node["target"] in _CHECKS_OF_TYPES:
         return
     target = _target(archive, node["target"])
-    given = {argument["name"]: _value(archive, argument["arg"], values) for argument in node["inputs"]}
-    args, kwargs = _bound(target, given)
+    named = {argument["name"]: _value(archive, argument["arg"], values) for argument in node["inputs"]}
+    args, kwargs = _bound(target, named)
     call = graph.call_function(target, args, kwargs)
     call.meta = _origin(node.get("metadata", {}))
     outputs = [output for output in node["outputs"] if "as_none" not in output]
@@ -226,16 +228,16 @@ def _dispatched() -> frozenset[str]:
     return frozenset(torch._C._dispatch_get_all_op_names())
 
 
-def _bound(target: Any, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _bound(target: Any, named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments by position as far as the operator's schema has them so."""
     if not isinstance(target, torch._ops.OpOverload):
-        return tuple(given.values()), {}
+        return tuple(named.values()), {}
     args: list[Any] = []
     for argument in target._schema.arguments:
-        if argument.kwarg_only or argument.name not in given:
+        if argument.kwarg_only or argument.name not in named:
             break
-        args.append(given.pop(argument.name))
-    return tuple(args), given
+        args.append(named.pop(argument.name))
+    return tuple(args), named
 
 
 def _value(archive: Archive, argument: Mapping[str, Any], values: Mapping[str, Any]) -> Any:

@@ -175,7 +175,7 @@ def carry(old: Node, new: Node) -> None:
     known = {**old.meta.get(_KEY, {}), **new.meta.get(_KEY, {})}
     new.meta[_KEY] = known
     for entry in kept:
-        if all(own.pass_name != entry.pass_name for own in skips(new)):
+        if all(skip.pass_name != entry.pass_name for skip in skips(new)):
             annotate(new, entry)
     for key in ("stack_trace", "nn_module_stack"):
         if key in old.meta and key not in new.meta:

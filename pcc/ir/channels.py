@@ -53,7 +53,7 @@ class Flow(ABC):
         """The labels of the channels that a layer makes, (1, filters, ...)."""
 
     @abstractmethod
-    def tie(self, node: Node, one: Labels, other: Labels) -> None:
+    def tie(self, node: Node, left: Labels, right: Labels) -> None:
         """Elements of ``one`` and ``other``, which broadcast, meet in a node."""
 
     @abstractmethod
@@ -89,7 +89,7 @@ class ChannelGraph(Flow):
         super().__init__()
         self.ties = nx.Graph()
         """Labels that are tied to others, and their ties."""
-        self.made: dict[Node, Labels] = {}
+        self.labels_of: dict[Node, Labels] = {}
         """The labels of the filters of each layer, (filters,); depthwise convolutions have those of their channels and
         are not here."""
         self.readers: dict[Node, Labels] = {}
@@ -115,27 +115,27 @@ class ChannelGraph(Flow):
 
     def why_bound(self, layer: Node) -> str | None:
         """Why filters of a layer cannot go, or move, alone; None if they can."""
-        if layer not in self.made:
+        if layer not in self.labels_of:
             return "its weights are computed"
-        own = self.decision[self.made[layer]]
+        decisions = self.decision[self.labels_of[layer]]
         for fixed in self.fixed:
-            if np.isin(self.decision[fixed.labels], own).any():
+            if np.isin(self.decision[fixed.labels], decisions).any():
                 return fixed.reason
-        if (own == 0).any():
+        if (decisions == 0).any():
             return "its channels are added to some that stay as they are"
-        for other, labels in self.made.items():
-            if other is not layer and np.isin(self.decision[labels], own).any():
+        for other, labels in self.labels_of.items():
+            if other is not layer and np.isin(self.decision[labels], decisions).any():
                 return f"its channels are added to those of {other.name}"
-        return "some of its channels are read as one" if len(np.unique(own)) < len(own) else None
+        return "some of its channels are read as one" if len(np.unique(decisions)) < len(decisions) else None
 
     def make(self, layer: Node) -> Labels:
         filters, rank = shape_of(layer)[1], len(shape_of(layer))
-        self.made[layer] = np.arange(self.count, self.count + filters, dtype=np.int32)
+        self.labels_of[layer] = np.arange(self.count, self.count + filters, dtype=np.int32)
         self.count += filters
-        return self.made[layer].reshape(1, -1, *(1,) * (rank - 2))
+        return self.labels_of[layer].reshape(1, -1, *(1,) * (rank - 2))
 
-    def tie(self, node: Node, one: Labels, other: Labels) -> None:
-        pairs = np.stack([each[one != other] for each in np.broadcast_arrays(one, other)], axis=1)
+    def tie(self, node: Node, left: Labels, right: Labels) -> None:
+        pairs = np.stack([each[left != right] for each in np.broadcast_arrays(left, right)], axis=1)
         self.ties.add_edges_from(np.unique(pairs, axis=0).tolist())
 
     def read(self, layer: Node, channels: Labels) -> None:
@@ -148,14 +148,14 @@ class ChannelGraph(Flow):
 def is_constant_layer(node: Node) -> bool:
     """Whether a convolution or linear layer has constant weights. Other calls may read them, too: each can have its own
     copy."""
-    given = arguments(node)
-    return all(parameter is None or parameter.op == "get_attr" for parameter in (given["weight"], given["bias"]))
+    args = arguments(node)
+    return all(parameter is None or parameter.op == "get_attr" for parameter in (args["weight"], args["bias"]))
 
 
 def is_depthwise(node: Node) -> bool:
     """Whether each filter of a layer reads one channel of several."""
-    given = arguments(node)
-    return given.get("groups", 1) > 1 and shape_of(given["weight"])[1] == 1
+    args = arguments(node)
+    return args.get("groups", 1) > 1 and shape_of(args["weight"])[1] == 1
 
 
 def flattened(reshape: Node) -> int | None:
@@ -190,17 +190,17 @@ def _opaque(node: Node, flow: Flow) -> Labels:
 
 
 def _layer(node: Node, flow: Flow) -> Labels:
-    given = arguments(node)
+    args = arguments(node)
     if not is_constant_layer(node):
         return _opaque(node, flow)
-    channels = flow.channels(node, given["x"])
+    channels = flow.channels(node, args["x"])
     if is_depthwise(node):
         labels = np.repeat(channels, shape_of(node)[1] // channels.shape[1], axis=1)
     else:
         flow.read(node, channels)
         labels = flow.make(node)
-    if given["residual"] is not None:
-        flow.tie(node, flow.labels[given["residual"]], labels)
+    if args["residual"] is not None:
+        flow.tie(node, flow.labels[args["residual"]], labels)
     return labels
 
 

@@ -34,10 +34,10 @@ def compressed(array: np.ndarray) -> np.ndarray:
 
 def bounds(node: Node) -> tuple[int, range]:
     """The dimension of a slice, and the places along it that are taken."""
-    given = arguments(node)
+    args = arguments(node)
     x = shape_of(node.all_input_nodes[0])
-    dim = given["dim"] % len(x)
-    return dim, range(x[dim])[slice(given["start"], given["end"], given["step"])]
+    dim = args["dim"] % len(x)
+    return dim, range(x[dim])[slice(args["start"], args["end"], args["step"])]
 
 
 def padding(node: Node) -> list[tuple[int, int]]:

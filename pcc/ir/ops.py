@@ -126,13 +126,13 @@ which says what ``arrays`` and ``numbers`` are. Kernels take the weight as it is
 
 def packed_weight(unpack: Node) -> PackedWeight:
     """The weight that a ``pcc::unpack`` of constants has in parts."""
-    given = arguments(unpack)
+    args = arguments(unpack)
     return _packed(
-        given["format"],
-        given["shape"],
-        given["groups"],
-        given["numbers"],
-        [constant(array) for array in given["arrays"]],
+        args["format"],
+        args["shape"],
+        args["groups"],
+        args["numbers"],
+        [constant(array) for array in args["arrays"]],
     )
 
 

@@ -83,9 +83,9 @@ def _deform_conv2d_shape(
     size = window_output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     taps = offset_groups * weight.shape[2] * weight.shape[3]
     wanted = {"offset": (x.shape[0], 2 * taps, *size), "mask": (x.shape[0], taps, *size)}
-    for (name, shape), given in zip(wanted.items(), (offset, mask), strict=True):
-        if given is not None and tuple(given.shape) != shape:
-            raise PccError(f"deform_conv2d: {name} {tuple(given.shape)}, not {shape}")
+    for (name, shape), tensor in zip(wanted.items(), (offset, mask), strict=True):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise PccError(f"deform_conv2d: {name} {tuple(tensor.shape)}, not {shape}")
     return x.shape[0], weight.shape[0], *size
 
 

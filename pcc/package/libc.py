@@ -109,6 +109,6 @@ def _build(arch: str, archive: Path) -> None:
 def _source(folder: Path, name: str, arch: str) -> Path:
     """The file for the architecture where it has one of its own."""
     return next(
-        (own for suffix in ("s", "S", "c") if (own := folder / arch / f"{name}.{suffix}").exists()),
+        (source for suffix in ("s", "S", "c") if (source := folder / arch / f"{name}.{suffix}").exists()),
         folder / f"{name}.c",
     )

@@ -216,8 +216,8 @@ def _exchange(first: Path, second: Path) -> bool:
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    here, exchange = -100, 2
-    if renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0:
+    working_folder, exchange = -100, 2
+    if renameat2(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0:
         return True
     number = ctypes.get_errno()
     if number in (EINVAL, ENOSYS, ENOTSUP):

@@ -179,8 +179,8 @@ class Toolchain:
         if (folder / soname).exists():
             return folder / soname
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as made:
-            source, compiled, stub = (Path(made) / file for file in ("stub.c", "stub.o", soname))
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source, compiled, stub = (Path(scratch) / file for file in ("stub.c", "stub.o", soname))
             source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
             run_tool(
                 [

@@ -68,11 +68,11 @@ class Reading:
 
 def read_channels(layer: Node, numbers: Numbers) -> Reading:
     """What a convolution or linear layer of constant weights reads."""
-    given = arguments(layer)
+    args = arguments(layer)
     weighted: np.ndarray = np.asarray(
-        _grouped(constant(given["weight"]).numpy() != 0, given.get("groups", 1)).any(axis=3)
+        _grouped(constant(args["weight"]).numpy() != 0, args.get("groups", 1)).any(axis=3)
     )
-    found = numbers_of_channels(given["x"], numbers)
+    found = numbers_of_channels(args["x"], numbers)
     foldable = (found == 0) | (~np.isnan(found) & (not pads(layer)))
     return Reading(weighted, foldable.reshape(len(weighted), 1, -1), found)
 
@@ -105,20 +105,20 @@ def _grouped(weight: np.ndarray, groups: int) -> np.ndarray:
 def _layer(node: Node, numbers: Numbers) -> np.ndarray:
     if not is_constant_layer(node):
         return numbers[node]
-    given, shape = arguments(node), shape_of(node)
+    args, shape = arguments(node), shape_of(node)
     reading = read_channels(node, numbers)
     dead = ~reading.alive.any(axis=2).ravel()
     number = np.full(shape[1], np.nan, np.float32)
     if dead.any():
-        bias = 0.0 if given["bias"] is None else constant(given["bias"]).double().numpy()
-        residual = 0.0 if given["residual"] is None else numbers_of_channels(given["residual"], numbers)
+        bias = 0.0 if args["bias"] is None else constant(args["bias"]).double().numpy()
+        residual = 0.0 if args["residual"] is None else numbers_of_channels(args["residual"], numbers)
         emitted = torch.from_numpy(np.asarray(bias + offsets(node, reading) + residual, np.float32))
-        number = np.where(dead, Activation.parse(given["activation"])(emitted).numpy(), number)
+        number = np.where(dead, Activation.parse(args["activation"])(emitted).numpy(), number)
     return number.reshape(1, -1, *(1,) * (len(shape) - 2))
 
 
 def _elementwise(node: Node, numbers: Numbers) -> np.ndarray:
-    given, rank = arguments(node), len(shape_of(node))
+    args, rank = arguments(node), len(shape_of(node))
     computed = [numbers[x] for x in computed_operands(node)]
     if all(np.isnan(array).all() for array in computed):
         return numbers[node]
@@ -128,33 +128,33 @@ def _elementwise(node: Node, numbers: Numbers) -> np.ndarray:
         ),
         axis=0,
     )
-    if _JUMPS & set(re.findall(r"\w+(?=\()", given["expression"])) and any(
+    if _JUMPS & set(re.findall(r"\w+(?=\()", args["expression"])) and any(
         np.nan_to_num(array).any() for array in computed
     ):
         return numbers[node]
-    values = [constant(x) if x.op == "get_attr" else torch.tensor(numbers[x]) for x in given["xs"]]
-    result = node.target(values, given["expression"]).numpy()  # type: ignore[operator]
+    values = [constant(x) if x.op == "get_attr" else torch.tensor(numbers[x]) for x in args["xs"]]
+    result = node.target(values, args["expression"]).numpy()  # type: ignore[operator]
     return compressed(np.where(known, result, np.float32(np.nan)).astype(np.float32))
 
 
 def _batch_norm(node: Node, numbers: Numbers) -> np.ndarray:
-    given = arguments(node)
-    x = numbers_of_channels(given["input"], numbers)
-    parameters = [given[name] for name in ("weight", "bias", "running_mean", "running_var")]
-    if given["training"] or any(parameter is not None and parameter.op != "get_attr" for parameter in parameters):
+    args = arguments(node)
+    x = numbers_of_channels(args["input"], numbers)
+    parameters = [args[name] for name in ("weight", "bias", "running_mean", "running_var")]
+    if args["training"] or any(parameter is not None and parameter.op != "get_attr" for parameter in parameters):
         return numbers[node]
     scale, shift, mean, variance = (None if parameter is None else constant(parameter) for parameter in parameters)
     found = torch.batch_norm(
-        torch.from_numpy(x.copy())[None], scale, shift, mean, variance, False, 0.0, given["eps"], False
+        torch.from_numpy(x.copy())[None], scale, shift, mean, variance, False, 0.0, args["eps"], False
     )
     return found.numpy().reshape(1, -1, *(1,) * (len(shape_of(node)) - 2))
 
 
 def _pool(node: Node, numbers: Numbers) -> np.ndarray:
     """The largest of equal numbers is that number; a mean may count zeros at the border."""
-    given = arguments(node)
+    args = arguments(node)
     number = _channelwise(node, numbers)
-    partly = given["mode"] == "avg" and given["count_include_pad"] and any(given["padding"])
+    partly = args["mode"] == "avg" and args["count_include_pad"] and any(args["padding"])
     return np.where(number == 0, number, np.float32(np.nan)) if partly else number
 
 

@@ -71,9 +71,9 @@ class _Moved(Flow):
     def make(self, layer: Node) -> Labels:
         return self.before.labels[layer]
 
-    def tie(self, node: Node, one: Labels, other: Labels) -> None:
+    def tie(self, node: Node, left: Labels, right: Labels) -> None:
         decision = self.before.decision
-        if (decision[one] != decision[other]).any():
+        if (decision[left] != decision[right]).any():
             raise _NotFree(f"{node.name} combines channels of different order")
 
     def read(self, layer: Node, channels: Labels) -> None:

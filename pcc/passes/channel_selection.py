@@ -49,20 +49,20 @@ def _chosen(node: Node, axis: int, selection: Selection) -> np.ndarray:
 
 
 def _layer(node: Node, selection: Selection) -> None:
-    given = arguments(node)
-    filters, channels = _chosen(node, 1, selection), _chosen(given["x"], 1, selection)
-    weight, groups = constant(given["weight"]), given.get("groups", 1)
+    args = arguments(node)
+    filters, channels = _chosen(node, 1, selection), _chosen(args["x"], 1, selection)
+    weight, groups = constant(args["weight"]), args.get("groups", 1)
     if groups == 1:
         changed = take(take(weight, 0, filters), 1, channels)
     elif is_depthwise(node):
         changed, groups = take(weight, 0, filters), len(channels)
     else:
         changed, groups = _of_groups(weight, groups, filters, channels)
-    if "groups" in given and groups != given["groups"]:
+    if "groups" in args and groups != args["groups"]:
         set_argument(node, "groups", groups)
-    set_constant(node, "weight", given["weight"], changed, f"{layer_name(node)}.weight")
-    if given["bias"] is not None:
-        set_constant(node, "bias", given["bias"], take(constant(given["bias"]), 0, filters), f"{layer_name(node)}.bias")
+    set_constant(node, "weight", args["weight"], changed, f"{layer_name(node)}.weight")
+    if args["bias"] is not None:
+        set_constant(node, "bias", args["bias"], take(constant(args["bias"]), 0, filters), f"{layer_name(node)}.bias")
 
 
 def _of_groups(weight: Tensor, groups: int, filters: np.ndarray, channels: np.ndarray) -> tuple[Tensor, int]:
@@ -89,10 +89,10 @@ def _elementwise(node: Node, selection: Selection) -> None:
 
 
 def _batch_norm(node: Node, selection: Selection) -> None:
-    given = arguments(node)
+    args = arguments(node)
     for name in ("weight", "bias", "running_mean", "running_var"):
-        if given[name] is not None:
-            set_constant(node, name, given[name], take(constant(given[name]), 0, _chosen(node, 1, selection)), "")
+        if args[name] is not None:
+            set_constant(node, name, args[name], take(constant(args[name]), 0, _chosen(node, 1, selection)), "")
 
 
 def _sizes(argument: str) -> Callable[[Node, Selection], None]:

@@ -127,8 +127,8 @@ def take_apart(node: Node, function: Callable[..., Any] | None, table: dict[Any,
 
     def compute(*values: Any) -> Any:
         nonlocal whole
-        given = map_arg(written, dict(zip(operands, values, strict=True)).__getitem__)
-        result = node.target(**given) if function is None else function(**given)  # type: ignore[operator]
+        arguments = map_arg(written, dict(zip(operands, values, strict=True)).__getitem__)
+        result = node.target(**arguments) if function is None else function(**arguments)  # type: ignore[operator]
         whole = result is NotImplemented
         return values if whole else result
 

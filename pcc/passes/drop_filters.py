@@ -55,7 +55,7 @@ class DropFilters:
                 break
             _drop(graph_module, channels, reading, selection)
             modified = True
-        for node in channels.made:
+        for node in channels.labels_of:
             if reason := _why_dead_filters_stay(node, channels, numbers):
                 annotate(node, Skipped(self.name, reason))
         if modified:
@@ -77,7 +77,7 @@ def _needed(channels: ChannelGraph, reading: Mapping[Node, Reading]) -> np.ndarr
     before = -1
     while before != (before := int(needed.sum())):
         for layer in reversed(alive):
-            filters = needed[channels.decision[channels.made[layer]]].reshape(len(alive[layer]), -1, 1)
+            filters = needed[channels.decision[channels.labels_of[layer]]].reshape(len(alive[layer]), -1, 1)
             read = (alive[layer] & filters).any(axis=1).ravel()
             needed[channels.decision[channels.readers[layer][read]]] = True
             if len(alive[layer]) > 1:
@@ -101,7 +101,7 @@ def _keep_groups_alike(layer: Node, channels: ChannelGraph, needed: np.ndarray) 
     """Groups of a convolution that stay have as many filters, and as many channels; a group that has neither goes."""
     groups = arguments(layer)["groups"]
     sides = [
-        channels.decision[labels].reshape(groups, -1) for labels in (channels.made[layer], channels.readers[layer])
+        channels.decision[labels].reshape(groups, -1) for labels in (channels.labels_of[layer], channels.readers[layer])
     ]
     stays = np.any([needed[side].any(axis=1) for side in sides], axis=0)
     for side in sides:
@@ -117,7 +117,7 @@ class _Sharing:
 
     def __init__(self, channels: ChannelGraph) -> None:
         self.decisions = {
-            conv: channels.decision[labels] for conv, labels in channels.made.items() if conv.target is CONV2D
+            conv: channels.decision[labels] for conv, labels in channels.labels_of.items() if conv.target is CONV2D
         }
         self.found: dict[Node, tuple[int, np.ndarray]] = {}
         """How many filters of a convolution share, and numbers that are equal for filters with the same zeros."""
@@ -202,7 +202,7 @@ def _why_dead_filters_stay(layer: Node, channels: ChannelGraph, numbers: Numbers
     if not dead.any():
         return None
     count = f"{int(dead.sum())} of {len(dead)} filters are dead, but their"
-    gone = channels.decision[channels.made[layer][dead]]
+    gone = channels.decision[channels.labels_of[layer][dead]]
     for reader in layer.graph.nodes:
         if reader.target in LAYERS and is_constant_layer(reader) and pads(reader):
             x = arguments(reader)["x"]

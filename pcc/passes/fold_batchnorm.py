@@ -180,8 +180,8 @@ def _into_layer_behind(norm: Node, affine: _Affine) -> str | None:
 
     def per_weight(values: Tensor) -> Tensor:
         """The value of each filter's own input channels, shaped to broadcast over the weight."""
-        own = values.reshape(groups, channels).repeat_interleave(filters // groups, dim=0)
-        return own.reshape(filters, channels, *(1,) * (weight.dim() - 2))
+        by_weight = values.reshape(groups, channels).repeat_interleave(filters // groups, dim=0)
+        return by_weight.reshape(filters, channels, *(1,) * (weight.dim() - 2))
 
     shift = (weight * per_weight(affine.shift)).flatten(1).sum(1)
     bias = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()

@@ -126,20 +126,20 @@ def _fuse_into_layers(node: Node) -> list[str]:
 
 def _take_over(layer: Node, operands: list[Node], expr: Expr) -> tuple[_Epilogue, Expr, str]:
     """The largest epilogue the layer can have, the expression that is left, and what stopped it."""
-    epilogue, own = _Epilogue(), Operand(operands.index(layer))
+    epilogue, result = _Epilogue(), Operand(operands.index(layer))
     if len(layer.users) > 1:
         return epilogue, expr, f"it has {len(layer.users)} users"
-    if _uses(expr, own) > 1:
+    if _uses(expr, result) > 1:
         return epilogue, expr, "the expression uses it more than once"
-    while isinstance(parent := _parent(expr, own), Call):
-        grown = _with(epilogue, layer, own, parent, operands)
+    while isinstance(parent := _parent(expr, result), Call):
+        grown = _with(epilogue, layer, result, parent, operands)
         if isinstance(grown, str):
             return epilogue, expr, grown
-        epilogue, expr = grown, _put(expr, parent, own)
+        epilogue, expr = grown, _put(expr, parent, result)
     return epilogue, expr, ""
 
 
-def _with(epilogue: _Epilogue, layer: Node, own: Operand, call: Call, operands: list[Node]) -> "_Epilogue | str":
+def _with(epilogue: _Epilogue, layer: Node, result: Operand, call: Call, operands: list[Node]) -> "_Epilogue | str":
     """The epilogue with a function of the layer's value added to it; or why that cannot be."""
     bound = arguments(layer)
     done = bound["activation"] if bound["activation"] != "none" else str(epilogue.activation)
@@ -147,9 +147,9 @@ def _with(epilogue: _Epilogue, layer: Node, own: Operand, call: Call, operands: 
         return f"{call.function} comes after its activation {done}"
     if (activated := as_activation(call)) is not None:
         return replace(epilogue, activation=activated[0])
-    if call.function not in ("add", "sub") or (call.function == "sub" and call.args[0] != own):
+    if call.function not in ("add", "sub") or (call.function == "sub" and call.args[0] != result):
         return f"{call.function} is neither an addition nor an activation"
-    other = call.args[1] if call.args[0] == own else call.args[0]
+    other = call.args[1] if call.args[0] == result else call.args[0]
     if (bias := _per_channel(other, layer, operands)) is not None:
         bias = -bias if call.function == "sub" else bias
         return replace(epilogue, bias=bias if epilogue.bias is None else epilogue.bias + bias)
@@ -185,8 +185,8 @@ def _per_channel(value: Expr, layer: Node, operands: list[Node]) -> Tensor | Non
 def _give(layer: Node, epilogue: _Epilogue, user: Node) -> None:
     bound = arguments(layer)
     if epilogue.bias is not None:
-        own = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()
-        set_constant(layer, "bias", bound["bias"], (own + epilogue.bias).float(), f"{layer_name(layer)}.bias")
+        bias = 0.0 if bound["bias"] is None else constant(bound["bias"]).double()
+        set_constant(layer, "bias", bound["bias"], (bias + epilogue.bias).float(), f"{layer_name(layer)}.bias")
     if epilogue.activation != IDENTITY:
         set_argument(layer, "activation", str(epilogue.activation))
     if epilogue.residual is not None:

@@ -199,48 +199,48 @@ class _Split:
 Rule = Callable[[_Split, Node, dict[str, Any]], Images]
 
 
-def _rows(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _rows(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """Convolutions, linear layers, batch norm: each row of dimension 0 by itself."""
-    place = split.together(node, [given.get("x", given.get("input")), given.get("residual")], len(shape_of(node)))
+    place = split.together(node, [args.get("x", args.get("input")), args.get("residual")], len(shape_of(node)))
     if place.dim:
         raise _Mixed(f"they lie in dimension {place.dim}, over which it computes")
-    constants = [given.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
+    constants = [args.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
     if any(isinstance(value, Node) and split.places[value] is not None for value in constants):
         raise _Mixed("its weights are computed from them")
     return place
 
 
-def _planes(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _planes(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """Poolings and resizings: each plane by itself."""
-    return split.none_of(given["x"], 2, 3)
+    return split.none_of(args["x"], 2, 3)
 
 
-def _elementwise(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    return split.together(node, given["xs"], len(shape_of(node)))
+def _elementwise(split: _Split, node: Node, args: dict[str, Any]) -> Images:
+    return split.together(node, args["xs"], len(shape_of(node)))
 
 
-def _concat(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    place = split.together(node, given["xs"], len(shape_of(node)))
-    if place.dim == given["dim"] % len(shape_of(node)):
+def _concat(split: _Split, node: Node, args: dict[str, Any]) -> Images:
+    place = split.together(node, args["xs"], len(shape_of(node)))
+    if place.dim == args["dim"] % len(shape_of(node)):
         raise _Mixed("it joins along the dimension that they lie in")
     return place
 
 
-def _convert(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    return split.place(given["x"])
+def _convert(split: _Split, node: Node, args: dict[str, Any]) -> Images:
+    return split.place(args["x"])
 
 
-def _softmax(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    return split.none_of(given["x"], given["dim"])
+def _softmax(split: _Split, node: Node, args: dict[str, Any]) -> Images:
+    return split.none_of(args["x"], args["dim"])
 
 
-def _columns(split: _Split, node: Node, given: dict[str, Any]) -> Images:
-    return split.none_of(given["x"], 1)
+def _columns(split: _Split, node: Node, args: dict[str, Any]) -> Images:
+    return split.none_of(args["x"], 1)
 
 
-def _matmul(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _matmul(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """Images may be matrices of the batch, rows of ``a``, or columns of ``b``."""
-    a, b = given["a"], given["b"]
+    a, b = args["a"], args["b"]
     in_a, in_b = split.places[a], split.places[b]
     if all(place is None or place.dim == 0 for place in (in_a, in_b)):
         return split.together(node, [a, b], 3)
@@ -251,10 +251,10 @@ def _matmul(split: _Split, node: Node, given: dict[str, Any]) -> Images:
     raise _Mixed("it multiplies some of them by others")
 
 
-def _gather(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _gather(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """Images may be what is read from (apart from the dimension that is indexed), or places that each look up the same
     table."""
-    x, tables = given["x"], [table for table in (given["index"], given["weight"]) if table is not None]
+    x, tables = args["x"], [table for table in (args["index"], args["weight"]) if table is not None]
     everywhere = {place for operand in (x, *tables) if (place := split.places[operand]) is not None}
     if all(place.dim == 0 for place in everywhere):
         if len(everywhere) != 1:
@@ -271,7 +271,7 @@ def _gather(split: _Split, node: Node, given: dict[str, Any]) -> Images:
     raise _Mixed("it reads values of some of them at places that others give")
 
 
-def _reshape(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _reshape(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """The images stay one axis of the elements in their order: so many lie before it, so many behind."""
     x: Any = node.args[0]
     place, shape = split.place(x), shape_of(node)
@@ -285,19 +285,19 @@ def _reshape(split: _Split, node: Node, given: dict[str, Any]) -> Images:
     raise _Mixed(f"from {list(shape_of(x))} to {list(shape)} it puts values of several of them together")
 
 
-def _permute(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _permute(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     x: Any = node.args[0]
     place, rank = split.place(x), len(shape_of(node))
-    return replace(place, dim=[dim % rank for dim in given["dims"]].index(place.dim))
+    return replace(place, dim=[dim % rank for dim in args["dims"]].index(place.dim))
 
 
-def _slice(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _slice(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     """Along the images' dimension all of them, or as many of the outer parts, each with all of them."""
     x: Any = node.args[0]
-    place, dim = split.place(x), given["dim"] % len(shape_of(x))
+    place, dim = split.place(x), args["dim"] % len(shape_of(x))
     if place.dim != dim:
         return place
-    begin, end, step = slice(given["start"], given["end"], given["step"]).indices(shape_of(x)[dim])
+    begin, end, step = slice(args["start"], args["end"], args["step"]).indices(shape_of(x)[dim])
     whole = split.count * place.inner
     if step != 1 or begin % whole or end % whole:
         raise _Mixed("it takes some of them and not others")
@@ -305,7 +305,7 @@ def _slice(split: _Split, node: Node, given: dict[str, Any]) -> Images:
     return replace(place, outer=(end - begin) // whole)
 
 
-def _expand(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _expand(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     x: Any = node.args[0]
     place, shape = split.place(x), shape_of(node)
     dim = place.dim + len(shape) - len(shape_of(x))
@@ -313,11 +313,11 @@ def _expand(split: _Split, node: Node, given: dict[str, Any]) -> Images:
     return replace(place, dim=dim)
 
 
-def _pad(split: _Split, node: Node, given: dict[str, Any]) -> Images:
+def _pad(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     x: Any = node.args[0]
     place = split.place(x)
     first = 2 * (len(shape_of(x)) - 1 - place.dim)
-    if any(given["pad"][first : first + 2]):
+    if any(args["pad"][first : first + 2]):
         raise _Mixed("it puts more beside them")
     return place
 

@@ -15,10 +15,10 @@ def packed_weight(layer: Node, format: WeightFormat, weight: np.ndarray | None =
     """The weight of a ``pcc::conv2d`` or ``pcc::linear`` as the format stores it, values of the weight's type, filters
     in the order `reorder-kernels` found; or why its zeros do not fit, as a text. ``weight`` stands in for the layer's
     own, of the same shape and type."""
-    given, stored = arguments(layer), annotation(layer, StoredOrder)
-    weight = constant(given["weight"]).numpy() if weight is None else weight
+    args, stored = arguments(layer), annotation(layer, StoredOrder)
+    weight = constant(args["weight"]).numpy() if weight is None else weight
     packed = format.pack(
-        weight.astype(np.float32), given.get("groups", 1), None if stored is None else np.array(stored.order)
+        weight.astype(np.float32), args.get("groups", 1), None if stored is None else np.array(stored.order)
     )
     if isinstance(packed, str) or weight.dtype == np.float32:
         return packed

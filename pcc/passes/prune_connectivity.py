@@ -47,7 +47,7 @@ class PruneConnectivity(PruneLayers):
 
     def structure(self, layer: Node, rate: float) -> Kernels:
         per_group = len(layer_weight(layer)) // groups_of(layer)
-        share = max(one for one in connectivity.SHARES if one <= self.share and per_group % one == 0)
+        share = max(size for size in connectivity.SHARES if size <= self.share and per_group % size == 0)
         return Kernels(None, rate, self.scope, share)
 
     def count(self, layer: Node) -> int:

@@ -37,9 +37,11 @@ class PruneFilters(PruneSlices):
         """The biases of filters that are taken away become zero, and those of depthwise filters behind: with them they
         would go on making constants."""
         result, channels = super().__call__(graph_module), ChannelGraph(graph_module)
-        pruned = [layer for layer in channels.made if annotation(layer, Pruned)]
+        pruned = [layer for layer in channels.labels_of if annotation(layer, Pruned)]
         gone = [
-            channels.decision[channels.made[layer]][~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)]
+            channels.decision[channels.labels_of[layer]][
+                ~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)
+            ]
             for layer in pruned
         ]
         for layer in graph_module.graph.nodes if gone else ():

@@ -93,4 +93,4 @@ class PrunePattern:
             if self.patterns == "designed"
             else pattern.mine((dense_weight(conv) for conv in convs), int(self.patterns), self.adjacent)
         )
-        return tuple(tuple(one) for one in mined_or_designed.tolist())
+        return tuple(tuple(taps) for taps in mined_or_designed.tolist())

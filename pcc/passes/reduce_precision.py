@@ -92,8 +92,8 @@ def _computing_indices(graph_module: GraphModule) -> set[Node]:
 
 def _convert_operands(node: Node, narrowed: Collection[Node], narrow: DType) -> None:
     """Gives a call operands of the type it takes: constants in it, values converted once."""
-    given = arguments(node)
-    wide = {given[name] for name in FP32_ARGUMENTS.get(node.target, ()) if given[name] is not None}
+    args = arguments(node)
+    wide = {args[name] for name in FP32_ARGUMENTS.get(node.target, ()) if args[name] is not None}
     for operand in node.all_input_nodes:
         wanted = narrow if node in narrowed and operand not in wide else dtype_named("float32")
         held = operand.meta["val"].dtype

@@ -56,16 +56,16 @@ def _unpack(node: Node) -> None:
 def _resize(node: Node) -> None:
     """Interpolation as ``F.interpolate`` calls it, which exporters know: to a size, or by factors that also place the
     samples."""
-    given = arguments(node)
-    size, scales = list(given["size"]), given["scales"]
-    options = () if given["mode"] == "nearest" else (given["align_corners"],)
-    upsample: Any = getattr(torch.ops.aten, f"upsample_{given['mode']}2d")
+    args = arguments(node)
+    size, scales = list(args["size"]), args["scales"]
+    options = () if args["mode"] == "nearest" else (args["align_corners"],)
+    upsample: Any = getattr(torch.ops.aten, f"upsample_{args['mode']}2d")
     if scales is None:
-        rewrite(node, upsample.vec, (given["x"], size, *options, None))
-    elif size == [int(have * factor) for have, factor in zip(shape_of(given["x"])[2:], scales, strict=True)]:
-        rewrite(node, upsample.vec, (given["x"], None, *options, list(scales)))
+        rewrite(node, upsample.vec, (args["x"], size, *options, None))
+    elif size == [int(have * factor) for have, factor in zip(shape_of(args["x"])[2:], scales, strict=True)]:
+        rewrite(node, upsample.vec, (args["x"], None, *options, list(scales)))
     else:
-        rewrite(node, upsample.default, (given["x"], size, *options, *scales))
+        rewrite(node, upsample.default, (args["x"], size, *options, *scales))
 
 
 def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:

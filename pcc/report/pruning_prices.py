@@ -109,14 +109,14 @@ def _at(step: Any, rate: float) -> Any:
 
 def _side_by_side(layers: Sequence[Node]) -> GraphModule:
     """The layers with inputs of their own, which the graph returns; their weights are copies, in fp32."""
-    graph, weights, made = Graph(), {}, []
+    graph, weights, columns = Graph(), {}, []
     for layer in layers:
         copies = {
             operand: _operand(graph, operand, f"{layer.name}_{place}", weights)
             for place, operand in enumerate(layer.all_input_nodes)
         }
-        made.append(graph.node_copy(layer, copies.__getitem__))
-    graph.output(tuple(made))
+        columns.append(graph.node_copy(layer, copies.__getitem__))
+    graph.output(tuple(columns))
     graph_module = GraphModule({}, Graph())
     for name, value in weights.items():
         graph_module.register_buffer(name, value)

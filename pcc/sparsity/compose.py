@@ -60,7 +60,9 @@ class Composition(Structure):
     parts: tuple[Structure, ...]
 
     def __post_init__(self) -> None:
-        flat = tuple(one for part in self.parts for one in (part.parts if isinstance(part, Composition) else (part,)))
+        flat = tuple(
+            structure for part in self.parts for structure in (part.parts if isinstance(part, Composition) else (part,))
+        )
         object.__setattr__(self, "parts", flat)
         if len(self.parts) < 2:
             raise PccError(f"a composition of {len(self.parts)} structures: give two or more")

@@ -35,10 +35,10 @@ class Conductance(Values):
 
     def scale(self, weight: np.ndarray) -> np.ndarray:
         """q, fp32 (), as near to the best as that of `UniformLevels`; 0 for a weight of zeros."""
-        own = _own(weight, self.states)
-        if own is None:
-            own = exact_scale(best_scale(np.abs(weight[weight != 0]), np.arange(float(self.states))), self._bits)
-        return np.array(own, dtype=np.float32)
+        fitted = _own(weight, self.states)
+        if fitted is None:
+            fitted = exact_scale(best_scale(np.abs(weight[weight != 0]), np.arange(float(self.states))), self._bits)
+        return np.array(fitted, dtype=np.float32)
 
     def nearest(self, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
         middles = ((np.arange(self.states - 1) + 0.5) * float(scale)).astype(np.float32)
@@ -49,10 +49,10 @@ class Conductance(Values):
     def detect(cls, weight: np.ndarray, groups: int = 1) -> Self | str:
         if not weight.any():
             return "every weight is zero"
-        own = _own(weight, MOST)
-        if own is None:
+        fitted = _own(weight, MOST)
+        if fitted is None:
             return f"the magnitudes are not among {MOST} equally spaced ones that start at zero"
-        return cls(round(float(np.abs(weight).max()) / own) + 1)
+        return cls(round(float(np.abs(weight).max()) / fitted) + 1)
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """As `UniformLevels` of just enough bits: cells in state zero are in the index."""

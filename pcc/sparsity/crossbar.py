@@ -72,7 +72,7 @@ class Crossbar(Zeros):
         found = {lines: cls(1, lines)._occupied(weight, groups) for lines in LINES}
         if not weight.any():
             return "every weight is zero"
-        lines = min(LINES, key=lambda one: found[one].mean())
+        lines = min(LINES, key=lambda candidate: found[candidate].mean())
         rows, columns = cls.size
         return (
             f"no line of a crossbar of {rows} x {columns} is all zero"
@@ -93,7 +93,7 @@ class Crossbar(Zeros):
 
     @staticmethod
     def unpack(packed: Packed) -> np.ndarray:
-        lines, rows, columns, groups = (int(one) for one in packed.index["geometry"])
+        lines, rows, columns, groups = (int(number) for number in packed.index["geometry"])
         structure = Crossbar(1, LINES[lines], (rows, columns))
         weight = np.zeros(packed.shape, dtype=np.float32)
         shape = structure._totals(_matrix(weight, groups)).shape

@@ -44,8 +44,8 @@ def _chain(choice: np.ndarray, patterns: int) -> np.ndarray:
     in_common = connections @ connections.T
     left = np.ones(len(choice), dtype=bool)
     order: list[int] = []
-    for one in sorted(set(classes.tolist()), reverse=True):
-        candidates = np.flatnonzero(classes == one)
+    for klass in sorted(set(classes.tolist()), reverse=True):
+        candidates = np.flatnonzero(classes == klass)
         for _ in candidates:
             open_ = candidates[left[candidates]]
             nearest = open_[in_common[order[-1], open_].argmax()] if order else open_[0]

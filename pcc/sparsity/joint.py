@@ -68,7 +68,9 @@ def choose(
     orders = [order] if order is not None else [np.arange(len(scores))]
     if order is None and share > 1:
         orders.append(connectivity.similar_order(scores.reshape(len(scores), -1), share, groups))
-    _, choice, order = max((_cut(scores, one, rate, scope, share) for one in orders), key=lambda cut: cut[0])
+    _, choice, order = max(
+        (_cut(scores, candidate, rate, scope, share) for candidate in orders), key=lambda cut: cut[0]
+    )
     return choice, order
 
 

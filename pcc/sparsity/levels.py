@@ -55,9 +55,9 @@ class _Levels(Values):
     def scale(self, weight: np.ndarray) -> np.ndarray:
         """q, fp32 (). The distance at q is the least one for all q or at most 0.2 % above it (`pcc.sparsity.scale`); 0
         for a weight of zeros."""
-        own = self._own_scale(weight)
-        if own is not None:
-            return np.array(own, dtype=np.float32)
+        fitted = self._own_scale(weight)
+        if fitted is not None:
+            return np.array(fitted, dtype=np.float32)
         multipliers = self.multipliers(self.bits)
         return np.array(
             exact_scale(best_scale(np.abs(weight[weight != 0]), multipliers), self.bits, multipliers[0]),
@@ -87,12 +87,12 @@ class _Levels(Values):
 
     def pack(self, weight: np.ndarray, groups: int = 1) -> Packed:
         """A sign and the number of a level for each weight that is not zero, and the scale."""
-        own = self._own_scale(weight)
-        if own is None:
+        fitted = self._own_scale(weight)
+        if fitted is None:
             raise PccError(f"the weights are not {self.name} of {self.bits} bits: project them first")
         values = weight[weight != 0]
-        used = (values < 0) * 2 ** (self.bits - 1) + self._indices(values, self.multipliers(self.bits) * own)
-        return pack_values(weight, used, self.bits, np.array([own]))
+        used = (values < 0) * 2 ** (self.bits - 1) + self._indices(values, self.multipliers(self.bits) * fitted)
+        return pack_values(weight, used, self.bits, np.array([fitted]))
 
     @classmethod
     def unpack(cls, packed: Packed) -> np.ndarray:

@@ -107,15 +107,15 @@ def pattern_set(shapes: Iterable[Sequence[int]], taps: int) -> np.ndarray:
     of the longest.
     """
     sets = [frozenset(shape) for shape in shapes]
-    if not sets or any(not one or min(one) < 0 or max(one) >= taps for one in sets):
+    if not sets or any(not pattern or min(pattern) < 0 or max(pattern) >= taps for pattern in sets):
         raise PccError(f"a pattern is a list of positions 0..{taps - 1} with at least one entry")
-    maximal = [one for one in dict.fromkeys(sets) if not any(one < other for other in sets)]
-    entries = max(len(one) for one in maximal)
-    popularity = Counter(tap for one in maximal for tap in one)
+    maximal = [pattern for pattern in dict.fromkeys(sets) if not any(pattern < other for other in sets)]
+    entries = max(len(pattern) for pattern in maximal)
+    popularity = Counter(tap for pattern in maximal for tap in pattern)
     by_popularity = sorted(range(taps), key=lambda tap: (-popularity[tap], tap))
     full = [
-        tuple(sorted([*one, *[tap for tap in by_popularity if tap not in one][: entries - len(one)]]))
-        for one in maximal
+        tuple(sorted([*pattern, *[tap for tap in by_popularity if tap not in pattern][: entries - len(pattern)]]))
+        for pattern in maximal
     ]
     return np.array(list(dict.fromkeys(full)), dtype=np.int32)
 
@@ -185,7 +185,7 @@ def detect_shapes(used: np.ndarray) -> np.ndarray | str:
     if len(maximal) > MOST_PATTERNS:
         return f"connections have {len(maximal)} different shapes, more than {MOST_PATTERNS} patterns"
     return np.array(
-        sorted(pattern_set([np.flatnonzero(one).tolist() for one in maximal], taps).tolist()), dtype=np.int32
+        sorted(pattern_set([np.flatnonzero(shape).tolist() for shape in maximal], taps).tolist()), dtype=np.int32
     )
 
 

@@ -104,8 +104,8 @@ def _swap(losses: np.ndarray, order: np.ndarray, size: int, least: float) -> tup
         a, b = divmod(int(pairs.argmax()), blocks)
         if not pairs[a, b] > least:
             return slots[slots >= 0], swapped
-        one, other = (a, leavers[a, b]), (b, leavers[b, a])
-        slots[one], slots[other] = slots[other], slots[one]
+        first, second = (a, leavers[a, b]), (b, leavers[b, a])
+        slots[first], slots[second] = slots[second], slots[first]
         rate(a)
         rate(b)
         swapped = True
@@ -117,7 +117,10 @@ def by_support(used: np.ndarray, block: tuple[int, int]) -> Orders:
 
     They bring back the blocks of a weight that was pruned in blocks and then shuffled.
     """
-    return Orders(np.array([_same(one, block[0]) for one in used]), np.array([_same(one.T, block[1]) for one in used]))
+    return Orders(
+        np.array([_same(support, block[0]) for support in used]),
+        np.array([_same(support.T, block[1]) for support in used]),
+    )
 
 
 def by_likeness(profiles: np.ndarray, block: tuple[int, int]) -> Orders:
@@ -128,7 +131,8 @@ def by_likeness(profiles: np.ndarray, block: tuple[int, int]) -> Orders:
     the blocks are zero by accident.
     """
     return Orders(
-        np.array([_alike(one, block[0]) for one in profiles]), np.array([_alike(one.T, block[1]) for one in profiles])
+        np.array([_alike(profile, block[0]) for profile in profiles]),
+        np.array([_alike(profile.T, block[1]) for profile in profiles]),
     )
 
 

@@ -82,7 +82,7 @@ class Structure(ABC):
     def __str__(self) -> str:
         """In one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``. Orders of filters are left
         out."""
-        known = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.repr}  # type: ignore[arg-type]  # a dataclass
+        known = {field.name: (getattr(self, field.name), field.default) for field in fields(self) if field.repr}  # type: ignore[arg-type]  # a dataclass
         changed = ", ".join(
             f"{name}={_short(value)}"
             for name, (value, default) in known.items()

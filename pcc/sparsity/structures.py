@@ -36,7 +36,7 @@ _SIMPLE: tuple[type[Structure], ...] = (
     Conductance,
     Centroids,
 )
-_BY_NAME = {one.name: one for one in _SIMPLE}
+_BY_NAME = {structure.name: structure for structure in _SIMPLE}
 
 
 def names() -> tuple[str, ...]:

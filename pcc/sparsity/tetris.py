@@ -78,8 +78,8 @@ class Tetris(Zeros):
             return "no connection is all zero"
         if not used.any():
             return "every weight is zero"
-        rows = gcd(*(int(size) for one in used for size in np.bincount(classes(one))))
-        columns = gcd(*(int(size) for one in used for size in np.bincount(classes(one.T))))
+        rows = gcd(*(int(size) for side in used for size in np.bincount(classes(side))))
+        columns = gcd(*(int(size) for side in used for size in np.bincount(classes(side.T))))
         if rows == columns == 1:
             return "no filters have the same channels and no channels the same filters"
         kept = block_sums(by_support(used, (rows, columns)).apply(used.astype(np.float64)), (rows, columns)) > 0

@@ -13,18 +13,18 @@ TEST_BATCH = 500
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, data: Data, here: Processes, *, bf16: bool = False) -> float:
+def accuracy(model: nn.Module, data: Data, process: Processes, *, bf16: bool = False) -> float:
     """Share of the test set that is classified right, 0..1, in eval mode; each process takes its part."""
     training = model.training
     model.eval()
     right = count = 0
-    for x, y in data.test_batches(TEST_BATCH, rank=here.rank, ranks=here.ranks):
-        with torch.autocast(here.device.type, torch.bfloat16, enabled=bf16):
-            scores = model(x.to(here.device, memory_format=torch.channels_last))
-        right += int((scores.argmax(dim=1) == y.to(here.device)).sum())
+    for x, y in data.test_batches(TEST_BATCH, rank=process.rank, ranks=process.ranks):
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=bf16):
+            scores = model(x.to(process.device, memory_format=torch.channels_last))
+        right += int((scores.argmax(dim=1) == y.to(process.device)).sum())
         count += len(y)
     model.train(training)
-    all_right, all_count = here.total(right, count)
+    all_right, all_count = process.total(right, count)
     return all_right / all_count
 
 

@@ -37,9 +37,9 @@ class FromFile:
         """Writes the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called as they
         were."""
         module = self.module.cpu().eval()
-        made = import_model(module, torch.zeros(self.input.shape))
-        made.graph.meta[OUTPUT_NAMES] = self.outputs
-        WRITERS[suffix](replace(made, inputs=(self.input,), outputs=self.outputs), path)
+        imported = import_model(module, torch.zeros(self.input.shape))
+        imported.graph.meta[OUTPUT_NAMES] = self.outputs
+        WRITERS[suffix](replace(imported, inputs=(self.input,), outputs=self.outputs), path)
 
 
 def open_file(path: str | Path, shape: Sequence[int]) -> FromFile:
@@ -98,10 +98,10 @@ class _Trainable:
             else:
                 (result,) = node.args[0]  # type: ignore[misc]  # of one output
                 self.graph.output(self.value(result))
-        made = GraphModule(self.root, self.graph, "Network")
-        made.graph.eliminate_dead_code()
-        made.recompile()
-        return made
+        module = GraphModule(self.root, self.graph, "Network")
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        return module
 
     def call(self, node: Node, other: Node) -> Node:
         source = node.args[0] if node.args else None
@@ -112,13 +112,13 @@ class _Trainable:
                 )
             return self.copied[source]  # a batch norm's result, of three
         make = _LAYERS.get(node.target)
-        given = arguments(node) if make else {}
-        layer = make(node, given) if make else None
+        named = arguments(node) if make else {}
+        layer = make(node, named) if make else None
         if layer is None:
             args = tuple(self.free(node.args, other.args))
             kwargs = {name: self.free(value, other.kwargs[name]) for name, value in node.kwargs.items()}
             return self.graph.call_function(REFERENCES.get(node.target, node.target), args, kwargs)  # type: ignore[arg-type]
-        return self.graph.call_module(self.place(node, given, layer), (self.value(given["input"]),))
+        return self.graph.call_module(self.place(node, named, layer), (self.value(named["input"]),))
 
     def free(self, value: Any, other: Any) -> Any:
         """An argument; a number that grows with the samples is computed from theirs."""
@@ -139,15 +139,15 @@ class _Trainable:
             self.copied[node] = self.graph.get_attr(f"constants.{node.name}")
         return self.copied[node]
 
-    def place(self, node: Node, given: Mapping[str, Any], layer: nn.Module) -> str:
+    def place(self, node: Node, named: Mapping[str, Any], layer: nn.Module) -> str:
         """Where the layer stands: under its weight's name, else its layer's; a layer that is called again is the same
         module."""
         key = (
             str(layer),
-            *(getattr(given.get(name), "target", None) for name in ("weight", "bias", "running_mean", "running_var")),
+            *(getattr(named.get(name), "target", None) for name in ("weight", "bias", "running_mean", "running_var")),
         )
         if key not in self.layers:
-            weight = given["weight"]
+            weight = named["weight"]
             name = str(weight.target) if weight is not None else ""
             name = name.removesuffix(".weight") if name.endswith(".weight") else layer_name(node)
             parts = [part for part in name.replace("/", ".").split(".") if part] or [node.name]
@@ -187,25 +187,25 @@ def _filled(layer: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     return layer
 
 
-def _conv2d(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
-    values = _values(weight=given["weight"], bias=given["bias"])
+def _conv2d(node: Node, named: Mapping[str, Any]) -> nn.Module | None:
+    values = _values(weight=named["weight"], bias=named["bias"])
     if values is None or len(node.meta["val"].shape) != 4:
         return None
     filters, depth, *connection = values["weight"].shape
-    padding = given["padding"] if isinstance(given["padding"], str) else tuple(given["padding"])
+    padding = named["padding"] if isinstance(named["padding"], str) else tuple(named["padding"])
     options: Any = (
         tuple(connection),
-        tuple(given["stride"]),
+        tuple(named["stride"]),
         padding,
-        tuple(given["dilation"]),
-        given["groups"],
+        tuple(named["dilation"]),
+        named["groups"],
         "bias" in values,
     )
-    return _filled(nn.Conv2d(depth * given["groups"], filters, *options), values)
+    return _filled(nn.Conv2d(depth * named["groups"], filters, *options), values)
 
 
-def _linear(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
-    values = _values(weight=given["weight"], bias=given["bias"])
+def _linear(node: Node, named: Mapping[str, Any]) -> nn.Module | None:
+    values = _values(weight=named["weight"], bias=named["bias"])
     return (
         None
         if values is None
@@ -213,9 +213,9 @@ def _linear(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     )
 
 
-def _batch_norm(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
-    values = _values(**{name: given[name] for name in ("weight", "bias", "running_mean", "running_var")})
-    rank = len(given["input"].meta["val"].shape)
+def _batch_norm(node: Node, named: Mapping[str, Any]) -> nn.Module | None:
+    values = _values(**{name: named[name] for name in ("weight", "bias", "running_mean", "running_var")})
+    rank = len(named["input"].meta["val"].shape)
     if (
         values is None
         or "running_mean" not in values
@@ -224,7 +224,7 @@ def _batch_norm(node: Node, given: Mapping[str, Any]) -> nn.Module | None:
     ):
         return None
     kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
-    return _filled(kind(len(values["running_mean"]), given["eps"], given["momentum"], "weight" in values), values)
+    return _filled(kind(len(values["running_mean"]), named["eps"], named["momentum"], "weight" in values), values)
 
 
 _LAYERS: dict[Any, Callable[[Node, Mapping[str, Any]], nn.Module | None]] = {

@@ -81,7 +81,7 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
     first = next(iter(modules), "")
     chosen: dict[str, list[str]] = {selector: [] for selector in structures}
     for name, module in modules.items():
-        selector = next((one for one in structures if _fits(one, name, module, first)), None)
+        selector = next((known for known in structures if _fits(known, name, module, first)), None)
         if selector is not None:
             chosen[selector].append(name)
     for selector, names in chosen.items():

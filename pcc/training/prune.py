@@ -68,7 +68,7 @@ def prune(
     data_name: str,
     recipe: Recipe,
     folder: Path,
-    here: Processes,
+    process: Processes,
     *,
     recipe_name: str = "recipe",
     weights: str | None = None,
@@ -81,7 +81,7 @@ def prune(
 
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
-    with here.first_ahead():
+    with process.first_ahead():
         if is_model_file(model):
             data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)
             opened = open_model_file(model, weights, data.input_shape)
@@ -93,7 +93,7 @@ def prune(
         teaching = [_teacher(*teacher, recipe.seed, input_shape, data) for teacher in teachers]
     module = opened.module
     check_outputs(module, data)
-    outcome = train(module, data, recipe, folder, here, teachers=teaching, resume=resume, watch=watch)
+    outcome = train(module, data, recipe, folder, process, teachers=teaching, resume=resume, watch=watch)
     layers = layer_costs(module, recipe.stages, data.input_shape)
     report = Report(
         model=model,
@@ -104,13 +104,13 @@ def prune(
         accuracy=outcome.accuracy,
         dense_accuracy=outcome.dense_accuracy,
         seconds=outcome.seconds,
-        device=here.device_name,
+        device=process.device_name,
         checkpoint_bytes=sum(value.nbytes for value in module.state_dict().values()),
         total=total(layers),
         layers=layers,
         compile=_compile_command(model, data.input_shape, folder),
     )
-    if here.first:
+    if process.first:
         save_checkpoint(module, folder / CHECKPOINT)
         if file := opened.file:
             with writing(saved := folder / saved_name(model)):
@@ -180,12 +180,12 @@ def check_outputs(module: nn.Module, data: Data) -> None:
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        given = (
+        outputs = (
             f"an output of {_times(tuple(scores.shape))}"
             if isinstance(scores, torch.Tensor)
             else f"a {type(scores).__name__}"
         )
-        raise PccError(f"the network gives {given} for one input: training needs one row of class scores, 1xK")
+        raise PccError(f"the network gives {outputs} for one input: training needs one row of class scores, 1xK")
     data.check_labels(scores.shape[1])
 
 

@@ -140,9 +140,9 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], where: str) -> Stage:
     if not isinstance(entry, dict) or len(entry) != 1:
         raise PccError(f"{where}: write it as 'method: {{options}}'")
-    ((name, given),) = entry.items()
+    ((name, settings),) = entry.items()
     where = f"{where}, {name}"
-    options = _mapping(given, where)
+    options = _mapping(settings, where)
     own_train = _mapping(options.pop("train", None), f"{where}: train")
     own_structures = _mapping(options.pop("structures", structures), f"{where}: structures")
     try:
@@ -183,16 +183,16 @@ def _structure(selector: str, value: Any) -> Structure:
     from pcc.sparsity import structures
 
     parts: Sequence[Any] = value if isinstance(value, list) else [value]
-    made = []
+    found = []
     for part in parts:
         if not isinstance(part, dict) or len(part) != 1:
             raise PccError(f"structure of '{selector}': write {{name: {{field: value}}}}, a list of those, or dense")
         ((name, fields),) = part.items()
         try:
-            made.append(structures.structure(str(name), **_mapping(fields, str(name))))
+            found.append(structures.structure(str(name), **_mapping(fields, str(name))))
         except PccError as error:
             raise PccError(f"structure of '{selector}': {error}") from None
-    return made[0] if len(made) == 1 else structures.compose(made)
+    return found[0] if len(found) == 1 else structures.compose(found)
 
 
 def _first(error: ValidationError) -> str:

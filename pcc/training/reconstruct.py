@@ -65,19 +65,19 @@ def reconstruct(
     report: list[Reconstructed] = []
     with _evaluating(model):
         wanted = observe(model, layers, x, columns)
-        awaited = Counter(one.shortcut.place for one in wanted.values() if one.shortcut is not None)
-        here: dict[Place, torch.Tensor] = {}
+        awaited = Counter(target.shortcut.place for target in wanted.values() if target.shortcut is not None)
+        additions: dict[Place, torch.Tensor] = {}
 
         def see(place: Place, tensor: torch.Tensor) -> None:
             if awaited[place]:
-                here[place] = tensor
+                additions[place] = tensor
             if place.module in wanted and place.end == "in":  # it is about to run for the first time
-                one = wanted.pop(place.module)
-                report.append(_fit(one, tensor, here))
-                if one.shortcut is not None:
-                    awaited[one.shortcut.place] -= 1
-                    if not awaited[one.shortcut.place]:
-                        del here[one.shortcut.place]  # a large tensor
+                target = wanted.pop(place.module)
+                report.append(_fit(target, tensor, additions))
+                if target.shortcut is not None:
+                    awaited[target.shortcut.place] -= 1
+                    if not awaited[target.shortcut.place]:
+                        del additions[target.shortcut.place]  # a large tensor
 
         with places({*wanted, *(place.module for place in awaited)}, see):
             model(x)
@@ -103,7 +103,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fit(wanted: Wanted, x: torch.Tensor, here: Mapping[Place, torch.Tensor]) -> Reconstructed:
+def _fit(wanted: Wanted, x: torch.Tensor, additions: Mapping[Place, torch.Tensor]) -> Reconstructed:
     """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is
     now to the wanted sum."""
     began = time.perf_counter()
@@ -112,7 +112,7 @@ def _fit(wanted: Wanted, x: torch.Tensor, here: Mapping[Place, torch.Tensor]) ->
     assert isinstance(module, nn.Conv2d | nn.Linear)
     outputs = wanted.outputs
     if wanted.shortcut is not None:
-        missing = wanted.shortcut.outputs - outputs_at(here[wanted.shortcut.place], module, wanted.where)
+        missing = wanted.shortcut.outputs - outputs_at(additions[wanted.shortcut.place], module, wanted.where)
         outputs = outputs + missing * _inverse(_gain(norm, outputs))
     intercept = module.bias is not None or norm is not None
     found = moments(x, module, wanted.where, outputs, intercept=intercept)

@@ -159,10 +159,10 @@ class _Watch:
 
     def see_addition(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """Of two layers that end in a sum the later one takes the other for its shortcut."""
-        ends = {one: end[0] for one in (left, right) if (end := self._known(self.ends, one))}
+        ends = {operand: end[0] for operand in (left, right) if (end := self._known(self.ends, operand))}
         if not ends or left is right:
             return
-        branch = max(ends, key=lambda one: self.begun[ends[one]])
+        branch = max(ends, key=lambda operand: self.begun[ends[operand]])
         module, shortcut = ends[branch], right if branch is left else left
         origin = self._known(self.origins, shortcut)
         wanted = self.found[module]

@@ -82,14 +82,14 @@ def total(layers: Sequence[LayerCost]) -> Cost:
 
 def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[int, int, int]) -> list[LayerCost]:
     """Of every convolution and linear layer that an input (C, H, W) reaches, in order of definition."""
-    given = _given(model, stages)
+    structures = _given(model, stages)
     places = positions(model, input_shape)
     costs = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
         weight, groups = array(module.weight), module.groups if isinstance(module, nn.Conv2d) else 1
-        text, count = _counted(weight, groups, given.get(name, ()))
+        text, count = _counted(weight, groups, structures.get(name, ()))
         macs, kept_macs = (places.get(name, 0) * number for number in (count.weights, count.kept))
         costs.append(
             LayerCost(name=name, shape=weight.shape, structure=text, macs=macs, kept_macs=kept_macs, **vars(count))
@@ -111,7 +111,7 @@ def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structur
                     values.pop(layer.name, None)
     found: dict[str, list[Structure]] = {}
     for name in {**zeros, **values}:
-        parts = [one[name] for one in (zeros, values) if name in one]
+        parts = [named[name] for named in (zeros, values) if name in named]
         found[name] = parts
         if len(parts) == 2:
             try:
@@ -121,8 +121,8 @@ def _given(model: nn.Module, stages: Sequence[Stage]) -> dict[str, list[Structur
     return found
 
 
-def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tuple[str, Count]:
-    for structure in given:
+def _counted(weight: np.ndarray, groups: int, structures: Sequence[Structure]) -> tuple[str, Count]:
+    for structure in structures:
         try:
             count = structure.count(weight, groups)
         except PccError:  # the weight has not, or no longer, this structure
@@ -131,14 +131,14 @@ def _counted(weight: np.ndarray, groups: int, given: Sequence[Structure]) -> tup
             structure, count = both, both.count(weight, groups)
         return str(structure), count
     dense = Count(weight.size, int(np.count_nonzero(weight)), 4 * weight.size, 0)
-    if not given and dense.kept == dense.weights:
+    if not structures and dense.kept == dense.weights:
         return "dense", dense
     found = detect(weight, groups)
     if isinstance(found, str):
         return "dense", dense
     return min(
         [("dense", dense), (str(found), found.count(weight, groups))],
-        key=lambda one: one[1].data_bytes + one[1].index_bytes,
+        key=lambda counted: counted[1].data_bytes + counted[1].index_bytes,
     )
 
 

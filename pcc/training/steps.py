@@ -25,8 +25,11 @@ def make_optimizer(method: Method, settings: Training) -> torch.optim.Optimizer:
     """Weight decay is for weights, not for biases and batch norms."""
     parameters = method.parameters()
     groups = [
-        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim > 1],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
@@ -51,7 +54,7 @@ def loss_of(
     if opinion is None or settings.distill is None:
         return loss
     temperature, weight = settings.distill.temperature, settings.distill.weight
-    student, teacher = (F.log_softmax(one.float() / temperature, dim=1) for one in (scores, opinion))
+    student, teacher = (F.log_softmax(logits.float() / temperature, dim=1) for logits in (scores, opinion))
     return (1 - weight) * loss + weight * temperature**2 * F.kl_div(
         student, teacher, reduction="batchmean", log_target=True
     )
@@ -71,7 +74,7 @@ class Steps:
     method: Method
     optimizer: torch.optim.Optimizer
     data: Data
-    here: Processes
+    process: Processes
     teacher: nn.Module | None
     watch: Watcher | None
 
@@ -84,8 +87,8 @@ class Steps:
             EPOCHS * self.number + self.method.epoch,
             settings.batch,
             seed=self.seed,
-            rank=self.here.rank,
-            ranks=self.here.ranks,
+            rank=self.process.rank,
+            ranks=self.process.ranks,
         )
         self.module.train()
         total = 0.0
@@ -109,20 +112,20 @@ class Steps:
 
     def _gradients(self, settings: Training, x: torch.Tensor, y: torch.Tensor) -> float:
         """Fills the gradients, averaged over the processes, and gives the loss of the whole batch."""
-        x, y = x.to(self.here.device, memory_format=torch.channels_last), y.to(self.here.device)
+        x, y = x.to(self.process.device, memory_format=torch.channels_last), y.to(self.process.device)
         self.optimizer.zero_grad()
         self.method.take(x, y)
         loss = float(self.method.backward(lambda: self._loss(settings, x, y)))
-        if self.here.ranks > 1:
+        if self.process.ranks > 1:
             wrapped = {id(parameter) for parameter in self.model.parameters()}
-            for own in self.method.parameters():
-                if id(own) not in wrapped and own.grad is not None:
-                    average(own.grad)
-        (all_losses,) = self.here.total(loss)
-        return all_losses / self.here.ranks
+            for learned in self.method.parameters():
+                if id(learned) not in wrapped and learned.grad is not None:
+                    average(learned.grad)
+        (all_losses,) = self.process.total(loss)
+        return all_losses / self.process.ranks
 
     def _loss(self, settings: Training, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.here.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(self.process.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             scores = self.module(x)
             opinion = None
             if settings.distill is not None and self.teacher is not None:

@@ -55,7 +55,7 @@ def train(
     data: Data,
     recipe: Recipe,
     folder: Path,
-    here: Processes,
+    process: Processes,
     *,
     teachers: Sequence[nn.Module] = (),
     resume: bool = False,
@@ -67,19 +67,19 @@ def train(
     ``teachers``, see `teacher_of`. ``watch`` is told the part of the whole run. Raises `PccError` for what cannot work
     before the first epoch begins, and for a loss that is not finite; what was saved after the last epoch stays.
     """
-    model.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    here.share(model)
-    data = data.on(here.device)
-    epochs = check(model, data, recipe, here)
+    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    process.share(model)
+    data = data.on(process.device)
+    epochs = check(model, data, recipe, process)
     teacher = teacher_of(model, recipe, teachers)
     if teacher:
-        teacher.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    own = identity(recipe, data, model, teacher)
-    progress = load_progress(folder, own, here.device) if resume else Progress()
-    if here.first and not resume:
+        teacher.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run_identity = identity(recipe, data, model, teacher)
+    progress = load_progress(folder, run_identity, process.device) if resume else Progress()
+    if process.first and not resume:
         files.begin(folder)
-    log = Log(folder, progress.rows) if here.first else None
-    run = _Run(model, data, recipe, here, teacher, folder, own, log, progress, watch, epochs)
+    log = Log(folder, progress.rows) if process.first else None
+    run = _Run(model, data, recipe, process, teacher, folder, run_identity, log, progress, watch, epochs)
     run.begin()
     for number in range(progress.stage, len(recipe.stages)):
         run.stage(number)
@@ -96,10 +96,10 @@ class _Run:
     model: nn.Module
     data: Data
     recipe: Recipe
-    here: Processes
+    process: Processes
     teacher: nn.Module | None
     folder: Path
-    own: Identity
+    identity: Identity
     log: Log | None
     progress: Progress
     watch: Watcher | None
@@ -138,7 +138,7 @@ class _Run:
         self._save(self.progress)
 
     def _epochs(self, number: int, stage: Stage, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        module = self.here.wrap(self.model)
+        module = self.process.wrap(self.model)
         steps = Steps(
             number,
             stage,
@@ -148,7 +148,7 @@ class _Run:
             method,
             optimizer,
             self.data,
-            self.here,
+            self.process,
             self.teacher,
             self._watch(number, method),
         )
@@ -156,7 +156,7 @@ class _Run:
             start = perf_counter()
             self._seed(number, method.epoch)
             row = {"stage": stage.method, "epoch": method.epoch + 1, "loss": steps.epoch()}
-            row |= {"accuracy": accuracy(self.model, self.data, self.here, bf16=stage.train.precision == "bf16")}
+            row |= {"accuracy": accuracy(self.model, self.data, self.process, bf16=stage.train.precision == "bf16")}
             row |= {**method.metrics(), "sparsity": sparsity(self.model)}
             method.end_epoch()
             self._record(row, start)
@@ -164,7 +164,11 @@ class _Run:
 
     def _measured(self, what: str, start: float) -> None:
         self._record(
-            {"stage": what, "accuracy": accuracy(self.model, self.data, self.here), "sparsity": sparsity(self.model)},
+            {
+                "stage": what,
+                "accuracy": accuracy(self.model, self.data, self.process),
+                "sparsity": sparsity(self.model),
+            },
             start,
         )
 
@@ -175,8 +179,8 @@ class _Run:
             self.log.add(row)
 
     def _save(self, progress: Progress) -> None:
-        if self.here.first:
-            save_progress(self.folder, self.own, progress)
+        if self.process.first:
+            save_progress(self.folder, self.identity, progress)
 
     def _watch(self, number: int, method: Method) -> Watcher | None:
         """Turns the part of an epoch into the part of the run."""
@@ -190,7 +194,7 @@ class _Run:
         torch.manual_seed((self.recipe.seed * 100 + number) * 10_000 + epoch + 1)
 
 
-def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list[int]:
+def check(model: nn.Module, data: Data, recipe: Recipe, process: Processes) -> list[int]:
     """The epochs of each stage. `PccError` for what would only fail in the middle of a run: structures that layers
     cannot have, batches, options."""
     if not prunable(model):
@@ -198,22 +202,22 @@ def check(model: nn.Module, data: Data, recipe: Recipe, here: Processes) -> list
     epochs = []
     for number, stage in enumerate(recipe.stages, start=1):
         try:
-            epochs.append(_dry_run(copy.deepcopy(model), data, stage, recipe.seed, here))
+            epochs.append(_dry_run(copy.deepcopy(model), data, stage, recipe.seed, process))
         except PccError as error:
             raise PccError(f"stage {number}, {stage.method}: {error}") from None
     for batch in sorted(
-        {stage.train.batch // here.ranks for stage, count in zip(recipe.stages, epochs, strict=True) if count}
+        {stage.train.batch // process.ranks for stage, count in zip(recipe.stages, epochs, strict=True) if count}
     ):
-        _check_training(copy.deepcopy(model), data, batch, here)
+        _check_training(copy.deepcopy(model), data, batch, process)
     return epochs
 
 
-def _check_training(model: nn.Module, data: Data, batch: int, here: Processes) -> None:
+def _check_training(model: nn.Module, data: Data, batch: int, process: Processes) -> None:
     """Runs the network, which is the user's own code, as in training. Two samples show what a batch of many would, and
     one what is special about it."""
     count = min(batch, 2)
     try:
-        model.train()(torch.zeros(count, *data.input_shape, device=here.device))
+        model.train()(torch.zeros(count, *data.input_shape, device=process.device))
     except Exception as error:
         raise PccError(
             f"the network cannot be trained with {batch} samples at once in each process: {type(error).__name__}: "
@@ -221,7 +225,7 @@ def _check_training(model: nn.Module, data: Data, batch: int, here: Processes) -
         ) from error
 
 
-def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Processes) -> int:
+def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, process: Processes) -> int:
     method = stage.make(model, data=data, seed=seed)
     for layer in method.layers:
         rate, weights = getattr(layer.structure, "rate", 1), layer.weight.numel()
@@ -232,7 +236,7 @@ def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, here: Proces
             )
         layer.project(layer.weight)
     if method.epochs:
-        data.batches(0, stage.train.batch, seed=seed, rank=here.rank, ranks=here.ranks)
+        data.batches(0, stage.train.batch, seed=seed, rank=process.rank, ranks=process.ranks)
     return method.epochs
 
 

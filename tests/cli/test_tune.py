@@ -67,13 +67,13 @@ def test_a_profile_by_name(pcc, net: str, profile: Path, tmp_path: Path) -> None
     report = json.loads(
         pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", profile, "--json").out
     )
-    (made,) = report["targets"]
-    assert (made["profile"]["name"], made["profile_file"]) == ("mine", str(profile))
+    (target,) = report["targets"]
+    assert (target["profile"]["name"], target["profile_file"]) == ("mine", str(profile))
     report = json.loads(
         pcc("compile", net, *NET, "-o", tmp_path / "package", "--machine-profile", "built-in", "--json").out
     )
-    (made,) = report["targets"]
-    assert (made["profile"]["name"], made["profile_file"]) == ("avx2", None)
+    (target,) = report["targets"]
+    assert (target["profile"]["name"], target["profile_file"]) == ("avx2", None)
 
 
 def test_what_cannot_be_used_is_said_in_one_line(pcc, net: str, profile: Path, tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def compiled(name: str, prune: str = "", isa: str = "avx2") -> tuple[Program, li
     with torch.no_grad():
         expected = graph(x)
         if not prune:
-            given = module(x)
-            for got, wanted in zip(expected, given.values() if isinstance(given, dict) else [given], strict=True):
+            result = module(x)
+            for got, wanted in zip(expected, result.values() if isinstance(result, dict) else [result], strict=True):
                 torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
     return PlanMemory()(lower(graph, name, isa_named(isa))), [x.numpy()], [output.numpy() for output in expected]
 

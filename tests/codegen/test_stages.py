@@ -50,11 +50,11 @@ def program(request: pytest.FixtureRequest, graph: GraphModule, monkeypatch: pyt
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 6])
 @pytest.mark.parametrize("parts", [1, 2, 7])
 def test_any_batch_is_the_fixed_one(program: Program, batch: int, parts: int) -> None:
-    given = inputs(batch)
+    images = inputs(batch)
     with torch.no_grad():
-        expected = settle(Two(10))(*given)
-    found = interpret(program, [value.numpy() for value in given], parts)
-    alone = [interpret(program, [value[image : image + 1].numpy() for value in given]) for image in range(batch)]
+        expected = settle(Two(10))(*images)
+    found = interpret(program, [value.numpy() for value in images], parts)
+    alone = [interpret(program, [value[image : image + 1].numpy() for value in images]) for image in range(batch)]
     for ours, each, theirs in zip(found, zip(*alone, strict=True), expected, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(
@@ -73,16 +73,16 @@ def test_every_call_is_in_one_stage(program: Program) -> None:
 
 def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large planes have one place for all images, and the linear layers behind them run at once."""
-    one = PlanMemory()(lower(selected(import_module(settle(Two(10)), inputs(1))), "two", isa_named("neon")))
+    single = PlanMemory()(lower(selected(import_module(settle(Two(10)), inputs(1))), "two", isa_named("neon")))
     monkeypatch.setattr(stages, "NEAR_BYTES", 0)
     program = PlanMemory()(lower(graph, "two", isa_named("neon")))
     assert [stage.at_once for stage in program.stages] == [False, True]
     assert program.calls[program.stages[1].begin].layer == "hidden"
-    assert program.arena_bytes < 2 * one.arena_bytes
+    assert program.arena_bytes < 2 * single.arena_bytes
     monkeypatch.setattr(stages, "NEAR_BYTES", 1 << 30)
     whole = PlanMemory()(lower(graph, "two", isa_named("neon")))
     assert [stage.at_once for stage in whole.stages] == [True]
-    assert whole.arena_bytes > 3 * one.arena_bytes
+    assert whole.arena_bytes > 3 * single.arena_bytes
 
 
 def test_rows_of_images_share_weights(program: Program) -> None:

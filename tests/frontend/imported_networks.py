@@ -178,15 +178,15 @@ def check(case: Case, emulated: bool = True) -> Result:
         folder = Path(name)
         path, inputs = write(case, folder)
         wanted = expected(path, inputs)
-        given = [
+        images = [
             x.numpy().view(np.uint8) if x.dtype == torch.bool else x.numpy() for x in inputs
         ]  # truth values are bytes in a library
         targets = ["x86_64-linux", *(["aarch64-linux"] if emulated else [])]
         pcc.compile(path, None, folder / "package", target=targets, name="net")
         with pcc.load(folder / "package", threads=1) as model:
-            here = _arrays(model(*given))
-        there = Qemu(EMULATED).run(open_package(folder / "package"), given, threads=2) if emulated else None
-        return Result(operators(path), _error(here, wanted), None if there is None else _error(there, wanted))
+            native = _arrays(model(*images))
+        there = Qemu(EMULATED).run(open_package(folder / "package"), images, threads=2) if emulated else None
+        return Result(operators(path), _error(native, wanted), None if there is None else _error(there, wanted))
 
 
 def _arrays(values: Any) -> list[np.ndarray]:

@@ -36,10 +36,10 @@ def other() -> dict[str, Tensor]:
 
 
 def optimiser() -> dict[str, object]:
-    made = torch.optim.Adam((module := net()).parameters())
+    optimizer = torch.optim.Adam((module := net()).parameters())
     module(torch.ones(1, 3, 5, 5)).sum().backward()
-    made.step()
-    return made.state_dict()
+    optimizer.step()
+    return optimizer.state_dict()
 
 
 FORMS = {

@@ -70,10 +70,10 @@ def test_an_onnx_model_that_fixes_its_batch() -> None:
 
 
 def test_other_sizes_that_are_open() -> None:
-    made = model("agraph (float[N,C] x) => (float[N,C] y) { y = Relu (x) }")
+    proto = model("agraph (float[N,C] x) => (float[N,C] y) { y = Relu (x) }")
     with pytest.raises(PccError, match="leaves sizes of its inputs open"):
-        import_one_image(made, None, 4)
-    assert import_one_image(made, {"x": torch.zeros(1, 7)}, 4).inputs == (Input("x", (1, 7)),)
+        import_one_image(proto, None, 4)
+    assert import_one_image(proto, {"x": torch.zeros(1, 7)}, 4).inputs == (Input("x", (1, 7)),)
 
 
 def exported(most: int) -> torch.export.ExportedProgram:

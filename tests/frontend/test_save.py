@@ -30,11 +30,11 @@ def test_the_round_trip(name: str, pipeline: str, tmp_path: Path) -> None:
     result = net(*inputs)
     expected = tuple(result.values()) if isinstance(result, dict) else (result,)
     for suffix in (".onnx", ".pt2"):
-        made, _ = export_model(net, inputs, out=tmp_path / f"net{suffix}", pipeline=pipeline)
-        assert not [node for node in made.graph.graph.nodes if str(node.target).startswith("pcc.")]
+        exported, _ = export_model(net, inputs, out=tmp_path / f"net{suffix}", pipeline=pipeline)
+        assert not [node for node in exported.graph.graph.nodes if str(node.target).startswith("pcc.")]
         back = import_model(tmp_path / f"net{suffix}")
         assert relative_error(run_graph(back.graph, inputs), expected) < 1e-5
-        assert (back.inputs, back.outputs) == (made.inputs, made.outputs)
+        assert (back.inputs, back.outputs) == (exported.inputs, exported.outputs)
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), expected) < 1e-5
 
 
@@ -43,12 +43,12 @@ def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:
     state = net.state_dict()
     for key in ("second.0.0.weight", "second.0.1.bias", "second.0.1.running_mean"):
         state[key][::2] = 0
-    made, _ = export_model(net, inputs, out=tmp_path / "net.onnx")
+    exported, _ = export_model(net, inputs, out=tmp_path / "net.onnx")
     export_model(net, inputs, out=tmp_path / "net.safetensors")
     weights = load_file(tmp_path / "net.safetensors")
     assert weights["second.0.0.weight"].shape == (8, 8, 3, 3)
     assert weights["second.1.weight"].shape == (16, 8, 3, 3)
-    assert weights.keys() == dict(made.graph.named_buffers()).keys()
+    assert weights.keys() == dict(exported.graph.named_buffers()).keys()
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), (net(*inputs),)) < 1e-5
     names = [
         layer_name(node)

@@ -87,14 +87,14 @@ def _onnx_seeds() -> list[bytes]:
     functions = """
         agraph (float[2,3] x) => (float[2,3] y) { y = local.twice (x) }
         <domain: "local", opset_import: ["" : 17]> twice (v) => (w) { w = Add (v, v) }"""
-    made = model(functions)
-    made.opset_import.add(domain="local", version=1)
+    with_function = model(functions)
+    with_function.opset_import.add(domain="local", version=1)
     seeds = [
         model(conv, weights),
         model(moves, moved),
         model(loops, numbers),
         model(recurrent, {"w": weight(1, 9, 4), "r": weight(1, 9, 3)}),
-        made,
+        with_function,
     ]
     return [each.SerializeToString() for each in seeds]
 
@@ -119,12 +119,12 @@ def _pt2_seeds() -> list[bytes]:
     net, inputs = make("squeeze_excite")
     two_images = tuple(torch.cat([x, x]) for x in inputs)
     of_any_batch = torch.export.export(net, two_images, dynamic_shapes=({0: torch.export.Dim("batch", max=8)},))
-    made = []
+    files = []
     for program in (torch.export.export(net, inputs), of_any_batch):
         file = io.BytesIO()
         torch.export.save(program, file)
-        made.append(file.getvalue())
-    return made
+        files.append(file.getvalue())
+    return files
 
 
 def _parse_pt2(path: Path) -> None:
@@ -152,15 +152,15 @@ def _net() -> Any:
 def _checkpoint_seeds() -> list[bytes]:
     import torch
 
-    made = []
+    files = []
     for content, options in (
         (_net().state_dict(), {}),
         ({"state_dict": _net().state_dict(), "x": 1}, {"_use_new_zipfile_serialization": False}),
     ):
         file = io.BytesIO()
         torch.save(content, file, **options)
-        made.append(file.getvalue())
-    return made
+        files.append(file.getvalue())
+    return files
 
 
 def _safetensors_seeds() -> list[bytes]:
@@ -176,7 +176,7 @@ def _safetensors_seeds() -> list[bytes]:
     from pcc.sparsity.levels import UniformLevels
     from pcc.sparsity.unstructured import Unstructured
 
-    state, made = _net().state_dict(), [save(_net().state_dict())]
+    state, files = _net().state_dict(), [save(_net().state_dict())]
     kinds = (
         Kernels("designed", 2.0),
         Unstructured(4.0),
@@ -191,8 +191,8 @@ def _safetensors_seeds() -> list[bytes]:
         pruned = state | {"0.weight": torch.from_numpy(settled.project(weight, 1))}
         with tempfile.TemporaryDirectory() as folder:
             pack_state(pruned, {"0.weight": settled}).save(Path(folder, "packed"))
-            made.append(Path(folder, "packed").read_bytes())
-    return made
+            files.append(Path(folder, "packed").read_bytes())
+    return files
 
 
 def _load_weights(path: Path) -> None:
@@ -335,14 +335,14 @@ def _image_seeds() -> list[bytes]:
     from PIL import Image
 
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 11, 3), np.uint8))
-    made = []
+    files = []
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"):
         file = io.BytesIO()
         exif = Image.Exif()
         exif[0x0112] = 6
         pixels.save(file, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF") else {}))
-        made.append(file.getvalue())
-    return made
+        files.append(file.getvalue())
+    return files
 
 
 def _read_image(path: Path) -> None:
@@ -355,7 +355,7 @@ def _read_image(path: Path) -> None:
 
 
 def _array_seeds() -> list[bytes]:
-    made = []
+    files = []
     for array in (
         np.zeros((1, 2, 3), np.float32),
         np.asfortranarray(np.ones((1, 2, 3), np.int64)),
@@ -363,8 +363,8 @@ def _array_seeds() -> list[bytes]:
     ):
         file = io.BytesIO()
         np.save(file, array)
-        made.append(file.getvalue())
-    return made
+        files.append(file.getvalue())
+    return files
 
 
 def _read_array(path: Path) -> None:

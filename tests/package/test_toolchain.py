@@ -80,7 +80,7 @@ def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tm
     write_weights_object(weights, "aarch64", tmp_path / "weights.o")
     toolchain = Toolchain(ANDROID)
     toolchain.compile_model(source, tmp_path / "model.o")
-    kernels = [made.object for made in compile_kernels(program.kernels, ANDROID)]
+    kernels = [kernel.object for kernel in compile_kernels(program.kernels, ANDROID)]
     assert not log.exists()
     toolchain.link_library("toy", [tmp_path / "model.o", *kernels, tmp_path / "weights.o"], library)
     calls = log.read_text().splitlines()

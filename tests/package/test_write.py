@@ -205,7 +205,7 @@ def test_same_input_same_package(tmp_path: Path) -> None:
     target = TARGETS["x86_64-linux"]
     from pcc.codegen.objects import compile_kernels
 
-    objects = [made.object for made in compile_kernels(toy_program().kernels, target)]
+    objects = [kernel.object for kernel in compile_kernels(toy_program().kernels, target)]
     manifests = [
         build_package(replace(_spec(), builds=[TargetBuild(target, toy_program(), objects)]), _made(tmp_path / name))
         for name in "ab"

@@ -551,7 +551,7 @@ def example_of(operator: Any) -> dict[str, Any]:
     }
 
 
-def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Tensor], Node]:
+def graph_of(operator: Any, args: dict[str, Any]) -> tuple[GraphModule, list[Tensor], Node]:
     """A graph of one call (and, where it gives several values, of its last one, or of a pooling's or batch norm's
     first)."""
     generator = torch.Generator().manual_seed(1)
@@ -571,7 +571,7 @@ def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Te
         return graph.call_function(aten.gt.Scalar, (x, 0)) if isinstance(value, Mask) else x
 
     arguments = {
-        name: pytree.tree_map(operand, value, is_leaf=lambda v: isinstance(v, Input)) for name, value in given.items()
+        name: pytree.tree_map(operand, value, is_leaf=lambda v: isinstance(v, Input)) for name, value in args.items()
     }
     positional, keyword, all_positional = [], {}, True
     for argument in operator._schema.arguments:
@@ -591,10 +591,10 @@ def graph_of(operator: Any, given: dict[str, Any]) -> tuple[GraphModule, list[Te
     return graph_module, inputs, node
 
 
-def outcome(operator: Any, given: dict[str, Any]) -> str | None:
+def outcome(operator: Any, args: dict[str, Any]) -> str | None:
     """Why the call is refused; None if it compiles to what ATen computes; ``illegal`` if ATen refuses it."""
     try:
-        graph_module, inputs, _ = graph_of(operator, given)
+        graph_module, inputs, _ = graph_of(operator, args)
         expected = run_graph(graph_module, inputs)
     except (RuntimeError, IndexError, TypeError, ValueError, AssertionError):
         return "illegal"
@@ -611,7 +611,7 @@ def outcome(operator: Any, given: dict[str, Any]) -> str | None:
         value.to(want.dtype) for value, want in zip(actual, expected, strict=True)
     ]  # whole numbers and truth are fp32 values
     torch.testing.assert_close(
-        actual, list(expected), rtol=3e-6, atol=3e-6, equal_nan=True, msg=f"{operator}({given}) computes something else"
+        actual, list(expected), rtol=3e-6, atol=3e-6, equal_nan=True, msg=f"{operator}({args}) computes something else"
     )
     return None
 

@@ -24,7 +24,7 @@ class RandomNetwork(nn.Module):
         super().__init__()
         choose = random.Random(seed)
         self.layers, self.steps = nn.ModuleList(), []
-        for made in range(1, choose.randint(8, 16)):
+        for number in range(1, choose.randint(8, 16)):
             kind = choose.choice(
                 [
                     "conv",
@@ -44,8 +44,8 @@ class RandomNetwork(nn.Module):
             self.steps.append(
                 (
                     kind,
-                    choose.randrange(max(0, made - 3), made),
-                    choose.randrange(made),
+                    choose.randrange(max(0, number - 3), number),
+                    choose.randrange(number),
                     torch.zeros(choose.choice(CONSTANT_SHAPES)),
                 )
             )

@@ -266,8 +266,8 @@ def test_follows_images_as_brute_force_does(drawn: tuple[tuple[int, ...], list[t
         assert follow.places[node] == place_by_brute_force(before[node], count, size)
     module.recompile()
     infer_all(module, [torch.empty(1, *shape[1:])])
-    one = run_graph(module, [values[:1]])[0]
+    single = run_graph(module, [values[:1]])[0]
     place = follow.places[list(module.graph.nodes)[-2]]
     assert place is not None
     parts = list(before.values())[-1].unflatten(place.dim, (place.outer, count, place.inner))
-    assert torch.equal(parts.select(place.dim + 1, 0).flatten(place.dim, place.dim + 1), one)
+    assert torch.equal(parts.select(place.dim + 1, 0).flatten(place.dim, place.dim + 1), single)

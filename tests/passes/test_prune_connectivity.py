@@ -90,17 +90,17 @@ def test_both_prunings_in_either_order_are_the_joint_projection(share: int, scop
         f"prune-pattern{{patterns={patterns}}}",
         f"prune-connectivity{{rate=3,scope={scope},share={share}}}",
     )
-    one, other = (
+    earlier, later = (
         weights(run(mixed()[0], f"{first},{second}"))
         for first, second in ((by_pattern, by_links), (by_links, by_pattern))
     )
     names = [name for name, weight in dense.items() if weight.shape[2:] == (3, 3) and weight.shape[1] > 1]
     shapes = pattern.DESIGNED if patterns == "designed" else pattern.mine((dense[name].numpy() for name in names), 8)
     for name in dense:
-        assert torch.equal(one[name], other[name]), name
+        assert torch.equal(earlier[name], later[name]), name
     for name in ("left", "right", "dilated"):
         exact = joint.project(dense[name].numpy(), shapes, 3, scope=scope, share=share)
-        assert np.array_equal(one[name], exact.weight), name
+        assert np.array_equal(earlier[name], exact.weight), name
 
 
 def test_fewer_filters_share_where_they_do_not_divide():
@@ -182,7 +182,7 @@ def test_wrong_use_is_one_line(options: dict, message: str):
 def test_the_annotation_says_how_much_is_left():
     graph_module, _ = mixed()
     run(graph_module, "prune-pattern{spare_first=false},prune-connectivity{rate=4,share=2}")
-    texts = [str(one) for one in annotations(convs(graph_module)["left"])]
+    texts = [str(entry) for entry in annotations(convs(graph_module)["left"])]
     assert texts[0].startswith("pruned(kernels{patterns=4x4, rate=4, share=2}, norm=")
 
 

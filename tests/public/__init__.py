@@ -10,9 +10,9 @@ from tests.public import attention, blocks, decoders, dynamic, families, geometr
 from tests.public.net import Made
 
 KINDS: dict[str, Callable[[], Made]] = {
-    made.__name__: made
+    kind.__name__: kind
     for family in (attention, decoders, sequences, blocks, families, heads, geometry, tokens, dynamic, matching)
-    for made in family.KINDS
+    for kind in family.KINDS
 }
 """Name: what makes the network."""
 

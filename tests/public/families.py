@@ -85,8 +85,10 @@ def repvgg() -> Made:
     def forward(net: Any, x: Tensor) -> Tensor:
         return F.relu(net.three(x) + net.one(x) + net.same(x))
 
-    three, one = (nn.Sequential(nn.Conv2d(6, 6, k, padding=k // 2, bias=False), nn.BatchNorm2d(6)) for k in (3, 1))
-    return Net(forward, three=three, one=one, same=nn.BatchNorm2d(6)), (1, 6, 7, 9)
+    three, pointwise = (
+        nn.Sequential(nn.Conv2d(6, 6, k, padding=k // 2, bias=False), nn.BatchNorm2d(6)) for k in (3, 1)
+    )
+    return Net(forward, three=three, one=pointwise, same=nn.BatchNorm2d(6)), (1, 6, 7, 9)
 
 
 def octave_blur() -> Made:

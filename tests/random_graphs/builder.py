@@ -29,8 +29,8 @@ class Network(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         values = list(inputs)
         for function, operands in self.steps:
-            made = function(*(values[operand] for operand in operands))
-            values.extend(made if isinstance(made, tuple | list) else (made,))
+            value = function(*(values[operand] for operand in operands))
+            values.extend(value if isinstance(value, tuple | list) else (value,))
         return tuple(values[result] for result in self.results)
 
 
@@ -114,10 +114,10 @@ class Builder:
                     statistics.data = statistics.abs() + 0.5
         try:
             with torch.no_grad():
-                made = function(*(self.values[operand] for operand in operands))
+                value = function(*(self.values[operand] for operand in operands))
         except (RuntimeError, ValueError, IndexError, NotImplementedError) as error:
             raise Unfit(f"{error}") from error
-        results = list(made) if isinstance(made, tuple | list) else [made]
+        results = list(value) if isinstance(value, tuple | list) else [value]
         for x in results:
             if (
                 not x.numel()

@@ -81,8 +81,8 @@ class OnnxBuilder:
                 name = operand
                 feeds[name] = self.values[name]
             names.append("" if operand is None else name)
-        made = [f"node/{len(self.nodes)}/{operator}_{place}:0" for place in range(outputs)]
-        node = helper.make_node(operator, names, made, name=f"node/{len(self.nodes)}", **attributes)
+        result_names = [f"node/{len(self.nodes)}/{operator}_{place}:0" for place in range(outputs)]
+        node = helper.make_node(operator, names, result_names, name=f"node/{len(self.nodes)}", **attributes)
         results = run_node(node, feeds, self.opset)
         for value in results:
             if not isinstance(value, np.ndarray) or not value.size or value.size > MOST_ELEMENTS or value.ndim > 6:
@@ -91,10 +91,10 @@ class OnnxBuilder:
                 raise Unfit
         self.nodes.append(node)
         self.constants.update((name, value) for name, value in feeds.items() if name not in self.values)
-        self.values.update(zip(made, results, strict=True))
+        self.values.update(zip(result_names, results, strict=True))
         if operator != "Shape" and any(name in self.live for name in names):
-            self.live += made
-        return made[0]
+            self.live += result_names
+        return result_names[0]
 
     def model(self) -> onnx.ModelProto:
         """What was drawn: what nobody reads, and a value that somebody does, are the outputs."""

@@ -104,9 +104,9 @@ def check_code(pipeline: str) -> Callable[[Random], None]:
         inputs = [torch.from_numpy(x) for x in builder.inputs.values()]
         graph_module = compilable(builder, pipeline)
         wanted = run_graph(graph_module, inputs)
-        made, arrays = PlanMemory()(program(graph_module, HOST)), [x.numpy() for x in inputs]
-        assert differences(interpret(made, arrays, parts=2), wanted) == []
-        assert differences(run_native(made, arrays, HOST, parts=3), wanted) == []
+        planned, arrays = PlanMemory()(program(graph_module, HOST)), [x.numpy() for x in inputs]
+        assert differences(interpret(planned, arrays, parts=2), wanted) == []
+        assert differences(run_native(planned, arrays, HOST, parts=3), wanted) == []
 
     return check
 

@@ -19,11 +19,14 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 )
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float, groups: int):
     columns = weight[0].size
-    of_group = [np.isin(np.arange(columns), one) for one in combinations(range(columns), budget(columns, rate))]
+    of_group = [
+        np.isin(np.arange(columns), columns_kept)
+        for columns_kept in combinations(range(columns), budget(columns, rate))
+    ]
     flat = weight.reshape(len(weight), columns)
     best = min(
-        distance(flat, np.where(np.repeat(one, len(weight) // groups, axis=0), flat, 0))
-        for one in product(of_group, repeat=groups)
+        distance(flat, np.where(np.repeat(columns_kept, len(weight) // groups, axis=0), flat, 0))
+        for columns_kept in product(of_group, repeat=groups)
     )
     found = Column(rate).project(weight, groups)
     assert distance(weight, found) == pytest.approx(best, abs=1e-9)

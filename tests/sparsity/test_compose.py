@@ -30,18 +30,18 @@ def masks(zeros: Zeros, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Every mask of a budget on a tiny weight."""
     size = int(np.prod(shape))
     if isinstance(zeros, Unstructured):
-        for one in combinations(range(size), budget(size, zeros.rate)):
-            yield np.isin(np.arange(size), one).reshape(shape)
+        for places in combinations(range(size), budget(size, zeros.rate)):
+            yield np.isin(np.arange(size), places).reshape(shape)
     if isinstance(zeros, Filter):
-        for one in combinations(range(shape[0]), budget(shape[0], zeros.rate)):
-            yield np.broadcast_to(np.isin(np.arange(shape[0]), one)[:, None, None, None], shape)
+        for places in combinations(range(shape[0]), budget(shape[0], zeros.rate)):
+            yield np.broadcast_to(np.isin(np.arange(shape[0]), places)[:, None, None, None], shape)
     if isinstance(zeros, Kernels):
         connections = shape[0] * shape[1]
-        for one in combinations(range(connections), budget(connections, zeros.rate)):
-            for tap in np.ndindex(*[shape[3]] * len(one)):
+        for places in combinations(range(connections), budget(connections, zeros.rate)):
+            for tap in np.ndindex(*[shape[3]] * len(places)):
                 mask = np.zeros((connections, shape[3]), dtype=bool)
-                mask[list(one)] = True
-                mask[list(one), list(tap)] = False
+                mask[list(places)] = True
+                mask[list(places), list(tap)] = False
                 yield mask.reshape(shape)
 
 

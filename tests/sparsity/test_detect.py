@@ -65,33 +65,33 @@ def found_in(weight: np.ndarray, groups: int = 1) -> Structure:
         ),
     ],
 )
-def test_what_was_projected_is_found(made: Structure, found: Structure) -> None:
-    weight = made.project(nonzero_weight(1, 64, 48, 3, 3))
+def test_what_was_projected_is_found(structure: Structure, found: Structure) -> None:
+    weight = structure.project(nonzero_weight(1, 64, 48, 3, 3))
     assert str(found_in(weight)) == str(found)
 
 
 @pytest.mark.parametrize(
     "made", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)]
 )
-def test_in_grouped_convolutions(made: Structure) -> None:
-    weight = made.project(nonzero_weight(2, 32, 16, 3, 3), 4)
-    assert type(found_in(weight, 4)) is type(made)
+def test_in_grouped_convolutions(structure: Structure) -> None:
+    weight = structure.project(nonzero_weight(2, 32, 16, 3, 3), 4)
+    assert type(found_in(weight, 4)) is type(structure)
 
 
 @pytest.mark.parametrize(
     "made",
     [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Centroids(8)],
 )
-def test_in_linear_layers(made: Structure) -> None:
-    assert str(found_in(made.project(nonzero_weight(3, 64, 128)))) == str(made)
+def test_in_linear_layers(structure: Structure) -> None:
+    assert str(found_in(structure.project(nonzero_weight(3, 64, 128)))) == str(structure)
 
 
 def test_a_few_accidental_zeros_hide_nothing() -> None:
     random = np.random.default_rng(0)
-    for made in (Kernels("designed", 2.0), NofM(2, 4), Column(2)):
-        weight = made.project(nonzero_weight(4, 64, 64, 3, 3))
+    for structure in (Kernels("designed", 2.0), NofM(2, 4), Column(2)):
+        weight = structure.project(nonzero_weight(4, 64, 64, 3, 3))
         weight[np.unravel_index(random.choice(np.flatnonzero(weight), 50, replace=False), weight.shape)] = 0
-        assert type(found_in(weight)) is type(made)
+        assert type(found_in(weight)) is type(structure)
     dense = nonzero_weight(5, 64, 64, 3, 3)
     dense[0, 0, 0, 0] = 0
     assert isinstance(detect(dense), str)
@@ -121,12 +121,12 @@ def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
 
 
 def test_layers_of_a_network_share_their_patterns() -> None:
-    one, other = ((0, 1, 3, 4), (1, 2, 4, 5)), ((1, 2, 4, 5), (3, 4, 6, 7))
+    first, second = ((0, 1, 3, 4), (1, 2, 4, 5)), ((1, 2, 4, 5), (3, 4, 6, 7))
     both = ((0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7))
     found = share_patterns(
         [
-            Kernels(one),
-            Composition((Filter(2), Kernels(other, 2.0))),
+            Kernels(first),
+            Composition((Filter(2), Kernels(second, 2.0))),
             Unstructured(2),
             Kernels(((0,), (1,)), kernel=(1, 3)),
         ]

@@ -14,8 +14,8 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 def best_filters(weight: np.ndarray, kept: int) -> float:
     chosen = combinations(range(len(weight)), kept)
     return min(
-        distance(weight, np.where(np.isin(np.arange(len(weight)), one)[:, None, None, None], weight, 0))
-        for one in chosen
+        distance(weight, np.where(np.isin(np.arange(len(weight)), choice)[:, None, None, None], weight, 0))
+        for choice in chosen
     )
 
 
@@ -39,13 +39,14 @@ def test_nearest_channels_against_brute_force(weight: np.ndarray, rate: float, g
     found = Channel(rate).project(weight, groups)
     if inputs == 1:
         options = [
-            np.isin(np.arange(groups)[:, None], one) for one in combinations(range(groups), budget(groups, rate))
+            np.isin(np.arange(groups)[:, None], choice) for choice in combinations(range(groups), budget(groups, rate))
         ]
     else:
-        of_group = [np.isin(np.arange(inputs), one) for one in combinations(range(inputs), budget(inputs, rate))]
-        options = [np.array(one) for one in product(of_group, repeat=groups)]
+        of_group = [np.isin(np.arange(inputs), choice) for choice in combinations(range(inputs), budget(inputs, rate))]
+        options = [np.array(choice) for choice in product(of_group, repeat=groups)]
     best = min(
-        distance(weight, np.where(np.repeat(one, per_group, axis=0)[:, :, None, None], weight, 0)) for one in options
+        distance(weight, np.where(np.repeat(choice, per_group, axis=0)[:, :, None, None], weight, 0))
+        for choice in options
     )
     assert distance(weight, found) == pytest.approx(best, abs=1e-9)
     assert np.array_equal(Channel(rate).project(found, groups), found)

@@ -41,9 +41,9 @@ def test_connections_are_ordered_by_pattern_then_channel():
     choice = pattern.fit(weight, pattern.DESIGNED)
     for filter_ in range(4):
         start = packed.offset[filter_]
-        for one in range(4):
-            begin, end = start + packed.stride[filter_, one : one + 2]
-            assert packed.index[begin:end].tolist() == np.flatnonzero(choice[filter_] == one).tolist()
+        for filter in range(4):
+            begin, end = start + packed.stride[filter_, filter : filter + 2]
+            assert packed.index[begin:end].tolist() == np.flatnonzero(choice[filter_] == filter).tolist()
 
 
 def test_grouped_convolutions_store_absolute_channels():
@@ -58,9 +58,9 @@ def test_grouped_convolutions_store_absolute_channels():
 def test_filter_groups_store_their_filters_next_to_each_other():
     cut = joint.project(nonzero_weight(0, 8, 10, 3, 3), pattern.DESIGNED, 2, share=4)
     packed = pack(cut.weight, 1, pattern.DESIGNED, 4, cut.order)
-    channel, one = packed.index[0], packed.patterns[np.flatnonzero(packed.stride[0])[0] - 1]
+    channel, taps = packed.index[0], packed.patterns[np.flatnonzero(packed.stride[0])[0] - 1]
     assert packed.weight.shape == (len(packed.index), 4, 4)
-    assert np.array_equal(packed.weight[0], cut.weight[cut.order[:4], channel].reshape(4, 9)[:, one].T)
+    assert np.array_equal(packed.weight[0], cut.weight[cut.order[:4], channel].reshape(4, 9)[:, taps].T)
 
 
 def test_negative_zeros_are_zeros():

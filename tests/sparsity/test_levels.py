@@ -73,7 +73,7 @@ def test_scales_of_many_weights_against_a_fine_grid(structure: UniformLevels | P
 def test_ternary_and_binary_are_the_nearest(weight: np.ndarray):
     norm = float(np.square(weight, dtype=np.float64).sum())
     magnitudes = np.abs(weight)
-    chosen = np.array([one for one in product([0.0, 1.0], repeat=len(weight)) if any(one)])
+    chosen = np.array([mask for mask in product([0.0, 1.0], repeat=len(weight)) if any(mask)])
     ternary = norm - float((np.square(chosen @ magnitudes.astype(np.float64)) / chosen.sum(axis=1)).max())
     assert distance(weight, Ternary().project(weight)) == pytest.approx(ternary, abs=1e-6 * norm)
     signs = np.array(list(product([-1.0, 1.0], repeat=len(weight))))
@@ -101,7 +101,11 @@ def test_idempotent_detected_and_packed_bit_for_bit(weight: np.ndarray, structur
 @given(
     weight=any_weight,
     structure=st.sampled_from(
-        [one for one in STRUCTURES if not isinstance(one, Ternary) and one not in (Binary(), Binary("filter"))]
+        [
+            candidate
+            for candidate in STRUCTURES
+            if not isinstance(candidate, Ternary) and candidate not in (Binary(), Binary("filter"))
+        ]
     ),
 )
 def test_zeros_stay_and_nothing_else_becomes_zero(weight: np.ndarray, structure: Structure):

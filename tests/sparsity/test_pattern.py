@@ -70,7 +70,7 @@ def test_mining_against_a_loop_over_connections():
         votes[natural] = votes.get(natural, 0) + 1
     # Ties may be in any order: only the numbers of votes are compared.
     expected = sorted(votes, key=lambda natural: (-votes[natural], natural))[:8]
-    assert [votes[tuple(one)] for one in pattern.mine([weight], 8).tolist()] == [votes[one] for one in expected]
+    assert [votes[tuple(taps)] for taps in pattern.mine([weight], 8).tolist()] == [votes[taps] for taps in expected]
 
 
 def test_mining_adjacent_patterns():
@@ -152,7 +152,8 @@ def test_detection_fills_up_patterns_of_different_sizes():
         (np.ones((2, 2, 3, 3)), "some connections use all 9 taps"),
         (np.ones((2, 2, 1, 1)), "some connections use all 1 taps"),
         (
-            np.array([[tap in one for tap in range(9)] for one in combinations(range(9), 2)]).reshape(6, 6, 3, 3) * 1.0,
+            np.array([[tap in pair for tap in range(9)] for pair in combinations(range(9), 2)]).reshape(6, 6, 3, 3)
+            * 1.0,
             "36 different shapes, more than 16",
         ),
     ],

@@ -157,12 +157,12 @@ def test_folded_orders_leave_the_network_as_it_was():
     filters, channels = structure.orders(net.second.weight.numpy())
 
     def refold(order: np.ndarray, producers: list[torch.Tensor | None], consumers: list[torch.Tensor]) -> None:
-        before, after = [one for one in producers if one is not None], consumers
-        written = fold(order, [one.numpy() for one in before], [one.numpy() for one in after])
+        before, after = [producer for producer in producers if producer is not None], consumers
+        written = fold(order, [producer.numpy() for producer in before], [producer.numpy() for producer in after])
         for old, new in zip([*before, *after], [*written[0], *written[1]], strict=True):
             old.copy_(torch.from_numpy(new))
 
-    made = [
+    folded = [
         net.first.weight,
         net.first.bias,
         net.norm.weight,
@@ -172,7 +172,7 @@ def test_folded_orders_leave_the_network_as_it_was():
         net.depthwise.weight,
         net.depthwise.bias,
     ]
-    refold(channels, made, [net.second.weight])
+    refold(channels, folded, [net.second.weight])
     refold(filters, [net.second.weight, net.second.bias], [net.grouped.weight])
     refold(np.array([3, 1, 0, 5, 4, 2]), [net.grouped.weight, net.grouped.bias], [net.last.weight])
     assert torch.allclose(net(x), expected, atol=1e-5)

@@ -20,8 +20,8 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float):
     found = Unstructured(rate).project(weight)
     kept = budget(weight.size, rate)
     best = min(
-        distance(weight, np.where(np.isin(np.arange(weight.size), one).reshape(weight.shape), weight, 0))
-        for one in combinations(range(weight.size), kept)
+        distance(weight, np.where(np.isin(np.arange(weight.size), places).reshape(weight.shape), weight, 0))
+        for places in combinations(range(weight.size), kept)
     )
     assert distance(weight, found) == pytest.approx(best, abs=1e-12)
     assert np.count_nonzero(found) <= kept

@@ -27,7 +27,7 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "run_compile", compiles)
     monkeypatch.setattr(demo, "fit_pruned", lambda path: fitted.append(path) or path)
     packages = {name: demo.make_packages(name) for name in demo.NETWORKS}
-    assert {name: list(made) for name, made in packages.items()} == {
+    assert {name: list(files) for name, files in packages.items()} == {
         "mobilenet_v2": ["dense"],
         "resnet50": ["dense", demo_reconstruct.STRUCTURE],
     }

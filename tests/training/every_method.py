@@ -36,7 +36,7 @@ STAGES = {
 
 def main(folder: Path) -> None:
     assert set(STAGES) == set(method_names()), set(STAGES) ^ set(method_names())
-    with processes() as here:
+    with processes() as process:
         for name in method_names():
             stage, model = STAGES[name], net()
             train(
@@ -46,13 +46,13 @@ def main(folder: Path) -> None:
                     f"train: {{batch: 60, lr: 0.02}}\nstages: [{{{name}: {stage}}}, {{train: {{epochs: 1}}}}]"
                 ),
                 folder / name,
-                here,
+                process,
             )
             weights = torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
-            both = [torch.empty_like(weights) for _ in range(here.ranks)]
+            both = [torch.empty_like(weights) for _ in range(process.ranks)]
             distributed.all_gather(both, weights)
             assert torch.equal(both[0], both[1]), f"{name}: {float((both[0] - both[1]).abs().max())} apart"
-            if here.first:
+            if process.first:
                 print(name, flush=True)
 
 

@@ -81,12 +81,12 @@ def zeros(model: nn.Module) -> dict[str, int]:
 
 
 def test_both_loops_prune_alike() -> None:
-    one, other = net(), net()
-    plain(one)
-    framework(other)
-    assert zeros(one) == {"conv1.weight": 72 - 5 * 4, "conv2.weight": 864 - 64 * 4, "fc1.weight": 768 - 192}
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value, msg=name)
+    first, second = net(), net()
+    plain(first)
+    framework(second)
+    assert zeros(first) == {"conv1.weight": 72 - 5 * 4, "conv2.weight": 864 - 64 * 4, "fc1.weight": 768 - 192}
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, msg=name)
 
 
 def test_masked_retraining_goes_on_from_the_zeros() -> None:

@@ -102,9 +102,12 @@ def prune(launcher: Sequence[str | Path], job: Path, factory: str, folder: str) 
 
 
 def test_two_processes_find_what_one_finds(job: Path) -> None:
-    one, two = prune(ONE, job, "make", "one"), prune(TWO, job, "make", "two")
-    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
-    reports = [json.loads(one.stdout), json.loads(two.stdout)]  # which is one document: only the first process prints
+    alone, together = prune(ONE, job, "make", "one"), prune(TWO, job, "make", "two")
+    assert (alone.returncode, together.returncode) == (0, 0), alone.stderr + together.stderr
+    reports = [
+        json.loads(alone.stdout),
+        json.loads(together.stdout),
+    ]  # which is one document: only the first process prints
     assert json.loads((job / "two" / "report.json").read_text()) == reports[1]
     assert reports[0]["epochs"] == reports[1]["epochs"] == 5
     assert reports[0]["accuracy"] > 0.8

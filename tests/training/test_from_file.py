@@ -93,8 +93,8 @@ def test_a_file_of_one_sample_of_one_channel_trains_on_many(tmp_path: Path) -> N
     torch.testing.assert_close(opened.module.eval()(x), layers(x), rtol=1e-4, atol=1e-5)
 
 
-def saved(made: onnx.ModelProto, folder: Path) -> Path:
-    onnx.save(made, folder / "net.onnx")
+def saved(proto: onnx.ModelProto, folder: Path) -> Path:
+    onnx.save(proto, folder / "net.onnx")
     return folder / "net.onnx"
 
 
@@ -128,9 +128,9 @@ def test_what_is_not_about_the_number_of_samples_says_so(tmp_path: Path) -> None
 
 
 def test_several_outputs_are_refused(tmp_path: Path) -> None:
-    made = model(
+    proto = model(
         "net (float[N,3,9,8] x) => (float[N,4,7,6] a, float[N,4,7,6] b) { a = Conv(x, w) b = Relu(a) }",
         {"w": weight(4, 3, 3, 3)},
     )
     with pytest.raises(PccError, match="1 inputs and 2 outputs"):
-        open_file(saved(made, tmp_path), SHAPE)
+        open_file(saved(proto, tmp_path), SHAPE)

@@ -78,8 +78,8 @@ def test_what_no_recipe_names_is_detected() -> None:
     fc1 = layer_costs(model, (), (1, 8, 8))[2]
     assert (fc1.kept, fc1.data_bytes) == (48, 192)
     assert fc1.structure != "dense"
-    given = parse_recipe("structures: {fc1: {unstructured: {rate: 64}}}\nstages: [{one-shot: }]").stages
-    assert layer_costs(model, given, (1, 8, 8))[2] == fc1, "it has not the structure of the recipe"
+    stages = parse_recipe("structures: {fc1: {unstructured: {rate: 64}}}\nstages: [{one-shot: }]").stages
+    assert layer_costs(model, stages, (1, 8, 8))[2] == fc1, "it has not the structure of the recipe"
 
 
 def test_channels_of_filters_that_are_gone_count_with_them() -> None:
@@ -107,7 +107,7 @@ def test_structures_in_one_line() -> None:
             "c": [{"filter": {"rate": 1.5}}, {"unstructured": {"rate": 3}}],
         }
     )
-    assert [str(one) for one in structures.values() if one] == [
+    assert [str(structure) for structure in structures.values() if structure] == [
         "filter{rate=2}",
         "kernels{patterns=designed}",
         "filter{rate=1.5} + unstructured{rate=3}",
@@ -134,10 +134,10 @@ def test_networks_that_do_not_fit_the_data(model: nn.Module, message: str) -> No
 
 
 def test_zoo_models_from_the_seed() -> None:
-    one, other, third = (open_model("VGG-8", None, seed, None) for seed in (1, 1, 2))
-    assert one.input_shape == (3, 32, 32)
-    assert one.preprocessing is not None
-    first, second, different = (next(opened.module.parameters()) for opened in (one, other, third))
+    model, again, third = (open_model("VGG-8", None, seed, None) for seed in (1, 1, 2))
+    assert model.input_shape == (3, 32, 32)
+    assert model.preprocessing is not None
+    first, second, different = (next(opened.module.parameters()) for opened in (model, again, third))
     assert torch.equal(first, second)
     assert not torch.equal(first, different)
     with pytest.raises(PccError, match=r"--input-shape is for FILE\.py:factory; vgg8 takes 3x32x32"):

@@ -196,12 +196,12 @@ def test_later_layers_make_up_for_earlier_ones(model: nn.Module) -> None:
 
 def test_same_samples_same_weights_and_modes_stay(model: nn.Module) -> None:
     again = copy.deepcopy(model)
-    for one in (model, again):
-        one.train()
-        one.get_submodule("stem.1").eval()
-        reconstruct(one, {"@conv": Unstructured(2)}, [smooth(60, 6)], columns=2000)
-        assert one.training
-        assert not one.get_submodule("stem.1").training
+    for network in (model, again):
+        network.train()
+        network.get_submodule("stem.1").eval()
+        reconstruct(network, {"@conv": Unstructured(2)}, [smooth(60, 6)], columns=2000)
+        assert network.training
+        assert not network.get_submodule("stem.1").training
     for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(left, right)
 
@@ -221,7 +221,7 @@ def test_the_end_of_a_branch_aims_at_the_sum(model: nn.Module) -> None:
     for branch in ((), ("second.0",)):
         compressed = copy.deepcopy(model)
         reconstruct(compressed, {"stem.0": Unstructured(3), **dict.fromkeys(branch, Unstructured(1))}, [x])
-        sums = [sum_of_block(one, smooth(100, 7)) for one in (compressed, dense)]
+        sums = [sum_of_block(network, smooth(100, 7)) for network in (compressed, dense)]
         errors[branch] = float((sums[0] - sums[1]).square().mean())
     assert errors["second.0",] < 0.95 * errors[()]
 

@@ -58,11 +58,11 @@ def test_the_teachers_opinion_is_in_the_loss() -> None:
     scores, opinion, labels = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
     settings = Training(label_smoothing=0.1, distill=Distillation(weight=0.25, temperature=3.0))
     targets = 0.9 * F.one_hot(labels, 4) + 0.1 / 4
-    own = -(targets * scores.log_softmax(1)).sum(1).mean()
+    labelled = -(targets * scores.log_softmax(1)).sum(1).mean()
     teacher = (opinion / 3).softmax(1)
     divergence = (teacher * (teacher.log() - (scores / 3).log_softmax(1))).sum(1).mean()
-    torch.testing.assert_close(loss_of(settings, scores, labels, opinion), 0.75 * own + 0.25 * 9 * divergence)
-    torch.testing.assert_close(loss_of(settings, scores, labels, None), own)
+    torch.testing.assert_close(loss_of(settings, scores, labels, opinion), 0.75 * labelled + 0.25 * 9 * divergence)
+    torch.testing.assert_close(loss_of(settings, scores, labels, None), labelled)
     alone = Training(distill=Distillation(weight=1.0))
     assert float(loss_of(alone, opinion, labels, opinion)) == pytest.approx(0, abs=1e-6)
 

@@ -18,7 +18,7 @@ from tests.arm64 import arm64
 
 SMALL = (Pruned(Case(8, 8, 8)), Pruned(Case(16, 7, 16, 1)))
 HERE = target_named("x86_64-linux")
-here = pytest.mark.skipif(not executes_here(HERE), reason="this computer does not execute x86-64-v3 code")
+on_this_computer = pytest.mark.skipif(not executes_here(HERE), reason="this computer does not execute x86-64-v3 code")
 
 
 def quiet(text: str) -> None:
@@ -53,7 +53,7 @@ def test_layers_have_names_of_their_own() -> None:
     assert len({str(layer) for layer in LAYERS}) == len(LAYERS)
 
 
-@here
+@on_this_computer
 def test_timed(tmp_path: Path) -> None:
     found = calibrate(HERE, quiet, layers=SMALL)
     assert found.profile.origin.startswith("timed on ")
@@ -66,7 +66,7 @@ def test_timed(tmp_path: Path) -> None:
     assert read_profile(tmp_path / "folder" / "profile.json") == found.profile
 
 
-@here
+@on_this_computer
 def test_an_interrupted_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[str] = []
 

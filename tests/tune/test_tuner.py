@@ -28,7 +28,7 @@ from tests.arm64 import arm64
 
 HERE = target_named("x86_64-linux")
 ARM = target_named("aarch64-linux", "cortex-a76")
-here = pytest.mark.skipif(not executes_here(HERE), reason="this computer does not execute x86-64-v3 code")
+on_this_computer = pytest.mark.skipif(not executes_here(HERE), reason="this computer does not execute x86-64-v3 code")
 EXAMPLES = (torch.zeros(1, 3, 16, 16),)
 
 
@@ -86,7 +86,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-@here
+@on_this_computer
 def test_timed_and_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0)
     monkeypatch.setattr(tuner, "ROUNDS", 3)

@@ -102,11 +102,11 @@ class Comparison:
         fails."""
         times: dict[str, list[float]] = {name: [], "pcc": []}
         for pair in range(pairs):
-            for one in (name, "pcc") if pair % 2 == 0 else ("pcc", name):
-                turn = self._turn(one, DUEL_TURN)
+            for engine in (name, "pcc") if pair % 2 == 0 else ("pcc", name):
+                turn = self._turn(engine, DUEL_TURN)
                 if not turn:
                     return None
-                times[one].append(median(turn))
+                times[engine].append(median(turn))
         return Duel(engine=name, ratio=paired_ratio(times[name], times["pcc"]))
 
     def layers(self) -> dict[str, dict[str, float]]:

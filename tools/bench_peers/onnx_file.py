@@ -52,9 +52,9 @@ def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
         elif node.op_type in FUSED:
             operands = [owners[name] for name in node.input if name in owners]
             direct = [
-                one for one, operator in operands if operator in LAYERS
+                operand for operand, operator in operands if operator in LAYERS
             ]  # the other operand of a residual has been through an activation
-            owner = "+".join(direct or [one for one, _ in operands[:1]])
+            owner = "+".join(direct or [operand for operand, _ in operands[:1]])
         else:
             owner = ""
         if owner and node.output[0] not in outputs:

@@ -24,7 +24,7 @@ class Ratio(BaseModel):
 
 def paired_ratio(slower: Sequence[float], faster: Sequence[float]) -> Ratio:
     """The ratio of pairs of times; the first of each pair is the numerator."""
-    ratios = sorted(one / other for one, other in zip(slower, faster, strict=True))
+    ratios = sorted(slow / fast for slow, fast in zip(slower, faster, strict=True))
     outside = outer(len(ratios))
     return Ratio(median=median(ratios), low=ratios[outside], high=ratios[-1 - outside], pairs=len(ratios))
 

@@ -97,12 +97,12 @@ def compare(cases: Sequence[Case], patterns: np.ndarray | None, rate: float) -> 
         dense = counted[f"layer{i}_0"]
         for share in (0, *SHARES):
             if (i, share) in costs:
-                one = counted[f"layer{i}_{share}"]
+                layer = counted[f"layer{i}_{share}"]
                 form = f"sparse, groups of {share}" if share else "dense"
                 ratios = (
-                    (f"{one.total / dense.total:.3f}", f"{costs[i, share] / costs[i, 0]:.3f}") if share else ("", "")
+                    (f"{layer.total / dense.total:.3f}", f"{costs[i, share] / costs[i, 0]:.3f}") if share else ("", "")
                 )
-                rows.append((str(case), form, _short(one.kernel), *_numbers(one, case), *ratios))
+                rows.append((str(case), form, _short(layer.kernel), *_numbers(layer, case), *ratios))
     return table(("layer", "form", "kernel", *_NUMBERS, "to dense", "modelled"), rows)
 
 
@@ -110,10 +110,12 @@ _CLASSES = ("vfma", "vload", "vstore", "int", "branch")
 _NUMBERS = ("total", *_CLASSES, "vfma/total", "vfma/needed")
 
 
-def _numbers(one: Counted, case: Case) -> list[str]:
+def _numbers(layer: Counted, case: Case) -> list[str]:
     """Counts in thousands, the share of multiply-adds, and those executed to those of a direct dense convolution."""
-    thousands = [f"{number / 1e3:.0f}" for number in (one.total, *(one.counts.instructions[name] for name in _CLASSES))]
-    return [*thousands, f"{one.vfma / one.total:.2f}", f"{one.vfma * LANES / case.macs:.3f}"]
+    thousands = [
+        f"{number / 1e3:.0f}" for number in (layer.total, *(layer.counts.instructions[name] for name in _CLASSES))
+    ]
+    return [*thousands, f"{layer.vfma / layer.total:.2f}", f"{layer.vfma * LANES / case.macs:.3f}"]
 
 
 def _short(kernel: str) -> str:

@@ -110,17 +110,17 @@ def loops(found: Iterable[Loop]) -> str:
 
 def _columns(executed: Sequence[Executed]) -> tuple[list[str], list[list[str]]]:
     """Headers and cells of counts: classes that occur, and memory where it was counted."""
-    present = [name for name in CLASSES if any(one.instructions.get(name) for one in executed)]
-    with_memory = any(one.memory for one in executed)
+    present = [name for name in CLASSES if any(counted.instructions.get(name) for counted in executed)]
+    with_memory = any(counted.memory for counted in executed)
     headers = ["total", *present, *(["loaded", "stored", "L1 misses", "L2 misses"] if with_memory else [])]
-    return headers, [_cells(one, present, with_memory) for one in executed]
+    return headers, [_cells(counted, present, with_memory) for counted in executed]
 
 
-def _cells(one: Executed, present: Sequence[str], with_memory: bool) -> list[str]:
-    cells = [_millions(one.total), *(_millions(one.instructions.get(name, 0)) for name in present)]
+def _cells(counted: Executed, present: Sequence[str], with_memory: bool) -> list[str]:
+    cells = [_millions(counted.total), *(_millions(counted.instructions.get(name, 0)) for name in present)]
     if with_memory:
-        cells += [f"{one.memory.get(name, 0) / MEGABYTE:.1f}" for name in ("load_bytes", "store_bytes")]
-        cells += [f"{one.memory.get(name, 0) / 1e3:.0f}" for name in ("l1_misses", "l2_misses")]
+        cells += [f"{counted.memory.get(name, 0) / MEGABYTE:.1f}" for name in ("load_bytes", "store_bytes")]
+        cells += [f"{counted.memory.get(name, 0) / 1e3:.0f}" for name in ("l1_misses", "l2_misses")]
     return cells
 
 

@@ -249,13 +249,13 @@ def store_tile(
                 for v in range(0, run, k.lanes):
                     store(k.load(sums, r * run + v, k.lanes), row, first + v, k.lanes)
         with otherwise:
-            tile, own = k.local(len(rows) * run), k.local(len(rows), INT32)
+            tile, rows_held = k.local(len(rows) * run), k.local(len(rows), INT32)
             for r, row in enumerate(rows):
-                k.store(own, r, row)
+                k.store(rows_held, r, row)
                 for index in range(r * run, (r + 1) * run, k.lanes):
                     k.store(tile, index, k.load(sums, index, k.lanes), k.lanes)
             with k.loop(0, len(rows)) as r:
-                row, held = k.let(k.load(own, r)), k.let(r * run)
+                row, held = k.let(k.load(rows_held, r)), k.let(r * run)
                 exact_run(
                     k,
                     k.let(k["outputs"] - first),

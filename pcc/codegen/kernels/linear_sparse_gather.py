@@ -242,10 +242,12 @@ class LinearSparseGather:
                             k.load(place, lane, width) + tirx.Cast(index.tir(width), k.load(steps, at + lane, width))
                         )
                         k.store(place, lane, places, width)
-                        own = weight if width == lanes else k.shuffle([weight], [lane])
+                        factor = weight if width == lanes else k.shuffle([weight], [lane])
                         for r, x in enumerate(inputs):
                             value = k.gather(x, places, lanes) if width == lanes else k.load(x, places)
-                            k.store(sums, r * lanes + lane, k.load(sums, r * lanes + lane, width) + own * value, width)
+                            k.store(
+                                sums, r * lanes + lane, k.load(sums, r * lanes + lane, width) + factor * value, width
+                            )
             for lane in range(0, self.rows * lanes, width):
                 k.store(held, lane, k.load(sums, lane, width), width)
             for r, row in enumerate(rows):

@@ -212,9 +212,11 @@ def log1p(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``log(1 + x)``, accurate near 0: the logarithm of the rounded sum, and what the rounding lost. The zero of -0 is
     positive."""
     x = k.let(x)
-    one = constant(k, 1.0, lanes)
-    total = k.let(one + x)
-    lost = k.let(x - (as_float(as_bits(total, lanes), lanes) - one))  # through the bits, or TVM's simplifier makes it 0
+    unit = constant(k, 1.0, lanes)
+    total = k.let(unit + x)
+    lost = k.let(
+        x - (as_float(as_bits(total, lanes), lanes) - unit)
+    )  # through the bits, or TVM's simplifier makes it 0
     value = k.let(log(k, total, lanes))
     return select(
         k, absolute(k, lost, lanes) > constant(k, 0.0, lanes), value + lost / total, value
@@ -257,8 +259,8 @@ def log(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 
 def sigmoid(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """``1 / (1 + e^-x)``, within 3 units in the last place; 0 below -88.376."""
-    one = constant(k, 1.0, lanes)
-    return one / (one + exp_bounded(k, constant(k, 0.0, lanes) - x, lanes))
+    unit = constant(k, 1.0, lanes)
+    return unit / (unit + exp_bounded(k, constant(k, 0.0, lanes) - x, lanes))
 
 
 def tanh(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
@@ -267,8 +269,8 @@ def tanh(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     size = k.let(absolute(k, x, lanes))
     square = k.let(size * size)
     near = k.let(size + size * square * polynomial(k, TANH, square, lanes))
-    one, two = constant(k, 1.0, lanes), constant(k, 2.0, lanes)
-    far = k.let(one - two / (exp_bounded(k, size * two, lanes) + one))
+    unit, two = constant(k, 1.0, lanes), constant(k, 2.0, lanes)
+    far = k.let(unit - two / (exp_bounded(k, size * two, lanes) + unit))
     return copy_sign(k, select(k, size < constant(k, 0.625, lanes), near, far), x, lanes)
 
 

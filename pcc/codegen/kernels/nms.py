@@ -112,10 +112,10 @@ class SuppressBoxes:
 
         def keep(i: "Expr", lanes: int) -> None:
             top, first, bottom, last = (k.let(k.load(k["boxes"], box + side * size + i, lanes)) for side in range(4))
-            own = [k.splat(side, lanes) for side in sides]
+            edges = [k.splat(side, lanes) for side in sides]
             zero, none = math.constant(k, 0.0, lanes), math.constant(k, float("-inf"), lanes)
-            height = math.minimum(k, bottom, own[2]) - math.maximum(k, top, own[0])
-            width = math.minimum(k, last, own[3]) - math.maximum(k, first, own[1])
+            height = math.minimum(k, bottom, edges[2]) - math.maximum(k, top, edges[0])
+            width = math.minimum(k, last, edges[3]) - math.maximum(k, first, edges[1])
             shared = k.let(math.maximum(k, height, zero) * math.maximum(k, width, zero))
             whole = k.splat(area, lanes) + (bottom - top) * (last - first) - shared
             k.store(

@@ -60,14 +60,14 @@ def cos(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
 
 def atan(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """The arc tangent; beyond 1 it is that of the reciprocal, taken from pi / 2."""
-    one = constant(k, 1.0, lanes)
+    unit = constant(k, 1.0, lanes)
     x = k.let(x)
     size = k.let(absolute(k, x, lanes))
-    z = k.let(select(k, size > one, one / size, size))
+    z = k.let(select(k, size > unit, unit / size, size))
     square = k.let(z * z)
     near = k.let(z + z * square * polynomial(k, ATAN, square, lanes))
     far = constant(k, PI_2[0], lanes) - (near - constant(k, PI_2[1], lanes))
-    return copy_sign(k, k.let(select(k, size > one, far, near)), x, lanes)
+    return copy_sign(k, k.let(select(k, size > unit, far, near)), x, lanes)
 
 
 def _wave(k: "KernelBuilder", x: "Expr", quarter: int, lanes: int) -> "Expr":

@@ -58,11 +58,14 @@ def run_scan(model: "_Import", node: ir.Node) -> None:
     stacked."""
     if model.opset < 9:
         raise Refused("Scan of opset 8; export the model with a newer one")
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    count = int(given["num_scan_inputs"])
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    count = int(attributes["num_scan_inputs"])
     values = [_value(model, value) for value in node.inputs]
     state, inputs = values[: len(values) - count], values[len(values) - count :]
-    axes, backwards = _numbers(given, "scan_input_axes", count), _numbers(given, "scan_input_directions", count)
+    axes, backwards = (
+        _numbers(attributes, "scan_input_axes", count),
+        _numbers(attributes, "scan_input_directions", count),
+    )
     axes = [axis % rank(x) for axis, x in zip(axes, inputs, strict=True)]
     steps = shape(inputs[0])[axes[0]]
     _check_steps(steps - 1)
@@ -77,8 +80,8 @@ def run_scan(model: "_Import", node: ir.Node) -> None:
         rows.append(added)
     added = [list(parts) for parts in zip(*rows, strict=True)]
     out_axes, reverse = (
-        _numbers(given, "scan_output_axes", len(added)),
-        _numbers(given, "scan_output_directions", len(added)),
+        _numbers(attributes, "scan_output_axes", len(added)),
+        _numbers(attributes, "scan_output_directions", len(added)),
     )
     collected = [
         _stacked(model.emit, part[::-1] if back else part, axis)
@@ -122,5 +125,5 @@ def _stacked(emit: Emitter, parts: list[Value], axis: int) -> Value:
     return emit.call(_aten.stack.default, parts, axis)
 
 
-def _numbers(given: dict[str, Any], name: str, count: int) -> list[int]:
-    return [int(value) for value in given.get(name) or [0] * count]
+def _numbers(attributes: dict[str, Any], name: str, count: int) -> list[int]:
+    return [int(value) for value in attributes.get(name) or [0] * count]

@@ -64,7 +64,7 @@ def import_onnx(
     return imported(
         graph_module,
         f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})",
-        tuple(one.name for one in declared),
+        tuple(entry.name for entry in declared),
     )
 
 

@@ -45,7 +45,7 @@ def node_name(node: ir.Node, layer: str) -> str:
 def unique(names: list[str]) -> list[str]:
     """Names as identifiers, those that come again with a number."""
     taken: set[str] = set()
-    made = []
+    chosen = []
     for name in names:
         base = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "value"
         base = f"_{base}" if base[0].isdigit() else base
@@ -54,8 +54,8 @@ def unique(names: list[str]) -> list[str]:
             number += 1
             free = f"{base}_{number}"
         taken.add(free)
-        made.append(free)
-    return made
+        chosen.append(free)
+    return chosen
 
 
 def _clean(name: str) -> str:

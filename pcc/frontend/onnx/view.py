@@ -57,19 +57,19 @@ def _value(node: Node) -> ValueInfoProto:
 
 def _node(node: Node) -> NodeProto:
     if node.op == "get_attr":
-        made = helper.make_node("constant", [], [node.name], name=str(node.target), domain=DOMAIN)
+        proto = helper.make_node("constant", [], [node.name], name=str(node.target), domain=DOMAIN)
         value = constant(node)
         notes = {"bytes": str(value.nbytes), "nonzeros": str(int(value.count_nonzero()))}
     else:
-        domain, operator, given = _call(node)
-        attributes = {key: plain for key, value in given.items() if (plain := _plain(value)) is not None}
-        made = helper.make_node(
-            operator, list(_operands(given.values())), [node.name], name=node.name, domain=domain, **attributes
+        domain, operator, args = _call(node)
+        attributes = {key: plain for key, value in args.items() if (plain := _plain(value)) is not None}
+        proto = helper.make_node(
+            operator, list(_operands(args.values())), [node.name], name=node.name, domain=domain, **attributes
         )
         notes = _notes(node)
     for key, value in notes.items():
-        made.metadata_props.add(key=key, value=value)
-    return made
+        proto.metadata_props.add(key=key, value=value)
+    return proto
 
 
 def _call(node: Node) -> tuple[str, str, dict[str, Any]]:
@@ -84,9 +84,9 @@ def _call(node: Node) -> tuple[str, str, dict[str, Any]]:
     return domain, operator, arguments(node)
 
 
-def _operands(given: Iterable[Any]) -> Iterator[str]:
+def _operands(values: Iterable[Any]) -> Iterator[str]:
     """The names of what a call reads, lists one after the other."""
-    for value in given:
+    for value in values:
         yield from (
             operand.name
             for operand in (value if isinstance(value, list | tuple) else [value])

@@ -85,8 +85,8 @@ def fold_padding(node: Node, **_: Any) -> None:
     source: Any = node.args[0]
     while source.target is PAD and source.args[2] == 0 and len(source.args[1]) <= 4:
         left, right, top, bottom = (*source.args[1], 0, 0)[:4]
-        own: Any = node.args[position]
-        node.update_arg(position, [own[0] + top, own[1] + left, own[2] + bottom, own[3] + right])
+        padding: Any = node.args[position]
+        node.update_arg(position, [padding[0] + top, padding[1] + left, padding[2] + bottom, padding[3] + right])
         source = source.args[0]
     node.update_arg(0, source)
 
@@ -249,18 +249,18 @@ def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
         raise CannotCompile("adaptive pooling of an input without a batch dimension")
     extent = shape_of(x)[2:]
     size = [extent[axis] if wanted is None else wanted for axis, wanted in enumerate(size)]
-    made = x
+    pooled = x
     for axis, (have, want) in enumerate(zip(extent, size, strict=True)):
         if have % want and want % have:
-            made = _uneven(node, made, axis, want, mode)
-    kernel = [max(1, have // want) for have, want in zip(shape_of(made)[2:], size, strict=True)]
+            pooled = _uneven(node, pooled, axis, want, mode)
+    kernel = [max(1, have // want) for have, want in zip(shape_of(pooled)[2:], size, strict=True)]
     if kernel != [1, 1]:
-        made = insert(
-            node, POOL2D, (made, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"
+        pooled = insert(
+            node, POOL2D, (pooled, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"
         )
-    if shape_of(made) != shape_of(node):
-        made = insert(node, RESIZE2D, (made, list(size), "nearest", False, None), node, f"{node.name}_repeat")
-    become(node, made)
+    if shape_of(pooled) != shape_of(node):
+        pooled = insert(node, RESIZE2D, (pooled, list(size), "nearest", False, None), node, f"{node.name}_repeat")
+    become(node, pooled)
 
 
 def _uneven(node: Node, x: Node, axis: int, want: int, mode: str) -> Node:
@@ -287,11 +287,11 @@ def reduction(node: Node, self: Node, dim: Sequence[int] | int | None = None, ke
     chosen = [dim] if isinstance(dim, int) else dim or range(rank)
     dims = sorted(d % rank for d in chosen) if rank else []
     mode = "max" if node.target is _aten.amax.default else "avg"
-    made, count = _pool_over(node, self, dims, mode)
+    pooled, count = _pool_over(node, self, dims, mode)
     shape = [1 if d in dims else size for d, size in enumerate(shape_of(self)) if keepdim or d not in dims]
     if node.target in (_aten.sum.default, _aten.sum.dim_IntList):
-        made = insert(node, ELEMENTWISE, ([made], f"mul(x0,{count})"), node, f"{node.name}_sum")
-    become(node, make_reshape(node, made, shape))
+        pooled = insert(node, ELEMENTWISE, ([pooled], f"mul(x0,{count})"), node, f"{node.name}_sum")
+    become(node, make_reshape(node, pooled, shape))
 
 
 def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, int]:

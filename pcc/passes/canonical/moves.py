@@ -51,13 +51,13 @@ def make_concat(before: Node, xs: Sequence[Node], dim: int) -> Node:
     return xs[0] if len(xs) == 1 else insert(before, CONCAT, (list(xs), dim), before, f"{before.name}_concat")
 
 
-def become(node: Node, made: Node) -> None:
+def become(node: Node, new: Node) -> None:
     """The node is replaced by one of the makers' results, which takes its name if it was made for it."""
-    if made.op == "call_function" and made.next is node and not made.users and made.target is not operator.getitem:
-        rewrite(node, made.target, made.args)
-        node.graph.erase_node(made)
+    if new.op == "call_function" and new.next is node and not new.users and new.target is not operator.getitem:
+        rewrite(node, new.target, new.args)
+        node.graph.erase_node(new)
     else:
-        replace(node, made)
+        replace(node, new)
 
 
 def _unreshaped(x: Node) -> Node:
@@ -167,15 +167,15 @@ def expand(node: Node, self: Node, **_: Any) -> None:
 
 def repeat(node: Node, self: Node, repeats: Sequence[int]) -> None:
     """Repetition: of dimensions of size 1 an expand, of others a concat of copies."""
-    made = make_reshape(node, self, (1,) * (len(repeats) - len(shape_of(self))) + shape_of(self))
+    repeated = make_reshape(node, self, (1,) * (len(repeats) - len(shape_of(self))) + shape_of(self))
     for dim, count in enumerate(repeats):
         if count == 0:
             raise CannotCompile("repeats nothing: the result is empty")
-        if shape_of(made)[dim] > 1:
-            made = make_concat(node, [made] * count, dim)
-    if shape_of(made) != shape_of(node):
-        made = insert(node, EXPAND, (made, list(shape_of(node))), node)
-    become(node, made)
+        if shape_of(repeated)[dim] > 1:
+            repeated = make_concat(node, [repeated] * count, dim)
+    if shape_of(repeated) != shape_of(node):
+        repeated = insert(node, EXPAND, (repeated, list(shape_of(node))), node)
+    become(node, repeated)
 
 
 def roll(node: Node, self: Node, shifts: Sequence[int], dims: Sequence[int]) -> None:

@@ -37,14 +37,14 @@ def sink_permute(node: Node) -> None:
         return
     full = [make_reshape(node, x, (1,) * (len(order) - len(shape_of(x))) + shape_of(x)) for x in operands]
     if all(x.target is PERMUTE or is_constant(x) or keeps_memory_order(x, inverse) for x in full):
-        made = insert(
+        moved = insert(
             node,
             node.target,
             sink(node, [make_permute(node, x, inverse) for x in full], order),
             node,
             f"{node.name}_inside",
         )
-        become(node, make_permute(node, made, order))
+        become(node, make_permute(node, moved, order))
 
 
 def _elementwise(node: Node, xs: list[Node], order: Sequence[int]) -> tuple[Any, ...]:
@@ -63,11 +63,11 @@ def _slice(node: Node, xs: list[Node], order: Sequence[int]) -> tuple[Any, ...]:
 
 def _pad(node: Node, xs: list[Node], order: Sequence[int]) -> tuple[Any, ...]:
     """Amounts stand from the last dimension on."""
-    given: Any = node.args[1]
+    pad: Any = node.args[1]
     rank, amounts = len(order), [0] * (2 * len(order))
-    for position in range(len(given) // 2):
+    for position in range(len(pad) // 2):
         place = rank - 1 - order[rank - 1 - position]
-        amounts[2 * place : 2 * place + 2] = given[2 * position : 2 * position + 2]
+        amounts[2 * place : 2 * place + 2] = pad[2 * position : 2 * position + 2]
     while not any(amounts[-2:]):
         amounts = amounts[:-2]
     return xs[0], amounts, *node.args[2:]

@@ -388,10 +388,10 @@ def max_unpool2d(self: Tensor, indices: Tensor, output_size: Sequence[int]) -> T
 def batched(pool: Callable[..., Any], rank: int) -> Callable[..., Any]:
     """A pool of an input that may lack its batch dimension; with it the operator stays as it is."""
 
-    def function(self: Tensor, **given: Any) -> Any:
+    def function(self: Tensor, **options: Any) -> Any:
         if self.dim() == rank + 2:
             return NotImplemented
-        values = pool(self.unsqueeze(0), **given)
+        values = pool(self.unsqueeze(0), **options)
         return tuple(value.squeeze(0) for value in values) if isinstance(values, tuple) else values.squeeze(0)
 
     return function

@@ -27,10 +27,10 @@ class UserData(Data):
 
     def __init__(self, spec: str) -> None:
         self.name = spec
-        made = run_factory(spec, "data", tuple)
-        if not isinstance(made, tuple | list) or len(made) != 2:
-            raise PccError(f"data '{spec}': it gives '{type(made).__name__}', not a pair of data sets (train, test)")
-        self._train, self._test = made
+        parts = run_factory(spec, "data", tuple)
+        if not isinstance(parts, tuple | list) or len(parts) != 2:
+            raise PccError(f"data '{spec}': it gives '{type(parts).__name__}', not a pair of data sets (train, test)")
+        self._train, self._test = parts
         self.train_size, self.test_size = self._length("training", self._train), self._length("test", self._test)
         with _generators_put_back():
             first, _ = self._sample("training", self._train, 0)

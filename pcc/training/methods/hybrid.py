@@ -166,8 +166,8 @@ class Macs:
     def left(self, kept: Mapping[str, torch.Tensor]) -> float:
         left: dict[str, float] = {**self.dense}
         for name, stays in kept.items():
-            for one in self.touched[name]:
-                left[one] *= float(stays.double().mean())
+            for touched in self.touched[name]:
+                left[touched] *= float(stays.double().mean())
         return sum(left.values())
 
 

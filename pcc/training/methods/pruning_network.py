@@ -186,7 +186,7 @@ class PruningNetwork(Method):
         """The filters that would stay now, bool (filters,) of each source: those with a gate above 1/2, or the one of
         greatest gate."""
         logits = self.pruner.mean.split([source.filters for source in self.sources])
-        return [(one > 0) | ((one == one.max()) & (one <= 0).all()) for one in logits]
+        return [(logit > 0) | ((logit == logit.max()) & (logit <= 0).all()) for logit in logits]
 
     def _decide(self, model: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Before the target runs: the gates of this batch."""

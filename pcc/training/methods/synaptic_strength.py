@@ -116,8 +116,8 @@ class SynapticStrength(Method):
                 module, "weight", Strength(scale, module.weight.detach() != 0), unsafe=True
             )
         self.units = {
-            name: max(float(one.detach().norm()) / len(one) ** 0.5, LEAST_SCALE)
-            for name, one in self.strengths().items()
+            name: max(float(strength.detach().norm()) / len(strength) ** 0.5, LEAST_SCALE)
+            for name, strength in self.strengths().items()
         }
         """What strengths of a layer are measured in."""
 
@@ -176,7 +176,7 @@ def strongest(strengths: list[torch.Tensor], count: int) -> list[torch.Tensor]:
     kept[everything.argsort(descending=True, stable=True)[:count]] = True
     return [
         part.reshape(strength.shape)
-        for part, strength in zip(kept.split([one.numel() for one in strengths]), strengths, strict=True)
+        for part, strength in zip(kept.split([layer.numel() for layer in strengths]), strengths, strict=True)
     ]
 
 
@@ -186,7 +186,7 @@ def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
     found = {}
     for node in wiring.graph.graph.nodes:
         module = wiring.module(node)
-        inputs = [scales[one] for one in node.all_input_nodes if one.op != "get_attr"]
+        inputs = [scales[value] for value in node.all_input_nodes if value.op != "get_attr"]
         if isinstance(module, nn.Conv2d | nn.Linear):
             count = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
             read = inputs[0] if inputs[0] is not None and count % len(inputs[0]) == 0 else module.weight.new_ones(count)
@@ -199,8 +199,8 @@ def input_scales(wiring: Wiring) -> dict[str, torch.Tensor]:
             else:
                 scales[node] = module.running_mean.new_ones(module.num_features)  # type: ignore[union-attr]
         elif is_sum(node):
-            known = [one for one in inputs if one is not None]
-            alike = len(known) == len(inputs) and len({one.shape for one in known}) == 1
+            known = [value for value in inputs if value is not None]
+            alike = len(known) == len(inputs) and len({value.shape for value in known}) == 1
             scales[node] = torch.stack(known).norm(dim=0) if alike else None
         else:
             scales[node] = inputs[0] if inputs and wiring.keeps_zeros(node) else None

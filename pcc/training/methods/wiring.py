@@ -110,8 +110,8 @@ class Wiring:
 
     def name(self, node: fx.Node) -> str:
         """The module path of a layer or a batch norm; nothing for a call that is none of a module."""
-        given = arguments(node) if node.target in (*LAYERS, BATCH_NORM) else {}
-        constants = [x for x in (given.get("weight"), given.get("running_mean")) if x is not None]
+        args = arguments(node) if node.target in (*LAYERS, BATCH_NORM) else {}
+        constants = [x for x in (args.get("weight"), args.get("running_mean")) if x is not None]
         return str(constants[0].target).rpartition(".")[0] if constants and constants[0].op == "get_attr" else ""
 
     def module(self, node: fx.Node) -> nn.Module | None:
@@ -135,7 +135,7 @@ class Wiring:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         if self.channels.why_bound(call):
             return None
-        own, between, readers = self.channels.decision[self.channels.made[call]], [], []
+        decisions, between, readers = self.channels.decision[self.channels.labels_of[call]], [], []
         behind = {call}
         for node in self.graph.graph.nodes:
             if not behind & set(node.all_input_nodes):
@@ -143,15 +143,15 @@ class Wiring:
             module = self.module(node)
             if node in self.channels.readers:
                 read = self.channels.decision[self.channels.readers[node]]
-                span = len(read) // len(own)
-                if self.nodes.get(self.name(node)) is not node or not np.array_equal(read, np.repeat(own, span)):
+                span = len(read) // len(decisions)
+                if self.nodes.get(self.name(node)) is not node or not np.array_equal(read, np.repeat(decisions, span)):
                     return None
                 assert isinstance(module, nn.Conv2d | nn.Linear)
                 readers.append(Reader(self.name(node), module, span))
                 continue
             depthwise = node.target in LAYERS and is_constant_layer(node) and is_depthwise(node)
             if depthwise or node.target is BATCH_NORM:
-                if module is None or shape_of(node)[1] != len(own):
+                if module is None or shape_of(node)[1] != len(decisions):
                     return None
                 between.append(module)
             elif not self.keeps_zeros(node):

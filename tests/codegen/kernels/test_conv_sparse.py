@@ -119,8 +119,8 @@ def conv(
     want = activation(want + torch.from_numpy(added) if residual else want)
 
     def layer(b: ProgramBuilder, x_view: View, y: View, r: View) -> None:
-        made = Conv2d("conv", x_view, y, packed, biases, geometry, groups, r if residual else None, activation)
-        emit(made, b, family)
+        convolution = Conv2d("conv", x_view, y, packed, biases, geometry, groups, r if residual else None, activation)
+        emit(convolution, b, family)
 
     def build(b: ProgramBuilder) -> None:
         x_view, r = b.input("x", x.shape), b.input("r", added.shape)

@@ -16,9 +16,9 @@ HEADER = '<ir_version: 8, opset_import: ["" : {opset}]>'
 
 def model(graph: str, weights: Mapping[str, np.ndarray] | None = None, opset: int = 17) -> onnx.ModelProto:
     """A model in ONNX's text form, with initializers as arrays."""
-    made = parser.parse_model(HEADER.format(opset=opset) + graph)
-    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in (weights or {}).items())
-    return made
+    proto = parser.parse_model(HEADER.format(opset=opset) + graph)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in (weights or {}).items())
+    return proto
 
 
 def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, *, dynamo: bool, opset: int) -> Path:

@@ -27,15 +27,15 @@ def refusal(source: Path | onnx.ModelProto) -> str:
 
 def external(tmp_path: Path, location: str, length: int | None = None) -> Path:
     """A model whose one weight lies in another file."""
-    made = model("agraph (float[2,3] x) => (float[2,4] y) { y = MatMul (x, w) }")
+    proto = model("agraph (float[2,3] x) => (float[2,4] y) { y = MatMul (x, w) }")
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     if length is not None:
         tensor.external_data.add(key="length", value=str(length))
-    made.graph.initializer.append(tensor)
+    proto.graph.initializer.append(tensor)
     path = tmp_path / "model" / "net.onnx"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(made.SerializeToString())
+    path.write_bytes(proto.SerializeToString())
     return path
 
 
@@ -144,10 +144,10 @@ def built(
         ),
     ],
 )
-def test_models_that_cannot_be(made: onnx.ModelProto, words: str) -> None:
+def test_models_that_cannot_be(proto: onnx.ModelProto, words: str) -> None:
     import re
 
-    assert re.search(words, text := refusal(made)), text
+    assert re.search(words, text := refusal(proto)), text
 
 
 def test_all_that_cannot_be_imported_is_named() -> None:
@@ -192,9 +192,9 @@ def test_other_types_are_refused() -> None:
 
 
 def test_old_opsets() -> None:
-    made = built(node("Relu", ["x"], ["y"]))
-    made.opset_import[0].version = 6
-    assert "has opset 6: pcc reads opset 7 and later" in refusal(made)
+    proto = built(node("Relu", ["x"], ["y"]))
+    proto.opset_import[0].version = 6
+    assert "has opset 6: pcc reads opset 7 and later" in refusal(proto)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07", b"\x00" * 100])
@@ -267,8 +267,8 @@ def test_loops_in_loops(source: str) -> None:
             values(f"c{depth}", TensorProto.BOOL, []),
             values(f"v{depth}", TensorProto.FLOAT, None),
         ]
-        given = [values(f"d{depth}", TensorProto.BOOL, []), values(f"w{depth}", TensorProto.FLOAT, None)]
-        return helper.make_graph([node("Identity", [f"c{depth}"], [f"d{depth}"]), inner], f"body{depth}", taken, given)
+        state = [values(f"d{depth}", TensorProto.BOOL, []), values(f"w{depth}", TensorProto.FLOAT, None)]
+        return helper.make_graph([node("Identity", [f"c{depth}"], [f"d{depth}"]), inner], f"body{depth}", taken, state)
 
     nodes = [node("Loop", ["n", "t", source], ["z"], body=body(2)), node("Add", ["x", "z"], ["y"])]
     numbers = {"n": np.array(900, np.int64), "t": np.array(True), "known": np.ones((1, 3, 4, 4), np.float32)}

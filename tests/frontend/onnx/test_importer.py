@@ -79,14 +79,14 @@ def test_shape_arithmetic_never_reaches_the_graph() -> None:
             (x, , , sizes)
     }
     """
-    made = model(graph, {"axis": np.array([0], np.int64)})
+    proto = model(graph, {"axis": np.array([0], np.int64)})
     x = torch.randn(2, 4, 3, 5)
-    imported = import_model(made)
+    imported = import_model(proto)
     assert [str(node.target) for node in imported.graph.graph.nodes if node.op == "call_function"] == [
         "aten.reshape.default",
         "aten.upsample_nearest2d.default",
     ]
-    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(made, (x,))) == 0
+    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(proto, (x,))) == 0
     assert imported.outputs == ("y", "z")
 
 
@@ -123,16 +123,16 @@ def test_a_network_as_tensorflow_has_it() -> None:
         "dense": weight(8, 4, seed=5),
         "bias": weight(4, seed=6),
     }
-    made = model(graph, weights)
+    proto = model(graph, weights)
     with pytest.raises(
         PccError, match=r"leaves sizes of its inputs open: image \(N, H, W, 3\); give --input-shape image=1,224,224,3"
     ):
-        import_model(made)
+        import_model(proto)
     x = torch.randn(2, 17, 22, 3)
-    imported = import_model(made, {"image": x})
+    imported = import_model(proto, {"image": x})
     canonical = PassManager([Decompose(), Canonicalize()])(imported.graph).graph_module
     check_supported(canonical)
-    assert relative_error(run_graph(canonical, (x,)), run_onnxruntime(made, (x,))) < 1e-6
+    assert relative_error(run_graph(canonical, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
     assert canonical.meta[OUTPUT_NAMES] == ("scores",)
 
 
@@ -163,14 +163,14 @@ def test_functions_and_weights_that_are_shared() -> None:
     }
     <opset_import: ["" : 17], domain: "local"> twice (v) => (w) { w = Add (v, v) }
     """
-    made = model(graph.replace("head.weight", "head_weight"), {"head_weight": weight(4, 4, 1, 1)})
-    made.opset_import.add(domain="local", version=1)
-    for node in made.graph.node:
+    proto = model(graph.replace("head.weight", "head_weight"), {"head_weight": weight(4, 4, 1, 1)})
+    proto.opset_import.add(domain="local", version=1)
+    for node in proto.graph.node:
         node.input[:] = [name.replace("head_weight", "head.weight") for name in node.input]
-    made.graph.initializer[0].name = "head.weight"
+    proto.graph.initializer[0].name = "head.weight"
     x = torch.randn(1, 4, 5, 5)
-    imported = import_model(made)
-    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
+    imported = import_model(proto)
+    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
     assert [layer_name(node) for node in imported.graph.graph.nodes if "conv2d" in str(node.target)] == [
         "head",
         "head_2",
@@ -181,17 +181,17 @@ def test_functions_and_weights_that_are_shared() -> None:
 def test_names_that_python_does_not_take() -> None:
     """Weights called as modules are, or as attributes that each module has; inputs and outputs with colons."""
     graph = "agraph (float[2] a) => (float[2] b) { c = Add (a, w)  d = Mul (c, v)  e = Sub (d, u)  b = Add (e, t) }"
-    made = model(graph, {name: weight(2, seed=place) for place, name in enumerate("wvut")})
+    proto = model(graph, {name: weight(2, seed=place) for place, name in enumerate("wvut")})
     renamed = {"a": "serving:0", "w": "block", "v": "block.weight", "u": "forward", "t": "a/b::c d", "b": "out:1"}
-    for values in (made.graph.input, made.graph.output, made.graph.initializer):
+    for values in (proto.graph.input, proto.graph.output, proto.graph.initializer):
         for value in values:
             value.name = renamed[value.name]
-    for node in made.graph.node:
+    for node in proto.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
     x = torch.randn(2)
-    imported = import_model(made)
-    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(made, (x,))) == 0
+    imported = import_model(proto)
+    assert relative_error(run_graph(imported.graph, (x,)), run_onnxruntime(proto, (x,))) == 0
     assert (imported.inputs[0].name, imported.outputs) == ("serving:0", ("out_1",))
 
 
@@ -201,9 +201,9 @@ def test_weights_stored_as_integers_are_weights() -> None:
         "agraph (float[1,2,3,3] x) => (float[1,3,3,3] y) { w = DequantizeLinear <axis = 0> (q, s, z)  y = Conv (x, w) }"
     )
     quantised = np.arange(-3, 3, dtype=np.int8).reshape(3, 2, 1, 1)
-    made = model(graph, {"q": quantised, "s": np.abs(weight(3)), "z": np.array([0, 1, -1], np.int8)})
+    proto = model(graph, {"q": quantised, "s": np.abs(weight(3)), "z": np.array([0, 1, -1], np.int8)})
     x = torch.randn(1, 2, 3, 3)
-    assert relative_error(run_graph(import_model(made).graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
+    assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_modules_and_functions_come_in_the_same_way() -> None:
     net, inputs = make("residual")
     traced = torch.fx.symbolic_trace(net)
     assert isinstance(traced, torch.fx.GraphModule)
-    for given in (net, traced, torch.export.export(net, inputs), lambda image: net(image)):
-        imported = import_model(given, inputs)
+    for form in (net, traced, torch.export.export(net, inputs), lambda image: net(image)):
+        imported = import_model(form, inputs)
         assert relative_error(run_graph(imported.graph, inputs), (net(*inputs),)) < 1e-6
         assert [(taken.name, taken.shape) for taken in imported.inputs] == [("image", (2, 3, 13, 10))]
         assert imported.outputs == ("output",)
@@ -263,9 +263,9 @@ def test_recurrent_layers(kind: Any, bidirectional: bool, tmp_path: Path) -> Non
     ],
 )
 def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
-    made = model(graph, {"scales": np.array([1, 1, 2, 3], np.float32), "zero": np.array(0, np.float32)}, opset=opset)
+    proto = model(graph, {"scales": np.array([1, 1, 2, 3], np.float32), "zero": np.array(0, np.float32)}, opset=opset)
     x = torch.randn(1, 2, 3, 4)
-    assert relative_error(run_graph(import_model(made).graph, (x,)), run_onnxruntime(made, (x,))) < 1e-6
+    assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
 
 
 def test_inputs_have_the_files_types() -> None:
@@ -274,19 +274,19 @@ def test_inputs_have_the_files_types() -> None:
         "agraph (int64[N,3] ids, bool[N,3] mask) => (float[N,3,4] y) { e = Gather (table, ids) m = Unsqueeze (mask, "
         "last) y = Where (m, e, zero) }"
     )
-    made = model(graph, {"table": weight(5, 4), "last": np.array([2], np.int64), "zero": np.zeros((), np.float32)})
-    imported = import_model(made, {name: torch.empty(2, 3, device="meta") for name in ("ids", "mask")})
+    proto = model(graph, {"table": weight(5, 4), "last": np.array([2], np.int64), "zero": np.zeros((), np.float32)})
+    imported = import_model(proto, {name: torch.empty(2, 3, device="meta") for name in ("ids", "mask")})
     assert [(taken.name, taken.shape, taken.dtype) for taken in imported.inputs] == [
         ("ids", (2, 3), torch.int64),
         ("mask", (2, 3), torch.bool),
     ]
     inputs = (torch.tensor([[0, 4, -1], [3, 2, 1]]), torch.tensor([[True, False, True]] * 2))
-    expected = run_onnxruntime(made, inputs)
+    expected = run_onnxruntime(proto, inputs)
     canonical = PassManager([Decompose(), Canonicalize()])(imported.graph).graph_module
     check_supported(canonical)
     assert relative_error(run_graph(canonical, inputs), expected) == 0
     with pytest.raises(PccError, match="takes ids as int64, not float32"):
-        import_model(made, {"ids": torch.zeros(2, 3), "mask": inputs[1]})
+        import_model(proto, {"ids": torch.zeros(2, 3), "mask": inputs[1]})
 
 
 def test_a_loop_of_known_length_is_written_out() -> None:
@@ -304,10 +304,10 @@ def test_a_loop_of_known_length_is_written_out() -> None:
             }>
     }
     """
-    made = model(graph.replace("LENGTH", "count").replace("COUNT", "3"))
+    proto = model(graph.replace("LENGTH", "count").replace("COUNT", "3"))
     x = (torch.randn(1, 3), torch.tensor(3))
-    imported = import_model(made)
-    assert relative_error(run_graph(imported.graph, x), run_onnxruntime(made, x)) < 1e-6
+    imported = import_model(proto)
+    assert relative_error(run_graph(imported.graph, x), run_onnxruntime(proto, x)) < 1e-6
     with pytest.raises(PccError, match=r"Loop .*its number of steps is computed from the model's input"):
         import_model(model(graph.replace("LENGTH", "open").replace("COUNT", "N")))
 
@@ -321,11 +321,11 @@ def test_boxes_that_stay_come_first_and_are_counted() -> None:
         chosen = NonMaxSuppression (boxes, scores, most, iou, least)
     }
     """
-    made = model(graph)
+    proto = model(graph)
     generator = torch.Generator().manual_seed(3)
     inputs = (torch.rand(1, 6, 4, generator=generator), torch.rand(1, 2, 6, generator=generator))
-    imported = import_model(made)
-    (expected,) = run_onnxruntime(made, inputs)
+    imported = import_model(proto)
+    (expected,) = run_onnxruntime(proto, inputs)
     chosen, count = run_graph(imported.graph, inputs)
     assert 0 < len(expected) < 8
     assert (imported.outputs[0], int(count)) == ("chosen", len(expected))

@@ -41,17 +41,19 @@ class Style:
                 )
                 operand = self.constants[-1].name
             names.append(operand or "")
-        made = [
+        values = [
             f"{self.name.format(operator=operator, count=f'out{len(self.nodes)}')}:{place}" for place in range(outputs)
         ]
-        self.nodes.append(helper.make_node(operator, names, made, name=f"{operator}__{len(self.nodes)}", **attributes))
-        return made[0]
+        self.nodes.append(
+            helper.make_node(operator, names, values, name=f"{operator}__{len(self.nodes)}", **attributes)
+        )
+        return values[0]
 
-    def model(self, given: str, shape: Sequence[int | str], *results: str) -> onnx.ModelProto:
+    def model(self, input: str, shape: Sequence[int | str], *results: str) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "style",
-            [helper.make_tensor_value_info(given, TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(input, TensorProto.FLOAT, shape)],
             [onnx.ValueInfoProto(name=result) for result in results],
             self.constants,
         )

@@ -25,10 +25,10 @@ def view(b: OnnxBuilder) -> None:
             d = b.divisor(value.size)
             b.add("Reshape", x, whole(*b.random.choice([[d, -1], [-1, d], [1, d, -1], [1, -1, d, 1]])))
         case 2 | 3:
-            given: dict[str, Any] = (
+            sizes: dict[str, Any] = (
                 {"perm": b.random.sample(range(rank), rank)} if rank and b.random.random() < 0.8 else {}
             )
-            b.add("Transpose", x, **given)
+            b.add("Transpose", x, **sizes)
         case 4:
             axes = sorted({b.random.randint(0, rank) for _ in range(b.size(2))})
             b.add("Unsqueeze", x, whole(*axes)) if b.opset >= 13 else b.add("Unsqueeze", x, axes=axes)

@@ -20,13 +20,13 @@ from tools.bench_peers.networks import (
 
 def test_pruning_keeps_norms_and_spares_depthwise() -> None:
     torch.manual_seed(0)
-    three, one, depthwise = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, groups=16)
-    before = [float(layer.weight.detach().norm()) for layer in (three, one)]
-    prune([three, one, depthwise], {3: 4.0, 1: 2.0})
+    three, pointwise, depthwise = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, groups=16)
+    before = [float(layer.weight.detach().norm()) for layer in (three, pointwise)]
+    prune([three, pointwise, depthwise], {3: 4.0, 1: 2.0})
     assert int(three.weight.count_nonzero()) == 16 * 16 * 4 // 4
-    assert int(one.weight.count_nonzero()) == 16 * 16 // 2
+    assert int(pointwise.weight.count_nonzero()) == 16 * 16 // 2
     assert depthwise.weight.count_nonzero() == depthwise.weight.numel()
-    assert [float(layer.weight.detach().norm()) for layer in (three, one)] == pytest.approx(before)
+    assert [float(layer.weight.detach().norm()) for layer in (three, pointwise)] == pytest.approx(before)
 
 
 def test_linear_layers_are_pruned_by_their_own_rates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,4 +51,4 @@ def test_page(tmp_path: Path, golden: Callable[[str, str], None]) -> None:
 def test_best_peers() -> None:
     result = _result("resnet50", 0.0)
     best = [result.best(dense) for dense in (True, False)]
-    assert [one and one.engine for one in best] == ["onnxruntime", "deepsparse"]  # ncnn is faster, and wrong
+    assert [peer and peer.engine for peer in best] == ["onnxruntime", "deepsparse"]  # ncnn is faster, and wrong

@@ -7,7 +7,7 @@ from tools.bench_peers.ratios import outer, paired_ratio
 
 def test_pairs_cancel_what_disturbs_both() -> None:
     noise = [1.0, 3.0, 1.5, 9.0, 2.0, 1.1, 4.0]
-    ratio = paired_ratio([2 * one for one in noise], noise)
+    ratio = paired_ratio([2 * time for time in noise], noise)
     assert (ratio.median, ratio.low, ratio.high, ratio.pairs) == (2.0, 2.0, 2.0, 7)
 
 

@@ -114,8 +114,8 @@ def test_augmentations_against_their_definition(count: int, channels: int, heigh
     numbers = torch.rand(count, NUMBERS, generator=generator)
     before = images.clone()
     for function, by, may_flip in ((crop_flip, 4, True), (shift, 2, False)):
-        made = function(images, numbers)
-        for image, drawn, got in zip(images, numbers, made, strict=True):
+        augmented = function(images, numbers)
+        for image, drawn, got in zip(images, numbers, augmented, strict=True):
             padded = torch.nn.functional.pad(image, (by,) * 4)
             down, right = int(drawn[0] * (2 * by + 1)), int(drawn[1] * (2 * by + 1))
             wanted = padded[:, down : down + height, right : right + width]

@@ -83,7 +83,7 @@ def run_interrupted(model: nn.Module, again: nn.Module, recipe: str, folder: Pat
     raise AssertionError(f"the recipe has no epoch {epoch}")
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
+def same(first: nn.Module, second: nn.Module) -> bool:
     """Whether two models have the same state, bit for bit."""
-    states = one.state_dict(), other.state_dict()
+    states = first.state_dict(), second.state_dict()
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())

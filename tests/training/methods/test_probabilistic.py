@@ -24,8 +24,8 @@ def job(tmp_path: Path) -> Path:
 
 
 def test_two_processes_find_what_one_finds(job: Path) -> None:
-    one, two = prune(ONE, job, "make", "one"), prune(TWO, job, "make", "two")
-    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    alone, together = prune(ONE, job, "make", "one"), prune(TWO, job, "make", "two")
+    assert (alone.returncode, together.returncode) == (0, 0), alone.stderr + together.stderr
     states = [load_file(job / folder / "model.safetensors") for folder in ("one", "two")]
     kept = 0
     for name in ("conv1.weight", "conv2.weight", "fc.weight"):

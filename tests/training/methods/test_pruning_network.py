@@ -105,7 +105,7 @@ def test_a_higher_weight_prunes_more_and_the_rest_still_learns(tmp_path: Path) -
     model, thrifty = net(), net()
     outcome = run(model, RECIPE, tmp_path / "one")
     more = run(thrifty, RECIPE.replace("weight: 0.6", "weight: 1.0"), tmp_path / "two")
-    shares = [[row["filters"] for row in one.rows if row.get("filters") is not None] for one in (outcome, more)]
+    shares = [[row["filters"] for row in report.rows if row.get("filters") is not None] for report in (outcome, more)]
     assert shares[1][-1] < shares[0][-1] < 1
     assert outcome.accuracy > 0.9
     assert set(model.state_dict()) == set(net().state_dict())

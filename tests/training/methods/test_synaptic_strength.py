@@ -69,7 +69,7 @@ def test_strength_is_the_norm_of_the_connection_times_the_scale_of_its_map() -> 
 def test_the_strongest_stay() -> None:
     strengths = [torch.tensor([[0.1, 0.2]]), torch.tensor([[5.0, 3.0], [4.0, 3.0]])]
     kept = strongest(strengths, 4)
-    assert [one.tolist() for one in kept] == [[[False, True]], [[True, True], [True, False]]]
+    assert [mask.tolist() for mask in kept] == [[[False, True]], [[True, True], [True, False]]]
 
 
 def test_budget_and_least_strengths() -> None:
@@ -82,7 +82,7 @@ def test_budget_and_least_strengths() -> None:
     }
     method.finish()
     stays = {name: connection_norms(model.get_submodule(name).weight, CHANNELS[name]) > 0 for name in CHANNELS}  # type: ignore[arg-type]
-    assert sum(int(one.sum()) for one in stays.values()) == method.budget == round(296 / 5)
+    assert sum(int(mask.sum()) for mask in stays.values()) == method.budget == round(296 / 5)
     least_kept = torch.cat([strengths[name][stays[name]] for name in CHANNELS]).min()
     assert torch.cat([strengths[name][~stays[name]] for name in CHANNELS]).max() <= least_kept
 

@@ -26,7 +26,7 @@ class Adapter(mnn_module.Adapter):
             _tools.mnnconvert(
                 ["mnnconvert", "-f", "MNN", "--modelFile", str(self.converted / "model.mnn"), "--JsonFile", str(text)]
             )
-            operators = [one.get("main", {}) for one in json.loads(text.read_text())["oplists"]]
+            operators = [entry.get("main", {}) for entry in json.loads(text.read_text())["oplists"]]
         marked = sum("sparseParameter" in operator for operator in operators)
         if not marked:
             raise RuntimeError("the converter marked no convolution as sparse")

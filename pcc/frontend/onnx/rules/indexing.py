@@ -104,7 +104,7 @@ def scatter_nd(emit: Emitter, x: Value, index: Value, updates: Value, *, reducti
     count = int(torch.Size(shape(index)[:-1]).numel())
     rows, inner = int(torch.Size(shape(x)[:depth]).numel()), int(torch.Size(rest).numel())
     spread = emit.call(_aten.expand.default, reshaped(emit, flat, [count, 1]), [count, inner])
-    made = emit.call(
+    result = emit.call(
         _aten.scatter_reduce.two,
         reshaped(emit, x, [rows, inner]),
         0,
@@ -112,7 +112,7 @@ def scatter_nd(emit: Emitter, x: Value, index: Value, updates: Value, *, reducti
         reshaped(emit, updates, [count, inner]),
         _SCATTERS[reduction],
     )
-    return reshaped(emit, made, shape(x))
+    return reshaped(emit, result, shape(x))
 
 
 def one_hot(emit: Emitter, index: Value, depth: Value, values: Value, *, axis: int = -1) -> Value:

@@ -77,17 +77,19 @@ def conv_transpose(
     # Cropping is negative padding; what output_padding adds behind has no taps, only the bias, which comes last then.
     behind = [after - e for (_, after), e in zip(crop, extra, strict=True)]
     late = bias is not None and any(amount < 0 for amount in behind)
-    made = emit.call(
+    result = emit.call(
         _TRANSPOSED[axes], x, weight, None if late else bias, stride, [0] * axes, [0] * axes, group, dilation
     )
-    made = emit.call(
+    result = emit.call(
         _aten.constant_pad_nd.default,
-        made,
+        result,
         pad_list([(-before, -after) for (before, _), after in zip(crop, behind, strict=True)]),
         0.0,
     )
     return (
-        emit.call(_aten.add.Tensor, made, emit.call(_aten.reshape.default, bias, [-1, *[1] * axes])) if late else made
+        emit.call(_aten.add.Tensor, result, emit.call(_aten.reshape.default, bias, [-1, *[1] * axes]))
+        if late
+        else result
     )
 
 

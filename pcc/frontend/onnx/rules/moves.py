@@ -277,13 +277,13 @@ def columns_to_image(
         raise Refused(f"image_shape={image}, block_shape={kernel}; pcc has it for images")
     top, left, bottom, right = pads or (0, 0, 0, 0)
     padded = [image[0] + top + bottom, image[1] + left + right]
-    made = emit.call(
+    result = emit.call(
         _aten.col2im.default, x, padded, kernel, list(dilations or (1, 1)), [0, 0], list(strides or (1, 1))
     )
     return (
-        emit.call(_aten.constant_pad_nd.default, made, [-left, -right, -top, -bottom], 0.0)
+        emit.call(_aten.constant_pad_nd.default, result, [-left, -right, -top, -bottom], 0.0)
         if pads and any(pads)
-        else made
+        else result
     )
 
 

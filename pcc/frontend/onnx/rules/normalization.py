@@ -57,15 +57,15 @@ def layer_norm(
     axis %= rank(x)
     dims = list(range(axis, rank(x)))
     sizes = list(shape(x)[axis:])
-    made = emit.call(
+    result = emit.call(
         _aten.layer_norm.default, x, sizes, _whole(emit, scale, sizes), _whole(emit, bias, sizes), epsilon, False
     )
     if not any(emit.used[1:]):
-        return [made]
+        return [result]
     mean = emit.call(_aten.mean.dim, x, dims, True)
     centred = emit.call(_aten.sub.Tensor, x, mean)
     variance = emit.call(_aten.mean.dim, emit.call(_aten.mul.Tensor, centred, centred), dims, True)
-    return [made, mean, emit.call(_aten.rsqrt.default, emit.call(_aten.add.Tensor, variance, epsilon))]
+    return [result, mean, emit.call(_aten.rsqrt.default, emit.call(_aten.add.Tensor, variance, epsilon))]
 
 
 def _whole(emit: Emitter, value: Value | None, sizes: list[int]) -> Value | None:

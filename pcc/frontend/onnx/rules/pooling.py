@@ -102,13 +102,13 @@ def max_unpool(
     ]
     whole = [*shape(x)[:2], *pooled]
     flat, values = (emit.call(_aten.reshape.default, value, [-1]) for value in (places, x))
-    made = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
-    made = emit.call(_aten.reshape.default, made, whole)
+    result = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
+    result = emit.call(_aten.reshape.default, result, whole)
     wanted = integers(sizes, "its output shape is") or whole
     if any(want < have for want, have in zip(wanted, whole, strict=True)):
         raise Refused(f"output_shape={wanted} of places in {whole}")
     room = [(0, want - have) for want, have in zip(wanted, whole, strict=True)]
-    return emit.call(_aten.constant_pad_nd.default, made, pad_list(room), 0.0) if wanted != whole else made
+    return emit.call(_aten.constant_pad_nd.default, result, pad_list(room), 0.0) if wanted != whole else result
 
 
 def average_pool(
@@ -138,8 +138,8 @@ def _pool2d(emit: Emitter, x: Value, mode: str, w: Window, ceil_mode: bool, coun
         raise Refused(f"pads={[amount for pair in zip(*w.pads, strict=True) for amount in pair]}")
     if w.axes == 1:
         image = emit.call(_aten.unsqueeze.default, x, 2)
-        made = _pool2d(emit, image, mode, _as_image(w), ceil_mode, count_include_pad)
-        return emit.call(_aten.squeeze.dim, made, 2)
+        result = _pool2d(emit, image, mode, _as_image(w), ceil_mode, count_include_pad)
+        return emit.call(_aten.squeeze.dim, result, 2)
     (top, bottom), (left, right) = w.pads
     return emit.call(
         POOL2D, x, mode, w.kernel, w.stride, [top, left, bottom, right], w.dilation, ceil_mode, count_include_pad

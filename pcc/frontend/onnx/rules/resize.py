@@ -108,8 +108,8 @@ def _axes(
 ) -> dict[int, _Axis]:
     have = shape(x)
     wanted = integers(sizes, "its sizes are") or []
-    given = known(scales, "its scales are")
-    factors = [float(factor) for factor in given.flatten()] if given is not None else []
+    constants = known(scales, "its scales are")
+    factors = [float(factor) for factor in constants.flatten()] if constants is not None else []
     box = known(roi, "its region is")
     corners = (
         [float(corner) for corner in box.flatten()]
@@ -289,8 +289,8 @@ def _multiplied(emit: Emitter, x: Value, dim: int, matrix: Tensor, outside: Tens
     bias = outside.to(dtype(x)) if bool(outside.any()) else None
     if dim != last:
         x = emit.call(_aten.transpose.int, x, dim, last)
-    made = emit.call(_aten.linear.default, x, weight, bias)
-    return emit.call(_aten.transpose.int, made, dim, last) if dim != last else made
+    result = emit.call(_aten.linear.default, x, weight, bias)
+    return emit.call(_aten.transpose.int, result, dim, last) if dim != last else result
 
 
 RULES: dict[str, Rule] = {"Resize": resize, "Upsample": upsample}

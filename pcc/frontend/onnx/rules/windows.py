@@ -42,7 +42,7 @@ def window(
     size = shape(x)[2:]
     if not 1 <= len(size) <= 3 or len(kernel) != len(size):
         raise Refused(f"a window of {list(kernel)} over {shape(x)}")
-    stride, dilation = ([1] * len(size) if given is None else list(given) for given in (strides, dilations))
+    stride, dilation = ([1] * len(size) if numbers is None else list(numbers) for numbers in (strides, dilations))
     return Window(list(kernel), stride, dilation, _amounts(auto_pad, pads, size, kernel, stride, dilation))
 
 
