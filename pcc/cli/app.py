@@ -15,6 +15,7 @@ COMMANDS = (
     "compile",
     "export",
     "prune",
+    "eval",
     "run",
     "bench",
     "tune",

@@ -8,7 +8,7 @@ from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.data.data import Augment, Batch, Data
 from pcc.training.data.packaged import PACKAGED
 
-__all__ = ["ArrayData", "Arrays", "Augment", "Batch", "Data", "open_data"]
+__all__ = ["PACKAGED", "ArrayData", "Arrays", "Augment", "Batch", "Data", "like_imagenet", "open_data"]
 
 
 def open_data(
@@ -41,15 +41,16 @@ def _open(text: str, input_shape: tuple[int, int, int] | None, preprocessing: Pr
     if Path(text).is_dir():
         from pcc.training.data.folder import FolderData
 
-        return FolderData(Path(text), preprocessing or _like_imagenet(text, input_shape))
+        return FolderData(Path(text), preprocessing or like_imagenet(text, input_shape))
     raise PccError(
         f"no data '{text}': give {', '.join(PACKAGED)}, a folder with train/CLASS/*.jpg and test/CLASS/*.jpg, or "
         "FILE.py:loader"
     )
 
 
-def _like_imagenet(text: str, shape: tuple[int, int, int] | None) -> Preprocessing:
-    """The usual preprocessing at another size: 7/8 of the shorter side."""
+def like_imagenet(text: str, shape: tuple[int, int, int] | None) -> Preprocessing:
+    """ImageNet's usual preprocessing at another size, of inputs (C, H, W): 7/8 of the shorter side. `PccError` for
+    inputs that are no squares of 1 or 3 channels."""
     if shape is None:
         raise PccError(f"{text}: photos have no size of their own; say which input the network takes")
     channels, height, width = shape

@@ -1,0 +1,99 @@
+"""Photos in folders, class folders and lists; test sets; and what is refused in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pcc.errors import PccError
+from pcc.evaluate.samples import open_samples
+from pcc.models.preprocess import Preprocessing
+
+SEEN = Preprocessing(size=4, resize=4, scale=1 / 255, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+SHAPE = (3, 4, 4)
+
+
+def photo(path: Path, red: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (5, 4), (red, 0, 0)).save(path)
+
+
+def reds(folder: Path | str, names: tuple[str, ...] = ()) -> tuple[list[int], list[int] | None]:
+    """What was read, as the photos' red values and classes, two photos at a time."""
+    samples = open_samples(str(folder), SHAPE, SEEN, names)
+    batches = list(samples.batches(2))
+    inputs = np.concatenate([x for x, _ in batches])
+    assert inputs.shape == (samples.count, *SHAPE)
+    labels = [y for _, y in batches]
+    found = np.rint(inputs[:, 0, 0, 0] * 255).astype(int).tolist()
+    return found, None if labels[0] is None else np.concatenate([y for y in labels if y is not None]).tolist()
+
+
+def test_photos_without_labels(tmp_path: Path) -> None:
+    for red in (30, 10, 20):
+        photo(tmp_path / f"{red}.png", red)
+    assert reds(tmp_path) == ([10, 20, 30], None)
+
+
+@pytest.mark.parametrize("half", ["", "test", "val"])
+def test_class_folders(tmp_path: Path, half: str) -> None:
+    for number, name in enumerate(("owl", "ant", "bee")):
+        photo(tmp_path / half / name / "1.png", 10 * number)
+    assert reds(tmp_path) == ([10, 20, 0], [0, 1, 2])
+    assert reds(tmp_path, ("bee", "owl", "cat", "ant")) == ([10, 20, 0], [3, 0, 1])
+
+
+def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
+    for name in ("7", "12", "3"):
+        photo(tmp_path / name / "1.png", int(name))
+    assert reds(tmp_path) == ([12, 3, 7], [12, 3, 7])
+
+
+@pytest.mark.parametrize("below", ["", "list"])
+def test_lists(tmp_path: Path, below: str) -> None:
+    for name in ("b c.png", "a.png", "unlisted.png"):
+        photo(tmp_path / below / name, len(name))
+    (tmp_path / "list.txt").write_text("b c.png 4\n\na.png\t2\n")
+    assert reds(tmp_path / "list.txt") == ([7, 5], [4, 2])
+    assert reds(tmp_path) == ([7, 5], [4, 2])
+
+
+def test_without_preprocessing_photos_are_made_like_imagenets(tmp_path: Path) -> None:
+    photo(tmp_path / "1.png", 255)
+    ((x, labels),) = open_samples(str(tmp_path), (3, 8, 8), None).batches(9)
+    assert labels is None
+    np.testing.assert_allclose(x[0, 0], (1 - 0.485) / 0.229, rtol=1e-5)
+
+
+def test_a_users_test_set(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import torch\nhalf = [(torch.full((3, 4, 4), float(i)), i % 2) for i in range(5)]\nmake = lambda: (half, half)"
+    )
+    samples = open_samples(f"{tmp_path / 'data.py'}:make", SHAPE, None)
+    assert [(x[:, 0, 0, 0].tolist(), y.tolist()) for x, y in samples.batches(3) if y is not None] == [
+        ([0, 1, 2], [0, 1, 0]),
+        ([3, 4], [1, 0]),
+    ]
+
+
+def test_bad_data_are_one_line(tmp_path: Path) -> None:
+    photo(tmp_path / "photos" / "1.png", 1)
+    (tmp_path / "empty").mkdir()
+    for name, text in (("torn", "1.png\n"), ("gone", "2.png 1\n"), ("blank", "\n"), ("binary", "\udcff\n")):
+        (tmp_path / f"{name}.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
+    cases = {
+        "empty": "holds no photos",
+        "torn.txt": "line 1: not 'NAME CLASS'",
+        "gone.txt": "line 1: there is no photo",
+        "blank.txt": "lists no photos",
+        "binary.txt": "no UTF-8 text",
+        "absent.txt": "no such file",
+        "absent": "no data",
+    }
+    for name, words in cases.items():
+        with pytest.raises(PccError, match=words) as error:
+            open_samples(str(tmp_path / name), SHAPE, SEEN)
+        assert "\n" not in str(error.value)
+    with pytest.raises(PccError, match="a photo becomes"):
+        open_samples(str(tmp_path / "photos"), (3, 8, 8), SEEN)
