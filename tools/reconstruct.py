@@ -250,7 +250,7 @@ def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
     estimate_statistics(model, images.samples)
     yield row("batch norms estimated again", model, len(images.samples), time.perf_counter() - began)
     model, began = copy.deepcopy(dense), time.perf_counter()
-    reconstruct(model, setup.structures(), images.samples.split(BATCH))
+    reconstruct(model, setup.structures(), [images.samples])
     yield row("reconstructed", model, len(images.samples), time.perf_counter() - began)
 
 

@@ -5,15 +5,15 @@ that the layer makes of what the *compressed* network feeds it what it made in t
 for what earlier ones lost, as in ThiNet (Luo et al., ICCV 2017) and "Channel Pruning for Accelerating Very Deep Neural
 Networks" (He et al., ICCV 2017), which do this for channels; here it is for every structure.
 
-The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more with all
-samples as one batch, and each layer is fitted when its input arrives: nothing is computed twice, and any module will
-do.
+The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more, on the
+last batch of samples, and each layer is fitted when its input arrives. For that, every other batch runs up to the same
+layer, and stops there: so memory is that of two batches, however many samples there are, and with a single batch
+nothing is computed twice. Any module will do.
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,9 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.sparsity.zeros import Zeros
 from pcc.training.layers import Structures, bind
-from pcc.training.reconstruction_moments import Moments, moments, outputs_at
+from pcc.training.reconstruction_moments import Moments, MomentSums, outputs_at
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
-from pcc.training.reconstruction_watch import Norm, Place, Wanted, observe, places
+from pcc.training.reconstruction_watch import Norm, Part, Place, Wanted, observe, places
 
 COLUMNS = 16384
 """Output positions that a layer is fitted on, where the samples have so many."""
@@ -52,44 +52,81 @@ def reconstruct(
 ) -> list[Reconstructed]:
     """Compresses the model in place and reports on its layers in order of execution.
 
-    ``samples`` are batches of the model's input, (N, ...) each; together they are one batch, which takes the memory of
-    one forward pass: 256 photos of 224 x 224 take about 4 GB in ResNet-50. The same samples give the same weights.
-    Where a layer has a bias, or a batch norm follows it, the mean of its output is fitted too, in the bias or in the
-    running mean. A layer that runs several times is fitted to its first run.
+    ``samples`` are batches of the model's input, (N, ...) each, which take the memory of two forward passes of a batch.
+    The last one runs once; the others run up to each layer again, half a pass for a layer on the average. The same
+    samples in the same batches give the same weights. Where a layer has a bias, or a batch norm follows it, the mean of
+    its output is fitted too, in the bias or in the running mean. A layer that runs several times is fitted to its first
+    run.
 
     Structures of zeros are chosen in units of effect and refitted; other structures (levels, centroids) are what ADMM
     finds. Raises `PccError` for a layer that the samples never reach, outputs that are not finite, and too few samples.
     """
     layers = bind(model, structures)
-    x = _one_batch(samples, model)
+    batches = _on_device(samples, model)
     report: list[Reconstructed] = []
     with _evaluating(model):
-        wanted = observe(model, layers, x, columns)
-        awaited = Counter(target.shortcut.place for target in wanted.values() if target.shortcut is not None)
+        wanted = observe(model, layers, batches, columns)
+        awaited = {target.shortcut for target in wanted.values() if target.shortcut is not None}
         additions: dict[Place, torch.Tensor] = {}
 
         def see(place: Place, tensor: torch.Tensor) -> None:
-            if awaited[place]:
+            if place in awaited:
                 additions[place] = tensor
             if place.module in wanted and place.end == "in":  # it is about to run for the first time
                 target = wanted.pop(place.module)
-                report.append(_fit(target, tensor, additions))
-                if target.shortcut is not None:
-                    awaited[target.shortcut.place] -= 1
-                    if not awaited[target.shortcut.place]:
-                        del additions[target.shortcut.place]  # a large tensor
+                arrived = Arrived(tensor, None if target.shortcut is None else additions[target.shortcut])
+                report.append(_fit(target, [*_arrive(model, target, batches[:-1]), arrived]))
+                still = {other.shortcut for other in wanted.values()}
+                for gone in additions.keys() - still:
+                    del additions[gone]  # a large tensor
 
         with places({*wanted, *(place.module for place in awaited)}, see):
-            model(x)
+            model(batches[-1])
     return report
 
 
-def _one_batch(samples: Iterable[torch.Tensor], model: nn.Module) -> torch.Tensor:
+def _on_device(samples: Iterable[torch.Tensor], model: nn.Module) -> list[torch.Tensor]:
     batches = list(samples)
     if not batches:
         raise PccError("reconstruction needs samples of the model's input: there are none; a few hundred are usual")
-    x = torch.cat(batches)
-    return x.to(next((parameter.device for parameter in model.parameters()), x.device))
+    device = next((parameter.device for parameter in model.parameters()), batches[0].device)
+    return [batch.to(device) for batch in batches]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a batch is when it reaches a layer: the layer's input, and what will be added to its output."""
+
+    x: torch.Tensor
+    addition: torch.Tensor | None
+
+
+class _Stop(BaseException):
+    """Ends a run where nothing more is wanted of it; the model's own handlers are not for it."""
+
+
+def _arrive(model: nn.Module, target: Wanted, batches: Iterable[torch.Tensor]) -> Iterator[Arrived]:
+    """Each batch, run up to a layer."""
+    for batch in batches:
+        additions: dict[Place, torch.Tensor] = {}
+        inputs: list[torch.Tensor] = []
+
+        def see(
+            place: Place,
+            tensor: torch.Tensor,
+            additions: dict[Place, torch.Tensor] = additions,
+            inputs: list[torch.Tensor] = inputs,
+        ) -> None:
+            if place == target.shortcut:
+                additions[place] = tensor
+            if place == Place(target.layer.module, "in"):
+                inputs.append(tensor)
+                raise _Stop
+
+        modules = {target.layer.module, *([target.shortcut.module] if target.shortcut else [])}
+        with suppress(_Stop), places(modules, see):
+            model(batch)
+        yield Arrived(inputs[0], None if target.shortcut is None else additions[target.shortcut])
 
 
 @contextmanager
@@ -103,19 +140,19 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fit(wanted: Wanted, x: torch.Tensor, additions: Mapping[Place, torch.Tensor]) -> Reconstructed:
+def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
     """Gives a layer the weight, and the mean, that come nearest to the wanted outputs, or with its shortcut as it is
-    now to the wanted sum."""
+    now to the wanted sum; from each batch as it arrives at the layer."""
     began = time.perf_counter()
     layer, norm, groups = wanted.layer, wanted.norm, wanted.layer.groups
     module = layer.module
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    outputs = wanted.outputs
-    if wanted.shortcut is not None:
-        missing = wanted.shortcut.outputs - outputs_at(additions[wanted.shortcut.place], module, wanted.where)
-        outputs = outputs + missing * _inverse(_gain(norm, outputs))
+    gain = _gain(norm, wanted.outputs)
     intercept = module.bias is not None or norm is not None
-    found = moments(x, module, wanted.where, outputs, intercept=intercept)
+    sums = MomentSums(module, intercept=intercept)
+    for part, batch in zip(wanted.parts, arrived, strict=True):
+        sums.add(batch.x, part.where, _wanted_now(part, batch, module, gain))
+    found = sums.moments()
 
     def to_columns(weight: torch.Tensor) -> torch.Tensor:
         """(O, I / groups, kh, kw) to (g, n, O / g)."""
@@ -128,7 +165,7 @@ def _fit(wanted: Wanted, x: torch.Tensor, additions: Mapping[Place, torch.Tensor
         return to_columns(layer.project(to_weight(by_column)))
 
     dense = to_columns(layer.weight.float())
-    scale = _gain(norm, outputs).abs()
+    scale = gain.abs()
     scale = scale.clamp_min(max(1e-6 * float(scale.max()), 1e-30)).reshape(groups, 1, -1)
     if isinstance(layer.structure, Zeros):
         projected = project(dense * scale) / scale
@@ -145,7 +182,15 @@ def _fit(wanted: Wanted, x: torch.Tensor, additions: Mapping[Place, torch.Tensor
     if intercept:
         _shift(module, norm, found.y_mean - (found.x_mean[:, None] @ best).flatten())
     errors = _error(found, projected, scale), _error(found, best, scale)
-    return Reconstructed(layer.name, len(wanted.where), *errors, time.perf_counter() - began)
+    return Reconstructed(layer.name, sums.count, *errors, time.perf_counter() - began)
+
+
+def _wanted_now(part: Part, batch: Arrived, module: nn.Conv2d | nn.Linear, gain: torch.Tensor) -> torch.Tensor:
+    """What a layer should give, (M, O): what it gave, and what its shortcut has lost since."""
+    if batch.addition is None or part.added is None:
+        return part.outputs
+    missing = part.added - outputs_at(batch.addition, module, part.where)
+    return part.outputs + missing * _inverse(gain)
 
 
 def _gain(norm: Norm | None, outputs: torch.Tensor) -> torch.Tensor:

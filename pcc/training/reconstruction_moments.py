@@ -2,7 +2,8 @@
 
 A convolution is a linear map from columns (the taps below one output position, in the order of the weight's axes) to
 outputs. With columns as the rows of X and the wanted outputs as those of Y, least squares needs only X'X and X'Y. Both
-are summed in blocks, so memory is bounded by the layer's width and not by how many positions are looked at.
+are summed over batches, and in blocks, so memory is bounded by the layer's width and not by how many positions are
+looked at.
 """
 
 from dataclasses import dataclass
@@ -77,34 +78,55 @@ def padded(x: torch.Tensor, layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
     return functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
 
 
-def moments(
-    x: torch.Tensor, layer: nn.Conv2d | nn.Linear, where: torch.Tensor, wanted: torch.Tensor, *, intercept: bool
-) -> Moments:
-    """Moments of a layer's input ``x`` and of the ``wanted`` outputs (M, O) at positions ``where``; about the means
-    where an intercept is fitted."""
-    x = padded(x, layer)
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    width = layer.weight[0].numel()
-    block = max(1, BLOCK_VALUES // (groups * width))
-    # Sums about a point near the mean lose no digits when the mean is taken off at the end.
-    first = columns_at(x, layer, where[:block])
-    near = first.mean(dim=1, keepdim=True) if intercept else first.new_zeros(groups, 1, width)
-    y_mean = wanted.mean(dim=0) if intercept else wanted.new_zeros(wanted.shape[1])
-    xx = first.new_zeros(groups, width, width)
-    xy = first.new_zeros(groups, width, wanted.shape[1] // groups)
-    offset = first.new_zeros(groups, width)
-    for start in range(0, len(where), block):
-        rows = (columns_at(x, layer, where[start : start + block]) if start else first) - near
-        y = (wanted[start : start + block] - y_mean).reshape(-1, groups, xy.shape[2]).transpose(0, 1)
-        xx.baddbmm_(rows.transpose(1, 2), rows)
-        xy.baddbmm_(rows.transpose(1, 2), y)
-        offset += rows.sum(dim=1)
-    count = len(where)
-    offset /= count
-    if intercept:
-        xx = xx / count - offset[:, :, None] * offset[:, None, :]
-        return Moments(xx, xy / count, (wanted - y_mean).square().mean(dim=0), near[:, 0] + offset, y_mean)
-    return Moments(xx / count, xy / count, wanted.square().mean(dim=0), torch.zeros_like(offset), y_mean)
+class MomentSums:
+    """Moments of a layer's input and of what is wanted of it, summed over batches; about the means where an intercept
+    is fitted."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, *, intercept: bool) -> None:
+        self.layer, self.intercept, self.count = layer, intercept, 0
+        self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        width, outputs = layer.weight[0].numel(), len(layer.weight)
+        zeros = layer.weight.new_zeros
+        self.xx = zeros(self.groups, width, width, dtype=torch.float32)
+        self.xy = zeros(self.groups, width, outputs // self.groups, dtype=torch.float32)
+        self.yy, self.y = zeros(outputs, dtype=torch.float32), zeros(outputs, dtype=torch.float32)
+        self.x = zeros(self.groups, width, dtype=torch.float32)
+        # Sums about a point near the mean lose no digits when the mean is taken off at the end.
+        self.near_x, self.near_y = torch.zeros_like(self.x), torch.zeros_like(self.y)
+
+    def add(self, x: torch.Tensor, where: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Input ``x`` of the layer, and the ``wanted`` outputs (M, O) at positions ``where``."""
+        x = padded(x, self.layer)
+        block = max(1, BLOCK_VALUES // self.x.numel())
+        for start in range(0, len(where), block):
+            rows = columns_at(x, self.layer, where[start : start + block])
+            outputs = wanted[start : start + block]
+            if not self.count and self.intercept:
+                self.near_x, self.near_y = rows.mean(dim=1), wanted.mean(dim=0)
+            self._add(rows - self.near_x[:, None], outputs - self.near_y)
+
+    def _add(self, rows: torch.Tensor, outputs: torch.Tensor) -> None:
+        by_group = outputs.reshape(len(outputs), self.groups, -1).transpose(0, 1)
+        self.xx.baddbmm_(rows.transpose(1, 2), rows)
+        self.xy.baddbmm_(rows.transpose(1, 2), by_group)
+        self.yy += outputs.square().sum(dim=0)
+        if self.intercept:
+            self.x += rows.sum(dim=1)
+            self.y += outputs.sum(dim=0)
+        self.count += len(outputs)
+
+    def moments(self) -> Moments:
+        """Of all that was added."""
+        xx, xy, yy = self.xx / self.count, self.xy / self.count, self.yy / self.count
+        x, y = self.x / self.count, self.y / self.count
+        by_group = y.reshape(self.groups, 1, -1)
+        return Moments(
+            xx - x[:, :, None] * x[:, None, :],
+            xy - x[:, :, None] * by_group,
+            yy - y.square(),
+            self.near_x + x,
+            self.near_y + y,
+        )
 
 
 def _extent(output: torch.Tensor, layer: nn.Module) -> tuple[int, int]:

@@ -7,9 +7,9 @@ runs, as the input or the output of some module.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -36,12 +36,15 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Shortcut:
-    """A tensor that is added to the output of a layer, and what it was in the dense network at the positions that are
-    looked at, (M, O)."""
+class Part:
+    """What a layer gave in the dense network for one batch, at the positions that are looked at."""
 
-    place: Place
+    where: torch.Tensor
+    """(M,)."""
     outputs: torch.Tensor
+    """(M, O)."""
+    added: torch.Tensor | None
+    """(M, O), what was then added to it."""
 
 
 @dataclass
@@ -50,31 +53,44 @@ class Wanted:
 
     layer: Layer
     where: torch.Tensor
-    """Positions that are looked at, (M,)."""
+    """Positions of the last batch that are looked at, (M,)."""
     outputs: torch.Tensor
     """(M, O)."""
     norm: Norm | None = None
     """The batch norm that follows it, and only it."""
-    shortcut: Shortcut | None = None
-    """What is then added to it."""
+    shortcut: Place | None = None
+    """The tensor that is then added to it..."""
+    added: torch.Tensor | None = None
+    """...and what that was, (M, O)."""
+    parts: list[Part] = field(default_factory=list)
+    """Of all batches."""
+
+
+_watching: list[object] = []
+"""The blocks of `places` that the run is inside: only the innermost sees anything, for a run may start another."""
 
 
 @contextmanager
 def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], None]) -> Iterator[None]:
     """Inside, every tensor that goes in or comes out of ``modules`` is shown to ``see``."""
     runs: Counter[nn.Module] = Counter()
+    block = object()
 
     def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if _watching[-1] is not block:
+            return None
         runs[module] += 1
         for value in (*arguments, *named.values()):
             if isinstance(value, torch.Tensor):
                 return see(Place(module, "in", runs[module]), value)
 
     def after(module: nn.Module, _: object, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
+        if _watching[-1] is block and isinstance(output, torch.Tensor):
             see(Place(module, "out", runs[module]), output)
 
     with ExitStack() as hooks:
+        _watching.append(block)
+        hooks.callback(_watching.pop)
         for module in set(modules):
             hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(after).remove)
@@ -98,12 +114,27 @@ class _Additions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def observe(model: nn.Module, layers: Iterable[Layer], x: torch.Tensor, columns: int) -> dict[nn.Module, Wanted]:
-    """Runs the dense network on ``x``, and gives what each layer made of it, in order of execution."""
-    layers = list(layers)
+def observe(
+    model: nn.Module, layers: Iterable[Layer], batches: Sequence[torch.Tensor], columns: int
+) -> dict[nn.Module, Wanted]:
+    """Runs the dense network on ``batches``, and gives what each layer made of them, in order of execution, at about
+    ``columns`` positions of all batches together."""
+    layers, samples = list(layers), sum(len(batch) for batch in batches)
+    parts: dict[nn.Module, list[Part]] = {}
     watch = _Watch(layers, columns)
-    with places(model.modules(), watch.see), _Additions(watch.see_addition):
-        model(x)
+    for number, batch in enumerate(batches):
+        watch = _Watch(layers, -(-columns * len(batch) // samples), number)
+        with places(model.modules(), watch.see), _Additions(watch.see_addition):
+            model(batch)
+        for module, found in watch.found.items():
+            parts.setdefault(module, []).append(Part(found.where, found.outputs, found.added))
+    for module, wanted in watch.found.items():
+        wanted.parts = parts[module]
+        if (count := sum(len(part.where) for part in wanted.parts)) < FEWEST_COLUMNS:
+            raise PccError(
+                f"layer {wanted.layer.name}: {count} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give "
+                "more samples"
+            )
     for layer in layers:
         if layer.module not in watch.found:
             raise PccError(
@@ -116,9 +147,9 @@ def observe(model: nn.Module, layers: Iterable[Layer], x: torch.Tensor, columns:
 
 
 class _Watch:
-    def __init__(self, layers: Iterable[Layer], columns: int) -> None:
+    def __init__(self, layers: Iterable[Layer], columns: int, batch: int = 0) -> None:
         self.layers = {layer.module: layer for layer in layers}
-        self.columns = columns
+        self.columns, self.batch = columns, batch
         self.found: dict[nn.Module, Wanted] = {}
         self.norms: Counter[nn.Module] = Counter()
         """How often each batch norm runs."""
@@ -167,7 +198,7 @@ class _Watch:
         origin = self._known(self.origins, shortcut)
         wanted = self.found[module]
         if origin is not None and origin[1] <= self.begun[module] and wanted.shortcut is None:
-            wanted.shortcut = Shortcut(origin[0], outputs_at(shortcut, module, wanted.where))
+            wanted.shortcut, wanted.added = origin[0], outputs_at(shortcut, module, wanted.where)
 
     @staticmethod
     def _known(tensors: WeakIdKeyDictionary, tensor: torch.Tensor) -> tuple[Any, ...] | None:
@@ -176,12 +207,8 @@ class _Watch:
         return known[1:] if known is not None and known[0] == tensor._version else None
 
     def _wanted(self, layer: Layer, output: torch.Tensor) -> Wanted:
-        where = sample_positions(output, layer.module, self.columns, seed=len(self.found))
-        if len(where) < FEWEST_COLUMNS:
-            raise PccError(
-                f"layer {layer.name}: {len(where)} outputs are too few for a fit, which takes {FEWEST_COLUMNS}: give "
-                "more samples"
-            )
+        seed = len(self.found) + len(self.layers) * self.batch
+        where = sample_positions(output, layer.module, self.columns, seed)
         outputs = outputs_at(output, layer.module, where)
         if not outputs.isfinite().all():
             raise PccError(

@@ -110,11 +110,11 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     def pickled_weight(name: str, content: bytes) -> bytes:
         if name.endswith("weights_config.json"):
             config = json.loads(content)
-            config["config"]["one.0.weight"]["use_pickle"] = True
+            config["config"]["single.0.weight"]["use_pickle"] = True
             return json.dumps(config).encode()
         return pickle.dumps(_Attack(tmp_path / "executed")) if name.endswith("weight_0") else content
 
-    with pytest.raises(PccError, match=r"refused, reading 'one.0.weight' would run code stored in the file"):
+    with pytest.raises(PccError, match=r"refused, reading 'single.0.weight' would run code stored in the file"):
         import_model(rewritten(path, pickled_weight))
     assert not (tmp_path / "executed").exists()
 
@@ -230,7 +230,7 @@ def test_files_that_fill_the_memory(tmp_path: Path) -> None:
         if not name.endswith("weights_config.json"):
             return content
         config = json.loads(content)
-        meta = config["config"]["one.0.weight"]["tensor_meta"]
+        meta = config["config"]["single.0.weight"]["tensor_meta"]
         meta["sizes"], meta["strides"] = [{"as_int": 2**40}], [{"as_int": 0}]
         return json.dumps(config).encode()
 

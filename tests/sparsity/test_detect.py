@@ -34,7 +34,7 @@ def found_in(weight: np.ndarray, groups: int = 1) -> Structure:
 
 
 @pytest.mark.parametrize(
-    ("made", "found"),
+    ("structure", "found"),
     [
         (Filter(2), Filter(2)),
         (Channel(4), Channel(4)),
@@ -71,7 +71,7 @@ def test_what_was_projected_is_found(structure: Structure, found: Structure) -> 
 
 
 @pytest.mark.parametrize(
-    "made", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)]
+    "structure", [Filter(2), Channel(2), Column(2), Kernels("designed", 2.0), Unstructured(4), NofM(1, 4)]
 )
 def test_in_grouped_convolutions(structure: Structure) -> None:
     weight = structure.project(nonzero_weight(2, 32, 16, 3, 3), 4)
@@ -79,7 +79,7 @@ def test_in_grouped_convolutions(structure: Structure) -> None:
 
 
 @pytest.mark.parametrize(
-    "made",
+    "structure",
     [Filter(2), Channel(2), NofM(2, 4), Unstructured(4), Kernels(None, 4.0, "filter", kernel=(1, 1)), Centroids(8)],
 )
 def test_in_linear_layers(structure: Structure) -> None:

@@ -16,7 +16,14 @@ from pcc.sparsity.structure import Structure
 from pcc.sparsity.unstructured import Unstructured
 from pcc.training.layers import Layer, array, bind
 from pcc.training.reconstruct import reconstruct
-from pcc.training.reconstruction_moments import columns_at, moments, outputs_at, padded, sample_positions
+from pcc.training.reconstruction_moments import (
+    Moments,
+    MomentSums,
+    columns_at,
+    outputs_at,
+    padded,
+    sample_positions,
+)
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
 from pcc.training.reconstruction_watch import Place, observe, places
 
@@ -95,6 +102,14 @@ def test_columns_are_what_the_layer_multiplies(layer: nn.Conv2d | nn.Linear) -> 
     products = columns_at(padded(x, layer), layer, where) @ column_form(layer)
     flat = products.transpose(0, 1).flatten(1) + (0 if layer.bias is None else layer.bias)
     torch.testing.assert_close(flat, outputs_at(output, layer, where), rtol=1e-4, atol=1e-5)
+
+
+def moments(
+    x: torch.Tensor, layer: nn.Conv2d | nn.Linear, where: torch.Tensor, wanted: torch.Tensor, *, intercept: bool
+) -> Moments:
+    sums = MomentSums(layer, intercept=intercept)
+    sums.add(x, where, wanted)
+    return sums.moments()
 
 
 @torch.no_grad()
@@ -209,9 +224,9 @@ def test_same_samples_same_weights_and_modes_stay(model: nn.Module) -> None:
 def test_the_end_of_a_branch_aims_at_the_sum(model: nn.Module) -> None:
     """What the shortcut has lost in the stem is taken back by the branch, as far as it can."""
     dense, x = copy.deepcopy(model), smooth(200, 6)
-    found = observe(model, bind(model, {"@conv": Unstructured(2)}), x, 1000)
+    found = observe(model, bind(model, {"@conv": Unstructured(2)}), [x], 1000)
     relu = model.get_submodule("stem.2")
-    assert {wanted.layer.name: wanted.shortcut.place for wanted in found.values() if wanted.shortcut} == {
+    assert {wanted.layer.name: wanted.shortcut for wanted in found.values() if wanted.shortcut} == {
         "second.0": Place(relu, "out")
     }
     assert {wanted.layer.name: wanted.norm for wanted in found.values() if wanted.norm} == {
@@ -250,11 +265,11 @@ class Downsampling(nn.Module):
 def test_shortcuts_are_there_before_the_layer_runs() -> None:
     """The branch ran before the shortcut, so the convolution in the shortcut aims at the sum."""
     model = Downsampling()
-    found = observe(model, bind(model, {"@conv": Unstructured(2)}), smooth(50, 6), 1000)
+    found = observe(model, bind(model, {"@conv": Unstructured(2)}), [smooth(50, 6)], 1000)
     assert found[model.branch].shortcut is None
     ending = found[model.shortcut].shortcut
     assert ending is not None
-    assert ending.place == Place(model.branch, "out", 2)
+    assert ending == Place(model.branch, "out", 2)
 
 
 class InPlace(nn.Module):
@@ -272,7 +287,7 @@ class InPlace(nn.Module):
 def test_changes_in_place_are_seen() -> None:
     model = InPlace().eval()
     with torch.inference_mode(False), torch.no_grad():
-        found = observe(model, bind(model, {"conv": Unstructured(2)}), smooth(50, 6), 1000)
+        found = observe(model, bind(model, {"conv": Unstructured(2)}), [smooth(50, 6)], 1000)
     assert found[model.conv].norm is model.norm
     assert found[model.conv].shortcut is None
 
@@ -297,6 +312,18 @@ def test_shared_batch_norms_keep_their_mean() -> None:
     assert [done.name for done in report] == ["conv"]
     assert torch.equal(model.norm.running_mean, torch.ones(3))
     assert array(model.conv.weight).any()
+
+
+def test_batches_change_nothing_but_the_memory(model: nn.Module) -> None:
+    """All positions are looked at, so that the same are in one batch and in several, of different sizes."""
+    x, structures, everything = smooth(90, 6), STRUCTURES["patterns-connectivity"], 10**6
+    whole, parts = copy.deepcopy(model), copy.deepcopy(model)
+    once = reconstruct(whole, structures, [x], columns=everything)
+    several = reconstruct(parts, structures, [x[:40], x[40:70], x[70:]], columns=everything)
+    assert [(done.name, done.columns) for done in once] == [(done.name, done.columns) for done in several]
+    for first, second in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in parts.modules())
 
 
 def spoil(model: nn.Module) -> None:

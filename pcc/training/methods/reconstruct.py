@@ -12,6 +12,10 @@ from pcc.training.method import Method
 from pcc.training.reconstruct import reconstruct
 
 
+BATCH_VALUES = 1 << 23
+"""Input values of a batch: 55 photos of 224 x 224. All samples of small images are one batch, which is fastest."""
+
+
 class Reconstruct(Method):
     """Cuts each layer to its structure and fits what is left to what the layer gave before, on ``samples`` training
     samples."""
@@ -27,4 +31,4 @@ class Reconstruct(Method):
 
     def finish(self) -> None:
         x, _ = next(iter(self.data.batches(0, self.samples, seed=self.seed)))
-        reconstruct(self.model, self.structures, [x])
+        reconstruct(self.model, self.structures, x.split(max(1, BATCH_VALUES // x[0].numel())))

@@ -78,7 +78,7 @@ def built(
 
 
 @pytest.mark.parametrize(
-    ("made", "words"),
+    ("proto", "words"),
     [
         (built(node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]), node("Add", ["a", "x"], ["y"])), "is damaged"),
         (built(node("Relu", ["gone"], ["y"])), "nothing computes its input 'gone'"),

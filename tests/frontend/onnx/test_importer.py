@@ -331,3 +331,17 @@ def test_boxes_that_stay_come_first_and_are_counted() -> None:
     assert (imported.outputs[0], int(count)) == ("chosen", len(expected))
     assert torch.equal(chosen[: len(expected)], expected)
     assert (chosen[len(expected) :] == -1).all()
+
+
+def test_windows_that_begin_in_the_padding_behind_have_no_place() -> None:
+    """With ``ceil_mode`` the last window is left out where it would see padding alone, as ONNX Runtime does."""
+    graph = """
+    agraph (float[1,2,5,2] x) => (float[1,2,A,B] y, int64[1,2,A,B] at) {
+        y, at = MaxPool <ceil_mode = 1, kernel_shape = [2, 2], pads = [0, 0, 0, 1], strides = [3, 2]> (x)
+    }
+    """
+    x = torch.randn(1, 2, 5, 2)
+    y, at = run_graph(import_model(model(graph)).graph, (x,))
+    assert y.shape == at.shape == (1, 2, 2, 1)
+    assert torch.equal(x.flatten()[at], y)
+    assert torch.equal(y, torch.stack([x[:, :, :2].amax((2, 3)), x[:, :, 3:].amax((2, 3))], dim=2)[..., None])

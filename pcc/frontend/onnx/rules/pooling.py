@@ -66,6 +66,10 @@ def _with_places(emit: Emitter, x: Value, w: Window, ceil_mode: bool, by_columns
     values, places = emit.call(
         _aten.max_pool2d_with_indices.default, padded, w.kernel, w.stride, pads, w.dilation, ceil_mode
     )
+    if not plain and ceil_mode:  # PyTorch keeps windows that begin in the padding behind, which is input to it
+        for axis, (size, step, before) in enumerate(zip((height, width), w.stride, w.before, strict=True), 2):
+            count = min(shape(values)[axis], -(-(size + before) // step))
+            values, places = (emit.call(_aten.slice.Tensor, part, axis, 0, count) for part in (values, places))
     if not plain or by_columns:
         line = shape(padded)[3]
         down = emit.call(_aten.div.Tensor_mode, places, line, rounding_mode="floor")
