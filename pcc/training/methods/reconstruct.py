@@ -11,7 +11,6 @@ from pcc.training.layers import Structures
 from pcc.training.method import Method
 from pcc.training.reconstruct import reconstruct
 
-
 BATCH_VALUES = 1 << 23
 """Input values of a batch: 55 photos of 224 x 224. All samples of small images are one batch, which is fastest."""
 
