@@ -1,6 +1,7 @@
 """Files that are wrong: other bytes, and, for those that a checksum or a parser would refuse at once, other values in
 their place."""
 
+import copy
 import io
 import json
 import struct
@@ -127,9 +128,12 @@ def change_onnx(content: bytes, random: Random) -> bytes:
                 if kind.message_type is field.message_type
                 for value in _messages(other, kind)
             ]
-            getattr(message, field.name).CopyFrom(random.choice(same)) if random.randrange(2) else message.ClearField(
-                field.name
-            )
+            if random.randrange(2):
+                # A copy first: a message that is copied into a part of itself is gone before it is read.
+                copied = copy.deepcopy(random.choice(same))
+                getattr(message, field.name).CopyFrom(copied)
+            else:
+                message.ClearField(field.name)
         else:
             setattr(message, field.name, _scalar(field, random))
     return model.SerializeToString()

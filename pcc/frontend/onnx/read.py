@@ -12,13 +12,15 @@ from google.protobuf.message import DecodeError
 from onnx.inliner import inline_selected_functions
 from onnx_ir.passes.common import InlinePass
 
-from pcc.errors import PccError
+from pcc.errors import PccError, shortened
 from pcc.files import read_limited
 from pcc.frontend.export import quiet
 
 LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
 
+LONGEST_REASON = 300
+"""What an error shows of the checker's words, which may print weights."""
 MOST_NODES = 20_000
 """Of a model, its functions and loops written out: some ten times as many as networks for phones have, and a minute to
 import."""
@@ -67,7 +69,7 @@ def read_model(
     except PccError:
         raise
     except Exception as error:  # onnx-ir checks little of what a damaged file may hold
-        raise PccError(f"model {name} is damaged: {_first_line(error)}") from error
+        raise PccError(f"model {name} is damaged: {shortened(_first_line(error), LONGEST_REASON)}") from error
     return parsed, name
 
 
