@@ -3,8 +3,9 @@ the max pool after it or without.
 
 The form F(m x m, 3 x 3) is part of the schedule. A form that loses too many digits in a layer, by its weights and
 channels, is not offered for it: `MOST_ERROR` bounds the expected error. F(2x2) loses no more than direct convolution;
-F(4x4) stays within the bound up to some 900 channels, F(6x6) up to some 70. Weights are transformed on the device, for
-its first context (`winograd_weights`).
+F(4x4) stays within the bound up to some 900 channels, F(6x6) up to some 70. Tensors of fp16 are transformed and summed
+in fp32: in fp16 only F(2x2) would keep its digits. Weights are transformed on the device, for its first context
+(`winograd_weights`).
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pcc.codegen.kernels.winograd_weights import WinogradWeights, pack_weight
 from pcc.codegen.layers import Conv2d, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import FLOAT32, REALS, DType
 from pcc.sparsity.formats import DENSE
 
 MOST_ERROR = 3.5e-6
@@ -73,7 +74,7 @@ class WinogradFamily:
     name: str
     layer: type[Conv2d]
     format: WeightFormat = DENSE
-    dtypes: tuple[DType, ...] = (FLOAT32,)
+    dtypes: tuple[DType, ...] = REALS
 
     def candidates(self, layer: Conv2d, machine: Machine) -> list[Candidate] | str:
         geometry, window = layer.geometry, window_of(layer)
@@ -306,6 +307,8 @@ def _work(layer: Conv2d, schedule: WinogradSchedule, machine: Machine) -> Work:
     work = _input_work(form, lanes, runs) * (channels * vectors) + products * (places * panels)
     in_parts = (tiles.row + form.outputs > size[0]) | (tiles.column + form.outputs > size[1]) | ~tiles.exists
     work += _output_work(form, lanes, runs, float(in_parts.any(1).mean())) * (filters * vectors)
+    if layer.x.dtype != FLOAT32:  # what is read and written is converted
+        work += Work(kept=places * channels * vectors + form.outputs**2 * filters * vectors)
     values_bytes = places * channels * schedule.vectors * machine.isa.vector_bytes
     weight_bytes = places * channels * panels * schedule.gemm.filters * FLOAT32.bytes
     work += (machine.foreseen(values_bytes) * (1 + chunks) + machine.foreseen(weight_bytes)) * blocks

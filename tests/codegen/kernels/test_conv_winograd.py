@@ -26,7 +26,7 @@ from pcc.codegen.kernels.winograd_weights import WinogradWeights, pack_weight
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.native import NativeKernels
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import FLOAT32
+from pcc.dtype import FLOAT16, FLOAT32
 from pcc.ir.activation import Activation
 from pcc.target import Target
 from tests.arm64 import arm64, run_emulated
@@ -372,3 +372,38 @@ def test_weights_from_behind_the_cache_are_asked_for() -> None:
     assert "prefetch" not in assembly(
         WinogradTile(FORMS[2], replace(tile, prefetch=False), lanes, 1, 1, 1, Epilogue()), target
     )
+
+
+# ---- fp16 ----
+
+
+@pytest.mark.parametrize("pool", [False, True], ids=["plain", "pooled"])
+def test_tensors_of_fp16_are_summed_in_fp32(pool: bool) -> None:
+    """Outputs are those of the rounded operands, rounded once."""
+    random = rng(5)
+    x, residual = (random.standard_normal((2, size, 13, 18)).astype(np.float16) for size in (37, 21))
+    weight, bias = random.standard_normal((21, 37, 3, 3)).astype(np.float16), random.standard_normal(21, np.float32)
+    if pool:
+        x = x[:, :, :12]
+
+    def build(b: ProgramBuilder) -> None:
+        size = (2, 21, 6, 9) if pool else (2, 21, 13, 18)
+        geometry = ConvGeometry((3, 3), padding=(1, 1, 1, 1))
+        y = b.tensor("y", size, FLOAT16)
+        layer = Conv2d("conv", b.input("x", x.shape, FLOAT16), y, weight, bias, geometry, 1, None, RELU)
+        if pool:
+            layer = PooledConv2d(**vars(layer), window=(2, 2))
+        else:
+            layer = replace(layer, residual=b.input("r", residual.shape, FLOAT16))
+        family = family_named(POOLED if pool else FAMILY)
+        candidates = family.candidates(layer, machine_of(b.isa))
+        family.emit(layer, candidates[-1].schedule, b)  # type: ignore[union-attr]
+        b.output("y", y)
+
+    want = F.conv2d(
+        torch.from_numpy(x).double(), torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), padding=1
+    )
+    want = F.max_pool2d(want, 2).relu() if pool else (want + torch.from_numpy(residual)).relu()
+    for program in check(build, [x] if pool else [x, residual], [want], rtol=2.0**-11):
+        (call,) = program.calls
+        assert "_x_f16_y_f16" in call.kernel.name  # and the arithmetic is fp32, or it would say so

@@ -23,6 +23,25 @@ def _is_plain(w: Window) -> bool:
     return w.is_even and all(2 * before <= taps for before, taps in zip(w.before, w.kernel, strict=True))
 
 
+def _pooling_window(
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    auto_pad: str,
+    pads: Sequence[int] | None,
+) -> Window:
+    """The window of a pooling. `Refused` where ``auto_pad`` means another first element to ONNX Runtime, which takes
+    steps that are longer than windows for negative padding, than to others."""
+    w = window(x, kernel, strides, dilations, auto_pad, pads)
+    if auto_pad.startswith("SAME"):
+        for have, taps, step, apart in zip(shape(x)[2:], w.kernel, w.stride, w.dilation, strict=True):
+            missing = have - ((-(-have // step) - 1) * step + (taps - 1) * apart + 1)
+            if missing >= (2 if auto_pad == "SAME_UPPER" else 3):
+                raise Refused(f"auto_pad={auto_pad} of windows of {taps} with steps of {step} over {have} elements")
+    return w
+
+
 def _as_image(w: Window) -> Window:
     """A window over a row, over an image of one row."""
     return Window([1, *w.kernel], [1, *w.stride], [1, *w.dilation], [(0, 0), *w.pads])
@@ -41,7 +60,7 @@ def max_pool(
     strides: Sequence[int] | None = None,
 ) -> Value | tuple[Value, Value]:
     """``storage_order`` is about the places of the maxima."""
-    w = window(x, kernel_shape, strides, dilations, auto_pad, pads)
+    w = _pooling_window(x, kernel_shape, strides, dilations, auto_pad, pads)
     if len(emit.used) > 1 and emit.used[1]:
         return _with_places(emit, x, w, bool(ceil_mode), bool(storage_order))
     if _is_plain(w):
@@ -127,7 +146,7 @@ def average_pool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    w = window(x, kernel_shape, strides, dilations, auto_pad, pads)
+    w = _pooling_window(x, kernel_shape, strides, dilations, auto_pad, pads)
     if _is_plain(w) and w.dilation == [1] * w.axes:
         return emit.call(_AVERAGES[w.axes], x, w.kernel, w.stride, w.before, bool(ceil_mode), bool(count_include_pad))
     return _pool2d(emit, x, "avg", w, bool(ceil_mode), bool(count_include_pad))
