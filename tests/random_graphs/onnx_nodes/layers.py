@@ -95,8 +95,9 @@ def pool(b: OnnxBuilder) -> None:
             b.add("LpPool", x, **attributes, **_padding(b, count, 0))
         case kind:
             attributes = {"kernel_shape": kernel, **_padding(b, count, max(0, min(kernel) - 1))}
-            if b.flag():
-                attributes["strides"] = [b.size(3) for _ in range(count)]
+            if b.flag():  # steps longer than windows are padded by less than nothing in ONNX Runtime, and refused
+                longest = [3] * count if attributes.get("auto_pad", "VALID") == "VALID" else kernel
+                attributes["strides"] = [b.size(min(3, size)) for size in longest]
             if b.flag() and "auto_pad" not in attributes:
                 attributes["ceil_mode"] = 1
             if "auto_pad" not in attributes and b.flag() and (kind == 2 or b.opset >= 19):
