@@ -4,7 +4,7 @@ import re
 
 from tools.gpu_stats.stats import Counts, KernelStats, split_at_loops
 
-_INSTRUCTION = re.compile(r"\s*((?:\([a-z0-9]+\))*)([a-z][a-z0-9_]*(?:\.[a-z0-9_.]+)?)(\s.*)?$")
+_INSTRUCTION = re.compile(r"\s*((?:\([a-z0-9]+\))*)\s*([a-z][a-z0-9_]*(?:\.[a-z0-9_.]+)?)(\s.*)?$")
 _LABEL = re.compile(r"\s*(l\d+):")
 _SUMMARY = re.compile(r"; CL prog \d+/\d+: \d+ instr")
 

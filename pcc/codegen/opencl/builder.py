@@ -1,0 +1,168 @@
+"""A thin layer over TVM's IRBuilder in which device kernels are written: what OpenCL C has words for is said by them.
+
+Loads, stores, conversions and multiply-adds are OpenCL's own functions, or macros of `pcc.codegen.opencl.text` that
+differ by what a tensor holds. Vectors are of four numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tvm
+import tvm.tirx.script.builder
+from tvm.script.ir_builder import IRBuilder
+
+from pcc.codegen.kernel import Param
+from pcc.codegen.opencl.kernel import DeviceKernel
+from pcc.dtype import INT32, DType
+
+tirx: Any = tvm.tirx
+T: Any = tvm.tirx.script.builder
+
+Expr = Any
+"""A TIR expression or a Python number."""
+Buffer = Any
+
+LANES = 4
+
+_UNBOUNDED = 1 << 30
+
+
+class Accumulator:
+    """A variable of a work-item: a vector, or a number."""
+
+    def __init__(self, type_name: str, value: Expr) -> None:
+        self._buffer = T.alloc_buffer((1,), type_name, scope="local")
+        self.value = value
+
+    @property
+    def value(self) -> Expr:
+        return self._buffer[0]
+
+    @value.setter
+    def value(self, value: Expr) -> None:
+        T.buffer_store(self._buffer, value, [0])
+
+
+class DeviceKernelBuilder:
+    """Hands a kernel's body its arguments (``k["x"]``), and the words to write it with."""
+
+    def __init__(self, arithmetic: DType, arguments: dict[str, Any]) -> None:
+        self.arithmetic = arithmetic
+        self.vector = arithmetic.tir(LANES)
+        self._arguments = arguments
+
+    def __getitem__(self, name: str) -> Any:
+        """The argument of that name: a buffer for a pointer, a variable for a number."""
+        return self._arguments[name]
+
+    def item(self, dimension: int) -> Expr:
+        """The work-item's place in the range."""
+        return self.let(T.Cast(INT32.tir(), T.call_pure_extern(INT32.tir(), "get_global_id", dimension)))
+
+    def let(self, value: Expr) -> Expr:
+        """Computes a value once, here."""
+        return value if isinstance(value, int | float) else T.bind(value)
+
+    def variable(self, value: Expr) -> Accumulator:
+        """A variable with a first value."""
+        return Accumulator(str(value.ty.dtype), value)
+
+    @contextmanager
+    def loop(self, count: Expr) -> Iterator[Expr]:
+        """A serial loop over ``[0, count)``; ``count`` is computed once."""
+        with T.serial(0, self.let(count)) as index:
+            yield index
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        with T.If(condition), T.Then():
+            yield
+
+    def end_unless(self, condition: Expr) -> None:
+        """Ends the work-item where a condition does not hold."""
+        with T.If(tirx.Not(condition)), T.Then():
+            T.evaluate(T.call_extern("void", "END_ITEM"))
+
+    def both(self, a: Expr, b: Expr) -> Expr:
+        return tirx.And(a, b)
+
+    def word(self, table: Buffer, index: Expr) -> Expr:
+        """An entry of an int32 table."""
+        return self.let(table[index])
+
+    def load(self, tensor: Buffer, index: Expr) -> Expr:
+        """A number."""
+        return self.let(self._access(self.arithmetic.tir(), "LOAD", tensor, index))
+
+    def load_vector(self, tensor: Buffer, index: Expr, *, aligned: bool = True) -> Expr:
+        """Four neighbours; ``aligned``: the index is known to be a multiple of four."""
+        return self.let(self._access(self.vector, "LOAD4" if aligned else "LOAD4_ANYWHERE", tensor, index))
+
+    def load_pair(self, tensor: Buffer, index: Expr) -> tuple[Expr, Expr]:
+        """Eight neighbours as two vectors, by one load where the device can; the index is a multiple of eight."""
+        eight = self.let(self._access(self.arithmetic.tir(2 * LANES), "LOAD8", tensor, index))
+        low, high = (self.let(T.call_pure_extern(self.vector, half, eight)) for half in ("LOW", "HIGH"))
+        return low, high
+
+    def words(self, table: Buffer, index: Expr) -> list[Expr]:
+        """Four neighbours of an int32 table."""
+        four = self.let(T.call_pure_extern(INT32.tir(LANES), "vload4", 0, T.address_of(table[index])))
+        return [T.Shuffle([four], [lane]) for lane in range(LANES)]
+
+    def store_vector(self, tensor: Buffer, index: Expr, value: Expr) -> None:
+        """To an index that is a multiple of four."""
+        T.evaluate(T.call_extern("void", f"STORE4_{_short(tensor)}", value, T.address_of(tensor[index])))
+
+    def store(self, tensor: Buffer, index: Expr, value: Expr) -> None:
+        T.evaluate(T.call_extern("void", f"STORE_{_short(tensor)}", value, T.address_of(tensor[index])))
+
+    def _access(self, result: str, macro: str, tensor: Buffer, index: Expr) -> Expr:
+        return T.call_pure_extern(result, f"{macro}_{_short(tensor)}", T.address_of(tensor[index]))
+
+    def lane(self, vector: Expr, lane: int) -> Expr:
+        return T.Shuffle([vector], [lane])
+
+    def splat(self, number: Expr) -> Expr:
+        """Four copies of a number."""
+        scalar = tirx.const(number, self.arithmetic.tir()) if isinstance(number, int | float) else number
+        return T.call_pure_extern(self.vector, "SPLAT", scalar)
+
+    def vector_of(self, numbers: Sequence[Expr]) -> Expr:
+        return T.call_pure_extern(self.vector, "VECTOR", *numbers)
+
+    def mad(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """``a * b + c``, vectors or numbers."""
+        return T.call_pure_extern(str(c.ty.dtype), "mad", a, b, c)
+
+    def call(self, function: str, *values: Expr) -> Expr:
+        """A built-in function of numbers or vectors, that gives what its first argument is."""
+        return T.call_pure_extern(str(values[0].ty.dtype), function, *values)
+
+    def first_lanes(self, vector: Expr, count: Expr) -> Expr:
+        """A vector whose lanes from ``count`` on are zero."""
+        return T.call_pure_extern(self.vector, "FIRST_LANES", vector, count)
+
+
+def _short(tensor: Buffer) -> str:
+    return {"float32": "f32", "float16": "f16"}[str(tensor.dtype)]
+
+
+def _type(param: Param) -> Any:
+    return T.handle(param.dtype.tir()) if param.is_pointer else getattr(T, param.dtype.tir())()
+
+
+def build_device_function(kernel: DeviceKernel) -> Any:
+    """The TIR of a kernel."""
+    with IRBuilder() as ib:
+        with T.prim_func(s_tir=True):
+            T.func_name(kernel.name)
+            T.func_attr({"tirx.noalias": True, "calling_conv": 2, "tirx.is_global_func": True})
+            arguments: dict[str, Any] = {param.name: T.arg(param.name, _type(param)) for param in kernel.params}
+            for param in kernel.params:
+                if param.is_pointer:
+                    data = arguments[param.name]
+                    arguments[param.name] = T.decl_buffer((_UNBOUNDED,), param.dtype.tir(), data=data)
+            kernel.body(DeviceKernelBuilder(kernel.arithmetic, arguments))
+    function: Any = ib.get()
+    return function.with_attr("global_symbol", kernel.name)

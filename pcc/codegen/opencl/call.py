@@ -1,0 +1,34 @@
+"""Calls of device kernels, before the program gives them buffers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcc.codegen.opencl.kernel import DeviceKernel, Range
+from pcc.codegen.program import View
+
+
+@dataclass(frozen=True)
+class DeviceCall:
+    """One kernel over a range. Its arguments are tensors in buffers, tables that it alone reads, and numbers."""
+
+    kernel: DeviceKernel
+    tensors: Mapping[str, View]
+    tables: Mapping[str, np.ndarray]
+    numbers: Mapping[str, int]
+    range: Range
+    macs: int = 0
+    """Multiply-adds that it does for kept weights."""
+
+    def __post_init__(self) -> None:
+        said = sorted([*self.tensors, *self.tables, *self.numbers])
+        if said != sorted(param.name for param in self.kernel.params):
+            raise ValueError(f"{self.kernel.name}: arguments {said} do not fit its parameters")
+
+
+def places_of(name: str, view: View, *, image: int = 0) -> dict[str, int]:
+    """The numbers that tell a kernel where the planes of an image are: ``NAME_offset``, ``NAME_plane``,
+    ``NAME_pitch``."""
+    offset = view.offset + image * view.strides[0]
+    return {f"{name}_offset": offset, f"{name}_plane": view.strides[1], f"{name}_pitch": view.strides[2]}

@@ -1,0 +1,63 @@
+"""What a kernel for a GPU is: a function that every work-item of a range of up to three dimensions runs once.
+
+A device kernel is a frozen dataclass, as `pcc.codegen.kernel.Kernel` is. A pointer is the start of a whole buffer;
+where a tensor begins in it is a number argument, so that a host binds buffers and numbers and nothing else.
+
+Work-items run in any order. An item may *read* past the end of a tensor as far as `SLACK_ROWS` rows of it, which its
+buffer holds, and *writes* only what it owns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.dtype import DType
+
+if TYPE_CHECKING:
+    from pcc.codegen.opencl.builder import DeviceKernelBuilder
+
+Sizes = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Range:
+    """OpenCL's NDRange: how many work-items there are, and how many form a work-group, which divides it."""
+
+    global_size: Sizes
+    local_size: Sizes
+
+    def __post_init__(self) -> None:
+        if any(size < 1 or items % size for items, size in zip(self.global_size, self.local_size, strict=True)):
+            raise ValueError(f"work-groups of {self.local_size} do not divide a range of {self.global_size}")
+
+    @staticmethod
+    def covering(items: Sizes, local_size: Sizes) -> "Range":
+        """The smallest range of whole work-groups that has so many items; kernels return from those outside."""
+        x, y, z = (-(-count // size) * size for count, size in zip(items, local_size, strict=True))
+        return Range((x, y, z), local_size)
+
+
+class DeviceKernel(Protocol):
+    """See the module's text. Equal kernels are compiled once."""
+
+    @property
+    def name(self) -> str:
+        """A C identifier, made from the fields alone."""
+        ...
+
+    @property
+    def params(self) -> tuple[Param, ...]: ...
+
+    @property
+    def arithmetic(self) -> DType:
+        """What it computes in; what its tensors hold is converted to it and from it."""
+        ...
+
+    def body(self, k: "DeviceKernelBuilder") -> None:
+        """Emits what a work-item does."""
+        ...
+
+    def reference(self, args: Mapping[str, Argument], range: Range) -> None:
+        """The same on numpy: each pointer is a flat array, the whole buffer."""
+        ...

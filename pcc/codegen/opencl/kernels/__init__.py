@@ -1,0 +1,1 @@
+"""Kernels for GPUs, a family or an operator a file."""

@@ -1,0 +1,223 @@
+"""Direct convolution over the connections that are kept: patterns are compiled in, a loop each.
+
+A work-item keeps the sums of a `Tile` and goes through the connections of its filters, sorted by pattern; a row that
+several taps of a pattern read is loaded once. One connection of all taps for each channel is the dense convolution, a
+window of one tap is the (sparse) 1x1 convolution, filters that share their connections in groups of four use one load
+for four of them. (PatDNN, Niu et al., ASPLOS 2020; sharing is what makes it pay on a GPU: docs/gpu.md.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.sparse_tables import gather_tables
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.opencl.call import DeviceCall, places_of
+from pcc.codegen.opencl.kernel import Range
+from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
+from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
+from pcc.dtype import DType
+from pcc.sparsity.fkw import FKW
+
+if TYPE_CHECKING:
+    from pcc.codegen.opencl.builder import DeviceKernelBuilder, Expr
+
+Taps = tuple[tuple[int, int], ...]
+"""(row, column) of each tap of a pattern: rows from the first that the window reads, columns from the output's own (of
+stride 1), so that those in the padding are negative."""
+
+
+@dataclass(frozen=True)
+class ConvDirect:
+    """``y[filters[p]] = activation(bias[p] + sum of weight * x + residual)`` for places p of filters.
+
+    ``x_offset`` is the element of the first row that the window reads, and of the first column of the map (channel 0);
+    it, pitches and planes are multiples of eight. Around the map there are as many zeros as the window reads.
+    """
+
+    patterns: tuple[Taps, ...]
+    stride: tuple[int, int]
+    tile: Tile
+    epilogue: Epilogue
+    dtype: DType
+    """Of x, weight, y and residual."""
+    arithmetic: DType
+    whole_vectors: bool
+    """Rows of the output are multiples of four."""
+
+    @property
+    def name(self) -> str:
+        taps = "_".join("".join(f"{row}{column}" for row, column in pattern) for pattern in self.patterns)
+        held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
+        vectors = "" if self.whole_vectors else "_any"
+        stride = "x".join(map(str, self.stride))
+        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps.replace('-', 'm')}_{self.epilogue.symbol}_{held}{vectors}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        held = f"{self.dtype.short}*"
+        return (
+            *(Param("x", held), Param("x_offset"), Param("x_pitch")),
+            *(Param("weight", held), Param("channels_at", "i32*"), Param("segments", "i32*")),
+            *output_params(self.dtype, self.epilogue),
+        )
+
+    @property
+    def _taps(self) -> int:
+        return len(self.patterns[0])
+
+    @property
+    def _weights(self) -> int:
+        """Numbers that are stored for a connection."""
+        return stored_weights(self._taps, self.tile.filters)
+
+    def body(self, k: "DeviceKernelBuilder") -> None:
+        tile = self.tile
+        x, y, group = k.let(k.item(0) * tile.columns), k.let(k.item(1) * tile.rows), k.item(2)
+        k.end_unless(k.both(x < k["width"], y < k["height"]))
+        place = k.let(group * tile.filters)
+        if tile.filters == LANES:
+            first = k.load_vector(k["bias"], place)
+            biases = [k.lane(first, f) for f in range(LANES)]
+        else:
+            biases = [k.load(k["bias"], place + f) for f in range(tile.filters)]
+        sums = [
+            [[k.variable(k.splat(bias)) for _ in range(tile.vectors)] for _ in range(tile.rows)] for bias in biases
+        ]
+        x_at = k.let(k["x_offset"] + y * (self.stride[0] * k["x_pitch"]) + x * self.stride[1])
+        segment = k.let(group * len(self.patterns))
+        begin = k.word(k["segments"], segment)
+        weight_at = k.variable(k.let(begin * self._weights))
+        for number, pattern in enumerate(self.patterns):
+            end = k.word(k["segments"], segment + (number + 1))
+            with k.loop(end - begin) as index:
+                here = k.let(x_at + k["channels_at"][begin + index])
+                self._connection(k, pattern, here, k.let(weight_at.value), sums)
+                weight_at.value = weight_at.value + self._weights
+            begin = end
+        store_tile(k, tile, self.epilogue, sums, (x, y, place), whole_vectors=self.whole_vectors)
+
+    def _connection(self, k: "DeviceKernelBuilder", pattern: Taps, base: "Expr", weight_at: "Expr", sums: Any) -> None:
+        """Adds one connection of a pattern, whose inputs and weights begin at these elements."""
+        tile, (down, across) = self.tile, self.stride
+        weights = self._load_weights(k, weight_at)
+        rows: dict[int, set[int]] = {}
+        for row in range(tile.rows):
+            for tap_row, tap_column in pattern:
+                rows.setdefault(row * down + tap_row, set()).update(
+                    tap_column + across * place for place in range(tile.columns)
+                )
+        aligned = tile.columns * across % 8 == 0
+        loaded = {
+            row: load_columns(k, k["x"], k.let(base + row * k["x_pitch"]), sorted(columns), pairs=aligned)
+            for row, columns in sorted(rows.items())
+        }
+        for tap, (tap_row, tap_column) in enumerate(pattern):
+            for row in range(tile.rows):
+                for v in range(tile.vectors):
+                    first = tap_column + across * LANES * v
+                    inputs = k.let(columns_of(k, loaded[row * down + tap_row], first, across))
+                    for f in range(tile.filters):
+                        total = sums[f][row][v]
+                        total.value = k.mad(inputs, k.splat(weights[tap * tile.filters + f]), total.value)
+
+    def _load_weights(self, k: "DeviceKernelBuilder", weight_at: "Expr") -> list["Expr"]:
+        count = self._weights
+        if count < LANES:
+            return [k.load(k["weight"], weight_at + i) for i in range(count)]
+        vectors: list[Expr] = []
+        while LANES * len(vectors) < count:
+            here = weight_at + LANES * len(vectors)
+            left = count - LANES * len(vectors)
+            vectors += (
+                k.load_pair(k["weight"], here)
+                if left >= 2 * LANES and count % (2 * LANES) == 0
+                else [k.load_vector(k["weight"], here)]
+            )
+        return [k.lane(vector, lane) for vector in vectors for lane in range(LANES)]
+
+    def reference(self, args: Mapping[str, Argument], range: Range) -> None:
+        share, patterns = self.tile.filters, len(self.patterns)
+        x, channels_at = np.asarray(args["x"]).astype(np.float32), np.asarray(args["channels_at"])
+        weight = np.asarray(args["weight"]).astype(np.float32).reshape(-1, self._weights)
+        weight = weight[:, : self._taps * share].reshape(-1, self._taps, share)
+        segments, (height, width) = np.asarray(args["segments"]), (int(args["height"]), int(args["width"]))
+        for group in np.arange((len(segments) - 1) // patterns):
+            sums = np.zeros((share, height, width), np.float32)
+            for number, pattern in enumerate(self.patterns):
+                for at in np.arange(segments[group * patterns + number], segments[group * patterns + number + 1]):
+                    for tap, (row, column) in enumerate(pattern):
+                        start = int(args["x_offset"]) + int(channels_at[at]) + row * int(args["x_pitch"]) + column
+                        index = plane_index(start, int(args["x_pitch"]), self.stride, (height, width))
+                        sums += weight[at, tap][:, None, None] * x[index]
+            store_reference(args, self.epilogue, sums, int(group) * share)
+
+
+def stored_weights(taps: int, filters: int) -> int:
+    """Numbers of a connection as they are stored: filled up to whole vectors, where they do not fit a part of one."""
+    count = taps * filters
+    return count if count < LANES else -(-count // LANES) * LANES
+
+
+def taps_of(patterns: np.ndarray, geometry: ConvGeometry) -> tuple[Taps, ...]:
+    """Patterns (P, E) of row-major positions in a window as `Taps`."""
+    down, across = geometry.dilation
+    _, columns = geometry.window
+    left = geometry.padding[1]
+    return tuple(
+        tuple((int(tap) // columns * down, int(tap) % columns * across - left) for tap in pattern)
+        for pattern in patterns
+    )
+
+
+def direct_tables(fkw: FKW, x_plane: int, dtype: DType) -> dict[str, np.ndarray]:
+    """The arrays that `ConvDirect` reads, for filter groups of ``fkw.share``: ``weight``, ``channels_at``, ``segments``
+    and ``filters``."""
+    tables = gather_tables(fkw, fkw.patterns.shape[1])
+    taps = tables.patterns.shape[1]
+    weight = tables.weight.reshape(len(tables.channels), -1)
+    weight = np.pad(weight, ((0, 0), (0, stored_weights(taps, fkw.share) - weight.shape[1])))
+    return {
+        "weight": weight.astype(dtype.numpy),
+        "channels_at": tables.channels * np.int32(x_plane),
+        "segments": tables.segments,
+        "filters": fkw.reorder,
+    }
+
+
+def direct_call(
+    layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: tuple[int, int, int]
+) -> DeviceCall:
+    """The call that computes an image of a layer, whose tensors lie as `pcc.codegen.opencl.planes` says. Filter groups
+    of the weight are as large as the tile's."""
+    geometry, (height, width) = layer.geometry, layer.y.shape[2:]
+    epilogue = Epilogue(layer.residual is not None, layer.activation)
+    kernel = ConvDirect(
+        taps_of(fkw.patterns, geometry), geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, width % LANES == 0
+    )
+    first_row = image * layer.x.strides[0] + layer.x.offset - geometry.padding[0] * layer.x.strides[2]
+    tables = direct_tables(fkw, layer.x.strides[1], layer.x.dtype)
+    bias = np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias
+    tensors = {"x": layer.x, "y": layer.y}
+    numbers = {
+        "x_offset": first_row,
+        "x_pitch": layer.x.strides[2],
+        **places_of("y", layer.y, image=image),
+        "height": height,
+        "width": width,
+    }
+    if layer.residual is not None:
+        tensors["residual"] = layer.residual
+        numbers |= places_of("residual", layer.residual, image=image)
+    return DeviceCall(
+        kernel,
+        tensors,
+        {**tables, "bias": bias[fkw.reorder]},
+        numbers,
+        Range.covering(tile.items(fkw.shape[0], height, width), local_size),
+        int(np.count_nonzero(fkw.weight)) * height * width,
+    )

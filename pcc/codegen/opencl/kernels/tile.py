@@ -1,0 +1,141 @@
+"""Tiles of direct convolutions: which neighbours a tile reads in a row, the sums of a tile, and how they are stored."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pcc.codegen.kernel import Param
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.opencl.kernels.epilogue import apply
+from pcc.dtype import DType
+
+if TYPE_CHECKING:
+    from pcc.codegen.opencl.builder import Accumulator, Buffer, DeviceKernelBuilder, Expr
+
+LANES = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a work-item computes: ``filters`` filters, ``vectors`` vectors of four neighbours in each of ``rows``
+    rows."""
+
+    filters: int
+    vectors: int
+    rows: int
+
+    @property
+    def symbol(self) -> str:
+        return f"f{self.filters}v{self.vectors}r{self.rows}"
+
+    @property
+    def columns(self) -> int:
+        return LANES * self.vectors
+
+    @property
+    def outputs(self) -> int:
+        return self.filters * self.columns * self.rows
+
+    def items(self, filters: int, height: int, width: int) -> tuple[int, int, int]:
+        """Work-items that cover so many filters of a map."""
+        return -(-width // self.columns), -(-height // self.rows), -(-filters // self.filters)
+
+
+def output_params(dtype: DType, epilogue: Epilogue) -> tuple[Param, ...]:
+    """Where a tile's outputs go, and what is added to them. ``filters`` is each place's plane of outputs."""
+    residual = (Param("residual", f"{dtype.short}*"), Param("residual_offset"), Param("residual_plane"))
+    return (
+        Param("bias", "f32*"),
+        Param("filters", "i32*"),
+        Param("y", f"{dtype.short}*", writes=True),
+        *(Param(name) for name in ("y_offset", "y_plane", "y_pitch", "height", "width")),
+        *((*residual, Param("residual_pitch")) if epilogue.residual else ()),
+    )
+
+
+def load_columns(
+    k: "DeviceKernelBuilder", tensor: "Buffer", row_at: "Expr", columns: Iterable[int], *, pairs: bool
+) -> dict[int, "Expr"]:
+    """The vectors, or single numbers, that hold some columns of a row, by their first column; ``pairs``: the row is
+    aligned to eight numbers, so that two vectors may be one load."""
+    needed: dict[int, set[int]] = {}
+    for column in columns:
+        needed.setdefault(column // LANES, set()).add(column)
+    loaded: dict[int, Expr] = {}
+    whole = sorted(vector for vector, found in needed.items() if len(found) > 1)
+    for vector in whole:
+        if LANES * vector in loaded:
+            continue
+        if pairs and vector % 2 == 0 and vector + 1 in whole:
+            low, high = k.load_pair(tensor, row_at + LANES * vector)
+            loaded[LANES * vector], loaded[LANES * vector + LANES] = low, high
+        else:
+            loaded[LANES * vector] = k.load_vector(tensor, row_at + LANES * vector)
+    result: dict[int, Expr] = {}
+    for vector, found in needed.items():
+        for column in found:
+            if len(found) > 1:
+                result[column] = (loaded[LANES * vector], column % LANES)
+            else:
+                result[column] = (k.load(tensor, row_at + column), None)
+    return result
+
+
+def columns_of(k: "DeviceKernelBuilder", found: dict[int, "Expr"], first: int, step: int) -> "Expr":
+    """A vector of four columns, ``step`` apart."""
+    parts = [found[first + step * lane] for lane in range(LANES)]
+    vector = parts[0][0]
+    if step == 1 and first % LANES == 0 and all(part[0] is vector for part in parts):
+        return vector
+    return k.vector_of([held if lane is None else k.lane(held, lane) for held, lane in parts])
+
+
+def store_tile(
+    k: "DeviceKernelBuilder",
+    tile: Tile,
+    epilogue: Epilogue,
+    sums: list[list[list["Accumulator"]]],
+    place: tuple["Expr", "Expr", "Expr"],
+    *,
+    whole_vectors: bool,
+) -> None:
+    """Stores sums (filter, row, vector) of the tile at (first column, first row, first filter's place); those outside of
+    the map are left out. ``whole_vectors``: widths are multiples of four; else the rest of a row's last vector becomes
+    zero."""
+    x, y, filter_place = place
+    left = k.let(k["width"] - x)
+    planes = (
+        k.words(k["filters"], filter_place)
+        if tile.filters == LANES
+        else [k.word(k["filters"], filter_place + f) for f in range(tile.filters)]
+    )
+    for f, plane in enumerate(planes):
+        y_at = k.let(k["y_offset"] + plane * k["y_plane"] + y * k["y_pitch"] + x)
+        residual_at = (
+            k.let(k["residual_offset"] + plane * k["residual_plane"] + y * k["residual_pitch"] + x)
+            if epilogue.residual
+            else None
+        )
+        for row in range(tile.rows):
+            for v in range(tile.vectors):
+                condition = left > LANES * v
+                if row:
+                    condition = k.both(y + row < k["height"], condition) if v else y + row < k["height"]
+
+                def store(f: int = f, row: int = row, v: int = v, y_at: "Expr" = y_at, at: "Expr" = residual_at) -> None:
+                    column = LANES * v
+                    added = (
+                        k.load_vector(k["residual"], at + row * k["residual_pitch"] + column)
+                        if epilogue.residual
+                        else None
+                    )
+                    value = apply(k, epilogue, sums[f][row][v].value, added)
+                    if not whole_vectors:
+                        value = k.first_lanes(value, left - column)
+                    k.store_vector(k["y"], y_at + row * k["y_pitch"] + column, value)
+
+                if row or v:
+                    with k.when(condition):
+                        store()
+                else:
+                    store()

@@ -1,0 +1,118 @@
+"""The OpenCL C of a kernel: what TVM prints, put right, behind the macros that it uses."""
+
+import re
+from functools import cache
+from typing import Any
+
+from pcc.codegen.opencl.kernel import DeviceKernel
+from pcc.dtype import FLOAT16, DType
+
+_ARITHMETIC = {
+    "float32": "#define LOW(v) (v).lo\n#define HIGH(v) (v).hi\n#define SPLAT(a) (float4)(a)\n"
+    "#define VECTOR(a, b, c, d) (float4)((a), (b), (c), (d))\n"
+    "#define FIRST_LANES(v, n) select((float4)(0.0f), (v), (int4)(0, 1, 2, 3) < (int4)(n))\n",
+    "float16": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n"
+    "#define LOW(v) (v).lo\n#define HIGH(v) (v).hi\n#define SPLAT(a) (half4)(a)\n#define VECTOR(a, b, c, d) (half4)((a), (b), (c), (d))\n"
+    "#define FIRST_LANES(v, n) select((half4)(0.0h), (v), (short4)(0, 1, 2, 3) < (short4)(n))\n",
+}
+"""Macros by what a kernel computes in."""
+
+_WHOLE = """\
+#define LOAD_{s}(p) (*(p))
+#define LOAD4_{s}(p) (*(const __global {c}4*)(p))
+#define LOAD4_ANYWHERE_{s}(p) vload4(0, (p))
+#define LOAD8_{s}(p) (*(const __global {c}8*)(p))
+#define STORE_{s}(v, p) (*(p) = (v))
+#define STORE4_{s}(v, p) (*(__global {c}4*)(p) = (v))
+"""
+"""Macros for tensors of the type that the kernel computes in."""
+
+_HALF_IN_FLOAT = """\
+#define LOAD_f16(p) vload_half(0, (p))
+#ifdef cl_khr_fp16
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#define LOAD4_f16(p) convert_float4(*(const __global half4*)(p))
+#define LOAD8_f16(p) convert_float8(*(const __global half8*)(p))
+#else
+#define LOAD8_f16(p) vload_half8(0, (p))
+#define LOAD4_f16(p) vload_half4(0, (p))
+#endif
+#define LOAD4_ANYWHERE_f16(p) vload_half4(0, (p))
+#define STORE_f16(v, p) vstore_half((v), 0, (p))
+#define STORE4_f16(v, p) vstore_half4((v), 0, (p))
+"""
+"""fp16 in memory only, which every device has. Where it has fp16 at all, four numbers that are aligned are one load."""
+
+_FLOAT_IN_HALF = """\
+#define LOAD_f32(p) convert_half(*(p))
+#define LOAD4_f32(p) convert_half4(*(const __global float4*)(p))
+#define LOAD8_f32(p) convert_half8(*(const __global float8*)(p))
+#define LOAD4_ANYWHERE_f32(p) convert_half4(vload4(0, (p)))
+#define STORE_f32(v, p) (*(p) = convert_float(v))
+#define STORE4_f32(v, p) (*(__global float4*)(p) = convert_float4(v))
+"""
+
+
+def macros(held: DType, arithmetic: DType) -> str:
+    """Loads and stores of tensors that hold one type in a kernel that computes in another."""
+    if held == arithmetic:
+        return _WHOLE.format(s=held.short, c="half" if held == FLOAT16 else "float")
+    return _HALF_IN_FLOAT if held == FLOAT16 else _FLOAT_IN_HALF
+
+
+@cache
+def opencl_text(kernel: DeviceKernel) -> str:
+    """A program of one kernel, in OpenCL C 1.2."""
+    import tvm
+
+    from pcc.codegen.opencl.builder import build_device_function
+
+    target = tvm.target.Target("opencl")
+    module = _lower(tvm.IRModule({kernel.name: build_device_function(kernel)}), target)
+    printed = tvm.get_global_func("target.build.opencl")(module, target).inspect_source()
+    held = {param.dtype for param in kernel.params if param.is_pointer and param.dtype.is_float}
+    head = _ARITHMETIC[kernel.arithmetic.name] + "".join(
+        macros(dtype, kernel.arithmetic) for dtype in sorted(held, key=lambda dtype: dtype.short)
+    )
+    text = _put_right(printed, {param.name for param in kernel.params if param.writes})
+    used = [
+        line
+        for line in re.findall(r"(?:#(?!define).*|#define .*)\n", head)
+        if (name := re.match(r"#define (\w+)", line)) is None or re.search(rf"\b{name[1]}\(", text)
+    ]
+    return "".join(used) + "\n" + text
+
+
+def _put_right(text: str, written: set[str]) -> str:
+    """What TVM's printer leaves out or adds: ``const``, prototypes, what it asks of the device."""
+    text = text[text.index("__kernel void") :]
+    text = re.sub(r"__kernel void [^;{]*;\n", "", text)
+    text = re.sub(
+        r"__global (\w+)\* restrict (\w+)",
+        lambda match: match[0] if match[2] in written else f"const __global {match[1]}* restrict {match[2]}",
+        text,
+    )
+    text = re.sub(r"\(\(__global \w+ \*\)(\w+) \+", r"(\1 +", text)
+    text = re.sub(r"\b_ptr(_\d+)?\[[01]\]", lambda match: f"held{match[1] or ''}", text)
+    return text.replace("END_ITEM()", "return").strip() + "\n"
+
+
+def _lower(module: Any, target: Any) -> Any:
+    import tvm
+    from tvm import s_tir, tirx
+
+    s, t = s_tir.transform, tirx.transform
+    passes = [
+        t.BindTarget(target),
+        s.CanonicalizeLoop(),
+        s.LowerInitBlock(),
+        s.PlanAndUpdateBufferAllocationLocation(),
+        s.ConvertBlocksToOpaque(),
+        s.LowerMatchBuffer(),
+        s.LowerOpaqueBlock(),
+        t.FlattenBuffer(),
+        t.NarrowDataType(32),
+        t.LowerIntrin(),
+    ]
+    with tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential(passes)(module)

@@ -1,0 +1,63 @@
+"""Runs device kernels on an OpenCL driver for processors: PoCL for results, oclgrind for what is read and written."""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument
+from pcc.codegen.opencl.kernel import DeviceKernel, Range
+from pcc.codegen.opencl.text import opencl_text
+
+POCL, OCLGRIND = "Portable Computing Language", "Oclgrind"
+
+
+@cache
+def _queue(platform: str) -> Any:
+    import pyopencl as cl
+
+    found = next(each for each in cl.get_platforms() if each.name == platform)
+    return cl.CommandQueue(cl.Context(found.get_devices()))
+
+
+@cache
+def _compiled(kernel: DeviceKernel, platform: str) -> Any:
+    import pyopencl as cl
+
+    program = cl.Program(_queue(platform).context, opencl_text(kernel)).build(cache_dir=False)
+    return cl.Kernel(program, kernel.name)
+
+
+def run(
+    kernel: DeviceKernel, args: Mapping[str, Argument], range: Range, platform: str = POCL
+) -> dict[str, np.ndarray]:
+    """What the kernel leaves in the buffers that it writes; arguments stay as they are."""
+    import pyopencl as cl
+
+    os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
+    queue, flags = _queue(platform), cl.mem_flags
+    bound, written = [], {}
+    for param in kernel.params:
+        value = args[param.name]
+        if not param.is_pointer:
+            bound.append((np.float32 if param.dtype.is_float else np.int32)(value))
+            continue
+        held = np.ascontiguousarray(value)
+        assert held.dtype == param.dtype.numpy, f"{param.name} is {held.dtype}, not {param.dtype}"
+        bound.append(cl.Buffer(queue.context, flags.READ_WRITE | flags.COPY_HOST_PTR, hostbuf=held))
+        if param.writes:
+            written[param.name] = (bound[-1], np.empty_like(held))
+    _compiled(kernel, platform)(queue, range.global_size, range.local_size, *bound)
+    for buffer, result in written.values():
+        cl.enqueue_copy(queue, result, buffer)
+    queue.finish()
+    return {name: result for name, (_, result) in written.items()}
+
+
+def run_reference(kernel: DeviceKernel, args: Mapping[str, Argument], range: Range) -> dict[str, np.ndarray]:
+    """What the kernel's own numpy meaning leaves there."""
+    copies = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in args.items()}
+    kernel.reference(copies, range)
+    return {param.name: np.asarray(copies[param.name]) for param in kernel.params if param.writes}
