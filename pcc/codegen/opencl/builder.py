@@ -6,6 +6,7 @@ differ by what a tensor holds. Vectors are of four numbers.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import tvm
@@ -75,8 +76,12 @@ class DeviceKernelBuilder:
             yield index
 
     @contextmanager
-    def when(self, condition: Expr) -> Iterator[None]:
-        with T.If(condition), T.Then():
+    def when_all(self, *conditions: Expr) -> Iterator[None]:
+        """Statements under conditions, of which there may be none."""
+        if not conditions:
+            yield
+            return
+        with T.If(reduce(tirx.And, conditions)), T.Then():
             yield
 
     def end_unless(self, condition: Expr) -> None:
@@ -123,10 +128,23 @@ class DeviceKernelBuilder:
     def lane(self, vector: Expr, lane: int) -> Expr:
         return T.Shuffle([vector], [lane])
 
-    def splat(self, number: Expr) -> Expr:
-        """Four copies of a number."""
+    @property
+    def lanes(self) -> int:
+        return LANES
+
+    def divide(self, a: Expr, b: int) -> tuple[Expr, Expr]:
+        """Quotient and remainder of a number that is not negative."""
+        quotient = self.let(tirx.truncdiv(a, b))
+        return quotient, self.let(a - quotient * b)
+
+    def least(self, a: Expr, b: Expr) -> Expr:
+        """The smaller of two whole numbers."""
+        return tirx.Min(a, b)
+
+    def splat(self, number: Expr, lanes: int = LANES) -> Expr:
+        """So many copies of a number: four, or the number for 1."""
         scalar = tirx.const(number, self.arithmetic.tir()) if isinstance(number, int | float) else number
-        return T.call_pure_extern(self.vector, "SPLAT", scalar)
+        return scalar if lanes == 1 else T.call_pure_extern(self.vector, "SPLAT", scalar)
 
     def vector_of(self, numbers: Sequence[Expr]) -> Expr:
         return T.call_pure_extern(self.vector, "VECTOR", *numbers)

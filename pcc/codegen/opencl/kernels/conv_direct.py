@@ -99,7 +99,8 @@ class ConvDirect:
                 self._connection(k, pattern, here, k.let(weight_at.value), sums)
                 weight_at.value = weight_at.value + self._weights
             begin = end
-        store_tile(k, tile, self.epilogue, sums, (x, y, place), whole_vectors=self.whole_vectors)
+        values = [[[total.value for total in row] for row in rows] for rows in sums]
+        store_tile(k, tile, self.epilogue, values, (x, y, place), whole_vectors=self.whole_vectors)
 
     def _connection(self, k: "DeviceKernelBuilder", pattern: Taps, base: "Expr", weight_at: "Expr", sums: Any) -> None:
         """Adds one connection of a pattern, whose inputs and weights begin at these elements."""

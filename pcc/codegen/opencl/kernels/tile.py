@@ -10,7 +10,7 @@ from pcc.codegen.opencl.kernels.epilogue import apply
 from pcc.dtype import DType
 
 if TYPE_CHECKING:
-    from pcc.codegen.opencl.builder import Accumulator, Buffer, DeviceKernelBuilder, Expr
+    from pcc.codegen.opencl.builder import Buffer, DeviceKernelBuilder, Expr
 
 LANES = 4
 
@@ -55,9 +55,9 @@ def output_params(dtype: DType, epilogue: Epilogue) -> tuple[Param, ...]:
 
 def load_columns(
     k: "DeviceKernelBuilder", tensor: "Buffer", row_at: "Expr", columns: Iterable[int], *, pairs: bool
-) -> dict[int, "Expr"]:
-    """The vectors, or single numbers, that hold some columns of a row, by their first column; ``pairs``: the row is
-    aligned to eight numbers, so that two vectors may be one load."""
+) -> "dict[int, tuple[Expr, int | None]]":
+    """Some columns of a row: each is a lane of a vector, or a number where its vector holds no other column that is
+    needed. ``pairs``: the row is aligned to eight numbers, so that two vectors may be one load."""
     needed: dict[int, set[int]] = {}
     for column in columns:
         needed.setdefault(column // LANES, set()).add(column)
@@ -71,7 +71,7 @@ def load_columns(
             loaded[LANES * vector], loaded[LANES * vector + LANES] = low, high
         else:
             loaded[LANES * vector] = k.load_vector(tensor, row_at + LANES * vector)
-    result: dict[int, Expr] = {}
+    result: dict[int, tuple[Expr, int | None]] = {}
     for vector, found in needed.items():
         for column in found:
             if len(found) > 1:
@@ -81,7 +81,7 @@ def load_columns(
     return result
 
 
-def columns_of(k: "DeviceKernelBuilder", found: dict[int, "Expr"], first: int, step: int) -> "Expr":
+def columns_of(k: "DeviceKernelBuilder", found: "dict[int, tuple[Expr, int | None]]", first: int, step: int) -> "Expr":
     """A vector of four columns, ``step`` apart."""
     parts = [found[first + step * lane] for lane in range(LANES)]
     vector = parts[0][0]
@@ -94,14 +94,14 @@ def store_tile(
     k: "DeviceKernelBuilder",
     tile: Tile,
     epilogue: Epilogue,
-    sums: list[list[list["Accumulator"]]],
+    sums: list[list[list["Expr"]]],
     place: tuple["Expr", "Expr", "Expr"],
     *,
     whole_vectors: bool,
 ) -> None:
-    """Stores sums (filter, row, vector) of the tile at (first column, first row, first filter's place); those outside of
-    the map are left out. ``whole_vectors``: widths are multiples of four; else the rest of a row's last vector becomes
-    zero."""
+    """Stores sums (filter, row, vector) of the tile at (first column, first row, first filter's place); those outside
+    of the map are left out. ``whole_vectors``: widths are multiples of four; else the rest of a row's last vector
+    becomes zero."""
     x, y, filter_place = place
     left = k.let(k["width"] - x)
     planes = (
@@ -110,32 +110,15 @@ def store_tile(
         else [k.word(k["filters"], filter_place + f) for f in range(tile.filters)]
     )
     for f, plane in enumerate(planes):
-        y_at = k.let(k["y_offset"] + plane * k["y_plane"] + y * k["y_pitch"] + x)
-        residual_at = (
-            k.let(k["residual_offset"] + plane * k["residual_plane"] + y * k["residual_pitch"] + x)
-            if epilogue.residual
-            else None
-        )
+        starts = {
+            name: k.let(k[f"{name}_offset"] + plane * k[f"{name}_plane"] + y * k[f"{name}_pitch"] + x)
+            for name in ("y", *(("residual",) if epilogue.residual else ()))
+        }
         for row in range(tile.rows):
+            at = {name: k.let(start + row * k[f"{name}_pitch"]) for name, start in starts.items()}
             for v in range(tile.vectors):
-                condition = left > LANES * v
-                if row:
-                    condition = k.both(y + row < k["height"], condition) if v else y + row < k["height"]
-
-                def store(f: int = f, row: int = row, v: int = v, y_at: "Expr" = y_at, at: "Expr" = residual_at) -> None:
-                    column = LANES * v
-                    added = (
-                        k.load_vector(k["residual"], at + row * k["residual_pitch"] + column)
-                        if epilogue.residual
-                        else None
-                    )
-                    value = apply(k, epilogue, sums[f][row][v].value, added)
-                    if not whole_vectors:
-                        value = k.first_lanes(value, left - column)
-                    k.store_vector(k["y"], y_at + row * k["y_pitch"] + column, value)
-
-                if row or v:
-                    with k.when(condition):
-                        store()
-                else:
-                    store()
+                column = LANES * v
+                with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
+                    added = k.load_vector(k["residual"], at["residual"] + column) if epilogue.residual else None
+                    value = apply(k, epilogue, sums[f][row][v], added)
+                    k.store_vector(k["y"], at["y"] + column, value if whole_vectors else k.first_lanes(value, left - column))

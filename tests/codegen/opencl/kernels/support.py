@@ -103,12 +103,13 @@ def check(
     calls_of: Callable[[Conv2d], Sequence[DeviceCall]],
     tolerance: float,
     platform: str = POCL,
+    scratch: dict[str, np.ndarray] | None = None,
 ) -> None:
     """Asserts that the calls compute the layer, on the driver and by their reference: the largest error to the largest
-    output."""
+    output. ``scratch`` are buffers that asking for the calls makes."""
     layer, buffers, y_layout = layer_of(case, weight)
     wanted, calls = expected(layer, weight, buffers, case), calls_of(layer)
     for by_reference in (False, True):
-        y = from_planes(compute(calls, buffers, platform, by_reference=by_reference)["y"], y_layout)
+        y = from_planes(compute(calls, {**buffers, **(scratch or {})}, platform, by_reference=by_reference)["y"], y_layout)
         error = np.abs(y - wanted).max() / np.abs(wanted).max()
         assert error < tolerance, f"{'reference' if by_reference else platform}: error {error:.1e} > {tolerance:.1e}"

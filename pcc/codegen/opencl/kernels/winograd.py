@@ -1,0 +1,241 @@
+"""Winograd's minimal filtering for dense 3x3 convolutions of stride 1: F(2x2) and F(4x4) (Lavin and Gray, 2016).
+
+Three kernels: inputs are transformed, a product for each of the (m + 2)^2 places sums over channels, its results are
+transformed back and finished. Transformed values lie as (places, channels, tiles); four neighbouring tiles of a row are
+a vector. All is computed in fp32: in fp16, F(4x4) loses 1 to 3 % of the result (docs/gpu.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernels import linear_map
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.winograd_forms import FORMS, Form
+from pcc.codegen.opencl.kernel import Range
+from pcc.codegen.opencl.kernels.reference import store_reference
+from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
+from pcc.dtype import FLOAT32, DType
+
+if TYPE_CHECKING:
+    from pcc.codegen.opencl.builder import DeviceKernelBuilder, Expr
+
+
+@dataclass(frozen=True)
+class _Winograd:
+    """What the kernels of a form have in common."""
+
+    outputs: int
+    """m of F(m x m)."""
+    dtype: DType
+    """Of activations, and of transformed values in memory."""
+
+    @property
+    def form(self) -> Form:
+        return FORMS[self.outputs]
+
+    @property
+    def places(self) -> int:
+        return self.form.inputs**2
+
+    @property
+    def arithmetic(self) -> DType:
+        return FLOAT32
+
+    @property
+    def _held(self) -> str:
+        return f"{self.dtype.short}*"
+
+    @property
+    def _symbol(self) -> str:
+        return f"f{self.outputs}x{self.outputs}_{self.dtype.short}"
+
+
+def _both_ways(matrix: linear_map.Matrix, tiles: np.ndarray) -> np.ndarray:
+    """``M t M'`` of tiles (..., n, n)."""
+    m = np.array(matrix, np.float64).astype(np.float32)
+    return m @ tiles @ m.T
+
+
+@dataclass(frozen=True)
+class WinogradInput(_Winograd):
+    """``v[p, c, t] = B' d B``. An item is four neighbouring tiles of a channel. ``x_offset`` is the first number of the
+    first map; below it is a row of zeros."""
+
+    padding: tuple[int, int]
+    """(top, left)."""
+
+    @property
+    def name(self) -> str:
+        return f"pcc_winograd_input_{self._symbol}_p{self.padding[0]}x{self.padding[1]}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        numbers = ("x_offset", "x_plane", "x_pitch", "height", "channels", "tile_columns", "tile_rows")
+        return Param("x", self._held), Param("v", self._held, writes=True), *(Param(name) for name in numbers)
+
+    def body(self, k: "DeviceKernelBuilder") -> None:
+        (top, left), n, m = self.padding, self.form.inputs, self.outputs
+        across, tile_row, channel = k.item(0), k.item(1), k.item(2)
+        tile_column = k.let(across * LANES)
+        k.end_unless(k.both(tile_column < k["tile_columns"], tile_row < k["tile_rows"]))
+        at = k.let(k["x_offset"] + channel * k["x_plane"] + tile_column * m)
+        rows = []
+        for row in range(n):
+            y = k.let(k.least(tile_row * m + (row - top), k["height"]))
+            columns = range(-left, LANES * m + 2 - left)
+            rows.append(load_columns(k, k["x"], k.let(at + y * k["x_pitch"]), columns, pairs=True))
+        # Down, number by number; then across, where the numbers of four tiles are a vector.
+        down: dict[int, list[Expr]] = {}
+        for column in range(-left, LANES * m + 2 - left):
+            numbers = [
+                held if lane is None else k.lane(held, lane) for held, lane in (row[column] for row in rows)
+            ]
+            down[column] = linear_map.apply(k, self.form.input_matrix, numbers, 1)  # pyright: ignore[reportArgumentType]
+        tiles = k.let(k["tile_columns"] * k["tile_rows"])
+        v_at = k.let(channel * tiles + tile_row * k["tile_columns"] + tile_column)
+        step = k.let(k["channels"] * tiles)
+        for row in range(n):
+            vectors = [
+                k.let(k.vector_of([down[column - left + m * tile][row] for tile in range(LANES)])) for column in range(n)
+            ]
+            for column, value in enumerate(linear_map.apply(k, self.form.input_matrix, vectors, LANES)):  # pyright: ignore[reportArgumentType]
+                k.store_vector(k["v"], v_at + (row * n + column) * step, value)
+
+    def reference(self, args: Mapping[str, Argument], range: Range) -> None:
+        n, m, (top, left) = self.form.inputs, self.outputs, self.padding
+        x, v = np.asarray(args["x"]).astype(np.float32), np.asarray(args["v"])
+        channels, columns, rows = (int(args[name]) for name in ("channels", "tile_columns", "tile_rows"))
+        y = np.minimum(np.arange(rows)[:, None] * m + np.arange(n) - top, int(args["height"]))
+        across = np.arange(columns)[:, None] * m + np.arange(n) - left
+        index = y[:, None, :, None] * int(args["x_pitch"]) + across[None, :, None, :] + int(args["x_offset"])
+        for channel in np.arange(channels):
+            tiles = _both_ways(self.form.input_matrix, x[index + channel * int(args["x_plane"])])
+            held = v[: self.places * channels * rows * columns].reshape(self.places, channels, -1)
+            held[:, channel] = tiles.reshape(rows * columns, -1).T
+
+
+@dataclass(frozen=True)
+class WinogradProduct(_Winograd):
+    """``m[p, f, t] = sum over c of u[p, f, c] v[p, c, t]``: a product for each place. An item is ``filters`` filters
+    and ``vectors`` vectors of tiles; u lies as (places, filters / size, channels, size)."""
+
+    filters: int
+    vectors: int
+    unroll: int = 4
+    """Channels that a step of the loop takes; those that are left over have a loop of their own."""
+
+    @property
+    def name(self) -> str:
+        return f"pcc_winograd_product_{self._symbol}_f{self.filters}v{self.vectors}u{self.unroll}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        numbers = (Param("channels"), Param("groups"), Param("tile_vectors"))
+        return Param("v", self._held), Param("u", self._held), Param("m", self._held, writes=True), *numbers
+
+    def body(self, k: "DeviceKernelBuilder") -> None:
+        first, group, place = k.let(k.item(0) * self.vectors), k.item(1), k.item(2)
+        k.end_unless(k.both(first < k["tile_vectors"], group < k["groups"]))
+        row = k.let(k["tile_vectors"] * LANES)
+        v_at = k.variable(k.let(place * k["channels"] * row + first * LANES))
+        u_at = k.variable(k.let((place * k["groups"] + group) * k["channels"] * self.filters))
+        sums = [[k.variable(k.splat(0.0)) for _ in range(self.vectors)] for _ in range(self.filters)]
+        steps, rest = k.divide(k["channels"], self.unroll)
+        for count, channels in ((steps, self.unroll), (rest, 1)):
+            with k.loop(count):
+                here, there = k.let(v_at.value), k.let(u_at.value)
+                for channel in range(channels):
+                    u = self._vectors(k, "u", there + channel * self.filters, self.filters // LANES)
+                    weights = [k.lane(vector, lane) for vector in u for lane in range(LANES)]
+                    inputs = self._vectors(k, "v", here + channel * row, self.vectors)
+                    for f, weight in enumerate(weights):
+                        for v, value in enumerate(inputs):
+                            sums[f][v].value = k.mad(value, k.splat(weight), sums[f][v].value)
+                v_at.value = here + channels * row
+                u_at.value = there + channels * self.filters
+        for f in range(self.filters):
+            m_at = k.let(((place * k["groups"] + group) * self.filters + f) * row + first * LANES)
+            for v in range(self.vectors):
+                with k.when_all(*([first + v < k["tile_vectors"]] if v else [])):
+                    k.store_vector(k["m"], m_at + v * LANES, sums[f][v].value)
+
+    def _vectors(self, k: "DeviceKernelBuilder", name: str, at: "Expr", count: int) -> "list[Expr]":
+        """Neighbouring vectors. Pairs of weights are aligned; those of tiles may not be."""
+        if name == "u" and count == 2:
+            return list(k.load_pair(k[name], at))
+        return [k.load_vector(k[name], at + v * LANES) for v in range(count)]
+
+    def reference(self, args: Mapping[str, Argument], range: Range) -> None:
+        channels, groups, tiles = int(args["channels"]), int(args["groups"]), LANES * int(args["tile_vectors"])
+        v = np.asarray(args["v"])[: self.places * channels * tiles].reshape(self.places, channels, tiles)
+        u = np.asarray(args["u"]).reshape(self.places, groups, channels, self.filters).astype(np.float32)
+        m = np.einsum("pgcf,pct->pgft", u, v.astype(np.float32))
+        held = np.asarray(args["m"])
+        held[: m.size] = m.ravel().astype(held.dtype)
+
+
+@dataclass(frozen=True)
+class WinogradOutput(_Winograd):
+    """``y = activation(A' m A + bias + residual)``. An item is four neighbouring tiles of a filter."""
+
+    epilogue: Epilogue
+    whole_vectors: bool
+
+    @property
+    def name(self) -> str:
+        vectors = "" if self.whole_vectors else "_any"
+        return f"pcc_winograd_output_{self._symbol}_{self.epilogue.symbol}{vectors}"
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        numbers = (Param("places_of_filters"), Param("tile_columns"), Param("tile_rows"))
+        return Param("m", self._held), *numbers, *output_params(self.dtype, self.epilogue)
+
+    def body(self, k: "DeviceKernelBuilder") -> None:
+        n, outputs = self.form.inputs, self.outputs
+        across, tile_row, f = k.item(0), k.item(1), k.item(2)
+        tile_column = k.let(across * LANES)
+        x, y = k.let(tile_column * outputs), k.let(tile_row * outputs)
+        k.end_unless(k.both(x < k["width"], y < k["height"]))
+        tiles = k.let(k["tile_columns"] * k["tile_rows"])
+        m_at = k.let(f * tiles + tile_row * k["tile_columns"] + tile_column)
+        step = k.let(k["places_of_filters"] * tiles)
+        bias = k.let(k.splat(k.load(k["bias"], f)))
+        down = [
+            linear_map.apply(
+                k,  # pyright: ignore[reportArgumentType]
+                self.form.output_matrix,
+                [k.load_vector(k["m"], m_at + (row * n + column) * step) for row in range(n)],
+                LANES,
+            )
+            for column in range(n)
+        ]
+        rows = []
+        for row in range(outputs):
+            across_tiles = linear_map.apply(
+                k,  # pyright: ignore[reportArgumentType]
+                self.form.output_matrix,
+                [down[column][row] for column in range(n)],
+                LANES,
+            )
+            found = {
+                outputs * tile + column: (across_tiles[column], tile)
+                for tile in range(LANES)
+                for column in range(outputs)
+            }
+            rows.append([k.let(columns_of(k, found, LANES * v, 1) + bias) for v in range(outputs)])
+        tile = Tile(1, outputs, outputs)
+        store_tile(k, tile, self.epilogue, [rows], (x, y, f), whole_vectors=self.whole_vectors)
+
+    def reference(self, args: Mapping[str, Argument], range: Range) -> None:
+        n, outputs = self.form.inputs, self.outputs
+        columns, rows, filters = (int(args[name]) for name in ("tile_columns", "tile_rows", "places_of_filters"))
+        m = np.asarray(args["m"])[: self.places * filters * rows * columns].astype(np.float32)
+        tiles = m.reshape(self.places, filters, rows, columns).transpose(1, 2, 3, 0).reshape(filters, rows, columns, n, n)
+        y = _both_ways(self.form.output_matrix, tiles).transpose(0, 1, 3, 2, 4)
+        y = y.reshape(filters, rows * outputs, columns * outputs)[:, : int(args["height"]), : int(args["width"])]
+        store_reference(args, self.epilogue, y[: len(np.asarray(args["filters"]))], 0)

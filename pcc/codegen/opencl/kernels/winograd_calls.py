@@ -1,0 +1,79 @@
+"""A dense 3x3 layer by Winograd's kernels."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.winograd_forms import FORMS
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.opencl.call import DeviceCall, places_of
+from pcc.codegen.opencl.kernel import Range, Sizes
+from pcc.codegen.opencl.kernels.tile import LANES
+from pcc.codegen.opencl.kernels.winograd import WinogradInput, WinogradOutput, WinogradProduct
+from pcc.codegen.program import View
+from pcc.dtype import DType
+
+SLACK = 64
+"""Elements behind transformed values, where the last product of a row reads."""
+
+
+def tile_counts(outputs: int, height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) of tiles that cover a map; columns are whole vectors."""
+    return -(-height // outputs), -(-width // (outputs * LANES)) * LANES
+
+
+def transformed_weight(weight: np.ndarray, outputs: int, filters: int, dtype: DType) -> np.ndarray:
+    """A weight (O, C, 3, 3) as `WinogradProduct` reads it: (places, O / filters, C, filters), filled up with zeros."""
+    u = FORMS[outputs].transformed(weight)
+    u = np.pad(u, ((0, -len(u) % filters), (0, 0), (0, 0), (0, 0)))
+    u = u.reshape(-1, filters, weight.shape[1], u.shape[2] * u.shape[3])
+    return np.ascontiguousarray(u.transpose(3, 0, 2, 1)).astype(dtype.numpy)
+
+
+def winograd_calls(
+    layer: Conv2d,
+    outputs: int,
+    product: WinogradProduct,
+    scratch: Callable[[str, int], View],
+    image: int,
+    local_size: Sizes,
+) -> list[DeviceCall]:
+    """The calls that compute an image of a layer of stride 1. ``scratch`` makes a buffer of so many elements of the
+    layer's type."""
+    assert isinstance(layer.weight, np.ndarray)
+    (filters, channels), (height, width), dtype = layer.weight.shape[:2], layer.y.shape[2:], layer.x.dtype
+    rows, columns = tile_counts(outputs, height, width)
+    groups, places = -(-filters // product.filters), product.places
+    v = scratch("winograd.v", places * channels * rows * columns + SLACK)
+    m = scratch("winograd.m", places * groups * product.filters * rows * columns + SLACK)
+    top, left = layer.geometry.padding[:2]
+    epilogue = Epilogue(layer.residual is not None, layer.activation)
+    tiles = {"tile_columns": columns, "tile_rows": rows}
+    bias = np.zeros(filters, np.float32) if layer.bias is None else layer.bias
+    outside = {} if layer.residual is None else places_of("residual", layer.residual, image=image)
+    numbers = {**tiles, "places_of_filters": groups * product.filters, "height": height, "width": width, **outside}
+    return [
+        DeviceCall(
+            WinogradInput(outputs, dtype, (top, left)),
+            {"x": layer.x, "v": v},
+            {},
+            {**places_of("x", layer.x, image=image), "height": layer.x.shape[2], "channels": channels, **tiles},
+            Range.covering((columns // LANES, rows, channels), local_size),
+        ),
+        DeviceCall(
+            product,
+            {"v": v, "m": m},
+            {"u": transformed_weight(layer.weight, outputs, product.filters, dtype)},
+            {"channels": channels, "groups": groups, "tile_vectors": rows * columns // LANES},
+            Range.covering((-(-rows * columns // LANES // product.vectors), groups, places), local_size),
+            places * filters * channels * rows * columns,
+        ),
+        DeviceCall(
+            WinogradOutput(outputs, dtype, epilogue, width % LANES == 0),
+            {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
+            {"bias": bias, "filters": np.arange(filters, dtype=np.int32)},
+            {**places_of("y", layer.y, image=image), **numbers},
+            Range.covering((columns // LANES, rows, filters), local_size),
+        ),
+    ]
