@@ -14,17 +14,17 @@ import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.sparse_tables import gather_tables
+from pcc.codegen.kernels.sparse_tables import GatherTables, gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall, places_of
-from pcc.codegen.opencl.kernel import Range
+from pcc.codegen.opencl.kernel import DeviceKernel, Range, Sizes
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
 from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
 from pcc.dtype import DType
 from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
-    from pcc.codegen.opencl.builder import DeviceKernelBuilder, Expr
+    from pcc.codegen.opencl.builder import Accumulator, DeviceKernelBuilder, Expr
 
 Taps = tuple[tuple[int, int], ...]
 """(row, column) of each tap of a pattern: rows from the first that the window reads, columns from the output's own (of
@@ -77,17 +77,7 @@ class ConvDirect:
 
     def body(self, k: "DeviceKernelBuilder") -> None:
         tile = self.tile
-        x, y, group = k.let(k.item(0) * tile.columns), k.let(k.item(1) * tile.rows), k.item(2)
-        k.end_unless(k.both(x < k["width"], y < k["height"]))
-        place = k.let(group * tile.filters)
-        if tile.filters == LANES:
-            first = k.load_vector(k["bias"], place)
-            biases = [k.lane(first, f) for f in range(LANES)]
-        else:
-            biases = [k.load(k["bias"], place + f) for f in range(tile.filters)]
-        sums = [
-            [[k.variable(k.splat(bias)) for _ in range(tile.vectors)] for _ in range(tile.rows)] for bias in biases
-        ]
+        (x, y, group), sums = begin_sums(k, tile)
         x_at = k.let(k["x_offset"] + y * (self.stride[0] * k["x_pitch"]) + x * self.stride[1])
         segment = k.let(group * len(self.patterns))
         begin = k.word(k["segments"], segment)
@@ -100,12 +90,13 @@ class ConvDirect:
                 weight_at.value = weight_at.value + self._weights
             begin = end
         values = [[[total.value for total in row] for row in rows] for rows in sums]
+        place = k.let(group * tile.filters)
         store_tile(k, tile, self.epilogue, values, (x, y, place), whole_vectors=self.whole_vectors)
 
     def _connection(self, k: "DeviceKernelBuilder", pattern: Taps, base: "Expr", weight_at: "Expr", sums: Any) -> None:
         """Adds one connection of a pattern, whose inputs and weights begin at these elements."""
         tile, (down, across) = self.tile, self.stride
-        weights = self._load_weights(k, weight_at)
+        weights = load_weights(k, weight_at, self._weights)
         rows: dict[int, set[int]] = {}
         for row in range(tile.rows):
             for tap_row, tap_column in pattern:
@@ -126,21 +117,6 @@ class ConvDirect:
                         total = sums[f][row][v]
                         total.value = k.mad(inputs, k.splat(weights[tap * tile.filters + f]), total.value)
 
-    def _load_weights(self, k: "DeviceKernelBuilder", weight_at: "Expr") -> list["Expr"]:
-        count = self._weights
-        if count < LANES:
-            return [k.load(k["weight"], weight_at + i) for i in range(count)]
-        vectors: list[Expr] = []
-        while LANES * len(vectors) < count:
-            here = weight_at + LANES * len(vectors)
-            left = count - LANES * len(vectors)
-            vectors += (
-                k.load_pair(k["weight"], here)
-                if left >= 2 * LANES and count % (2 * LANES) == 0
-                else [k.load_vector(k["weight"], here)]
-            )
-        return [k.lane(vector, lane) for vector in vectors for lane in range(LANES)]
-
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         share, patterns = self.tile.filters, len(self.patterns)
         x, channels_at = np.asarray(args["x"]).astype(np.float32), np.asarray(args["channels_at"])
@@ -156,6 +132,38 @@ class ConvDirect:
                         index = plane_index(start, int(args["x_pitch"]), self.stride, (height, width))
                         sums += weight[at, tap][:, None, None] * x[index]
             store_reference(args, self.epilogue, sums, int(group) * share)
+
+
+def begin_sums(
+    k: "DeviceKernelBuilder", tile: Tile
+) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
+    """The item's (column, row, filter group), and its sums (filter, row, vector), which begin with the bias. Ends items
+    outside of the map."""
+    x, y, group = k.let(k.item(0) * tile.columns), k.let(k.item(1) * tile.rows), k.item(2)
+    k.end_unless(k.both(x < k["width"], y < k["height"]))
+    place = k.let(group * tile.filters)
+    if tile.filters == LANES:
+        first = k.load_vector(k["bias"], place)
+        biases = [k.lane(first, f) for f in range(LANES)]
+    else:
+        biases = [k.load(k["bias"], place + f) for f in range(tile.filters)]
+    return (x, y, group), [
+        [[k.variable(k.splat(bias)) for _ in range(tile.vectors)] for _ in range(tile.rows)] for bias in biases
+    ]
+
+
+def load_weights(k: "DeviceKernelBuilder", at: "Expr", count: int) -> "list[Expr]":
+    """The numbers that are stored for a connection."""
+    if count < LANES:
+        return [k.load(k["weight"], at + place) for place in range(count)]
+    vectors: list[Expr] = []
+    while LANES * len(vectors) < count:
+        here = at + LANES * len(vectors)
+        if count % (2 * LANES) == 0:
+            vectors += k.load_pair(k["weight"], here)
+        else:
+            vectors.append(k.load_vector(k["weight"], here))
+    return [k.lane(vector, lane) for vector in vectors for lane in range(LANES)]
 
 
 def stored_weights(taps: int, filters: int) -> int:
@@ -175,38 +183,45 @@ def taps_of(patterns: np.ndarray, geometry: ConvGeometry) -> tuple[Taps, ...]:
     )
 
 
-def direct_tables(fkw: FKW, x_plane: int, dtype: DType) -> dict[str, np.ndarray]:
-    """The arrays that `ConvDirect` reads, for filter groups of ``fkw.share``: ``weight``, ``channels_at``, ``segments``
-    and ``filters``."""
-    tables = gather_tables(fkw, fkw.patterns.shape[1])
-    taps = tables.patterns.shape[1]
-    weight = tables.weight.reshape(len(tables.channels), -1)
-    weight = np.pad(weight, ((0, 0), (0, stored_weights(taps, fkw.share) - weight.shape[1])))
-    return {
-        "weight": weight.astype(dtype.numpy),
-        "channels_at": tables.channels * np.int32(x_plane),
-        "segments": tables.segments,
-        "filters": fkw.reorder,
-    }
+def stored_weights_of(tables: GatherTables, share: int, dtype: DType) -> np.ndarray:
+    """The weights of connections, (K, numbers that are stored)."""
+    taps = tables.weight.shape[1]
+    weight = tables.weight.reshape(len(tables.channels), taps * share)
+    return np.pad(weight, ((0, 0), (0, stored_weights(taps, share) - taps * share))).astype(dtype.numpy)
 
 
-def direct_call(
-    layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: tuple[int, int, int]
-) -> DeviceCall:
+def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: Sizes) -> DeviceCall:
     """The call that computes an image of a layer, whose tensors lie as `pcc.codegen.opencl.planes` says. Filter groups
     of the weight are as large as the tile's."""
-    geometry, (height, width) = layer.geometry, layer.y.shape[2:]
-    epilogue = Epilogue(layer.residual is not None, layer.activation)
-    kernel = ConvDirect(
-        taps_of(fkw.patterns, geometry), geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, width % LANES == 0
-    )
-    first_row = image * layer.x.strides[0] + layer.x.offset - geometry.padding[0] * layer.x.strides[2]
-    tables = direct_tables(fkw, layer.x.strides[1], layer.x.dtype)
+    tables = gather_tables(fkw, fkw.patterns.shape[1])
+    arrays = {
+        "weight": stored_weights_of(tables, fkw.share, layer.x.dtype),
+        "channels_at": tables.channels * np.int32(layer.x.strides[1]),
+        "segments": tables.segments,
+    }
+    geometry, epilogue = layer.geometry, Epilogue(layer.residual is not None, layer.activation)
+    taps, whole_vectors = taps_of(fkw.patterns, geometry), layer.y.shape[3] % LANES == 0
+    kernel = ConvDirect(taps, geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, whole_vectors)
+    return layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
+
+
+def layer_numbers(
+    layer: Conv2d,
+    fkw: FKW,
+    kernel: DeviceKernel,
+    tile: Tile,
+    arrays: Mapping[str, np.ndarray],
+    image: int,
+    local_size: Sizes,
+) -> DeviceCall:
+    """The call of a kernel that reads some arrays of a weight, for an image of a layer."""
+    height, width = layer.y.shape[2:]
     bias = np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias
     tensors = {"x": layer.x, "y": layer.y}
+    x = places_of("x", layer.x, image=image)
     numbers = {
-        "x_offset": first_row,
-        "x_pitch": layer.x.strides[2],
+        "x_offset": x["x_offset"] - layer.geometry.padding[0] * x["x_pitch"],
+        "x_pitch": x["x_pitch"],
         **places_of("y", layer.y, image=image),
         "height": height,
         "width": width,
@@ -217,7 +232,7 @@ def direct_call(
     return DeviceCall(
         kernel,
         tensors,
-        {**tables, "bias": bias[fkw.reorder]},
+        {**arrays, "bias": bias[fkw.reorder], "filters": fkw.reorder},
         numbers,
         Range.covering(tile.items(fkw.shape[0], height, width), local_size),
         int(np.count_nonzero(fkw.weight)) * height * width,

@@ -2,7 +2,7 @@
 
 Three kernels: inputs are transformed, a product for each of the (m + 2)^2 places sums over channels, its results are
 transformed back and finished. Transformed values lie as (places, channels, tiles); four neighbouring tiles of a row are
-a vector. All is computed in fp32: in fp16, F(4x4) loses 1 to 3 % of the result (docs/gpu.md).
+a vector. F(4x4) is computed in fp32 alone: in fp16 it loses 1 to 3 % of the result (docs/gpu.md).
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,11 @@ class _Winograd:
     """m of F(m x m)."""
     dtype: DType
     """Of activations, and of transformed values in memory."""
+    arithmetic: DType
+
+    def __post_init__(self) -> None:
+        if self.outputs > 2 and self.arithmetic != FLOAT32:
+            raise ValueError(f"{self.form} computes in fp32 alone: in {self.arithmetic} it loses 1 % and more")
 
     @property
     def form(self) -> Form:
@@ -42,16 +47,13 @@ class _Winograd:
         return self.form.inputs**2
 
     @property
-    def arithmetic(self) -> DType:
-        return FLOAT32
-
-    @property
     def _held(self) -> str:
         return f"{self.dtype.short}*"
 
     @property
     def _symbol(self) -> str:
-        return f"f{self.outputs}x{self.outputs}_{self.dtype.short}"
+        held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
+        return f"f{self.outputs}x{self.outputs}_{held}"
 
 
 def _both_ways(matrix: linear_map.Matrix, tiles: np.ndarray) -> np.ndarray:

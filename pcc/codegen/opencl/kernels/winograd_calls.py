@@ -33,7 +33,6 @@ def transformed_weight(weight: np.ndarray, outputs: int, filters: int, dtype: DT
 
 def winograd_calls(
     layer: Conv2d,
-    outputs: int,
     product: WinogradProduct,
     scratch: Callable[[str, int], View],
     image: int,
@@ -43,6 +42,7 @@ def winograd_calls(
     layer's type."""
     assert isinstance(layer.weight, np.ndarray)
     (filters, channels), (height, width), dtype = layer.weight.shape[:2], layer.y.shape[2:], layer.x.dtype
+    outputs = product.outputs
     rows, columns = tile_counts(outputs, height, width)
     groups, places = -(-filters // product.filters), product.places
     v = scratch("winograd.v", places * channels * rows * columns + SLACK)
@@ -55,7 +55,7 @@ def winograd_calls(
     numbers = {**tiles, "places_of_filters": groups * product.filters, "height": height, "width": width, **outside}
     return [
         DeviceCall(
-            WinogradInput(outputs, dtype, (top, left)),
+            WinogradInput(outputs, dtype, product.arithmetic, (top, left)),
             {"x": layer.x, "v": v},
             {},
             {**places_of("x", layer.x, image=image), "height": layer.x.shape[2], "channels": channels, **tiles},
@@ -70,7 +70,7 @@ def winograd_calls(
             places * filters * channels * rows * columns,
         ),
         DeviceCall(
-            WinogradOutput(outputs, dtype, epilogue, width % LANES == 0),
+            WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0),
             {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
             {"bias": bias, "filters": np.arange(filters, dtype=np.int32)},
             {**places_of("y", layer.y, image=image), **numbers},

@@ -15,6 +15,7 @@ from pcc.dtype import FLOAT16, FLOAT32
 from pcc.ir.activation import Activation
 from pcc.sparsity import fkw as packed
 from tests.codegen.opencl.kernels.support import Case, check
+from tests.opencl import POCL
 
 PATTERNS = np.array([[1, 3, 4, 5], [3, 4, 5, 7], [0, 1, 3, 4], [4, 5, 7, 8]], np.int32)
 RELU = Activation("relu")
@@ -35,7 +36,14 @@ def pruned(case: Case, share: int, patterns: np.ndarray | None, kept: float, see
     return (weight * mask).reshape(case.filters, inputs, *case.geometry.window)
 
 
-def run_case(case: Case, tile: Tile, patterns: np.ndarray | None = None, kept: float = 1.0) -> None:
+def run_case(
+    case: Case,
+    tile: Tile,
+    patterns: np.ndarray | None = None,
+    kept: float = 1.0,
+    call: Callable = direct_call,
+    platform: str = POCL,
+) -> None:
     weight = pruned(case, tile.filters, patterns, kept)
     order = np.random.default_rng(3).permutation(case.filters // tile.filters)
     if case.groups > 1:
@@ -44,9 +52,9 @@ def run_case(case: Case, tile: Tile, patterns: np.ndarray | None = None, kept: f
     fkw = packed.pack(weight, case.groups, patterns, tile.filters, order)
 
     def calls(layer: Conv2d) -> list:
-        return [direct_call(layer, fkw, tile, FLOAT32, image, (4, 2, 1)) for image in range(case.images)]
+        return [call(layer, fkw, tile, FLOAT32, image, (4, 2, 1)) for image in range(case.images)]
 
-    check(case, weight, calls, 1e-5 if case.dtype == FLOAT32 else 2e-3)
+    check(case, weight, calls, 1e-5 if case.dtype == FLOAT32 else 2e-3, platform)
 
 
 @pytest.mark.parametrize("tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 2, 4), Tile(1, 2, 2)], ids=str)

@@ -26,11 +26,11 @@ def run_case(case: Case, outputs: int, filters: int, vectors: int) -> None:
         return View(name, (elements,), contiguous_strides((elements,)), dtype=case.dtype)
 
     def calls(layer: Conv2d) -> list:
-        product = WinogradProduct(outputs, case.dtype, filters, vectors)
+        product = WinogradProduct(outputs, case.dtype, FLOAT32, filters, vectors)
         return [
             call
             for image in range(case.images)
-            for call in winograd_calls(layer, outputs, product, scratch, image, (2, 2, 1))
+            for call in winograd_calls(layer, product, scratch, image, (2, 2, 1))
         ]
 
     check(case, weight, calls, 2e-5 if case.dtype == FLOAT32 else 2e-2, scratch=buffers)

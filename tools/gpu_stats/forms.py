@@ -1,0 +1,182 @@
+"""The forms of a 3x3 layer that are compared, as calls of pcc's own kernels on a layer of random weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.kernels.conv_direct import ConvDirect, direct_call
+from pcc.codegen.opencl.kernels.conv_gather import ConvGather, gather_call
+from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.kernels.winograd import WinogradProduct
+from pcc.codegen.opencl.kernels.winograd_calls import winograd_calls
+from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.program import View, contiguous_strides
+from pcc.dtype import DType
+from pcc.ir.activation import Activation
+from pcc.sparsity.fkw import FKW
+
+PATTERNS = np.array(
+    [[1, 3, 4, 5], [3, 4, 5, 7], [1, 3, 4, 7], [1, 4, 5, 7], [0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]],
+    np.int32,
+)
+"""Eight patterns of four taps, the centre among them."""
+
+RATE = 3.6
+"""Of connections, one in so many is kept (the papers' rate)."""
+
+ALONE = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A 3x3 convolution with padding 1, of one image."""
+
+    channels: int
+    filters: int
+    size: int
+    stride: int = 1
+
+    def layer(self, dtype: DType, weight: np.ndarray) -> Conv2d:
+        geometry = ConvGeometry((3, 3), (self.stride, self.stride), (1, 1, 1, 1))
+        x = Planes((1, self.channels, self.size, self.size), dtype=dtype).view("x")
+        out = geometry.output_size(self.size, self.size)
+        y = Planes((1, self.filters, *out), dtype=dtype).view("y")
+        return Conv2d("layer", x, y, weight, None, geometry, activation=Activation("relu"))
+
+
+@cache
+def connections(filters: int, channels: int, share: int) -> FKW:
+    """An FKW weight with the same number of random connections, and of each pattern, in every filter group."""
+    random, groups, kept = np.random.default_rng(0), filters // share, max(1, round(channels / RATE))
+    counts = np.diff(np.arange(len(PATTERNS) + 1) * kept // len(PATTERNS))
+    index = np.concatenate([random.permutation(channels)[:kept] for _ in range(groups)]).astype(np.int32)
+    stride = np.tile(np.concatenate([[0], counts.cumsum()]), (groups, 1)).astype(np.int32)
+    return FKW(
+        (filters, channels, 3, 3),
+        1,
+        share,
+        PATTERNS,
+        np.arange(filters, dtype=np.int32),
+        (np.arange(groups + 1) * kept).astype(np.int32),
+        index,
+        stride,
+        np.ones((groups * kept, 4, share), np.float32),
+    )
+
+
+def every_connection(filters: int, channels: int, share: int) -> FKW:
+    """A dense weight in the same form: one pattern of all taps."""
+    groups = -(-filters // share)
+    return FKW(
+        (groups * share, channels, 3, 3),
+        1,
+        share,
+        np.arange(9, dtype=np.int32)[None],
+        np.minimum(np.arange(groups * share), filters - 1).astype(np.int32),
+        (np.arange(groups + 1) * channels).astype(np.int32),
+        np.tile(np.arange(channels, dtype=np.int32), groups),
+        np.tile(np.array([[0, channels]], np.int32), (groups, 1)),
+        np.ones((groups * channels, 9, share), np.float32),
+    )
+
+
+@dataclass
+class _Scratch:
+    dtype: DType
+    count: int = field(default=0)
+
+    def __call__(self, name: str, elements: int) -> View:
+        return View(name, (elements,), contiguous_strides((elements,)), dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to compute a layer; ``calls`` takes (shape, type in memory, type of arithmetic)."""
+
+    name: str
+    calls: Callable[[Shape, DType, DType], list[DeviceCall]]
+    strided: bool = True
+    """Whether it takes strides."""
+
+
+def _direct(tile: Tile, *, dense: bool) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+    def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
+        make = every_connection if dense else connections
+        fkw = make(shape.filters, shape.channels, tile.filters)
+        return [direct_call(shape.layer(dtype, _NO_WEIGHT), fkw, tile, arithmetic, 0, ALONE)]
+
+    return calls
+
+
+def _gather(tile: Tile) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+    def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
+        fkw = connections(shape.filters, shape.channels, tile.filters)
+        return [gather_call(shape.layer(dtype, _NO_WEIGHT), fkw, tile, arithmetic, 0, ALONE)]
+
+    return calls
+
+
+def _winograd(outputs: int, filters: int, vectors: int) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+    def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
+        layer = shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
+        product = WinogradProduct(outputs, dtype, arithmetic, filters, vectors)
+        return winograd_calls(layer, product, _Scratch(dtype), 0, ALONE)
+
+    return calls
+
+
+_NO_WEIGHT = np.zeros((0, 0, 3, 3), np.float32)
+
+FORMS: dict[str, list[Form]] = {
+    "dense direct": [Form(f"direct {tile.symbol}", _direct(tile, dense=True)) for tile in (Tile(4, 2, 2), Tile(4, 1, 2))],
+    "F(2x2)": [Form(f"F(2x2) {f}x{v}", _winograd(2, f, v), strided=False) for f, v in ((4, 1), (8, 1), (8, 2))],
+    "F(4x4)": [Form(f"F(4x4) {f}x{v}", _winograd(4, f, v), strided=False) for f, v in ((4, 1), (8, 1), (8, 2))],
+    "free": [Form(tile.symbol, _direct(tile, dense=False)) for tile in (Tile(1, 2, 4), Tile(1, 2, 2), Tile(1, 1, 4))],
+    "shared by 4": [
+        *(Form(tile.symbol, _direct(tile, dense=False)) for tile in (Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1))),
+        *(Form(f"gather {tile.symbol}", _gather(tile)) for tile in (Tile(4, 1, 1), Tile(4, 1, 2))),
+    ],
+}
+"""What is compared, each with the schedules of which the one with the fewest slots counts."""
+
+
+def trips(call: DeviceCall) -> list[float]:
+    """How often the loops of a work-item run, on average."""
+    match call.kernel:
+        case ConvDirect(patterns=patterns):
+            counts = np.diff(call.tables["segments"])
+            return [float(counts[number :: len(patterns)].mean()) for number in range(len(patterns))]
+        case ConvGather():
+            return [float(np.diff(call.tables["segments"]).mean())]
+        case WinogradProduct(unroll=unroll):
+            return [call.numbers["channels"] // unroll, call.numbers["channels"] % unroll]
+        case _:
+            return []
+
+
+VGG16 = [
+    Shape(3, 64, 224),
+    Shape(64, 64, 224),
+    Shape(64, 128, 112),
+    Shape(128, 128, 112),
+    Shape(128, 256, 56),
+    *[Shape(256, 256, 56)] * 2,
+    Shape(256, 512, 28),
+    *[Shape(512, 512, 28)] * 2,
+    *[Shape(512, 512, 14)] * 3,
+]
+RESNET50 = [
+    *[Shape(64, 64, 56)] * 3,
+    Shape(128, 128, 56, 2),
+    *[Shape(128, 128, 28)] * 3,
+    Shape(256, 256, 28, 2),
+    *[Shape(256, 256, 14)] * 5,
+    Shape(512, 512, 14, 2),
+    *[Shape(512, 512, 7)] * 2,
+]
+NETWORKS = {"vgg16": VGG16, "resnet50": RESNET50}
+"""The 3x3 layers of networks for images of 224 x 224."""
