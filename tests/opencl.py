@@ -13,6 +13,9 @@ from pcc.codegen.opencl.text import opencl_text
 
 POCL, OCLGRIND = "Portable Computing Language", "Oclgrind"
 
+_OPTIONS = {POCL: [], OCLGRIND: ["-DFP16_IN_MEMORY_ONLY"]}
+"""oclgrind 19.10 reports cl_khr_fp16 and has no conversions of it."""
+
 
 @cache
 def _queue(platform: str) -> Any:
@@ -26,7 +29,7 @@ def _queue(platform: str) -> Any:
 def _compiled(kernel: DeviceKernel, platform: str) -> Any:
     import pyopencl as cl
 
-    program = cl.Program(_queue(platform).context, opencl_text(kernel)).build(cache_dir=False)
+    program = cl.Program(_queue(platform).context, opencl_text(kernel)).build(_OPTIONS[platform], cache_dir=False)
     return cl.Kernel(program, kernel.name)
 
 

@@ -49,7 +49,7 @@ def collect(shapes: Sequence[Shape], mode: str, gpu: Gpu) -> tuple[dict[Shape, d
     """Every schedule of every form of the layers, and the kernels that they are made of."""
     planned: dict[tuple[Shape, str, Form], list[DeviceCall]] = {}
     for shape in dict.fromkeys(shapes):
-        for name, forms in FORMS.items():
+        for name, forms in FORMS[gpu.family.name].items():
             for form in forms:
                 if form.strided or shape.stride == 1:
                     planned[shape, name, form] = form.calls(shape, *arithmetic_of(name, mode))
@@ -81,11 +81,12 @@ def main(gpus: Sequence[str], mode: str, networks: Sequence[str], *, kernels: bo
         for network in networks:
             shapes = NETWORKS[network]
             priced, stats = collect(shapes, mode, GPUS[gpu])
+            forms = FORMS[GPUS[gpu].family.name]
             click.echo(f"\n{network}, {gpu}, {mode}: M slots | M memory operations (schedule)")
-            click.echo(f"{'layer':<18}" + "".join(f"{name:>32}" for name in FORMS))
+            click.echo(f"{'layer':<18}" + "".join(f"{name:>32}" for name in forms))
             for shape in dict.fromkeys(shapes):
                 label = f"{shape.channels}->{shape.filters}/{shape.stride} @{shape.size} x{shapes.count(shape)}"
-                cells = [_cell(priced[shape].get(name)) for name in FORMS]
+                cells = [_cell(priced[shape].get(name)) for name in forms]
                 click.echo(f"{label:<18}" + "".join(f"{cell:>32}" for cell in cells))
             click.echo(_sums(shapes, priced))
             if kernels:
@@ -102,7 +103,7 @@ def _cell(priced: Sequence[Priced] | None) -> str:
 def _sums(shapes: Sequence[Shape], priced: dict[Shape, dict[str, list[Priced]]]) -> str:
     """Totals; where a form does not take a stride, the dense direct one stands for it."""
     totals: dict[str, Counts] = {}
-    for name in FORMS:
+    for name in priced[shapes[0]]:
         chosen = [best(priced[shape].get(name) or priced[shape]["dense direct"]) for shape in shapes]
         totals[name] = sum((each.counts for each in chosen), Counts())
     lines = [f"{'all':<18}" + "".join(f"{f'{t.slots / 1e6:.1f} | {t.memory / 1e6:.2f}':>32}" for t in totals.values())]

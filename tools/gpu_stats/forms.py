@@ -120,28 +120,45 @@ def _gather(tile: Tile) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
     return calls
 
 
-def _winograd(outputs: int, filters: int, vectors: int) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+def _winograd(outputs: int, filters: int, vectors: int, tiles: int) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
         layer = shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
         product = WinogradProduct(outputs, dtype, arithmetic, filters, vectors)
-        return winograd_calls(layer, product, _Scratch(dtype), 0, ALONE)
+        return winograd_calls(layer, product, _Scratch(dtype), 0, ALONE, tiles)
 
     return calls
 
 
 _NO_WEIGHT = np.zeros((0, 0, 3, 3), np.float32)
 
-FORMS: dict[str, list[Form]] = {
-    "dense direct": [Form(f"direct {tile.symbol}", _direct(tile, dense=True)) for tile in (Tile(4, 2, 2), Tile(4, 1, 2))],
-    "F(2x2)": [Form(f"F(2x2) {f}x{v}", _winograd(2, f, v), strided=False) for f, v in ((4, 1), (8, 1), (8, 2))],
-    "F(4x4)": [Form(f"F(4x4) {f}x{v}", _winograd(4, f, v), strided=False) for f, v in ((4, 1), (8, 1), (8, 2))],
-    "free": [Form(tile.symbol, _direct(tile, dense=False)) for tile in (Tile(1, 2, 4), Tile(1, 2, 2), Tile(1, 1, 4))],
-    "shared by 4": [
-        *(Form(tile.symbol, _direct(tile, dense=False)) for tile in (Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1))),
-        *(Form(f"gather {tile.symbol}", _gather(tile)) for tile in (Tile(4, 1, 1), Tile(4, 1, 2))),
-    ],
+def _forms(dense: list[Tile], products: list[tuple[int, int]], free: list[Tile], shared: list[Tile], gathers: list[Tile], tiles: int) -> dict[str, list[Form]]:
+    return {
+        "dense direct": [Form(f"direct {tile.symbol}", _direct(tile, dense=True)) for tile in dense],
+        "F(2x2)": [Form(f"F(2x2) {f}x{v}", _winograd(2, f, v, 4), strided=False) for f, v in products],
+        "F(4x4)": [Form(f"F(4x4) {f}x{v}", _winograd(4, f, v, tiles), strided=False) for f, v in products],
+        "free": [Form(tile.symbol, _direct(tile, dense=False)) for tile in free],
+        "shared by 4": [
+            *(Form(tile.symbol, _direct(tile, dense=False)) for tile in shared),
+            *(Form(f"gather {tile.symbol}", _gather(tile)) for tile in gathers),
+        ],
+    }
+
+
+FORMS: dict[str, dict[str, list[Form]]] = {
+    "adreno": _forms(
+        [Tile(4, 2, 2), Tile(4, 1, 2)],
+        [(4, 1), (8, 1), (8, 2)],
+        [Tile(1, 2, 4), Tile(1, 2, 2), Tile(1, 1, 4)],
+        [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
+        [Tile(4, 1, 1), Tile(4, 1, 2)],
+        tiles=4,
+    ),
+    "mali": _forms(
+        [Tile(4, 1, 2), Tile(4, 1, 1)], [(4, 1)], [Tile(1, 2, 2)], [Tile(4, 1, 2), Tile(4, 1, 1)], [Tile(4, 1, 1)], tiles=1
+    ),
 }
-"""What is compared, each with the schedules of which the one with the fewest slots counts."""
+"""What is compared on GPUs of a family, each with the schedules of which the one with the fewest slots counts. Mali's
+work-items have 64 registers of one number, Adreno's 192."""
 
 
 def trips(call: DeviceCall) -> list[float]:

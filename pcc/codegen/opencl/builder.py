@@ -146,8 +146,9 @@ class DeviceKernelBuilder:
         scalar = tirx.const(number, self.arithmetic.tir()) if isinstance(number, int | float) else number
         return scalar if lanes == 1 else T.call_pure_extern(self.vector, "SPLAT", scalar)
 
-    def vector_of(self, numbers: Sequence[Expr]) -> Expr:
-        return T.call_pure_extern(self.vector, "VECTOR", *numbers)
+    def joined(self, numbers: Sequence[Expr]) -> Expr:
+        """Four numbers as a vector; one as it is."""
+        return numbers[0] if len(numbers) == 1 else T.call_pure_extern(self.vector, "VECTOR", *numbers)
 
     def mad(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """``a * b + c``, vectors or numbers."""

@@ -29,7 +29,7 @@ _WHOLE = """\
 
 _HALF_IN_FLOAT = """\
 #define LOAD_f16(p) vload_half(0, (p))
-#ifdef cl_khr_fp16
+#if defined(cl_khr_fp16) && !defined(FP16_IN_MEMORY_ONLY)
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
 #define LOAD4_f16(p) convert_float4(*(const __global half4*)(p))
 #define LOAD8_f16(p) convert_float8(*(const __global half8*)(p))
@@ -41,7 +41,8 @@ _HALF_IN_FLOAT = """\
 #define STORE_f16(v, p) vstore_half((v), 0, (p))
 #define STORE4_f16(v, p) vstore_half4((v), 0, (p))
 """
-"""fp16 in memory only, which every device has. Where it has fp16 at all, four numbers that are aligned are one load."""
+"""fp16 in memory only, which every device has. Where it has fp16 at all, four numbers that are aligned are one load;
+FP16_IN_MEMORY_ONLY is for drivers that say so and do not convert it."""
 
 _FLOAT_IN_HALF = """\
 #define LOAD_f32(p) convert_half(*(p))

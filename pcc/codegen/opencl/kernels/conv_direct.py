@@ -9,6 +9,7 @@ for four of them. (PatDNN, Niu et al., ASPLOS 2020; sharing is what makes it pay
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -51,11 +52,11 @@ class ConvDirect:
 
     @property
     def name(self) -> str:
-        taps = "_".join("".join(f"{row}{column}" for row, column in pattern) for pattern in self.patterns)
+        taps = f"p{len(self.patterns)}e{self._taps}_{crc32(repr(self.patterns).encode()):08x}"
         held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
         vectors = "" if self.whole_vectors else "_any"
         stride = "x".join(map(str, self.stride))
-        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps.replace('-', 'm')}_{self.epilogue.symbol}_{held}{vectors}"
+        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}{vectors}"
 
     @property
     def params(self) -> tuple[Param, ...]:

@@ -95,7 +95,7 @@ class ConvGather:
         across = self.stride[1]
         if across == 1:
             return k.load_vector(k["x"], at, aligned=False)
-        return k.let(k.vector_of([k.load(k["x"], at + lane * across) for lane in range(LANES)]))
+        return k.let(k.joined([k.load(k["x"], at + lane * across) for lane in range(LANES)]))
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         share = self.tile.filters

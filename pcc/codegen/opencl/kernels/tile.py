@@ -81,13 +81,19 @@ def load_columns(
     return result
 
 
+def number_of(k: "DeviceKernelBuilder", column: "tuple[Expr, int | None]") -> "Expr":
+    """A column that `load_columns` found, as a number."""
+    held, lane = column
+    return held if lane is None else k.lane(held, lane)
+
+
 def columns_of(k: "DeviceKernelBuilder", found: "dict[int, tuple[Expr, int | None]]", first: int, step: int) -> "Expr":
     """A vector of four columns, ``step`` apart."""
     parts = [found[first + step * lane] for lane in range(LANES)]
     vector = parts[0][0]
-    if step == 1 and first % LANES == 0 and all(part[0] is vector for part in parts):
+    if step == 1 and all(part[0] is vector and part[1] == lane for lane, part in enumerate(parts)):
         return vector
-    return k.vector_of([held if lane is None else k.lane(held, lane) for held, lane in parts])
+    return k.joined([number_of(k, part) for part in parts])
 
 
 def store_tile(

@@ -7,7 +7,7 @@ a vector. F(4x4) is computed in fp32 alone: in fp16 it loses 1 to 3 % of the res
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.winograd_forms import FORMS, Form
 from pcc.codegen.opencl.kernel import Range
 from pcc.codegen.opencl.kernels.reference import store_reference
-from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, number_of, output_params, store_tile
 from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
@@ -64,15 +64,17 @@ def _both_ways(matrix: linear_map.Matrix, tiles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WinogradInput(_Winograd):
-    """``v[p, c, t] = B' d B``. An item is four neighbouring tiles of a channel. ``x_offset`` is the first number of the
-    first map; below it is a row of zeros."""
+    """``v[p, c, t] = B' d B``. An item is ``tiles`` neighbouring tiles of a channel. ``x_offset`` is the first number of
+    the first map; below it is a row of zeros."""
 
     padding: tuple[int, int]
     """(top, left)."""
+    tiles: int = LANES
+    """4, or 1 where a work-item has too few registers for so many values."""
 
     @property
     def name(self) -> str:
-        return f"pcc_winograd_input_{self._symbol}_p{self.padding[0]}x{self.padding[1]}"
+        return f"pcc_winograd_input_{self._symbol}_p{self.padding[0]}x{self.padding[1]}t{self.tiles}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -82,30 +84,29 @@ class WinogradInput(_Winograd):
     def body(self, k: "DeviceKernelBuilder") -> None:
         (top, left), n, m = self.padding, self.form.inputs, self.outputs
         across, tile_row, channel = k.item(0), k.item(1), k.item(2)
-        tile_column = k.let(across * LANES)
+        tile_column = k.let(across * self.tiles)
         k.end_unless(k.both(tile_column < k["tile_columns"], tile_row < k["tile_rows"]))
         at = k.let(k["x_offset"] + channel * k["x_plane"] + tile_column * m)
+        columns = range(-left, self.tiles * m + 2 - left)
         rows = []
         for row in range(n):
             y = k.let(k.least(tile_row * m + (row - top), k["height"]))
-            columns = range(-left, LANES * m + 2 - left)
-            rows.append(load_columns(k, k["x"], k.let(at + y * k["x_pitch"]), columns, pairs=True))
+            loaded = load_columns(k, k["x"], k.let(at + y * k["x_pitch"]), columns, pairs=self.tiles * m % 8 == 0)
+            rows.append({column: number_of(k, loaded[column]) for column in columns})
         # Down, number by number; then across, where the numbers of four tiles are a vector.
-        down: dict[int, list[Expr]] = {}
-        for column in range(-left, LANES * m + 2 - left):
-            numbers = [
-                held if lane is None else k.lane(held, lane) for held, lane in (row[column] for row in rows)
-            ]
-            down[column] = linear_map.apply(k, self.form.input_matrix, numbers, 1)  # pyright: ignore[reportArgumentType]
+        matrix: Any = self.form.input_matrix
+        down = {column: linear_map.apply(k, matrix, [row[column] for row in rows], 1) for column in columns}
         tiles = k.let(k["tile_columns"] * k["tile_rows"])
         v_at = k.let(channel * tiles + tile_row * k["tile_columns"] + tile_column)
         step = k.let(k["channels"] * tiles)
         for row in range(n):
-            vectors = [
-                k.let(k.vector_of([down[column - left + m * tile][row] for tile in range(LANES)])) for column in range(n)
+            values = [
+                k.let(k.joined([down[column - left + m * tile][row] for tile in range(self.tiles)]))
+                for column in range(n)
             ]
-            for column, value in enumerate(linear_map.apply(k, self.form.input_matrix, vectors, LANES)):  # pyright: ignore[reportArgumentType]
-                k.store_vector(k["v"], v_at + (row * n + column) * step, value)
+            for column, value in enumerate(linear_map.apply(k, matrix, values, self.tiles)):
+                store = k.store if self.tiles == 1 else k.store_vector
+                store(k["v"], v_at + (row * n + column) * step, value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, m, (top, left) = self.form.inputs, self.outputs, self.padding
@@ -182,15 +183,17 @@ class WinogradProduct(_Winograd):
 
 @dataclass(frozen=True)
 class WinogradOutput(_Winograd):
-    """``y = activation(A' m A + bias + residual)``. An item is four neighbouring tiles of a filter."""
+    """``y = activation(A' m A + bias + residual)``. An item is ``tiles`` neighbouring tiles of a filter."""
 
     epilogue: Epilogue
     whole_vectors: bool
+    tiles: int = LANES
+    """4, or for F(4x4) 1."""
 
     @property
     def name(self) -> str:
         vectors = "" if self.whole_vectors else "_any"
-        return f"pcc_winograd_output_{self._symbol}_{self.epilogue.symbol}{vectors}"
+        return f"pcc_winograd_output_{self._symbol}_{self.epilogue.symbol}_t{self.tiles}{vectors}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -200,37 +203,32 @@ class WinogradOutput(_Winograd):
     def body(self, k: "DeviceKernelBuilder") -> None:
         n, outputs = self.form.inputs, self.outputs
         across, tile_row, f = k.item(0), k.item(1), k.item(2)
-        tile_column = k.let(across * LANES)
+        tile_column = k.let(across * self.tiles)
         x, y = k.let(tile_column * outputs), k.let(tile_row * outputs)
         k.end_unless(k.both(x < k["width"], y < k["height"]))
         tiles = k.let(k["tile_columns"] * k["tile_rows"])
         m_at = k.let(f * tiles + tile_row * k["tile_columns"] + tile_column)
         step = k.let(k["places_of_filters"] * tiles)
         bias = k.let(k.splat(k.load(k["bias"], f)))
+        load = k.load if self.tiles == 1 else k.load_vector
+        matrix: Any = self.form.output_matrix
         down = [
             linear_map.apply(
-                k,  # pyright: ignore[reportArgumentType]
-                self.form.output_matrix,
-                [k.load_vector(k["m"], m_at + (row * n + column) * step) for row in range(n)],
-                LANES,
+                k, matrix, [load(k["m"], m_at + (row * n + column) * step) for row in range(n)], self.tiles
             )
             for column in range(n)
         ]
         rows = []
         for row in range(outputs):
-            across_tiles = linear_map.apply(
-                k,  # pyright: ignore[reportArgumentType]
-                self.form.output_matrix,
-                [down[column][row] for column in range(n)],
-                LANES,
-            )
+            across_tiles = linear_map.apply(k, matrix, [down[column][row] for column in range(n)], self.tiles)
             found = {
-                outputs * tile + column: (across_tiles[column], tile)
-                for tile in range(LANES)
+                outputs * tile + column: (across_tiles[column], None if self.tiles == 1 else tile)
+                for tile in range(self.tiles)
                 for column in range(outputs)
             }
-            rows.append([k.let(columns_of(k, found, LANES * v, 1) + bias) for v in range(outputs)])
-        tile = Tile(1, outputs, outputs)
+            vectors = range(outputs * self.tiles // LANES)
+            rows.append([k.let(columns_of(k, found, LANES * v, 1) + bias) for v in vectors])
+        tile = Tile(1, outputs * self.tiles // LANES, outputs)
         store_tile(k, tile, self.epilogue, [rows], (x, y, f), whole_vectors=self.whole_vectors)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:

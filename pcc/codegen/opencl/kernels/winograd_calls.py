@@ -37,9 +37,10 @@ def winograd_calls(
     scratch: Callable[[str, int], View],
     image: int,
     local_size: Sizes,
+    tiles: int = LANES,
 ) -> list[DeviceCall]:
     """The calls that compute an image of a layer of stride 1. ``scratch`` makes a buffer of so many elements of the
-    layer's type."""
+    layer's type; ``tiles`` is how many a work-item transforms."""
     assert isinstance(layer.weight, np.ndarray)
     (filters, channels), (height, width), dtype = layer.weight.shape[:2], layer.y.shape[2:], layer.x.dtype
     outputs = product.outputs
@@ -49,17 +50,17 @@ def winograd_calls(
     m = scratch("winograd.m", places * groups * product.filters * rows * columns + SLACK)
     top, left = layer.geometry.padding[:2]
     epilogue = Epilogue(layer.residual is not None, layer.activation)
-    tiles = {"tile_columns": columns, "tile_rows": rows}
+    sizes = {"tile_columns": columns, "tile_rows": rows}
     bias = np.zeros(filters, np.float32) if layer.bias is None else layer.bias
     outside = {} if layer.residual is None else places_of("residual", layer.residual, image=image)
-    numbers = {**tiles, "places_of_filters": groups * product.filters, "height": height, "width": width, **outside}
+    numbers = {**sizes, "places_of_filters": groups * product.filters, "height": height, "width": width, **outside}
     return [
         DeviceCall(
-            WinogradInput(outputs, dtype, product.arithmetic, (top, left)),
+            WinogradInput(outputs, dtype, product.arithmetic, (top, left), tiles),
             {"x": layer.x, "v": v},
             {},
-            {**places_of("x", layer.x, image=image), "height": layer.x.shape[2], "channels": channels, **tiles},
-            Range.covering((columns // LANES, rows, channels), local_size),
+            {**places_of("x", layer.x, image=image), "height": layer.x.shape[2], "channels": channels, **sizes},
+            Range.covering((columns // tiles, rows, channels), local_size),
         ),
         DeviceCall(
             product,
@@ -70,10 +71,10 @@ def winograd_calls(
             places * filters * channels * rows * columns,
         ),
         DeviceCall(
-            WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0),
+            WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0, tiles),
             {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
             {"bias": bias, "filters": np.arange(filters, dtype=np.int32)},
             {**places_of("y", layer.y, image=image), **numbers},
-            Range.covering((columns // LANES, rows, filters), local_size),
+            Range.covering((columns // tiles, rows, filters), local_size),
         ),
     ]

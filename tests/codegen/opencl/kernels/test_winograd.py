@@ -12,11 +12,12 @@ from pcc.codegen.program import View, contiguous_strides
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.ir.activation import Activation
 from tests.codegen.opencl.kernels.support import Case, check
+from tests.opencl import POCL
 
 SAME = ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))
 
 
-def run_case(case: Case, outputs: int, filters: int, vectors: int) -> None:
+def run_case(case: Case, outputs: int, filters: int, vectors: int, tiles: int = 4, platform: str = POCL) -> None:
     weight = np.random.default_rng(2).standard_normal((case.filters, case.channels, 3, 3)).astype(np.float32)
     weight /= math.sqrt(9 * case.channels)
     buffers: dict[str, np.ndarray] = {}
@@ -30,10 +31,10 @@ def run_case(case: Case, outputs: int, filters: int, vectors: int) -> None:
         return [
             call
             for image in range(case.images)
-            for call in winograd_calls(layer, product, scratch, image, (2, 2, 1))
+            for call in winograd_calls(layer, product, scratch, image, (2, 2, 1), tiles)
         ]
 
-    check(case, weight, calls, 2e-5 if case.dtype == FLOAT32 else 2e-2, scratch=buffers)
+    check(case, weight, calls, 2e-5 if case.dtype == FLOAT32 else 2e-2, platform, buffers)
 
 
 @pytest.mark.parametrize("outputs", [2, 4])
@@ -50,3 +51,13 @@ def test_sizes(outputs: int, product: tuple[int, int], size: tuple[int, int, int
 def test_padding_and_storage(padding: tuple[int, int, int, int], dtype: DType) -> None:
     for outputs in (2, 4):
         run_case(Case(5, 6, 11, 10, ConvGeometry((3, 3), (1, 1), padding), dtype=dtype), outputs, 8, 1)
+
+
+def test_a_tile_at_a_time() -> None:
+    for size in ((7, 7), (9, 13)):
+        run_case(Case(5, 6, *size, SAME, 2, residual=True), 4, 4, 1, tiles=1)
+
+
+def test_f4x4_is_refused_in_fp16() -> None:
+    with pytest.raises(ValueError, match="computes in fp32 alone"):
+        WinogradProduct(4, FLOAT16, FLOAT16, 4, 1)

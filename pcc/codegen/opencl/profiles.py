@@ -1,0 +1,92 @@
+"""Phone GPUs as cost models see them: data, a row a family of GPUs.
+
+There is no phone to time on. A profile's costs are fitted to what Mesa's compilers say of pcc's kernels (`python -m
+tools.gpu_stats.fit`): how many issue slots a multiply-add, a memory operation, a step of a loop and a stored number
+take. What a memory operation costs beside that, because it waits or because bandwidth is short, no compiler says:
+`memory_weight` is an assumption, and `tune` on a device has the last word.
+"""
+
+from dataclasses import dataclass
+from operator import add, mul
+
+from pcc.codegen.opencl.kernel import Sizes
+from pcc.errors import PccError
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """Counts of what all work-items together execute, or the slots that each of them takes."""
+
+    mads: float = 0.0
+    """Multiply-adds of numbers."""
+    memory: float = 0.0
+    """Loads and stores of up to four numbers."""
+    steps: float = 0.0
+    """Turns of inner loops."""
+    loops: float = 0.0
+    """Inner loops, whether they turn or not."""
+    outputs: float = 0.0
+    """Numbers that are begun, finished and stored."""
+    items: float = 0.0
+    adds: float = 0.0
+    """Other arithmetic on numbers: transforms."""
+
+    def __add__(self, other: "DeviceWork") -> "DeviceWork":
+        return DeviceWork(*map(add, vars(self).values(), vars(other).values()))
+
+    def __mul__(self, times: float) -> "DeviceWork":
+        return DeviceWork(*[value * times for value in vars(self).values()])
+
+
+@dataclass(frozen=True)
+class GpuProfile:
+    """A family of GPUs."""
+
+    name: str
+    devices: tuple[str, ...]
+    """Parts of the names that devices of the family report, in lower case."""
+    wave: int
+    """Work-items that run in step."""
+    numbers: int
+    """Numbers of 32 bits that a work-item may keep as sums: more of them, with what else it needs, spill or leave too
+    few waves."""
+    computes_in_fp16: bool
+    slots: DeviceWork
+    """What one of each takes."""
+    memory_weight: float
+    """Slots that a memory operation counts besides."""
+    origin: str
+    local_size: Sizes = (8, 4, 1)
+
+    def slots_of(self, work: DeviceWork) -> float:
+        """Issue slots."""
+        return sum(map(mul, vars(work).values(), vars(self.slots).values()))
+
+    def cost(self, work: DeviceWork) -> float:
+        """Slots, with what memory operations count besides."""
+        return self.slots_of(work) + self.memory_weight * work.memory
+
+
+_ADRENO = DeviceWork(mads=1.0, memory=2.2, steps=22.0, loops=10.0, outputs=5.0, items=100.0, adds=1.0)
+_MALI = DeviceWork(mads=1.0, memory=8.0, steps=12.0, loops=8.0, outputs=4.0, items=60.0, adds=1.0)
+
+PROFILES: dict[str, GpuProfile] = {
+    profile.name: profile
+    for profile in (
+        GpuProfile("adreno-6xx", ("adreno (tm) 6", "adreno(tm) 6", "fd6"), 64, 64, True, _ADRENO, 8.0, "Mesa's compiler for Adreno 630"),
+        GpuProfile("adreno-7xx", ("adreno (tm) 7", "adreno(tm) 7", "fd7"), 64, 64, True, _ADRENO, 8.0, "Mesa's compiler for Adreno 730"),
+    )
+}
+
+
+def profile_named(name: str) -> GpuProfile:
+    """The profile of that name; `PccError` where there is none."""
+    if name not in PROFILES:
+        raise PccError(f"unknown GPU profile '{name}': choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def profile_of_device(name: str) -> GpuProfile:
+    """The profile for a device that reports a name; ``generic`` for one that none knows."""
+    lower = name.lower()
+    return next((each for each in PROFILES.values() if any(part in lower for part in each.devices)), PROFILES["generic"])
