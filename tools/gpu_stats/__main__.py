@@ -45,7 +45,9 @@ def price(calls: Sequence[DeviceCall], schedule: str, stats: dict[str, KernelSta
     return Priced(schedule, total, spilled, registers)
 
 
-def collect(shapes: Sequence[Shape], mode: str, gpu: Gpu) -> tuple[dict[Shape, dict[str, list[Priced]]], dict[str, KernelStats]]:
+def collect(
+    shapes: Sequence[Shape], mode: str, gpu: Gpu
+) -> tuple[dict[Shape, dict[str, list[Priced]]], dict[str, KernelStats]]:
     """Every schedule of every form of the layers, and the kernels that they are made of."""
     planned: dict[tuple[Shape, str, Form], list[DeviceCall]] = {}
     for shape in dict.fromkeys(shapes):

@@ -67,7 +67,14 @@ class Family:
 
 
 ADRENO = Family("adreno", "x86_64", "2.31", "freedreno", {"IR3_SHADER_DEBUG": "cs,disasm"}, adreno.parse)
-MALI = Family("mali", "aarch64", "2.36", "panfrost", {"BIFROST_MESA_DEBUG": "shaders,shaderdb", "RUSTICL_FEATURES": "fp16"}, mali.parse)
+MALI = Family(
+    "mali",
+    "aarch64",
+    "2.36",
+    "panfrost",
+    {"BIFROST_MESA_DEBUG": "shaders,shaderdb", "RUSTICL_FEATURES": "fp16"},
+    mali.parse,
+)
 
 
 @dataclass(frozen=True)

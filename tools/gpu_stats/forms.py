@@ -120,7 +120,9 @@ def _gather(tile: Tile) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
     return calls
 
 
-def _winograd(outputs: int, filters: int, vectors: int, tiles: int) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+def _winograd(
+    outputs: int, filters: int, vectors: int, tiles: int
+) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
         layer = shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
         product = WinogradProduct(outputs, dtype, arithmetic, filters, vectors)
@@ -131,7 +133,15 @@ def _winograd(outputs: int, filters: int, vectors: int, tiles: int) -> Callable[
 
 _NO_WEIGHT = np.zeros((0, 0, 3, 3), np.float32)
 
-def _forms(dense: list[Tile], products: list[tuple[int, int]], free: list[Tile], shared: list[Tile], gathers: list[Tile], tiles: int) -> dict[str, list[Form]]:
+
+def _forms(
+    dense: list[Tile],
+    products: list[tuple[int, int]],
+    free: list[Tile],
+    shared: list[Tile],
+    gathers: list[Tile],
+    tiles: int,
+) -> dict[str, list[Form]]:
     return {
         "dense direct": [Form(f"direct {tile.symbol}", _direct(tile, dense=True)) for tile in dense],
         "F(2x2)": [Form(f"F(2x2) {f}x{v}", _winograd(2, f, v, 4), strided=False) for f, v in products],
@@ -154,7 +164,12 @@ FORMS: dict[str, dict[str, list[Form]]] = {
         tiles=4,
     ),
     "mali": _forms(
-        [Tile(4, 1, 2), Tile(4, 1, 1)], [(4, 1)], [Tile(1, 2, 2)], [Tile(4, 1, 2), Tile(4, 1, 1)], [Tile(4, 1, 1)], tiles=1
+        [Tile(4, 1, 2), Tile(4, 1, 1)],
+        [(4, 1)],
+        [Tile(1, 2, 2)],
+        [Tile(4, 1, 2), Tile(4, 1, 1)],
+        [Tile(4, 1, 1)],
+        tiles=1,
     ),
 }
 """What is compared on GPUs of a family, each with the schedules of which the one with the fewest slots counts. Mali's

@@ -50,7 +50,6 @@ class GpuProfile:
     numbers: int
     """Numbers of 32 bits that a work-item may keep as sums: more of them, with what else it needs, spill or leave too
     few waves."""
-    computes_in_fp16: bool
     slots: DeviceWork
     """What one of each takes."""
     memory_weight: float
@@ -70,11 +69,25 @@ class GpuProfile:
 _ADRENO = DeviceWork(mads=1.0, memory=2.2, steps=22.0, loops=10.0, outputs=5.0, items=100.0, adds=1.0)
 _MALI = DeviceWork(mads=1.0, memory=8.0, steps=12.0, loops=8.0, outputs=4.0, items=60.0, adds=1.0)
 
+_LIMITS = {"adreno": (64, 64, 8.0), "mali": (16, 16, 16.0)}
+"""Wave, numbers of 32 bits as sums, weight of a memory operation. Mali's threads have 64 registers, and addresses of 64
+bits take many of them: 16 fp32 sums are the most that does not spill (32 in fp16)."""
+
+
+def _profile(name: str, devices: tuple[str, ...], slots: DeviceWork, origin: str) -> GpuProfile:
+    wave, numbers, weight = _LIMITS["adreno" if name.startswith("adreno") else "mali"]
+    return GpuProfile(name, devices, wave, numbers, slots, weight, origin)
+
+
 PROFILES: dict[str, GpuProfile] = {
     profile.name: profile
     for profile in (
-        GpuProfile("adreno-6xx", ("adreno (tm) 6", "adreno(tm) 6", "fd6"), 64, 64, True, _ADRENO, 8.0, "Mesa's compiler for Adreno 630"),
-        GpuProfile("adreno-7xx", ("adreno (tm) 7", "adreno(tm) 7", "fd7"), 64, 64, True, _ADRENO, 8.0, "Mesa's compiler for Adreno 730"),
+        _profile("adreno-6xx", ("adreno (tm) 6", "adreno(tm) 6", "fd6"), _ADRENO, "Mesa's compiler for Adreno 630"),
+        _profile("adreno-7xx", ("adreno (tm) 7", "adreno(tm) 7", "fd7"), _ADRENO, "Mesa's compiler for Adreno 730"),
+        _profile("mali-g5x", ("mali-g5",), _MALI, "Mesa's compiler for Mali G57"),
+        _profile("mali-g6x", ("mali-g6",), _MALI, "Mesa's compiler for Mali G610"),
+        _profile("mali-g7x", ("mali-g7",), _MALI, "those of mali-g6x: Mesa has one model for Valhall"),
+        _profile("generic", (), _ADRENO, "those of adreno-6xx, with Mali's limits: for a GPU that none knows"),
     )
 }
 
@@ -89,4 +102,6 @@ def profile_named(name: str) -> GpuProfile:
 def profile_of_device(name: str) -> GpuProfile:
     """The profile for a device that reports a name; ``generic`` for one that none knows."""
     lower = name.lower()
-    return next((each for each in PROFILES.values() if any(part in lower for part in each.devices)), PROFILES["generic"])
+    return next(
+        (each for each in PROFILES.values() if any(part in lower for part in each.devices)), PROFILES["generic"]
+    )

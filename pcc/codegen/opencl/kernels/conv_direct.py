@@ -135,9 +135,7 @@ class ConvDirect:
             store_reference(args, self.epilogue, sums, int(group) * share)
 
 
-def begin_sums(
-    k: "DeviceKernelBuilder", tile: Tile
-) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
+def begin_sums(k: "DeviceKernelBuilder", tile: Tile) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
     """The item's (column, row, filter group), and its sums (filter, row, vector), which begin with the bias. Ends items
     outside of the map."""
     x, y, group = k.let(k.item(0) * tile.columns), k.let(k.item(1) * tile.rows), k.item(2)

@@ -74,9 +74,11 @@ class ConvGather:
         with k.loop(count):
             weights = load_weights(k, k.let(weight_at.value), stored)
             places = k.let(tap_at.value)
-            at = k.words(k["taps_at"], places) if self.taps == LANES else [
-                k.word(k["taps_at"], places + tap) for tap in range(self.taps)
-            ]
+            at = (
+                k.words(k["taps_at"], places)
+                if self.taps == LANES
+                else [k.word(k["taps_at"], places + tap) for tap in range(self.taps)]
+            )
             for tap in range(self.taps):
                 for row in range(tile.rows):
                     for v in range(tile.vectors):
@@ -119,7 +121,10 @@ def gather_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     tables = gather_tables(fkw, taps)
     pattern = np.repeat(np.arange(len(tables.segments) - 1) % len(fkw.patterns), np.diff(tables.segments))
     offsets = np.array(
-        [[row * layer.x.strides[2] + column for row, column in found] for found in taps_of(fkw.patterns, layer.geometry)]
+        [
+            [row * layer.x.strides[2] + column for row, column in found]
+            for found in taps_of(fkw.patterns, layer.geometry)
+        ]
     )
     arrays = {
         "weight": stored_weights_of(tables, fkw.share, layer.x.dtype),
@@ -127,7 +132,5 @@ def gather_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
         "segments": np.ascontiguousarray(tables.segments[:: len(fkw.patterns)]),
     }
     epilogue, width = Epilogue(layer.residual is not None, layer.activation), layer.y.shape[3]
-    kernel = ConvGather(
-        taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, width % LANES == 0
-    )
+    kernel = ConvGather(taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, width % LANES == 0)
     return layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)

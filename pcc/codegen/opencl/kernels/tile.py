@@ -127,4 +127,6 @@ def store_tile(
                 with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
                     added = k.load_vector(k["residual"], at["residual"] + column) if epilogue.residual else None
                     value = apply(k, epilogue, sums[f][row][v], added)
-                    k.store_vector(k["y"], at["y"] + column, value if whole_vectors else k.first_lanes(value, left - column))
+                    k.store_vector(
+                        k["y"], at["y"] + column, value if whole_vectors else k.first_lanes(value, left - column)
+                    )

@@ -235,7 +235,9 @@ class WinogradOutput(_Winograd):
         n, outputs = self.form.inputs, self.outputs
         columns, rows, filters = (int(args[name]) for name in ("tile_columns", "tile_rows", "places_of_filters"))
         m = np.asarray(args["m"])[: self.places * filters * rows * columns].astype(np.float32)
-        tiles = m.reshape(self.places, filters, rows, columns).transpose(1, 2, 3, 0).reshape(filters, rows, columns, n, n)
+        tiles = (
+            m.reshape(self.places, filters, rows, columns).transpose(1, 2, 3, 0).reshape(filters, rows, columns, n, n)
+        )
         y = _both_ways(self.form.output_matrix, tiles).transpose(0, 1, 3, 2, 4)
         y = y.reshape(filters, rows * outputs, columns * outputs)[:, : int(args["height"]), : int(args["width"])]
         store_reference(args, self.epilogue, y[: len(np.asarray(args["filters"]))], 0)

@@ -9,7 +9,6 @@ import torch
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.planes import Planes
-from pcc.codegen.program import View
 from pcc.dtype import FLOAT32, DType
 from pcc.ir.activation import IDENTITY, Activation
 from tests.codegen.opencl.planes import from_planes, in_planes
@@ -110,6 +109,8 @@ def check(
     layer, buffers, y_layout = layer_of(case, weight)
     wanted, calls = expected(layer, weight, buffers, case), calls_of(layer)
     for by_reference in (False, True):
-        y = from_planes(compute(calls, {**buffers, **(scratch or {})}, platform, by_reference=by_reference)["y"], y_layout)
+        y = from_planes(
+            compute(calls, {**buffers, **(scratch or {})}, platform, by_reference=by_reference)["y"], y_layout
+        )
         error = np.abs(y - wanted).max() / np.abs(wanted).max()
         assert error < tolerance, f"{'reference' if by_reference else platform}: error {error:.1e} > {tolerance:.1e}"

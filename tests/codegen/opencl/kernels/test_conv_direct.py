@@ -57,7 +57,9 @@ def run_case(
     check(case, weight, calls, 1e-5 if case.dtype == FLOAT32 else 2e-3, platform)
 
 
-@pytest.mark.parametrize("tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 2, 4), Tile(1, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 2, 4), Tile(1, 2, 2)], ids=str
+)
 @pytest.mark.parametrize("size", [(3, 4, 5, 1), (17, 8, 7, 7), (1, 4, 9, 13), (8, 16, 14, 28)], ids=str)
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=str)
 def test_patterns(tile: Tile, size: tuple[int, int, int, int], dtype: object) -> None:

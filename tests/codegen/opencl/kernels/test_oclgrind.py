@@ -41,6 +41,8 @@ def test_no_kernel_reads_or_writes_outside_or_races() -> None:
     pytest.importorskip("pyopencl")
     environment = {**os.environ, "OCLGRIND_DATA_RACES": "1", "PYTHONPATH": str(Path(__file__).parents[4])}
     done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True)
-    found = [line for line in (done.stdout + done.stderr).splitlines() if re.match(r"(Invalid|Uninit|.*data race)", line)]
+    found = [
+        line for line in (done.stdout + done.stderr).splitlines() if re.match(r"(Invalid|Uninit|.*data race)", line)
+    ]
     assert not found, "\n".join(found[:5])
     assert "all kernels ran" in done.stdout, done.stderr[-2000:]

@@ -1,0 +1,132 @@
+"""What families offer for GPUs: counts that agree with the kernels' texts, choices, and calls that compute the layer."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pcc.codegen.layers import Conv2d, ConvGeometry
+from pcc.codegen.opencl.families import FAMILIES, all_connections, group_work, lanes_that_wait, offers
+from pcc.codegen.opencl.kernels.conv_direct import direct_call
+from pcc.codegen.opencl.kernels.conv_gather import gather_call
+from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.opencl.profiles import PROFILES, profile_named, profile_of_device
+from pcc.codegen.opencl.text import opencl_text
+from pcc.codegen.program import View, contiguous_strides
+from pcc.dtype import FLOAT32
+from pcc.errors import PccError
+from pcc.sparsity import fkw as packed
+from pcc.sparsity.fkw import unpack
+from tests.codegen.opencl.kernels.support import Case, check
+from tests.codegen.opencl.kernels.test_conv_direct import PATTERNS, SAME, pruned
+
+ADRENO = PROFILES["adreno-6xx"]
+
+
+def layers_of(case: Case, share: int, kept: float) -> dict[str, Conv2d]:
+    """A layer pruned by patterns and connections, dense and packed."""
+    weight = pruned(case, share, PATTERNS, kept)
+    x = Planes((1, case.channels, case.height, case.width)).view("x")
+    out = case.geometry.output_size(case.height, case.width)
+    y = Planes((1, case.filters, *out)).view("y")
+    dense = Conv2d(str(case), x, y, weight, None, case.geometry)
+    return {"dense": dense, "fkw": replace(dense, weight=packed.pack(weight, 1, PATTERNS, share))}
+
+
+@pytest.mark.parametrize("tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(1, 2, 4)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("gathered", [False, True])
+def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool) -> None:
+    geometry = ConvGeometry((3, 3), (stride, stride), (1, 1, 1, 1))
+    layer = layers_of(Case(16, 8, 16, 16, geometry), tile.filters, 0.5)["fkw"]
+    weight = layer.weight
+    assert isinstance(weight, packed.FKW)
+    call = (gather_call if gathered else direct_call)(layer, weight, tile, FLOAT32, 0, (1, 1, 1))
+    _, *loops = re.split(r"\n  for \(int .*\n", opencl_text(call.kernel).split("__kernel", 1)[1])
+    bodies = [loop.split("\n  }\n")[0] for loop in loops]
+    assert len(bodies) == (1 if gathered else len(PATTERNS))
+    groups = weight.shape[0] // weight.share
+    work = group_work(layer, weight.patterns, len(bodies), groups, tile, gathered=gathered)
+    items = np.prod(tile.items(tile.filters, *layer.y.shape[2:]))
+    mads = sum(body.count("mad(") for body in bodies) * 4
+    assert work.mads == mads * items
+    loads = sum(
+        len(re.findall(r"LOAD4?_\w+\(|vload4\(", body)) + 2 * body.count("LOAD8_") + body.count("channels_at[")
+        for body in bodies
+    )
+    outside = group_work(layer, weight.patterns, 0, groups, tile, gathered=gathered).memory
+    assert work.memory - outside == pytest.approx(loads * items, rel=1e-6)
+
+
+def test_a_layer_without_connectivity_gets_a_dense_kernel() -> None:
+    """Four of nine taps are 256 multiply-adds for 64 channels, F(4x4) takes 144."""
+    found, _ = offers(layers_of(Case(64, 64, 56, 56, SAME), 4, 1.0), ADRENO)
+    assert found[0].family == "opencl-conv-winograd-4"
+    found, _ = offers(layers_of(Case(64, 64, 56, 56, SAME), 4, 1 / 3.6), ADRENO)
+    assert found[0].family == "opencl-conv-sparse"
+    assert [offer.cost for offer in found] == sorted(offer.cost for offer in found)
+
+
+def test_free_connectivity_costs_memory() -> None:
+    case = Case(64, 64, 56, 56, SAME)
+    shared, free = (offers(layers_of(case, share, 1 / 3.6), ADRENO)[0][0] for share in (4, 1))
+    assert shared.slots < free.slots
+    assert shared.work.memory < free.work.memory / 2
+
+
+def test_groups_of_a_wave_wait_for_each_other() -> None:
+    """On a small map a wave has several filter groups, and runs the longest loop of each pattern."""
+    large, small = (layers_of(Case(64, 64, size, size, SAME), 4, 0.3)["fkw"] for size in (56, 7))
+    for layer, waits in ((large, False), (small, True)):
+        assert isinstance(layer.weight, packed.FKW)
+        assert (lanes_that_wait(layer.weight, Tile(4, 2, 2), layer, ADRENO) > 1) == waits
+
+
+def test_mali_gets_tiles_of_few_registers() -> None:
+    found, refused = offers(layers_of(Case(64, 64, 56, 56, SAME), 4, 1 / 3.6), PROFILES["mali-g5x"])
+    assert all(offer.schedule.outputs <= 16 for offer in found if isinstance(offer.schedule, Tile))
+    assert not refused
+
+
+def test_refusals_say_why() -> None:
+    case = Case(8, 8, 16, 16, ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)))
+    _, refused = offers({"dense": layers_of(case, 4, 0.5)["dense"]}, ADRENO)
+    assert refused["opencl-conv-winograd-4"].startswith("only windows of 3x3")
+    assert "format 'fkw'" in refused["opencl-conv-sparse"]
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("profile", [ADRENO, PROFILES["mali-g5x"]], ids=lambda profile: profile.name)
+def test_calls_compute_the_layer(name: str, profile: object) -> None:
+    case, family, buffers = Case(6, 8, 9, 13, SAME, 2), FAMILIES[name], {}
+    weight = pruned(case, 4, PATTERNS, 0.5)
+
+    def scratch(label: str, elements: int) -> View:
+        buffers[label] = np.zeros(elements, np.float32)
+        return View(label, (elements,), contiguous_strides((elements,)))
+
+    def calls(layer: Conv2d) -> list:
+        if family.format == "fkw":
+            layer = replace(layer, weight=packed.pack(weight, 1, PATTERNS, 4))
+        candidates = family.candidates(layer, profile)  # type: ignore[arg-type]
+        assert not isinstance(candidates, str)
+        return family.calls(layer, candidates[0].schedule, FLOAT32, profile, scratch)  # type: ignore[arg-type]
+
+    check(case, weight, calls, 2e-5, scratch=buffers)
+
+
+def test_all_connections_hold_zeros_too() -> None:
+    weight = pruned(Case(6, 8, 9, 9, SAME, groups=2), 4, PATTERNS, 0.5)
+    dense = all_connections(weight, 2, 4)
+    packed.validate(dense)
+    np.testing.assert_array_equal(unpack(dense), weight)
+
+
+def test_profiles_by_name() -> None:
+    assert profile_of_device("QUALCOMM Adreno(TM) 640").name == "adreno-6xx"
+    assert profile_of_device("Mali-G57 r0p1").name == "mali-g5x"
+    assert profile_of_device("pthread-Intel Xeon").name == "generic"
+    with pytest.raises(PccError, match="unknown GPU profile 'adreno-1'"):
+        profile_named("adreno-1")
