@@ -29,7 +29,7 @@ def _queue(platform: str) -> Any:
 def _compiled(kernel: DeviceKernel, platform: str) -> Any:
     import pyopencl as cl
 
-    program = cl.Program(_queue(platform).context, opencl_text(kernel)).build(_OPTIONS[platform], cache_dir=False)
+    program = cl.Program(_queue(platform).context, opencl_text(kernel)).build(_OPTIONS[platform])
     return cl.Kernel(program, kernel.name)
 
 

@@ -8,15 +8,24 @@ places.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pcc.codegen.builder import Expr, KernelBuilder
+from typing import Any, Protocol
 
 Matrix = Sequence[Sequence[Fraction]]
+Expr = Any
 
 
-def apply(k: "KernelBuilder", matrix: Matrix, values: "Sequence[Expr]", lanes: int | None = None) -> "list[Expr]":
+class Arithmetic(Protocol):
+    """What a builder of kernels has that this code is written with."""
+
+    @property
+    def lanes(self) -> int: ...
+
+    def let(self, value: Expr) -> Expr: ...
+
+    def splat(self, value: Expr, lanes: int) -> Expr: ...
+
+
+def apply(k: Arithmetic, matrix: Matrix, values: Sequence[Expr], lanes: int | None = None) -> list[Expr]:
     """The products of the rows of a matrix and bound vectors of so many lanes (those of a register if None), bound."""
     lanes = lanes or k.lanes
     matrix, values = _columns_joined(k, [list(row) for row in matrix], list(values))
@@ -38,7 +47,7 @@ def apply(k: "KernelBuilder", matrix: Matrix, values: "Sequence[Expr]", lanes: i
 def multiply_adds(matrix: Matrix) -> int:
     """How many instructions `apply` takes."""
     counter = _Counter()
-    apply(counter, matrix, [0] * len(matrix[0]))  # pyright: ignore[reportArgumentType]
+    apply(counter, matrix, [0] * len(matrix[0]))
     return counter.count
 
 
@@ -62,8 +71,8 @@ def _alternating(row: Sequence[Fraction]) -> list[Fraction]:
 
 
 def _columns_joined(
-    k: "KernelBuilder", matrix: list[list[Fraction]], values: "list[Expr]"
-) -> "tuple[list[list[Fraction]], list[Expr]]":
+    k: Arithmetic, matrix: list[list[Fraction]], values: list[Expr]
+) -> tuple[list[list[Fraction]], list[Expr]]:
     """Two columns that differ in the signs of odd rows become one of even rows for the sum of their values, and one of
     odd rows for the difference."""
     columns = [list(column) for column in zip(*matrix, strict=True)]
@@ -78,7 +87,7 @@ def _columns_joined(
     return [list(row) for row in zip(*columns, strict=True)], values
 
 
-def _sum(k: "KernelBuilder", row: Sequence[Fraction], values: "Sequence[Expr]", lanes: int) -> "Expr":
+def _sum(k: Arithmetic, row: Sequence[Fraction], values: Sequence[Expr], lanes: int) -> Expr:
     """The sum of products of a row, from its term of factor 1 on where there is one."""
     terms = sorted(((c, value) for c, value in zip(row, values, strict=True) if c), key=lambda term: term[0] != 1)
     (factor, total), *others = terms
@@ -89,7 +98,7 @@ def _sum(k: "KernelBuilder", row: Sequence[Fraction], values: "Sequence[Expr]", 
     return total
 
 
-def _plus(k: "KernelBuilder", total: "Expr", factor: Fraction, value: "Expr", lanes: int) -> "Expr":
+def _plus(k: Arithmetic, total: Expr, factor: Fraction, value: Expr, lanes: int) -> Expr:
     if abs(factor) == 1:
         return k.let(total + value if factor == 1 else total - value)
     return k.let(total + k.splat(float(factor), lanes) * value)

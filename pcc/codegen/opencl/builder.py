@@ -141,9 +141,9 @@ class DeviceKernelBuilder:
         """The smaller of two whole numbers."""
         return tirx.Min(a, b)
 
-    def splat(self, number: Expr, lanes: int = LANES) -> Expr:
+    def splat(self, value: Expr, lanes: int = LANES) -> Expr:
         """So many copies of a number: four, or the number for 1."""
-        scalar = tirx.const(number, self.arithmetic.tir()) if isinstance(number, int | float) else number
+        scalar = tirx.const(value, self.arithmetic.tir()) if isinstance(value, int | float) else value
         return scalar if lanes == 1 else T.call_pure_extern(self.vector, "SPLAT", scalar)
 
     def joined(self, numbers: Sequence[Expr]) -> Expr:

@@ -84,7 +84,7 @@ def group_work(
     loops = 1 if gathered else len(patterns)
     return DeviceWork(
         mads=turns * taps * tile.outputs,
-        memory=turns * (float(inputs) + weights) + items * (stores + tables + loops + 1),
+        memory=turns * (float(inputs) + weights) + items * (stores + tables + loops + (1 if gathered else 2)),
         steps=turns,
         loops=items * loops,
         outputs=items * tile.outputs,

@@ -61,3 +61,8 @@ class DeviceKernel(Protocol):
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         """The same on numpy: each pointer is a flat array, the whole buffer."""
         ...
+
+
+def types_symbol(held: DType, arithmetic: DType) -> str:
+    """What tensors hold, and what a kernel computes in where that is another type, as part of its name."""
+    return held.short if held == arithmetic else f"{held.short}_in_{arithmetic.short}"

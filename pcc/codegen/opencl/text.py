@@ -12,7 +12,8 @@ _ARITHMETIC = {
     "#define VECTOR(a, b, c, d) (float4)((a), (b), (c), (d))\n"
     "#define FIRST_LANES(v, n) select((float4)(0.0f), (v), (int4)(0, 1, 2, 3) < (int4)(n))\n",
     "float16": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n"
-    "#define LOW(v) (v).lo\n#define HIGH(v) (v).hi\n#define SPLAT(a) (half4)(a)\n#define VECTOR(a, b, c, d) (half4)((a), (b), (c), (d))\n"
+    "#define LOW(v) (v).lo\n#define HIGH(v) (v).hi\n#define SPLAT(a) (half4)(a)\n"
+    "#define VECTOR(a, b, c, d) (half4)((a), (b), (c), (d))\n"
     "#define FIRST_LANES(v, n) select((half4)(0.0h), (v), (short4)(0, 1, 2, 3) < (short4)(n))\n",
 }
 """Macros by what a kernel computes in."""

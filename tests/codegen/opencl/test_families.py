@@ -1,4 +1,4 @@
-"""What families offer for GPUs: counts that agree with the kernels' texts, choices, and calls that compute the layer."""
+"""What families offer for GPUs: counts that agree with the kernels' texts, choices, calls that compute a layer."""
 
 import re
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool) -
     mads = sum(body.count("mad(") for body in bodies) * 4
     assert work.mads == mads * items
     loads = sum(
-        len(re.findall(r"LOAD4?_\w+\(|vload4\(", body)) + 2 * body.count("LOAD8_") + body.count("channels_at[")
+        len(re.findall(r"LOAD4?_\w+\(|vload4\(", body)) + 2 * body.count("LOAD8_") + body.count("connections[held")
         for body in bodies
     )
     outside = group_work(layer, weight.patterns, 0, groups, tile, gathered=gathered).memory

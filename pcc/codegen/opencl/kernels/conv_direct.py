@@ -18,7 +18,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import GatherTables, gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall, places_of
-from pcc.codegen.opencl.kernel import DeviceKernel, Range, Sizes
+from pcc.codegen.opencl.kernel import DeviceKernel, Range, Sizes, types_symbol
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
 from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
 from pcc.dtype import DType
@@ -38,6 +38,9 @@ class ConvDirect:
 
     ``x_offset`` is the element of the first row that the window reads, and of the first column of the map (channel 0);
     it, pitches and planes are multiples of eight. Around the map there are as many zeros as the window reads.
+    ``connections`` has for each filter group and each pattern how many there are, and where the plane of each begins;
+    ``starts`` (groups, 2) where a group's begin, and its weights. (Where a loop ends is read when the one before it has
+    ended: known at the begin, all ends would take registers throughout.)
     """
 
     patterns: tuple[Taps, ...]
@@ -53,7 +56,7 @@ class ConvDirect:
     @property
     def name(self) -> str:
         taps = f"p{len(self.patterns)}e{self._taps}_{crc32(repr(self.patterns).encode()):08x}"
-        held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
+        held = types_symbol(self.dtype, self.arithmetic)
         vectors = "" if self.whole_vectors else "_any"
         stride = "x".join(map(str, self.stride))
         return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}{vectors}"
@@ -63,7 +66,7 @@ class ConvDirect:
         held = f"{self.dtype.short}*"
         return (
             *(Param("x", held), Param("x_offset"), Param("x_pitch")),
-            *(Param("weight", held), Param("channels_at", "i32*"), Param("segments", "i32*")),
+            *(Param("weight", held), Param("connections", "i32*"), Param("starts", "i32*")),
             *output_params(self.dtype, self.epilogue),
         )
 
@@ -80,16 +83,16 @@ class ConvDirect:
         tile = self.tile
         (x, y, group), sums = begin_sums(k, tile)
         x_at = k.let(k["x_offset"] + y * (self.stride[0] * k["x_pitch"]) + x * self.stride[1])
-        segment = k.let(group * len(self.patterns))
-        begin = k.word(k["segments"], segment)
-        weight_at = k.variable(k.let(begin * self._weights))
-        for number, pattern in enumerate(self.patterns):
-            end = k.word(k["segments"], segment + (number + 1))
-            with k.loop(end - begin) as index:
-                here = k.let(x_at + k["channels_at"][begin + index])
+        at = k.variable(k.word(k["starts"], group * 2))
+        weight_at = k.variable(k.word(k["starts"], group * 2 + 1))
+        for pattern in self.patterns:
+            count = k.word(k["connections"], at.value)
+            at.value = at.value + 1
+            with k.loop(count):
+                here = k.let(x_at + k["connections"][at.value])
                 self._connection(k, pattern, here, k.let(weight_at.value), sums)
+                at.value = at.value + 1
                 weight_at.value = weight_at.value + self._weights
-            begin = end
         values = [[[total.value for total in row] for row in rows] for rows in sums]
         place = k.let(group * tile.filters)
         store_tile(k, tile, self.epilogue, values, (x, y, place), whole_vectors=self.whole_vectors)
@@ -119,20 +122,23 @@ class ConvDirect:
                         total.value = k.mad(inputs, k.splat(weights[tap * tile.filters + f]), total.value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
-        share, patterns = self.tile.filters, len(self.patterns)
-        x, channels_at = np.asarray(args["x"]).astype(np.float32), np.asarray(args["channels_at"])
+        share, x = self.tile.filters, np.asarray(args["x"]).astype(np.float32)
         weight = np.asarray(args["weight"]).astype(np.float32).reshape(-1, self._weights)
         weight = weight[:, : self._taps * share].reshape(-1, self._taps, share)
-        segments, (height, width) = np.asarray(args["segments"]), (int(args["height"]), int(args["width"]))
-        for group in np.arange((len(segments) - 1) // patterns):
+        connections, starts = np.asarray(args["connections"]), np.asarray(args["starts"]).reshape(-1, 2)
+        height, width = int(args["height"]), int(args["width"])
+        for group, (at, weight_at) in enumerate(starts // (1, self._weights)):
             sums = np.zeros((share, height, width), np.float32)
-            for number, pattern in enumerate(self.patterns):
-                for at in np.arange(segments[group * patterns + number], segments[group * patterns + number + 1]):
+            for pattern in self.patterns:
+                count, at = int(connections[at]), int(at) + 1
+                for channel_at in connections[at : at + count]:
                     for tap, (row, column) in enumerate(pattern):
-                        start = int(args["x_offset"]) + int(channels_at[at]) + row * int(args["x_pitch"]) + column
+                        start = int(args["x_offset"]) + int(channel_at) + row * int(args["x_pitch"]) + column
                         index = plane_index(start, int(args["x_pitch"]), self.stride, (height, width))
-                        sums += weight[at, tap][:, None, None] * x[index]
-            store_reference(args, self.epilogue, sums, int(group) * share)
+                        sums += weight[weight_at, tap][:, None, None] * x[index]
+                    weight_at += 1
+                at += count
+            store_reference(args, self.epilogue, sums, group * share)
 
 
 def begin_sums(k: "DeviceKernelBuilder", tile: Tile) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
@@ -193,10 +199,14 @@ def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     """The call that computes an image of a layer, whose tensors lie as `pcc.codegen.opencl.planes` says. Filter groups
     of the weight are as large as the tile's."""
     tables = gather_tables(fkw, fkw.patterns.shape[1])
+    weight = stored_weights_of(tables, fkw.share, layer.x.dtype)
+    edges = tables.segments.astype(np.int64)
+    patterns = len(fkw.patterns)
+    first = edges[:-1:patterns]
     arrays = {
-        "weight": stored_weights_of(tables, fkw.share, layer.x.dtype),
-        "channels_at": tables.channels * np.int32(layer.x.strides[1]),
-        "segments": tables.segments,
+        "weight": weight,
+        "connections": np.insert(tables.channels * layer.x.strides[1], edges[:-1], np.diff(edges)).astype(np.int32),
+        "starts": np.stack([first + np.arange(len(first)) * patterns, first * weight.shape[1]], 1).astype(np.int32),
     }
     geometry, epilogue = layer.geometry, Epilogue(layer.residual is not None, layer.activation)
     taps, whole_vectors = taps_of(fkw.patterns, geometry), layer.y.shape[3] % LANES == 0

@@ -1,8 +1,8 @@
 """Sparse convolution whose taps come from a table: one loop over all connections, whatever their patterns.
 
 Small maps have fewer tiles than a wave has lanes, so that lanes of a wave compute different filter groups. Where each
-pattern has its own loop (`conv_direct`), such a wave runs the longest of its groups' loops, one pattern after the other;
-here lanes with the same number of connections never wait. What it costs: nothing that two taps read is shared, and
+pattern has its own loop (`conv_direct`), such a wave runs the longest of its groups' loops, pattern by pattern; here
+lanes with the same number of connections never wait. What it costs: nothing that two taps read is shared, and
 loads are not aligned.
 """
 
@@ -17,7 +17,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
-from pcc.codegen.opencl.kernel import Range, Sizes
+from pcc.codegen.opencl.kernel import Range, Sizes, types_symbol
 from pcc.codegen.opencl.kernels.conv_direct import (
     begin_sums,
     layer_numbers,
@@ -50,7 +50,7 @@ class ConvGather:
 
     @property
     def name(self) -> str:
-        held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
+        held = types_symbol(self.dtype, self.arithmetic)
         vectors, stride = "" if self.whole_vectors else "_any", "x".join(map(str, self.stride))
         return f"pcc_conv_gather_{self.tile.symbol}_s{stride}_e{self.taps}_{self.epilogue.symbol}_{held}{vectors}"
 

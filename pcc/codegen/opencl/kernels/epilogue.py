@@ -2,6 +2,7 @@
 `pcc.codegen.kernels.epilogue.Epilogue`, but that what is clamped may turn a NaN into a bound (OpenCL's fmin and
 fmax)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -21,39 +22,58 @@ def apply(k: "DeviceKernelBuilder", epilogue: Epilogue, value: "Expr", residual:
 
 def activate(k: "DeviceKernelBuilder", activation: Activation, x: "Expr") -> "Expr":
     """The activation of a vector."""
-    args = [k.splat(float(value)) for value in activation.args]
-    match activation.kind:
-        case "none":
-            return x
-        case "relu":
-            return k.call("fmax", x, k.splat(0.0))
-        case "clip":
-            return k.call("fmin", k.call("fmax", x, args[0]), args[1])
-        case "leaky_relu":
-            return k.mad(k.call("fmin", x, k.splat(0.0)), args[0], k.call("fmax", x, k.splat(0.0)))
-        case "hardsigmoid":
-            return _hardsigmoid(k, x)
-        case "hardswish":
-            x = k.let(x)
-            return x * _hardsigmoid(k, x)
-        case "sigmoid":
-            return _sigmoid(k, x)
-        case "silu":
-            x = k.let(x)
-            return x * _sigmoid(k, x)
-        case "tanh":
-            return k.call("tanh", x)
-        case "gelu":
-            x = k.let(x)
-            return x * k.mad(k.call("erf", x * k.splat(0.7071067811865476)), k.splat(0.5), k.splat(0.5))
-        case kind:
-            raise PccError(f"no GPU code for activation '{kind}': add it to pcc/codegen/opencl/kernels/epilogue.py")
+    if activation.kind == "none":
+        return x
+    if activation.kind not in _CODE:
+        raise PccError(f"no GPU code for activation '{activation}': add it to pcc/codegen/opencl/kernels/epilogue.py")
+    return _CODE[activation.kind](k, k.let(x), *(k.splat(value) for value in activation.args))
+
+
+def _relu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
+    return k.call("fmax", x, k.splat(0.0))
+
+
+def _clip(k: "DeviceKernelBuilder", x: "Expr", low: "Expr", high: "Expr") -> "Expr":
+    return k.call("fmin", k.call("fmax", x, low), high)
+
+
+def _leaky_relu(k: "DeviceKernelBuilder", x: "Expr", slope: "Expr") -> "Expr":
+    return k.mad(k.call("fmin", x, k.splat(0.0)), slope, _relu(k, x))
 
 
 def _hardsigmoid(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
-    bounded = k.call("fmin", k.call("fmax", x + k.splat(3.0), k.splat(0.0)), k.splat(6.0))
-    return bounded * k.splat(1 / 6)
+    return _clip(k, x + k.splat(3.0), k.splat(0.0), k.splat(6.0)) * k.splat(1 / 6)
+
+
+def _hardswish(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
+    return x * _hardsigmoid(k, x)
 
 
 def _sigmoid(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
     return k.splat(1.0) / (k.splat(1.0) + k.call("exp", k.splat(0.0) - x))
+
+
+def _silu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
+    return x * _sigmoid(k, x)
+
+
+def _tanh(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
+    return k.call("tanh", x)
+
+
+def _gelu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
+    return x * k.mad(k.call("erf", x * k.splat(0.5**0.5)), k.splat(0.5), k.splat(0.5))
+
+
+_CODE: dict[str, Callable[..., "Expr"]] = {
+    "relu": _relu,
+    "clip": _clip,
+    "leaky_relu": _leaky_relu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": _hardswish,
+    "sigmoid": _sigmoid,
+    "silu": _silu,
+    "tanh": _tanh,
+    "gelu": _gelu,
+}
+"""Kind: its code, from a bound vector and the activation's arguments as vectors."""

@@ -2,12 +2,12 @@
 
 Three kernels: inputs are transformed, a product for each of the (m + 2)^2 places sums over channels, its results are
 transformed back and finished. Transformed values lie as (places, channels, tiles); four neighbouring tiles of a row are
-a vector. F(4x4) is computed in fp32 alone: in fp16 it loses 1 to 3 % of the result (docs/gpu.md).
+a vector. F(4x4) is computed in fp32 alone: in fp16 it loses 0.6 to 1.5 % of the result (docs/gpu.md).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import linear_map
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.winograd_forms import FORMS, Form
-from pcc.codegen.opencl.kernel import Range
+from pcc.codegen.opencl.kernel import Range, types_symbol
 from pcc.codegen.opencl.kernels.reference import store_reference
 from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, number_of, output_params, store_tile
 from pcc.dtype import FLOAT32, DType
@@ -36,7 +36,9 @@ class _Winograd:
 
     def __post_init__(self) -> None:
         if self.outputs > 2 and self.arithmetic != FLOAT32:
-            raise ValueError(f"{self.form} computes in fp32 alone: in {self.arithmetic} it loses 1 % and more")
+            raise ValueError(
+                f"{self.form} computes in fp32 alone: in {self.arithmetic} it loses up to 1.5 % of the result"
+            )
 
     @property
     def form(self) -> Form:
@@ -52,8 +54,7 @@ class _Winograd:
 
     @property
     def _symbol(self) -> str:
-        held = self.dtype.short if self.dtype == self.arithmetic else f"{self.dtype.short}_in_{self.arithmetic.short}"
-        return f"f{self.outputs}x{self.outputs}_{held}"
+        return f"f{self.outputs}x{self.outputs}_{types_symbol(self.dtype, self.arithmetic)}"
 
 
 def _both_ways(matrix: linear_map.Matrix, tiles: np.ndarray) -> np.ndarray:
@@ -64,8 +65,8 @@ def _both_ways(matrix: linear_map.Matrix, tiles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WinogradInput(_Winograd):
-    """``v[p, c, t] = B' d B``. An item is ``tiles`` neighbouring tiles of a channel. ``x_offset`` is the first number of
-    the first map; below it is a row of zeros."""
+    """``v[p, c, t] = B' d B``. An item is ``tiles`` neighbouring tiles of a channel. ``x_offset`` is the first number
+    of the first map; below it is a row of zeros."""
 
     padding: tuple[int, int]
     """(top, left)."""
@@ -94,7 +95,7 @@ class WinogradInput(_Winograd):
             loaded = load_columns(k, k["x"], k.let(at + y * k["x_pitch"]), columns, pairs=self.tiles * m % 8 == 0)
             rows.append({column: number_of(k, loaded[column]) for column in columns})
         # Down, number by number; then across, where the numbers of four tiles are a vector.
-        matrix: Any = self.form.input_matrix
+        matrix = self.form.input_matrix
         down = {column: linear_map.apply(k, matrix, [row[column] for row in rows], 1) for column in columns}
         tiles = k.let(k["tile_columns"] * k["tile_rows"])
         v_at = k.let(channel * tiles + tile_row * k["tile_columns"] + tile_column)
@@ -211,7 +212,7 @@ class WinogradOutput(_Winograd):
         step = k.let(k["places_of_filters"] * tiles)
         bias = k.let(k.splat(k.load(k["bias"], f)))
         load = k.load if self.tiles == 1 else k.load_vector
-        matrix: Any = self.form.output_matrix
+        matrix = self.form.output_matrix
         down = [
             linear_map.apply(
                 k, matrix, [load(k["m"], m_at + (row * n + column) * step) for row in range(n)], self.tiles

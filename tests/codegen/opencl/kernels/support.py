@@ -32,7 +32,8 @@ class Case:
 
     def __str__(self) -> str:
         g = self.geometry
-        return f"{self.images}x{self.channels}to{self.filters}@{self.height}x{self.width}w{g.window}s{g.stride}p{g.padding}d{g.dilation}"
+        size = f"{self.images}x{self.channels}to{self.filters}@{self.height}x{self.width}"
+        return f"{size}w{g.window}s{g.stride}p{g.padding}d{g.dilation}"
 
 
 def layer_of(case: Case, weight: np.ndarray, seed: int = 0) -> tuple[Conv2d, dict[str, np.ndarray], Planes]:
