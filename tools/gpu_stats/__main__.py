@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import click
 
 from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.profiles import profile_named
 from pcc.codegen.opencl.text import opencl_text
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from tools.gpu_stats.compilers import GPUS, Gpu
@@ -56,7 +57,6 @@ def collect(
                 if form.strided or shape.stride == 1:
                     planned[shape, name, form] = form.calls(shape, *arithmetic_of(name, mode))
     kernels = {call.kernel.name: call.kernel for calls in planned.values() for call in calls}
-    # Two kernels whose names differ in nothing but what is stored beside the map have the same loops.
     stats = gpu.compile({name: opencl_text(kernel) for name, kernel in sorted(kernels.items())})
     priced: dict[Shape, dict[str, list[Priced]]] = {}
     for (shape, name, form), calls in planned.items():
@@ -64,10 +64,11 @@ def collect(
     return priced, stats
 
 
-def best(priced: Sequence[Priced]) -> Priced:
-    """The one with the fewest slots of those that do not spill."""
+def best(priced: Sequence[Priced], gpu: Gpu) -> Priced:
+    """The cheapest one by the GPU's profile, of those that do not spill."""
+    weight = profile_named(gpu.profile).memory_weight
     fits = [each for each in priced if not each.spilled] or priced
-    return min(fits, key=lambda each: each.counts.slots)
+    return min(fits, key=lambda each: each.counts.slots + weight * each.counts.memory)
 
 
 @click.command()
@@ -88,34 +89,44 @@ def main(gpus: Sequence[str], mode: str, networks: Sequence[str], *, kernels: bo
             click.echo(f"{'layer':<18}" + "".join(f"{name:>32}" for name in forms))
             for shape in dict.fromkeys(shapes):
                 label = f"{shape.channels}->{shape.filters}/{shape.stride} @{shape.size} x{shapes.count(shape)}"
-                cells = [_cell(priced[shape].get(name)) for name in forms]
+                cells = [_cell(priced[shape].get(name), GPUS[gpu]) for name in forms]
                 click.echo(f"{label:<18}" + "".join(f"{cell:>32}" for cell in cells))
-            click.echo(_sums(shapes, priced))
+            click.echo(_sums(shapes, priced, GPUS[gpu]))
             if kernels:
                 click.echo(_kernel_table(stats))
 
 
-def _cell(priced: Sequence[Priced] | None) -> str:
+def _cell(priced: Sequence[Priced] | None, gpu: Gpu) -> str:
     if not priced:
         return "-"
-    chosen = best(priced)
-    return f"{chosen.counts.slots / 1e6:.1f} | {chosen.counts.memory / 1e6:.2f} ({chosen.schedule})"
+    chosen = best(priced, gpu)
+    spills = ", spills" if chosen.spilled else ""
+    return f"{chosen.counts.slots / 1e6:.1f} | {chosen.counts.memory / 1e6:.2f} ({chosen.schedule}{spills})"
 
 
-def _sums(shapes: Sequence[Shape], priced: dict[Shape, dict[str, list[Priced]]]) -> str:
-    """Totals; where a form does not take a stride, the dense direct one stands for it."""
+def _sums(shapes: Sequence[Shape], priced: dict[Shape, dict[str, list[Priced]]], gpu: Gpu) -> str:
+    """Totals; where a form does not take a stride, the dense direct one stands for it. And of the layers of stride 1
+    alone, if there are others."""
+    lines = _totals("all", shapes, priced, gpu)
+    same = [shape for shape in shapes if shape.stride == 1]
+    if len(same) < len(shapes):
+        lines += _totals("stride 1", same, priced, gpu)
+    return "\n".join(lines)
+
+
+def _totals(label: str, shapes: Sequence[Shape], priced: dict[Shape, dict[str, list[Priced]]], gpu: Gpu) -> list[str]:
     totals: dict[str, Counts] = {}
     for name in priced[shapes[0]]:
-        chosen = [best(priced[shape].get(name) or priced[shape]["dense direct"]) for shape in shapes]
+        chosen = [best(priced[shape].get(name) or priced[shape]["dense direct"], gpu) for shape in shapes]
         totals[name] = sum((each.counts for each in chosen), Counts())
-    lines = [f"{'all':<18}" + "".join(f"{f'{t.slots / 1e6:.1f} | {t.memory / 1e6:.2f}':>32}" for t in totals.values())]
+    lines = [f"{label:<18}" + "".join(f"{f'{t.slots / 1e6:.1f} | {t.memory / 1e6:.2f}':>32}" for t in totals.values())]
     for dense in ("F(4x4)", "F(2x2)"):
         for sparse in ("free", "shared by 4"):
             a, b = totals[dense], totals[sparse]
             lines.append(
                 f"{dense} over {sparse}: {a.slots / b.slots:.2f}x slots, {a.memory / b.memory:.2f}x memory operations"
             )
-    return "\n".join(lines)
+    return lines
 
 
 def _kernel_table(stats: dict[str, KernelStats]) -> str:

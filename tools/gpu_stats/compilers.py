@@ -83,6 +83,8 @@ class Gpu:
 
     family: Family
     id: str
+    profile: str
+    """What stands for it in `pcc.codegen.opencl.profiles`."""
 
     def compile(self, texts: Mapping[str, str], options: str = "") -> dict[str, KernelStats]:
         """What the compiler says of programs of one kernel each, by their names. `PccError` for one that does not
@@ -160,8 +162,8 @@ class Gpu:
 
 
 GPUS: dict[str, Gpu] = {
-    "adreno-630": Gpu(ADRENO, "630"),
-    "adreno-730": Gpu(ADRENO, "730"),
-    "mali-g57": Gpu(MALI, "9093"),
-    "mali-g610": Gpu(MALI, "a867"),
+    "adreno-630": Gpu(ADRENO, "630", "adreno-6xx"),
+    "adreno-730": Gpu(ADRENO, "730", "adreno-7xx"),
+    "mali-g57": Gpu(MALI, "9093", "mali-g5x"),
+    "mali-g610": Gpu(MALI, "a867", "mali-g6x"),
 }

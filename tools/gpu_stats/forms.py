@@ -53,7 +53,8 @@ def connections(filters: int, channels: int, share: int) -> FKW:
     """An FKW weight with the same number of random connections, and of each pattern, in every filter group."""
     random, groups, kept = np.random.default_rng(0), filters // share, max(1, round(channels / RATE))
     counts = np.diff(np.arange(len(PATTERNS) + 1) * kept // len(PATTERNS))
-    index = np.concatenate([random.permutation(channels)[:kept] for _ in range(groups)]).astype(np.int32)
+    drawn = [np.split(random.permutation(channels)[:kept], counts.cumsum()[:-1]) for _ in range(groups)]
+    index = np.concatenate([np.sort(part) for parts in drawn for part in parts]).astype(np.int32)
     stride = np.tile(np.concatenate([[0], counts.cumsum()]), (groups, 1)).astype(np.int32)
     return FKW(
         (filters, channels, 3, 3),
