@@ -38,8 +38,8 @@ block0 {
    BRANCHZ.eq.reconverge 0x0, offset:-3
    STORE.i64.slot2.end @r2:r3, ^r0, offset:0
 
-SHADER-DB: MESA_SHADER_KERNEL shader: 5 inst, 1.0 cycles, 1.0 fma, 0.0 cvt, 0.0 sfu, 0.0 v, 0.0 t, 1.0 ls, 3 quadwords, \
-1 threads, 1 loops, 2:3 spills:fills
+SHADER-DB: MESA_SHADER_KERNEL shader: 5 inst, 1.0 cycles, 1.0 fma, 0.0 cvt, 0.0 sfu, 0.0 v, 0.0 t, 1.0 ls, \
+3 quadwords, 1 threads, 1 loops, 2:3 spills:fills
 """
 
 
