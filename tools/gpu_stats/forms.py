@@ -165,10 +165,10 @@ FORMS: dict[str, dict[str, list[Form]]] = {
         tiles=4,
     ),
     "mali": _forms(
-        [Tile(4, 1, 2), Tile(4, 1, 1)],
+        [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
         [(4, 1)],
         [Tile(1, 2, 2)],
-        [Tile(4, 1, 2), Tile(4, 1, 1)],
+        [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1)],
         tiles=1,
     ),

@@ -108,6 +108,9 @@ def fits(tile: Tile, profile: GpuProfile, dtype: DType) -> bool:
     return tile.outputs * dtype.bytes <= profile.numbers * FLOAT32.bytes
 
 
+_OF_FOUR = (Tile(4, 2, 2), Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1))
+
+
 @dataclass(frozen=True)
 class DirectDense:
     """All connections, window by window: any geometry, and convolution groups."""
@@ -118,7 +121,7 @@ class DirectDense:
     def candidates(self, layer: Conv2d, profile: GpuProfile) -> list[DeviceCandidate] | str:
         filters, inputs = layer.weight.shape[:2]
         found = []
-        for tile in (Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(1, 2, 2), Tile(1, 1, 1)):
+        for tile in (*_OF_FOUR, Tile(1, 2, 2), Tile(1, 1, 1)):
             if fits(tile, profile, layer.x.dtype) and filters // layer.groups % tile.filters == 0:
                 groups = filters // tile.filters
                 patterns = np.arange(prod(layer.weight.shape[2:]))[None]
@@ -167,7 +170,7 @@ class SparseDirect:
         if self.gathered:
             tiles = [Tile(weight.share, 1, 2), Tile(weight.share, 1, 1)]
         elif weight.share == LANES:
-            tiles = [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)]
+            tiles = list(_OF_FOUR)
         else:
             tiles = [Tile(weight.share, 2, 4), Tile(weight.share, 2, 2), Tile(weight.share, 1, 1)]
         groups = weight.shape[0] // weight.share

@@ -101,22 +101,18 @@ class ConvDirect:
         """Adds one connection of a pattern, whose inputs and weights begin at these elements."""
         tile, (down, across) = self.tile, self.stride
         weights = load_weights(k, weight_at, self._weights)
-        rows: dict[int, set[int]] = {}
-        for row in range(tile.rows):
-            for tap_row, tap_column in pattern:
-                rows.setdefault(row * down + tap_row, set()).update(
-                    tap_column + across * place for place in range(tile.columns)
-                )
-        aligned = tile.columns * across % 8 == 0
-        loaded = {
-            row: load_columns(k, k["x"], k.let(base + row * k["x_pitch"]), sorted(columns), pairs=aligned)
-            for row, columns in sorted(rows.items())
-        }
+        uses: dict[int, list[tuple[int, int, int]]] = {}
         for tap, (tap_row, tap_column) in enumerate(pattern):
             for row in range(tile.rows):
+                uses.setdefault(row * down + tap_row, []).append((row, tap, tap_column))
+        aligned = tile.columns * across % 8 == 0
+        for row_read, users in sorted(uses.items()):
+            columns = {column + across * place for _, _, column in users for place in range(tile.columns)}
+            row_at = k.let(base + row_read * k["x_pitch"])
+            loaded = load_columns(k, k["x"], row_at, sorted(columns), pairs=aligned)
+            for row, tap, tap_column in users:
                 for v in range(tile.vectors):
-                    first = tap_column + across * LANES * v
-                    inputs = k.let(columns_of(k, loaded[row * down + tap_row], first, across))
+                    inputs = k.let(columns_of(k, loaded, tap_column + across * LANES * v, across))
                     for f in range(tile.filters):
                         total = sums[f][row][v]
                         total.value = k.mad(inputs, k.splat(weights[tap * tile.filters + f]), total.value)
