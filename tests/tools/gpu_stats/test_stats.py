@@ -45,6 +45,7 @@ SHADER-DB: MESA_SHADER_KERNEL shader: 5 inst, 1.0 cycles, 1.0 fma, 0.0 cvt, 0.0 
 
 def test_adreno() -> None:
     stats = adreno.parse(ADRENO)
+    assert stats is not None
     assert stats == KernelStats(8, 9, 10, False, Counts(slots=8, writes=1), (Counts(slots=8, mads=4, reads=1),))
     assert stats.run([3]) == Counts(slots=32, mads=12, reads=3, writes=1)
     with pytest.raises(ValueError, match="1 loops were compiled, and trips are said of 2"):
