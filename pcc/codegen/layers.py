@@ -113,6 +113,24 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """``y[...] = x[...]`` of contiguous tensors, in the element type of ``y``."""
+
+    name: str
+    x: View
+    y: View
+
+
+@dataclass(frozen=True)
+class Fill:
+    """``y[...] = value``."""
+
+    name: str
+    y: View
+    value: float
+
+
+@dataclass(frozen=True)
 class Softmax:
     """Softmax (or log-softmax) over one dimension of a contiguous tensor."""
 

@@ -114,7 +114,7 @@ class Lowering:
         if view.is_contiguous:
             return view
         copy = self.builder.tensor(name, view.shape, view.dtype)
-        emit_copy(layers.Copy(name, view, copy), self.builder)
+        self.write(layers.Copy(name, view, copy))
         return copy
 
     def in_one_piece(self, node: Node) -> dict[str, View]:
@@ -138,6 +138,14 @@ class Lowering:
         family_named(choice.family).emit(layer, choice.schedule, self.builder)
         return layer.y
 
+    def write(self, layer: Any) -> None:
+        """Records a layer of a kind that one family computes."""
+        _WRITERS[type(layer)](layer, self.builder)
+
+    def write_plain(self, node: Node, emit: Callable[..., None], y: View, args: dict[str, Any]) -> None:
+        """Records an operator of contiguous tensors."""
+        emit(self.builder, y, **args)
+
     def _outputs(self, node: Node) -> None:
         for name, value in outputs(self.graph_module).items():
             view = self.view(value)
@@ -149,7 +157,7 @@ class Lowering:
                 and buffer.role in ("scratch", "output")
             ):
                 copy = self.builder.tensor(name, view.shape, view.dtype)
-                emit_copy(layers.Copy(name, view, copy), self.builder)
+                self.write(layers.Copy(name, view, copy))
                 view = copy
             self.builder.output(name, view)
 
@@ -216,7 +224,7 @@ def _linear(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
 
 def _matmul(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.MatMul(node.name, lowering.view(args["a"]), **lowering.in_one_piece(node), y=lowering.result(node))
-    emit_matmul(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -229,7 +237,7 @@ def _gather(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         table = lowering.contiguous(lowering.view(index), f"{node.name}.index")
     operands = lowering.in_one_piece(node)
     layer = layers.Gather(node.name, operands["x"], table, operands.get("weight"), lowering.tensor(node))
-    emit_gather(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -239,10 +247,16 @@ def _plain(emit: Callable[..., None], *tensors: str) -> "_Rule":
 
     def lower(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         y = lowering.tensor(node)
-        emit(lowering.builder, y, **{**args, **lowering.in_one_piece(node)})
+        lowering.write_plain(node, emit, y, {**args, **lowering.in_one_piece(node)})
         return y
 
     return _Rule(lower, tensors)
+
+
+def _convert(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
+    layer = layers.Convert(node.name, **lowering.in_one_piece(node), y=lowering.tensor(node))
+    lowering.write(layer)
+    return layer.y
 
 
 def _pool2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
@@ -252,7 +266,7 @@ def _pool2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.Pool2d(
         node.name, lowering.view(args["x"]), lowering.result(node), args["mode"], geometry, args["count_include_pad"]
     )
-    emit_pool(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -266,7 +280,7 @@ def _resize2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         args["align_corners"],
         None if scales is None else (float(scales[0]), float(scales[1])),
     )
-    emit_resize(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -278,7 +292,7 @@ def _softmax(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         dim=args["dim"] % len(shape_of(node)),
         log=args["log"],
     )
-    emit_softmax(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -286,7 +300,7 @@ def _elementwise(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     layer = layers.Elementwise(
         node.name, tuple(lowering.view(x) for x in args["xs"]), lowering.result(node), args["expression"]
     )
-    emit_elementwise(layer, lowering.builder)
+    lowering.write(layer)
     return layer.y
 
 
@@ -296,7 +310,7 @@ def _concat(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     position = 0
     for operand in args["xs"]:
         x = lowering.view(operand)
-        emit_copy(layers.Copy(node.name, x, slice_view(y, dim, position, position + x.shape[dim])), lowering.builder)
+        lowering.write(layers.Copy(node.name, x, slice_view(y, dim, position, position + x.shape[dim])))
         position += x.shape[dim]
     return y
 
@@ -338,12 +352,12 @@ def _pad(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     """The value everywhere, then the input into its place."""
     x, shape = lowering.view(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     y = lowering.result(node)
-    emit_fill(node.name, y, float(args["value"]), lowering.builder)
+    lowering.write(layers.Fill(node.name, y, float(args["value"])))
     inside = y
     for position, before in enumerate(args["pad"][::2]):
         dim = len(shape) - 1 - position
         inside = slice_view(inside, dim, before, before + x.shape[dim])
-    emit_copy(layers.Copy(node.name, x, inside), lowering.builder)
+    lowering.write(layers.Copy(node.name, x, inside))
     return y
 
 
@@ -363,11 +377,24 @@ class _Rule:
     """The operands of which its kernels take contiguous tensors only."""
 
 
+_WRITERS: dict[type, Callable[[Any, ProgramBuilder], None]] = {
+    layers.Convert: emit_convert,
+    layers.Copy: emit_copy,
+    layers.Elementwise: emit_elementwise,
+    layers.Fill: emit_fill,
+    layers.Gather: emit_gather,
+    layers.MatMul: emit_matmul,
+    layers.Pool2d: emit_pool,
+    layers.Resize2d: emit_resize,
+    layers.Softmax: emit_softmax,
+}
+"""What records the calls of layers that one family computes."""
+
 _RULES: dict[Any, _Rule] = {
     ops.CONV2D: _Rule(_conv2d),
     ops.LINEAR: _Rule(_linear, ("x", "residual")),
     ops.MATMUL: _Rule(_matmul, ("b",)),
-    ops.CONVERT: _plain(emit_convert, "x"),
+    ops.CONVERT: _Rule(_convert, ("x",)),
     ops.GATHER: _Rule(_gather, ("x", "weight")),
     ops.TOP_K: _plain(emit_top_k, "x"),
     ops.SCAN: _plain(emit_scan, "x"),

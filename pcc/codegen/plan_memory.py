@@ -30,6 +30,9 @@ class PlanMemory:
     """Places all buffers in one arena: largest first, each at the lowest offset that no buffer alive at the same time
     covers."""
 
+    alignment: int = ALIGNMENT
+    """Bytes to which a buffer's start is aligned."""
+
     name: ClassVar[str] = "plan-memory"
     level: ClassVar[str] = "program"
     exact: ClassVar[bool] = True
@@ -37,9 +40,11 @@ class PlanMemory:
     def __call__(self, program: Program) -> Program:
         lifetimes = buffer_lifetimes(program)
         of_threads = {name for name in lifetimes if program.buffers[name].role == "thread"}
-        thread, thread_bytes = _place(program, {name: lifetimes[name] for name in of_threads})
-        arena, arena_bytes = _place(program, {name: life for name, life in lifetimes.items() if name not in of_threads})
-        prepared, prepared_bytes = _place(
+        thread, thread_bytes = self._place(program, {name: lifetimes[name] for name in of_threads})
+        arena, arena_bytes = self._place(
+            program, {name: life for name, life in lifetimes.items() if name not in of_threads}
+        )
+        prepared, prepared_bytes = self._place(
             program, {name: _ALWAYS for name, buffer in program.buffers.items() if buffer.role == "prepared"}
         )
         buffers = {**program.buffers, **arena, **thread, **prepared}
@@ -47,16 +52,30 @@ class PlanMemory:
             program, buffers=buffers, arena_bytes=arena_bytes, thread_bytes=thread_bytes, prepared_bytes=prepared_bytes
         )
 
+    def _place(self, program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
+        """The buffers with their offsets in one block of memory, and its size."""
+        placed: list[Buffer] = []
+        for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].all_bytes, lifetimes[name].first, name)):
+            alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
+            placed.append(
+                replace(program.buffers[name], offset=self._lowest_gap(alive, self._room(program.buffers[name])))
+            )
+        return {buffer.name: buffer for buffer in placed}, max(
+            (_start(buffer) + self._room(buffer) for buffer in placed), default=0
+        )
 
-def _place(program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
-    """The buffers with their offsets in one block of memory, and its size."""
-    placed: list[Buffer] = []
-    for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].all_bytes, lifetimes[name].first, name)):
-        alive = sorted((other for other in placed if lifetimes[name].overlaps(lifetimes[other.name])), key=_start)
-        placed.append(replace(program.buffers[name], offset=_lowest_gap(alive, _room(program.buffers[name]))))
-    return {buffer.name: buffer for buffer in placed}, max(
-        (_start(buffer) + _room(buffer) for buffer in placed), default=0
-    )
+    def _room(self, buffer: Buffer) -> int:
+        """Bytes a buffer takes: itself and what may be read past its end, up to the next aligned start."""
+        return -(-(buffer.all_bytes + READ_SLACK) // self.alignment) * self.alignment
+
+    def _lowest_gap(self, alive: list[Buffer], room: int) -> int:
+        """The lowest offset at which ``room`` bytes are free between buffers sorted by offset."""
+        offset = 0
+        for other in alive:
+            if offset + room <= _start(other):
+                break
+            offset = max(offset, _start(other) + self._room(other))
+        return offset
 
 
 def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
@@ -98,18 +117,3 @@ def memory_lower_bound(program: Program) -> int:
 def _start(buffer: Buffer) -> int:
     assert buffer.offset is not None
     return buffer.offset
-
-
-def _room(buffer: Buffer) -> int:
-    """Bytes a buffer takes in the arena: itself and what may be read past its end, up to the next aligned start."""
-    return -(-(buffer.all_bytes + READ_SLACK) // ALIGNMENT) * ALIGNMENT
-
-
-def _lowest_gap(alive: list[Buffer], room: int) -> int:
-    """The lowest offset at which ``room`` bytes are free between buffers sorted by offset."""
-    offset = 0
-    for other in alive:
-        if offset + room <= _start(other):
-            break
-        offset = max(offset, _start(other) + _room(other))
-    return offset

@@ -44,7 +44,7 @@ def _calls(program: Program) -> Iterator[str]:
         if index in stages:
             yield f"# {'all images at once' if stages[index].at_once else 'one image after the other'}"
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
-        work = f"for {call.work} items{_together(call)}"
+        work = f"for {call.range or f'{call.work} items{_together(call)}'}"
         yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) {work}  # {call.layer}{macs}"
 
 

@@ -3,7 +3,7 @@ the arena."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel
+from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType, dtype_of
 from pcc.errors import PccError
 
@@ -154,6 +155,8 @@ class Call:
     """The graph's node that it computes, in part or whole."""
     together: Together | None = None
     """How it computes several images at once, if it can."""
+    range: Range | None = None
+    """Of a call of a device's kernel: its work-items, which ``work`` counts."""
 
     def items(self, images: int) -> int:
         """Work items of several images at once."""
@@ -262,12 +265,11 @@ class Program:
 
 
 @dataclass
-class ProgramBuilder:
-    """What lowering writes a program with: makes buffers, names them, records calls."""
+class ProgramWriter:
+    """What lowering writes a program with, for whatever machine: makes buffers, names them, holds calls."""
 
     name: str
-    isa: Isa
-    """The instruction set, for kernels that are made for a number of lanes."""
+    _: KW_ONLY
     buffers: dict[str, Buffer] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -337,6 +339,36 @@ class ProgramBuilder:
             )
         return self.constant(name, stored)
 
+    def input(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
+        """A model input."""
+        buffer = self._add(name, "input", prod(shape), dtype).name
+        self.inputs.append(Port(name, buffer, shape, dtype))
+        return View(buffer, shape, contiguous_strides(shape), dtype=dtype)
+
+    def output(self, name: str, view: View) -> None:
+        """Declares a contiguous tensor as a model output."""
+        self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
+        self.outputs.append(Port(name, view.buffer, view.shape, view.dtype))
+
+    def build(self) -> Program:
+        ports = tuple(self.inputs), tuple(self.outputs)
+        return Program(
+            self.name,
+            *ports,
+            tuple(self.calls),
+            dict(self.buffers),
+            dict(self.constants),
+            preparation=tuple(self.preparation),
+        )
+
+
+@dataclass
+class ProgramBuilder(ProgramWriter):
+    """Writes a program for a CPU."""
+
+    isa: Isa
+    """The instruction set, for kernels that are made for a number of lanes."""
+
     def prepared(
         self,
         name: str,
@@ -354,17 +386,6 @@ class ProgramBuilder:
             self.preparation.append(self._recorded(kernel, {**args, result: tensor}, work))
             self.shared[known] = tensor
         return self.shared[known]
-
-    def input(self, name: str, shape: tuple[int, ...], dtype: DType = FLOAT32) -> View:
-        """A model input."""
-        buffer = self._add(name, "input", prod(shape), dtype).name
-        self.inputs.append(Port(name, buffer, shape, dtype))
-        return View(buffer, shape, contiguous_strides(shape), dtype=dtype)
-
-    def output(self, name: str, view: View) -> None:
-        """Declares a contiguous tensor as a model output."""
-        self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
-        self.outputs.append(Port(name, view.buffer, view.shape, view.dtype))
 
     def call(
         self,
@@ -410,14 +431,3 @@ class ProgramBuilder:
                 )
         ordered = {name: args[name] for name in expected}
         return Call(kernel, ordered, work, self.layer, macs, dense_macs, self.node, together)
-
-    def build(self) -> Program:
-        ports = tuple(self.inputs), tuple(self.outputs)
-        return Program(
-            self.name,
-            *ports,
-            tuple(self.calls),
-            dict(self.buffers),
-            dict(self.constants),
-            preparation=tuple(self.preparation),
-        )

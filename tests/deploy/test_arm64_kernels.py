@@ -13,9 +13,11 @@ from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
 from pcc.codegen.layers import (
     Conv2d,
+    Convert,
     ConvGeometry,
     Copy,
     Elementwise,
+    Fill,
     Gather,
     Linear,
     MatMul,
@@ -361,7 +363,7 @@ def test_columns() -> None:
         whole = cases.builder.tensor("whole", shape, INT64)
         cases.builder.output("whole", whole)
         cases.expected.append(("convert", x64.trunc()))
-        emit_convert(cases.builder, whole, x, "int64")
+        emit_convert(Convert("convert", x, whole), cases.builder)
     cases.check()
 
 
@@ -406,7 +408,7 @@ def test_copies(cases: Cases) -> None:
     y = cases.output("concat", torch.cat([a64, b64], 1))
     for x, at in ((a, 0), (b, 3)):
         emit_copy(Copy("concat", x, replace(y, shape=x.shape, offset=at * 35)), cases.builder)
-    emit_fill("fill", cases.output("fill", torch.full((3, 7), 2.5, dtype=torch.float64)), 2.5, cases.builder)
+    emit_fill(Fill("fill", cases.output("fill", torch.full((3, 7), 2.5, dtype=torch.float64)), 2.5), cases.builder)
     turned = replace(a, shape=(2, 5, 7, 3), strides=tuple(contiguous_strides(a.shape)[dim] for dim in (0, 2, 3, 1)))
     emit_copy(Copy("permute", turned, cases.output("permute", a64.permute(0, 2, 3, 1))), cases.builder)
     cases.check()

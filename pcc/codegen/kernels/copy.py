@@ -11,8 +11,8 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.nest import NEST_PARAMS, Nest, nest_of, reference_rows, row_of, rows_of_work
 from pcc.codegen.kernels.runs import copy_run, fill_run
-from pcc.codegen.layers import Copy
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.layers import Convert, Copy, Fill
+from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32, DType
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def emit_copy(layer: Copy, b: ProgramBuilder) -> None:
     b.call(kernel, {"y": layer.y, "x": layer.x, **nest.arguments(b, layer.name)}, work=nest.work, arithmetic=arithmetic)
 
 
-def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
+def emit_fill(layer: Fill, b: ProgramBuilder) -> None:
     """``y[...] = value``."""
+    name, y, value = layer.name, layer.y, layer.value
     if not prod(y.shape):
         return
     nest = nest_of(y.shape, [y.strides])
@@ -42,9 +43,9 @@ def emit_fill(name: str, y: View, value: float, b: ProgramBuilder) -> None:
     )
 
 
-def emit_convert(b: ProgramBuilder, y: View, x: View, dtype: str) -> None:
-    """``y[...] = x[...]`` in another element type, which ``y`` has."""
-    size = prod(y.shape)
+def emit_convert(layer: Convert, b: ProgramBuilder) -> None:
+    """``y[...] = x[...]`` in the element type of ``y``."""
+    x, y, size = layer.x, layer.y, prod(layer.y.shape)
     b.call(ConvertElements(x.dtype, y.dtype), {"y": y, "x": x, "size": size}, work=-(-size // CONVERTED_PER_ITEM))
 
 

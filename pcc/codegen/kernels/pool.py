@@ -55,7 +55,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
         )
         return
     rows_per_item = max(1, min(out_height, ITEM_READS // (width * sh)))
-    rows, columns = (_inverse_counts(layer, axis) for axis in (0, 1))
+    rows, columns = (inverse_counts(layer, axis) for axis in (0, 1))
     b.call(
         PoolWindow(layer.mode, kw, sw, dw),
         {
@@ -89,7 +89,7 @@ def pool_work(x: View, y: View, machine: Machine) -> Work:
     return Work(crossing=read + 2 * written, stores=3 * written) + machine.beyond(x, y)
 
 
-def _inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
+def inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
     """Per output row (or column), one over the rows (columns) that count in an average; ones for a maximum."""
     geometry: ConvGeometry = layer.geometry
     outputs, size = layer.y.shape[2 + axis], layer.x.shape[2 + axis]

@@ -90,13 +90,13 @@ def test_strided_operands_and_result() -> None:
 
     def build(b: ProgramBuilder) -> None:
         from pcc.codegen.kernels.copy import emit_copy, emit_fill
-        from pcc.codegen.layers import Copy
+        from pcc.codegen.layers import Copy, Fill
 
         image, scale = padded_view(b, "image", (2, 5, 3, 7)), padded_view(b, "scale", (2, 5, 1, 1))
         emit_copy(Copy("a", b.input("x", x.shape), image), b)
         emit_copy(Copy("b", b.input("wide", wide.shape), scale), b)
         y = b.tensor("y", (2, 9, 3, 7))
-        emit_fill("fill", y, 7.0, b)
+        emit_fill(Fill("fill", y, 7.0), b)
         part = type(y)(y.buffer, (2, 5, 3, 7), y.strides, 2 * 21)
         squares = padded_view(b, "squares", (2, 5, 1, 1))
         emit_elementwise(Elementwise("square", (scale,), squares, "mul(x0,x0)"), b)
