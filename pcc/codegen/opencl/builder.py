@@ -132,10 +132,41 @@ class DeviceKernelBuilder:
     def lanes(self) -> int:
         return LANES
 
-    def divide(self, a: Expr, b: int) -> tuple[Expr, Expr]:
+    def divide(self, a: Expr, b: Expr) -> tuple[Expr, Expr]:
         """Quotient and remainder of a number that is not negative."""
         quotient = self.let(tirx.truncdiv(a, b))
         return quotient, self.let(a - quotient * b)
+
+    def select(self, condition: Expr, then: Expr, otherwise: Expr) -> Expr:
+        """One of two numbers."""
+        return tirx.Select(condition, then, otherwise)
+
+    def equal(self, a: Expr, b: Expr) -> Expr:
+        """Whether two numbers are equal."""
+        return tirx.EQ(a, b)
+
+    def larger(self, a: Expr, b: Expr) -> Expr:
+        """The larger of two numbers; NaN if either is."""
+        return T.call_pure_extern(str(a.ty.dtype), "LARGER", a, b)
+
+    def smaller(self, a: Expr, b: Expr) -> Expr:
+        """The smaller of two numbers; NaN if either is."""
+        return T.call_pure_extern(str(a.ty.dtype), "SMALLER", a, b)
+
+    def whole_within(self, value: Expr, last: Expr) -> Expr:
+        """A number as a whole one of ``[0, last]``, a NaN as 0."""
+        within = self.call("fmin", self.call("fmax", value, self.splat(0.0, 1)), tirx.Cast(str(value.ty.dtype), last))
+        return self.let(tirx.Cast(INT32.tir(), within))
+
+    def store_converted(self, y: Buffer, y_index: Expr, x: Buffer, x_index: Expr) -> None:
+        """Copies an element into a buffer of another type, of which one is no floating-point type or both are the
+        same."""
+        held = str(x.dtype)
+        value = self.load(x, x_index) if held == "float16" else x[x_index]
+        if str(y.dtype) == "float16":
+            self.store(y, y_index, tirx.Cast(self.arithmetic.tir(), value))
+        else:
+            T.buffer_store(y, tirx.Cast(str(y.dtype), value), [y_index])
 
     def least(self, a: Expr, b: Expr) -> Expr:
         """The smaller of two whole numbers."""

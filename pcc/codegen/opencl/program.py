@@ -1,0 +1,78 @@
+"""Writes programs for a GPU: calls with ranges, values in planes with zeros around them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.kernel import DeviceKernel
+from pcc.codegen.opencl.kernels.borders import emit_borders
+from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.opencl.profiles import GpuProfile
+from pcc.codegen.program import Call, ProgramWriter, View
+from pcc.codegen.range import Range, Sizes
+from pcc.dtype import DType
+
+
+@dataclass
+class DeviceProgramBuilder(ProgramWriter):
+    """Writes a program for a GPU of a profile."""
+
+    profile: GpuProfile
+    layouts: dict[str, Planes] = field(default_factory=dict)
+    """How buffers lie that hold planes."""
+
+    @property
+    def local_size(self) -> Sizes:
+        """Work-group of kernels that have none of their own."""
+        return self.profile.local_size
+
+    def bordered(self, name: str, shape: tuple[int, ...], border: int, dtype: DType) -> View:
+        """A tensor (N, C, H, W) in a new buffer, with ``border`` rows of zeros above and below each plane and zeros
+        beside its rows; where it is 0, nothing is said of what lies around."""
+        images, channels, height, width = shape
+        layout = Planes((images, channels, height, width), border, dtype)
+        view = layout.view(self._add(name, "scratch", layout.elements, dtype).name)
+        self.layouts[view.buffer] = layout
+        if border:
+            emit_borders(view, layout, self)
+        return view
+
+    def is_bordered(self, view: View, border: int) -> bool:
+        """Whether a view is whole planes of a buffer with such a border."""
+        layout = self.layouts.get(view.buffer)
+        return (
+            layout is not None
+            and layout.border >= border
+            and view.shape[2:] == layout.shape[2:]
+            and view.strides[2:] == (layout.pitch, 1)
+            and view.strides[1] % layout.plane == 0
+            and (view.offset - layout.offset) % layout.plane == 0
+        )
+
+    def call(
+        self,
+        kernel: DeviceKernel,
+        args: Mapping[str, View | int],
+        range: Range,
+        macs: int = 0,
+        dense_macs: int | None = None,
+    ) -> None:
+        """Records a call. ``args`` must name exactly the kernel's parameters, in the types that it takes."""
+        expected = [param.name for param in kernel.params]
+        if sorted(expected) != sorted(args):
+            raise ValueError(f"{kernel.name}: arguments {sorted(args)} do not fit parameters {sorted(expected)}")
+        for param in kernel.params:
+            if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
+                raise ValueError(f"{kernel.name} takes {param.dtype} as {param.name}, not {view.dtype}")
+        either: Any = kernel
+        ordered = {name: args[name] for name in expected}
+        work = prod(range.global_size)
+        dense = macs if dense_macs is None else dense_macs
+        self.calls.append(Call(either, ordered, work, self.layer, macs, dense, self.node, range=range))
+
+    def device_call(self, call: DeviceCall, dense_macs: int) -> None:
+        """Records a call of a convolution's family, its tables as constants."""
+        tables = {name: self.constant(f"{self.node}.{name}", values) for name, values in call.tables.items()}
+        self.call(call.kernel, {**call.tensors, **tables, **call.numbers}, call.range, call.macs, dense_macs)
