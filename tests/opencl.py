@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pcc.codegen.kernel import Argument
-from pcc.codegen.opencl.kernel import DeviceKernel, Range
+from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.text import opencl_text
+from pcc.codegen.range import Range
 
 POCL, OCLGRIND = "Portable Computing Language", "Oclgrind"
 

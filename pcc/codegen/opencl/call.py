@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcc.codegen.opencl.kernel import DeviceKernel, Range
+from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.program import View
+from pcc.codegen.range import Range
 
 
 @dataclass(frozen=True)

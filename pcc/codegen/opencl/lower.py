@@ -74,17 +74,19 @@ class DeviceLowering(Lowering):
         raise PccError(f"node {node.name}: no GPU kernel computes {node.target}; the network stays on the CPU")
 
     def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
-        dense = layer.weight if isinstance(layer.weight, np.ndarray) else layer.weight.unpack().astype(np.float32)
-        layer = replace(layer, weight=dense)
+        if not isinstance(layer.weight, np.ndarray):
+            raise PccError(
+                f"node {node.name}: its weight is packed for the CPU: a GPU's program is lowered before that"
+            )
         if isinstance(layer, layers.Linear):
             emit_linear(layer, self.builder)
         elif not is_tiled(layer):
             emit_conv(layer, self.builder)
         else:
-            self._tiled(node, layer)
+            self._tiled(node, layer, layer.weight)
         return layer.y
 
-    def _tiled(self, node: Node, layer: layers.Conv2d) -> None:
+    def _tiled(self, node: Node, layer: layers.Conv2d, weight: np.ndarray) -> None:
         """Records a convolution by the family that costs least; tensors that do not lie in planes are copied."""
         b, y = self.builder, layer.y
         layer = replace(layer, x=self._in_planes(layer.x, border_of(node), f"{node.name}.x"))
@@ -92,16 +94,15 @@ class DeviceLowering(Lowering):
             layer = replace(layer, residual=self._in_planes(layer.residual, 0, f"{node.name}.residual"))
         if not b.is_bordered(y, 0):
             layer = replace(layer, y=b.bordered(f"{node.name}.planes", y.shape, 0, y.dtype))
-        assert isinstance(layer.weight, np.ndarray)
         forms: dict[WeightFormat, layers.Conv2d] = {DENSE: layer}
-        packed = packed_weight(node, format_named("fkw"), layer.weight)
+        packed = packed_weight(node, format_named("fkw"), weight)
         if not isinstance(packed, str):
             forms["fkw"] = replace(layer, weight=packed)
         found, refused = offers(forms, b.profile)
         if not found:
             raise PccError(f"node {node.name}: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
         family = FAMILIES[found[0].family]
-        dense_macs = layer.weight.size * prod(layer.y.shape[2:])
+        dense_macs = weight.size * prod(layer.y.shape[2:])
 
         def scratch(name: str, elements: int) -> View:
             return b.tensor(f"{node.name}.{name}", (elements,), layer.x.dtype)

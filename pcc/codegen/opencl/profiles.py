@@ -9,7 +9,7 @@ take. What a memory operation costs beside that, because it waits or because ban
 from dataclasses import dataclass
 from operator import add, mul
 
-from pcc.codegen.opencl.kernel import Sizes
+from pcc.codegen.range import Sizes
 from pcc.errors import PccError
 
 

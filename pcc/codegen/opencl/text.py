@@ -18,6 +18,12 @@ _ARITHMETIC = {
 }
 """Macros by what a kernel computes in."""
 
+_ORDER = """\
+#define LARGER(a, b) (isnan(a) || (a) > (b) ? (a) : (b))
+#define SMALLER(a, b) (isnan(a) || (a) < (b) ? (a) : (b))
+"""
+"""Of numbers, a NaN if either is."""
+
 _WHOLE = """\
 #define LOAD_{s}(p) (*(p))
 #define LOAD4_{s}(p) (*(const __global {c}4*)(p))
@@ -73,8 +79,10 @@ def opencl_text(kernel: DeviceKernel) -> str:
     module = _lower(tvm.IRModule({kernel.name: build_device_function(kernel)}), target)
     printed = tvm.get_global_func("target.build.opencl")(module, target).inspect_source()
     held = {param.dtype for param in kernel.params if param.is_pointer and param.dtype.is_float}
-    head = _ARITHMETIC[kernel.arithmetic.name] + "".join(
-        macros(dtype, kernel.arithmetic) for dtype in sorted(held, key=lambda dtype: dtype.short)
+    head = (
+        _ORDER
+        + _ARITHMETIC[kernel.arithmetic.name]
+        + "".join(macros(dtype, kernel.arithmetic) for dtype in sorted(held, key=lambda dtype: dtype.short))
     )
     text = _put_right(printed, {param.name for param in kernel.params if param.writes})
     used = [

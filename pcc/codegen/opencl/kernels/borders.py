@@ -24,9 +24,7 @@ def emit_borders(view: View, layout: Planes, b: "DeviceProgramBuilder") -> None:
     edge = layout.border * layout.pitch
     around = 2 * edge + height * (layout.pitch - width)
     sizes = {"edge": edge, "width": width, "pitch": layout.pitch, "plane": layout.plane, "around": around}
-    b.call(
-        ZeroBorders(view.dtype), {"y": view, **sizes}, range_of(around, 1, images * channels, b.local_size)
-    )
+    b.call(ZeroBorders(view.dtype), {"y": view, **sizes}, range_of(around, 1, images * channels, b.local_size))
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,9 @@ class ZeroBorders:
         row, column = k.divide(item - k["edge"], beside)
         left = k.let(k.select(column < LEFT, column, column + k["width"]))
         rows = k.let(k["around"] - 2 * k["edge"])
-        within = k.let(k.select(item - k["edge"] < rows, k["edge"] + row * k["pitch"] + left, item + k["plane"] - k["around"]))
+        within = k.let(
+            k.select(item - k["edge"] < rows, k["edge"] + row * k["pitch"] + left, item + k["plane"] - k["around"])
+        )
         at = k.let(plane * k["plane"] + k.select(item < k["edge"], item, within))
         k.store(k["y"], at, k.splat(0.0, 1))
 

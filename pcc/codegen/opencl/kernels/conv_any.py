@@ -1,5 +1,5 @@
-"""Dense convolution of any geometry, number by number: for windows, strides and paddings that the tiles of `conv_direct`
-do not reach. An item is a number of the result, and asks where the map ends."""
+"""Dense convolution of any geometry, number by number: for windows, strides and paddings that the tiles of
+`conv_direct` do not reach. An item is a number of the result, and asks where the map ends."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,7 +137,9 @@ class ConvNumbers:
             starts = first + np.arange(shape[0])[:, None, None, None, None] * n["x_plane"]
             values = np.where(inside, x[np.where(inside, starts + places, first)].astype(np.float32), 0)
             weight = np.asarray(args["weight"])[filter_place * np.prod(shape) :][: np.prod(shape)].reshape(shape)
-            sums = np.einsum("cyxrs,crs->yx", values, weight.astype(np.float32)) + np.asarray(args["bias"])[filter_place]
+            sums = (
+                np.einsum("cyxrs,crs->yx", values, weight.astype(np.float32)) + np.asarray(args["bias"])[filter_place]
+            )
             residual = None
             if self.epilogue.residual:
                 start = n["residual_offset"] + image * n["residual_image"] + filter_place * n["residual_plane"]

@@ -1,5 +1,5 @@
-"""Elements, or weighted sums of some, from places along a dimension that a table or a computed tensor names; the meaning
-is that of ``pcc::gather``. An item is a number of the result."""
+"""Elements, or weighted sums of some, from places along a dimension that a table or a computed tensor names; the
+meaning is that of ``pcc::gather``. An item is a number of the result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -22,6 +22,9 @@ class _OfNumbers:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._k, name)
 
+    def __getitem__(self, name: str) -> Any:
+        return self._k[name]
+
     def splat(self, value: "Expr", lanes: int = 1) -> "Expr":
         return self._k.splat(value, lanes)
 

@@ -97,11 +97,15 @@ class Pool:
         inside = ((rows >= 0) & (rows < n["height"]))[:, None, :, None]
         inside = inside & ((columns >= 0) & (columns < n["width"]))[None, :, None, :]
         places = rows[:, None, :, None] * n["x_pitch"] + columns[None, :, None, :]
-        scale = np.multiply.outer(np.asarray(args["inverse_rows"])[: size[0]], np.asarray(args["inverse_columns"])[: size[1]])
+        scale = np.multiply.outer(
+            np.asarray(args["inverse_rows"])[: size[0]], np.asarray(args["inverse_columns"])[: size[1]]
+        )
         for plane in np.arange(range.global_size[2]):
             image, channel = divmod(int(plane), n["channels"])
             start = n["x_offset"] + image * n["x_image"] + channel * n["x_plane"]
-            values = np.where(inside, x[np.where(inside, start + places, start)].astype(np.float32), IDENTITY[self.mode])
+            values = np.where(
+                inside, x[np.where(inside, start + places, start)].astype(np.float32), IDENTITY[self.mode]
+            )
             result = values.max((2, 3)) if self.mode == "max" else values.sum((2, 3)) * scale
             start = n["y_offset"] + image * n["y_image"] + channel * n["y_plane"]
             y[elements(start, size, (n["y_pitch"], 1))] = result.astype(y.dtype)

@@ -84,9 +84,7 @@ class Resize:
         row_weight, column_weight = k.load(k["rows_weight"], row), k.load(k["columns_weight"], column)
         for side in (0, 1):
             at = k.word(k["columns"], column * 2 + side)
-            low, high = (
-                k.load(k["x"], x + k.word(k["rows"], row * 2 + which) * k["x_pitch"] + at) for which in (0, 1)
-            )
+            low, high = (k.load(k["x"], x + k.word(k["rows"], row * 2 + which) * k["x_pitch"] + at) for which in (0, 1))
             mixed.append(k.let(low + (high - low) * row_weight))
         k.store(k["y"], out, mixed[0] + (mixed[1] - mixed[0]) * column_weight)
 

@@ -1,0 +1,52 @@
+"""Runs a device program on an OpenCL driver, its buffers parts of one arena as a host has them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pcc.codegen.opencl.lower import lower_device
+from pcc.codegen.program import Program, View
+from pcc.frontend.torch_module import import_module
+from pcc.passes.manager import PassManager
+from pcc.passes.pipeline import parse_pipeline
+from tests.opencl import POCL, _compiled, _queue
+
+GRAPH_PASSES = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues,reorder-kernels"
+
+
+def device_program(
+    module: torch.nn.Module, examples: Sequence[torch.Tensor], profile: str = "generic", passes: str = GRAPH_PASSES
+) -> Program:
+    """The program of a module for a GPU."""
+    graph = PassManager(parse_pipeline(passes))(import_module(module.eval(), tuple(examples))).graph_module
+    return lower_device(graph, "net", profile)
+
+
+def run_program(program: Program, inputs: Sequence[np.ndarray], platform: str = POCL) -> list[np.ndarray]:
+    """The outputs. The arena is junk at first."""
+    import pyopencl as cl
+
+    queue, flags = _queue(platform), cl.mem_flags
+    junk = np.full(program.arena_bytes + 512, 0xFF, np.uint8)
+    arena = cl.Buffer(queue.context, flags.READ_WRITE | flags.COPY_HOST_PTR, hostbuf=junk)
+    buffers = {}
+    for name, buffer in program.buffers.items():
+        if buffer.role == "constant":
+            values = np.ascontiguousarray(program.constants[name])
+            buffers[name] = cl.Buffer(queue.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=values)
+        elif buffer.offset is not None:
+            assert buffer.offset % 512 == 0
+            buffers[name] = arena.get_sub_region(buffer.offset, buffer.nbytes)
+    for port, value in zip(program.inputs, inputs, strict=True):
+        if port.buffer in buffers:
+            cl.enqueue_copy(queue, buffers[port.buffer], np.ascontiguousarray(value, port.dtype.numpy))
+    for call in program.calls:
+        assert call.range is not None
+        bound = [buffers[v.buffer] if isinstance(v, View) else np.int32(v) for v in call.args.values()]
+        _compiled(call.kernel, platform)(queue, call.range.global_size, call.range.local_size, *bound)  # type: ignore[arg-type]
+    outputs = [np.empty(port.shape, port.dtype.numpy) for port in program.outputs]
+    for port, result in zip(program.outputs, outputs, strict=True):
+        cl.enqueue_copy(queue, result, buffers[port.buffer])
+    queue.finish()
+    return outputs
