@@ -1,6 +1,7 @@
 """Runs a device program on an OpenCL driver, its buffers parts of one arena as a host has them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,3 +51,22 @@ def run_program(program: Program, inputs: Sequence[np.ndarray], platform: str = 
         cl.enqueue_copy(queue, result, buffers[port.buffer])
     queue.finish()
     return outputs
+
+
+def interpret_device(program: Program, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs by the kernels' references, in one arena."""
+    arena = np.full(program.arena_bytes + 512, 0xFF, np.uint8)
+    arrays = {}
+    for name, buffer in program.buffers.items():
+        if buffer.role == "constant":
+            arrays[name] = program.constants[name].ravel()
+        elif buffer.offset is not None:
+            arrays[name] = arena[buffer.offset : buffer.offset + buffer.nbytes].view(buffer.dtype.numpy)
+    for port, value in zip(program.inputs, inputs, strict=True):
+        if port.buffer in arrays:
+            arrays[port.buffer][:] = value.ravel()
+    for call in program.calls:
+        kernel: Any = call.kernel
+        args = {name: arrays[v.buffer] if isinstance(v, View) else v for name, v in call.args.items()}
+        kernel.reference(args, call.range)
+    return [arrays[port.buffer].reshape(port.shape).copy() for port in program.outputs]

@@ -92,6 +92,9 @@ class DeviceKernelBuilder:
     def both(self, a: Expr, b: Expr) -> Expr:
         return tirx.And(a, b)
 
+    def either(self, a: Expr, b: Expr) -> Expr:
+        return tirx.Or(a, b)
+
     def word(self, table: Buffer, index: Expr) -> Expr:
         """An entry of an int32 table."""
         return self.let(table[index])

@@ -95,7 +95,7 @@ class DeviceLowering(Lowering):
         if not b.is_bordered(y, 0):
             layer = replace(layer, y=b.bordered(f"{node.name}.planes", y.shape, 0, y.dtype))
         forms: dict[WeightFormat, layers.Conv2d] = {DENSE: layer}
-        packed = packed_weight(node, format_named("fkw"), weight)
+        packed = "" if weight.all() else packed_weight(node, format_named("fkw"), weight)
         if not isinstance(packed, str):
             forms["fkw"] = replace(layer, weight=packed)
         found, refused = offers(forms, b.profile)

@@ -24,12 +24,14 @@ def emit_borders(view: View, layout: Planes, b: "DeviceProgramBuilder") -> None:
     edge = layout.border * layout.pitch
     around = 2 * edge + height * (layout.pitch - width)
     sizes = {"edge": edge, "width": width, "pitch": layout.pitch, "plane": layout.plane, "around": around}
-    b.call(ZeroBorders(view.dtype), {"y": view, **sizes}, range_of(around, 1, images * channels, b.local_size))
+    sizes["planes"] = images * channels
+    b.call(ZeroBorders(view.dtype), {"y": view, **sizes}, range_of(around, 1, images * channels + 1, b.local_size))
 
 
 @dataclass(frozen=True)
 class ZeroBorders:
-    """An item is a number around a plane: those above, those beside its rows, those below."""
+    """An item is a number around a plane: those above, those beside its rows, those below; and what
+    the last of all rows has right of it, where the next plane would begin."""
 
     dtype: DType
 
@@ -41,11 +43,12 @@ class ZeroBorders:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        sizes = numbers("edge", "width", "pitch", "plane", "around")
+        sizes = numbers("edge", "width", "pitch", "plane", "around", "planes")
         return tensor("y", self.dtype, writes=True), *sizes
 
     def body(self, k: "DeviceKernelBuilder") -> None:
         item, _, plane = place(k, k["around"], 1)
+        k.end_unless(k.either(plane < k["planes"], item < LEFT))
         beside = k.let(k["pitch"] - k["width"])
         row, column = k.divide(item - k["edge"], beside)
         left = k.let(k.select(column < LEFT, column, column + k["width"]))
@@ -59,7 +62,8 @@ class ZeroBorders:
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, y = whole_numbers(args), np.asarray(args["y"])
         rows = (n["plane"] - 2 * n["edge"]) // n["pitch"]
-        planes = y[: range.global_size[2] * n["plane"]].reshape(-1, n["plane"])
+        y[n["planes"] * n["plane"] :][:LEFT] = 0
+        planes = y[: n["planes"] * n["plane"]].reshape(-1, n["plane"])
         planes[:, : n["edge"]] = planes[:, n["plane"] - n["edge"] :] = 0
         inside = planes[:, n["edge"] : n["plane"] - n["edge"]].reshape(-1, rows, n["pitch"])
         inside[:, :, :LEFT] = inside[:, :, LEFT + n["width"] :] = 0

@@ -61,6 +61,13 @@ def _tanh(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
     return k.call("tanh", x)
 
 
+def _softplus(k: "DeviceKernelBuilder", x: "Expr", beta: "Expr", threshold: "Expr") -> "Expr":
+    """Beyond the threshold what is added to ``x`` is below fp32's precision."""
+    scaled = k.let(x * beta)
+    small = k.call("log1p", k.call("exp", k.splat(0.0) - k.call("fabs", scaled)))
+    return (_relu(k, scaled) + small) / beta
+
+
 def _gelu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
     return x * k.mad(k.call("erf", x * k.splat(0.5**0.5)), k.splat(0.5), k.splat(0.5))
 
@@ -75,5 +82,6 @@ _CODE: dict[str, Callable[..., "Expr"]] = {
     "silu": _silu,
     "tanh": _tanh,
     "gelu": _gelu,
+    "softplus": _softplus,
 }
 """Kind: its code, from a bound vector and the activation's arguments as vectors."""

@@ -1,0 +1,190 @@
+"""Whole networks and every operator as programs for a GPU, on PoCL and on numpy, against PyTorch."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pcc.codegen.opencl.lower import lower_device
+from pcc.codegen.print_program import print_program
+from pcc.errors import PccError
+from pcc.frontend.torch_module import import_module
+from pcc.models import create, entry
+from tests.opencl_program import GRAPH_PASSES, device_program, interpret_device, run_program
+
+NETWORKS = ("lenet5", "resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50", "vgg16")
+LARGE = ("efficientnet_lite0", "resnet50", "vgg16")
+FP16_PASSES = f"{GRAPH_PASSES},reduce-precision"
+
+
+class Function(nn.Module):
+    """A function of tensors as a module."""
+
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *xs: torch.Tensor) -> torch.Tensor:
+        return self.function(*xs)
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(got - wanted).max() / np.abs(wanted).max())
+
+
+def check(
+    module: nn.Module, inputs: Sequence[torch.Tensor], tolerance: float = 2e-6, passes: str = GRAPH_PASSES
+) -> None:
+    """PoCL and the kernels' references agree with PyTorch in float64."""
+    program = device_program(module, inputs, passes=passes)
+    with torch.no_grad():
+        wanted = module.double()(*(x.double() for x in inputs)).numpy()
+    arrays = [x.numpy() for x in inputs]
+    for run in (run_program, interpret_device):
+        (got,) = run(program, arrays)
+        assert got.shape == wanted.shape
+        assert relative_error(got, wanted) < tolerance, run.__name__
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+CONVOLUTIONS = [
+    dict(inputs=3, outputs=17, size=(13, 7), kernel_size=3, padding=1),
+    dict(inputs=17, outputs=3, size=(7, 13), kernel_size=3, stride=2, padding=1),
+    dict(inputs=1, outputs=4, size=(5, 1), kernel_size=(3, 1), padding=(1, 0)),
+    dict(inputs=8, outputs=8, size=(13, 13), kernel_size=3, stride=3, padding=2, dilation=2),
+    dict(inputs=6, outputs=12, size=(9, 7), kernel_size=3, padding=1, groups=3),
+    dict(inputs=17, outputs=17, size=(7, 7), kernel_size=5, padding=2, groups=17),
+    dict(inputs=16, outputs=24, size=(7, 13), kernel_size=1),
+    dict(inputs=4, outputs=6, size=(16, 16), kernel_size=8, stride=8),
+    dict(inputs=2, outputs=3, size=(23, 21), kernel_size=11, stride=4, padding=10),
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("passes", [GRAPH_PASSES, FP16_PASSES], ids=["f32", "f16"])
+def test_convolutions(case: dict, passes: str) -> None:
+    options = dict(case)
+    channels, outputs, size = (options.pop(name) for name in ("inputs", "outputs", "size"))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(channels, outputs, **options), nn.ReLU6())
+    check(module, [random(2, channels, *size)], 5e-6 if passes == GRAPH_PASSES else 3e-3, passes)
+
+
+OPERATORS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] = {
+    "max_pool": (lambda x: F.max_pool2d(x, 3, 2, 1), [(2, 3, 7, 13)]),
+    "max_pool_ceil": (lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True, dilation=2), [(1, 3, 9, 7)]),
+    "avg_pool": (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), [(1, 17, 7, 5)]),
+    "global_pool": (lambda x: F.adaptive_avg_pool2d(x, 1), [(2, 5, 7, 7)]),
+    "nearest": (lambda x: F.interpolate(x, scale_factor=2.0), [(1, 3, 5, 7)]),
+    "bilinear": (lambda x: F.interpolate(x, size=(9, 4), mode="bilinear"), [(2, 3, 5, 7)]),
+    "softmax": (lambda x: x.softmax(1), [(2, 17, 3)]),
+    "log_softmax": (lambda x: x.log_softmax(-1), [(3, 13)]),
+    "matmul": (lambda a, b: a @ b, [(2, 5, 7), (2, 7, 3)]),
+    "concat": (lambda a, b: torch.cat([a, b], 1), [(2, 3, 5, 7), (2, 4, 5, 7)]),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 3), value=1.5), [(1, 3, 5, 7)]),
+    "reflect": (lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"), [(1, 3, 5, 7)]),
+    "slice": (lambda x: x[:, 1::2, 1:4, ::2] * 2, [(2, 5, 7, 9)]),
+    "permute": (lambda x: x.permute(0, 2, 3, 1).reshape(1, 35, 3) + 1, [(1, 3, 5, 7)]),
+    "broadcast": (lambda x, y: torch.sigmoid(x * y) - x.abs().sqrt(), [(2, 5, 3, 7), (2, 5, 1, 1)]),
+    "comparisons": (lambda x, y: torch.where(x > y, x, y * 2) + torch.maximum(x, y), [(3, 7), (1, 7)]),
+    "activations": (
+        lambda x: F.gelu(x) + F.silu(x) + F.hardswish(x) + F.softplus(x) + F.leaky_relu(x, 0.1) + torch.tanh(x),
+        [(5, 13)],
+    ),
+    "mean": (lambda x: x.mean((2, 3)), [(2, 5, 7, 3)]),
+    "sum": (lambda x: x.sum(1), [(2, 5, 7)]),
+    "amax": (lambda x: x.amax(-1), [(2, 5, 7)]),
+    "layer_norm": (lambda x: F.layer_norm(x, (13,)), [(2, 5, 13)]),
+    "attention": (F.scaled_dot_product_attention, [(1, 2, 5, 8)] * 3),
+    "transposed": (
+        lambda x: F.conv_transpose2d(x, torch.linspace(-1, 1, 108).reshape(3, 4, 3, 3), stride=2, padding=1),
+        [(1, 3, 5, 7)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators(name: str) -> None:
+    function, shapes = OPERATORS[name]
+    if name == "transposed":
+        layer = nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1)
+        check(layer, [random(*shapes[0])], 5e-6)
+        return
+    check(Function(function), [random(*shape) for shape in shapes], 5e-6)
+
+
+@pytest.mark.parametrize("passes", [GRAPH_PASSES, FP16_PASSES], ids=["f32", "f16"])
+def test_linear_with_residual(passes: str) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(13, 17), nn.Linear(17, 13)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(x + self.b(F.gelu(self.a(x))))
+
+    torch.manual_seed(0)
+    check(Block(), [random(3, 13)], 5e-6 if passes == GRAPH_PASSES else 3e-3, passes)
+
+
+def test_slices_of_planes_feed_convolutions() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.b = nn.Conv2d(8, 8, 5, padding=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.relu(self.stem(x))
+            halves = torch.cat([self.a(x[:, :4]), self.a(x[:, 4:])], 1)
+            return self.b(halves + x)[:, :, 1:-1, 1:]
+
+    torch.manual_seed(0)
+    check(Branches(), [random(2, 3, 9, 7)], 5e-6)
+
+
+def test_pruned_layers_get_sparse_kernels() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1))
+    passes = GRAPH_PASSES.replace("fold-batchnorm", "fold-batchnorm,prune-pattern{share=4},prune-connectivity")
+    x = random(1, 16, 28, 28)
+    graph = _graph(module, x, passes)
+    program = lower_device(graph, "net", "adreno-6xx")
+    wanted = graph(x)[0] if isinstance(graph(x), (tuple, list)) else graph(x)
+    (got,) = run_program(program, [x.numpy()])
+    assert relative_error(got, wanted.detach().numpy()) < 5e-6
+    assert all(call.macs * 4 < call.dense_macs for call in program.calls if call.dense_macs)
+
+
+def _graph(module: nn.Module, x: torch.Tensor, passes: str) -> torch.fx.GraphModule:
+    from pcc.passes.manager import PassManager
+    from pcc.passes.pipeline import parse_pipeline
+
+    return PassManager(parse_pipeline(passes))(import_module(module.eval(), (x,))).graph_module
+
+
+def test_what_no_kernel_computes_is_said() -> None:
+    with pytest.raises(PccError, match=r"node \w+: no GPU kernel computes pcc.top_k.*the network stays on the CPU"):
+        device_program(Function(lambda x: x.topk(3).values), [random(2, 7)])
+
+
+def test_program_text(golden: Callable[[str, str], None]) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    golden(print_program(device_program(module, [random(1, 3, 6, 8)])), "program_opencl")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in NETWORKS])
+@pytest.mark.parametrize(("passes", "tolerance"), [(GRAPH_PASSES, 1e-4), (FP16_PASSES, 2e-2)], ids=["f32", "f16"])
+def test_networks(name: str, passes: str, tolerance: float) -> None:
+    module = create(name, weights=None).eval()
+    x = torch.randn(entry(name).input_shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    (got,) = run_program(device_program(module, [x], passes=passes), [x.numpy()])
+    assert relative_error(got, wanted) < tolerance
