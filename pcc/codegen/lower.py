@@ -23,7 +23,7 @@ from pcc.codegen.kernels.resize import emit_resize
 from pcc.codegen.kernels.scatter import emit_scatter
 from pcc.codegen.kernels.softmax import emit_softmax
 from pcc.codegen.layers import ConvGeometry
-from pcc.codegen.program import Program, ProgramBuilder, View, contiguous_strides
+from pcc.codegen.program import Program, ProgramBuilder, ProgramWriter, View, contiguous_strides
 from pcc.codegen.stages import stage_batch
 from pcc.dtype import dtype_of
 from pcc.errors import PccError
@@ -49,9 +49,10 @@ def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
 class Lowering:
     """One graph being lowered: the view of every value so far."""
 
-    def __init__(self, graph_module: GraphModule, builder: ProgramBuilder) -> None:
+    def __init__(self, graph_module: GraphModule, builder: ProgramWriter) -> None:
         self.graph_module = graph_module
-        self.builder = builder
+        self.builder: Any = builder
+        """Of the machine's kind: what the writers of layers take."""
         self.views: dict[Node, View] = {}
 
     def visit(self, node: Node) -> None:
