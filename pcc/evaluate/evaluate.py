@@ -27,7 +27,8 @@ class Accuracy(BaseModel):
 
 class OutputError(BaseModel):
     """How far an output is from another network's: the largest difference over the largest value, and the root mean
-    square of the differences over that of the values, over all samples."""
+    square of the differences over that of the values, over all samples. NaN (null in JSON) where a
+    difference is NaN."""
 
     name: str
     largest: float
@@ -212,7 +213,7 @@ class _Pair:
         for name, result, wanted in zip(network.outputs, outputs, expected, strict=True):
             difference, value = np.abs(result.astype(np.float64) - wanted), np.abs(wanted.astype(np.float64))
             sums = self.largest.setdefault(name, [0.0, 0.0, 0.0, 0.0])
-            sums[0], sums[1] = max(sums[0], difference.max()), max(sums[1], value.max())
+            sums[0], sums[1] = np.maximum(sums[:2], (difference.max(), value.max())).tolist()  # NaN stays NaN
             sums[2], sums[3] = sums[2] + (difference**2).sum(), sums[3] + (value**2).sum()
 
     def comparison(self, against: Network, accuracy: Accuracy | None) -> Comparison:

@@ -108,6 +108,13 @@ def test_outputs_that_are_no_class_scores(scores: np.ndarray, labels: np.ndarray
         evaluate(network(Boxes()), samples(scores, labels), network(Scores()))
 
 
+def test_an_output_that_is_not_a_number_is_no_small_error(scores: np.ndarray) -> None:
+    other = network(Scores(), "other")
+    result = evaluate(network(Scores(float("nan"))), samples(scores, None), other).against
+    assert result is not None
+    assert np.isnan([result.outputs[0].largest, result.outputs[0].rms]).all()
+
+
 def test_what_is_refused(scores: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(PccError, match="a class 9, and net tells 7"):
         evaluate(network(Scores()), samples(scores, labels + 9 - labels.max()))
