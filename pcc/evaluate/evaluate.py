@@ -140,9 +140,10 @@ class _Tally:
         if scores is None or labels is None:
             return
         self.classes = scores.shape[1]
-        if labels.max() >= self.classes:
+        if labels.min() < 0 or labels.max() >= self.classes:
+            unknown = labels.min() if labels.min() < 0 else labels.max()
             raise PccError(
-                f"the samples have a class {labels.max()}, and {network.name} tells {self.classes} classes apart (0 to "
+                f"the samples have a class {unknown}, and {network.name} tells {self.classes} classes apart (0 to "
                 f"{self.classes - 1})"
             )
         order = np.argsort(-scores, axis=1, kind="stable")[:, :5]

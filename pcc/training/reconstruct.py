@@ -7,8 +7,9 @@ Networks" (He et al., ICCV 2017), which do this for channels; here it is for eve
 
 The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more, on the
 last batch of samples, and each layer is fitted when its input arrives. For that, every other batch runs up to the same
-layer, and stops there: so memory is that of two batches, however many samples there are, and with a single batch
-nothing is computed twice. Any module will do.
+layer, and stops there: so activations are those of two batches, however many samples there are, and with a single batch
+nothing is computed twice. What else is kept are the samples, and the dense outputs at the sampled positions. Any module
+will do.
 """
 
 import time

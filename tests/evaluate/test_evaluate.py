@@ -118,6 +118,8 @@ def test_an_output_that_is_not_a_number_is_no_small_error(scores: np.ndarray) ->
 def test_what_is_refused(scores: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(PccError, match="a class 9, and net tells 7"):
         evaluate(network(Scores()), samples(scores, labels + 9 - labels.max()))
+    with pytest.raises(PccError, match="a class -1, and net tells 7"):
+        evaluate(network(Scores()), samples(scores, labels - 1 - labels.min()))
     with pytest.raises(PccError, match="networks of one image input"):
         of_module("net", Scores(), [(1, 3, 4, 4), (1, 3)])
     with pytest.raises(PccError, match="one row for each image"):

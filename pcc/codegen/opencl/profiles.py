@@ -1,9 +1,9 @@
 """Phone GPUs as cost models see them: data, a row a family of GPUs.
 
 There is no phone to time on. A profile's costs come from what Mesa's compilers say of pcc's kernels (`python -m
-tools.gpu_stats`), read by hand: how many issue slots a multiply-add, a memory operation, a step of a loop and a stored number
-take. What a memory operation costs beside that, because it waits or because bandwidth is short, no compiler says:
-`memory_weight` is an assumption.
+tools.gpu_stats`), read by hand: how many issue slots a multiply-add, a memory operation, a step of a loop and a stored
+number take. What a memory operation costs beside that, because it waits or because bandwidth is short, no compiler
+says: `memory_weight` is an assumption.
 """
 
 from dataclasses import dataclass
