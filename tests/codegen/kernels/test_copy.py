@@ -9,7 +9,7 @@ import torch
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.copy import CopyRows, FillRows, emit_copy, emit_fill
 from pcc.codegen.kernels.nest import nest_of
-from pcc.codegen.layers import Copy
+from pcc.codegen.layers import Copy, Fill
 from pcc.codegen.program import ProgramBuilder, View, contiguous_strides
 from pcc.target import Target
 
@@ -42,7 +42,7 @@ def check_copy(
         view = sub_view(b.input("x", x_shape), starts, shape)
         permuted = View(view.buffer, block.shape, tuple(view.strides[dim] for dim in order), view.offset)
         y = b.tensor("y", expected.shape)
-        emit_fill("fill", y, -1.0, b)
+        emit_fill(Fill("fill", y, -1.0), b)
         emit_copy(Copy("copy", permuted, sub_view(y, pad, block.shape)), b)
         b.output("y", y)
 
