@@ -15,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.kernel import Param
 from pcc.codegen.opencl.kernel import DeviceKernel
-from pcc.dtype import INT32, DType
+from pcc.dtype import DTYPES, FLOAT16, INT32, DType
 
 tirx: Any = tvm.tirx
 T: Any = tvm.tirx.script.builder
@@ -165,8 +165,8 @@ class DeviceKernelBuilder:
         """Copies an element into a buffer of another type, of which one is no floating-point type or both are the
         same."""
         held = str(x.dtype)
-        value = self.load(x, x_index) if held == "float16" else x[x_index]
-        if str(y.dtype) == "float16":
+        value = self.load(x, x_index) if held == FLOAT16.name else x[x_index]
+        if str(y.dtype) == FLOAT16.name:
             self.store(y, y_index, tirx.Cast(self.arithmetic.tir(), value))
         else:
             T.buffer_store(y, tirx.Cast(str(y.dtype), value), [y_index])
@@ -198,7 +198,7 @@ class DeviceKernelBuilder:
 
 
 def _short(tensor: Buffer) -> str:
-    return {"float32": "f32", "float16": "f16"}[str(tensor.dtype)]
+    return DTYPES[str(tensor.dtype)].short
 
 
 def _type(param: Param) -> Any:

@@ -254,7 +254,7 @@ class Winograd:
             product = DeviceWork(
                 mads=items * channels * stored * LANES,
                 memory=items * (channels * reads + stored),
-                steps=items * (channels // 4 + channels % 4),
+                steps=items * sum(divmod(channels, LANES)),
                 loops=items * 2,
                 outputs=items * stored * LANES,
                 items=items,
