@@ -178,7 +178,7 @@ class _Pair:
     only_second: int = 0
     labelled: bool = False
     classifies: bool = False
-    largest: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
     """By output: the largest difference, the largest value, and the sums of both squared."""
 
     def add(
@@ -213,14 +213,14 @@ class _Pair:
             )
         for name, result, wanted in zip(network.outputs, outputs, expected, strict=True):
             difference, value = np.abs(result.astype(np.float64) - wanted), np.abs(wanted.astype(np.float64))
-            sums = self.largest.setdefault(name, [0.0, 0.0, 0.0, 0.0])
+            sums = self.sums.setdefault(name, [0.0, 0.0, 0.0, 0.0])
             sums[0], sums[1] = np.maximum(sums[:2], (difference.max(), value.max())).tolist()  # NaN stays NaN
             sums[2], sums[3] = sums[2] + (difference**2).sum(), sums[3] + (value**2).sum()
 
     def comparison(self, against: Network, accuracy: Accuracy | None) -> Comparison:
         errors = tuple(
             OutputError(name=name, largest=_ratio(far, most), rms=_ratio(squares, of) ** 0.5)
-            for name, (far, most, squares, of) in self.largest.items()
+            for name, (far, most, squares, of) in self.sums.items()
         )
         compared = Comparison(
             network=against.name,

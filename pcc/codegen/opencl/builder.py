@@ -14,7 +14,7 @@ import tvm.tirx.script.builder
 from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.kernel import Param
-from pcc.codegen.opencl.kernel import DeviceKernel
+from pcc.codegen.opencl.kernel import LANES, DeviceKernel
 from pcc.dtype import DTYPES, FLOAT16, INT32, DType
 
 tirx: Any = tvm.tirx
@@ -23,8 +23,6 @@ T: Any = tvm.tirx.script.builder
 Expr = Any
 """A TIR expression or a Python number."""
 Buffer = Any
-
-LANES = 4
 
 _UNBOUNDED = 1 << 30
 

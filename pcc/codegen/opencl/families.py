@@ -16,9 +16,10 @@ from pcc.codegen.family import WeightFormat
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.conv_direct import direct_call, stored_weights, taps_of
 from pcc.codegen.opencl.kernels.conv_gather import gather_call
-from pcc.codegen.opencl.kernels.tile import LANES, Tile
+from pcc.codegen.opencl.kernels.tile import Tile
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder
 
 
+LANES = 4
+"""Numbers of a vector."""
+
+
 class DeviceKernel(Protocol):
     """See the module's text. Equal kernels are compiled once."""
 

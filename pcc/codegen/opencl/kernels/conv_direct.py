@@ -18,9 +18,9 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import GatherTables, gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall, places_of
-from pcc.codegen.opencl.kernel import DeviceKernel, types_symbol
+from pcc.codegen.opencl.kernel import LANES, DeviceKernel, types_symbol
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
-from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import Tile, columns_of, load_columns, output_params, store_tile
 from pcc.codegen.range import Range, Sizes
 from pcc.dtype import DType
 from pcc.sparsity.fkw import FKW

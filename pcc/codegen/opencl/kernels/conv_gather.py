@@ -17,7 +17,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
-from pcc.codegen.opencl.kernel import types_symbol
+from pcc.codegen.opencl.kernel import LANES, types_symbol
 from pcc.codegen.opencl.kernels.conv_direct import (
     begin_sums,
     layer_numbers,
@@ -27,7 +27,7 @@ from pcc.codegen.opencl.kernels.conv_direct import (
     taps_of,
 )
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
-from pcc.codegen.opencl.kernels.tile import LANES, Tile, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import Tile, output_params, store_tile
 from pcc.codegen.range import Range, Sizes
 from pcc.dtype import DType
 from pcc.sparsity.fkw import FKW

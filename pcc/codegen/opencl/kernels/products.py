@@ -9,6 +9,7 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Linear, MatMul
+from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.epilogue import apply
 from pcc.codegen.opencl.kernels.numbers import (
     elements,
@@ -27,8 +28,6 @@ from pcc.dtype import FLOAT32, DType, dtype_of
 if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder
     from pcc.codegen.opencl.program import DeviceProgramBuilder
-
-LANES = 4
 
 
 def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from pcc.codegen.kernel import Param
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.epilogue import apply
 from pcc.dtype import DType
 
 if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import Buffer, DeviceKernelBuilder, Expr
-
-LANES = 4
 
 
 @dataclass(frozen=True)

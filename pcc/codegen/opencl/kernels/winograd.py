@@ -15,9 +15,9 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import linear_map
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.winograd_forms import FORMS, Form
-from pcc.codegen.opencl.kernel import types_symbol
+from pcc.codegen.opencl.kernel import LANES, types_symbol
 from pcc.codegen.opencl.kernels.reference import store_reference
-from pcc.codegen.opencl.kernels.tile import LANES, Tile, columns_of, load_columns, number_of, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import Tile, columns_of, load_columns, number_of, output_params, store_tile
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
 

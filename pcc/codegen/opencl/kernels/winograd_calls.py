@@ -8,7 +8,7 @@ from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.winograd_forms import FORMS
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall, places_of
-from pcc.codegen.opencl.kernels.tile import LANES
+from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradInput, WinogradOutput, WinogradProduct
 from pcc.codegen.program import View
 from pcc.codegen.range import Range, Sizes
