@@ -1,5 +1,6 @@
 """Nodes that are layers: windows, products, norms."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,13 @@ def resize(b: OnnxBuilder) -> None:
         attributes["cubic_coeff_a"] = b.random.choice([-0.75, -0.5])
     if b.flag() or coordinates == "align_corners":
         absent = None if b.opset >= 13 else np.zeros(0, np.float32)
-        sizes = whole(*value.shape[:2], *(b.size(9) for _ in range(spatial)))
-        b.add("Resize", x, absent, absent, sizes, **attributes)
+        sizes = [b.size(9) for _ in range(spatial)]
+        if mode == "nearest" and any(
+            has_inexact_tie(old, new, coordinates, attributes["nearest_mode"])
+            for old, new in zip(value.shape[2:], sizes, strict=True)
+        ):
+            raise Unfit
+        b.add("Resize", x, absent, absent, whole(*value.shape[:2], *sizes), **attributes)
     else:
         factors = [b.random.choice([0.5, 1.0, 1.5, 2.0, 3.0]) for _ in range(spatial)]
         b.add(
@@ -140,6 +146,18 @@ def resize(b: OnnxBuilder) -> None:
             np.array([1, 1, *factors], np.float32),
             **attributes,
         )
+
+
+def has_inexact_tie(old: int, new: int, coordinates: str, nearest_mode: str) -> bool:
+    """Whether a place lies just where ``nearest_mode`` turns over, and fp32 arithmetic may miss it: ONNX Runtime
+    divides by ``new / old`` in fp32, which is exact for powers of two alone."""
+    scale = Fraction(new, old)
+    if coordinates == "align_corners" or (scale.denominator & (scale.denominator - 1)) == 0:
+        return False
+    half = Fraction(1, 2)
+    shift = Fraction(0) if coordinates == "asymmetric" else half
+    turn = half if nearest_mode.startswith("round") else Fraction(0)
+    return any(((x + shift) / scale - shift - turn).denominator == 1 for x in range(new))
 
 
 def samples(b: OnnxBuilder) -> None:
