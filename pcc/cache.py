@@ -1,7 +1,7 @@
 """Where pcc keeps what can be made again: compiled kernels, downloaded weights."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def writing_cache() -> Iterator[None]:
+def writing_cache() -> Generator[None]:
     """`PccError` for what keeps the block from writing in the cache."""
     try:
         yield

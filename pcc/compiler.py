@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,13 +116,12 @@ def compile_model(
         for root in roots:
             dump_graph(root, 0, "import", graph)
         pruning = NotePruning()
-        looking = [
+        instruments: list[Instrument] = [
             *map(DumpAfterEach, roots),
-            print_ir_after and PrintAfter(print_ir_after),
+            *([PrintAfter(print_ir_after)] if print_ir_after else []),
             refuse_unsupported,
             pruning,
         ]
-        instruments: list[Instrument] = [instrument for instrument in looking if instrument]
         verifier = _verifier(verify_each, steps, graph, samples, clock)
 
         progress("running passes")
@@ -260,7 +259,7 @@ def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
 
 
 @contextmanager
-def _dumping(folder: Path) -> Iterator[None]:
+def _dumping(folder: Path) -> Generator[None]:
     """A folder that is there; `PccError` if it or what the block puts there cannot be written."""
     with writing(f"the dump '{folder}'"):
         folder.mkdir(parents=True, exist_ok=True)

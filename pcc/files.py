@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def writing(what: object) -> Iterator[None]:
+def writing(what: object) -> Generator[None]:
     """`PccError`, "cannot write" and ``what``, for what keeps the block from writing: a path, or more words (``the dump
     'net.txt'``)."""
     try:

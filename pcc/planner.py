@@ -1,7 +1,7 @@
 """What is decided before any machine code is made: which passes run for which target, by whose costs, and the graph and
 kernel program they come to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -37,7 +37,7 @@ class Clock:
         self.seconds[step] = self.seconds.get(step, 0.0) + seconds
 
     @contextmanager
-    def measure(self, step: str) -> Iterator[None]:
+    def measure(self, step: str) -> Generator[None]:
         start = perf_counter()
         yield
         self.add(step, perf_counter() - start)

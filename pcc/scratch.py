@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def keep_nothing(work: Path) -> None:
 
 
 @contextmanager
-def scratch_folder(parent: Path, kind: str = "scratch", rescue: Rescue = keep_nothing) -> Iterator[Path]:
+def scratch_folder(parent: Path, kind: str = "scratch", rescue: Rescue = keep_nothing) -> Generator[Path]:
     """An empty folder in ``parent``, removed when the block ends, after ``rescue``. Abandoned ones of this kind are
     removed first.
 
@@ -45,7 +45,7 @@ def scratch_folder(parent: Path, kind: str = "scratch", rescue: Rescue = keep_no
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Generator[Path]:
     """A scratch folder where the system keeps temporary files; `PccError` if none can be made there."""
     place = Path(tempfile.gettempdir())
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ library is missing."""
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CPUS = ("cortex-a53", "cortex-a76", "max")
 FP16_CPUS = ("cortex-a76", "max")
 """Those of them that compute in fp16; the first is one that pcc compiles for."""
 
-Test = TypeVar("Test", bound=Callable)
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def arm64(test: Test) -> Test:

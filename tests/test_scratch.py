@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ with scratch_folder(Path(sys.argv[1])) as folder:
 
 
 @contextmanager
-def maker(parent: Path) -> Iterator[subprocess.Popen[str]]:
+def maker(parent: Path) -> Generator[subprocess.Popen[str]]:
     """A process that holds a scratch folder."""
     with subprocess.Popen([sys.executable, "-c", MAKER, str(parent)], stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,14 +1,14 @@
 """What people see while something takes long, and the tables at its end."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 
 from pcc.cli import interrupts
 
 
 @contextmanager
-def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
+def progress(enabled: bool = True) -> Generator[Callable[[str], None]]:
     """A line on standard error that says what is being done and for how long; nothing when that is not a terminal.
 
     Yields the function to call with each new step. It raises KeyboardInterrupt if an interrupt came before and was
@@ -39,7 +39,7 @@ def progress(enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def progress_bar(enabled: bool = True) -> Iterator[Callable[[str, float], None]]:
+def progress_bar(enabled: bool = True) -> Generator[Callable[[str, float], None]]:
     """A bar on standard error for a run with a known end, with the time it still takes; nothing when that is not a
     terminal.
 

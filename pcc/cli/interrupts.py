@@ -2,14 +2,14 @@
 do)."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _came: list[int] = []
 
 
 @contextmanager
-def noted() -> Iterator[None]:
+def noted() -> Generator[None]:
     """Notes the interrupts that come inside the block. Where the shell wants them ignored they stay ignored."""
 
     def interrupt(number: int, frame: object) -> None:

@@ -25,7 +25,7 @@ QEMU_CPUS = ("max", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cor
 """Processors that QEMU emulates and pcc compiles for, and ``max``, which has whatever QEMU can do."""
 
 
-class Shape(click.ParamType):
+class Shape(click.ParamType[tuple[int, ...]]):
     """``1,3,224,224`` as a tuple of positive integers: at most `MOST_AXES` of them, with a product of at most
     `MOST_ELEMENTS`."""
 

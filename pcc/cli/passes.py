@@ -1,6 +1,7 @@
 """``pcc passes``: what a pipeline can be made of."""
 
 import json
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ def command(as_json: bool) -> None:
     from pcc.passes.pipeline import DEFAULT_PIPELINE
     from pcc.passes.registry import pass_class, pass_names, pass_summary
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "pass": name,
             "summary": pass_summary(name),

@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 class OutputFailed(Exception):
@@ -30,7 +30,7 @@ class _Output(io.TextIOWrapper):
 
 
 @contextlib.contextmanager
-def _failures_named() -> Iterator[None]:
+def _failures_named() -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -39,7 +39,7 @@ def _failures_named() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def guarded() -> Generator[None]:
     """Inside the block standard output raises `OutputFailed`. To be entered before anything is opened: where standard
     streams were closed, their numbers are taken, so that no file of ours gets them and a child's output with them;
     writing to standard output then fails as it should."""

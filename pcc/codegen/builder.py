@@ -1,6 +1,6 @@
 """A thin layer over TVM's IRBuilder in which kernels are written: loads, stores, loops and lets, scalar or vector."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,25 +46,25 @@ class KernelBuilder:
         return self._arguments[name]
 
     @contextmanager
-    def work(self) -> Iterator[Expr]:
+    def work(self) -> Generator[Expr]:
         """The loop over this call's work items."""
         with T.serial(self.begin, self._end) as item:
             yield item
 
     @contextmanager
-    def loop(self, begin: Expr, end: Expr) -> Iterator[Expr]:
+    def loop(self, begin: Expr, end: Expr) -> Generator[Expr]:
         """A serial loop over ``[begin, end)``. Bodies stay rolled; unroll in Python what should be unrolled."""
         with T.serial(begin, end) as index:
             yield index
 
     @contextmanager
-    def when(self, condition: Expr) -> Iterator[None]:
+    def when(self, condition: Expr) -> Generator[None]:
         """Statements under a condition."""
         with T.If(condition), T.Then():
             yield
 
     @contextmanager
-    def when_else(self, condition: Expr) -> Iterator[tuple[Any, Any]]:
+    def when_else(self, condition: Expr) -> Generator[tuple[Any, Any]]:
         """``with k.when_else(c) as (then, otherwise): with then: ...; with otherwise: ...``"""
         with T.If(condition):
             yield T.Then(), T.Else()
@@ -125,7 +125,7 @@ class KernelBuilder:
         )
 
     @contextmanager
-    def computing_in(self, dtype: DType) -> Iterator[None]:
+    def computing_in(self, dtype: DType) -> Generator[None]:
         """Code that computes in another type than the rest of the kernel."""
         real, self.real = self.real, dtype
         yield

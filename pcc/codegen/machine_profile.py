@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -61,12 +61,13 @@ class MachineProfile(BaseModel):
     @classmethod
     def of(cls, machine: Machine) -> "MachineProfile":
         values = {each.name: getattr(machine, each.name) for each in fields(machine)}
-        return cls(**values | {"isa": machine.isa.name, "costs": asdict(machine.costs)})
+        return cls.model_validate(values | {"isa": machine.isa.name, "costs": asdict(machine.costs)})
 
     @property
     def machine(self) -> Machine:
-        values = {name: value for name, value in self if name != "schema_version"}
-        return Machine(**values | {"isa": isa_named(self.isa), "costs": Work(**self.costs)})
+        values: dict[str, Any] = {name: value for name, value in self if name != "schema_version"}
+        values |= {"isa": isa_named(self.isa), "costs": Work(**self.costs)}
+        return Machine(**values)
 
 
 def read_profile(path: Path) -> MachineProfile:

@@ -6,7 +6,7 @@ waits for others.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import cache
@@ -201,7 +201,7 @@ class TuningRecords:
             self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(record))
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _reporting(self) -> Generator[None]:
         try:
             yield
         except OSError as error:

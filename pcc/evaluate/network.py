@@ -1,8 +1,9 @@
 """Networks that are evaluated: modules and model files by PyTorch, packages by their own library."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,24 +93,25 @@ def of_file(name: str, path: Any, examples: Any) -> Network:
 
 
 @contextmanager
-def of_package(package: Package, device: Device, threads: int) -> Iterator[Network]:
+def of_package(package: Package, device: Device, threads: int) -> Generator[Network]:
     """A package, by its library in this process, or by its runner on another device."""
     manifest = package.manifest
     chw = _chw(manifest.name, [port.shape for port in manifest.inputs])
     dtype = dtype_named(manifest.inputs[0].dtype).numpy
     described = manifest.preprocessing
-    network = {
-        "name": str(package.path),
-        "where": device.name,
-        "input_shape": chw,
-        "preprocessing": None if described is None else Preprocessing.model_validate(described),
-        "class_names": tuple(package.labels() or ()),
-        "outputs": tuple(port.name for port in manifest.outputs),
-        "batch": min(manifest.max_batch, BATCH) if manifest.max_batch else manifest.inputs[0].shape[0],
-        "fixes_batch": not manifest.max_batch,
-    }
+    network = partial(
+        Network,
+        name=str(package.path),
+        where=device.name,
+        input_shape=chw,
+        preprocessing=None if described is None else Preprocessing.model_validate(described),
+        class_names=tuple(package.labels() or ()),
+        outputs=tuple(port.name for port in manifest.outputs),
+        batch=min(manifest.max_batch, BATCH) if manifest.max_batch else manifest.inputs[0].shape[0],
+        fixes_batch=not manifest.max_batch,
+    )
     if not isinstance(device, Host):
-        yield Network(**network, compute=lambda x: device.run(package, [x.astype(dtype)], threads))
+        yield network(compute=lambda x: device.run(package, [x.astype(dtype)], threads))
         return
     from pcc.runtime.loader import load
 
@@ -119,7 +121,7 @@ def of_package(package: Package, device: Device, threads: int) -> Iterator[Netwo
             results = model(x.astype(dtype))
             return list(results) if isinstance(results, tuple) else [results]
 
-        yield Network(**network, compute=compute)
+        yield network(compute=compute)
 
 
 def _chw(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 and number by number."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,7 +65,7 @@ def _path_and_place(source: str) -> tuple[Path, str | None]:
 
 
 @contextmanager
-def _state_dicts(path: Path) -> Iterator[list[Found]]:
+def _state_dicts(path: Path) -> Generator[list[Found]]:
     """The state dicts of a file, whatever it is called; their tensors can be read inside the block."""
     with path.open("rb") as file:
         start = file.read(9)

@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -68,7 +68,7 @@ def refuse_branches(module: nn.Module, example_inputs: tuple[Tensor, ...], max_b
 
 
 @contextmanager
-def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator[None]:
+def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Generator[None]:
     """The model's code and torch.export run in the block; whatever they raise becomes a `PccError`."""
     try:
         with torch.no_grad(), quiet():
@@ -83,7 +83,7 @@ def _one_line(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """No warnings, log lines or graphs on standard error: what matters of a failed export is in the exception. What the
     model itself prints goes there, for standard output belongs to the caller."""
     level = logging.root.manager.disable

@@ -21,17 +21,14 @@ from pcc.frontend.pt2_archive import TYPES, Archive, open_archive
 from pcc.frontend.torch_module import import_module
 from pcc.ir.graph import OUTPUT_NAMES, assign_attribute
 
-_ARITHMETIC = {
-    f"_operator.{name}": getattr(operator, name)
-    for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow")
-}
-_ARITHMETIC |= {
-    f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_")
-}
-_ARITHMETIC |= {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
-_ARITHMETIC |= {
-    f"torch.{name}": getattr(torch, name)
-    for name in ("sym_float", "sym_int", "sym_max", "sym_min", "sym_not", "sym_ite")
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    f"{module}.{name}": getattr(functions, name)
+    for module, functions, names in (
+        ("_operator", operator, "getitem add sub mul floordiv truediv mod neg pow eq ne lt le gt ge and_ or_ not_"),
+        ("math", math, "ceil floor trunc"),
+        ("torch", torch, "sym_float sym_int sym_max sym_min sym_not sym_ite"),
+    )
+    for name in names.split()
 }
 """Of sizes, while they are open."""
 

@@ -8,7 +8,7 @@ all.
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Generator[Archive]:
     """An archive, closed when the block ends, which only reads it: what goes wrong there is the file's fault, and a
     `PccError`."""
     if not path.is_file():

@@ -4,7 +4,7 @@ pickles of PyTorch before 1.6."""
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ class Damaged(PccError):
 
 
 @contextmanager
-def open_torch_file(path: Path) -> Iterator[Any]:
+def open_torch_file(path: Path) -> Generator[Any]:
     """What was saved: dicts, lists, texts and numbers as they are, tensors as `Stored`, which can be read inside the
     block, everything else as `Inert`.
 
@@ -42,7 +42,7 @@ def open_torch_file(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def _damage_named() -> Generator[None]:
     try:
         yield
     except PccError:

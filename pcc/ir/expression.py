@@ -187,9 +187,10 @@ def value_of(expr: Expr, operands: Sequence[torch.Tensor]) -> torch.Tensor:
             return torch.full((), value, dtype=operands[0].dtype, device=operands[0].device)
         case Call(function, args) if function in _ARITHMETIC:
             return _ARITHMETIC[function][1](*(value_of(arg, operands) for arg in args))
-    activated = as_activation(expr)
-    assert activated is not None  # Call's constructor lets nothing else through
-    return activated[0](value_of(activated[1], operands))
+        case Call():
+            activated = as_activation(expr)
+            assert activated is not None  # Call's constructor lets nothing else through
+            return activated[0](value_of(activated[1], operands))
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:

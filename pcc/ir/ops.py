@@ -429,4 +429,4 @@ RESHAPE, PERMUTE, SLICE, EXPAND, PAD = (
 BATCH_NORM = _aten.batch_norm.default
 """Batch norm in a canonical graph, with fixed statistics; fold-batchnorm leaves none."""
 
-CANONICAL |= {RESHAPE, PERMUTE, SLICE, EXPAND, PAD, BATCH_NORM}
+CANONICAL.update({RESHAPE, PERMUTE, SLICE, EXPAND, PAD, BATCH_NORM})

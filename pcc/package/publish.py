@@ -16,7 +16,7 @@ for a moment; the next compilation beside it puts the old one back if that momen
 import ctypes
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, EINVAL, ENAMETOOLONG, ENOSPC, ENOSYS, ENOTSUP
@@ -35,7 +35,7 @@ _OLD = "old"
 
 
 @contextmanager
-def new_package(out: Path, files: Sequence[str] = (MANIFEST,)) -> Iterator[Path]:
+def new_package(out: Path, files: Sequence[str] = (MANIFEST,)) -> Generator[Path]:
     """A folder to build a package in, beside ``out``; it becomes ``out`` if the block ends well and vanishes if it does
     not.
 

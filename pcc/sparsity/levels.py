@@ -95,7 +95,7 @@ class _Levels(Values):
         return pack_values(weight, used, self.bits, np.array([fitted]))
 
     @classmethod
-    def unpack(cls, packed: Packed) -> np.ndarray:
+    def unpack(cls, packed: Packed) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]  # called alike
         kept, used = unpack_codes(packed)
         levels = cls.multipliers(int(packed.data["bits"][0])) * float(packed.data["scale"][0])
         return spread(packed, kept, np.concatenate([levels, -levels])[used])

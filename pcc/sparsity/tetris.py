@@ -133,6 +133,7 @@ class Tetris(Zeros):
         if not used.all():
             makers += [lambda: by_support(used, self.block), lambda: by_likeness(used.astype(np.float64), self.block)]
         starts: list[Orders] = []
+        kept = 0
         for make in makers:
             starts.append(self._fix(make()))
             blocks = _occupied(connections, starts[-1], self.block)

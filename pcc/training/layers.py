@@ -112,7 +112,7 @@ def _fits(selector: str, name: str, module: nn.Module, first: str) -> bool:
     size = re.fullmatch(r"@conv(\d+)x(\d+)", selector)
     if size:
         return isinstance(module, nn.Conv2d) and module.kernel_size == (int(size[1]), int(size[2]))
-    kinds = {"@conv": nn.Conv2d, "@linear": nn.Linear, "@all": nn.Module}
+    kinds: dict[str, type[nn.Module]] = {"@conv": nn.Conv2d, "@linear": nn.Linear, "@all": nn.Module}
     if selector not in kinds:
         raise PccError(f"'{selector}' is no kind of layer: choose @first, @conv, @conv3x3 (any size), @linear or @all")
     return isinstance(module, kinds[selector])

@@ -7,7 +7,7 @@ silently.
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ class Processes:
         return sums.tolist()
 
     @contextmanager
-    def first_ahead(self) -> Iterator[None]:
+    def first_ahead(self) -> Generator[None]:
         """The first process is through the block before the others enter it: what it fetches into the cache they find
         there."""
         if self.ranks > 1 and not self.first:
@@ -76,7 +76,7 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
+def processes() -> Generator[Processes]:
     """Joins the other processes, if ``torchrun`` started some. Raises `OtherFailed` in place of what fails after
     another process failed."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))

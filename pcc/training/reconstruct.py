@@ -13,7 +13,7 @@ will do.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -131,7 +131,7 @@ def _arrive(model: nn.Module, target: Wanted, batches: Iterable[torch.Tensor]) -
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Generator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -7,7 +7,7 @@ runs, as the input or the output of some module.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -71,7 +71,7 @@ _watching: list[object] = []
 
 
 @contextmanager
-def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], None]) -> Iterator[None]:
+def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], None]) -> Generator[None]:
     """Inside, every tensor that goes in or comes out of ``modules`` is shown to ``see``."""
     runs: Counter[nn.Module] = Counter()
     block = object()

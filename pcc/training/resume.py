@@ -6,6 +6,7 @@ again.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -68,30 +69,32 @@ def identity(recipe: Recipe, data: Data, model: nn.Module, teacher: nn.Module | 
 
 
 def _digest(model: nn.Module) -> str:
-    weights = hashlib.sha256()
-    _update(weights, model.state_dict())
-    return weights.hexdigest()
+    return _sha256(model.state_dict())
 
 
-def _update(digest: "hashlib._Hash", value: Any) -> None:
-    """Takes in a value made of dicts, lists, tuples, tensors and what has a plain text, with their kinds and sizes."""
+def _sha256(value: Any) -> str:
+    """Of a value made of dicts, lists, tuples, tensors and what has a plain text, with their kinds and sizes."""
+    digest = hashlib.sha256()
+    _take_in(value, digest.update)
+    return digest.hexdigest()
+
+
+def _take_in(value: Any, take: Callable[[bytes | memoryview], None]) -> None:
     if isinstance(value, torch.Tensor):
-        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        take(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        take(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, dict | list | tuple):
-        digest.update(f"{'dict' if isinstance(value, dict) else type(value).__name__} {len(value)}".encode())
+        take(f"{'dict' if isinstance(value, dict) else type(value).__name__} {len(value)}".encode())
         for part in chain.from_iterable(value.items()) if isinstance(value, dict) else value:
-            _update(digest, part)
+            _take_in(part, take)
     else:
         text = repr(value)
-        digest.update(f"{type(value).__name__} {len(text)} {text}".encode())
+        take(f"{type(value).__name__} {len(text)} {text}".encode())
 
 
 def _sealed(run: Identity, progress: Progress) -> dict[str, Any]:
     content = {"run": run, **vars(progress)}
-    seal = hashlib.sha256()
-    _update(seal, content)
-    return {**content, "seal": seal.hexdigest()}
+    return {**content, "seal": _sha256(content)}
 
 
 def save_progress(folder: Path, run: Identity, progress: Progress) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +143,7 @@ def _time(run: ProgramRunner) -> float:
 
 
 @contextmanager
-def _pinned() -> Iterator[None]:
+def _pinned() -> Generator[None]:
     """On one core: the last that this process may use, since the first one takes most interrupts."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.cli.conftest import Outcome
 from tests.cli.test_prune import LOUD
-from tests.cli.test_run import lenet  # noqa: F401  # a fixture
+from tests.cli.test_run import lenet  # noqa: F401  # pyright: ignore[reportUnusedImport]  # a fixture
 
 RECIPE = b"""train: {batch: 4, lr: 0.01, weight_decay: 5e-4, clip: 1}
 structures: {conv: {unstructured: {rate: 2}}, fc: dense}
@@ -32,7 +32,7 @@ def damaged(content: bytes, random: Random) -> bytes:
                 changed[place:place] = random.choice((b"\0", b"\xff", b"[", b"9", b"\t", b"&a ", b"*a "))
             case 2:
                 del changed[place : place + random.randint(1, 9)]
-            case 3:
+            case _:
                 del changed[len(changed) - random.randrange(8) :]
     return bytes(changed)
 

@@ -43,7 +43,7 @@ EMULATED = "cortex-a76"
 
 TOLERANCE = 1e-4
 
-EXPORTERS = {
+EXPORTERS: dict[str, dict[str, Any]] = {
     "onnx-11": {"dynamo": False, "opset": 11},
     "onnx-17": {"dynamo": False, "opset": 17},
     "onnx-dynamo": {"dynamo": True, "opset": 18},
@@ -141,7 +141,7 @@ def _silence(module: nn.Module) -> None:
     drop-filters can drop them."""
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d) and layer.weight is not None:
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
                 layer.weight[: len(layer.weight) // 3] = 0
                 if layer.bias is not None:
                     layer.bias[: len(layer.weight) // 3] = 0

@@ -138,6 +138,8 @@ def damaged(tmp_path: Path, change: str) -> Path:
             contents["weights"]["first.weight"]["shape"] = [8, 2**40, 3, 3]
         case "swapped":
             tensors["first.weight:index.index"] = tensors["first.weight:index.index"].flip(0)
+        case _:
+            assert change == "text"
     text = "{" if change == "text" else json.dumps(contents)
     save_file(tensors, tmp_path / "w.safetensors", metadata={KEY: text})
     return tmp_path / "w.safetensors"

@@ -148,7 +148,9 @@ def _change_parts(parts: Any, field: Any, random: Random) -> None:
             parts.add().CopyFrom(random.choice(parts))
         case 2 if field.message_type is not None:
             parts[place].CopyFrom(random.choice(parts))
-        case _ if field.message_type is None:
+        case _:
+            if field.message_type is not None:
+                return
             value = _scalar(field, random)
             parts[place] = value
             if random.randrange(2):

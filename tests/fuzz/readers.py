@@ -5,7 +5,7 @@ import io
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -203,10 +203,6 @@ def _load_weights(path: Path) -> None:
     load_weights(deepcopy(_net()), path)
 
 
-def _resume_seeds() -> list[bytes]:
-    return _checkpoint_seeds()[:1]
-
-
 # ---- packages ----
 
 
@@ -240,7 +236,9 @@ def _manifest_seeds() -> list[bytes]:
     }
     level = LevelRecord(cpu="x86-64-v4", isa="avx512", arena_bytes=64)
     library = TargetRecord(
-        **{**vars(level), "cpu": "x86-64-v3"},
+        cpu="x86-64-v3",
+        isa=level.isa,
+        arena_bytes=level.arena_bytes,
         name="x86_64-linux",
         library="lib/x86_64-linux/libtoy.so",
         runner="bin/x86_64-linux/pcc-run",
@@ -279,7 +277,7 @@ def _open_package(path: Path) -> None:
 
 
 @contextmanager
-def _replaced(path: Path, content: bytes) -> Iterator[None]:
+def _replaced(path: Path, content: bytes) -> Generator[None]:
     """A file that is there while the block runs."""
     path.write_bytes(content)
     try:

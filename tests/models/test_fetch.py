@@ -138,7 +138,7 @@ def test_interrupted_writes_leave_nothing(tmp_path: Path) -> None:
 
 class Malicious:
     def __reduce__(self) -> tuple[object, ...]:
-        return os.system, ("touch pwned",)
+        return Path.touch, (Path("pwned"),)
 
 
 def test_the_pickled_package_can_only_make_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

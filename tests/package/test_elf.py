@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -24,8 +25,8 @@ def _library(name: str) -> ELFFile:
     return _elf(f"lib/{name}/libtoy.so")
 
 
-def _dynamic(name: str) -> dict[str, list]:
-    entries: dict[str, list] = {}
+def _dynamic(name: str) -> dict[str, list[Any]]:
+    entries: dict[str, list[Any]] = {}
     for tag in _library(name).get_section_by_name(".dynamic").iter_tags():  # type: ignore[union-attr]
         text = next(
             (getattr(tag, field) for field in ("needed", "soname", "runpath", "rpath") if hasattr(tag, field)),

@@ -2,6 +2,7 @@
 axes, broadcasting."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ TRANSPOSED = [
 
 
 @pytest.mark.parametrize("options", TRANSPOSED, ids=str)
-def test_transposed_convolution(options: dict) -> None:
+def test_transposed_convolution(options: dict[str, Any]) -> None:
     check(nn.ConvTranspose2d(4, 8, **options))
 
 
@@ -129,7 +130,7 @@ def test_layers(layer: nn.Module, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}], ids=str
 )
-def test_recurrent_layers(kind: type[nn.Module], options: dict) -> None:
+def test_recurrent_layers(kind: type[nn.Module], options: dict[str, Any]) -> None:
     layer = kind(8, 6, **options)
     check(_First(layer), (3, 4, 8))
     check(_First(layer), (4, 8))

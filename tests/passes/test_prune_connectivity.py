@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_a_module_called_twice_still_has_one_weight():
         ({"scope": "model"}, "unknown scope 'model'"),
     ],
 )
-def test_wrong_use_is_one_line(options: dict, message: str):
+def test_wrong_use_is_one_line(options: dict[str, Any], message: str):
     graph_module, _ = mixed()
     with pytest.raises(PccError, match=message):
         PruneConnectivity(**options)(graph_module)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_only_the_layers_that_are_named():
         ({"patterns": "mined"}, "choose designed"),
     ],
 )
-def test_wrong_use_is_one_line(options: dict, message: str):
+def test_wrong_use_is_one_line(options: dict[str, Any], message: str):
     graph_module, _ = mixed()
     with pytest.raises(PccError, match=message):
         PrunePattern(**options)(graph_module)

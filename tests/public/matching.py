@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import pcc.ir.ops  # noqa: F401  # torch.ops.pcc.nms
+import pcc.ir.ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  # torch.ops.pcc.nms
 from tests.nets import conv_bn
 from tests.public.net import Made, Net
 

@@ -72,7 +72,7 @@ class OnnxBuilder:
     def add(self, operator: str, *operands: str | np.ndarray | None, outputs: int = 1, **attributes: Any) -> str:
         """Runs a node and keeps it; arrays become initializers. The name of its first result, or `Unfit` if that is
         empty, large or no number."""
-        names, feeds = [], {}
+        names, feeds, name = [], {}, ""
         for operand in operands:
             if isinstance(operand, np.ndarray):
                 name = f"node/{len(self.nodes)}.constant:{len(feeds)}"

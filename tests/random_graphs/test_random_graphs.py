@@ -7,6 +7,7 @@ others for each ``--hypothesis-seed``.
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -111,47 +112,47 @@ def check_code(pipeline: str) -> Callable[[Random], None]:
     return check
 
 
-def test_networks(each: Callable) -> None:
+def test_networks(each: Callable[..., Any]) -> None:
     each(check_network, 10)
 
 
-def test_networks_with_dead_filters(each: Callable) -> None:
+def test_networks_with_dead_filters(each: Callable[..., Any]) -> None:
     each(check_dead_filters, 10)
 
 
-def test_models(each: Callable) -> None:
+def test_models(each: Callable[..., Any]) -> None:
     each(check_model, 30)
 
 
-def test_code(each: Callable) -> None:
+def test_code(each: Callable[..., Any]) -> None:
     each(check_code(EXACT), 3)
 
 
 @pytest.mark.slow
-def test_more_networks(each: Callable) -> None:
+def test_more_networks(each: Callable[..., Any]) -> None:
     each(check_network, 300)
 
 
 @pytest.mark.slow
-def test_more_networks_with_dead_filters(each: Callable) -> None:
+def test_more_networks_with_dead_filters(each: Callable[..., Any]) -> None:
     each(check_dead_filters, 300)
 
 
 @pytest.mark.slow
-def test_more_models(each: Callable) -> None:
+def test_more_models(each: Callable[..., Any]) -> None:
     each(check_model, 1000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [EXACT, PRUNED], ids=["dense", "pruned"])
-def test_more_code(pipeline: str, each: Callable) -> None:
+def test_more_code(pipeline: str, each: Callable[..., Any]) -> None:
     each(check_code(pipeline), 100)
 
 
 @arm64
 @pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [EXACT, PRUNED], ids=["dense", "pruned"])
-def test_code_for_arm64(pipeline: str, each: Callable) -> None:
+def test_code_for_arm64(pipeline: str, each: Callable[..., Any]) -> None:
     def check(random: Random) -> None:
         builder = draw_model(OnnxBuilder(random))
         inputs = [torch.from_numpy(x) for x in builder.inputs.values()]

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_bytes_against_csr():
         ({"groups": 2, "share": 2, "order": np.array([0, 2, 1, 3])}, "mixes filters"),
     ],
 )
-def test_weights_that_cannot_be_packed(arguments: dict, message: str):
+def test_weights_that_cannot_be_packed(arguments: dict[str, Any], message: str):
     with pytest.raises(PccError, match=message):
         pack(nonzero_weight(0, 4, 4, 3, 3), **arguments)
 

@@ -78,7 +78,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told to say in the end."""
     texts: list[str] = []
 
-    def ratios(self: Judge, layer, base, schedules: Sequence, rounds: int) -> dict[str, float]:
+    def ratios(self: Judge, layer, base, schedules: Sequence[Any], rounds: int) -> dict[str, float]:
         texts.extend(each.text for each in schedules)
         return {each.text: 0.5 + 0.01 * place for place, each in enumerate(schedules)}
 

@@ -6,7 +6,7 @@ the sum is one loop over (channel, tap) with a table that says how far each step
 position.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,7 +145,7 @@ class Tile:
 
 
 @contextmanager
-def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Iterator[Tile]":
+def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Generator[Tile]":
     """The loops over items, and over an item's tiles and blocks."""
     from tvm import tirx
 
@@ -183,7 +183,7 @@ def loop_over_depth(k: "KernelBuilder", first: "Expr", end: "Expr", steps: int, 
 
 def items_reference(
     args: Mapping[str, Argument], begin: int, end: int, block_size: int
-) -> Iterator[tuple[int, int, np.ndarray, range]]:
+) -> Generator[tuple[int, int, np.ndarray, range]]:
     """(image, group, filters of the group, tiles) of each item."""
     a = {name: int(args[name]) for name in (param.name for param in WORK_PARAMS)}
     for item in range(begin, end):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ def _truth(
     return emit
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": lambda k, a, b, lanes: math.maximum(k, a, b),
     "min": lambda k, a, b, lanes: math.minimum(k, a, b),
     "neg": lambda k, a, lanes: a * math.constant(k, -1.0, lanes),

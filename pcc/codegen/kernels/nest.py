@@ -5,7 +5,7 @@ The last dimension is the *run*, the one before it the *rows*; an item is a bloc
 dimensions outside are decoded from the item's number. Broadcast operands have stride 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -94,7 +94,7 @@ def broadcast_strides(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @contextmanager
-def rows_of_work(k: "KernelBuilder", tensors: int) -> Iterator[tuple[list["Expr"], "Expr", list["Expr"]]]:
+def rows_of_work(k: "KernelBuilder", tensors: int) -> Generator[tuple[list["Expr"], "Expr", list["Expr"]]]:
     """The loop over this call's rows: each tensor's offset of the row's first element, the row's length, each tensor's
     stride along it."""
     rank, rows_per_item, run_per_item = k["rank"], k["rows_per_item"], k["run_per_item"]

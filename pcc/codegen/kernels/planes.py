@@ -1,6 +1,6 @@
 """What pooling and resizing share: items that are some output rows of one plane, and where planes lie."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ def plane_strides(x: View, y: View) -> dict[str, int]:
 
 
 @contextmanager
-def output_rows(k: "KernelBuilder") -> Iterator[tuple["Expr", "Expr", "Expr"]]:
+def output_rows(k: "KernelBuilder") -> Generator[tuple["Expr", "Expr", "Expr"]]:
     """The loop over this call's output rows: start of the input plane, start of the output row, the row's number."""
     blocks = k.let((k["out_height"] + k["rows_per_item"] - 1) // k["rows_per_item"])
     with k.work() as item:

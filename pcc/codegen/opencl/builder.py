@@ -4,7 +4,7 @@ Loads, stores, conversions and multiply-adds are OpenCL's own functions, or macr
 differ by what a tensor holds. Vectors are of four numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
@@ -68,13 +68,13 @@ class DeviceKernelBuilder:
         return Accumulator(str(value.ty.dtype), value)
 
     @contextmanager
-    def loop(self, count: Expr) -> Iterator[Expr]:
+    def loop(self, count: Expr) -> Generator[Expr]:
         """A serial loop over ``[0, count)``; ``count`` is computed once."""
         with T.serial(0, self.let(count)) as index:
             yield index
 
     @contextmanager
-    def when_all(self, *conditions: Expr) -> Iterator[None]:
+    def when_all(self, *conditions: Expr) -> Generator[None]:
         """Statements under conditions, of which there may be none."""
         if not conditions:
             yield

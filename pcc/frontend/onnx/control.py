@@ -10,7 +10,7 @@ from torch import Tensor
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, number, rank, shape
 
 if TYPE_CHECKING:
-    from pcc.frontend.onnx.importer import _Import
+    from pcc.frontend.onnx.importer import ModelImport
 
 _aten: Any = torch.ops.aten
 
@@ -23,7 +23,7 @@ _OPEN = (
 )
 
 
-def run_if(model: "_Import", node: ir.Node) -> None:
+def run_if(model: "ModelImport", node: ir.Node) -> None:
     """The branch that it takes."""
     condition = _value(model, node.inputs[0])
     if not isinstance(condition, Tensor):
@@ -33,7 +33,7 @@ def run_if(model: "_Import", node: ir.Node) -> None:
         model.set(outer, result)
 
 
-def run_loop(model: "_Import", node: ir.Node) -> None:
+def run_loop(model: "ModelImport", node: ir.Node) -> None:
     """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds,
     stacked."""
     limit, condition, *state = (_value(model, value) for value in node.inputs)
@@ -53,7 +53,7 @@ def run_loop(model: "_Import", node: ir.Node) -> None:
         model.set(outer, result)
 
 
-def run_scan(model: "_Import", node: ir.Node) -> None:
+def run_scan(model: "ModelImport", node: ir.Node) -> None:
     """Steps along an axis of its inputs: ``(state..., inputs...)`` gives the state, and what each step adds,
     stacked."""
     if model.opset < 9:
@@ -94,7 +94,7 @@ def run_scan(model: "_Import", node: ir.Node) -> None:
 RUN = {"If": run_if, "Loop": run_loop, "Scan": run_scan}
 
 
-def _value(model: "_Import", value: ir.Value | None) -> Any:
+def _value(model: "ModelImport", value: ir.Value | None) -> Any:
     return None if value is None else model.values[value]
 
 
@@ -109,7 +109,7 @@ def _check_steps(step: int) -> None:
         raise Refused(f"more than {MOST_STEPS} steps, each of which would be written out")
 
 
-def _body(model: "_Import", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
+def _body(model: "ModelImport", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
     """What a part of the model gives for some inputs. `Refused` if it cannot be computed; nodes of it that are refused
     themselves are noted by name."""
     for inner, value in zip(graph.inputs, values, strict=True):

@@ -77,7 +77,8 @@ def build_graph(model: ir.Model, name: str, examples: Sequence[Tensor]) -> Graph
     """The graph for inputs of the examples' shapes and types. `PccError` that lists every node that cannot be
     imported."""
     with quiet():  # PyTorch logs what it raises while shapes are inferred
-        return _Import(model, name).run([value for value in model.graph.inputs if not value.is_initializer()], examples)
+        inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+        return ModelImport(model, name).run(inputs, examples)
 
 
 def opset_of(model: ir.Model) -> int:
@@ -100,7 +101,7 @@ def _type(value: ir.Value) -> torch.dtype:
     return torch_type(value.dtype) if value.dtype is not None else torch.float32
 
 
-class _Import:
+class ModelImport:
     """One model on its way."""
 
     def __init__(self, model: ir.Model, name: str) -> None:

@@ -240,7 +240,7 @@ def adaptive_average(node: Node, self: Node, output_size: Sequence[int]) -> None
     adaptive(node, self, output_size, "avg")
 
 
-def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
+def adaptive(node: Node, x: Node, size: Sequence[int | None], mode: str) -> None:
     """Adaptive pooling. Along an axis whose windows are alike it is a pooling (or a repetition, where the output is
     larger); along one whose windows differ, each window is pooled by itself and the results are joined: averages and
     maxima over a rectangle are taken one axis after the other.
@@ -248,18 +248,18 @@ def adaptive(node: Node, x: Node, size: Sequence[int], mode: str) -> None:
     if len(shape_of(x)) != 4:
         raise CannotCompile("adaptive pooling of an input without a batch dimension")
     extent = shape_of(x)[2:]
-    size = [extent[axis] if wanted is None else wanted for axis, wanted in enumerate(size)]
+    wanted = [have if want is None else want for have, want in zip(extent, size, strict=True)]
     pooled = x
-    for axis, (have, want) in enumerate(zip(extent, size, strict=True)):
+    for axis, (have, want) in enumerate(zip(extent, wanted, strict=True)):
         if have % want and want % have:
             pooled = _uneven(node, pooled, axis, want, mode)
-    kernel = [max(1, have // want) for have, want in zip(shape_of(pooled)[2:], size, strict=True)]
+    kernel = [max(1, have // want) for have, want in zip(shape_of(pooled)[2:], wanted, strict=True)]
     if kernel != [1, 1]:
         pooled = insert(
             node, POOL2D, (pooled, mode, kernel, kernel, [0] * 4, [1, 1], False, True), node, f"{node.name}_pool"
         )
     if shape_of(pooled) != shape_of(node):
-        pooled = insert(node, RESIZE2D, (pooled, list(size), "nearest", False, None), node, f"{node.name}_repeat")
+        pooled = insert(node, RESIZE2D, (pooled, wanted, "nearest", False, None), node, f"{node.name}_repeat")
     become(node, pooled)
 
 

@@ -3,7 +3,7 @@ label)."""
 
 import operator
 import random
-from collections.abc import Iterator, Sized
+from collections.abc import Generator, Sized
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -132,7 +132,7 @@ class UserData(Data):
 
 
 @contextmanager
-def _generators_put_back() -> Iterator[None]:
+def _generators_put_back() -> Generator[None]:
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

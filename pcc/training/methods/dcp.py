@@ -29,7 +29,7 @@ stage of its own, `Train`.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -268,7 +268,7 @@ class Selection:
         return self.outputs[0]
 
     @contextmanager
-    def _output(self) -> Iterator[None]:
+    def _output(self) -> Generator[None]:
         """Keeps the layer's last output while it lasts."""
 
         def keep(module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -283,7 +283,7 @@ class Selection:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Generator[None]:
     training = model.training
     model.eval()
     try:

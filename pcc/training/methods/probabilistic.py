@@ -2,7 +2,7 @@
 for the network."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -77,7 +77,7 @@ class Probabilistic(Method, ABC):
         return torch.Generator(self.scores.device).manual_seed(int(number >> np.uint64(1)))
 
     @contextmanager
-    def drawn(self, mask: torch.Tensor) -> Iterator[None]:
+    def drawn(self, mask: torch.Tensor) -> Generator[None]:
         """The model runs with this mask, flat, of all layers."""
         self._drawn = self._by_layer(mask)
         try:

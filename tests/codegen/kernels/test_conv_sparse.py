@@ -75,7 +75,9 @@ def emit(layer: Conv2d, b: ProgramBuilder, family: str) -> None:
         schedule = GatherSchedule(3 * b.isa.lanes(FLOAT32), block=2, most_taps=4)
     else:
         assert isinstance(layer.weight, fkw.FKW)
-        by_strips, family = family == BY_STRIPS, "conv-sparse-interleaved"
+        by_strips = family == BY_STRIPS
+        if family != "conv-sparse-interleaved-scatter":
+            family = "conv-sparse-interleaved"
         offered = family_named(family).candidates(layer, machine)
         if isinstance(offered, str):  # where it does not fit, the reason says why, and there is nothing to compare
             assert "1x1" in offered or "fits" in offered

@@ -1,6 +1,7 @@
 """Pooling against float64 PyTorch: every geometry, ceil mode, padding that counts or not."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ CASES = [  # kernel, stride, padding, dilation, ceil mode, height, width
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_max(case: tuple) -> None:
+def test_max(case: tuple[Any, ...]) -> None:
     kernel, stride, padding, dilation, ceil, height, width = case
     x = rng().standard_normal((2, 3, height, width), np.float32)
     expected = F.max_pool2d(torch.from_numpy(x).double(), kernel, stride, padding, dilation, ceil)
@@ -58,7 +59,7 @@ def test_max(case: tuple) -> None:
 
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_average(case: tuple, include: bool) -> None:
+def test_average(case: tuple[Any, ...], include: bool) -> None:
     kernel, stride, padding, dilation, ceil, height, width = case
     x = rng().standard_normal((2, 3, height, width), np.float32)
     expected = F.avg_pool2d(torch.from_numpy(x).double(), kernel, stride, padding, ceil, include)
@@ -66,7 +67,7 @@ def test_average(case: tuple, include: bool) -> None:
 
 
 @pytest.mark.parametrize("case", [(3, 1, 2, 2), (2, 2, 0, 3), (3, 3, (3, 1, 0, 2), 2)], ids=str)
-def test_dilated_and_uneven_maximum(case: tuple) -> None:
+def test_dilated_and_uneven_maximum(case: tuple[Any, ...]) -> None:
     kernel, stride, padding, dilation = case
     geometry = geometry_of(kernel, stride, padding, dilation)
     top, left, bottom, right = geometry.padding

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_calls_compute_the_layer(name: str, profile: object) -> None:
         buffers[label] = np.zeros(elements, np.float32)
         return View(label, (elements,), contiguous_strides((elements,)))
 
-    def calls(layer: Conv2d) -> list:
+    def calls(layer: Conv2d) -> list[Any]:
         if family.format == "fkw":
             layer = replace(layer, weight=packed.pack(weight, 1, PATTERNS, 4))
         candidates = family.candidates(layer, profile)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Whole networks and every operator as programs for a GPU, on PoCL and on numpy, against PyTorch."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("passes", [GRAPH_PASSES, FP16_PASSES], ids=["f32", "f16"])
-def test_convolutions(case: dict, passes: str) -> None:
+def test_convolutions(case: dict[str, Any], passes: str) -> None:
     options = dict(case)
     channels, outputs, size = (options.pop(name) for name in ("inputs", "outputs", "size"))
     torch.manual_seed(0)

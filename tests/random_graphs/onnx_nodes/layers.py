@@ -95,7 +95,7 @@ def pool(b: OnnxBuilder) -> None:
             attributes = {"kernel_shape": kernel, "strides": [b.size(2) for _ in range(count)], "p": b.size(3)}
             b.add("LpPool", x, **attributes, **_padding(b, count, 0))
         case kind:
-            attributes = {"kernel_shape": kernel, **_padding(b, count, max(0, min(kernel) - 1))}
+            attributes: dict[str, Any] = {"kernel_shape": kernel, **_padding(b, count, max(0, min(kernel) - 1))}
             if b.flag():  # steps longer than windows are padded by less than nothing in ONNX Runtime, and refused
                 longest = [3] * count if attributes.get("auto_pad", "VALID") == "VALID" else kernel
                 attributes["strides"] = [b.size(min(3, size)) for size in longest]
@@ -184,7 +184,7 @@ def samples(b: OnnxBuilder) -> None:
         count = b.size(4)
         corners = np.abs(b.noise(count, 4)) * np.float32(4)
         boxes = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:] + np.float32(0.5)], 1)
-        attributes = {
+        attributes: dict[str, Any] = {
             "output_height": b.size(3),
             "output_width": b.size(3),
             "sampling_ratio": b.size(3),

@@ -147,7 +147,7 @@ def gather(b: OnnxBuilder) -> None:
 
 
 def gather_computed(b: OnnxBuilder) -> None:
-    index = b.pick(lambda x: x.dtype in (np.int64, np.int32))
+    index = b.pick(lambda x: x.dtype.type in (np.int64, np.int32))
     most = int(b.values[index].max()) + 1
     if int(b.values[index].min()) < 0 or most > 64:
         raise Unfit

@@ -200,7 +200,7 @@ def truth(b: OnnxBuilder) -> None:
 
 
 def integers(b: OnnxBuilder) -> None:
-    x = b.pick(lambda x: x.dtype in (np.int64, np.int32))
+    x = b.pick(lambda x: x.dtype.type in (np.int64, np.int32))
     value = b.values[x]
     number = np.array(b.size(4), value.dtype)
     match b.random.randrange(6):

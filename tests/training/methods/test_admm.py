@@ -74,14 +74,13 @@ def test_z_has_the_structure_and_rho_takes_the_dual_with_it() -> None:
     model, random = net(), torch.Generator().manual_seed(0)
     method = Admm(model, {"conv1": None, "@conv": Filter(3), "@all": Unstructured(4)}, epochs=4, rhos=[1e-3, 1e-1])
     assert [layer.name for layer in method.layers] == ["conv2", "fc1", "fc2"]
-    rhos = []
+    rhos, expected = [], {}
     for epoch in method:
         rhos.append(method.rho)
         with torch.no_grad():
             for layer in method.layers:
                 layer.weight.add_(0.02 * torch.randn(layer.weight.shape, generator=random))
         if epoch == 1:
-            expected = {}
             for layer in method.layers:
                 moved = layer.weight + method.u[layer.name]
                 expected[layer.name] = (moved - layer.project(moved)) / 100

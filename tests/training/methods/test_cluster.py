@@ -55,6 +55,7 @@ def test_members_stay_equal_and_zeros_zero(optimizer_class: type[torch.optim.SGD
     method = Cluster(model, {"fc1": Centroids(4), "conv2": Centroids(1)}, epochs=1)
     optimizer = optimizer_class(method.parameters(), lr=0.01)
     random = torch.Generator().manual_seed(0)
+    before = model.fc1.weight.clone()
     for _ in method:
         before = model.fc1.weight.clone()
         for _ in range(3):

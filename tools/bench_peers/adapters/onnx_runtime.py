@@ -52,7 +52,7 @@ class Adapter(adapter.Adapter):
         )
 
 
-def kernel_seconds(events: list[dict], runs: int) -> dict[str, float]:
+def kernel_seconds(events: list[dict[str, Any]], runs: int) -> dict[str, float]:
     """Mean seconds of each node's kernel over the last ``runs`` runs of a profile (Chrome trace events,
     microseconds)."""
     micros = defaultdict(list)

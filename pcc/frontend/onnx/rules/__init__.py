@@ -29,4 +29,4 @@ for _family in (
     resize,
     shapes,
 ):
-    TABLE |= _family.RULES
+    TABLE.update(_family.RULES)

@@ -181,7 +181,8 @@ def _coordinate(place: int, axis: _Axis, mode: str) -> float:
             if axis.want > 1:
                 return begin * (axis.have - 1) + place * (end - begin) * (axis.have - 1) / (axis.want - 1)
             return 0.5 * (begin + end) * (axis.have - 1)
-    raise Refused(f"coordinate_transformation_mode={mode}")
+        case _:
+            raise Refused(f"coordinate_transformation_mode={mode}")
 
 
 def _nearest(emit: Emitter, x: Value, changed: dict[int, _Axis], method: _Method) -> Value:
@@ -214,7 +215,8 @@ def _rounded(place: float, mode: str) -> int:
             return floor(place)
         case "ceil":
             return -floor(-place)
-    raise Refused(f"nearest_mode={mode}")
+        case _:
+            raise Refused(f"nearest_mode={mode}")
 
 
 def _matrix(axis: _Axis, method: _Method) -> tuple[Tensor, Tensor]:

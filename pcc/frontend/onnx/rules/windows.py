@@ -70,7 +70,8 @@ def _amounts(
                 for have, taps, step, apart in zip(size, kernel, stride, dilation, strict=True)
             ]
             return [split(amount, auto_pad) for amount in total]
-    raise Refused(f"auto_pad={auto_pad}")
+        case _:
+            raise Refused(f"auto_pad={auto_pad}")
 
 
 def split(amount: int, auto_pad: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def compute(
     calls: Sequence[DeviceCall], buffers: dict[str, np.ndarray], platform: str = POCL, *, by_reference: bool = False
 ) -> dict[str, np.ndarray]:
     """All buffers after the calls."""
-    runner: Callable = run_reference if by_reference else run
+    runner: Callable[..., Any] = run_reference if by_reference else run
     after = dict(buffers)
     for call in calls:
         extra = () if by_reference else (platform,)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def run_case(
     tile: Tile,
     patterns: np.ndarray | None = None,
     kept: float = 1.0,
-    call: Callable = direct_call,
+    call: Callable[..., Any] = direct_call,
     platform: str = POCL,
 ) -> None:
     weight = pruned(case, tile.filters, patterns, kept)
@@ -51,7 +52,7 @@ def run_case(
     order = (order[:, None] * tile.filters + np.arange(tile.filters)).ravel()
     fkw = packed.pack(weight, case.groups, patterns, tile.filters, order)
 
-    def calls(layer: Conv2d) -> list:
+    def calls(layer: Conv2d) -> list[Any]:
         return [call(layer, fkw, tile, FLOAT32, image, (4, 2, 1)) for image in range(case.images)]
 
     check(case, weight, calls, 1e-5 if case.dtype == FLOAT32 else 2e-3, platform)

@@ -1,6 +1,7 @@
 """Winograd's kernels on a GPU driver for processors."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def run_case(case: Case, outputs: int, filters: int, vectors: int, tiles: int = 
         buffers[name] = np.full(elements, np.nan, case.dtype.numpy)
         return View(name, (elements,), contiguous_strides((elements,)), dtype=case.dtype)
 
-    def calls(layer: Conv2d) -> list:
+    def calls(layer: Conv2d) -> list[Any]:
         product = WinogradProduct(outputs, case.dtype, FLOAT32, filters, vectors)
         return [
             call
