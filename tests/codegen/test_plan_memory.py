@@ -48,7 +48,7 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 @given(programs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_values_survive_and_live_buffers_never_overlap(program: Program) -> None:
     planned = PlanMemory()(program)
     lifetimes = buffer_lifetimes(planned)
@@ -71,7 +71,7 @@ def test_values_survive_and_live_buffers_never_overlap(program: Program) -> None
 
 
 @given(programs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_arena_is_at_least_the_lower_bound_and_planning_is_stable(program: Program) -> None:
     planned = PlanMemory()(program)
     assert planned.arena_bytes >= memory_lower_bound(program)

@@ -77,7 +77,7 @@ def test_every_structure_comes_back(structure: Structure, tmp_path: Path) -> Non
     assert equal(dict(loaded.state_dict()), dict(net.state_dict()))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**16), rate=st.floats(1, 8))
 def test_half_precision_rounds_values_and_nothing_else(seed: int, rate: float) -> None:
     net, structures = pruned(Kernels("designed", rate), seed)

@@ -149,7 +149,7 @@ PATHS = st.lists(
 ).map("/".join)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(PATHS, st.sampled_from(["file", "folder", "link"]), max_size=5))
 def test_anything_of_the_users_stays_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, additions: dict[str, str]

@@ -402,7 +402,7 @@ def test_filters_of_grouped_and_transposed_convolutions_go() -> None:
     assert [conv.args[7] for conv in graph_module.graph.find_nodes(op="call_function", target=CONV2D)] == [1, 2, 1, 1]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_any_zeros_anywhere(data: st.DataObject) -> None:
     """Filters, channels and biases of all layers of a network with every kind of convolution."""
@@ -454,7 +454,7 @@ class Calls(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_zeros_in_layers_that_are_shared(data: st.DataObject) -> None:
     """drop-filters, and reorder-kernels after it, change each place for itself."""

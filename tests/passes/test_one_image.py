@@ -240,7 +240,7 @@ def place_by_brute_force(elements: Tensor, count: int, size: int) -> Images | No
 
 
 @given(movements())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_follows_images_as_brute_force_does(drawn: tuple[tuple[int, ...], list[tuple[str, Any]]]) -> None:
     """What is accepted is in the place that the elements themselves show; what is refused has, at that node, no
     place."""

@@ -42,7 +42,6 @@ def each(request: pytest.FixtureRequest) -> Callable[[Callable[[Random], None], 
     def run(check: Callable[[Random], None], count: int) -> None:
         chosen = settings(
             max_examples=request.config.getoption("--graphs") or count,
-            deadline=None,
             derandomize=request.config.getoption("--hypothesis-seed") is None,
             database=None,
             suppress_health_check=[

@@ -22,7 +22,7 @@ def least(values: np.ndarray, clusters: int) -> float:
     return min(sum(float(np.square(part - part.mean()).sum()) for part in split) for split in parts)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=few, clusters=st.integers(1, 4))
 def test_nearest_against_every_way_to_cut(weight: np.ndarray, clusters: int):
     values = np.sort(weight[weight != 0])
@@ -32,7 +32,7 @@ def test_nearest_against_every_way_to_cut(weight: np.ndarray, clusters: int):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=weights(st.integers(1, 4), st.integers(1, 4)), clusters=st.integers(1, 20))
 def test_idempotent_and_packed_bit_for_bit(weight: np.ndarray, clusters: int):
     structure = Centroids(clusters)

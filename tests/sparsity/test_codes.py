@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pcc.sparsity import codes
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(bits=st.integers(1, codes.MOST_BITS), data=st.data())
 def test_codes_come_back_from_just_enough_bytes(bits: int, data: st.DataObject):
     given_codes = np.array(data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=20)), dtype=np.int64)

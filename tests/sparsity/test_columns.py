@@ -11,7 +11,7 @@ from pcc.sparsity.columns import Column
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.sampled_from([2, 4]), st.integers(1, 2), (1, 2)),
     rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]),

@@ -45,7 +45,7 @@ def masks(zeros: Zeros, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
                 yield mask.reshape(shape)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.integers(1, 2), st.integers(1, 2), (1, 2)),
     rate=st.sampled_from([1.0, 1.5, 2.0, 4.0]),
@@ -68,7 +68,7 @@ def test_unstructured_with_symmetric_values_is_exact(weight: np.ndarray, rate: f
     assert np.array_equal(both.project(found), found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.just(2), st.integers(1, 2), (1, 3)),
     zeros=st.sampled_from([Unstructured(3), Filter(2), Kernels(((0, 1), (1, 2), (0, 2)), 2, kernel=(1, 3))]),
@@ -123,7 +123,7 @@ def test_every_pair(parts: tuple[Structure, ...], groups: int):
             in_sequence = part.project(in_sequence, groups)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=weights(st.just(4), st.integers(1, 4)), parts=st.sampled_from(ALL))
 def test_idempotent_and_packed_bit_for_bit(weight: np.ndarray, parts: tuple[Structure, ...]):
     both = Composition(parts)

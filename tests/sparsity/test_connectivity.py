@@ -27,7 +27,7 @@ def test_rates_that_make_no_sense(rate: float):
         budget(10, rate)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     filters=st.sampled_from([4, 8, 12]),
@@ -48,7 +48,7 @@ def test_the_budget_is_exact(seed: int, filters: int, inputs: int, rate: float, 
     assert (connections == connections[:, :1]).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     weight=weights(st.sampled_from([2, 4]), st.integers(1, 3), (1, 2)),
     rate=RATES,

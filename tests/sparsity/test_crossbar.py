@@ -24,7 +24,7 @@ def lines_of(weight: np.ndarray, groups: int, lines: str, size: tuple[int, int])
     return [found[line] for line in sorted(found)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.sampled_from([2, 4]), st.integers(1, 2), (1, 2)),
     rate=st.sampled_from([1.0, 1.5, 3.0]),
@@ -84,7 +84,7 @@ few = hnp.arrays(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=few, states=st.integers(2, 5))
 def test_conductances_against_every_assignment(weight: np.ndarray, states: int):
     chosen = np.array(list(product(range(states), repeat=len(weight))))[1:].astype(np.float64)

@@ -7,7 +7,7 @@ from pcc.sparsity.csr import Csr, pack, unpack
 from tests.sparsity.weights import nonzero_weight
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 40))
     | st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),

@@ -102,7 +102,7 @@ def test_why_there_is_none() -> None:
     assert detect(np.zeros((4, 4), np.float32)) == "every weight is zero"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_weight_has_what_is_found(data: st.DataObject) -> None:
     groups = data.draw(st.sampled_from([1, 2]))

@@ -19,7 +19,7 @@ def best_filters(weight: np.ndarray, kept: int) -> float:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(weight=weights(st.integers(1, 5), st.integers(1, 2), (1, 2)), rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]))
 def test_nearest_filters_against_brute_force(weight: np.ndarray, rate: float):
     found = Filter(rate).project(weight)
@@ -27,7 +27,7 @@ def test_nearest_filters_against_brute_force(weight: np.ndarray, rate: float):
     assert np.array_equal(Filter(rate).project(found), found)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     weight=weights(st.just(4), st.integers(1, 4), (1, 2)),
     rate=st.sampled_from([1.0, 1.5, 2.0, 9.0]),
@@ -110,7 +110,7 @@ def test_thin_channels_of_groups_are_the_right_ones():
         assert packed.data["weight"][filter_].ravel().tolist() == [value for value in weight[filter_].ravel() if value]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     weight=weights(st.just(4), st.integers(1, 4), (1, 2)),
     groups=st.sampled_from([1, 2, 4]),

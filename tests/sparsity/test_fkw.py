@@ -14,7 +14,7 @@ from pcc.sparsity.fkw import FKW, nbytes, pack, unpack, validate
 from tests.sparsity.weights import nonzero_weight
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     filters=st.sampled_from([4, 8, 12]),

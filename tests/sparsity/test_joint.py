@@ -10,7 +10,7 @@ from tests.sparsity.weights import cuts, distance, nonzero_weight, weights
 TWO = np.array([[0, 1], [1, 2]], dtype=np.int32)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     weight=weights(st.just(2), st.integers(1, 3), (1, 3)),
     rate=st.sampled_from([1.0, 1.5, 2.0, 5.0]),
@@ -29,7 +29,7 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float, scope: str
     assert distance(weight, consecutive.weight) == pytest.approx(best, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.sampled_from([4, 8]), st.integers(1, 4)),
     rate=st.sampled_from([1.0, 2.0, 3.6]),
@@ -42,7 +42,7 @@ def test_idempotent_in_its_own_order(weight: np.ndarray, rate: float, scope: str
     assert np.array_equal(once.weight, twice.weight)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.sampled_from([2, 4]), st.integers(1, 5)),
     rate=st.sampled_from([1.0, 2.0, 3.6]),

@@ -14,7 +14,7 @@ from tests.sparsity.weights import cuts, distance, nonzero_weight, weights
 TWO = ((0, 1), (1, 2))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.just(2), st.integers(1, 3), (1, 3)),
     rate=st.sampled_from([1.0, 1.5, 2.0, 5.0]),
@@ -33,7 +33,7 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float, scope: str
     assert distance(weight, structure.project(weight)) == pytest.approx(best, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.sampled_from([4, 8]), st.integers(1, 4)),
     patterns=st.sampled_from([None, "designed"]),
@@ -51,7 +51,7 @@ def test_idempotent_and_packed_bit_for_bit(
     assert ((once == weight) | (once == 0)).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     shuffle=st.booleans(),

@@ -36,7 +36,7 @@ def least(magnitudes: np.ndarray, multipliers: np.ndarray) -> float:
     return max(0.0, float(np.square(magnitudes, dtype=np.float64).sum() - kept.max()))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=few,
     structure=st.sampled_from([UniformLevels(1), UniformLevels(2), UniformLevels(3), PowerOfTwo(2), PowerOfTwo(3)]),
@@ -68,7 +68,7 @@ def test_scales_of_many_weights_against_a_fine_grid(structure: UniformLevels | P
     assert distance(weight, structure.project(weight)) <= best * 1.0001
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=few)
 def test_ternary_and_binary_are_the_nearest(weight: np.ndarray):
     norm = float(np.square(weight, dtype=np.float64).sum())
@@ -83,7 +83,7 @@ def test_ternary_and_binary_are_the_nearest(weight: np.ndarray):
     assert np.array_equal(rows, np.stack([Binary().project(weight), 2 * Binary().project(weight[::-1])]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=any_weight, structure=st.sampled_from(STRUCTURES))
 def test_idempotent_detected_and_packed_bit_for_bit(weight: np.ndarray, structure: Structure):
     once = structure.project(weight)
@@ -97,7 +97,7 @@ def test_idempotent_detected_and_packed_bit_for_bit(weight: np.ndarray, structur
     assert np.array_equal(found.project(once), once)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=any_weight,
     structure=st.sampled_from(

@@ -99,7 +99,7 @@ def test_mining_needs_3x3_weights_with_something_in_them():
 
 
 @pytest.mark.parametrize("name", PATTERN_SETS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=weights(st.integers(1, 3), st.integers(1, 3)))
 def test_projection_is_nearest_and_idempotent(name: str, weight: np.ndarray):
     patterns = PATTERN_SETS[name]

@@ -35,7 +35,7 @@ def in_blocks(weight: np.ndarray, groups: int, block: tuple[int, int]) -> np.nda
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weight=weights(st.integers(1, 4), st.integers(1, 5), (1, 2)), rate=st.sampled_from([1.0, 1.5, 3.0]), data=st.data()
 )

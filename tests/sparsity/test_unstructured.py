@@ -14,7 +14,7 @@ from pcc.sparsity.unstructured import Unstructured
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=weights(st.integers(1, 2), st.integers(1, 2), (1, 2)), rate=st.sampled_from([1.0, 1.5, 2.0, 4.0, 100.0]))
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float):
     found = Unstructured(rate).project(weight)
@@ -28,7 +28,7 @@ def test_nearest_against_brute_force(weight: np.ndarray, rate: float):
     assert np.array_equal(Unstructured(rate).project(found), found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     scores=hnp.arrays(np.float64, st.integers(1, 20), elements=st.integers(-2, 2).map(float)), count=st.integers(0, 21)
 )
@@ -38,7 +38,7 @@ def test_largest_takes_ties_by_index(scores: np.ndarray, count: int):
     assert np.array_equal(largest(scores, count), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(size=st.integers(1, 5000), kept=st.integers(0, 40), seed=st.integers(0, 99))
 def test_places_come_back(size: int, kept: int, seed: int):
     mask = np.zeros(size, dtype=bool)

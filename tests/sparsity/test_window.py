@@ -13,7 +13,7 @@ from tests.sparsity.weights import distance, nonzero_weight, weights
 RATES = st.sampled_from([1.0, 1.5, 2.25, 3.0, 9.0, 100.0])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(weight=weights(st.integers(1, 2), st.integers(1, 3), (2, 2)), rate=RATES, kernels=RATES)
 def test_nearest_against_brute_force(weight: np.ndarray, rate: float, kernels: float) -> None:
     """The filters are apart, so each is tried alone: every choice of connections, and every window of each."""
@@ -38,7 +38,7 @@ def cut_by(filter_: np.ndarray, channels: tuple[int, ...], windows: tuple[tuple[
     return cut.reshape(filter_.shape)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(weight=weights(st.integers(1, 3), st.integers(1, 3), (3, 2)), rate=RATES, kernels=RATES)
 def test_round_trip_is_bit_for_bit(weight: np.ndarray, rate: float, kernels: float) -> None:
     structure = Window(rate, kernels)

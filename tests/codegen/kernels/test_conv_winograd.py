@@ -224,7 +224,7 @@ def test_runs_of_tiles() -> None:
         compare(FORMS[4], size, 3, **options)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     size=st.tuples(st.integers(1, 23), st.integers(1, 23)),
     padding=st.tuples(*[st.integers(0, 4)] * 4),

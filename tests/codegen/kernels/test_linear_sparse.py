@@ -117,7 +117,7 @@ def test_epilogue(family: str, case: tuple[int, int, int]) -> None:
     linear(family, *case, 0.1, residual=True, activation=Activation("relu"), apart=3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     outputs=st.integers(1, 40),
     depth=st.integers(1, 40) | st.sampled_from([255, 256, 257, 511, 1200]),
@@ -138,7 +138,7 @@ def test_slices_hold_the_weight(outputs: int, depth: int, density: float, lanes:
     np.testing.assert_array_equal(found, dense)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     outputs=st.integers(1, 40),
     depth=st.integers(1, 40),

@@ -117,7 +117,7 @@ def compare(case: Drawn, outputs: list[np.ndarray]) -> None:
 
 
 @NAMES
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(seed=st.integers(0, 1 << 30), isa=st.sampled_from(["avx512", "avx2", "neon"]), parts=st.sampled_from([1, 3]))
 def test_any_schedule_computes_the_layer(name: str, seed: int, isa: str, parts: int) -> None:
     case = drawn(name, isa, Random(seed))

@@ -65,7 +65,7 @@ def test_order_follows_from_seed_and_epoch(data: Data) -> None:
     assert order(7, 2) != first
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(1, 3), st.sampled_from(["none", "crop-flip", "shift"]))
 def test_processes_together_see_what_one_sees(ranks: int, share: int, augment) -> None:
     data = ArrayData("toy", 4, arrays(), MEAN, STD, augment)
@@ -106,7 +106,7 @@ def test_augmented_changes_the_way_and_not_the_data(data: ArrayData) -> None:
     assert torch.equal(next(moved.augmented("none").batches(0, 8, seed=0))[0], next(plain.batches(0, 8, seed=0))[0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(3, 8), st.integers(3, 8), st.integers(0, 99))
 def test_augmentations_against_their_definition(count: int, channels: int, height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

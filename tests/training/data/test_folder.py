@@ -64,7 +64,7 @@ def test_random_parts_follow_from_seed_and_epoch(photos: Path) -> None:
         assert (tested == x).flatten(1).all(1).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 500), st.integers(1, 500), st.lists(st.floats(0, 1, exclude_max=True), min_size=6, max_size=6))
 def test_random_parts_lie_in_the_photo(width: int, height: int, numbers: list[float]) -> None:
     left, top, right, bottom = random_box(width, height, numbers)

@@ -26,7 +26,7 @@ def exact(values: list[float], total: float) -> np.ndarray:
     return shifted(places[after - 1] + part * (places[after] - places[after - 1]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, st.floats(0, 1))
 def test_bisection_against_the_exact_solution(values: list[float], part: float) -> None:
     total = part * len(values)
@@ -36,7 +36,7 @@ def test_bisection_against_the_exact_solution(values: list[float], part: float) 
     assert torch.allclose(onto_budget(found, total), found, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scores, st.floats(0.1, 1), st.integers(0, 1000))
 def test_no_feasible_point_is_nearer(values: list[float], part: float, seed: int) -> None:
     total = part * len(values)
