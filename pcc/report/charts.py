@@ -92,6 +92,8 @@ def roofline_chart(
     roofs = {where: isa_named(profile.isa).vector_bytes / cost for where, cost in vectors.items() if cost}
 
     def draw(axes: Any) -> None:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         intensities = []
         for sparse, colour, label in ((False, "#0b62a4", "dense weight"), (True, "#c2571a", "packed weight")):
             chosen = [
@@ -118,6 +120,9 @@ def roofline_chart(
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("multiply-accumulates per byte moved")
         axes.set_ylabel("10$^9$ multiply-accumulates a second" if seconds else "multiply-accumulates per cost")
         axes.legend(frameon=False, fontsize=8)
