@@ -29,8 +29,8 @@ PRUNED = (
 
 TOLERANCE = 1e-4
 """Relative to the largest number of an output."""
-CANCELLED = 1e-6
-"""In itself: what is left of a sum whose terms cancel, a mean of hundreds of numbers around zero, has no better."""
+CANCELLED = 5e-6
+"""In itself: what is left of a sum whose terms cancel, a mean of thousands of numbers around zero, has no better."""
 
 
 def passed(model: Any, examples: Sequence[Tensor] | None, pipeline: str = EXACT) -> GraphModule:
