@@ -241,9 +241,21 @@ def _selftest(graph: GraphModule, samples: Sequence[Tensor], tolerance: float) -
 
 
 def _sample_inputs(model: ImportedModel) -> list[Tensor]:
-    """Inputs to verify and record with, from a fixed seed."""
+    """Inputs to verify and record with, from a fixed seed; no whole number is 0 where the model divides by one."""
     generator = torch.Generator().manual_seed(0)
-    return [taken.sample(generator) for taken in model.inputs]
+    samples = [taken.sample(generator) for taken in model.inputs]
+    if all(sample.is_floating_point() for sample in samples):
+        return samples
+    try:
+        run_graph(model.graph, samples)
+    except RuntimeError as error:
+        if "ZeroDivisionError" not in str(error):
+            raise
+        return [
+            sample if sample.is_floating_point() else sample.where(sample != 0, torch.ones_like(sample))
+            for sample in samples
+        ]
+    return samples
 
 
 def _dump_program(folder: Path, program: Program) -> None:

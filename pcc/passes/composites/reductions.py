@@ -86,7 +86,7 @@ def running_total(mode: str) -> Any:
 
     def function(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
         if not (dtype or self.dtype).is_floating_point:
-            return running(mode)(self.to(torch.int64), dim)
+            return running(mode)(self.to(torch.int64), dim).to(dtype or torch.int64)
         return running(mode)(self if self.is_floating_point() else self.to(torch.float32), dim)
 
     return function
