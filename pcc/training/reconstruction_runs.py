@@ -94,7 +94,7 @@ class BatchRun:
             whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
             self._swapped.append((self._file.write(whole), tensors, [_View.of(tensor) for tensor in tensors]))
             for tensor in tensors:
-                tensor.set_(tensor.new_empty(0).untyped_storage(), 0, (0,))  # whoever should not look at it fails
+                tensor.set_(tensor.new_empty(0).untyped_storage(), 0, (0,), (1,))  # whoever should not look at it fails
         return 0
 
     def _swap_in(self) -> None:
