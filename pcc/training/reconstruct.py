@@ -5,16 +5,14 @@ that the layer makes of what the *compressed* network feeds it what it made in t
 for what earlier ones lost, as in ThiNet (Luo et al., ICCV 2017) and "Channel Pruning for Accelerating Very Deep Neural
 Networks" (He et al., ICCV 2017), which do this for channels; here it is for every structure.
 
-The dense network runs once, and leaves its outputs at a sample of positions. Then the network runs once more, on the
-last batch of samples, and each layer is fitted when its input arrives. For that, every other batch runs up to the same
-layer, and stops there: so activations are those of two batches, however many samples there are, and with a single batch
-nothing is computed twice. What else is kept are the samples, and the dense outputs at the sampled positions. Any module
-will do.
+The dense network runs once, and leaves its outputs at a sample of positions in a file. Then the network runs once
+more: all batches of samples wait in front of each layer until it is fitted, and then go on. So each batch is computed
+twice in all, and memory holds the samples and the activations of one batch, however many there are. Any module will do.
 """
 
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +22,9 @@ from pcc.errors import PccError
 from pcc.sparsity.zeros import Zeros
 from pcc.training.layers import Structures, bind
 from pcc.training.reconstruction_moments import Moments, MomentSums, outputs_at
+from pcc.training.reconstruction_runs import Arrived, arrive_at, batch_runs
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
-from pcc.training.reconstruction_watch import Norm, Part, Place, Wanted, observe, places
+from pcc.training.reconstruction_watch import Norm, Part, Wanted, observe
 
 COLUMNS = 16384
 """Output positions that a layer is fitted on, where the samples have so many."""
@@ -53,10 +52,10 @@ def reconstruct(
 ) -> list[Reconstructed]:
     """Compresses the model in place and reports on its layers in order of execution.
 
-    ``samples`` are batches of the model's input, (N, ...) each, which take the memory of two forward passes of a batch.
-    The last one runs once; the others run up to each layer again, half a pass for a layer on the average. The same
-    samples in the same batches give the same weights. Where a layer has a bias, or a batch norm follows it, the mean of
-    its output is fitted too, in the bias or in the running mean. A layer that runs several times is fitted to its first
+    ``samples`` are batches of the model's input, (N, ...) each. They take the memory of a forward pass of one batch,
+    and of what the others hold while they wait: up to `LIVE_BYTES`, and the rest in a temporary file. The same samples
+    in the same batches give the same weights. Where a layer has a bias, or a batch norm follows it, the mean of its
+    output is fitted too, in the bias or in the running mean. A layer that runs several times is fitted to its first
     run.
 
     Structures of zeros are chosen in units of effect and refitted; other structures (levels, centroids) are what ADMM
@@ -67,22 +66,9 @@ def reconstruct(
     report: list[Reconstructed] = []
     with _evaluating(model):
         wanted = observe(model, layers, batches, columns)
-        awaited = {target.shortcut for target in wanted.values() if target.shortcut is not None}
-        additions: dict[Place, torch.Tensor] = {}
-
-        def see(place: Place, tensor: torch.Tensor) -> None:
-            if place in awaited:
-                additions[place] = tensor
-            if place.module in wanted and place.end == "in":  # it is about to run for the first time
-                target = wanted.pop(place.module)
-                arrived = Arrived(tensor, None if target.shortcut is None else additions[target.shortcut])
-                report.append(_fit(target, [*_arrive(model, target, batches[:-1]), arrived]))
-                still = {other.shortcut for other in wanted.values()}
-                for gone in additions.keys() - still:
-                    del additions[gone]  # a large tensor
-
-        with places({*wanted, *(place.module for place in awaited)}, see):
-            model(batches[-1])
+        with batch_runs(model, batches, wanted) as runs:
+            for module, target in wanted.items():
+                report.append(_fit(target, arrive_at(module, runs)))
     return report
 
 
@@ -92,42 +78,6 @@ def _on_device(samples: Iterable[torch.Tensor], model: nn.Module) -> list[torch.
         raise PccError("reconstruction needs samples of the model's input: there are none; a few hundred are usual")
     device = next((parameter.device for parameter in model.parameters()), batches[0].device)
     return [batch.to(device) for batch in batches]
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """What a batch is when it reaches a layer: the layer's input, and what will be added to its output."""
-
-    x: torch.Tensor
-    addition: torch.Tensor | None
-
-
-class _Stop(BaseException):
-    """Ends a run where nothing more is wanted of it; the model's own handlers are not for it."""
-
-
-def _arrive(model: nn.Module, target: Wanted, batches: Iterable[torch.Tensor]) -> Iterator[Arrived]:
-    """Each batch, run up to a layer."""
-    for batch in batches:
-        additions: dict[Place, torch.Tensor] = {}
-        inputs: list[torch.Tensor] = []
-
-        def see(
-            place: Place,
-            tensor: torch.Tensor,
-            additions: dict[Place, torch.Tensor] = additions,
-            inputs: list[torch.Tensor] = inputs,
-        ) -> None:
-            if place == target.shortcut:
-                additions[place] = tensor
-            if place == Place(target.layer.module, "in"):
-                inputs.append(tensor)
-                raise _Stop
-
-        modules = {target.layer.module, *([target.shortcut.module] if target.shortcut else [])}
-        with suppress(_Stop), places(modules, see):
-            model(batch)
-        yield Arrived(inputs[0], None if target.shortcut is None else additions[target.shortcut])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pcc.errors import PccError
 from pcc.training.layers import Layer
 from pcc.training.reconstruction_moments import outputs_at, sample_positions
+from pcc.training.swap_file import SwapFile, Swapped
 
 FEWEST_COLUMNS = 32
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -41,10 +43,18 @@ class Part:
 
     where: torch.Tensor
     """(M,)."""
-    outputs: torch.Tensor
-    """(M, O)."""
-    added: torch.Tensor | None
-    """(M, O), what was then added to it."""
+    swapped: Swapped
+    swapped_addition: Swapped | None
+
+    @property
+    def outputs(self) -> torch.Tensor:
+        """(M, O)."""
+        return self.swapped.read()
+
+    @property
+    def added(self) -> torch.Tensor | None:
+        """(M, O), what was then added to it."""
+        return self.swapped_addition.read() if self.swapped_addition is not None else None
 
 
 @dataclass
@@ -66,18 +76,14 @@ class Wanted:
     """Of all batches."""
 
 
-_watching: list[object] = []
-"""The blocks of `places` that the run is inside: only the innermost sees anything, for a run may start another."""
-
-
 @contextmanager
 def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], None]) -> Generator[None]:
-    """Inside, every tensor that goes in or comes out of ``modules`` is shown to ``see``."""
+    """Inside, every tensor that goes in or comes out of ``modules`` in this thread is shown to ``see``."""
     runs: Counter[nn.Module] = Counter()
-    block = object()
+    thread = get_ident()
 
     def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if _watching[-1] is not block:
+        if get_ident() != thread:
             return None
         runs[module] += 1
         for value in (*arguments, *named.values()):
@@ -85,12 +91,10 @@ def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], No
                 return see(Place(module, "in", runs[module]), value)
 
     def after(module: nn.Module, _: object, output: Any) -> None:
-        if _watching[-1] is block and isinstance(output, torch.Tensor):
+        if get_ident() == thread and isinstance(output, torch.Tensor):
             see(Place(module, "out", runs[module]), output)
 
     with ExitStack() as hooks:
-        _watching.append(block)
-        hooks.callback(_watching.pop)
         for module in set(modules):
             hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(after).remove)
@@ -121,13 +125,14 @@ def observe(
     ``columns`` positions of all batches together."""
     layers, samples = list(layers), sum(len(batch) for batch in batches)
     parts: dict[nn.Module, list[Part]] = {}
-    watch = _Watch(layers, columns)
+    watch, file = _Watch(layers, columns), SwapFile()
     for number, batch in enumerate(batches):
         watch = _Watch(layers, -(-columns * len(batch) // samples), number)
         with places(model.modules(), watch.see), _Additions(watch.see_addition):
             model(batch)
         for module, found in watch.found.items():
-            parts.setdefault(module, []).append(Part(found.where, found.outputs, found.added))
+            added = file.write(found.added) if found.added is not None else None
+            parts.setdefault(module, []).append(Part(found.where, file.write(found.outputs), added))
     for module, wanted in watch.found.items():
         wanted.parts = parts[module]
         if (count := sum(len(part.where) for part in wanted.parts)) < FEWEST_COLUMNS:

@@ -2,6 +2,7 @@
 near its dense self."""
 
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -314,8 +315,13 @@ def test_shared_batch_norms_keep_their_mean() -> None:
     assert array(model.conv.weight).any()
 
 
-def test_batches_change_nothing_but_the_memory(model: nn.Module) -> None:
-    """All positions are looked at, so that the same are in one batch and in several, of different sizes."""
+@pytest.mark.parametrize("live_bytes", [0, 300_000, 1 << 30])
+def test_batches_change_nothing_but_the_memory(
+    model: nn.Module, live_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All positions are looked at, so that the same are in one batch and in several, of different sizes; what waits
+    does so in a file, partly in a file, or in memory."""
+    monkeypatch.setattr("pcc.training.reconstruction_runs.LIVE_BYTES", live_bytes)
     x, structures, everything = smooth(90, 6), STRUCTURES["patterns-connectivity"], 10**6
     whole, parts = copy.deepcopy(model), copy.deepcopy(model)
     once = reconstruct(whole, structures, [x], columns=everything)
@@ -324,6 +330,57 @@ def test_batches_change_nothing_but_the_memory(model: nn.Module) -> None:
     for first, second in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in parts.modules())
+    assert threading.active_count() == 1
+
+
+class Keeps(nn.Module):
+    """Keeps a grid from one run to the next, and looks at a view and at a tensor that changes in place behind
+    layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.relu = nn.ReLU(inplace=True)
+        self.grid: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.grid:
+            self.grid["rows"] = self.relu(torch.linspace(-1, 1, 13)[:, None].repeat(1, 13))
+        whole = self.relu(self.first(x + self.grid["rows"]))
+        head = self.second(whole)[:, :2]
+        whole[:, 1:] *= 2
+        return self.third(whole) + head.sum(1, keepdim=True) + self.relu(whole[:, :1]) + self.grid["rows"]
+
+
+def test_what_waits_in_a_file_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, x = [], smooth(90, 6)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        dense = Keeps()
+    for live_bytes in (1 << 30, 0):
+        monkeypatch.setattr("pcc.training.reconstruction_runs.LIVE_BYTES", live_bytes)
+        network = copy.deepcopy(dense)
+        reconstruct(network, {"@conv": Unstructured(2)}, x.split(30))
+        states.append(network.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name])
+
+
+class Chooses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = (self.left, self.right) if x.mean() > 0 else (self.right, self.left)
+        return second(first(x))
+
+
+def test_samples_that_go_another_way_are_refused() -> None:
+    x = smooth(30, 6)
+    with pytest.raises(PccError, match="right does not run in the same place for all samples"):
+        reconstruct(Chooses(), {"@conv": Unstructured(2)}, [x + 5, x - 5])
+    assert threading.active_count() == 1
 
 
 def spoil(model: nn.Module) -> None:
