@@ -70,12 +70,14 @@ def compile(
     )
 
 
-def load(package: str | PathLike[str], threads: int = 1) -> "Model":
+def load(
+    package: str | PathLike[str], threads: int = 1, device: str = "auto", cache: str | PathLike[str] | None = None
+) -> "Model":
     """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on
-    ``threads`` threads."""
+    ``threads`` threads, or on a GPU (``device``, ``cache``: `pcc.runtime.loader.load`)."""
     from pcc.runtime.loader import load as load_package
 
-    return load_package(Path(package), threads=threads)
+    return load_package(Path(package), threads, device, None if cache is None else Path(cache))
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,18 @@ from pcc.package.zig import run_tool, zig
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-LIBRARY_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
+LIBRARY_SOURCES = (
+    "context.c",
+    "prepared.c",
+    "describe.c",
+    "chosen.c",
+    "cpu.c",
+    "pool.c",
+    "wait.c",
+    "embedded.c",
+)
+DEVICE_SOURCES = ("device_test.c", "opencl.c", "opencl_library.c", "opencl_programs.c")
+"""What a library with code for a GPU has besides; the others have ``no_device.c``."""
 RUNNER_SOURCES = (
     "context.c",
     "prepared.c",
@@ -33,21 +44,34 @@ RUNNER_SOURCES = (
     "pool.c",
     "wait.c",
     "mapped.c",
+    "no_device.c",
     "runner.c",
 )
+DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
+"""What code for a GPU needs besides, to open a driver: of libdl, which is a name for the C library where it is new."""
 LIBC_SYMBOLS = (
     *(
         "calloc",
         "clock_gettime",
+        "close",
         "free",
         "getauxval",
+        "getpid",
+        "lseek",
+        "memcmp",
         "memcpy",
         "memset",
+        "open",
         "pthread_create",
         "pthread_join",
+        "read",
+        "rename",
         "snprintf",
         "strcmp",
+        "strlen",
         "syscall",
+        "unlink",
+        "write",
     ),
     "vsnprintf",
 )
@@ -73,11 +97,13 @@ class Toolchain:
         """``model.c`` to an object that both `link_library` and `link_runner` take."""
         self._compile(self._zig_cc(), source, output)
 
-    def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
+    def link_library(self, name: str, objects: Sequence[Path], output: Path, *, has_device: bool = False) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
-        and nothing else."""
+        and nothing else. ``has_device``: one of the objects defines a GPU's program."""
         ndk = self._ndk_clang()
-        sources = LIBRARY_SOURCES if ndk or not self.target.is_android else (*LIBRARY_SOURCES, "android_note.c")
+        device = DEVICE_SOURCES if has_device else ("no_device.c",)
+        note = ("android_note.c",) if self.target.is_android and not ndk else ()
+        sources = (*LIBRARY_SOURCES, *device, *note)
         inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
         page = 65536 if self.target.name == "aarch64-linux" else 16384
         flags = [
@@ -101,9 +127,20 @@ class Toolchain:
             str(self._version_script()),
         ]
         if ndk:
-            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, "-o", str(output)])
+            run_tool(
+                [
+                    *ndk,
+                    "-shared",
+                    *(f"-Wl,{flag}" for flag in flags),
+                    *inputs,
+                    *(["-ldl"] * has_device),
+                    "-o",
+                    str(output),
+                ]
+            )
             return
-        self._lld("-shared", *flags, *inputs, str(self._libc_stub()), "-o", str(output))
+        stubs = [self._stub("libc.so.6", LIBC_SYMBOLS)] + [self._stub("libdl.so.2", DL_SYMBOLS)] * has_device
+        self._lld("-shared", *flags, *inputs, *map(str, stubs), "-o", str(output))
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
@@ -168,20 +205,22 @@ class Toolchain:
             partial.replace(path)
         return path
 
-    def _libc_stub(self) -> Path:
-        """A library with the C library's name and the symbols we use: what to link against, never what is loaded."""
-        soname = "libc.so" if self.target.is_android else "libc.so.6"
+    def _stub(self, soname: str, symbols: Sequence[str]) -> Path:
+        """A library with a system library's name and the symbols we use: what to link against, never what is
+        loaded. Android's names have no version."""
+        if self.target.is_android:
+            soname = re.sub(r"[.]so[.]\d+$", ".so", soname)
         folder = (
             cache_root()
             / "runtime"
-            / f"stub-{self.target.arch}-{hashlib.sha256(repr(LIBC_SYMBOLS).encode()).hexdigest()[:12]}"
+            / f"stub-{self.target.arch}-{hashlib.sha256(repr(symbols).encode()).hexdigest()[:12]}"
         )
         if (folder / soname).exists():
             return folder / soname
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             source, compiled, stub = (Path(scratch) / file for file in ("stub.c", "stub.o", soname))
-            source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
+            source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in symbols))
             run_tool(
                 [
                     *self._zig_cc(),

@@ -148,7 +148,7 @@ static void write_file(const char *path, const void *data, size_t bytes) {
 static pcc_context *create(const struct arguments *arguments) {
   char error[4608];
   if (pcc_map_weights(arguments->library, error, sizeof error)) stop("%s", error);
-  const pcc_options options = {sizeof options, arguments->threads, arguments->profile};
+  const pcc_options options = {.size = sizeof options, .threads = arguments->threads, .profile = arguments->profile};
   pcc_context *context = pcc_create(&options, error, sizeof error);
   if (!context) stop("%s", error);
   return context;
