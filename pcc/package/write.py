@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
+from pcc.codegen.opencl.emit_c import emit_device_c
 from pcc.codegen.program import Port, Program
 from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from pcc.codegen.machine_profile import MachineProfile
 
 
+DEVICE_TOLERANCE = 1e-3
+"""Of a GPU's outputs against the processor's, relative to the largest."""
+
+
 @dataclass(frozen=True)
 class TargetBuild:
     """One target's machine code: its program with planned memory, the object files of the program's kernels, the graph
@@ -43,6 +48,8 @@ class TargetBuild:
     graph: "GraphModule | None" = None
     profile: "MachineProfile | None" = None
     """The costs that kernels were chosen by."""
+    device: "Program | None" = None
+    """The planned program for a GPU; the library has that of the last build of a target's name."""
 
 
 @dataclass(frozen=True)
@@ -160,14 +167,21 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    weights = lay_out_weights(*(build.program for build in builds))
+    device = builds[-1].device
+    weights = lay_out_weights(*(build.program for build in builds), *([device] if device else []))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
     with scratch_folder(folder) as scratch:
         model, constants = scratch / "model.o", scratch / "weights.o"
         toolchain.compile_model(source, model)
         write_weights_object(weights, target.arch, constants)
-        toolchain.link_library(name, [model, *objects, constants], folder / library)
+        linked = [model, *objects, constants]
+        if device:
+            tables = source.with_name("device.c")
+            tables.write_text(emit_device_c(device, weights.offsets[-1], DEVICE_TOLERANCE), encoding="ascii")
+            toolchain.compile_model(tables, scratch / "device.o")
+            linked.append(scratch / "device.o")
+        toolchain.link_library(name, linked, folder / library, has_device=device is not None)
         toolchain.link_runner([model, *objects], folder / runner)
     *better, baseline = (_level(build) for build in builds)
     return TargetRecord(
