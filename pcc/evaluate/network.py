@@ -115,7 +115,9 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
         return
     from pcc.runtime.loader import load
 
-    with load(package.path, threads) as model:
+    with load(package.path, threads, device.use) as model:
+        if model.device != "cpu":
+            network["where"] = f"{device.name}, {model.device}"
 
         def compute(x: np.ndarray) -> list[np.ndarray]:
             results = model(x.astype(dtype))

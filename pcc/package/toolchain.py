@@ -33,7 +33,14 @@ LIBRARY_SOURCES = (
     "wait.c",
     "embedded.c",
 )
-DEVICE_SOURCES = ("device_test.c", "opencl.c", "opencl_library.c", "opencl_programs.c")
+DEVICE_SOURCES = (
+    "device_program.c",
+    "device_test.c",
+    "opencl.c",
+    "opencl_library.c",
+    "opencl_programs.c",
+    "within.c",
+)
 """What a library with code for a GPU has besides; the others have ``no_device.c``."""
 RUNNER_SOURCES = (
     "context.c",
@@ -97,11 +104,11 @@ class Toolchain:
         """``model.c`` to an object that both `link_library` and `link_runner` take."""
         self._compile(self._zig_cc(), source, output)
 
-    def link_library(self, name: str, objects: Sequence[Path], output: Path, *, has_device: bool = False) -> None:
+    def link_library(self, name: str, objects: Sequence[Path], output: Path, *, has_gpu: bool = False) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
-        and nothing else. ``has_device``: one of the objects defines a GPU's program."""
+        and nothing else. ``has_gpu``: one of the objects defines programs for GPUs."""
         ndk = self._ndk_clang()
-        device = DEVICE_SOURCES if has_device else ("no_device.c",)
+        device = DEVICE_SOURCES if has_gpu else ("no_device.c",)
         note = ("android_note.c",) if self.target.is_android and not ndk else ()
         sources = (*LIBRARY_SOURCES, *device, *note)
         inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
@@ -133,13 +140,13 @@ class Toolchain:
                     "-shared",
                     *(f"-Wl,{flag}" for flag in flags),
                     *inputs,
-                    *(["-ldl"] * has_device),
+                    *(["-ldl"] * has_gpu),
                     "-o",
                     str(output),
                 ]
             )
             return
-        stubs = [self._stub("libc.so.6", LIBC_SYMBOLS)] + [self._stub("libdl.so.2", DL_SYMBOLS)] * has_device
+        stubs = [self._stub("libc.so.6", LIBC_SYMBOLS)] + [self._stub("libdl.so.2", DL_SYMBOLS)] * has_gpu
         self._lld("-shared", *flags, *inputs, *map(str, stubs), "-o", str(output))
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
@@ -156,6 +163,21 @@ class Toolchain:
             "stack-size=1048576",
         ]  # of every thread: musl's own default is 128 KiB
         self._lld("-static", *flags, "--gc-sections", "--strip-all", *map(str, inputs), "-o", str(output))
+
+    def link_gpu_runner(self, objects: Sequence[Path], output: Path) -> bool:
+        """A runner that uses the GPU, from the model's objects (model, kernels, programs for GPUs): dynamic, for only
+        such a program can open a driver. False for Android without an NDK, whose start of a program zig has not."""
+        compiler = [*zig(), "cc", "-target", self.target.zig]
+        if self.target.is_android:
+            if (ndk := self._ndk_clang()) is None:
+                return False
+            compiler = ndk
+        sources = [source for source in RUNNER_SOURCES if source != "no_device.c"]
+        inputs = [*self._runtime(compiler, [*sources, *DEVICE_SOURCES]), *objects]
+        flags = ["-pie", "-Wl,-z,max-page-size=65536", "-s"]
+        libraries = ["-ldl", "-lm", *(["-lpthread"] * (not self.target.is_android))]
+        run_tool([*compiler, *flags, *map(str, inputs), *libraries, "-o", str(output)])
+        return True
 
     def _lld(self, *arguments: str) -> None:
         emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]

@@ -13,13 +13,23 @@ import numpy as np
 from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
-from pcc.codegen.opencl.emit_c import emit_device_c
+from pcc.codegen.emit_device_c import emit_device_c
+from pcc.codegen.gpu_backend import GpuArtefact, backend_named
 from pcc.codegen.program import Port, Program
 from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
 from pcc.package.header import model_header
 from pcc.package.layer_report import layer_reports
-from pcc.package.manifest import MANIFEST, LevelRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.manifest import (
+    MANIFEST,
+    GpuProgramRecord,
+    GpuRecord,
+    LevelRecord,
+    Manifest,
+    SelfTestRecord,
+    TargetRecord,
+    TensorRecord,
+)
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
 from pcc.preprocessing import PreprocessingData
@@ -32,8 +42,16 @@ if TYPE_CHECKING:
     from pcc.codegen.machine_profile import MachineProfile
 
 
-DEVICE_TOLERANCE = 1e-3
+GPU_TOLERANCE = 1e-3
 """Of a GPU's outputs against the processor's, relative to the largest."""
+
+
+@dataclass(frozen=True)
+class GpuBuild:
+    """A program for a family of GPUs, and the graph that it was lowered from."""
+
+    artefact: GpuArtefact
+    graph: "GraphModule | None" = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +66,8 @@ class TargetBuild:
     graph: "GraphModule | None" = None
     profile: "MachineProfile | None" = None
     """The costs that kernels were chosen by."""
-    device: "Program | None" = None
-    """The planned program for a GPU; the library has that of the last build of a target's name."""
+    gpu: Sequence[GpuBuild] = ()
+    """The programs of the target's GPU; the library has those of the last build of a target's name."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,9 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
             f"ir/{target.name}/model.c",
             f"ir/{target.folder}/program.txt",
         ]
+        if target.gpu:
+            files += [_gpu_runner(target), f"ir/{target.name}/device.c"]
+            files += [f"ir/{target.gpu.interface}/{profile}/program.txt" for profile in target.gpu.profiles]
     return files
 
 
@@ -101,6 +122,10 @@ def _library(name: str, target: Target) -> str:
 
 def _runner(target: Target) -> str:
     return f"bin/{target.name}/pcc-run"
+
+
+def _gpu_runner(target: Target) -> str:
+    return f"bin/{target.name}/pcc-run-gpu"
 
 
 def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -> Manifest:
@@ -167,22 +192,27 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    device = builds[-1].device
-    weights = lay_out_weights(*(build.program for build in builds), *([device] if device else []))
+    artefacts = [build.artefact for build in builds[-1].gpu]
+    weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
     with scratch_folder(folder) as scratch:
         model, constants = scratch / "model.o", scratch / "weights.o"
         toolchain.compile_model(source, model)
         write_weights_object(weights, target.arch, constants)
-        linked = [model, *objects, constants]
-        if device:
-            tables = source.with_name("device.c")
-            tables.write_text(emit_device_c(device, weights.offsets[-1], DEVICE_TOLERANCE), encoding="ascii")
-            toolchain.compile_model(tables, scratch / "device.o")
-            linked.append(scratch / "device.o")
-        toolchain.link_library(name, linked, folder / library, has_device=device is not None)
+        tables = []
+        if target.gpu and artefacts:
+            text = emit_device_c(
+                artefacts, backend_named(target.gpu.interface).runtime, weights.offsets[len(builds) :], GPU_TOLERANCE
+            )
+            source.with_name("device.c").write_text(text, encoding="ascii")
+            tables = [scratch / "device.o"]
+            toolchain.compile_model(source.with_name("device.c"), *tables)
+        toolchain.link_library(name, [model, *objects, constants, *tables], folder / library, has_gpu=bool(tables))
         toolchain.link_runner([model, *objects], folder / runner)
+        has_gpu_runner = bool(tables) and toolchain.link_gpu_runner(
+            [model, *objects, *tables], folder / _gpu_runner(target)
+        )
     *better, baseline = (_level(build) for build in builds)
     return TargetRecord(
         **vars(baseline),
@@ -190,6 +220,7 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
         library=library,
         runner=runner,
         weight_bytes=weights.nbytes,
+        gpu=_gpu(builds[-1], _gpu_runner(target) if has_gpu_runner else None) if artefacts else None,
         better=tuple(better),
     )
 
@@ -205,6 +236,19 @@ def _level(build: TargetBuild) -> LevelRecord:
         profile=None if build.profile is None else build.profile.model_dump(),
         layers=layer_reports(program, build.graph),
     )
+
+
+def _gpu(build: TargetBuild, runner: str | None) -> GpuRecord:
+    assert build.target.gpu is not None
+    programs = (
+        GpuProgramRecord(
+            profile=gpu.artefact.profile,
+            arena_bytes=gpu.artefact.program.arena_bytes,
+            layers=layer_reports(gpu.artefact.program, gpu.graph),
+        )
+        for gpu in build.gpu
+    )
+    return GpuRecord(interface=build.target.gpu.interface, programs=tuple(programs), runner=runner)
 
 
 def _tensor(program: Program, port: Port) -> TensorRecord:

@@ -218,7 +218,7 @@ static pcc_status run_images(pcc_context *context, int32_t batch, const void *co
     if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, context->model->outputs[i].name);
 
   if (context->device) {
-    clear_clock(context, pcc_device_program->call_count);
+    clear_clock(context, pcc_context_call_count(context));
     if (run_on_device(context, batch, inputs, outputs)) return PCC_OK;
   }
   clear_clock(context, context->model->step_count);
@@ -249,14 +249,17 @@ static pcc_status choose_device(pcc_context *context, const pcc_options *options
   char why[200] = "the library has no code for a GPU";
   snprintf(context->device_text, sizeof context->device_text, "cpu");
   if (pcc_device_backend && options->device != PCC_CPU) {
-    const struct pcc_device_request request = {context->model, pcc_device_program, context->weights, options->cache, options->device == PCC_GPU,
-                                               options->profile, compare_on_cpu, context};
+    const struct pcc_device_request request = {
+        context->model,   context->weights, options->cache, options->device == PCC_GPU,
+        options->profile, compare_on_cpu,   context,
+    };
     if (context->model->input_count > MAX_PORTS || context->model->output_count > MAX_PORTS)
       snprintf(why, sizeof why, "more than %d inputs or outputs", MAX_PORTS);
     else
       context->device = pcc_device_backend->open(&request, why, sizeof why);
     if (context->device)
-      snprintf(context->device_text, sizeof context->device_text, "gpu: %s", pcc_device_backend->name(context->device));
+      snprintf(context->device_text, sizeof context->device_text, "gpu: %s, code for %s",
+               pcc_device_backend->name(context->device), pcc_device_backend->program(context->device)->profile);
     else
       snprintf(context->device_text, sizeof context->device_text, "cpu: %s", why);
   }
@@ -287,9 +290,11 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
     if (!context->pool) return fail(context, PCC_NO_THREADS, "cannot start %d threads (glibc before 2.34 needs -pthread)", context->threads);
   }
   if (options->profile) {
-    const size_t device_calls = pcc_device_program ? (size_t)pcc_device_program->call_count : 0;
-    context->clock = calloc((steps > device_calls ? steps : device_calls) + 1, sizeof *context->clock);
-    if (!context->clock) return fail(context, PCC_NO_MEMORY, "no memory for the times of %zu calls", steps);
+    size_t calls = steps;
+    for (int32_t i = 0; i < pcc_device_program_count; i++)
+      if ((size_t)pcc_device_programs[i]->call_count > calls) calls = (size_t)pcc_device_programs[i]->call_count;
+    context->clock = calloc(calls + 1, sizeof *context->clock);
+    if (!context->clock) return fail(context, PCC_NO_MEMORY, "no memory for the times of %zu calls", calls);
   }
   return choose_device(context, options);
 }
@@ -319,7 +324,8 @@ void pcc_destroy(pcc_context *context) {
 const char *pcc_device(const pcc_context *context) { return context ? context->device_text : "the context is NULL"; }
 
 int32_t pcc_context_call_count(const pcc_context *context) {
-  return context && context->device ? pcc_device_program->call_count : pcc_chosen_model()->step_count;
+  if (context && context->device) return pcc_device_backend->program(context->device)->call_count;
+  return pcc_chosen_model()->step_count;
 }
 
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call) {
@@ -327,8 +333,9 @@ pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call
   const double seconds = context && context->clock ? (double)context->clock[index] * 1e-9 : 0;
   pcc_call known;
   if (context && context->device) {
-    const struct pcc_device_call *run = &pcc_device_program->calls[index];
-    known = (pcc_call){call->size, run->layer, pcc_device_program->kernels[run->kernel].name, run->macs, run->dense_macs, seconds};
+    const struct pcc_device_program *program = pcc_device_backend->program(context->device);
+    const struct pcc_device_call *run = &program->calls[index];
+    known = (pcc_call){call->size, run->layer, program->kernels[run->kernel].name, run->macs, run->dense_macs, seconds};
   } else {
     const struct pcc_step *run = &pcc_chosen_model()->steps[index];
     known = (pcc_call){call->size, run->layer, run->kernel, run->macs, run->dense_macs, seconds};

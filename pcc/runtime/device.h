@@ -39,8 +39,10 @@ struct pcc_device_part {
   size_t offset, bytes;
 };
 
-/* The program. Its inputs and outputs are the model's, in the same order; a batch runs image by image. */
+/* A program for a family of GPUs. Its inputs and outputs are the model's, in the same order; a batch runs image by image. */
 struct pcc_device_program {
+  const char *profile;        /* the family's name */
+  const char *const *devices; /* parts of the names that its devices report, in lower case, and a NULL behind them */
   size_t arena_bytes;
   double tolerance; /* of outputs against the processor's, relative to the largest one */
   const struct pcc_device_kernel *kernels;
@@ -50,10 +52,10 @@ struct pcc_device_program {
   int32_t kernel_count, call_count, buffer_count, weight_count;
 };
 
-/* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is compared with it. */
+/* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is
+ * compared with it. */
 struct pcc_device_request {
   const struct pcc_model *model;
-  const struct pcc_device_program *program;
   const char *weights;
   const char *cache; /* a folder, or NULL */
   bool any;          /* a device that is no GPU will do */
@@ -66,19 +68,27 @@ struct pcc_device_request {
 struct pcc_device_backend {
   /* A device for one context, which can be trusted; NULL where there is none. */
   void *(*open)(const struct pcc_device_request *request, char *why, size_t why_size);
-  /* One image. Outputs are written only where it succeeds. Adds each call's time in nanoseconds to clock, unless that is NULL. */
+  /* One image. Outputs are written only where it succeeds. Adds each call's time in nanoseconds to clock, unless that is
+   * NULL. */
   bool (*run)(void *device, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size);
   const char *(*name)(const void *device);
+  const struct pcc_device_program *(*program)(const void *device); /* the one that it runs */
   void (*close)(void *device);
 };
 
 extern const struct pcc_device_backend pcc_opencl_backend;
 
-/* The library's, or NULL (no_device.c). */
+/* The library's, or NULL and none (no_device.c). */
 extern const struct pcc_device_backend *const pcc_device_backend;
-extern const struct pcc_device_program *const pcc_device_program;
+extern const struct pcc_device_program *const pcc_device_programs[];
+extern const int32_t pcc_device_program_count;
+
+/* The program for a device that reports this name: that of its family, else the one for any (without names), else the
+ * first, which is right on every device. */
+const struct pcc_device_program *pcc_device_program_for(const char *name);
 
 /* Whether a device computes what the processor does, on values that differ all over; else why not. */
-bool pcc_device_agrees(const struct pcc_device_request *request, const struct pcc_device_backend *backend, void *device, char *why, size_t why_size);
+bool pcc_device_agrees(const struct pcc_device_request *request, const struct pcc_device_backend *backend, void *device,
+                       char *why, size_t why_size);
 
 #endif

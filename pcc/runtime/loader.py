@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pcc.cache import gpu_cache
 from pcc.dtype import DTYPES, DType
 from pcc.errors import PccError
 from pcc.package.read import open_package
@@ -123,7 +124,8 @@ class Model:
 
     @property
     def device(self) -> str:
-        """What it runs on: ``gpu: NAME``, ``cpu``, or ``cpu: REASON`` where a GPU was wanted and cannot be used."""
+        """What it runs on: ``gpu: NAME, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU was wanted and
+        cannot be used."""
         return self._library.pcc_device(self._opened()).decode() if hasattr(self._library, "pcc_device") else "cpu"
 
     @property
@@ -237,12 +239,15 @@ def load(path: str | Path, threads: int = 1, device: str = "auto", cache: Path |
     """Loads a package's library for this computer.
 
     ``threads`` compute, the caller's included. ``device`` is ``auto`` (a GPU that can be trusted, else the processor),
-    ``cpu`` or ``gpu``; ``cache`` is a folder in which a GPU's programs are kept. Raises `PccError` in one line if the
-    package is damaged, of a newer pcc, or has no library that this computer can execute, and where ``gpu`` is asked for
-    and cannot be used.
+    ``cpu`` or ``gpu``; ``cache`` is a folder in which a GPU's programs are kept, pcc's own if None. Raises `PccError`
+    in one line if the package is damaged, of a newer pcc, or has no library that this computer can execute, and where
+    ``gpu`` is asked for and cannot be used.
     """
     package = open_package(Path(path))
-    return Model(package.file(package.target(host_target().name).library).absolute(), threads, device, cache)
+    record = package.target(host_target().name)
+    if record.gpu and device != "cpu":
+        cache = cache or gpu_cache()
+    return Model(package.file(record.library).absolute(), threads, device, cache)
 
 
 def _open_library(library: Path) -> ctypes.CDLL:

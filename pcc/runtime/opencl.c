@@ -7,6 +7,11 @@
 #include "device.h"
 #include "opencl.h"
 #include "wait.h"
+#include "within.h"
+
+#ifndef PCC_OPENCL_RUN_SECONDS
+#define PCC_OPENCL_RUN_SECONDS 60 /* of one image; a network takes a fraction of one on a phone */
+#endif
 
 enum { MAX_PLATFORMS = 8 };
 
@@ -22,12 +27,14 @@ struct context {
   struct shared *shared;
   cl_handle queue, arena;
   cl_handle *buffers, *kernels, *events; /* a kernel for each call, so that arguments are set once; events for profiling, or NULL */
-  void **mapped; /* the outputs */
+  void **mapped;   /* the outputs */
+  cl_int finished; /* what clFinish says */
+  bool hangs;      /* a thread waits for the queue: nothing may be freed */
 };
 
 static struct pcc_word busy; /* 1 while a thread looks at what follows */
 static struct shared *shared;
-static char given_up[200]; /* why this process tries no more: a compiler that hangs */
+static char refusal[200]; /* why this process tries no more: something hangs */
 
 static void lock(void) {
   while (atomic_exchange(&busy.value, 1)) pcc_wait_change(&busy, 1);
@@ -67,70 +74,74 @@ static bool describe(struct pcc_opencl_device *device, char *why, size_t why_siz
   return false;
 }
 
-static bool upload_weights(struct shared *made, const char *values, char *why, size_t why_size) {
-  const struct pcc_opencl_device *device = &made->device;
-  for (int32_t i = 0; i < made->program->weight_count; i++) {
-    const struct pcc_device_part *part = &made->program->weights[i];
+static bool upload_weights(struct shared *common, const char *values, char *why, size_t why_size) {
+  const struct pcc_opencl_device *device = &common->device;
+  for (int32_t i = 0; i < common->program->weight_count; i++) {
+    const struct pcc_device_part *part = &common->program->weights[i];
     cl_int error = 0;
-    made->weights[i] = device->cl.clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, part->bytes,
+    common->weights[i] = device->cl.clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, part->bytes,
                                                  (void *)(uintptr_t)(values + part->offset), &error);
     if (failed(error, "no memory for weights", why, why_size)) return false;
   }
   return true;
 }
 
-static void free_shared(struct shared *made) {
-  if (!made) return;
-  const struct pcc_opencl *cl = &made->device.cl;
-  for (int32_t i = 0; made->weights && i < made->program->weight_count; i++)
-    if (made->weights[i]) cl->clReleaseMemObject(made->weights[i]);
-  for (int32_t i = 0; made->programs && i < made->program->kernel_count; i++)
-    if (made->programs[i]) cl->clReleaseProgram(made->programs[i]);
-  if (made->device.context) cl->clReleaseContext(made->device.context);
-  free(made->weights);
-  free(made->programs);
-  free(made);
+static void free_shared(struct shared *common) {
+  if (!common) return;
+  const struct pcc_opencl *cl = &common->device.cl;
+  for (int32_t i = 0; common->weights && i < common->program->weight_count; i++)
+    if (common->weights[i]) cl->clReleaseMemObject(common->weights[i]);
+  for (int32_t i = 0; common->programs && i < common->program->kernel_count; i++)
+    if (common->programs[i]) cl->clReleaseProgram(common->programs[i]);
+  if (common->device.context) cl->clReleaseContext(common->device.context);
+  free(common->weights);
+  free(common->programs);
+  free(common);
 }
 
 /* Fills what contexts share; what was made so far is left to free_shared, unless the compiler hangs. */
-static bool set_up_shared(struct shared *made, const struct pcc_device_request *request, bool *hung, char *why, size_t why_size) {
-  struct pcc_opencl_device *device = &made->device;
-  made->program = request->program;
+static bool set_up_shared(struct shared *common, const struct pcc_device_request *request, bool *hangs, char *why, size_t why_size) {
+  struct pcc_opencl_device *device = &common->device;
   if (!pcc_opencl_load(&device->cl, why, why_size)) return false;
   device->id = find_device(&device->cl, CL_DEVICE_TYPE_GPU);
-  made->is_gpu = device->id;
+  common->is_gpu = device->id;
   if (!device->id && request->any) device->id = find_device(&device->cl, CL_DEVICE_TYPE_ALL);
   if (!device->id) {
     snprintf(why, why_size, request->any ? "OpenCL has no device" : "OpenCL has no GPU");
     return false;
   }
   if (!describe(device, why, why_size)) return false;
+  common->program = pcc_device_program_for(device->name);
   if (request->cache && (size_t)snprintf(device->cache, sizeof device->cache, "%s", request->cache) >= sizeof device->cache) {
     snprintf(why, why_size, "the path of the cache is longer than %zu bytes", sizeof device->cache - 1);
     return false;
   }
-  made->programs = calloc((size_t)made->program->kernel_count + 1, sizeof *made->programs);
-  made->weights = calloc((size_t)made->program->weight_count + 1, sizeof *made->weights);
-  if (!made->programs || !made->weights) {
+  common->programs = calloc((size_t)common->program->kernel_count + 1, sizeof *common->programs);
+  common->weights = calloc((size_t)common->program->weight_count + 1, sizeof *common->weights);
+  if (!common->programs || !common->weights) {
     snprintf(why, why_size, "no memory");
     return false;
   }
   cl_int error = 0;
   device->context = device->cl.clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
   return !failed(error, device->name, why, why_size) &&
-         pcc_opencl_build(device, made->program->kernels, made->program->kernel_count, made->programs, hung, why, why_size) &&
-         upload_weights(made, request->weights, why, why_size);
+         pcc_opencl_build(device, common->program->kernels, common->program->kernel_count, common->programs, hangs, why, why_size) &&
+         upload_weights(common, request->weights, why, why_size);
 }
 
 /* What contexts share, for one more of them; NULL, and why, where there is none. */
 static struct shared *join(const struct pcc_device_request *request, char *why, size_t why_size) {
   lock();
-  if (*given_up) snprintf(why, why_size, "%s", given_up);
-  if (!shared && !*given_up && (shared = calloc(1, sizeof *shared))) {
-    bool hung = false;
-    if (!set_up_shared(shared, request, &hung, why, why_size)) {
-      if (hung)
-        snprintf(given_up, sizeof given_up, "%s", why);
+  if (*refusal) {
+    snprintf(why, why_size, "%s", refusal);
+    unlock();
+    return NULL;
+  }
+  if (!shared && (shared = calloc(1, sizeof *shared))) {
+    bool hangs = false;
+    if (!set_up_shared(shared, request, &hangs, why, why_size)) {
+      if (hangs)
+        snprintf(refusal, sizeof refusal, "%s", why);
       else
         free_shared(shared);
       shared = NULL;
@@ -172,8 +183,30 @@ static bool set_arguments(struct context *context, int32_t index, char *why, siz
   return true;
 }
 
+static void finish(void *argument) {
+  struct context *context = argument;
+  context->finished = context->shared->device.cl.clFinish(context->queue);
+}
+
+/* Waits until all that is in the queue is done; false, and why, where the device is lost, or takes longer than
+ * PCC_OPENCL_RUN_SECONDS: then this process does without it. */
+static bool wait_for_queue(struct context *context, const char *what, char *why, size_t why_size) {
+  const enum pcc_within ended = pcc_within(PCC_OPENCL_RUN_SECONDS, finish, context);
+  context->hangs = ended == PCC_WITHIN_HANGS;
+  if (ended == PCC_WITHIN_DONE) return !failed(context->finished, what, why, why_size);
+  if (ended == PCC_WITHIN_NO_THREAD) {
+    snprintf(why, why_size, "cannot start a thread to wait for %s", what);
+    return false;
+  }
+  snprintf(why, why_size, "%s took more than %d s", context->shared->device.name, PCC_OPENCL_RUN_SECONDS);
+  lock();
+  snprintf(refusal, sizeof refusal, "%s", why);
+  unlock();
+  return false;
+}
+
 static bool set_up(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
-  const struct pcc_device_program *program = request->program;
+  const struct pcc_device_program *program = context->shared->program;
   const struct pcc_opencl_device *device = &context->shared->device;
   const struct pcc_opencl *cl = &device->cl;
   context->buffers = calloc((size_t)program->buffer_count + 1, sizeof *context->buffers);
@@ -203,11 +236,12 @@ static bool set_up(struct context *context, const struct pcc_device_request *req
     context->kernels[i] = cl->clCreateKernel(context->shared->programs[kernel], program->kernels[kernel].name, &error);
     if (failed(error, program->kernels[kernel].name, why, why_size) || !set_arguments(context, i, why, why_size)) return false;
   }
-  return !failed(cl->clFinish(context->queue), "the arena", why, why_size);
+  return wait_for_queue(context, "the arena", why, why_size);
 }
 
 static void opencl_close(void *opened) {
   struct context *context = opened;
+  if (context->hangs) return;
   const struct pcc_device_program *program = context->shared->program;
   const struct pcc_opencl *cl = &context->shared->device.cl;
   for (int32_t i = 0; context->kernels && i < program->call_count; i++)
@@ -281,10 +315,12 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
     error = cl->clEnqueueNDRangeKernel(context->queue, context->kernels[started], 3, NULL, call->global_size, call->local_size, 0, NULL, event);
     if (failed(error, call->layer, why, why_size)) break;
   }
-  const cl_int lost = cl->clFinish(context->queue);
-  const bool timed = !context->events || read_clock(context, started, clock) || !clock;
-  if (error || failed(lost, context->shared->device.name, why, why_size)) return false;
-  if (!timed) {
+  char lost[200];
+  const bool is_done = wait_for_queue(context, context->shared->device.name, lost, sizeof lost);
+  const bool is_timed = context->hangs || !context->events || read_clock(context, started, clock) || !clock;
+  if (!error && !is_done) snprintf(why, why_size, "%s", lost);
+  if (error || !is_done) return false;
+  if (!is_timed) {
     snprintf(why, why_size, "the driver does not tell the calls' times");
     return false;
   }
@@ -292,6 +328,10 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
 }
 
 static const char *opencl_name(const void *opened) { return ((const struct context *)opened)->shared->device.name; }
+
+static const struct pcc_device_program *opencl_program(const void *opened) {
+  return ((const struct context *)opened)->shared->program;
+}
 
 /* Compares the device with the processor, unless that was done: in this process, or, as the cache says, in an earlier one. */
 static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size);
@@ -310,7 +350,7 @@ static void *opencl_open(const struct pcc_device_request *request, char *why, si
   return context;
 }
 
-const struct pcc_device_backend pcc_opencl_backend = {opencl_open, opencl_run, opencl_name, opencl_close};
+const struct pcc_device_backend pcc_opencl_backend = {opencl_open, opencl_run, opencl_name, opencl_program, opencl_close};
 
 static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
   struct shared *joined = context->shared;

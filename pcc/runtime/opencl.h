@@ -86,10 +86,11 @@ struct pcc_opencl_device {
 
 struct pcc_device_kernel;
 
-/* Builds each kernel's program, from a binary in the cache where there is one. False, and why, where the compiler fails or takes longer than
- * PCC_OPENCL_BUILD_SECONDS; *hung then says that it still runs: nothing that it uses may be freed. Programs are zero before. */
-bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count, cl_handle *programs, bool *hung,
-                      char *why, size_t why_size);
+/* Builds each kernel's program, from a binary in the cache where there is one. False, and why, where the compiler fails or
+ * takes longer than PCC_OPENCL_BUILD_SECONDS; *hangs then says that it still runs: nothing that it uses may be freed.
+ * Programs are zero before. */
+bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
+                      cl_handle *programs, bool *hangs, char *why, size_t why_size);
 
 /* Whether the cache says that these kernels were right on this device; and noting that they are. */
 bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count);

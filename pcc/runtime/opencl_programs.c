@@ -1,18 +1,15 @@
 /* Programs for a device: built from text within a time limit, and kept as binaries. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <linux/futex.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
 #include "opencl.h"
+#include "within.h"
 
 #ifndef PCC_OPENCL_BUILD_SECONDS
 #define PCC_OPENCL_BUILD_SECONDS 120 /* of all programs together; phones take tens of milliseconds each */
@@ -131,7 +128,7 @@ static cl_handle from_text(const struct pcc_opencl_device *device, const struct 
   return NULL;
 }
 
-/* What a thread of its own builds. */
+/* What is built within the time limit. */
 struct job {
   struct pcc_opencl_device *device;
   const struct pcc_device_kernel *kernels;
@@ -139,59 +136,38 @@ struct job {
   int32_t count;
   bool failed;
   char why[200];
-  _Atomic uint32_t finished;
 };
 
-static void *build_all(void *argument) {
+static void build_all(void *argument) {
   struct job *job = argument;
   for (int32_t i = 0; i < job->count && !job->failed; i++) {
     char path[700];
-    const bool kept = path_of(path, sizeof path, job->device, job->kernels[i].digest, "bin");
-    if (kept && (job->programs[i] = from_binary(job->device, path))) continue;
+    const bool is_kept = path_of(path, sizeof path, job->device, job->kernels[i].digest, "bin");
+    if (is_kept && (job->programs[i] = from_binary(job->device, path))) continue;
     job->programs[i] = from_text(job->device, &job->kernels[i], job->why, sizeof job->why);
     job->failed = !job->programs[i];
-    if (!job->failed && kept) keep_binary(job->device, job->programs[i], path);
+    if (!job->failed && is_kept) keep_binary(job->device, job->programs[i], path);
   }
-  atomic_store(&job->finished, 1);
-  syscall(SYS_futex, &job->finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-  return NULL;
 }
 
-static int64_t seconds_now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec;
-}
-
-bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count, cl_handle *programs, bool *hung,
-                      char *why, size_t why_size) {
-  struct job *job = calloc(1, sizeof *job);
+bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
+                      cl_handle *programs, bool *hangs, char *why, size_t why_size) {
+  struct job *job = calloc(1, sizeof *job); /* not on the stack: a compiler that hangs keeps it */
   if (!job) {
     snprintf(why, why_size, "no memory");
     return false;
   }
-  job->device = device, job->kernels = kernels, job->programs = programs, job->count = count;
-  pthread_t thread;
-  if (pthread_create(&thread, NULL, build_all, job)) {
-    snprintf(why, why_size, "cannot start a thread to build programs");
-    free(job);
-    return false;
-  }
-  const int64_t end = seconds_now() + PCC_OPENCL_BUILD_SECONDS + 1;
-  while (!atomic_load(&job->finished) && seconds_now() < end) {
-    const struct timespec wait = {1, 0};
-    syscall(SYS_futex, &job->finished, FUTEX_WAIT_PRIVATE, 0, &wait, NULL, 0);
-  }
-  *hung = !atomic_load(&job->finished);
-  if (*hung) { /* no thread can be stopped from outside: it keeps its job */
+  *job = (struct job){.device = device, .kernels = kernels, .programs = programs, .count = count};
+  const enum pcc_within ended = pcc_within(PCC_OPENCL_BUILD_SECONDS, build_all, job);
+  *hangs = ended == PCC_WITHIN_HANGS;
+  if (*hangs) {
     snprintf(why, why_size, "the driver's compiler took more than %d s", PCC_OPENCL_BUILD_SECONDS);
     return false;
   }
-  pthread_join(thread, NULL);
-  const bool built = !job->failed;
-  if (!built) snprintf(why, why_size, "%s", job->why);
+  const bool is_built = ended == PCC_WITHIN_DONE && !job->failed;
+  if (!is_built) snprintf(why, why_size, "%s", ended == PCC_WITHIN_DONE ? job->why : "cannot start a thread to build programs");
   free(job);
-  return built;
+  return is_built;
 }
 
 /* The note's file, whose name stands for all kernels. */

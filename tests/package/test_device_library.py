@@ -16,27 +16,27 @@ LARGEST_RUNTIME = 32_000
 """Bytes that the runtime of a GPU may add to a library."""
 
 
-def _library(folder: Path, name: str, device: str, *, has_device: bool) -> Path:
+def _library(folder: Path, name: str, device: str, *, has_gpu: bool) -> Path:
     """The toy model of the runtime's tests, with weights that lie in the library."""
     target = TARGETS[name]
     toolchain, objects = Toolchain(target), [folder / "model.o", folder / "weights.o"]
     sources = {"model": f'#define pcc_weight_values toy_values\n#include "{HANDWRITTEN / "toy_model.c"}"\n'}
-    if has_device:
+    if has_gpu:
         sources["device"] = device
         objects.append(folder / "device.o")
     for what, text in sources.items():
         (folder / f"{what}.c").write_text(text)
         toolchain.compile_model(folder / f"{what}.c", folder / f"{what}.o")
     write_weights_object(lay_out_weights(toy_program()), target.arch, folder / "weights.o")
-    library = folder / f"libtoy{int(has_device)}.so"
-    toolchain.link_library("toy", objects, library, has_device=has_device)
+    library = folder / f"libtoy{int(has_gpu)}.so"
+    toolchain.link_library("toy", objects, library, has_gpu=has_gpu)
     return library
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
 def test_links(name: str, tmp_path: Path) -> None:
     device = (HANDWRITTEN / "toy_device.c").read_text()
-    plain, both = (_library(tmp_path, name, device, has_device=has_device) for has_device in (False, True))
+    plain, both = (_library(tmp_path, name, device, has_gpu=has_gpu) for has_gpu in (False, True))
     found = []
     for library in (plain, both):
         with library.open("rb") as file:

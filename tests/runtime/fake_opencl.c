@@ -1,5 +1,6 @@
 /* An OpenCL library whose device computes the toy model's kernels on the processor, at once, and fails on demand, by environment:
- * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG (its results), FAKE_TYPE (of its device). */
+ * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG (its results),
+ * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME (of its device). */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdio.h>
@@ -71,7 +72,7 @@ EXPORT cl_int clGetDeviceInfo(cl_handle device, uint32_t what, size_t room, void
   (void)device, (void)count;
   const char *align = getenv("FAKE_ALIGN");
   if (what == CL_DEVICE_MEM_BASE_ADDR_ALIGN) *(uint32_t *)value = align ? (uint32_t)atoi(align) : 1024;
-  if (what == CL_DEVICE_NAME) snprintf(value, room, "Fake GPU");
+  if (what == CL_DEVICE_NAME) snprintf(value, room, "%s", getenv("FAKE_NAME") ? getenv("FAKE_NAME") : "Fake GPU");
   if (what == CL_DRIVER_VERSION) snprintf(value, room, "%s", getenv("FAKE_DRIVER") ? getenv("FAKE_DRIVER") : "1.0");
   return 0;
 }
@@ -227,6 +228,9 @@ EXPORT cl_int clEnqueueNDRangeKernel(cl_handle queue, cl_handle kernel, uint32_t
 }
 
 EXPORT cl_int clFinish(cl_handle queue) {
+  static _Atomic int waits;
+  const char *hangs = getenv("FAKE_LOST");
+  if (hangs && atomic_fetch_add(&waits, 1) + 1 >= atoi(hangs)) pause();
   STATUS_UNLESS_FINE
   (void)queue;
   return 0;

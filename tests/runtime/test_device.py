@@ -64,7 +64,7 @@ def run_on_fake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("fake")
     sanitizer, *defines = request.param.split()
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *defines]
-    program = _application(folder, "-DPCC_OPENCL_BUILD_SECONDS=1", *flags)
+    program = _application(folder, "-DPCC_OPENCL_BUILD_SECONDS=1", "-DPCC_OPENCL_RUN_SECONDS=1", *flags)
     _gcc("-O1", "-shared", "-fPIC", f"-I{RUNTIME}", *WARNINGS, *flags, str(HERE / "fake_opencl.c"), "-o",
          str(folder / "libOpenCL.so"))  # fmt: skip
 
@@ -85,8 +85,8 @@ def _run(
 
 
 def test_runs_on_the_gpu(run_on_fake: Run) -> None:
-    assert run_on_fake() == "gpu: Fake GPU"
-    assert run_on_fake(contexts=4) == "gpu: Fake GPU"
+    assert run_on_fake() == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(contexts=4) == "gpu: Fake GPU, code for generic"
     assert run_on_fake(CPU) == "cpu"
 
 
@@ -122,6 +122,21 @@ def test_the_compiler_hangs(run_on_fake: Run) -> None:
     assert said == "cpu: the driver's compiler took more than 1 s"
 
 
+@pytest.mark.parametrize("wait", [1, 2, 4])  # while a context is made, in the self-test, in a run
+def test_the_device_hangs(run_on_fake: Run, wait: int) -> None:
+    leaks = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
+    said = run_on_fake(FAKE_LOST=str(wait), contexts=2, **leaks)
+    assert said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ") == "Fake GPU took more than 1 s"
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [("Mali-G57 r0p0", "chosen"), ("QUALCOMM Adreno(TM)", "generic"), ("Adreno (TM) 640", "chosen")],
+)
+def test_the_program_fits_the_device(run_on_fake: Run, name: str, profile: str) -> None:
+    assert run_on_fake(FAKE_NAME=name) == f"gpu: {name}, code for {profile}"
+
+
 def test_the_compiler_refuses(run_on_fake: Run) -> None:
     said = run_on_fake(FAKE_FAIL="clBuildProgram:2")
     assert said == "cpu: the driver's compiler refuses square: CL_OUT_OF_RESOURCES line 3: no such thing"
@@ -129,7 +144,7 @@ def test_the_compiler_refuses(run_on_fake: Run) -> None:
 
 def test_what_a_gpu_is(run_on_fake: Run) -> None:
     assert run_on_fake(FAKE_TYPE="2") == "cpu: OpenCL has no GPU"
-    assert run_on_fake(GPU, FAKE_TYPE="2") == "gpu: Fake GPU"
+    assert run_on_fake(GPU, FAKE_TYPE="2") == "gpu: Fake GPU, code for generic"
     assert (
         run_on_fake(FAKE_ALIGN="8192")
         == "cpu: Fake GPU: buffers must start at multiples of 1024 bytes, pcc's do at 512"
@@ -147,20 +162,20 @@ def test_wrong_results_are_not_trusted(run_on_fake: Run, tmp_path: Path) -> None
 
 def test_binaries_are_kept(run_on_fake: Run, tmp_path: Path) -> None:
     no_compiler = {"FAKE_FAIL": "clCreateProgramWithSource:1"}
-    assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU"
+    assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, code for generic"
     kept = sorted(path.suffix for path in tmp_path.iterdir())
     assert kept == [".bin", ".bin", ".bin", ".right"]
-    assert run_on_fake(cache=tmp_path, **no_compiler) == "gpu: Fake GPU"
+    assert run_on_fake(cache=tmp_path, **no_compiler) == "gpu: Fake GPU, code for generic"
     assert run_on_fake(cache=tmp_path, **no_compiler, FAKE_DRIVER="1.1").startswith("cpu: kernel scale: ")
     for path in tmp_path.glob("*.bin"):
         damaged = bytearray(path.read_bytes())
         for content in (b"", damaged[:20], damaged[:-1], damaged[:-1] + b"?", damaged + b"?"):
             path.write_bytes(content)
             assert run_on_fake(cache=tmp_path, **no_compiler).startswith("cpu: kernel ")
-        assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU"
+        assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, code for generic"
         assert path.read_bytes() == damaged
-    assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == "gpu: Fake GPU"
-    assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU"
+    assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU, code for generic"
     assert run_on_fake(cache="x" * 600).startswith("cpu: the path of the cache is longer")
 
 

@@ -22,6 +22,10 @@ static const struct pcc_device_argument back[] = {{PCC_DEVICE_BUFFER, 2, 0}, {PC
 static const struct pcc_device_call calls[CALLS] = {FIVE, FIVE, FIVE, FIVE};
 static const int32_t inputs[] = {0}, outputs[] = {2};
 
-static const struct pcc_device_program program = {12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1};
+/* For any device, and for two families. */
+static const char *const any[] = {NULL}, *const named[] = {"mali-g5", "adreno (tm) 6", NULL};
+static const struct pcc_device_program program = {"generic", any, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1};
+static const struct pcc_device_program chosen = {"chosen", named, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1};
 const struct pcc_device_backend *const pcc_device_backend = &pcc_opencl_backend;
-const struct pcc_device_program *const pcc_device_program = &program;
+const struct pcc_device_program *const pcc_device_programs[] = {&program, &chosen};
+const int32_t pcc_device_program_count = 2;
