@@ -116,14 +116,13 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
     from pcc.runtime.loader import load
 
     with load(package.path, threads, device.use) as model:
-        if model.device != "cpu":
-            network["where"] = f"{device.name}, {model.device}"
+        where = device.name if model.device == "cpu" else f"{device.name}, {model.device}"
 
         def compute(x: np.ndarray) -> list[np.ndarray]:
             results = model(x.astype(dtype))
             return list(results) if isinstance(results, tuple) else [results]
 
-        yield network(compute=compute)
+        yield network(where=where, compute=compute)
 
 
 def _chw(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:

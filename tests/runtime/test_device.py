@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pcc.package.toolchain import DEVICE_SOURCES, LIBRARY_SOURCES, RUNTIME
+from tests.opencl import pocl_environment
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
@@ -191,17 +191,9 @@ def test_no_library(tmp_path: Path) -> None:
 
 
 def test_pocl(tmp_path: Path) -> None:
-    libraries = Path(sysconfig.get_path("purelib")) / "pyopencl" / ".libs"
-    loaders, drivers = sorted(libraries.glob("libOpenCL*.so*")), sorted(libraries.glob("libpocl*.so*"))
-    if not loaders or not drivers:
-        pytest.skip("not run: PoCL is not installed (pip install pyopencl pocl-binary-distribution)")
-    program, cache, vendors = _application(tmp_path), tmp_path / "cache", tmp_path / "vendors"
+    environment = pocl_environment(tmp_path)
+    program, cache = _application(tmp_path), tmp_path / "cache"
     cache.mkdir()
-    vendors.mkdir()
-    (vendors / "pocl.icd").write_text(str(drivers[0]))
-    (tmp_path / "libOpenCL.so").symlink_to(loaders[0])
-    environment = {"OCL_ICD_VENDORS": str(vendors), "POCL_CACHE_DIR": str(tmp_path / "pocl")}
-    environment["PYOPENCL_HOME"] = str(tmp_path)  # pyopencl's loader reads it, and more drivers there
     for contexts in (1, 4):
         said = _run(program, tmp_path, GPU, cache, contexts, 0, environment)
         assert said.startswith("gpu: "), said
