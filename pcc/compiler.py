@@ -42,6 +42,7 @@ from pcc.planner import (
     Clock,
     check_precision,
     choosers,
+    gpu_steps,
     lower_program,
     narrow_types,
     run_passes,
@@ -142,7 +143,7 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
-        gpu_builds = _gpu_builds(shared, name, targets, progress, clock)
+        gpu_builds = _gpu_builds(shared, name, steps, targets, progress, clock)
         for place, build in gpu_builds.items():
             _dump_gpu(place, build, roots, dump_ir)
 
@@ -214,15 +215,17 @@ def _plan(
 
 
 def _gpu_builds(
-    graph: GraphModule, name: str, targets: Sequence[Target], progress: Progress, clock: Clock
+    graph: GraphModule, name: str, steps: SplitPipeline, targets: Sequence[Target], progress: Progress, clock: Clock
 ) -> dict[Path, GpuBuild]:
     """The graph for each family of GPUs that a target has, by the folder that texts about it go to; they do not depend
-    on the processor."""
+    on the processor. ``graph`` is the one after the passes that are the same for every target."""
     builds: dict[Path, GpuBuild] = {}
+    shared, rest = split_at_target(steps.graph)
     for place in dict.fromkeys(place for target in targets for place in _gpu_folders(target)):
         interface, profile = place.parts
-        backend, of_gpu = backend_named(interface), copy.deepcopy(graph)
+        backend = backend_named(interface)
         progress(f"writing kernels for GPUs: {interface}, {profile}")
+        of_gpu = run_passes(gpu_steps(rest), copy.deepcopy(graph), [], len(shared), clock)
         with clock.measure(f"kernels for {interface}"):
             program = backend.lower(of_gpu, name, profile)
             builds[place] = GpuBuild(backend.compile(program, profile), of_gpu)

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 
 GPU_TOLERANCE = 1e-3
-"""Of a GPU's outputs against the processor's, relative to the largest."""
+"""Of a GPU's outputs against the processor's, relative to the largest; what the package's self-test allows, where that
+is more."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
     targets = []
     for target, builds in groupby(spec.builds, key=lambda build: build.target.name):
         progress(f"linking {target}")
-        targets.append(_build_target(spec.name, list(builds), folder, progress))
+        tolerance = max(GPU_TOLERANCE, spec.selftest.tolerance if spec.selftest else 0)
+        targets.append(_build_target(spec.name, list(builds), tolerance, folder, progress))
     program = spec.builds[0].program
     _write_headers(spec, folder)
     if spec.ir:
@@ -186,7 +188,9 @@ def _check_name(name: str) -> None:
         raise PccError(f"'{name}' cannot name a library: its header would take the place of the runtime's own, pcc.h")
 
 
-def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progress: Progress) -> TargetRecord:
+def _build_target(
+    name: str, builds: Sequence[TargetBuild], gpu_tolerance: float, folder: Path, progress: Progress
+) -> TargetRecord:
     target, objects = builds[-1].target, [path for build in builds for path in build.objects]
     library, runner = _library(name, target), _runner(target)
     source = folder / "ir" / target.name / "model.c"
@@ -203,7 +207,7 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
         tables = []
         if target.gpu and artefacts:
             text = emit_device_c(
-                artefacts, backend_named(target.gpu.interface).runtime, weights.offsets[len(builds) :], GPU_TOLERANCE
+                artefacts, backend_named(target.gpu.interface).runtime, weights.offsets[len(builds) :], gpu_tolerance
             )
             source.with_name("device.c").write_text(text, encoding="ascii")
             tables = [scratch / "device.o"]
