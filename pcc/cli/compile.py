@@ -4,7 +4,7 @@ import gc
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import geometric_mean
 from time import perf_counter
@@ -98,11 +98,7 @@ def command(
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 
-    targets = chosen_targets(target_names, cpus)
-    if gpu is not None:
-        from pcc.codegen.gpu_backend import gpu_named
-
-        targets = [replace(target, gpu=gpu_named(gpu)) for target in targets]
+    targets = chosen_targets(target_names, cpus, gpu)
     if max_batch and (
         fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)
     ):

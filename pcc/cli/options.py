@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -266,13 +266,18 @@ gpu_option = click.option(
 )
 
 
-def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:
+def chosen_targets(names: Sequence[str], cpus: Sequence[str], gpu: str | None = None) -> list[Target]:
     """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left
-    over.
+    over; ``--gpu`` goes to all.
 
     Without a target, the host. Raises `PccError` for unknown names, a processor that fits no target, and two that fit
     one.
     """
+    if gpu is not None:
+        from pcc.codegen.gpu_backend import gpu_named
+
+        with_gpu = gpu_named(gpu)
+        return [replace(target, gpu=with_gpu) for target in chosen_targets(names, cpus)]
     if not names and not cpus:
         return [host_target()]
     known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]

@@ -1,6 +1,8 @@
 """Packages with code for a GPU, by the command line: on PoCL, and where no GPU can be used."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from pcc.deploy import Qemu
 from pcc.frontend import load_factory
+from pcc.package.toolchain import RUNTIME
 from tests.cli.conftest import SHAPE, Outcome
 from tests.opencl import pocl_environment
 
@@ -105,6 +108,30 @@ def test_evaluates(compiled: Path, factory: str, has_pocl: bool, pcc_process: Pc
     assert (", code for generic" in result["where"]) == has_pocl
     assert has_pocl or result["where"] == "host, cpu: OpenCL has no GPU"
     assert all(output["largest"] < 1e-5 for output in result["against"]["outputs"])
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        ("clCreateContext", "Fake GPU: CL_OUT_OF_RESOURCES"),
+        ("clCreateBuffer", "no memory for weights: CL_OUT_OF_RESOURCES"),
+        ("clBuildProgram", "the driver's compiler refuses "),
+    ],
+)
+def test_a_driver_that_fails(
+    compiled: Path, pcc: Pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, reason: str
+) -> None:
+    fake = Path(__file__).parents[1] / "runtime" / "fake_opencl.c"
+    flags = ["-shared", "-fPIC", f"-I{RUNTIME}", str(fake), "-o", str(tmp_path / "libOpenCL.so")]
+    subprocess.run(["gcc", "-std=c11", *flags], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    monkeypatch.setenv("PCC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FAKE_FAIL", f"{fails}:1")
+    verified = pcc("verify", compiled / "net")
+    assert verified.status == 0
+    assert verified.err.startswith(f"pcc: note: the GPU is not used: {reason}")
+    assert pcc("verify", compiled / "net", "--use", "gpu").error.startswith(f"host: no GPU: {reason}")
 
 
 def test_wrong_use(compiled: Path, factory: str, pcc: Pcc, tmp_path: Path) -> None:
