@@ -2,6 +2,7 @@
 nor TVM."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def compile(
     dtype: str = "fp32",
     port_dtype: str = "fp32",
     weight_dtype: str = "fp32",
+    gpu: str | None = None,
     name: str | None = None,
     **options: Any,
 ) -> "CompileReport":
@@ -54,8 +56,10 @@ def compile(
     this machine with all it can do if None. ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it
     (``"pattern,connectivity{rate=3.6}"``). ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on
     processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype`` ``"fp16"`` stores weights of
-    linear layers so. ``name`` (the class's, function's or file's, in small letters) names the library. Other options
-    are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or written.
+    linear layers so. ``gpu`` adds code for a GPU to each library, which is used where one can be trusted: ``"opencl"``,
+    or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``. ``name`` (the class's, function's or file's, in small
+    letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
+    cannot be compiled or written.
     """
     from pcc.compiler import compile_model
     from pcc.frontend.inputs import model_name
@@ -64,18 +68,24 @@ def compile(
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(each) if isinstance(each, str) else each for each in several]
+    if gpu is not None:
+        from pcc.codegen.gpu_backend import gpu_named
+
+        targets = [replace(each, gpu=gpu_named(gpu)) for each in targets]
     text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
     return compile_model(
         model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options
     )
 
 
-def load(package: str | PathLike[str], threads: int = 1) -> "Model":
+def load(
+    package: str | PathLike[str], threads: int = 1, device: str = "auto", cache: str | PathLike[str] | None = None
+) -> "Model":
     """A compiled package as a callable on arrays (numpy, or anything with ``__dlpack__``), run by this process on
-    ``threads`` threads."""
+    ``threads`` threads, or on a GPU (``device``, ``cache``: `pcc.runtime.loader.load`)."""
     from pcc.runtime.loader import load as load_package
 
-    return load_package(Path(package), threads=threads)
+    return load_package(Path(package), threads, device, None if cache is None else Path(cache))
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,14 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcc"
 
 
+def gpu_cache() -> Path:
+    """The folder, which exists, of programs that a GPU's driver built, and of notes which of them were right."""
+    folder = cache_root() / "gpu"
+    with writing_cache():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def writing_cache() -> Generator[None]:
     """`PccError` for what keeps the block from writing in the cache."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pcc.codegen.machine_profile import MachineProfile
 from pcc.ir.left_alone import LeftAlone
 from pcc.package.layer_report import LayerReport, TuningUseRecord
-from pcc.package.manifest import Manifest
+from pcc.package.manifest import GpuRecord, Manifest
 from pcc.passes.instruments import Verified
 from pcc.target import Target
 
@@ -30,6 +30,8 @@ class TargetReport:
     """What each thread has besides."""
     prepared_bytes: int
     """Weights in the form that kernels read, where that is not shipped."""
+    gpu: GpuRecord | None
+    """The library's code for GPUs; of several levels the last has it."""
     kernels: int
     kernels_from_cache: int
     layers: Sequence[LayerReport]

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
 from pcc.codegen.emit_c import lay_out_weights
+from pcc.codegen.gpu_backend import backend_named
 from pcc.codegen.machine import MACHINES
 from pcc.codegen.machine_profile import MachineProfile, machine_named
 from pcc.codegen.objects import CompiledKernel, compile_kernels
@@ -32,7 +33,7 @@ from pcc.ir.verify import TOLERANCE, as_taken, run_graph
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
-from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
+from pcc.package.write import GpuBuild, PackageSpec, SelfTest, TargetBuild, build_package, package_files
 from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, VerifyEach
 from pcc.passes.manager import Instrument, PassEvent
 from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
@@ -41,6 +42,7 @@ from pcc.planner import (
     Clock,
     check_precision,
     choosers,
+    gpu_steps,
     lower_program,
     narrow_types,
     run_passes,
@@ -125,7 +127,7 @@ def compile_model(
         verifier = _verifier(verify_each, steps, graph, samples, clock)
 
         progress("running passes")
-        by_chooser = _plan(graph, name, steps, chooser_of, instruments, verifier, clock)
+        shared, by_chooser = _plan(graph, name, steps, chooser_of, instruments, verifier, clock)
         if print_ir_after in ("all", *(step.name for step in steps.program)):
             for _, program in by_chooser.values():
                 print(print_program(program))
@@ -141,10 +143,21 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
+        gpu_builds = _gpu_builds(shared, name, steps, targets, progress, clock)
+        for place, build in gpu_builds.items():
+            _dump_gpu(place, build, roots, dump_ir)
+
         with clock.measure("package"):
             objects = {target: [kernel.object for kernel in kernels] for target, kernels in compiled}
             builds = [
-                TargetBuild(target, program, objects[target], graph, profiles[target])
+                TargetBuild(
+                    target,
+                    program,
+                    objects[target],
+                    graph,
+                    profiles[target],
+                    [gpu_builds[place] for place in _gpu_folders(target)],
+                )
                 for target, (graph, program) in planned.items()
             ]
             selected = next(iter(by_chooser.values()))[0]
@@ -184,8 +197,9 @@ def _plan(
     instruments: Sequence[Instrument],
     verifier: VerifyEach | None,
     clock: Clock,
-) -> dict[Chooser, tuple[GraphModule, Program]]:
-    """The graph after its passes and its program, for each way in which the targets choose kernels."""
+) -> tuple[GraphModule, dict[Chooser, tuple[GraphModule, Program]]]:
+    """The graph after the passes that are the same for every target; and after all of them, with its program, for each
+    way in which the targets choose kernels."""
     shared, selecting = split_at_target(steps.graph)
     graph = run_passes(shared, graph, [*instruments, *_verifying(verifier, clock)], 0, clock)
     planned: dict[Chooser, tuple[GraphModule, Program]] = {}
@@ -197,7 +211,30 @@ def _plan(
             steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock
         )
         planned[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
-    return planned
+    return graph, planned
+
+
+def _gpu_builds(
+    graph: GraphModule, name: str, steps: SplitPipeline, targets: Sequence[Target], progress: Progress, clock: Clock
+) -> dict[Path, GpuBuild]:
+    """The graph for each family of GPUs that a target has, by the folder that texts about it go to; they do not depend
+    on the processor. ``graph`` is the one after the passes that are the same for every target."""
+    builds: dict[Path, GpuBuild] = {}
+    shared, rest = split_at_target(steps.graph)
+    for place in dict.fromkeys(place for target in targets for place in _gpu_folders(target)):
+        interface, profile = place.parts
+        backend = backend_named(interface)
+        progress(f"writing kernels for GPUs: {interface}, {profile}")
+        of_gpu = run_passes(gpu_steps(rest), copy.deepcopy(graph), [], len(shared), clock)
+        with clock.measure(f"kernels for {interface}"):
+            program = backend.lower(of_gpu, name, profile)
+            builds[place] = GpuBuild(backend.compile(program, profile), of_gpu)
+    return builds
+
+
+def _gpu_folders(target: Target) -> list[Path]:
+    """``INTERFACE/PROFILE`` for each program that a target's library has for GPUs."""
+    return [Path(target.gpu.interface) / profile for profile in target.gpu.profiles] if target.gpu else []
 
 
 def _verifier(
@@ -270,6 +307,18 @@ def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
                 shutil.copyfile(text, folder / f"{kernel.name}.{suffix}")
 
 
+def _dump_gpu(place: Path, build: GpuBuild, roots: Sequence[Path], dump_ir: Path | None) -> None:
+    """The program of a GPU, as `_dump_program` has it, and in what is dumped for the user its kernels."""
+    for root in roots:
+        _dump_program(root / place, build.artefact.program)
+    if dump_ir is None:
+        return
+    folder, suffix = dump_ir / place / "kernels", backend_named(place.parts[0]).suffix
+    with _dumping(folder):
+        for kernel in build.artefact.kernels:
+            (folder / f"{kernel.name}.{suffix}").write_text(kernel.code, encoding="ascii")
+
+
 @contextmanager
 def _dumping(folder: Path) -> Generator[None]:
     """A folder that is there; `PccError` if it or what the block puts there cannot be written."""
@@ -287,6 +336,7 @@ def _report(
     chooser: Chooser,
 ) -> TargetReport:
     record = next(record for record in manifest.targets if record.name == target.name)
+    is_baseline = target.cpu == record.cpu
     return TargetReport(
         target=target,
         library_bytes=manifest.files[record.library].size,
@@ -296,6 +346,7 @@ def _report(
         arena_lower_bound=memory_lower_bound(program),
         thread_bytes=program.thread_bytes,
         prepared_bytes=program.prepared_bytes,
+        gpu=record.gpu if is_baseline else None,
         kernels=len(kernels),
         kernels_from_cache=sum(kernel.from_cache for kernel in kernels),
         layers=record.level(f"{target.name}, {target.cpu}").layers,

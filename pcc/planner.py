@@ -132,6 +132,11 @@ def steps_for(target: Target, passes: Sequence[Any], chooser: Chooser) -> list[A
     ]
 
 
+def gpu_steps(passes: Sequence[Any]) -> list[Any]:
+    """Those that follow `split_at_target`'s first part as they run for a GPU: kernels are chosen as it is lowered."""
+    return [step for step in passes if not hasattr(step, "processor")]
+
+
 def run_passes(
     passes: Sequence[Any], graph: GraphModule, instruments: Sequence[Instrument], done: int, clock: Clock
 ) -> GraphModule:

@@ -8,8 +8,22 @@ from pcc.errors import PccError
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A GPU beside the processor, whichever the device has."""
+
+    interface: str
+    """How it is programmed: ``opencl``."""
+    profiles: tuple[str, ...] = ("generic",)
+    """Families of GPUs, each with a program of its own; at run time the device's name chooses."""
+
+    def __str__(self) -> str:
+        return f"{self.interface}:{','.join(self.profiles)}"
+
+
+@dataclass(frozen=True)
 class Target:
-    """One ABI with one instruction set. ``triple`` is LLVM's, ``zig`` the linker's name of the same thing."""
+    """One ABI with one instruction set, and possibly a GPU. ``triple`` is LLVM's, ``zig`` the linker's name of the same
+    thing."""
 
     name: str
     triple: str
@@ -19,6 +33,8 @@ class Target:
     """LLVM's processor name: what instructions may be used and how they are scheduled; or `GENERIC`."""
     shares_library: bool = field(default=False, repr=False)
     """Whether it is one of the `levels` of another target, whose library holds all."""
+    gpu: Gpu | None = field(default=None, repr=False)
+    """What its library has code for besides."""
 
     @property
     def is_android(self) -> bool:
@@ -40,7 +56,8 @@ class Target:
         if self.cpu != GENERIC:
             return (self,)
         cpus = GENERIC_CPUS[self.arch]
-        return tuple(replace(target_named(self.name, cpu), shares_library=len(cpus) > 1) for cpu in cpus)
+        levels = (target_named(self.name, cpu) for cpu in cpus)
+        return tuple(replace(level, shares_library=len(cpus) > 1, gpu=self.gpu) for level in levels)
 
 
 TARGETS: dict[str, Target] = {

@@ -1,11 +1,14 @@
 """Runs device kernels on an OpenCL driver for processors: PoCL for results, oclgrind for what is read and written."""
 
 import os
+import sysconfig
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pcc.codegen.kernel import Argument
 from pcc.codegen.opencl.kernel import DeviceKernel
@@ -16,6 +19,26 @@ POCL, OCLGRIND = "Portable Computing Language", "Oclgrind"
 
 _OPTIONS = {POCL: [], OCLGRIND: ["-DFP16_IN_MEMORY_ONLY"]}
 """oclgrind 19.10 reports cl_khr_fp16 and has no conversions of it."""
+
+
+def pocl_environment(folder: Path, *, drivers: bool = True) -> dict[str, str]:
+    """The variables with which a process finds PoCL by the name of the system's OpenCL library, links to it in the
+    folder; without ``drivers`` a library that has no device. Skips the test where PoCL is not installed."""
+    libraries = Path(sysconfig.get_path("purelib")) / "pyopencl" / ".libs"
+    loaders, found = sorted(libraries.glob("libOpenCL*.so*")), sorted(libraries.glob("libpocl*.so*"))
+    if not loaders or not found:
+        pytest.skip("not run: PoCL is not installed (pip install pyopencl pocl-binary-distribution)")
+    vendors = folder / ("vendors" if drivers else "none")
+    vendors.mkdir(parents=True)
+    if drivers:
+        (vendors / "pocl.icd").write_text(str(found[0]))
+    (folder / "libOpenCL.so").symlink_to(loaders[0])
+    return {
+        "LD_LIBRARY_PATH": str(folder),
+        "OCL_ICD_VENDORS": str(vendors),
+        "POCL_CACHE_DIR": str(folder / "pocl"),
+        "PYOPENCL_HOME": str(folder),  # pyopencl's loader reads it, and more drivers there
+    }
 
 
 @cache

@@ -18,6 +18,7 @@ COMMANDS = (
     "eval",
     "run",
     "bench",
+    "verify",
     "tune",
     "inspect",
     "explain",

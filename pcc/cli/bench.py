@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import chosen_device, device_options, json_option, threads_option
+from pcc.cli.options import chosen_device, device_options, json_option, say_why_no_gpu, threads_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
-    from pcc.package.manifest import Manifest
+    from pcc.deploy import BenchResult
+    from pcc.package.manifest import Manifest, TargetRecord
     from pcc.report.layer_times import LayerTime
 
 
@@ -41,6 +42,7 @@ def command(
     profile: bool,
     device: str,
     cpu: str | None,
+    use: str,
     as_json: bool,
 ) -> None:
     """Time the network in PACKAGE on made-up input."""
@@ -49,17 +51,19 @@ def command(
     from pcc.report.layer_times import layer_times
 
     opened = open_package(package)
-    chosen = chosen_device(device, cpu)
+    chosen = chosen_device(device, cpu, use)
     record = opened.target(chosen.target)
     batch = _checked_batch(opened.manifest, batch)
     with progress() as step:
         step(f"{warmup + runs} runs on {chosen.name}")
         result = chosen.bench(opened, threads, warmup, runs, profile, batch)
-    layers = layer_times(result, record.level(result.target).layers) if profile else []
+    say_why_no_gpu(result.device)
+    layers = layer_times(result, chosen.layers(opened, result)) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
         report = result.model_dump(exclude={"calls"}) | {
             "device": chosen.name,
+            "computed_by": result.device,
             "library_bytes": library_bytes,
             "batch": batch,
         }
@@ -69,22 +73,30 @@ def command(
         return
     milliseconds = {name: f"{getattr(result, name) * 1e3:.3f}" for name in ("median", "p10", "p90", "min")}
     images = f"batch {batch} of up to {opened.manifest.max_batch}, " if batch else ""
-    click.echo(
-        f"{result.model}, {result.target}, on {chosen.name}, {images}{threads} thread{'s' * (threads > 1)}, {runs} runs"
-    )
+    on_gpu = result.device.startswith("gpu")
+    computed = result.device if on_gpu else f"{threads} thread{'s' * (threads > 1)}"
+    click.echo(f"{result.model}, {result.target}, on {chosen.name}, {images}{computed}, {runs} runs")
     click.echo(
         f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min "
         f"{milliseconds['min']}"
     )
-    memory = f"arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
-    prepared = f" and {megabytes(result.prepared_bytes)} prepared from them" if result.prepared_bytes else ""
-    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}{prepared}, {memory}")
+    click.echo(f"library {megabytes(library_bytes)}, weights {megabytes(result.weight_bytes)}{_memory(result, record)}")
     if chosen.name.startswith("qemu"):
         click.echo("These are times of an emulator: they say nothing about a real processor.")
     if profile:
         click.echo()
         headers = ["layer", "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
         print_table(headers, [_cells(layer) for layer in layers])
+
+
+def _memory(result: "BenchResult", record: "TargetRecord") -> str:
+    """What a context needs besides the weights, on the GPU where that computes."""
+    from pcc.cli.console import megabytes
+
+    if record.gpu and result.device.startswith("gpu"):
+        return f", arena of the GPU {megabytes(record.gpu.program(result.device).arena_bytes)}"
+    prepared = f" and {megabytes(result.prepared_bytes)} prepared from them" if result.prepared_bytes else ""
+    return f"{prepared}, arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
 
 
 def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_options
+from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, gpu_option, json_option, model_options
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     metavar="CPU",
     help="The processor to use fully, for the targets of its architecture; may be repeated.",
 )
+@gpu_option
 @model_options
 @click.option(
     "--max-batch",
@@ -74,6 +75,7 @@ def command(
     output: Path,
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
+    gpu: str | None,
     max_batch: int | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
@@ -96,7 +98,7 @@ def command(
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 
-    targets = chosen_targets(target_names, cpus)
+    targets = chosen_targets(target_names, cpus, gpu)
     if max_batch and (
         fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)
     ):
@@ -171,6 +173,8 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
             f"  {target.target.name}, {target.target.cpu}: library {megabytes(target.library_bytes)}{weights}, "
             f"{memory}, {kernels}"
         )
+        for line in _gpu_lines(target):
+            click.echo(f"    {line}")
         if target.profile_file:
             click.echo(f"    kernels chosen by {target.profile_file}: {target.profile.origin}")
         for line in _tuning_lines(target):
@@ -207,6 +211,22 @@ def _print(report: "CompileReport", seconds: float, time_passes: bool, each_veri
         )
 
 
+def _gpu_lines(target: "TargetReport") -> list[str]:
+    """What the library has for GPUs."""
+    from pcc.cli.console import megabytes
+
+    if target.gpu is None:
+        return []
+    lines = [
+        f"{target.gpu.interface}, {program.profile}: {len(program.calls)} calls of "
+        f"{len({call.kernel for call in program.calls})} kernels, memory {megabytes(program.arena_bytes)}"
+        for program in target.gpu.programs
+    ]
+    if target.gpu.runner is None:
+        lines.append("the package has no runner that uses the GPU: for Android that takes an NDK (ANDROID_NDK_HOME)")
+    return lines
+
+
 def _tuning_lines(target: "TargetReport") -> list[str]:
     """What came of tuning records: how many layers have their kernel from them, and why others have not."""
     if not target.records_file:
@@ -238,6 +258,7 @@ def _as_json(report: "CompileReport", seconds: float) -> dict[str, object]:
             "arena_lower_bound": target.arena_lower_bound,
             "thread_bytes": target.thread_bytes,
             "prepared_bytes": target.prepared_bytes,
+            "gpu": None if target.gpu is None else target.gpu.model_dump(),
             "kernels": target.kernels,
             "kernels_from_cache": target.kernels_from_cache,
             "profile": target.profile.model_dump(),

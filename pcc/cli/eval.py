@@ -51,6 +51,7 @@ def command(
     weights: str | None,
     device: str,
     cpu: str | None,
+    use: str,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -66,7 +67,7 @@ def command(
     from pcc.cli.source import is_package
     from pcc.evaluate.evaluate import evaluate
 
-    chosen = chosen_device(device, cpu)
+    chosen = chosen_device(device, cpu, use)
     if device != "host" and not any(map(is_package, filter(None, (model, against)))):
         raise PccError(f"--device {device} is for packages; {model} is run by PyTorch")
     torch.set_num_threads(threads)

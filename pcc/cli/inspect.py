@@ -36,6 +36,11 @@ def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | Non
             for record in manifest.targets
             if record.library in manifest.files
         }
+        head["gpus"] = {
+            record.library: {program.profile: len(program.calls) for program in record.gpu.programs}
+            for record in manifest.targets
+            if record.gpu
+        }
         layers = manifest.targets[0].layers if manifest.targets else ()
     else:
         head, layers = _of_model(model, input_shapes, weights)
@@ -97,7 +102,9 @@ def _print(head: dict[str, Any], layers: "Sequence[LayerReport]") -> None:
     ]
     click.echo(f"{head['name']}: inputs {ports[0]}; outputs {ports[1]}")
     for library, size in head.get("libraries", {}).items():
-        click.echo(f"{library}: {megabytes(size)}")
+        programs = head["gpus"].get(library, {}).items()
+        code = "".join(f"; code for GPUs, {profile}: {calls} calls" for profile, calls in programs)
+        click.echo(f"{library}: {megabytes(size)}{code}")
     click.echo()
     headers = [
         "layer",

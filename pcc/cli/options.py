@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,14 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--device`` and ``--cpu``, which `chosen_device` reads."""
+    """``--device``, ``--cpu`` and ``--use``, which `chosen_device` reads."""
+    function = click.option(
+        "--use",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        show_default=True,
+        help="What computes there; auto: the GPU, where the package has code for it and it can be trusted.",
+    )(function)
     function = click.option(
         "--cpu", metavar="CPU", help="The processor that qemu emulates: cortex-a53, cortex-a76, max (the default), ..."
     )(function)
@@ -233,7 +240,7 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def chosen_device(device: str, cpu: str | None) -> "Device":
+def chosen_device(device: str, cpu: str | None, use: str = "cpu") -> "Device":
     """The device of a command line; `PccError` for a processor on a device that has its own."""
     from pcc.deploy import device_named
 
@@ -241,16 +248,36 @@ def chosen_device(device: str, cpu: str | None) -> "Device":
         raise PccError(f"--cpu is for --device qemu; the {device} has the processor it has")
     if cpu and cpu not in QEMU_CPUS:
         raise PccError(f"unknown cpu '{cpu}' for {device}: choose one of {', '.join(QEMU_CPUS)}")
-    return device_named(f"{device}:{cpu}" if cpu else device)
+    chosen = device_named(f"{device}:{cpu}" if cpu else device)
+    chosen.use = use
+    return chosen
 
 
-def chosen_targets(names: Sequence[str], cpus: Sequence[str]) -> list[Target]:
+def say_why_no_gpu(used: str) -> None:
+    """A line on standard error where a package has code for a GPU and the CPU computed; ``used`` is `Device.used`."""
+    if used.startswith("cpu: "):
+        click.echo(f"pcc: note: the GPU is not used: {used.removeprefix('cpu: ')}", err=True)
+
+
+gpu_option = click.option(
+    "--gpu",
+    metavar="GPU",
+    help="Also make code for a GPU: opencl, or opencl:PROFILE,... for families of GPUs (pcc targets).",
+)
+
+
+def chosen_targets(names: Sequence[str], cpus: Sequence[str], gpu: str | None = None) -> list[Target]:
     """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left
-    over.
+    over; ``--gpu`` goes to all.
 
     Without a target, the host. Raises `PccError` for unknown names, a processor that fits no target, and two that fit
     one.
     """
+    if gpu is not None:
+        from pcc.codegen.gpu_backend import gpu_named
+
+        with_gpu = gpu_named(gpu)
+        return [replace(target, gpu=with_gpu) for target in chosen_targets(names, cpus)]
     if not names and not cpus:
         return [host_target()]
     known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import MOST_ELEMENTS, chosen_device, device_options, json_option, threads_option
+from pcc.cli.options import (
+    MOST_ELEMENTS,
+    chosen_device,
+    device_options,
+    json_option,
+    say_why_no_gpu,
+    threads_option,
+)
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.files import read_limited
@@ -60,6 +67,7 @@ def command(
     top: int | None,
     device: str,
     cpu: str | None,
+    use: str,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -68,7 +76,7 @@ def command(
     from pcc.package.read import open_package
 
     opened = open_package(package)
-    chosen = chosen_device(device, cpu)
+    chosen = chosen_device(device, cpu, use)
     ports = opened.manifest.outputs
     if outputs and len(outputs) != len(ports):
         raise PccError(
@@ -79,13 +87,14 @@ def command(
     with progress() as step:
         step(f"running on {chosen.name}")
         results = chosen.run(opened, arrays, threads)
+    say_why_no_gpu(chosen.used)
     for path, result in zip(outputs, results, strict=False):
         save(path, result)
     labels = opened.labels()
     classes = best_classes(results[0], labels, top or 5) if top or (labels and not outputs) else []
     described = [{"name": port.name, "shape": list(result.shape)} for port, result in zip(ports, results, strict=True)]
     if as_json:
-        click.echo(json.dumps({"outputs": described, "classes": classes}, indent=2))
+        click.echo(json.dumps({"computed_by": chosen.used, "outputs": described, "classes": classes}, indent=2))
         return
     for image, rows in enumerate(classes):
         if len(classes) > 1:

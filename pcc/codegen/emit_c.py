@@ -84,7 +84,7 @@ def emit_model_c(forms: Sequence[tuple[Target, Program]], weights: Weights | Non
         _element_types(ports),
         *(
             _form(target, program, weights, offsets)
-            for (target, program), offsets in zip(forms, weights.offsets, strict=True)
+            for (target, program), offsets in zip(forms, weights.offsets, strict=False)
         ),
         f"const struct pcc_model *const pcc_models[] = {{{', '.join(tables)}}};",
         f"const int32_t pcc_model_count = {len(forms)};\n",
@@ -172,7 +172,7 @@ class _Emitter:
                 f"{param.name} = {c_comment(value.buffer)}{list(value.shape)}",
             )
         if param.dtype.is_float:
-            return _float(float(value)), param.name
+            return float_text(float(value)), param.name
         most = np.iinfo(param.dtype.numpy).max
         if not -most <= int(value) <= most:
             bits = 8 * param.dtype.bytes
@@ -257,7 +257,7 @@ def _model(program: Program, target: Target, weights: Weights) -> str:
 """
 
 
-def _float(value: float) -> str:
+def float_text(value: float) -> str:
     """A C constant with exactly this fp32 value."""
     if value != value:
         return '__builtin_nanf("")'

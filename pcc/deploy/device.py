@@ -5,16 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from pcc.cache import gpu_cache
 from pcc.deploy.process import run_program
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
+from pcc.package.layer_report import LayerReport
 from pcc.package.manifest import TensorRecord
-from pcc.package.read import Package, Record, parse_record
+from pcc.package.read import Package, parse_record
 from pcc.scratch import temporary_folder
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -30,7 +32,17 @@ class CallTime(BaseModel):
     seconds: Seconds
 
 
-class BenchResult(BaseModel):
+Answer = TypeVar("Answer", bound="RunResult")
+
+
+class RunResult(BaseModel):
+    """What ``pcc-run run --json`` prints."""
+
+    device: str = "cpu"
+    """``gpu: NAME, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU cannot be used."""
+
+
+class BenchResult(RunResult):
     """What ``pcc-run bench --json`` prints; times in seconds."""
 
     model: str
@@ -52,7 +64,7 @@ class BenchResult(BaseModel):
     """Only if a profile was asked for."""
 
 
-class SelfTestResult(BaseModel):
+class SelfTestResult(RunResult):
     """What ``pcc-run selftest --json`` prints."""
 
     passed: bool
@@ -60,11 +72,20 @@ class SelfTestResult(BaseModel):
     tolerance: float
 
 
+PROCESSORS = ("auto", "cpu", "gpu")
+"""What computes: ``auto`` is the GPU where the package has code for it and it can be trusted, else the CPU."""
+
+
 class Device(ABC):
-    """Runs a package's static runner. A device says which target it executes, and how a program is started on it."""
+    """Runs a package's runner: the static one, or, where a GPU may compute, the dynamic one. A device says which target
+    it executes, and how a program is started on it."""
 
     name: str
     target: str
+    use: str = "cpu"
+    """One of `PROCESSORS`."""
+    used: str = "cpu"
+    """What the last run was computed by, as `RunResult.device` has it."""
 
     @abstractmethod
     def command(self, program: Path) -> list[str]:
@@ -87,7 +108,7 @@ class Device(ABC):
             )
         batch = package.manifest.batch_of([values.shape for values in inputs])
         with temporary_folder() as folder:
-            arguments = ["run", "--threads", str(threads)]
+            arguments = ["run", "--json", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
                 dtype = dtype_named(port.dtype).numpy
                 if values.shape != (wanted := package.manifest.shape(port, batch)) or values.dtype != dtype:
@@ -100,7 +121,8 @@ class Device(ABC):
             outputs = [folder / f"output_{index}.bin" for index in range(len(package.manifest.outputs))]
             for path in outputs:
                 arguments += ["--output", str(path)]
-            self._runner(package, arguments)
+            printed = self._runner(package, arguments)
+            self.used = self._parsed(RunResult, package, printed or b"{}").device
             return [
                 _read_output(package, path, port, batch)
                 for path, port in zip(outputs, package.manifest.outputs, strict=True)
@@ -119,12 +141,20 @@ class Device(ABC):
         arguments = ["bench", "--json", "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
         arguments += [] if batch is None else ["--batch", str(batch)]
         result = self._answer(BenchResult, package, [*arguments, *(["--profile"] if profile else [])])
-        if profile and len(result.calls) != (recorded := len(package.target(self.target).level(result.target).calls)):
+        recorded = sum(len(layer.calls) for layer in self.layers(package, result))
+        if profile and len(result.calls) != recorded:
             raise PccError(
                 f"{package.path}: the manifest lists {recorded} kernel calls, the library makes {len(result.calls)}: "
                 "compile it again"
             )
         return result
+
+    def layers(self, package: Package, result: BenchResult) -> Sequence[LayerReport]:
+        """The layers of what was timed."""
+        record = package.target(self.target)
+        if result.device.startswith("gpu") and record.gpu:
+            return record.gpu.program(result.device).layers
+        return record.level(result.target).layers
 
     def selftest(self, package: Package, threads: int = 1) -> SelfTestResult:
         """Runs the package's recorded input and compares with its recorded output."""
@@ -142,10 +172,14 @@ class Device(ABC):
         )
 
     def _answer(
-        self, answer: type[Record], package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)
-    ) -> Record:
+        self, answer: type[Answer], package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)
+    ) -> Answer:
         """What pcc-run prints with ``--json``."""
-        printed = self._runner(package, arguments, accepted)
+        result = self._parsed(answer, package, self._runner(package, arguments, accepted))
+        self.used = result.device
+        return result
+
+    def _parsed(self, answer: type[Answer], package: Package, printed: bytes) -> Answer:
         try:
             return parse_record(answer, printed)
         except ValueError as error:
@@ -155,8 +189,8 @@ class Device(ABC):
 
     def _runner(self, package: Package, arguments: Sequence[str], accepted: tuple[int, ...] = (0,)) -> bytes:
         """Starts pcc-run and returns what it printed."""
-        program = self.push(package) / package.target(self.target).runner
-        command = [*self.command(program), *arguments]
+        runner, more = self._chosen_runner(package)
+        command = [*self.command(self.push(package) / runner), *arguments, *more]
         try:
             ended = run_program(command)
         except OSError as error:
@@ -164,6 +198,20 @@ class Device(ABC):
         if ended.status not in accepted:
             raise PccError(f"{self.name}: {ended.complaint.removeprefix('pcc-run: ')}")
         return ended.output
+
+    def _chosen_runner(self, package: Package) -> tuple[str, list[str]]:
+        """The runner, and the words for a GPU, if one may compute. `PccError` where one has to and cannot."""
+        record = package.target(self.target)
+        if self.use == "cpu" or (record.gpu is None and self.use == "auto"):
+            return record.runner, []
+        if record.gpu is None:
+            raise PccError(f"{package.path} has no code for a GPU: compile it with --gpu opencl")
+        if record.gpu.runner is None:
+            raise PccError(
+                f"{package.path} has no runner that uses a GPU: compile it with ANDROID_NDK_HOME set, or use the CPU"
+            )
+        package.file(record.gpu.runner)
+        return record.gpu.runner, ["--device", self.use, "--cache", str(gpu_cache())]
 
 
 def _read_output(package: Package, path: Path, port: TensorRecord, batch: int | None) -> np.ndarray:

@@ -115,13 +115,14 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
         return
     from pcc.runtime.loader import load
 
-    with load(package.path, threads) as model:
+    with load(package.path, threads, device.use) as model:
+        where = device.name if model.device == "cpu" else f"{device.name}, {model.device}"
 
         def compute(x: np.ndarray) -> list[np.ndarray]:
             results = model(x.astype(dtype))
             return list(results) if isinstance(results, tuple) else [results]
 
-        yield network(compute=compute)
+        yield network(where=where, compute=compute)
 
 
 def _chw(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:

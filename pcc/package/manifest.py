@@ -73,6 +73,37 @@ class LevelRecord(_Record):
         return tuple(call for layer in self.layers for call in layer.calls)
 
 
+class GpuProgramRecord(_Record):
+    """A library's code for a family of GPUs."""
+
+    profile: str
+    arena_bytes: int
+    layers: tuple[LayerReport, ...] = ()
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """All kernel calls, in order."""
+        return tuple(call for layer in self.layers for call in layer.calls)
+
+
+class GpuRecord(_Record):
+    """A library's code for GPUs: the device's name chooses the program at run time."""
+
+    interface: str
+    """How the GPU is programmed: ``opencl``."""
+    programs: tuple[GpuProgramRecord, ...]
+    runner: Inside | None
+    """A dynamic program, which can open a driver; None for Android where it was linked without an NDK."""
+
+    def program(self, device: str) -> GpuProgramRecord:
+        """What runs, as a context says it (``pcc_device``); `PccError` for code that the manifest does not have."""
+        profile = device.rpartition(", code for ")[2]
+        for program in self.programs:
+            if program.profile == profile:
+                return program
+        raise PccError(f"the library runs code for {profile[:100]}, which its manifest does not have: compile it again")
+
+
 class TargetRecord(LevelRecord):
     """One library: where it lies in the package, and its code for the instruction set that every processor has which it
     runs on."""
@@ -82,6 +113,7 @@ class TargetRecord(LevelRecord):
     runner: Inside
     weight_bytes: int
     """Of all its code: constants that several instruction sets share are there once."""
+    gpu: GpuRecord | None = None
     better: tuple[LevelRecord, ...] = ()
     """Code for other instruction sets, best first: the first that the processor has is what runs."""
 

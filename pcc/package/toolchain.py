@@ -23,7 +23,25 @@ from pcc.package.zig import run_tool, zig
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-LIBRARY_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c", "embedded.c")
+LIBRARY_SOURCES = (
+    "context.c",
+    "prepared.c",
+    "describe.c",
+    "chosen.c",
+    "cpu.c",
+    "pool.c",
+    "wait.c",
+    "embedded.c",
+)
+DEVICE_SOURCES = (
+    "device_program.c",
+    "device_test.c",
+    "opencl.c",
+    "opencl_library.c",
+    "opencl_programs.c",
+    "within.c",
+)
+"""What a library with code for a GPU has besides; the others have ``no_device.c``."""
 RUNNER_SOURCES = (
     "context.c",
     "prepared.c",
@@ -33,21 +51,34 @@ RUNNER_SOURCES = (
     "pool.c",
     "wait.c",
     "mapped.c",
+    "no_device.c",
     "runner.c",
 )
+DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
+"""What code for a GPU needs besides, to open a driver: of libdl, which is a name for the C library where it is new."""
 LIBC_SYMBOLS = (
     *(
         "calloc",
         "clock_gettime",
+        "close",
         "free",
         "getauxval",
+        "getpid",
+        "lseek",
+        "memcmp",
         "memcpy",
         "memset",
+        "open",
         "pthread_create",
         "pthread_join",
+        "read",
+        "rename",
         "snprintf",
         "strcmp",
+        "strlen",
         "syscall",
+        "unlink",
+        "write",
     ),
     "vsnprintf",
 )
@@ -73,11 +104,13 @@ class Toolchain:
         """``model.c`` to an object that both `link_library` and `link_runner` take."""
         self._compile(self._zig_cc(), source, output)
 
-    def link_library(self, name: str, objects: Sequence[Path], output: Path) -> None:
+    def link_library(self, name: str, objects: Sequence[Path], output: Path, *, has_gpu: bool = False) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
-        and nothing else."""
+        and nothing else. ``has_gpu``: one of the objects defines programs for GPUs."""
         ndk = self._ndk_clang()
-        sources = LIBRARY_SOURCES if ndk or not self.target.is_android else (*LIBRARY_SOURCES, "android_note.c")
+        device = DEVICE_SOURCES if has_gpu else ("no_device.c",)
+        note = ("android_note.c",) if self.target.is_android and not ndk else ()
+        sources = (*LIBRARY_SOURCES, *device, *note)
         inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
         page = 65536 if self.target.name == "aarch64-linux" else 16384
         flags = [
@@ -101,9 +134,20 @@ class Toolchain:
             str(self._version_script()),
         ]
         if ndk:
-            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, "-o", str(output)])
+            run_tool(
+                [
+                    *ndk,
+                    "-shared",
+                    *(f"-Wl,{flag}" for flag in flags),
+                    *inputs,
+                    *(["-ldl"] * has_gpu),
+                    "-o",
+                    str(output),
+                ]
+            )
             return
-        self._lld("-shared", *flags, *inputs, str(self._libc_stub()), "-o", str(output))
+        stubs = [self._stub("libc.so.6", LIBC_SYMBOLS)] + [self._stub("libdl.so.2", DL_SYMBOLS)] * has_gpu
+        self._lld("-shared", *flags, *inputs, *map(str, stubs), "-o", str(output))
 
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
@@ -119,6 +163,21 @@ class Toolchain:
             "stack-size=1048576",
         ]  # of every thread: musl's own default is 128 KiB
         self._lld("-static", *flags, "--gc-sections", "--strip-all", *map(str, inputs), "-o", str(output))
+
+    def link_gpu_runner(self, objects: Sequence[Path], output: Path) -> bool:
+        """A runner that uses the GPU, from the model's objects (model, kernels, programs for GPUs): dynamic, for only
+        such a program can open a driver. False for Android without an NDK, whose start of a program zig has not."""
+        compiler = [*zig(), "cc", "-target", self.target.zig]
+        if self.target.is_android:
+            if (ndk := self._ndk_clang()) is None:
+                return False
+            compiler = ndk
+        sources = [source for source in RUNNER_SOURCES if source != "no_device.c"]
+        inputs = [*self._runtime(compiler, [*sources, *DEVICE_SOURCES]), *objects]
+        flags = ["-pie", "-Wl,-z,max-page-size=65536", "-s"]
+        libraries = ["-ldl", "-lm", *(["-lpthread"] * (not self.target.is_android))]
+        run_tool([*compiler, *flags, *map(str, inputs), *libraries, "-o", str(output)])
+        return True
 
     def _lld(self, *arguments: str) -> None:
         emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[self.target.arch]
@@ -168,20 +227,22 @@ class Toolchain:
             partial.replace(path)
         return path
 
-    def _libc_stub(self) -> Path:
-        """A library with the C library's name and the symbols we use: what to link against, never what is loaded."""
-        soname = "libc.so" if self.target.is_android else "libc.so.6"
+    def _stub(self, soname: str, symbols: Sequence[str]) -> Path:
+        """A library with a system library's name and the symbols we use: what to link against, never what is
+        loaded. Android's names have no version."""
+        if self.target.is_android:
+            soname = re.sub(r"[.]so[.]\d+$", ".so", soname)
         folder = (
             cache_root()
             / "runtime"
-            / f"stub-{self.target.arch}-{hashlib.sha256(repr(LIBC_SYMBOLS).encode()).hexdigest()[:12]}"
+            / f"stub-{self.target.arch}-{hashlib.sha256(repr(symbols).encode()).hexdigest()[:12]}"
         )
         if (folder / soname).exists():
             return folder / soname
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             source, compiled, stub = (Path(scratch) / file for file in ("stub.c", "stub.o", soname))
-            source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in LIBC_SYMBOLS))
+            source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in symbols))
             run_tool(
                 [
                     *self._zig_cc(),

@@ -13,12 +13,23 @@ import numpy as np
 from pydantic import ValidationError
 
 from pcc.codegen.emit_c import emit_model_c, lay_out_weights
+from pcc.codegen.emit_device_c import emit_device_c
+from pcc.codegen.gpu_backend import GpuArtefact, backend_named
 from pcc.codegen.program import Port, Program
 from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
 from pcc.package.header import model_header
 from pcc.package.layer_report import layer_reports
-from pcc.package.manifest import MANIFEST, LevelRecord, Manifest, SelfTestRecord, TargetRecord, TensorRecord
+from pcc.package.manifest import (
+    MANIFEST,
+    GpuProgramRecord,
+    GpuRecord,
+    LevelRecord,
+    Manifest,
+    SelfTestRecord,
+    TargetRecord,
+    TensorRecord,
+)
 from pcc.package.toolchain import RUNTIME, Progress, Toolchain, quiet
 from pcc.package.weights import write_weights_object
 from pcc.preprocessing import PreprocessingData
@@ -29,6 +40,19 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from pcc.codegen.machine_profile import MachineProfile
+
+
+GPU_TOLERANCE = 1e-3
+"""Of a GPU's outputs against the processor's, relative to the largest; what the package's self-test allows, where that
+is more."""
+
+
+@dataclass(frozen=True)
+class GpuBuild:
+    """A program for a family of GPUs, and the graph that it was lowered from."""
+
+    artefact: GpuArtefact
+    graph: "GraphModule | None" = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,8 @@ class TargetBuild:
     graph: "GraphModule | None" = None
     profile: "MachineProfile | None" = None
     """The costs that kernels were chosen by."""
+    gpu: Sequence[GpuBuild] = ()
+    """The programs of the target's GPU; the library has those of the last build of a target's name."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,9 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
             f"ir/{target.name}/model.c",
             f"ir/{target.folder}/program.txt",
         ]
+        if target.gpu:
+            files += [_gpu_runner(target), f"ir/{target.name}/device.c"]
+            files += [f"ir/{target.gpu.interface}/{profile}/program.txt" for profile in target.gpu.profiles]
     return files
 
 
@@ -96,13 +125,18 @@ def _runner(target: Target) -> str:
     return f"bin/{target.name}/pcc-run"
 
 
+def _gpu_runner(target: Target) -> str:
+    return f"bin/{target.name}/pcc-run-gpu"
+
+
 def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -> Manifest:
     """Compiles, links and writes everything into ``folder``, the manifest last."""
     _check(spec)
     targets = []
     for target, builds in groupby(spec.builds, key=lambda build: build.target.name):
         progress(f"linking {target}")
-        targets.append(_build_target(spec.name, list(builds), folder, progress))
+        tolerance = max(GPU_TOLERANCE, spec.selftest.tolerance if spec.selftest else 0)
+        targets.append(_build_target(spec.name, list(builds), tolerance, folder, progress))
     program = spec.builds[0].program
     _write_headers(spec, folder)
     if spec.ir:
@@ -154,21 +188,35 @@ def _check_name(name: str) -> None:
         raise PccError(f"'{name}' cannot name a library: its header would take the place of the runtime's own, pcc.h")
 
 
-def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progress: Progress) -> TargetRecord:
+def _build_target(
+    name: str, builds: Sequence[TargetBuild], gpu_tolerance: float, folder: Path, progress: Progress
+) -> TargetRecord:
     target, objects = builds[-1].target, [path for build in builds for path in build.objects]
     library, runner = _library(name, target), _runner(target)
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    weights = lay_out_weights(*(build.program for build in builds))
+    artefacts = [build.artefact for build in builds[-1].gpu]
+    weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
     with scratch_folder(folder) as scratch:
         model, constants = scratch / "model.o", scratch / "weights.o"
         toolchain.compile_model(source, model)
         write_weights_object(weights, target.arch, constants)
-        toolchain.link_library(name, [model, *objects, constants], folder / library)
+        tables = []
+        if target.gpu and artefacts:
+            text = emit_device_c(
+                artefacts, backend_named(target.gpu.interface).runtime, weights.offsets[len(builds) :], gpu_tolerance
+            )
+            source.with_name("device.c").write_text(text, encoding="ascii")
+            tables = [scratch / "device.o"]
+            toolchain.compile_model(source.with_name("device.c"), *tables)
+        toolchain.link_library(name, [model, *objects, constants, *tables], folder / library, has_gpu=bool(tables))
         toolchain.link_runner([model, *objects], folder / runner)
+        has_gpu_runner = bool(tables) and toolchain.link_gpu_runner(
+            [model, *objects, *tables], folder / _gpu_runner(target)
+        )
     *better, baseline = (_level(build) for build in builds)
     return TargetRecord(
         **vars(baseline),
@@ -176,6 +224,7 @@ def _build_target(name: str, builds: Sequence[TargetBuild], folder: Path, progre
         library=library,
         runner=runner,
         weight_bytes=weights.nbytes,
+        gpu=_gpu(builds[-1], _gpu_runner(target) if has_gpu_runner else None) if artefacts else None,
         better=tuple(better),
     )
 
@@ -191,6 +240,19 @@ def _level(build: TargetBuild) -> LevelRecord:
         profile=None if build.profile is None else build.profile.model_dump(),
         layers=layer_reports(program, build.graph),
     )
+
+
+def _gpu(build: TargetBuild, runner: str | None) -> GpuRecord:
+    assert build.target.gpu is not None
+    programs = (
+        GpuProgramRecord(
+            profile=gpu.artefact.profile,
+            arena_bytes=gpu.artefact.program.arena_bytes,
+            layers=layer_reports(gpu.artefact.program, gpu.graph),
+        )
+        for gpu in build.gpu
+    )
+    return GpuRecord(interface=build.target.gpu.interface, programs=tuple(programs), runner=runner)
 
 
 def _tensor(program: Program, port: Port) -> TensorRecord:

@@ -11,12 +11,13 @@
 #include <time.h>
 
 #include "cpu.h"
+#include "device.h"
 #include "model.h"
 #include "pool.h"
 #include "prepared.h"
 #include "wait.h"
 
-enum { MAX_THREADS = 256, CHUNKS_PER_THREAD = 2 };
+enum { MAX_THREADS = 256, CHUNKS_PER_THREAD = 2, MAX_PORTS = 256 /* of a model that runs on a device */ };
 
 /* How far a step is: the next item to hand out, and how many are done. */
 struct range {
@@ -39,7 +40,9 @@ struct pcc_context {
   int64_t last;             /* when the step before was complete */
   struct pcc_pool *pool;    /* NULL for one thread */
   int32_t threads;
-  char error[160];
+  void *device;             /* NULL where the processor computes */
+  char device_text[240];    /* pcc_device() */
+  char error[240];
 };
 
 static int64_t now(void) {
@@ -144,6 +147,68 @@ static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t
   }
 }
 
+/* Puts weights into the form that kernels read. */
+static void prepare(void *argument, char *memory) {
+  pcc_context *context = argument;
+  const int32_t begin = context->model->step_count;
+  const struct pcc_stage preparation = {begin, begin + context->model->preparation_count, 1};
+  int64_t *const clock = context->clock; /* preparing is part of no run */
+  context->clock = NULL;
+  context->prepared = memory;
+  run_on_threads(context, &preparation, 0, 1);
+  context->clock = clock;
+}
+
+/* Has the weights prepared that the processor's kernels read; a context that runs on a device does so when it has to. */
+static pcc_status prepare_weights(pcc_context *context) {
+  if (!context->model->prepared_bytes || context->prepared) return PCC_OK;
+  context->prepared = pcc_prepared_share(context->model->prepared_bytes, prepare, context);
+  if (!context->prepared) return fail(context, PCC_NO_MEMORY, "no memory for prepared weights of %zu bytes", context->model->prepared_bytes);
+  return PCC_OK;
+}
+
+/* The first `batch` images on the processor. */
+static pcc_status run_on_cpu(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
+  const pcc_status prepared = prepare_weights(context);
+  if (prepared != PCC_OK) return prepared;
+  for (int32_t stage = 0; stage < context->model->stage_count; stage++) {
+    const int32_t images = context->model->stages[stage].at_once ? batch : 1;
+    for (int32_t image = 0; image < batch; image += images) run_stage(context, stage, (size_t)image, images, inputs, outputs);
+  }
+  return PCC_OK;
+}
+
+/* One image, to compare a device with. */
+static bool compare_on_cpu(void *argument, const void *const *inputs, void *const *outputs) {
+  return run_on_cpu(argument, 1, inputs, outputs) == PCC_OK;
+}
+
+static void close_device(pcc_context *context) {
+  if (context->device) pcc_device_backend->close(context->device);
+  context->device = NULL;
+}
+
+/* The first `batch` images on the device. If it fails, this context does without it from now on. */
+static bool run_on_device(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
+  const struct pcc_model *model = context->model;
+  for (int32_t image = 0; image < batch; image++) {
+    const void *image_inputs[MAX_PORTS];
+    void *image_outputs[MAX_PORTS];
+    char why[200];
+    for (int32_t i = 0; i < model->input_count; i++) image_inputs[i] = (const char *)inputs[i] + (size_t)image * model->inputs[i].bytes;
+    for (int32_t i = 0; i < model->output_count; i++) image_outputs[i] = (char *)outputs[i] + (size_t)image * model->outputs[i].bytes;
+    if (pcc_device_backend->run(context->device, image_inputs, image_outputs, context->clock, why, sizeof why)) continue;
+    snprintf(context->device_text, sizeof context->device_text, "cpu: the GPU failed in a run: %s", why);
+    close_device(context);
+    return false;
+  }
+  return true;
+}
+
+static void clear_clock(pcc_context *context, int32_t calls) {
+  if (context->clock) memset(context->clock, 0, (size_t)calls * sizeof *context->clock);
+}
+
 /* The model on the first `batch` images. */
 static pcc_status run_images(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
   if (!inputs || !outputs) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: %s is NULL", inputs ? "outputs" : "inputs");
@@ -152,12 +217,12 @@ static pcc_status run_images(pcc_context *context, int32_t batch, const void *co
   for (int32_t i = 0; i < context->model->output_count; i++)
     if (!outputs[i]) return fail(context, PCC_BAD_ARGUMENT, "pcc_run: outputs[%d] ('%s') is NULL", i, context->model->outputs[i].name);
 
-  if (context->clock) memset(context->clock, 0, (size_t)context->model->step_count * sizeof *context->clock);
-  for (int32_t stage = 0; stage < context->model->stage_count; stage++) {
-    const int32_t images = context->model->stages[stage].at_once ? batch : 1;
-    for (int32_t image = 0; image < batch; image += images) run_stage(context, stage, (size_t)image, images, inputs, outputs);
+  if (context->device) {
+    clear_clock(context, pcc_context_call_count(context));
+    if (run_on_device(context, batch, inputs, outputs)) return PCC_OK;
   }
-  return PCC_OK;
+  clear_clock(context, context->model->step_count);
+  return run_on_cpu(context, batch, inputs, outputs);
 }
 
 pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
@@ -177,13 +242,29 @@ pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const 
 
 const char *pcc_error(const pcc_context *context) { return context ? context->error : "the context is NULL"; }
 
-/* Puts weights into the form that kernels read. */
-static void prepare(void *argument, char *memory) {
-  pcc_context *context = argument;
-  const int32_t begin = context->model->step_count;
-  const struct pcc_stage preparation = {begin, begin + context->model->preparation_count, 1};
-  context->prepared = memory;
-  run_on_threads(context, &preparation, 0, 1);
+/* Opens the device that options ask for. Where none can be used, the context is the processor's, unless nothing else than a GPU will do. */
+static pcc_status choose_device(pcc_context *context, const pcc_options *options) {
+  if (options->device < PCC_AUTO || options->device > PCC_GPU)
+    return fail(context, PCC_BAD_ARGUMENT, "options.device is %d: use PCC_AUTO, PCC_CPU or PCC_GPU", options->device);
+  char why[200] = "the library has no code for a GPU";
+  snprintf(context->device_text, sizeof context->device_text, "cpu");
+  if (pcc_device_backend && options->device != PCC_CPU) {
+    const struct pcc_device_request request = {
+        context->model,   context->weights, options->cache, options->device == PCC_GPU,
+        options->profile, compare_on_cpu,   context,
+    };
+    if (context->model->input_count > MAX_PORTS || context->model->output_count > MAX_PORTS)
+      snprintf(why, sizeof why, "more than %d inputs or outputs", MAX_PORTS);
+    else
+      context->device = pcc_device_backend->open(&request, why, sizeof why);
+    if (context->device)
+      snprintf(context->device_text, sizeof context->device_text, "gpu: %s, code for %s",
+               pcc_device_backend->name(context->device), pcc_device_backend->program(context->device)->profile);
+    else
+      snprintf(context->device_text, sizeof context->device_text, "cpu: %s", why);
+  }
+  if (options->device == PCC_GPU && !context->device) return fail(context, PCC_NO_DEVICE, "no GPU: %s", why);
+  return context->device ? PCC_OK : prepare_weights(context);
 }
 
 /* Fills a new context; what was made so far is left to pcc_destroy. */
@@ -208,15 +289,14 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
     context->pool = pcc_pool_create(context->threads - 1, run_steps, context);
     if (!context->pool) return fail(context, PCC_NO_THREADS, "cannot start %d threads (glibc before 2.34 needs -pthread)", context->threads);
   }
-  if (context->model->prepared_bytes) {
-    context->prepared = pcc_prepared_share(context->model->prepared_bytes, prepare, context);
-    if (!context->prepared) return fail(context, PCC_NO_MEMORY, "no memory for prepared weights of %zu bytes", context->model->prepared_bytes);
+  if (options->profile) {
+    size_t calls = steps;
+    for (int32_t i = 0; i < pcc_device_program_count; i++)
+      if ((size_t)pcc_device_programs[i]->call_count > calls) calls = (size_t)pcc_device_programs[i]->call_count;
+    context->clock = calloc(calls + 1, sizeof *context->clock);
+    if (!context->clock) return fail(context, PCC_NO_MEMORY, "no memory for the times of %zu calls", calls);
   }
-  if (options->profile) { /* from here on: preparing is part of no run */
-    context->clock = calloc(steps + 1, sizeof *context->clock);
-    if (!context->clock) return fail(context, PCC_NO_MEMORY, "no memory for the times of %zu calls", steps);
-  }
-  return PCC_OK;
+  return choose_device(context, options);
 }
 
 pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_size) {
@@ -232,6 +312,7 @@ pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_si
 
 void pcc_destroy(pcc_context *context) {
   if (!context) return;
+  close_device(context);
   pcc_pool_destroy(context->pool);
   if (context->prepared) pcc_prepared_leave();
   free(context->clock);
@@ -240,19 +321,25 @@ void pcc_destroy(pcc_context *context) {
   free(context);
 }
 
+const char *pcc_device(const pcc_context *context) { return context ? context->device_text : "the context is NULL"; }
+
+int32_t pcc_context_call_count(const pcc_context *context) {
+  if (context && context->device) return pcc_device_backend->program(context->device)->call_count;
+  return pcc_chosen_model()->step_count;
+}
+
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call) {
-  const struct pcc_model *model = context ? context->model : pcc_chosen_model();
-  if (index < 0 || index >= model->step_count || !call) return PCC_BAD_ARGUMENT;
-  const struct pcc_step *step = &model->steps[index];
-  const bool timed = context && context->clock;
-  const pcc_call known = {
-      .size = call->size,
-      .layer = step->layer,
-      .kernel = step->kernel,
-      .macs = step->macs,
-      .dense_macs = step->dense_macs,
-      .seconds = timed ? (double)context->clock[index] * 1e-9 : 0,
-  };
+  if (index < 0 || index >= pcc_context_call_count(context) || !call) return PCC_BAD_ARGUMENT;
+  const double seconds = context && context->clock ? (double)context->clock[index] * 1e-9 : 0;
+  pcc_call known;
+  if (context && context->device) {
+    const struct pcc_device_program *program = pcc_device_backend->program(context->device);
+    const struct pcc_device_call *run = &program->calls[index];
+    known = (pcc_call){call->size, run->layer, program->kernels[run->kernel].name, run->macs, run->dense_macs, seconds};
+  } else {
+    const struct pcc_step *run = &pcc_chosen_model()->steps[index];
+    known = (pcc_call){call->size, run->layer, run->kernel, run->macs, run->dense_macs, seconds};
+  }
   memcpy(call, &known, call->size < sizeof known ? call->size : sizeof known);
   return PCC_OK;
 }

@@ -1,6 +1,7 @@
 """Runs a package's library in this process: a callable on numpy arrays, by ctypes alone."""
 
 import ctypes
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pcc.cache import gpu_cache
 from pcc.dtype import DTYPES, DType
 from pcc.errors import PccError
 from pcc.package.read import open_package
@@ -23,7 +25,17 @@ _BY_CODE = {dtype.code: dtype for dtype in DTYPES.values()}
 
 
 class _Options(ctypes.Structure):
-    _fields_ = (("size", ctypes.c_size_t), ("threads", ctypes.c_int32), ("profile", ctypes.c_int32))
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("threads", ctypes.c_int32),
+        ("profile", ctypes.c_int32),
+        ("device", ctypes.c_int32),
+        ("cache", ctypes.c_char_p),
+    )
+
+
+DEVICES = {"auto": 0, "cpu": 1, "gpu": 2}
+"""``pcc_device_choice``."""
 
 
 class _Tensor(ctypes.Structure):
@@ -75,7 +87,9 @@ class Model:
     Made by `load`. Use as a context manager, or `close` it, to end its threads at once.
     """
 
-    def __init__(self, library: Path, threads: int = 1) -> None:
+    def __init__(self, library: Path, threads: int = 1, device: str = "auto", cache: Path | None = None) -> None:
+        if device not in DEVICES:
+            raise PccError(f"unknown device '{device}': choose one of {', '.join(DEVICES)}")
         self._library = _open_library(library)
         if (
             abi := self._library.pcc_abi_version()
@@ -90,7 +104,11 @@ class Model:
         self._context: int | None = None
         self.inputs = self._describe("input")
         self.outputs = self._describe("output")
-        options, error = _Options(ctypes.sizeof(_Options), threads, 1), ctypes.create_string_buffer(256)
+        if device == "gpu" and not hasattr(self._library, "pcc_device"):
+            raise PccError(f"{library}: no GPU: the library has no code for a GPU")
+        folder = None if cache is None else os.fsencode(cache)
+        options = _Options(ctypes.sizeof(_Options), threads, 1, DEVICES[device], folder)
+        error = ctypes.create_string_buffer(256)
         self._context = self._library.pcc_create(ctypes.byref(options), error, len(error))
         if not self._context:
             raise PccError(f"{library}: {error.value.decode()}")
@@ -103,6 +121,12 @@ class Model:
     def target(self) -> str:
         """What the library was compiled for, with its processor: ``x86_64-linux, x86-64-v3``."""
         return self._library.pcc_target_name().decode()
+
+    @property
+    def device(self) -> str:
+        """What it runs on: ``gpu: NAME, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU was wanted and
+        cannot be used."""
+        return self._library.pcc_device(self._opened()).decode() if hasattr(self._library, "pcc_device") else "cpu"
 
     @property
     def arena_bytes(self) -> int:
@@ -152,7 +176,9 @@ class Model:
         calls = []
         with self._lock:
             context = self._opened()
-            for index in range(self._library.pcc_call_count()):
+            counts = hasattr(self._library, "pcc_context_call_count")  # libraries of earlier packages lack it
+            count = self._library.pcc_context_call_count(context) if counts else self._library.pcc_call_count()
+            for index in range(count):
                 call = _Call(ctypes.sizeof(_Call))
                 self._library.pcc_describe_call(context, index, ctypes.byref(call))
                 calls.append(
@@ -209,14 +235,19 @@ class Model:
         return tuple(specs)
 
 
-def load(path: str | Path, threads: int = 1) -> Model:
+def load(path: str | Path, threads: int = 1, device: str = "auto", cache: Path | None = None) -> Model:
     """Loads a package's library for this computer.
 
-    ``threads`` compute, the caller's included. Raises `PccError` in one line if the package is damaged, of a newer pcc,
-    or has no library that this computer can execute.
+    ``threads`` compute, the caller's included. ``device`` is ``auto`` (a GPU that can be trusted, else the processor),
+    ``cpu`` or ``gpu``; ``cache`` is a folder in which a GPU's programs are kept, pcc's own if None. Raises `PccError`
+    in one line if the package is damaged, of a newer pcc, or has no library that this computer can execute, and where
+    ``gpu`` is asked for and cannot be used.
     """
     package = open_package(Path(path))
-    return Model(package.file(package.target(host_target().name).library).absolute(), threads)
+    record = package.target(host_target().name)
+    if record.gpu and device != "cpu":
+        cache = cache or gpu_cache()
+    return Model(package.file(record.library).absolute(), threads, device, cache)
 
 
 def _open_library(library: Path) -> ctypes.CDLL:
@@ -246,6 +277,9 @@ def _declare(library: ctypes.CDLL) -> None:
     library.pcc_create.restype = context
     library.pcc_create.argtypes = (ctypes.POINTER(_Options), ctypes.c_char_p, ctypes.c_size_t)
     library.pcc_run.argtypes = (context, pointers, pointers)
+    if hasattr(library, "pcc_device"):
+        library.pcc_device.argtypes = library.pcc_context_call_count.argtypes = (context,)
+        library.pcc_device.restype = ctypes.c_char_p
     if hasattr(library, "pcc_run_batch"):
         library.pcc_run_batch.argtypes = (context, ctypes.c_int32, pointers, pointers)
     library.pcc_error.argtypes = (context,)

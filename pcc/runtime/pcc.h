@@ -36,6 +36,7 @@ typedef enum pcc_status {
   PCC_NO_MEMORY = 2,
   PCC_NO_THREADS = 3,
   PCC_WRONG_CPU = 4, /* the library uses instructions that this processor lacks */
+  PCC_NO_DEVICE = 5, /* a GPU is asked for, and cannot be used: pcc_error says why */
 } pcc_status;
 
 typedef enum pcc_dtype {
@@ -47,10 +48,18 @@ typedef enum pcc_dtype {
   PCC_INT64 = 6,
 } pcc_dtype;
 
+typedef enum pcc_device_choice {
+  PCC_AUTO = 0, /* a GPU, where the library has code for it and it passes the self-test; else the processor */
+  PCC_CPU = 1,
+  PCC_GPU = 2, /* or another device of the GPU's interface (OpenCL on a processor); pcc_create fails where there is none */
+} pcc_device_choice;
+
 typedef struct pcc_options {
-  size_t size;     /* sizeof(pcc_options) */
-  int32_t threads; /* that compute, the caller's included; 0 means 1, and then none is made */
-  int32_t profile; /* non-zero: pcc_run notes the time of every kernel call */
+  size_t size;       /* sizeof(pcc_options) */
+  int32_t threads;   /* that compute, the caller's included; 0 means 1, and then none is made */
+  int32_t profile;   /* non-zero: pcc_run notes the time of every kernel call */
+  int32_t device;    /* a pcc_device_choice */
+  const char *cache; /* a folder of the application's own for the GPU's programs, which are built anew each time without one; or NULL */
 } pcc_options;
 
 typedef struct pcc_tensor {
@@ -103,8 +112,13 @@ pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const 
 /* Why the last call on this context failed; "" if it did not. */
 const char *pcc_error(const pcc_context *context);
 
-/* The kernel calls of a run, in order. Set call->size first. context may be NULL: then seconds are 0. */
+/* What the context runs on: "gpu: NAME, code for PROFILE", "cpu", or "cpu: REASON" where a GPU was wanted and cannot be used. A GPU that fails in a run is not used
+ * again; the run is repeated on the processor, and succeeds. */
+const char *pcc_device(const pcc_context *context);
+
+/* The kernel calls of a run, in order. Set call->size first. context may be NULL: then they are the processor's, and seconds are 0. */
 int32_t pcc_call_count(void);
+int32_t pcc_context_call_count(const pcc_context *context); /* on what it runs on */
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call);
 
 /* Bytes of a context's arena, of what each of its threads has besides, of the weights in the library, and of what is prepared from them while there are

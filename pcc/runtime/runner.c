@@ -1,7 +1,9 @@
-/* pcc-run: runs, times and checks a compiled model where there is nothing but a kernel: a static program.
+/* pcc-run: runs, times and checks a compiled model where there is nothing but a kernel: a static program. pcc-run-gpu is the
+ * same as a dynamic program, which can open a GPU's driver.
  *
  *     pcc-run run --input a.bin --output b.bin        tensors are raw little-endian elements, one file each, in order; where the batch is free, of any
  *     pcc-run bench --threads 4 --warmup 5 --runs 50 [--batch 2] [--profile] [--json]
+ *         [--device auto|cpu|gpu] [--cache DIR]       with all commands: what computes, and where a GPU's programs are kept
  *     pcc-run selftest DIR                            input_N.bin, output_N.bin and tolerance, as the package's selftest/ has them
  *
  * Exit status: 0, 1 when the self-test fails, 2 for wrong use. */
@@ -35,6 +37,8 @@ struct arguments {
   int32_t threads, warmup, runs;
   int32_t batch; /* of bench; 0: the largest */
   bool profile, json;
+  int32_t device; /* a pcc_device_choice */
+  const char *cache;
 };
 
 static _Noreturn void stop(const char *format, ...) {
@@ -59,8 +63,15 @@ static int32_t number(const char *option, const char *text, int32_t least) {
   return (int32_t)value;
 }
 
+static int32_t device_choice(const char *text) {
+  static const char *const names[] = {[PCC_AUTO] = "auto", [PCC_CPU] = "cpu", [PCC_GPU] = "gpu"};
+  for (int32_t i = 0; i < 3; i++)
+    if (!strcmp(text, names[i])) return i;
+  stop("--device %s: auto, cpu or gpu", text);
+}
+
 static struct arguments parse(int count, char **words) {
-  static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--batch N] [--profile] [--json] [--library FILE]";
+  static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--batch N] [--profile] [--json] [--library FILE] [--device auto|cpu|gpu] [--cache DIR]";
   struct arguments known = {.threads = 1, .warmup = 3, .runs = 20};
   if (count < 2) stop("%s", usage);
   known.command = words[1];
@@ -86,6 +97,10 @@ static struct arguments parse(int count, char **words) {
         known.batch = number(word, value, 1);
       } else if (!strcmp(word, "--library")) {
         known.library = value;
+      } else if (!strcmp(word, "--device")) {
+        known.device = device_choice(value);
+      } else if (!strcmp(word, "--cache")) {
+        known.cache = value;
       } else if (!strcmp(word, "--input") && known.input_count < MAX_FILES) {
         known.inputs[known.input_count++] = value;
       } else if (!strcmp(word, "--output") && known.output_count < MAX_FILES) {
@@ -148,7 +163,13 @@ static void write_file(const char *path, const void *data, size_t bytes) {
 static pcc_context *create(const struct arguments *arguments) {
   char error[4608];
   if (pcc_map_weights(arguments->library, error, sizeof error)) stop("%s", error);
-  const pcc_options options = {sizeof options, arguments->threads, arguments->profile};
+  const pcc_options options = {
+      .size = sizeof options,
+      .threads = arguments->threads,
+      .profile = arguments->profile,
+      .device = arguments->device,
+      .cache = arguments->cache,
+  };
   pcc_context *context = pcc_create(&options, error, sizeof error);
   if (!context) stop("%s", error);
   return context;
@@ -161,6 +182,18 @@ static void run(pcc_context *context, const struct tensors *tensors) {
   if (status != PCC_OK) stop("%s", pcc_error(context));
 }
 
+static void print_json_text(const char *text) {
+  putchar('"');
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\') putchar('\\');
+    if ((unsigned char)*text < ' ')
+      printf("\\u%04x", (unsigned)*text);
+    else
+      putchar(*text);
+  }
+  putchar('"');
+}
+
 static int command_run(const struct arguments *arguments) {
   if (arguments->input_count != model->input_count || arguments->output_count != model->output_count)
     stop("'%s' has %d inputs and %d outputs: give --input and --output once for each, in order", model->name, model->input_count,
@@ -171,6 +204,11 @@ static int command_run(const struct arguments *arguments) {
   run(context, &tensors);
   for (int32_t i = 0; i < model->output_count; i++)
     write_file(arguments->outputs[i], tensors.outputs[i], model->outputs[i].bytes * (size_t)tensors.batch);
+  if (arguments->json) {
+    printf("{\"device\": ");
+    print_json_text(pcc_device(context));
+    printf("}\n");
+  }
   pcc_destroy(context);
   return 0;
 }
@@ -189,22 +227,19 @@ static int compare(const void *a, const void *b) {
 /* Of sorted values, the one that a share of them does not exceed. */
 static double quantile(const double *sorted, int32_t count, double share) { return sorted[(int32_t)(share * (count - 1) + 0.5)]; }
 
-static void print_json_text(const char *text) {
-  putchar('"');
-  for (; *text; text++) {
-    if (*text == '"' || *text == '\\') putchar('\\');
-    if ((unsigned char)*text < ' ')
-      printf("\\u%04x", (unsigned)*text);
-    else
-      putchar(*text);
-  }
-  putchar('"');
+/* What call `index` of a context is. */
+static pcc_call describe(const pcc_context *context, int32_t index) {
+  pcc_call call = {.size = sizeof call};
+  pcc_describe_call(context, index, &call);
+  return call;
 }
 
 /* `times` are the runs', sorted; `calls[i]` is the sum of call i's times over all runs, or NULL. */
-static void print_json(const struct arguments *arguments, const double *times, const double *calls) {
+static void print_json(const struct arguments *arguments, const pcc_context *context, const double *times, const double *calls) {
   const int32_t runs = arguments->runs;
-  printf("{\"model\": ");
+  printf("{\"device\": ");
+  print_json_text(pcc_device(context));
+  printf(", \"model\": ");
   print_json_text(model->name);
   printf(", \"target\": ");
   print_json_text(model->target);
@@ -215,28 +250,32 @@ static void print_json(const struct arguments *arguments, const double *times, c
   printf(", \"prepared_bytes\": %zu", pcc_prepared_bytes());
   if (calls) {
     printf(", \"calls\": [");
-    for (int32_t i = 0; i < model->step_count; i++) {
-      const struct pcc_step *step = &model->steps[i];
+    for (int32_t i = 0; i < pcc_context_call_count(context); i++) {
+      const pcc_call call = describe(context, i);
       printf("%s{\"layer\": ", i ? ", " : "");
-      print_json_text(step->layer);
+      print_json_text(call.layer);
       printf(", \"kernel\": ");
-      print_json_text(step->kernel);
-      printf(", \"macs\": %lld, \"dense_macs\": %lld, \"seconds\": %.9g}", (long long)step->macs, (long long)step->dense_macs, calls[i] / runs);
+      print_json_text(call.kernel);
+      printf(", \"macs\": %lld, \"dense_macs\": %lld", (long long)call.macs, (long long)call.dense_macs);
+      printf(", \"seconds\": %.9g}", calls[i] / runs);
     }
     printf("]");
   }
   printf("}\n");
 }
 
-static void print_table(const struct arguments *arguments, const double *times, const double *calls) {
+static void print_table(const struct arguments *arguments, const pcc_context *context, const double *times, const double *calls) {
   const int32_t runs = arguments->runs;
-  printf("%s, %s, %d threads, %d runs: median %.3f ms, p10 %.3f, p90 %.3f, min %.3f\n", model->name, model->target, arguments->threads, runs,
-         quantile(times, runs, 0.5) * 1e3, quantile(times, runs, 0.1) * 1e3, quantile(times, runs, 0.9) * 1e3, times[0] * 1e3);
+  printf("%s, %s, %s, %d threads, %d runs: median %.3f ms, p10 %.3f, p90 %.3f, min %.3f\n", model->name, model->target,
+         pcc_device(context), arguments->threads, runs, quantile(times, runs, 0.5) * 1e3, quantile(times, runs, 0.1) * 1e3,
+         quantile(times, runs, 0.9) * 1e3, times[0] * 1e3);
   if (!calls) return;
   double total = 0;
-  for (int32_t i = 0; i < model->step_count; i++) total += calls[i];
-  for (int32_t i = 0; i < model->step_count; i++)
-    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0, model->steps[i].layer, model->steps[i].kernel);
+  const int32_t count = pcc_context_call_count(context);
+  for (int32_t i = 0; i < count; i++) total += calls[i];
+  for (int32_t i = 0; i < count; i++)
+    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0,
+           describe(context, i).layer, describe(context, i).kernel);
 }
 
 static int command_bench(const struct arguments *arguments) {
@@ -253,21 +292,20 @@ static int command_bench(const struct arguments *arguments) {
   }
   if (arguments->batch) tensors.batch = arguments->batch;
   pcc_context *context = create(arguments);
+  const bool has_device = !strncmp(pcc_device(context), "gpu", 3);
+  const int32_t count = pcc_context_call_count(context);
   double *times = allocate((size_t)arguments->runs * sizeof *times);
-  double *calls = arguments->profile ? allocate((size_t)model->step_count * sizeof *calls) : NULL;
+  double *calls = arguments->profile ? allocate((size_t)count * sizeof *calls) : NULL;
   for (int32_t i = 0; i < arguments->warmup; i++) run(context, &tensors);
   for (int32_t i = 0; i < arguments->runs; i++) {
     const double start = seconds();
     run(context, &tensors);
     times[i] = seconds() - start;
-    for (int32_t k = 0; calls && k < model->step_count; k++) {
-      pcc_call call = {.size = sizeof call};
-      pcc_describe_call(context, k, &call);
-      calls[k] += call.seconds;
-    }
+    if (has_device && strncmp(pcc_device(context), "gpu", 3)) stop("no times: %s", pcc_device(context));
+    for (int32_t k = 0; calls && k < count; k++) calls[k] += describe(context, k).seconds;
   }
   qsort(times, (size_t)arguments->runs, sizeof *times, compare);
-  (arguments->json ? print_json : print_table)(arguments, times, calls);
+  (arguments->json ? print_json : print_table)(arguments, context, times, calls);
   pcc_destroy(context);
   return 0;
 }
@@ -321,12 +359,17 @@ static int command_selftest(const struct arguments *arguments) {
     if (error > worst) worst = error;
     free(expected);
   }
-  pcc_destroy(context);
   const bool passed = worst <= tolerance;
-  if (arguments->json)
-    printf("{\"passed\": %s, \"max_error\": %.9g, \"tolerance\": %.9g}\n", passed ? "true" : "false", isinf(worst) ? 1e300 : worst, tolerance);
-  else
-    printf("selftest %s: max error %.3g of the largest value, tolerance %.3g\n", passed ? "passed" : "FAILED", worst, tolerance);
+  if (arguments->json) {
+    printf("{\"device\": ");
+    print_json_text(pcc_device(context));
+    printf(", \"passed\": %s, \"max_error\": %.9g, \"tolerance\": %.9g}\n", passed ? "true" : "false",
+           isinf(worst) ? 1e300 : worst, tolerance);
+  } else {
+    printf("selftest %s on %s: max error %.3g of the largest value, tolerance %.3g\n", passed ? "passed" : "FAILED",
+           pcc_device(context), worst, tolerance);
+  }
+  pcc_destroy(context);
   return passed ? 0 : 1;
 }
 

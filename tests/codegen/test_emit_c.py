@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pcc.codegen.emit_c import _float, emit_model_c, lay_out_weights, weight_chunks
+from pcc.codegen.emit_c import emit_model_c, float_text, lay_out_weights, weight_chunks
 from pcc.codegen.kernel import READ_SLACK
 from pcc.codegen.program import Call, Program
 from pcc.errors import PccError
@@ -41,13 +41,13 @@ def test_program_without_constants() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 0.1, 1 / 3, -1e-38, 1.4e-45, 3.4028234e38, 6.0, 123456789.0, 1e-5])
 def test_floats_keep_every_bit(value: float) -> None:
-    text = _float(value)
+    text = float_text(value)
     assert re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?f", text)
     assert np.float32(text[:-1]).tobytes() == np.float32(value).tobytes()
 
 
 def test_floats_that_are_no_numbers() -> None:
-    assert [_float(float(value)) for value in ("inf", "-inf", "nan")] == [
+    assert [float_text(float(value)) for value in ("inf", "-inf", "nan")] == [
         "__builtin_inff()",
         "-__builtin_inff()",
         '__builtin_nanf("")',

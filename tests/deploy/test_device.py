@@ -159,7 +159,8 @@ def test_names_of_any_kind_reach_the_reports(tmp_path: Path) -> None:
 def test_bench_for_people() -> None:
     text = _runner("bench", "--runs", "3", "--profile").stdout
     assert re.match(
-        r"toy, x86_64-linux, x86-64-v3, 1 threads, 3 runs: median [\d.]+ ms, p10 [\d.]+, p90 [\d.]+, min [\d.]+\n", text
+        r"toy, x86_64-linux, x86-64-v3, cpu, 1 threads, 3 runs: median [\d.]+ ms, p10 [\d.]+, p90 [\d.]+, min [\d.]+\n",
+        text,
     )
     assert len(text.splitlines()) == 1 + len(PROGRAM.calls)
 

@@ -7,7 +7,7 @@ static float image[TOY_INPUT_0_ELEMENTS], other[TOY_INPUT_1_ELEMENTS], first[TOY
 
 int main(void) {
   char why[256];
-  const pcc_options options = {sizeof options, 2, 0};
+  const pcc_options options = {.size = sizeof options, .threads = 2};
   pcc_context *net = pcc_create(&options, why, sizeof why);
   if (!net) return puts(why), 1;
   const void *inputs[TOY_INPUTS] = {image, other};

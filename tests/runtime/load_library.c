@@ -31,7 +31,7 @@ static void stop(const char *what, const char *why) {
 
 static void *use(void *user) {
   char error[200];
-  const pcc_options options = {sizeof options, threads, 1};
+  const pcc_options options = {.size = sizeof options, .threads = threads, .profile = 1};
   pcc_context *context = api.create(&options, error, sizeof error);
   if (!context) stop("create", error);
   for (int run = 0; run < 5; run++)

@@ -25,7 +25,7 @@ static void expected(const float *x, float *z) {
 
 static void *use(void *argument) {
   const int32_t threads = *(const int32_t *)argument;
-  const pcc_options options = {sizeof options, threads, threads % 2};
+  const pcc_options options = {.size = sizeof options, .threads = threads, .profile = threads % 2};
   char error[200] = "?";
   pcc_context *context = pcc_create(&options, error, sizeof error);
   assert(context && !*error);
@@ -55,14 +55,14 @@ static void *use(void *argument) {
 static void wrong_use(void) {
   char error[200];
   for (int32_t threads = -1; threads < 100000; threads += 50000) {
-    const pcc_options options = {sizeof options, threads, 0};
+    const pcc_options options = {.size = sizeof options, .threads = threads};
     if (threads < 1 || threads > 256) {
       assert(!pcc_create(&options, error, sizeof error) && strstr(error, "options.threads"));
       assert(!pcc_create(&options, NULL, 0));
     }
   }
   char tiny[8];
-  const pcc_options bad = {sizeof bad, -5, 0};
+  const pcc_options bad = {.size = sizeof bad, .threads = -5};
   assert(!pcc_create(&bad, tiny, sizeof tiny) && strlen(tiny) == 7);
 
   pcc_context *context = pcc_create(NULL, NULL, 0);
@@ -105,11 +105,11 @@ static void other_versions(void) {
   struct {
     pcc_options known;
     char future[64];
-  } newer = {{sizeof newer, 2, 0}, {1}};
+  } newer = {{.size = sizeof newer, .threads = 2}, {1}};
   pcc_context *context = pcc_create(&newer.known, NULL, 0);
   assert(context);
   pcc_destroy(context);
-  const pcc_options short_options = {offsetof(pcc_options, profile), 3, 77};
+  const pcc_options short_options = {.size = offsetof(pcc_options, profile), .threads = 3, .profile = 77};
   context = pcc_create(&short_options, NULL, 0);
   assert(context);
   pcc_destroy(context);

@@ -144,6 +144,16 @@ def test_damaged_packages(tmp_path: Path) -> None:
         load(copy)
 
 
+def test_devices() -> None:
+    for device in ("auto", "cpu"):
+        with load(toy_package(), device=device) as model:
+            assert model.device == "cpu"
+    with pytest.raises(PccError, match="no GPU: the library has no code for a GPU"):
+        load(toy_package(), device="gpu")
+    with pytest.raises(PccError, match="unknown device 'tpu': choose one of auto, cpu, gpu"):
+        load(toy_package(), device="tpu")
+
+
 def test_libraries_without_batches() -> None:
     """Those of packages that an earlier pcc wrote do not have the functions; this program itself stands for one."""
     assert _max_batch(ctypes.CDLL(None)) is None

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pcc.package.toolchain import RUNTIME
+from pcc.package.toolchain import LIBRARY_SOURCES, RUNTIME
 from tests.toy import toy_package
 
 HERE = Path(__file__).parent
-SOURCES = [
-    str(RUNTIME / name) for name in ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")
-] + [
+SOURCES = [str(RUNTIME / name) for name in (*LIBRARY_SOURCES, "no_device.c") if name != "embedded.c"] + [
     str(HERE / "toy_model.c"),
     str(HERE / "stress.c"),
 ]

@@ -15,9 +15,9 @@ enum { IMAGE_BYTES = 12288, PLACES = TOY_MAX_BATCH };
 enum { IMAGE_BYTES = 0, PLACES = 1 };
 #endif
 
-static const char no_weights[PCC_READ_SLACK];
+static const float ones[PCC_READ_SLACK / 4] = {1, 1}; /* read by the GPU only */
 
-const char *pcc_weight_values(void) { return no_weights; }
+const char *pcc_weight_values(void) { return (const char *)ones; }
 
 /* Twos, where it runs twice for the same memory. */
 static void prepare_ones(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
@@ -28,9 +28,9 @@ static void prepare_ones(char *arena, const char *weights, char *prepared, char 
 static void scale(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
   (void)weights, (void)own, (void)images;
   arena += image * IMAGE_BYTES;
-  const float *x = (const float *)arena, *ones = (const float *)prepared;
+  const float *x = (const float *)arena, *prepared_ones = (const float *)prepared;
   float *y = (float *)(arena + 4096);
-  for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + ones[i];
+  for (int32_t i = begin; i < end; i++) y[i] = 2 * x[i] + prepared_ones[i];
 }
 
 static void square(char *arena, const char *weights, char *prepared, char *own, size_t image, int32_t images, int32_t begin, int32_t end) {
@@ -77,7 +77,7 @@ static const struct pcc_model toy = {
     .arena_bytes = 12288 * PLACES,
     .thread_bytes = 64,
     .prepared_bytes = ITEMS * sizeof(float),
-    .weight_bytes = sizeof no_weights,
+    .weight_bytes = sizeof ones,
     .inputs = inputs,
     .input_count = 1,
     .outputs = outputs,

@@ -1,0 +1,89 @@
+"""What a GPU's programming interface is to pcc: how a graph becomes a program for it, and a program what a library
+carries.
+
+Passes know nothing of it. A backend is a class like `pcc.codegen.opencl.backend.OpenCL`, a row of `BACKENDS`, and a
+``struct pcc_device_backend`` in the runtime.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from pcc.codegen.program import Program
+from pcc.errors import PccError, suggestion
+from pcc.target import Gpu
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """A kernel in the form that the driver takes."""
+
+    name: str
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """By which a runtime's cache knows what it built."""
+        return hashlib.sha256(self.code.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class GpuArtefact:
+    """A planned program for a family of GPUs, compiled: what a library carries of it."""
+
+    profile: str
+    devices: tuple[str, ...]
+    """Parts of the names, in lower case, that devices of the family report; none for the program of any device."""
+    program: Program
+    kernels: Sequence[GpuKernel]
+    """In the order of the program's."""
+
+
+class GpuBackend(Protocol):
+    """See the module's text."""
+
+    name: str
+    """As ``--gpu`` has it."""
+    suffix: str
+    """Of a kernel's text in a dump."""
+    runtime: str
+    """The runtime's ``struct pcc_device_backend``."""
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The families of GPUs that it knows costs of, ``generic`` among them."""
+        ...
+
+    def lower(self, graph_module: "GraphModule", name: str, profile: str) -> Program:
+        """The planned program of a graph, after the passes that are the same for every target. `PccError` for a node
+        that no GPU kernel computes."""
+        ...
+
+    def compile(self, program: Program, profile: str) -> GpuArtefact: ...
+
+
+BACKENDS: dict[str, str] = {"opencl": "pcc.codegen.opencl.backend:OpenCL"}
+
+
+def backend_named(name: str) -> GpuBackend:
+    """The backend of that name; `PccError` where there is none."""
+    if name not in BACKENDS:
+        raise PccError(f"unknown GPU interface '{name}': {suggestion(name, BACKENDS)}")
+    module, backend = BACKENDS[name].split(":")
+    return getattr(import_module(module), backend)()
+
+
+def gpu_named(text: str) -> Gpu:
+    """What ``--gpu`` says, ``opencl`` or ``opencl:adreno-6xx,mali-g7x``; `PccError` for names that are not known."""
+    interface, colon, profiles = text.partition(":")
+    known = backend_named(interface).profiles
+    names = tuple(dict.fromkeys(profiles.split(","))) if colon else ("generic",)
+    for name in names:
+        if name not in known:
+            raise PccError(f"unknown GPU profile '{name}' for {interface}: {suggestion(name, known)}")
+    return Gpu(interface, names)

@@ -1,0 +1,94 @@
+/* A GPU beside the processor: its program as tables, and what a context asks of whatever runs it. */
+#ifndef PCC_DEVICE_H
+#define PCC_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model.h"
+
+#define PCC_DEVICE_ALIGNMENT 512 /* of buffers in the arena: no driver that we know of asks for more */
+
+/* A program of one kernel. */
+struct pcc_device_kernel {
+  const char *name;
+  const char *text;
+  const char *digest; /* of the text, by which binaries are known again */
+};
+
+enum pcc_device_kind { PCC_DEVICE_BUFFER, PCC_DEVICE_WEIGHT, PCC_DEVICE_INT, PCC_DEVICE_FLOAT };
+
+struct pcc_device_argument {
+  int32_t kind;
+  int32_t value; /* the buffer, the weight, or the whole number */
+  float number;
+};
+
+struct pcc_device_call {
+  const char *layer;
+  int32_t kernel;
+  size_t global_size[3], local_size[3];
+  const struct pcc_device_argument *arguments;
+  int32_t argument_count;
+  int64_t macs, dense_macs;
+};
+
+/* Bytes of the arena or of the library's weights. */
+struct pcc_device_part {
+  size_t offset, bytes;
+};
+
+/* A program for a family of GPUs. Its inputs and outputs are the model's, in the same order; a batch runs image by image. */
+struct pcc_device_program {
+  const char *profile;        /* the family's name */
+  const char *const *devices; /* parts of the names that its devices report, in lower case, and a NULL behind them */
+  size_t arena_bytes;
+  double tolerance; /* of outputs against the processor's, relative to the largest one */
+  const struct pcc_device_kernel *kernels;
+  const struct pcc_device_call *calls;
+  const struct pcc_device_part *buffers, *weights;
+  const int32_t *inputs, *outputs; /* which buffers */
+  int32_t kernel_count, call_count, buffer_count, weight_count;
+};
+
+/* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is
+ * compared with it. */
+struct pcc_device_request {
+  const struct pcc_model *model;
+  const char *weights;
+  const char *cache; /* a folder, or NULL */
+  bool any;          /* a device that is no GPU will do */
+  bool profile;
+  bool (*on_cpu)(void *context, const void *const *inputs, void *const *outputs);
+  void *context;
+};
+
+/* A backend. Where something fails, why[why_size] says what. */
+struct pcc_device_backend {
+  /* A device for one context, which can be trusted; NULL where there is none. */
+  void *(*open)(const struct pcc_device_request *request, char *why, size_t why_size);
+  /* One image. Outputs are written only where it succeeds. Adds each call's time in nanoseconds to clock, unless that is
+   * NULL. */
+  bool (*run)(void *device, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size);
+  const char *(*name)(const void *device);
+  const struct pcc_device_program *(*program)(const void *device); /* the one that it runs */
+  void (*close)(void *device);
+};
+
+extern const struct pcc_device_backend pcc_opencl_backend;
+
+/* The library's, or NULL and none (no_device.c). */
+extern const struct pcc_device_backend *const pcc_device_backend;
+extern const struct pcc_device_program *const pcc_device_programs[];
+extern const int32_t pcc_device_program_count;
+
+/* The program for a device that reports this name: that of its family, else the one for any (without names), else the
+ * first, which is right on every device. */
+const struct pcc_device_program *pcc_device_program_for(const char *name);
+
+/* Whether a device computes what the processor does, on values that differ all over; else why not. */
+bool pcc_device_agrees(const struct pcc_device_request *request, const struct pcc_device_backend *backend, void *device,
+                       char *why, size_t why_size);
+
+#endif

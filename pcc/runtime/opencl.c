@@ -1,0 +1,368 @@
+/* The OpenCL backend. What contexts of a process share is there once: the device, its programs, the weights in its memory. A context has a
+ * queue, an arena and kernels of its own. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+#include "opencl.h"
+#include "wait.h"
+#include "within.h"
+
+#ifndef PCC_OPENCL_RUN_SECONDS
+#define PCC_OPENCL_RUN_SECONDS 60 /* of one image; a network takes a fraction of one on a phone */
+#endif
+
+enum { MAX_PLATFORMS = 8 };
+
+struct shared {
+  struct pcc_opencl_device device;
+  const struct pcc_device_program *program;
+  cl_handle *programs, *weights;
+  bool is_gpu, trusted;
+  int32_t users;
+};
+
+struct context {
+  struct shared *shared;
+  cl_handle queue, arena;
+  cl_handle *buffers, *kernels, *events; /* a kernel for each call, so that arguments are set once; events for profiling, or NULL */
+  void **mapped;   /* the outputs */
+  cl_int finished; /* what clFinish says */
+  bool hangs;      /* a thread waits for the queue: nothing may be freed */
+};
+
+static struct pcc_word busy; /* 1 while a thread looks at what follows */
+static struct shared *shared;
+static char refusal[200]; /* why this process tries no more: something hangs */
+
+static void lock(void) {
+  while (atomic_exchange(&busy.value, 1)) pcc_wait_change(&busy, 1);
+}
+
+static void unlock(void) { pcc_publish(&busy, 0); }
+
+/* Whether a call failed, and then why: "WHAT: CL_OUT_OF_RESOURCES". */
+static bool failed(cl_int error, const char *what, char *why, size_t why_size) {
+  if (error) snprintf(why, why_size, "%s: %s", what, pcc_opencl_error(error));
+  return error;
+}
+
+/* The first device of a type on any platform. */
+static cl_handle find_device(const struct pcc_opencl *cl, uint64_t type) {
+  cl_handle platforms[MAX_PLATFORMS], device = NULL;
+  uint32_t count = 0;
+  if (cl->clGetPlatformIDs(MAX_PLATFORMS, platforms, &count)) return NULL;
+  for (uint32_t i = 0; i < count && i < MAX_PLATFORMS; i++)
+    if (!cl->clGetDeviceIDs(platforms[i], type, 1, &device, NULL) && device) return device;
+  return NULL;
+}
+
+/* Names the device, and checks what pcc relies on. */
+static bool describe(struct pcc_opencl_device *device, char *why, size_t why_size) {
+  uint32_t align = 0;
+  if (failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_NAME, sizeof device->name - 1, device->name, NULL), "the device's name", why, why_size) ||
+      failed(device->cl.clGetDeviceInfo(device->id, CL_DRIVER_VERSION, sizeof device->driver - 1, device->driver, NULL), "the driver's version", why,
+             why_size) ||
+      failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
+    return false;
+  device->key = 0xcbf29ce484222325u; /* FNV-1a, with a zero between the two */
+  for (const char *at = device->name; at <= device->name + strlen(device->name); at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
+  for (const char *at = device->driver; *at; at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
+  if (align <= PCC_DEVICE_ALIGNMENT * 8) return true;
+  snprintf(why, why_size, "%s: buffers must start at multiples of %u bytes, pcc's do at %d", device->name, align / 8, PCC_DEVICE_ALIGNMENT);
+  return false;
+}
+
+static bool upload_weights(struct shared *common, const char *values, char *why, size_t why_size) {
+  const struct pcc_opencl_device *device = &common->device;
+  for (int32_t i = 0; i < common->program->weight_count; i++) {
+    const struct pcc_device_part *part = &common->program->weights[i];
+    cl_int error = 0;
+    common->weights[i] = device->cl.clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, part->bytes,
+                                                 (void *)(uintptr_t)(values + part->offset), &error);
+    if (failed(error, "no memory for weights", why, why_size)) return false;
+  }
+  return true;
+}
+
+static void free_shared(struct shared *common) {
+  if (!common) return;
+  const struct pcc_opencl *cl = &common->device.cl;
+  for (int32_t i = 0; common->weights && i < common->program->weight_count; i++)
+    if (common->weights[i]) cl->clReleaseMemObject(common->weights[i]);
+  for (int32_t i = 0; common->programs && i < common->program->kernel_count; i++)
+    if (common->programs[i]) cl->clReleaseProgram(common->programs[i]);
+  if (common->device.context) cl->clReleaseContext(common->device.context);
+  free(common->weights);
+  free(common->programs);
+  free(common);
+}
+
+/* Fills what contexts share; what was made so far is left to free_shared, unless the compiler hangs. */
+static bool set_up_shared(struct shared *common, const struct pcc_device_request *request, bool *hangs, char *why, size_t why_size) {
+  struct pcc_opencl_device *device = &common->device;
+  if (!pcc_opencl_load(&device->cl, why, why_size)) return false;
+  device->id = find_device(&device->cl, CL_DEVICE_TYPE_GPU);
+  common->is_gpu = device->id;
+  if (!device->id && request->any) device->id = find_device(&device->cl, CL_DEVICE_TYPE_ALL);
+  if (!device->id) {
+    snprintf(why, why_size, request->any ? "OpenCL has no device" : "OpenCL has no GPU");
+    return false;
+  }
+  if (!describe(device, why, why_size)) return false;
+  common->program = pcc_device_program_for(device->name);
+  if (request->cache && (size_t)snprintf(device->cache, sizeof device->cache, "%s", request->cache) >= sizeof device->cache) {
+    snprintf(why, why_size, "the path of the cache is longer than %zu bytes", sizeof device->cache - 1);
+    return false;
+  }
+  common->programs = calloc((size_t)common->program->kernel_count + 1, sizeof *common->programs);
+  common->weights = calloc((size_t)common->program->weight_count + 1, sizeof *common->weights);
+  if (!common->programs || !common->weights) {
+    snprintf(why, why_size, "no memory");
+    return false;
+  }
+  cl_int error = 0;
+  device->context = device->cl.clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
+  return !failed(error, device->name, why, why_size) &&
+         pcc_opencl_build(device, common->program->kernels, common->program->kernel_count, common->programs, hangs, why, why_size) &&
+         upload_weights(common, request->weights, why, why_size);
+}
+
+/* What contexts share, for one more of them; NULL, and why, where there is none. */
+static struct shared *join(const struct pcc_device_request *request, char *why, size_t why_size) {
+  lock();
+  if (*refusal) {
+    snprintf(why, why_size, "%s", refusal);
+    unlock();
+    return NULL;
+  }
+  if (!shared && (shared = calloc(1, sizeof *shared))) {
+    bool hangs = false;
+    if (!set_up_shared(shared, request, &hangs, why, why_size)) {
+      if (hangs)
+        snprintf(refusal, sizeof refusal, "%s", why);
+      else
+        free_shared(shared);
+      shared = NULL;
+    }
+  }
+  struct shared *joined = shared;
+  if (joined && !joined->is_gpu && !request->any) {
+    snprintf(why, why_size, "OpenCL has no GPU");
+    joined = NULL;
+  }
+  if (joined) joined->users++;
+  unlock();
+  return joined;
+}
+
+static void leave(struct shared *joined) {
+  lock();
+  if (!--joined->users) {
+    free_shared(joined);
+    shared = NULL;
+  }
+  unlock();
+}
+
+static bool set_arguments(struct context *context, int32_t index, char *why, size_t why_size) {
+  const struct pcc_device_call *call = &context->shared->program->calls[index];
+  const struct pcc_opencl *cl = &context->shared->device.cl;
+  for (int32_t i = 0; i < call->argument_count; i++) {
+    const struct pcc_device_argument *argument = &call->arguments[i];
+    const void *value = &argument->value;
+    size_t bytes = sizeof argument->value;
+    if (argument->kind == PCC_DEVICE_FLOAT) value = &argument->number;
+    if (argument->kind == PCC_DEVICE_BUFFER || argument->kind == PCC_DEVICE_WEIGHT) {
+      value = argument->kind == PCC_DEVICE_BUFFER ? &context->buffers[argument->value] : &context->shared->weights[argument->value];
+      bytes = sizeof(cl_handle);
+    }
+    if (failed(cl->clSetKernelArg(context->kernels[index], (uint32_t)i, bytes, value), call->layer, why, why_size)) return false;
+  }
+  return true;
+}
+
+static void finish(void *argument) {
+  struct context *context = argument;
+  context->finished = context->shared->device.cl.clFinish(context->queue);
+}
+
+/* Waits until all that is in the queue is done; false, and why, where the device is lost, or takes longer than
+ * PCC_OPENCL_RUN_SECONDS: then this process does without it. */
+static bool wait_for_queue(struct context *context, const char *what, char *why, size_t why_size) {
+  const enum pcc_within ended = pcc_within(PCC_OPENCL_RUN_SECONDS, finish, context);
+  context->hangs = ended == PCC_WITHIN_HANGS;
+  if (ended == PCC_WITHIN_DONE) return !failed(context->finished, what, why, why_size);
+  if (ended == PCC_WITHIN_NO_THREAD) {
+    snprintf(why, why_size, "cannot start a thread to wait for %s", what);
+    return false;
+  }
+  snprintf(why, why_size, "%s took more than %d s", context->shared->device.name, PCC_OPENCL_RUN_SECONDS);
+  lock();
+  snprintf(refusal, sizeof refusal, "%s", why);
+  unlock();
+  return false;
+}
+
+static bool set_up(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
+  const struct pcc_device_program *program = context->shared->program;
+  const struct pcc_opencl_device *device = &context->shared->device;
+  const struct pcc_opencl *cl = &device->cl;
+  context->buffers = calloc((size_t)program->buffer_count + 1, sizeof *context->buffers);
+  context->kernels = calloc((size_t)program->call_count + 1, sizeof *context->kernels);
+  context->mapped = calloc((size_t)request->model->output_count + 1, sizeof *context->mapped);
+  if (request->profile) context->events = calloc((size_t)program->call_count + 1, sizeof *context->events);
+  if (!context->buffers || !context->kernels || !context->mapped || (request->profile && !context->events)) {
+    snprintf(why, why_size, "no memory");
+    return false;
+  }
+  cl_int error = 0;
+  context->queue = cl->clCreateCommandQueue(device->context, device->id, request->profile ? CL_QUEUE_PROFILING_ENABLE : 0, &error);
+  if (failed(error, "no queue", why, why_size)) return false;
+  context->arena = cl->clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR, program->arena_bytes, NULL, &error);
+  if (failed(error, "no memory for the arena", why, why_size)) return false;
+  const uint32_t zero = 0; /* borders of planes are zeros */
+  if (failed(cl->clEnqueueFillBuffer(context->queue, context->arena, &zero, sizeof zero, 0, program->arena_bytes, 0, NULL, NULL), "the arena", why,
+             why_size))
+    return false;
+  for (int32_t i = 0; i < program->buffer_count; i++) {
+    const size_t region[2] = {program->buffers[i].offset, program->buffers[i].bytes};
+    context->buffers[i] = cl->clCreateSubBuffer(context->arena, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION, region, &error);
+    if (failed(error, "a buffer in the arena", why, why_size)) return false;
+  }
+  for (int32_t i = 0; i < program->call_count; i++) {
+    const int32_t kernel = program->calls[i].kernel;
+    context->kernels[i] = cl->clCreateKernel(context->shared->programs[kernel], program->kernels[kernel].name, &error);
+    if (failed(error, program->kernels[kernel].name, why, why_size) || !set_arguments(context, i, why, why_size)) return false;
+  }
+  return wait_for_queue(context, "the arena", why, why_size);
+}
+
+static void opencl_close(void *opened) {
+  struct context *context = opened;
+  if (context->hangs) return;
+  const struct pcc_device_program *program = context->shared->program;
+  const struct pcc_opencl *cl = &context->shared->device.cl;
+  for (int32_t i = 0; context->kernels && i < program->call_count; i++)
+    if (context->kernels[i]) cl->clReleaseKernel(context->kernels[i]);
+  for (int32_t i = 0; context->buffers && i < program->buffer_count; i++)
+    if (context->buffers[i]) cl->clReleaseMemObject(context->buffers[i]);
+  if (context->arena) cl->clReleaseMemObject(context->arena);
+  if (context->queue) cl->clReleaseCommandQueue(context->queue);
+  leave(context->shared);
+  free(context->mapped);
+  free(context->events);
+  free(context->kernels);
+  free(context->buffers);
+  free(context);
+}
+
+/* Maps a port's buffer, waits for it; NULL, and why, where it fails. Memory that device and processor share is not copied. */
+static void *map(struct context *context, int32_t buffer, const struct pcc_port *port, uint64_t flags, char *why, size_t why_size) {
+  cl_int error = 0;
+  void *mapped = context->shared->device.cl.clEnqueueMapBuffer(context->queue, context->buffers[buffer], CL_TRUE, flags, 0, port->bytes, 0, NULL,
+                                                               NULL, &error);
+  return failed(error || mapped ? error : CL_MAP_FAILURE, port->name, why, why_size) ? NULL : mapped;
+}
+
+static cl_int unmap(struct context *context, int32_t buffer, void *mapped) {
+  return context->shared->device.cl.clEnqueueUnmapMemObject(context->queue, context->buffers[buffer], mapped, 0, NULL, NULL);
+}
+
+/* Copies the outputs once all of them are there: where one fails, none is written, for an output may lie where an input does. */
+static bool copy_outputs(struct context *context, const struct pcc_model *model, void *const *outputs, char *why, size_t why_size) {
+  const int32_t *buffers = context->shared->program->outputs;
+  int32_t mapped = 0;
+  for (; mapped < model->output_count; mapped++)
+    if (!(context->mapped[mapped] = map(context, buffers[mapped], &model->outputs[mapped], CL_MAP_READ, why, why_size))) break;
+  const bool complete = mapped == model->output_count;
+  for (int32_t i = 0; complete && i < mapped; i++) memcpy(outputs[i], context->mapped[i], model->outputs[i].bytes);
+  while (mapped--) unmap(context, buffers[mapped], context->mapped[mapped]); /* the next run notices where that fails */
+  return complete;
+}
+
+/* Adds the calls' times, and lets their events go. */
+static bool read_clock(struct context *context, int32_t count, int64_t *clock) {
+  const struct pcc_opencl *cl = &context->shared->device.cl;
+  bool read = true;
+  for (int32_t i = 0; i < count; i++) {
+    uint64_t start = 0, end = 0;
+    read = read && clock && !cl->clGetEventProfilingInfo(context->events[i], CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) &&
+           !cl->clGetEventProfilingInfo(context->events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
+    if (read) clock[i] += (int64_t)(end - start);
+    cl->clReleaseEvent(context->events[i]);
+  }
+  return read;
+}
+
+static bool opencl_run(void *opened, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size) {
+  struct context *context = opened;
+  const struct pcc_device_program *program = context->shared->program;
+  const struct pcc_model *model = pcc_chosen_model();
+  const struct pcc_opencl *cl = &context->shared->device.cl;
+  for (int32_t i = 0; i < model->input_count; i++) {
+    void *mapped = map(context, program->inputs[i], &model->inputs[i], CL_MAP_WRITE_INVALIDATE_REGION, why, why_size);
+    if (!mapped) return false;
+    memcpy(mapped, inputs[i], model->inputs[i].bytes);
+    if (failed(unmap(context, program->inputs[i], mapped), model->inputs[i].name, why, why_size)) return false;
+  }
+  int32_t started = 0;
+  cl_int error = 0;
+  for (; started < program->call_count && !error; started += !error) {
+    const struct pcc_device_call *call = &program->calls[started];
+    cl_handle *event = context->events ? &context->events[started] : NULL;
+    error = cl->clEnqueueNDRangeKernel(context->queue, context->kernels[started], 3, NULL, call->global_size, call->local_size, 0, NULL, event);
+    if (failed(error, call->layer, why, why_size)) break;
+  }
+  char lost[200];
+  const bool is_done = wait_for_queue(context, context->shared->device.name, lost, sizeof lost);
+  const bool is_timed = context->hangs || !context->events || read_clock(context, started, clock) || !clock;
+  if (!error && !is_done) snprintf(why, why_size, "%s", lost);
+  if (error || !is_done) return false;
+  if (!is_timed) {
+    snprintf(why, why_size, "the driver does not tell the calls' times");
+    return false;
+  }
+  return copy_outputs(context, model, outputs, why, why_size);
+}
+
+static const char *opencl_name(const void *opened) { return ((const struct context *)opened)->shared->device.name; }
+
+static const struct pcc_device_program *opencl_program(const void *opened) {
+  return ((const struct context *)opened)->shared->program;
+}
+
+/* Compares the device with the processor, unless that was done: in this process, or, as the cache says, in an earlier one. */
+static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size);
+
+static void *opencl_open(const struct pcc_device_request *request, char *why, size_t why_size) {
+  snprintf(why, why_size, "no memory");
+  struct context *context = calloc(1, sizeof *context);
+  if (context && !(context->shared = join(request, why, why_size))) {
+    free(context);
+    context = NULL;
+  }
+  if (context && !(set_up(context, request, why, why_size) && is_trusted(context, request, why, why_size))) {
+    opencl_close(context);
+    context = NULL;
+  }
+  return context;
+}
+
+const struct pcc_device_backend pcc_opencl_backend = {opencl_open, opencl_run, opencl_name, opencl_program, opencl_close};
+
+static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
+  struct shared *joined = context->shared;
+  const struct pcc_device_program *program = joined->program;
+  lock();
+  const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program->kernels, program->kernel_count);
+  unlock();
+  if (trusted) return true;
+  if (!pcc_device_agrees(request, &pcc_opencl_backend, context, why, why_size)) return false;
+  pcc_opencl_is_right(&joined->device, program->kernels, program->kernel_count);
+  lock();
+  joined->trusted = true;
+  unlock();
+  return true;
+}

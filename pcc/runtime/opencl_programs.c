@@ -1,0 +1,193 @@
+/* Programs for a device: built from text within a time limit, and kept as binaries. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "opencl.h"
+#include "within.h"
+
+#ifndef PCC_OPENCL_BUILD_SECONDS
+#define PCC_OPENCL_BUILD_SECONDS 120 /* of all programs together; phones take tens of milliseconds each */
+#endif
+
+/* A file of the cache: a binary, or the note that a program was right (no bytes). */
+struct header {
+  char magic[8]; /* "pccbin01" */
+  uint64_t bytes;
+  uint64_t sum; /* of the bytes */
+};
+
+static uint64_t add_to_sum(uint64_t sum, const void *bytes, size_t count) { /* FNV-1a */
+  for (size_t i = 0; i < count; i++) sum = (sum ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+  return sum;
+}
+
+static const uint64_t no_bytes = 0xcbf29ce484222325u;
+
+static bool path_of(char *path, size_t size, const struct pcc_opencl_device *device, const char *digest, const char *suffix) {
+  return *device->cache && (size_t)snprintf(path, size, "%s/%016llx-%s.%s", device->cache, (unsigned long long)device->key, digest, suffix) < size;
+}
+
+static bool read_all(int file, void *bytes, size_t count) {
+  size_t done = 0;
+  while (done < count) {
+    const ssize_t got = read(file, (char *)bytes + done, count - done);
+    if (got <= 0) return false;
+    done += (size_t)got;
+  }
+  return true;
+}
+
+static bool write_all(int file, const void *bytes, size_t count) {
+  size_t done = 0;
+  while (done < count) {
+    const ssize_t put = write(file, (const char *)bytes + done, count - done);
+    if (put <= 0) return false;
+    done += (size_t)put;
+  }
+  return true;
+}
+
+/* The bytes of a whole and undamaged file, to be freed; else NULL. */
+static unsigned char *read_file(const char *path, size_t *count) {
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return NULL;
+  struct header header;
+  unsigned char *bytes = NULL;
+  const off_t end = lseek(file, 0, SEEK_END);
+  if (lseek(file, 0, SEEK_SET) == 0 && read_all(file, &header, sizeof header) && !memcmp(header.magic, "pccbin01", 8) &&
+      end >= 0 && header.bytes == (uint64_t)end - sizeof header && (bytes = calloc(1, header.bytes + 1))) {
+    *count = header.bytes;
+    if (!read_all(file, bytes, header.bytes) || add_to_sum(no_bytes, bytes, header.bytes) != header.sum) {
+      free(bytes);
+      bytes = NULL;
+    }
+  }
+  close(file);
+  return bytes;
+}
+
+/* A cache is only a help: what cannot be written is left out. */
+static void write_file(const char *path, const void *bytes, size_t count) {
+  static _Atomic uint32_t files;
+  char partial[800];
+  const uint32_t number = atomic_fetch_add(&files, 1);
+  if ((size_t)snprintf(partial, sizeof partial, "%s.%d.%u", path, (int)getpid(), number) >= sizeof partial) return;
+  const int file = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return;
+  const struct header header = {"pccbin01", count, add_to_sum(no_bytes, bytes, count)};
+  const bool written = write_all(file, &header, sizeof header) && write_all(file, bytes, count);
+  close(file);
+  if (!written || rename(partial, path)) unlink(partial);
+}
+
+static cl_handle from_binary(const struct pcc_opencl_device *device, const char *path) {
+  size_t count = 0;
+  unsigned char *bytes = read_file(path, &count);
+  if (!bytes) return NULL;
+  const unsigned char *binary = bytes;
+  cl_int status = 0, error = 0;
+  cl_handle program = device->cl.clCreateProgramWithBinary(device->context, 1, &device->id, &count, &binary, &status, &error);
+  free(bytes);
+  if (!program || error || status) return NULL;
+  if (!device->cl.clBuildProgram(program, 1, &device->id, "", NULL, NULL)) return program;
+  device->cl.clReleaseProgram(program);
+  return NULL;
+}
+
+static void keep_binary(const struct pcc_opencl_device *device, cl_handle program, const char *path) {
+  size_t count = 0;
+  if (device->cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof count, &count, NULL) || !count) return;
+  unsigned char *bytes = calloc(1, count);
+  if (bytes && !device->cl.clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof bytes, &bytes, NULL)) write_file(path, bytes, count);
+  free(bytes);
+}
+
+static cl_handle from_text(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernel, char *why, size_t why_size) {
+  const char *text = kernel->text;
+  cl_int error = 0;
+  cl_handle program = device->cl.clCreateProgramWithSource(device->context, 1, &text, NULL, &error);
+  if (!program || error) {
+    snprintf(why, why_size, "kernel %s: %s", kernel->name, pcc_opencl_error(error));
+    return NULL;
+  }
+  error = device->cl.clBuildProgram(program, 1, &device->id, "", NULL, NULL);
+  if (!error) return program;
+  char log[1024] = "";
+  size_t count = 0;
+  if (device->cl.clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log, &count)) log[0] = 0;
+  for (char *at = log; *at; at++)
+    if (*at == '\n') *at = 0; /* its first line */
+  snprintf(why, why_size, "the driver's compiler refuses %.60s: %s %.80s", kernel->name, pcc_opencl_error(error), log);
+  device->cl.clReleaseProgram(program);
+  return NULL;
+}
+
+/* What is built within the time limit. */
+struct job {
+  struct pcc_opencl_device *device;
+  const struct pcc_device_kernel *kernels;
+  cl_handle *programs;
+  int32_t count;
+  bool failed;
+  char why[200];
+};
+
+static void build_all(void *argument) {
+  struct job *job = argument;
+  for (int32_t i = 0; i < job->count && !job->failed; i++) {
+    char path[700];
+    const bool is_kept = path_of(path, sizeof path, job->device, job->kernels[i].digest, "bin");
+    if (is_kept && (job->programs[i] = from_binary(job->device, path))) continue;
+    job->programs[i] = from_text(job->device, &job->kernels[i], job->why, sizeof job->why);
+    job->failed = !job->programs[i];
+    if (!job->failed && is_kept) keep_binary(job->device, job->programs[i], path);
+  }
+}
+
+bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
+                      cl_handle *programs, bool *hangs, char *why, size_t why_size) {
+  struct job *job = calloc(1, sizeof *job); /* not on the stack: a compiler that hangs keeps it */
+  if (!job) {
+    snprintf(why, why_size, "no memory");
+    return false;
+  }
+  *job = (struct job){.device = device, .kernels = kernels, .programs = programs, .count = count};
+  const enum pcc_within ended = pcc_within(PCC_OPENCL_BUILD_SECONDS, build_all, job);
+  *hangs = ended == PCC_WITHIN_HANGS;
+  if (*hangs) {
+    snprintf(why, why_size, "the driver's compiler took more than %d s", PCC_OPENCL_BUILD_SECONDS);
+    return false;
+  }
+  const bool is_built = ended == PCC_WITHIN_DONE && !job->failed;
+  if (!is_built) snprintf(why, why_size, "%s", ended == PCC_WITHIN_DONE ? job->why : "cannot start a thread to build programs");
+  free(job);
+  return is_built;
+}
+
+/* The note's file, whose name stands for all kernels. */
+static bool note_path(char *path, size_t size, const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
+  uint64_t sum = no_bytes;
+  for (int32_t i = 0; i < count; i++) sum = add_to_sum(sum, kernels[i].digest, strlen(kernels[i].digest));
+  char all[20];
+  snprintf(all, sizeof all, "%016llx", (unsigned long long)sum);
+  return path_of(path, size, device, all, "right");
+}
+
+bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
+  char path[700];
+  size_t bytes;
+  unsigned char *note = note_path(path, sizeof path, device, kernels, count) ? read_file(path, &bytes) : NULL;
+  free(note);
+  return note;
+}
+
+void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
+  char path[700];
+  if (note_path(path, sizeof path, device, kernels, count)) write_file(path, "", 0);
+}

@@ -1,0 +1,84 @@
+/* Runs the toy model on a device: contexts in several threads, every result checked. Prints what the first one runs on in the end.
+ * Arguments: a pcc_device_choice, the cache's folder or "-", contexts. Exit status 3 and the reason where there is no context. */
+#include <assert.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pcc.h"
+
+#undef NDEBUG
+enum { ITEMS = 1000, ROUNDS = 20, RUNS = 6, MAX_CONTEXTS = 8 };
+
+struct user {
+  pthread_t thread;
+  pcc_options options;
+  char device[240];
+  int failed;
+};
+
+static void expected(const float *x, float *z) {
+  float now[ITEMS];
+  memcpy(now, x, sizeof now);
+  for (int round = 0; round < ROUNDS; round++) {
+    for (int i = 0; i < ITEMS; i++) {
+      const float y = 2 * now[ITEMS - 1 - i] + 1;
+      z[i] = y * y;
+    }
+    for (int i = 0; i < ITEMS; i++) now[i] = z[i] / 1e6f;
+  }
+}
+
+static void *use(void *argument) {
+  struct user *user = argument;
+  pcc_context *context = pcc_create(&user->options, user->device, sizeof user->device);
+  user->failed = !context;
+  if (!context) return NULL;
+  const int images = pcc_max_batch() ? pcc_max_batch() : 1;
+  float *x = malloc((size_t)images * ITEMS * sizeof *x), right[ITEMS];
+  float *z = malloc((size_t)images * ITEMS * sizeof *z);
+  for (int run = 0; run < RUNS; run++) {
+    const int batch = 1 + run % images;
+    const int in_place = batch == 1 && run % 2;
+    for (int i = 0; i < batch * ITEMS; i++) x[i] = (float)((i * 31 + run * 7) % 97);
+    float *found = in_place ? x : z;
+    expected(x, right);
+    const float first = x[(batch - 1) * ITEMS];
+    const void *inputs[] = {x};
+    void *outputs[] = {found};
+    const pcc_status status = pcc_max_batch() ? pcc_run_batch(context, batch, inputs, outputs) : pcc_run(context, inputs, outputs);
+    assert(status == PCC_OK && !*pcc_error(context));
+    for (int i = 0; i < ITEMS; i++) assert(fabsf(found[i] - right[i]) <= 1e-4f * right[i]);
+    if (batch > 1) {
+      assert(first == x[(batch - 1) * ITEMS]);
+      expected(x + (batch - 1) * ITEMS, right);
+      for (int i = 0; i < ITEMS; i++) assert(fabsf(found[(batch - 1) * ITEMS + i] - right[i]) <= 1e-4f * right[i]);
+    }
+  }
+  double total = 0;
+  for (int32_t i = 0; i < pcc_context_call_count(context); i++) {
+    pcc_call call = {.size = sizeof call};
+    assert(pcc_describe_call(context, i, &call) == PCC_OK && call.layer && call.seconds >= 0);
+    total += call.seconds;
+  }
+  assert((total > 0) == (user->options.profile != 0));
+  snprintf(user->device, sizeof user->device, "%s", pcc_device(context));
+  pcc_destroy(context);
+  free(x), free(z);
+  return NULL;
+}
+
+int main(int count, char **words) {
+  assert(count == 4);
+  static struct user users[MAX_CONTEXTS];
+  const int contexts = atoi(words[3]);
+  for (int i = 0; i < contexts; i++) {
+    users[i].options = (pcc_options){sizeof users[i].options, 1 + i % 2, 1, atoi(words[1]), strcmp(words[2], "-") ? words[2] : NULL};
+    assert(!pthread_create(&users[i].thread, NULL, use, &users[i]));
+  }
+  for (int i = 0; i < contexts; i++) pthread_join(users[i].thread, NULL);
+  puts(users[0].device);
+  return users[0].failed ? 3 : 0;
+}

@@ -1,0 +1,249 @@
+/* An OpenCL library whose device computes the toy model's kernels on the processor, at once, and fails on demand, by environment:
+ * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG (its results),
+ * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME (of its device). */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "opencl.h"
+
+#define EXPORT __attribute__((visibility("default")))
+enum { LOST = -5, MAX_ARGUMENTS = 8 };
+
+struct memory {
+  char *data;
+  int is_part;
+};
+
+struct kernel {
+  char name[16];
+  union {
+    struct memory *memory;
+    int32_t number;
+    float value;
+  } arguments[MAX_ARGUMENTS];
+};
+
+/* Whether this call of a function, counted by its caller, is one that fails. */
+static int fails(const char *function, _Atomic int *calls) {
+  const char *wanted = getenv("FAKE_FAIL");
+  const size_t length = strlen(function);
+  const int call = atomic_fetch_add(calls, 1) + 1;
+  return wanted && !strncmp(wanted, function, length) && wanted[length] == ':' && call >= atoi(wanted + length + 1);
+}
+
+#define STATUS_UNLESS_FINE       \
+  static _Atomic int calls;      \
+  if (fails(__func__, &calls)) return LOST;
+#define NULL_UNLESS_FINE         \
+  static _Atomic int calls;      \
+  *error = fails(__func__, &calls) ? LOST : 0; \
+  if (*error) return NULL;
+
+static void *copy_of(const void *from, size_t bytes) {
+  void *copy = malloc(bytes ? bytes : 1);
+  return from ? memcpy(copy, from, bytes) : memset(copy, 0x55, bytes); /* no one promises zeros */
+}
+
+EXPORT cl_int clGetPlatformIDs(uint32_t room, cl_handle *platforms, uint32_t *count) {
+  STATUS_UNLESS_FINE
+  static char platform;
+  if (room) platforms[0] = &platform;
+  *count = 1;
+  return 0;
+}
+
+EXPORT cl_int clGetDeviceIDs(cl_handle platform, uint64_t type, uint32_t room, cl_handle *devices, uint32_t *count) {
+  STATUS_UNLESS_FINE
+  static char device;
+  (void)platform, (void)room, (void)count;
+  const char *is = getenv("FAKE_TYPE");
+  const uint64_t known = is ? (uint64_t)atoi(is) : CL_DEVICE_TYPE_GPU;
+  if (!(type & known)) return -1;
+  devices[0] = &device;
+  return 0;
+}
+
+EXPORT cl_int clGetDeviceInfo(cl_handle device, uint32_t what, size_t room, void *value, size_t *count) {
+  STATUS_UNLESS_FINE
+  (void)device, (void)count;
+  const char *align = getenv("FAKE_ALIGN");
+  if (what == CL_DEVICE_MEM_BASE_ADDR_ALIGN) *(uint32_t *)value = align ? (uint32_t)atoi(align) : 1024;
+  if (what == CL_DEVICE_NAME) snprintf(value, room, "%s", getenv("FAKE_NAME") ? getenv("FAKE_NAME") : "Fake GPU");
+  if (what == CL_DRIVER_VERSION) snprintf(value, room, "%s", getenv("FAKE_DRIVER") ? getenv("FAKE_DRIVER") : "1.0");
+  return 0;
+}
+
+EXPORT cl_handle clCreateContext(const intptr_t *properties, uint32_t count, const cl_handle *devices, void *notify, void *data, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)properties, (void)count, (void)devices, (void)notify, (void)data;
+  return malloc(1);
+}
+
+EXPORT cl_int clReleaseContext(cl_handle context) {
+  free(context);
+  return 0;
+}
+
+EXPORT cl_handle clCreateCommandQueue(cl_handle context, cl_handle device, uint64_t properties, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)context, (void)device, (void)properties;
+  return malloc(1);
+}
+
+EXPORT cl_int clReleaseCommandQueue(cl_handle queue) {
+  free(queue);
+  return 0;
+}
+
+EXPORT cl_handle clCreateBuffer(cl_handle context, uint64_t flags, size_t bytes, void *from, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)context;
+  struct memory *memory = malloc(sizeof *memory);
+  *memory = (struct memory){copy_of(flags & CL_MEM_COPY_HOST_PTR ? from : NULL, bytes), 0};
+  return memory;
+}
+
+EXPORT cl_handle clCreateSubBuffer(cl_handle buffer, uint64_t flags, uint32_t type, const void *region, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)flags, (void)type;
+  struct memory *memory = malloc(sizeof *memory);
+  *memory = (struct memory){((struct memory *)buffer)->data + ((const size_t *)region)[0], 1};
+  return memory;
+}
+
+EXPORT cl_int clReleaseMemObject(cl_handle buffer) {
+  struct memory *memory = buffer;
+  if (!memory->is_part) free(memory->data);
+  free(memory);
+  return 0;
+}
+
+EXPORT cl_handle clCreateProgramWithSource(cl_handle context, uint32_t count, const char **texts, const size_t *lengths, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)context, (void)count, (void)lengths;
+  return copy_of(texts[0], strlen(texts[0]) + 1);
+}
+
+EXPORT cl_handle clCreateProgramWithBinary(cl_handle context, uint32_t count, const cl_handle *devices, const size_t *lengths, const unsigned char **binaries,
+                                           cl_int *status, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)context, (void)count, (void)devices;
+  *status = 0;
+  return copy_of(binaries[0], lengths[0]);
+}
+
+EXPORT cl_int clBuildProgram(cl_handle program, uint32_t count, const cl_handle *devices, const char *options, void *notify, void *data) {
+  if (getenv("FAKE_HANG")) pause();
+  STATUS_UNLESS_FINE
+  (void)program, (void)count, (void)devices, (void)options, (void)notify, (void)data;
+  return 0;
+}
+
+EXPORT cl_int clGetProgramInfo(cl_handle program, uint32_t what, size_t room, void *value, size_t *count) {
+  STATUS_UNLESS_FINE
+  (void)room, (void)count;
+  const size_t bytes = strlen(program) + 1;
+  if (what == CL_PROGRAM_BINARY_SIZES) *(size_t *)value = bytes;
+  if (what == CL_PROGRAM_BINARIES) memcpy(*(char **)value, program, bytes);
+  return 0;
+}
+
+EXPORT cl_int clGetProgramBuildInfo(cl_handle program, cl_handle device, uint32_t what, size_t room, void *value, size_t *count) {
+  STATUS_UNLESS_FINE
+  (void)program, (void)device, (void)what, (void)count;
+  snprintf(value, room, "line 3: no such thing\nline 4: and more");
+  return 0;
+}
+
+EXPORT cl_int clReleaseProgram(cl_handle program) {
+  free(program);
+  return 0;
+}
+
+EXPORT cl_handle clCreateKernel(cl_handle program, const char *name, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)program;
+  struct kernel *kernel = calloc(1, sizeof *kernel);
+  snprintf(kernel->name, sizeof kernel->name, "%s", name);
+  return kernel;
+}
+
+EXPORT cl_int clSetKernelArg(cl_handle kernel, uint32_t index, size_t bytes, const void *value) {
+  STATUS_UNLESS_FINE
+  memcpy(&((struct kernel *)kernel)->arguments[index], value, bytes);
+  return 0;
+}
+
+EXPORT cl_int clReleaseKernel(cl_handle kernel) {
+  free(kernel);
+  return 0;
+}
+
+EXPORT cl_int clEnqueueFillBuffer(cl_handle queue, cl_handle buffer, const void *pattern, size_t pattern_bytes, size_t offset, size_t bytes, uint32_t count,
+                                  const cl_handle *events, cl_handle *event) {
+  STATUS_UNLESS_FINE
+  (void)queue, (void)pattern, (void)pattern_bytes, (void)count, (void)events, (void)event;
+  memset(((struct memory *)buffer)->data + offset, 0, bytes);
+  return 0;
+}
+
+EXPORT void *clEnqueueMapBuffer(cl_handle queue, cl_handle buffer, uint32_t wait, uint64_t flags, size_t offset, size_t bytes, uint32_t count,
+                                const cl_handle *events, cl_handle *event, cl_int *error) {
+  NULL_UNLESS_FINE
+  (void)queue, (void)wait, (void)flags, (void)bytes, (void)count, (void)events, (void)event;
+  return ((struct memory *)buffer)->data + offset;
+}
+
+EXPORT cl_int clEnqueueUnmapMemObject(cl_handle queue, cl_handle buffer, void *mapped, uint32_t count, const cl_handle *events, cl_handle *event) {
+  STATUS_UNLESS_FINE
+  (void)queue, (void)buffer, (void)mapped, (void)count, (void)events, (void)event;
+  return 0;
+}
+
+static void compute(const struct kernel *kernel) {
+  float *tensors[3] = {0};
+  const int at = kernel->name[0] == 's' && kernel->name[1] == 'c' ? 3 : 2; /* where the numbers begin */
+  for (int i = 0; i < at; i++) tensors[i] = (float *)(void *)kernel->arguments[i].memory->data;
+  const int items = kernel->arguments[at].number;
+  const float number = kernel->arguments[at + 1].value;
+  for (int i = 0; i < items; i++) {
+    if (kernel->name[0] == 'b') tensors[1][i] = tensors[0][i] / number;
+    if (kernel->name[1] == 'q') tensors[1][i] = tensors[0][items - 1 - i] * tensors[0][items - 1 - i] + (getenv("FAKE_WRONG") ? 0.01f : 0);
+    if (kernel->name[1] == 'c') tensors[2][i] = number * tensors[0][i] + tensors[1][i & 1];
+  }
+}
+
+EXPORT cl_int clEnqueueNDRangeKernel(cl_handle queue, cl_handle kernel, uint32_t dimensions, const size_t *offset, const size_t *global, const size_t *local,
+                                     uint32_t count, const cl_handle *events, cl_handle *event) {
+  STATUS_UNLESS_FINE
+  (void)queue, (void)dimensions, (void)offset, (void)count, (void)events;
+  if (global[0] % local[0]) return -54;
+  compute(kernel);
+  if (event) *event = malloc(1);
+  return 0;
+}
+
+EXPORT cl_int clFinish(cl_handle queue) {
+  static _Atomic int waits;
+  const char *hangs = getenv("FAKE_LOST");
+  if (hangs && atomic_fetch_add(&waits, 1) + 1 >= atoi(hangs)) pause();
+  STATUS_UNLESS_FINE
+  (void)queue;
+  return 0;
+}
+
+EXPORT cl_int clGetEventProfilingInfo(cl_handle event, uint32_t what, size_t room, void *value, size_t *count) {
+  STATUS_UNLESS_FINE
+  (void)event, (void)room, (void)count;
+  *(uint64_t *)value = what == CL_PROFILING_COMMAND_END ? 3000 : 1000;
+  return 0;
+}
+
+EXPORT cl_int clReleaseEvent(cl_handle event) {
+  free(event);
+  return 0;
+}

@@ -1,0 +1,201 @@
+"""A model on a GPU: on PoCL, and on a library that fails in every way; results are right in all of them."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcc.package.toolchain import DEVICE_SOURCES, LIBRARY_SOURCES, RUNTIME
+from tests.opencl import pocl_environment
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
+
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
+AUTO, CPU, GPU = "0", "1", "2"
+TAKEN = [
+    "clGetPlatformIDs",
+    "clGetDeviceIDs",
+    "clGetDeviceInfo",
+    "clCreateContext",
+    "clCreateCommandQueue",
+    "clCreateBuffer",
+    "clCreateSubBuffer",
+    "clCreateProgramWithSource",
+    "clBuildProgram",
+    "clCreateKernel",
+    "clSetKernelArg",
+    "clEnqueueFillBuffer",
+    "clEnqueueMapBuffer",
+    "clEnqueueUnmapMemObject",
+    "clEnqueueNDRangeKernel",
+    "clFinish",
+]
+"""Functions without which there is no result."""
+
+Run = Callable[..., str]
+
+
+def _gcc(*arguments: str) -> None:
+    built = subprocess.run(["gcc", "-std=c11", "-g", *arguments], capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:
+        pytest.skip("not run: gcc has no such sanitizer here")
+    assert not built.returncode, built.stderr
+
+
+def _application(folder: Path, *flags: str) -> Path:
+    program = folder / "application"
+    names = [name for name in LIBRARY_SOURCES if name != "embedded.c"]
+    sources = [RUNTIME / name for name in (*names, *DEVICE_SOURCES)]
+    sources += [HERE / name for name in ("toy_model.c", "toy_device.c", "device_application.c")]
+    _gcc("-O1", f"-I{RUNTIME}", *WARNINGS, *flags, *map(str, sources), "-o", str(program), "-pthread", "-ldl", "-lm")
+    return program
+
+
+@pytest.fixture(
+    scope="module", params=["address,undefined", "thread", "address,undefined -DTOY_MAX_BATCH=3 -DTOY_AT_ONCE"]
+)
+def run_on_fake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs the application with the fake library: arguments, and environment variables by name. Gives what it
+    prints."""
+    folder = tmp_path_factory.mktemp("fake")
+    sanitizer, *defines = request.param.split()
+    flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *defines]
+    program = _application(folder, "-DPCC_OPENCL_BUILD_SECONDS=1", "-DPCC_OPENCL_RUN_SECONDS=1", *flags)
+    _gcc("-O1", "-shared", "-fPIC", f"-I{RUNTIME}", *WARNINGS, *flags, str(HERE / "fake_opencl.c"), "-o",
+         str(folder / "libOpenCL.so"))  # fmt: skip
+
+    def run(device: str = AUTO, cache: str | Path = "-", contexts: int = 1, status: int = 0, **environment: str) -> str:
+        return _run(program, folder, device, cache, contexts, status, environment)
+
+    return run
+
+
+def _run(
+    program: Path, libraries: Path, device: str, cache: str | Path, contexts: int, status: int, more: dict[str, str]
+) -> str:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), **more}
+    command = [str(program), device, str(cache), str(contexts)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert ran.returncode == status, ran.stderr[-3000:]
+    return ran.stdout.strip()
+
+
+def test_runs_on_the_gpu(run_on_fake: Run) -> None:
+    assert run_on_fake() == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(contexts=4) == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(CPU) == "cpu"
+
+
+@pytest.mark.parametrize("function", TAKEN)
+def test_any_function_fails(run_on_fake: Run, function: str) -> None:
+    said = run_on_fake(FAKE_FAIL=f"{function}:1", contexts=2)
+    assert said.startswith("cpu: ")
+    reasons = {"clGetPlatformIDs": "OpenCL has no GPU", "clGetDeviceIDs": "OpenCL has no GPU"}
+    assert reasons.get(function, "CL_OUT_OF_RESOURCES") in said
+    assert run_on_fake(GPU, FAKE_FAIL=f"{function}:1", status=3).startswith("no GPU: ")
+
+
+@pytest.mark.parametrize("function", ["clGetEventProfilingInfo:1", "clGetEventProfilingInfo:300"])
+def test_times_fail(run_on_fake: Run, function: str) -> None:
+    assert run_on_fake(FAKE_FAIL=function) == "cpu: the GPU failed in a run: the driver does not tell the calls' times"
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["clEnqueueNDRangeKernel:200", "clFinish:5", "clEnqueueMapBuffer:5", "clEnqueueMapBuffer:6",
+     "clEnqueueUnmapMemObject:5", "clEnqueueUnmapMemObject:6"],
+)  # fmt: skip
+def test_the_device_is_lost(run_on_fake: Run, at: str) -> None:
+    said = run_on_fake(FAKE_FAIL=at)
+    assert said.startswith("cpu: the GPU failed in a run: ")
+    assert "CL_OUT_OF_RESOURCES" in said
+    assert run_on_fake(GPU, FAKE_FAIL=at) == said
+    assert run_on_fake(FAKE_FAIL=at, contexts=4).startswith("cpu: ")
+
+
+def test_the_compiler_hangs(run_on_fake: Run) -> None:
+    said = run_on_fake(FAKE_HANG="1", contexts=2, ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="report_thread_leaks=0")
+    assert said == "cpu: the driver's compiler took more than 1 s"
+
+
+@pytest.mark.parametrize("wait", [1, 2, 4])  # while a context is made, in the self-test, in a run
+def test_the_device_hangs(run_on_fake: Run, wait: int) -> None:
+    leaks = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
+    said = run_on_fake(FAKE_LOST=str(wait), contexts=2, **leaks)
+    assert said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ") == "Fake GPU took more than 1 s"
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [("Mali-G57 r0p0", "chosen"), ("QUALCOMM Adreno(TM)", "generic"), ("Adreno (TM) 640", "chosen")],
+)
+def test_the_program_fits_the_device(run_on_fake: Run, name: str, profile: str) -> None:
+    assert run_on_fake(FAKE_NAME=name) == f"gpu: {name}, code for {profile}"
+
+
+def test_the_compiler_refuses(run_on_fake: Run) -> None:
+    said = run_on_fake(FAKE_FAIL="clBuildProgram:2")
+    assert said == "cpu: the driver's compiler refuses square: CL_OUT_OF_RESOURCES line 3: no such thing"
+
+
+def test_what_a_gpu_is(run_on_fake: Run) -> None:
+    assert run_on_fake(FAKE_TYPE="2") == "cpu: OpenCL has no GPU"
+    assert run_on_fake(GPU, FAKE_TYPE="2") == "gpu: Fake GPU, code for generic"
+    assert (
+        run_on_fake(FAKE_ALIGN="8192")
+        == "cpu: Fake GPU: buffers must start at multiples of 1024 bytes, pcc's do at 512"
+    )
+    assert run_on_fake(GPU, FAKE_FAIL="clGetDeviceIDs:1", status=3) == "no GPU: OpenCL has no device"
+    assert "options.device is 7" in run_on_fake("7", status=3)
+
+
+def test_wrong_results_are_not_trusted(run_on_fake: Run, tmp_path: Path) -> None:
+    said = "cpu: self-test: output 'z' is wrong by"
+    assert run_on_fake(FAKE_WRONG="1").startswith(said)
+    assert run_on_fake(FAKE_WRONG="1", cache=tmp_path).startswith(said)
+    assert not list(tmp_path.glob("*.right"))
+
+
+def test_binaries_are_kept(run_on_fake: Run, tmp_path: Path) -> None:
+    no_compiler = {"FAKE_FAIL": "clCreateProgramWithSource:1"}
+    assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, code for generic"
+    kept = sorted(path.suffix for path in tmp_path.iterdir())
+    assert kept == [".bin", ".bin", ".bin", ".right"]
+    assert run_on_fake(cache=tmp_path, **no_compiler) == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(cache=tmp_path, **no_compiler, FAKE_DRIVER="1.1").startswith("cpu: kernel scale: ")
+    for path in tmp_path.glob("*.bin"):
+        damaged = bytearray(path.read_bytes())
+        for content in (b"", damaged[:20], damaged[:-1], damaged[:-1] + b"?", damaged + b"?"):
+            path.write_bytes(content)
+            assert run_on_fake(cache=tmp_path, **no_compiler).startswith("cpu: kernel ")
+        assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, code for generic"
+        assert path.read_bytes() == damaged
+    assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU, code for generic"
+    assert run_on_fake(cache="x" * 600).startswith("cpu: the path of the cache is longer")
+
+
+def test_no_library(tmp_path: Path) -> None:
+    program = _application(tmp_path)
+    lacking = tmp_path / "libOpenCL.so"
+    source = tmp_path / "lacking.c"
+    source.write_text("int clGetPlatformIDs(void) { return 0; }\n")
+    _gcc("-shared", "-fPIC", str(source), "-o", str(lacking))
+    said = _run(program, tmp_path, AUTO, "-", 1, 0, {})
+    if said != "cpu: libOpenCL.so has no clGetDeviceIDs":  # the system has one, too
+        assert said.startswith(("gpu: ", "cpu: OpenCL has no GPU"))
+
+
+def test_pocl(tmp_path: Path) -> None:
+    environment = pocl_environment(tmp_path)
+    program, cache = _application(tmp_path), tmp_path / "cache"
+    cache.mkdir()
+    for contexts in (1, 4):
+        said = _run(program, tmp_path, GPU, cache, contexts, 0, environment)
+        assert said.startswith("gpu: "), said
+    assert len(list(cache.glob("*.bin"))) == 3
+    assert _run(program, tmp_path, AUTO, cache, 1, 0, environment) == "cpu: OpenCL has no GPU"
