@@ -13,12 +13,11 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.files import read_limited
-from pcc.models.preprocess import Preprocessing
+from pcc.models.preprocess import PHOTOS, Preprocessing, photos_below
 
 if TYPE_CHECKING:
     from pcc.training.data import Data
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MOST_LIST_BYTES = 2**28
 """Of a file that lists photos and their classes."""
 _LINE = re.compile(r"(?P<name>\S.*?)[\s,;]+(?P<number>\d{1,9})")
@@ -107,12 +106,14 @@ def _photos(path: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndar
         path = folder
     if folders := _class_folders(path):
         numbers = _numbered([folder.name for folder in folders], class_names)
-        found = [(photo, number) for folder, number in zip(folders, numbers, strict=True) for photo in _below(folder)]
+        found = [
+            (photo, number) for folder, number in zip(folders, numbers, strict=True) for photo in photos_below(folder)
+        ]
         return [photo for photo, _ in found], np.array([number for _, number in found])
     lists = sorted(path.glob("*.txt"))
     if len(lists) == 1:
         return _listed(lists[0])
-    if photos := _below(path):
+    if photos := photos_below(path):
         return photos, None
     raise PccError(f"{path} holds no photos ({', '.join(PHOTOS)}), class folders or list of photos")
 
@@ -121,11 +122,7 @@ def _class_folders(folder: Path) -> list[Path]:
     """Folders with photos, if those are all that a folder has; a list of photos says more than folders do."""
     if any(folder.glob("*.txt")):
         return []
-    return sorted(path for path in folder.glob("*") if path.is_dir() and _below(path))
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
+    return sorted(path for path in folder.glob("*") if path.is_dir() and photos_below(path))
 
 
 def _numbered(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -12,6 +12,8 @@ from pcc.preprocessing import PreprocessingData
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pixels and nothing else: Pillow would start Ghostscript for others."""
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""What photos in folders are called."""
 MOST_BYTES = 2**28
 MOST_PIXELS = 2**27
 """Of a photo, as it is and as it is resized."""
@@ -28,6 +30,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a photo upright, by its EXIF tag."""
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """The photos in a folder and its folders, by name: the order in which a file system lists files is its own."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
 
 
 class Preprocessing(PreprocessingData):

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from pcc.errors import PccError, shortened
+from pcc.errors import PccError, first_problem, shortened
 from pcc.fields import typed_fields
 from pcc.files import read_limited
 from pcc.sparsity.structure import Structure
@@ -134,7 +134,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
         )
         return Recipe(**{key: raw[key] for key in ("seed", "augment") if key in raw}, stages=stages)
     except ValidationError as error:
-        raise PccError(f"{source}: {_first(error)}") from None
+        raise PccError(f"{source}: {first_problem(error)}") from None
 
 
 def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], where: str) -> Stage:
@@ -154,7 +154,7 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
         )
         parse_structures(stage.structures)
     except ValidationError as error:
-        raise PccError(f"{where}: {_first(error)}") from None
+        raise PccError(f"{where}: {first_problem(error)}") from None
     except PccError as error:
         raise PccError(f"{where}: {error}") from None
     return stage
@@ -193,9 +193,3 @@ def _structure(selector: str, value: Any) -> Structure:
         except PccError as error:
             raise PccError(f"structure of '{selector}': {error}") from None
     return found[0] if len(found) == 1 else structures.compose(found)
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
-    found = error.errors()[0]
-    return f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}"

@@ -14,10 +14,9 @@ from PIL import ImageOps
 from torch import Tensor
 
 from pcc.errors import PccError
-from pcc.models.preprocess import Preprocessing
+from pcc.models.preprocess import PHOTOS, Preprocessing, photos_below
 from pcc.training.data.data import Augment, Batch, Data, check_augment
 
-PHOTOS = {".jpg", ".jpeg", ".png"}
 AUGMENTATIONS: tuple[Augment, ...] = ("crop-flip", "none")
 
 
@@ -87,13 +86,10 @@ def random_box(width: int, height: int, numbers: list[float]) -> tuple[float, fl
 def _half(folder: Path, *names: str) -> dict[str, list[Path]]:
     """The photos of each class, below the first of the folders ``names`` that has class folders."""
     for name in names:
-        # Sorted, because the order in which a file system lists files is its own.
         classes = sorted(path for path in (folder / name).glob("*") if path.is_dir())
-        half = {
-            path.name: sorted(photo for photo in path.rglob("*") if photo.suffix.lower() in PHOTOS) for path in classes
-        }
+        half = {path.name: photos_below(path) for path in classes}
         if empty := [kind for kind, photos in half.items() if not photos]:
-            raise PccError(f"{folder / name / empty[0]} holds no photos ({', '.join(sorted(PHOTOS))})")
+            raise PccError(f"{folder / name / empty[0]} holds no photos ({', '.join(PHOTOS)})")
         if half:
             return half
     raise PccError(
