@@ -18,9 +18,10 @@ TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet50")
 UNTRAINED = ("lenet5", "resnet18", "vgg16")
 TOLERANCE = 1e-4
 
-NETWORKS = (*TRAINED, *UNTRAINED)
-EMULATED = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in NETWORKS]
-"""VGG-16 takes minutes under emulation."""
+NETWORKS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)
+]
+"""VGG-16 takes minutes."""
 
 
 def module_and_input(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -48,7 +49,7 @@ def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
 
 
 @arm64
-@pytest.mark.parametrize("name", EMULATED)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
     module, x = module_and_input(name)
     with torch.no_grad():
