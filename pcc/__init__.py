@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from pcc.compile_report import CompileReport
+    from pcc.compression.report import CompressReport
+    from pcc.models.preprocess import Preprocessing
     from pcc.passes.manager import PassManager
     from pcc.runtime.loader import Model
 
@@ -27,7 +29,7 @@ contribute(
     {"select-kernels": "pcc.codegen.select_kernels:SelectKernels", "plan-memory": "pcc.codegen.plan_memory:PlanMemory"}
 )
 
-__all__ = ["PassManager", "PccError", "Target", "compile", "load", "target_named"]
+__all__ = ["PassManager", "PccError", "Target", "compile", "compress", "load", "target_named"]
 
 
 def compile(
@@ -75,6 +77,50 @@ def compile(
     text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
     return compile_model(
         model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options
+    )
+
+
+def compress(
+    model: "str | PathLike[str] | nn.Module",
+    images: "str | PathLike[str] | Tensor",
+    out: str | PathLike[str],
+    *,
+    faster: float | None = None,
+    macs: float | None = None,
+    size: float | None = None,
+    keep: float | None = None,
+    target: str | Target | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    preprocessing: "Preprocessing | None" = None,
+    photos: int = 200,
+    minutes: float | None = None,
+    resume: bool = False,
+    name: str | None = None,
+    watch: "Callable[[str, float], None] | None" = None,
+) -> "CompressReport":
+    """Prunes a trained network until a wish comes true, without labels, into a folder with its package, checkpoint,
+    recipe and report.
+
+    ``model`` is an ``nn.Module`` or the path of an ONNX file or a ``.pt2`` archive, of one image input ``input_shape``,
+    (C, H, W), which a file may say itself. ``images`` are its inputs, fp32 (N, C, H, W), or a folder of photos, which
+    ``preprocessing`` makes inputs (as ImageNet's usual one if None). One wish: ``faster`` than dense, so many times, on
+    ``target`` (this machine if None; times are measured where it executes the target's code, else the cost model's);
+    ``macs`` or ``size``, the share of multiply-accumulates or of the weights' bytes that is left; ``keep``, the share
+    of photos on which the class stays, as fast as that allows. ``photos`` is how many are fitted on at most; with
+    ``minutes`` the network then learns its dense self's outputs on them for so long. ``watch`` is told what is done and
+    the part that is over, 0..1. Raises `PccError` for what cannot be compressed, and for a wish that cannot come true.
+    """
+    from pcc.compression.compress import compress_network
+    from pcc.compression.network import open_subject
+    from pcc.compression.photos import open_photos, split
+    from pcc.compression.wish import chosen_wish
+
+    wish = chosen_wish(faster, macs, size, keep)
+    chosen = host_target() if target is None else target_named(target) if isinstance(target, str) else target
+    subject = open_subject(model, input_shape, preprocessing, name)
+    inputs = split(open_photos(images, subject.input_shape, subject.preprocessing), photos)
+    return compress_network(
+        subject, inputs, wish, Path(out), chosen, minutes, resume, watch or (lambda what, done: None)
     )
 
 

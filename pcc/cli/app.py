@@ -15,6 +15,7 @@ COMMANDS = (
     "compile",
     "export",
     "prune",
+    "compress",
     "eval",
     "run",
     "bench",

@@ -184,9 +184,7 @@ def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, t
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
     node, (priced, rejected) = layer.node, layer.priced(machine)
     best, tuning = (
-        (priced[0], None)
-        if records is None
-        else _by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
+        (priced[0], None) if records is None else by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
     )
     others, family = [other for other in priced if other.family != best.family], family_named(best.family)
     annotate(
@@ -207,7 +205,7 @@ def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, t
         annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, layer.weights)))
 
 
-def _by_record(
+def by_record(
     layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequence[TuningRecord]
 ) -> tuple[Priced, TuningUse | None]:
     """The schedule that was measured to be the best, where that was beside the one that costs choose now; what came of

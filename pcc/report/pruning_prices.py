@@ -66,7 +66,7 @@ def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Ma
     """The prices of each convolution and linear layer by the name of its node. ``graph_module`` is one whose kernels
     are not chosen, and loses what reorder-kernels noted; ``passes`` prune."""
     rates = RATES if any(hasattr(step, "rate") for step in passes) else RATES[:1]
-    kinds = _kinds(graph_module)
+    kinds = alike(graph_module)
     first = {signature: OpenLayer.of(nodes[0], max_batch(graph_module) or 1) for signature, nodes in kinds.items()}
     dense = {signature: float(layer.priced(machine)[0][0].cost) for signature, layer in first.items()}
     prices: dict[str, list[RatePrice]] = {signature: [] for signature in kinds}
@@ -91,8 +91,8 @@ def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Ma
     }
 
 
-def _kinds(graph_module: GraphModule) -> dict[str, list[Node]]:
-    """Layers that cost the same, whatever their weights."""
+def alike(graph_module: GraphModule) -> dict[str, list[Node]]:
+    """Layers that cost the same, whatever their weights; what reorder-kernels noted is lost."""
     found: dict[str, list[Node]] = {}
     for node in choosing_nodes(graph_module):
         forget(node, StoredOrder)

@@ -98,26 +98,18 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
     layer, norm, groups = wanted.layer, wanted.norm, wanted.layer.groups
     module = layer.module
     assert isinstance(module, nn.Conv2d | nn.Linear)
-    gain = _gain(norm, wanted.outputs)
+    gain = gain_of(norm, wanted.outputs)
     intercept = module.bias is not None or norm is not None
     sums = MomentSums(module, intercept=intercept)
     for part, batch in zip(wanted.parts, arrived, strict=True):
         sums.add(batch.x, part.where, _wanted_now(part, batch, module, gain))
     found = sums.moments()
 
-    def to_columns(weight: torch.Tensor) -> torch.Tensor:
-        """(O, I / groups, kh, kw) to (g, n, O / g)."""
-        return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2)
-
-    def to_weight(by_column: torch.Tensor) -> torch.Tensor:
-        return by_column.transpose(1, 2).reshape(layer.weight.shape)
-
     def project(by_column: torch.Tensor) -> torch.Tensor:
-        return to_columns(layer.project(to_weight(by_column)))
+        return to_columns(layer.project(to_weight(by_column, layer.weight.shape)), groups)
 
-    dense = to_columns(layer.weight.float())
-    scale = gain.abs()
-    scale = scale.clamp_min(max(1e-6 * float(scale.max()), 1e-30)).reshape(groups, 1, -1)
+    dense = to_columns(layer.weight.float(), groups)
+    scale = effect(gain, groups)
     if isinstance(layer.structure, Zeros):
         projected = project(dense * scale) / scale
         quadratic = Quadratic.of(found, dense, scale)
@@ -129,10 +121,10 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
             admm(quadratic, dense * quadratic.unit, lambda v: project(v / quadratic.unit) * quadratic.unit)
             / quadratic.unit
         )
-    layer.weight.copy_(to_weight(best))
+    layer.weight.copy_(to_weight(best, layer.weight.shape))
     if intercept:
-        _shift(module, norm, found.y_mean - (found.x_mean[:, None] @ best).flatten())
-    errors = _error(found, projected, scale), _error(found, best, scale)
+        shift(module, norm, found, best)
+    errors = error_of(found, projected, scale), error_of(found, best, scale)
     return Reconstructed(layer.name, sums.count, *errors, time.perf_counter() - began)
 
 
@@ -144,7 +136,7 @@ def _wanted_now(part: Part, batch: Arrived, module: nn.Conv2d | nn.Linear, gain:
     return part.outputs + missing * _inverse(gain)
 
 
-def _gain(norm: Norm | None, outputs: torch.Tensor) -> torch.Tensor:
+def gain_of(norm: Norm | None, outputs: torch.Tensor) -> torch.Tensor:
     """By what the batch norm behind a layer multiplies each output, (O,)."""
     if norm is None:
         return torch.ones_like(outputs[0])
@@ -157,8 +149,26 @@ def _inverse(gain: torch.Tensor) -> torch.Tensor:
     return torch.where(gain.abs() > 1e-3 * gain.abs().max(), 1 / gain, 0)
 
 
-def _shift(module: nn.Conv2d | nn.Linear, norm: Norm | None, bias: torch.Tensor) -> None:
-    """Makes ``bias`` (O,) the layer's: its own, or in front of the batch norm, whatever its own was."""
+def effect(gain: torch.Tensor, groups: int) -> torch.Tensor:
+    """What a unit of each output counts, (g, 1, O / g), by its `gain_of`."""
+    size = gain.abs()
+    return size.clamp_min(max(1e-6 * float(size.max()), 1e-30)).reshape(groups, 1, -1)
+
+
+def to_columns(weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """(O, I / groups, kh, kw) to (g, n, O / g), the form that moments are in."""
+    return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2)
+
+
+def to_weight(by_column: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """`to_columns`, undone."""
+    return by_column.transpose(1, 2).reshape(shape)
+
+
+def shift(module: nn.Conv2d | nn.Linear, norm: Norm | None, found: Moments, weight: torch.Tensor) -> None:
+    """Gives the output of a layer with ``weight``, (g, n, O / g), the wanted mean: in its own bias, or in front of the
+    batch norm, whatever its own was."""
+    bias = found.y_mean - (found.x_mean[:, None] @ weight).flatten()
     if module.bias is not None:
         module.bias.copy_(bias)
     else:
@@ -167,7 +177,7 @@ def _shift(module: nn.Conv2d | nn.Linear, norm: Norm | None, bias: torch.Tensor)
         norm.running_mean.sub_(bias)
 
 
-def _error(found: Moments, weight: torch.Tensor, scale: torch.Tensor) -> float:
+def error_of(found: Moments, weight: torch.Tensor, scale: torch.Tensor) -> float:
     """Squared error of the outputs, over the variance of the wanted ones."""
     of_filter = (weight * (found.xx @ weight - 2 * found.xy)).sum(dim=1).flatten() + found.yy
     counts = scale.flatten().square()

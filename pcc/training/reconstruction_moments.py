@@ -6,7 +6,7 @@ are summed over batches, and in blocks, so memory is bounded by the layer's widt
 looked at.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -32,6 +32,14 @@ class Moments:
     """(g, n); zero where no intercept is fitted."""
     y_mean: torch.Tensor
     """(O,); zero where no intercept is fitted."""
+
+    def of_filters(self, filters: slice) -> "Moments":
+        """Of some filters of each group."""
+
+        def some(values: torch.Tensor) -> torch.Tensor:
+            return values.unflatten(0, (len(self.xx), -1))[:, filters].flatten()
+
+        return replace(self, xy=self.xy[:, :, filters], yy=some(self.yy), y_mean=some(self.y_mean))
 
 
 def sample_positions(output: torch.Tensor, layer: nn.Module, columns: int, seed: int) -> torch.Tensor:

@@ -1,0 +1,334 @@
+"""What ``pcc compress`` does: database, plan, a look at how fast the plan is, fit, package.
+
+How fast a network is hangs on which weights are zero, not on their values. So plans are compiled and timed before
+anything is fitted, pruned in one shot, and corrected by what was measured; the fit, which takes longest, is done once.
+"""
+
+import copy
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from pydantic import BaseModel
+from torch import nn
+
+from pcc.compression.database import make_database
+from pcc.compression.memory import Memory, digest
+from pcc.compression.network import PACKAGE, Subject
+from pcc.compression.options import Database, Option
+from pcc.compression.photos import Photos
+from pcc.compression.plan import Plan, loss_of
+from pcc.compression.recipe import recipe_text, structure_of
+from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
+from pcc.compression.times import Times, Timing, time_together
+from pcc.compression.wish import Wish
+from pcc.deploy.host import Host
+from pcc.errors import PccError
+from pcc.evaluate.evaluate import Comparison, evaluate
+from pcc.evaluate.network import Network, of_package
+from pcc.files import write_atomically, writing
+from pcc.frontend.checkpoint import read_safetensors
+from pcc.package.read import open_package
+from pcc.target import Target, executes_here
+from pcc.training.distill import distill
+from pcc.training.folder import REPORT
+from pcc.training.layers import Structures
+from pcc.training.methods.one_shot import OneShot
+from pcc.training.prune import save_checkpoint
+from pcc.training.reconstruct import reconstruct
+
+BATCH_VALUES = 1 << 25
+"""Input values that are run at once, 222 photos of 224 x 224: a single batch is fitted on without running twice."""
+SAMPLED = 128
+"""Photos that errors are estimated on."""
+CORRECTIONS = 2
+"""How often a plan that misses the wish is corrected."""
+MISS = 0.02
+"""How far a measured speed-up may be off below; twice as far above, where accuracy was given away."""
+MOST_FASTER = 4.0
+KEEP_TRIES = 4
+"""Speed-ups that are tried for a share of photos to keep."""
+RECIPE = "recipe.yaml"
+Watch = Callable[[str, float], None]
+
+
+class Chosen(BaseModel):
+    """A plan, with what was measured of it."""
+
+    plan: dict[str, Option]
+    predicted: float
+    """Times as fast as dense."""
+    timings: tuple[Timing, ...] = ()
+    """Of the dense and the pruned network; none where this computer does not execute the target's code."""
+    times: Times
+    """By which the plan was made."""
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def faster(self) -> float:
+        """Times as fast as dense, measured."""
+        return self.timings[0].seconds / self.timings[1].seconds
+
+    @property
+    def structures(self) -> Structures:
+        return structures_of(self.plan)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A plan and the network that has it."""
+
+    chosen: Chosen
+    module: nn.Module
+    errors: dict[str, float]
+    """Of each layer's output in the compressed network, over its variance."""
+    comparison: Comparison
+    """With the dense network, on photos held out."""
+
+
+def compress_network(
+    subject: Subject,
+    photos: Photos,
+    wish: Wish,
+    out: Path,
+    target: Target,
+    minutes: float | None = None,
+    resume: bool = False,
+    watch: Watch = lambda what, done: None,
+) -> CompressReport:
+    """Compresses a network into the folder ``out``: package, checkpoint, recipe and report.
+
+    With ``minutes`` it then learns its dense self's outputs for so long; what is in ``out`` before stays there unless
+    that is better on photos held out. ``watch`` is told what is done and the part of it all that is over. With
+    ``resume`` an interrupted run goes on. Raises `PccError` for a network that no structure makes faster, a wish that
+    cannot come true, and a folder that cannot be written.
+    """
+    run = _Run(subject, photos, wish, out, target, minutes, watch, resume)
+    try:
+        return run.run()
+    except PccError:
+        if not run.fits:
+            run.memory.forget()
+        raise
+
+
+class _Run:
+    """What the steps of a compression share."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        photos: Photos,
+        wish: Wish,
+        out: Path,
+        target: Target,
+        minutes: float | None,
+        watch: Watch,
+        resume: bool,
+    ) -> None:
+        self.subject, self.photos, self.wish, self.out, self.target = subject, photos, wish, out, target
+        self.minutes, self.watch = minutes, watch
+        self.stages: dict[str, float] = {}
+        self.memory = Memory.open(out, _identity(subject, photos, wish, target), resume)
+        self.batch = max(1, BATCH_VALUES // subject.example.numel())
+        self.database: Database = {}
+        self.fits = 0
+        """Networks that were fitted."""
+
+    def run(self) -> CompressReport:
+        with self._timed("database"):
+            self.database = self.memory.recall("database", Database, self._make_database)
+        if all(len(layer.options) == 1 for layer in self.database.values()):
+            raise PccError(
+                f"{self.subject.called}: no structure makes any layer faster on {self.target.name}, {self.target.cpu}: "
+                "the network stays as it is"
+            )
+        fitted = self._fastest_that_keeps() if self.wish.kind == "keep" else self._fitted("plan", None)
+        report = self._publish(fitted)
+        if self.minutes:
+            report = self._distilled(fitted, report, self.minutes)
+        self.memory.forget()
+        return report
+
+    def _make_database(self) -> Database:
+        sampled = list(self.photos.fitted[:SAMPLED].split(self.batch))
+        smaller = self.wish.kind in ("size", "macs")
+        return make_database(
+            self.subject, sampled, self.target, smaller, lambda what, done: self.watch(what, 0.3 * done)
+        )
+
+    def _fastest_that_keeps(self) -> Fitted:
+        """By bisection of the speed-up, on photos held out."""
+        slow, fast = 1.0, MOST_FASTER
+        best: Fitted | None = None
+        shares: list[str] = []
+        for number in range(KEEP_TRIES):
+            value = (slow * fast) ** 0.5
+            fitted = self._fitted(f"plan {number}", value)
+            agreement = fitted.comparison.agreement
+            if agreement is None:
+                raise PccError(f"{self.wish}: {self.subject.called} gives no class scores; ask for --faster")
+            shares.append(f"{agreement.share:.1%} at {value:.3g}x")
+            if agreement.share >= self.wish.value:
+                best, slow = fitted, value
+            else:
+                fast = value
+        if best is None:
+            raise PccError(f"{self.wish}: no plan that was tried keeps as much ({', '.join(shares)})")
+        return best
+
+    def _fitted(self, name: str, value: float | None) -> Fitted:
+        with self._timed("plan"):
+            chosen = self.memory.recall(name, Chosen, lambda: self._planned(value))
+        with self._timed("fit"):
+            self.watch(f"fitting {len(chosen.structures)} layers", 0.5)
+            module = copy.deepcopy(self.subject.module).eval()
+            weights = self.memory.folder / f"{name}.safetensors"
+
+            def fit() -> dict[str, float]:
+                report = reconstruct(module, chosen.structures, self.photos.batches(self.batch))
+                save_checkpoint(module, weights)
+                return {each.name: each.fitted for each in report}
+
+            errors = self.memory.recall(f"{name}, fitted", dict[str, float], fit)
+            module.load_state_dict(read_safetensors(weights))
+            self.fits += 1
+        with self._timed("held out"):
+            comparison = self._compared(self.subject.network(module))
+        return Fitted(chosen, module, errors, comparison)
+
+    def _distilled(self, fitted: Fitted, report: CompressReport, minutes: float) -> CompressReport:
+        """Distills, and publishes what comes of it if it is nearer to the dense network on photos held out."""
+        module = copy.deepcopy(fitted.module)
+        with self._timed("distillation"):
+            steps = distill(module, self.subject.module, self.photos.fitted, 60 * minutes, self.watch)
+        with self._timed("held out"):
+            comparison = self._compared(self.subject.network(module))
+        before, after = (max(output.rms for output in found.outputs) for found in (fitted.comparison, comparison))
+        what = f"{steps} steps of distillation: rms error of the outputs {before:.3f} before, {after:.3f} after"
+        if not after < before:
+            report = report.model_copy(update={"note": f"{what}: not kept", "stages": self.stages})
+            _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
+            return report
+        return self._publish(replace(fitted, module=module, comparison=comparison), what)
+
+    def _planned(self, value: float | None) -> Chosen:
+        """The plan of least loss, corrected by what plans took where this computer executes the target's code."""
+        if not executes_here(self.target):
+            times = Times.of_dense(self.database, None)
+            return self._chosen(self.wish.plan(self.database, times, value), times)
+        dense = self._compiled("dense", self.subject.module)
+        times = Times.of_dense(self.database, time_together([dense])[0])
+        found: list[Chosen] = []
+        for number in range(1 + CORRECTIONS):
+            self.watch(f"plan {number + 1}", 0.35 + 0.05 * number)
+            plan = self.wish.plan(self.database, times, value)
+            timings = time_together([dense, self._compiled("pruned", self._one_shot(plan))])
+            found.append(self._chosen(plan, times, (timings[0], timings[1])))
+            wanted = value or self.wish.value
+            if self.wish.kind not in ("faster", "keep") or 1 - MISS <= found[-1].faster / wanted <= 1 + 2 * MISS:
+                break
+            times = times.corrected(self.database, plan, *timings)
+        attempts = tuple(Attempt(predicted=each.predicted, measured=each.faster) for each in found)
+        return self._best(found, value).model_copy(update={"attempts": attempts})
+
+    def _best(self, found: Sequence[Chosen], value: float | None) -> Chosen:
+        """The plan of least loss of those that are as fast as is asked, or the fastest."""
+        if self.wish.kind not in ("faster", "keep"):
+            return found[-1]
+        enough = [each for each in found if each.faster >= (1 - MISS) * (value or self.wish.value)]
+        if enough:
+            return min(enough, key=lambda each: loss_of(self.database, each.plan))
+        return max(found, key=lambda each: each.faster)
+
+    def _chosen(self, plan: Plan, times: Times, timings: tuple[Timing, ...] = ()) -> Chosen:
+        predicted = times.of_dense_network(self.database) / times.of_plan(self.database, plan)
+        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times)
+
+    def _one_shot(self, plan: Plan) -> nn.Module:
+        module = copy.deepcopy(self.subject.module)
+        OneShot(module, structures_of(plan)).finish()
+        return module
+
+    def _compiled(self, name: str, module: nn.Module) -> Path:
+        package = self.memory.folder / name
+        if name != "dense" or not package.exists():
+            self.subject.compile(module, package, self.target)
+        return package
+
+    def _publish(self, fitted: Fitted, note: str = "") -> CompressReport:
+        """Writes package, checkpoint, recipe and report of a state of the network."""
+        self.watch("compiling", 0.9)
+        chosen, package = fitted.chosen, self.out / PACKAGE
+        with self._timed("package"):
+            command = self.subject.save(fitted.module, self.out)
+            self.subject.compile(fitted.module, package, self.target)
+        timings: tuple[Timing, ...] = ()
+        comparison = fitted.comparison
+        if executes_here(self.target):
+            with self._timed("package"):
+                timings = tuple(time_together([self._compiled("dense", self.subject.module), package]))
+            with self._timed("held out"), of_package(open_package(package), Host(), 1) as network:
+                comparison = self._compared(network)
+        layers = layer_results(self.database, chosen.plan, chosen.times, fitted.errors, timings)
+        options = [(self.database[name].dense, option) for name, option in chosen.plan.items()]
+        report = CompressReport(
+            model=self.subject.called,
+            wish=str(self.wish),
+            target=self.target.name,
+            cpu=self.target.cpu,
+            photos=len(self.photos.fitted),
+            held_out=self.photos.held_out.count,
+            predicted=chosen.predicted,
+            measured=timings[0].seconds / timings[1].seconds if timings else None,
+            dense_seconds=timings[0].seconds if timings else None,
+            seconds=timings[1].seconds if timings else None,
+            attempts=chosen.attempts,
+            rank_correlation=rank_correlation(layers),
+            macs=sum(option.macs for _, option in options) / sum(dense.macs for dense, _ in options),
+            size=sum(option.bytes for _, option in options) / sum(dense.bytes for dense, _ in options),
+            comparison=comparison,
+            layers=layers,
+            stages=self.stages,
+            note=note,
+            compile=command,
+        )
+        structures = {name: option.structure for name, option in chosen.plan.items() if option.structure}
+        source = f"Chosen by pcc compress {self.subject.called} {self.wish}, for {self.target.name}, {self.target.cpu}"
+        _write(self.out / RECIPE, recipe_text(structures, source))
+        _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
+        return report
+
+    def _compared(self, network: Network) -> Comparison:
+        """A state of the network beside the dense one, on photos held out."""
+        found = evaluate(network, self.photos.held_out, self.subject.network(self.subject.module)).against
+        assert found is not None
+        return found
+
+    @contextmanager
+    def _timed(self, stage: str) -> Generator[None]:
+        began = perf_counter()
+        yield
+        self.stages[stage] = self.stages.get(stage, 0.0) + perf_counter() - began
+
+
+def structures_of(plan: Plan) -> Structures:
+    """What a plan prunes, by layer."""
+    return {name: structure_of(option.structure) for name, option in plan.items() if option.structure}
+
+
+def _identity(subject: Subject, photos: Photos, wish: Wish, target: Target) -> dict[str, str]:
+    weights = [value.detach().cpu().contiguous().numpy().tobytes() for value in subject.module.state_dict().values()]
+    return {
+        "network": digest(*weights),
+        "set of photos": photos.digest,
+        "wish": str(wish),
+        "target": f"{target.name}, {target.cpu}",
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path):
+        write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))

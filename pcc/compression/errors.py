@@ -1,0 +1,140 @@
+"""What each structure costs a layer in output error: its moments are gathered once, and solved for all of them.
+
+Which weights go is decided by what they cost when the others make up for them, w^2 / diag(H^-1) (Hassibi and Stork,
+"Second Order Derivatives for Network Pruning: Optimal Brain Surgeon", NIPS 1992; Frantar and Alistarh, "Optimal Brain
+Compression", NeurIPS 2022), by their size where that leaves less error; those that stay are fitted by least squares.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcc.sparsity.kernels import Kernels
+from pcc.training.layers import Layer
+from pcc.training.reconstruct import effect, error_of, gain_of, shift, to_columns, to_weight
+from pcc.training.reconstruction_moments import Moments, MomentSums
+from pcc.training.reconstruction_solve import Quadratic, refit
+from pcc.training.reconstruction_watch import Norm, Place, observe, places
+
+FILTERS = 64
+"""Of a layer, on which an error is estimated."""
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """A layer's moments in the dense network, and its second-order cost of a weight."""
+
+    module: nn.Conv2d | nn.Linear
+    norm: Norm | None
+    moments: Moments
+    scale: Tensor
+    """(g, 1, O / g): what a unit of each output counts."""
+
+    @property
+    def groups(self) -> int:
+        return self.module.groups if isinstance(self.module, nn.Conv2d) else 1
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """(g, n, O / g)."""
+        return to_columns(self.module.weight.detach().float(), self.groups)
+
+    @cached_property
+    def quadratic(self) -> Quadratic:
+        return Quadratic.of(self.moments, self.dense, self.scale)
+
+    @cached_property
+    def scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """What each weight is worth, of the weight's shape: by second-order cost, and by size in units of effect."""
+        size = (self.dense * self.quadratic.unit).square()
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.quadratic.a))
+        cost = size / inverse.diagonal(dim1=1, dim2=2)[:, :, None]
+        return tuple(to_weight(score, self.module.weight.shape).numpy() for score in (cost, size))  # type: ignore[return-value]
+
+    def fitted(self, structure: Kernels) -> tuple[Tensor, float]:
+        """The better of both scores' fits: weight by columns, (g, n, O / g), and its error; of some filters."""
+        every = max(1, self.dense.shape[2] // FILTERS)
+        fits = (self._fit(structure, scores, slice(None, None, every)) for scores in self.scores)
+        return min(fits, key=lambda fit: fit[1])
+
+    def fully_fitted(self, structure: Kernels) -> tuple[Tensor, float]:
+        """`fitted`, of all filters."""
+        return min((self._fit(structure, scores, slice(None)) for scores in self.scores), key=lambda fit: fit[1])
+
+    def _fit(self, structure: Kernels, scores: np.ndarray, filters: slice) -> tuple[Tensor, float]:
+        kept = to_columns(torch.from_numpy(structure.keep(scores, self.groups)), self.groups)[:, :, filters]
+        whole = self.quadratic
+        unit = whole.unit[:, :, filters]
+        some = Quadratic(whole.a, whole.b[:, :, filters], unit)
+        weight = refit(some, self.dense[:, :, filters] * unit * kept) / unit
+        return weight, error_of(self.moments.of_filters(filters), weight, self.scale[:, :, filters])
+
+
+@torch.no_grad()
+def layer_fits(
+    model: nn.Module, modules: Mapping[str, nn.Conv2d | nn.Linear], batches: Sequence[Tensor], columns: int
+) -> dict[str, LayerFit]:
+    """The moments of layers in the dense network, at about ``columns`` output positions of all batches together. Raises
+    `PccError` as `observe` does."""
+    layers = [Layer(name, module, Kernels()) for name, module in modules.items()]
+    wanted = observe(model, layers, batches, columns)
+    sums = {
+        module: MomentSums(modules[found.layer.name], intercept=_has_mean(found.norm, module))
+        for module, found in wanted.items()
+    }
+    for number, batch in enumerate(batches):
+
+        def see(place: Place, tensor: Tensor, number: int = number) -> None:
+            if place.end == "in" and place.run == 1:
+                part = wanted[place.module].parts[number]
+                sums[place.module].add(tensor, part.where, part.outputs)
+
+        with places(wanted, see):
+            model(batch)
+    return {
+        found.layer.name: LayerFit(
+            modules[found.layer.name],
+            found.norm,
+            sums[module].moments(),
+            effect(gain_of(found.norm, found.outputs), found.layer.groups),
+        )
+        for module, found in wanted.items()
+    }
+
+
+@torch.no_grad()
+def sensitivity(run: Callable[[], Tensor], dense: Tensor, fit: LayerFit, structure: Kernels) -> float:
+    """How much of a layer's error the network's outputs show: the squared error of what ``run`` gives, over the squares
+    of the ``dense`` outputs, over the layer's own."""
+    weight, error = fit.fully_fitted(structure)
+    with _replaced(fit, weight):
+        found = run()
+    shown = float((found - dense).square().sum() / dense.square().sum().clamp_min(torch.finfo(dense.dtype).tiny))
+    return shown / max(error, 1e-12)
+
+
+@contextmanager
+def _replaced(fit: LayerFit, by_column: Tensor) -> Generator[None]:
+    """Inside, the layer has another weight, and its output the mean it had."""
+    module, norm = fit.module, fit.norm
+    tensors = [module.weight, module.bias, None if norm is None else norm.running_mean]
+    before = [None if tensor is None else tensor.clone() for tensor in tensors]
+    module.weight.copy_(to_weight(by_column, module.weight.shape))
+    if _has_mean(norm, module):
+        shift(module, norm, fit.moments, by_column)
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, before, strict=True):
+            if tensor is not None and value is not None:
+                tensor.copy_(value)
+
+
+def _has_mean(norm: Norm | None, module: nn.Module) -> bool:
+    """Whether the mean of a layer's output can be fitted, too."""
+    return norm is not None or getattr(module, "bias", None) is not None

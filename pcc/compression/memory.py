@@ -1,0 +1,79 @@
+"""What a run has found so far, in its folder, so that an interrupted one goes on."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pcc.errors import PccError
+from pcc.files import write_atomically, writing
+
+FOLDER = "work"
+IDENTITY = "run.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A folder of results by name."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, out: Path, identity: dict[str, str], resume: bool) -> "Memory":
+        """A new one, or with ``resume`` that of an interrupted run: `PccError` where there is none, or it was another
+        run. ``identity`` is what has to be the same."""
+        folder = out / FOLDER
+        place = folder / IDENTITY
+        if resume:
+            if not place.is_file():
+                raise PccError(f"nothing to resume: {place} does not exist; run without --resume")
+            try:
+                before = TypeAdapter(dict[str, str]).validate_json(place.read_bytes())
+            except ValidationError:
+                raise PccError(f"{place} is damaged: run without --resume") from None
+            if changed := [what for what, value in identity.items() if before.get(what) != value]:
+                raise PccError(
+                    f"{folder} is of another {changed[0]}: resume with what the run was begun with, or run without "
+                    "--resume"
+                )
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            with writing(folder):
+                folder.mkdir(parents=True)
+                write_atomically(place, lambda path: path.write_text(json.dumps(identity, indent=2), encoding="utf-8"))
+        return cls(folder)
+
+    def recall(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """What ``compute`` gives, or gave: something that pydantic knows as ``kind``."""
+        adapter: TypeAdapter[T] = TypeAdapter(kind)
+        path = self.folder / f"{name}.json"
+        if path.is_file():
+            try:
+                return adapter.validate_json(path.read_bytes())
+            except ValidationError:
+                raise PccError(f"{path} is damaged: run without --resume") from None
+        found = compute()
+        with writing(path):
+            write_atomically(path, lambda place: place.write_bytes(adapter.dump_json(found)))
+        return found
+
+    def forget(self) -> None:
+        """The run is over: the folder goes, and the one around it where nothing else is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of the parts, one after the other."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()

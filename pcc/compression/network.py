@@ -1,0 +1,117 @@
+"""The network that is compressed: a module in memory, whatever it came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pcc.compiler import compile_model
+from pcc.errors import PccError
+from pcc.evaluate.network import Network, of_module
+from pcc.files import write_atomically, writing
+from pcc.frontend.imported import import_model, is_model_file
+from pcc.frontend.inputs import library_name, model_name
+from pcc.models.preprocess import Preprocessing
+from pcc.target import Target
+from pcc.training.folder import CHECKPOINT
+from pcc.training.from_file import FromFile, open_file
+from pcc.training.layers import prunable
+from pcc.training.prune import save_checkpoint, saved_name
+
+PACKAGE = "package"
+
+
+Shape = tuple[int, int, int]
+"""C, H, W."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network of one image input."""
+
+    name: str
+    """Fit for a library's name."""
+    called: str
+    """As the user names it: ``resnet50``, ``net.py:make``, ``net.onnx``."""
+    module: nn.Module
+    input_shape: Shape
+    preprocessing: Preprocessing | None = None
+    labels: Sequence[str] | None = None
+    file: FromFile | None = None
+    """Where the model is from a file that holds it whole."""
+
+    @property
+    def example(self) -> Tensor:
+        return torch.zeros(1, *self.input_shape)
+
+    def layers(self, module: nn.Module | None = None) -> dict[str, nn.Conv2d | nn.Linear]:
+        """Those that can be pruned; `PccError` where there are none."""
+        found = prunable(module or self.module)
+        if not found:
+            raise PccError(f"{self.called} has no convolution or linear layer that can be pruned")
+        return found
+
+    def network(self, module: nn.Module) -> Network:
+        """A state of the network, to be evaluated."""
+        return of_module(self.called, module, [(1, *self.input_shape)], self.preprocessing, self.labels)
+
+    def compile(self, module: nn.Module, out: Path, target: Target, verify: bool | None = False) -> None:
+        """A package of a state of the network."""
+        compile_model(
+            module.eval(),
+            (self.example,),
+            out=out,
+            targets=[target],
+            name=self.name,
+            preprocessing=self.preprocessing,
+            labels=self.labels,
+            verify_each=verify,
+        )
+
+    def save(self, module: nn.Module, folder: Path) -> str:
+        """Writes the checkpoint of a state of the network, and for a model from a file that file, too; gives the
+        command line that compiles it."""
+        save_checkpoint(module, folder / CHECKPOINT)
+        package = folder / PACKAGE
+        if self.file is not None:
+            saved = folder / saved_name(self.called)
+            with writing(saved):
+                write_atomically(saved, lambda path: self.file.save(path, saved.suffix))  # type: ignore[union-attr]
+            return f"pcc compile {saved} -o {package}"
+        shape = f" --input-shape {','.join(map(str, (1, *self.input_shape)))}" if ".py" in self.called else ""
+        return f"pcc compile {self.called} --weights {folder / CHECKPOINT}{shape} -o {package}"
+
+
+def open_subject(
+    model: str | PathLike[str] | nn.Module,
+    input_shape: Shape | None,
+    preprocessing: Preprocessing | None = None,
+    name: str | None = None,
+) -> Subject:
+    """A module, or the model of an ONNX file or a ``.pt2`` archive. `PccError` where its input is not known, or is no
+    image."""
+    if isinstance(model, nn.Module):
+        if input_shape is None:
+            raise PccError(f"a {type(model).__name__} does not say what it takes: give input_shape, (C, H, W)")
+        return Subject(name or model_name(model), type(model).__name__, model, input_shape, preprocessing)
+    called = fspath(model)
+    if not is_model_file(called):
+        raise PccError(f"model '{called}': give a module, or a file that holds a model (.onnx, .pt2)")
+    if not Path(called).is_file():
+        raise PccError(f"model '{called}': there is no such file")
+    examples = None if input_shape is None else (torch.zeros(1, *input_shape, device="meta"),)
+    shape = one_image(called, [taken.shape for taken in import_model(Path(called), examples).inputs])
+    file = open_file(called, shape)
+    return Subject(name or library_name(Path(called).stem), called, file.module, shape, preprocessing, None, file)
+
+
+def one_image(model: str, shapes: Sequence[tuple[int, ...]]) -> Shape:
+    """C, H, W of a network's only input; `PccError` where it is none."""
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        taken = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        raise PccError(f"{model} takes {taken}: pcc compress is for networks of one image input, NxCxHxW")
+    _, channels, height, width = shapes[0]
+    return channels, height, width

@@ -1,0 +1,53 @@
+"""The database: what each layer may become, and what that costs."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pcc.compression.recipe import structure_of
+
+
+class Option(BaseModel):
+    """A layer in a structure, or dense."""
+
+    model_config = ConfigDict(frozen=True)
+
+    structure: Any = None
+    """As a recipe writes it (`pcc.training.recipe.parse_structures`); None: dense."""
+    error: float = 0.0
+    """Squared error of the layer's output with weights that were fitted again, over the variance of the output."""
+    cost: float
+    """Cycles by the processor's profile, all calls of the layer together."""
+    family: str
+    """The kernel family that takes them."""
+    macs: int
+    """Multiply-accumulates with weights that are not zero."""
+    bytes: int
+    """Of the weight as that family reads it."""
+
+    def __str__(self) -> str:
+        return "dense" if self.structure is None else str(structure_of(self.structure))
+
+
+class LayerOptions(BaseModel):
+    """A layer of the network."""
+
+    name: str
+    options: tuple[Option, ...]
+    """The dense one is the first."""
+    sensitivity: float = 0.0
+    """Squared error of the network's outputs, over their squares, for each unit of the layer's own `Option.error`."""
+    reason: str = ""
+    """Why it has no other option than the dense one."""
+
+    @property
+    def dense(self) -> Option:
+        return self.options[0]
+
+    def loss(self, option: Option) -> float:
+        """What an option does to the network's outputs, in the units of ``sensitivity``."""
+        return self.sensitivity * option.error
+
+
+Database = dict[str, LayerOptions]
+"""By the layer's name, in order of execution."""

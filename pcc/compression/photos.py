@@ -1,0 +1,65 @@
+"""Photos to fit on, and others to measure on."""
+
+import hashlib
+from dataclasses import dataclass
+from os import PathLike, fspath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcc.errors import PccError
+from pcc.evaluate.samples import Batch, Samples, open_samples
+from pcc.models.preprocess import Preprocessing
+
+FEWEST = 40
+MOST_HELD_OUT = 200
+HELD_OUT = 0.2
+"""Of all photos, at most `MOST_HELD_OUT`."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Inputs of a network, fp32 (N, C, H, W)."""
+
+    fitted: Tensor
+    held_out: Samples
+
+    def batches(self, size: int) -> list[Tensor]:
+        return list(self.fitted.split(size))
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.fitted.numpy().tobytes()).hexdigest()
+
+
+def open_photos(
+    images: str | PathLike[str] | Tensor, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None
+) -> Samples:
+    """Inputs of a network, or the photos of a folder as it sees them; labels are not looked at. `PccError` for what
+    does not fit."""
+    if not isinstance(images, Tensor):
+        return open_samples(fspath(images), input_shape, preprocessing)
+    if images.dtype != torch.float32 or images.shape[1:] != input_shape:
+        raise PccError(f"images are {images.dtype} {tuple(images.shape)}: the network takes fp32 {('N', *input_shape)}")
+    values = images.detach().cpu().numpy()
+    return Samples("images", len(values), lambda begin, end: (values[begin:end], None))
+
+
+def split(samples: Samples, most: int) -> Photos:
+    """Draws at most ``most`` photos to fit on, and a fifth of all, up to 200, to measure on. `PccError` for too few."""
+    if samples.count < FEWEST:
+        raise PccError(f"{samples.name} has {samples.count} photos: {FEWEST} are the least, and a few hundred better")
+    order = np.random.default_rng(0).permutation(samples.count)
+    held = min(MOST_HELD_OUT, round(HELD_OUT * samples.count))
+    apart = np.sort(order[:held])
+
+    def read(begin: int, end: int) -> Batch:
+        return _read(samples, apart[begin:end]), None
+
+    held_out = Samples(f"{held} photos held out", held, read)
+    return Photos(torch.from_numpy(_read(samples, np.sort(order[held : held + most]))), held_out)
+
+
+def _read(samples: Samples, indices: np.ndarray) -> np.ndarray:
+    return np.concatenate([samples.read(int(index), int(index) + 1)[0] for index in indices])

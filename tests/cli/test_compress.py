@@ -1,0 +1,158 @@
+"""`pcc compress`: a network and photos in; package, checkpoint, recipe, report and a table out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pcc.cli.app import run as run_command
+from tests.cli.conftest import Outcome
+
+FACTORY = """
+import torch
+from torch import nn
+
+def conv(i, o, k, **options):
+    return nn.Sequential(nn.Conv2d(i, o, k, padding=k // 2, bias=False, **options), nn.BatchNorm2d(o), nn.ReLU())
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = conv(3, 16, 3, stride=2), conv(16, 32, 3), conv(32, 32, 3)
+        self.c, self.fc = conv(32, 64, 1), nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.a(self.stem(x))
+        return self.fc(self.c(self.b(x) + x).mean((2, 3)))
+
+def make():
+    torch.manual_seed(0)
+    return Net().eval()
+"""
+SHAPE = "1,3,24,24"
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("net") / "net.py"
+    path.write_text(FACTORY)
+    return f"{path}:make"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty photos whose neighbouring pixels are alike."""
+    folder, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for number in range(60):
+        colours = Image.fromarray(random.integers(0, 255, (5, 5, 3), np.uint8))
+        colours.resize((24, 24), Image.Resampling.BILINEAR).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compressed(net: str, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compressed") / "half"
+    args = ["compress", net, "--images", str(photos), "--input-shape", SHAPE, "--macs", "50%", "-o", str(out)]
+    assert run_command(args) == 0
+    return out
+
+
+def test_the_wish_comes_true(compressed: Path) -> None:
+    report = json.loads((compressed / "report.json").read_text())
+    assert report["wish"] == "--macs 0.5"
+    assert 0.3 < report["macs"] <= 0.5
+    assert (report["photos"], report["held_out"]) == (48, 12)
+    assert report["measured"] > 0
+    assert report["comparison"]["outputs"][0]["rms"] < 0.2
+    pruned = [row for row in report["layers"] if row["kept"] < 1]
+    assert pruned
+    assert all(row["fitted_error"] is not None and row["why"] for row in pruned)
+    assert all(row["why"].startswith("dense: ") for row in report["layers"] if row["kept"] == 1)
+    assert sorted(path.name for path in compressed.iterdir()) == [
+        "model.safetensors",
+        "package",
+        "recipe.yaml",
+        "report.json",
+    ]
+
+
+def test_package_and_checkpoint_are_the_same_network(
+    pcc: Callable[..., Outcome], net: str, photos: Path, compressed: Path
+) -> None:
+    against = f"{net}={compressed / 'model.safetensors'}"
+    args = ["eval", compressed / "package", "--data", photos, "--input-shape", SHAPE, "--against", against, "--json"]
+    assert json.loads(pcc(*args).out)["against"]["outputs"][0]["rms"] < 1e-5
+
+
+def test_the_recipe_goes_on_with_labels(
+    pcc: Callable[..., Outcome], net: str, photos: Path, compressed: Path, tmp_path: Path
+) -> None:
+    for number, photo in enumerate(sorted(photos.iterdir())):
+        place = tmp_path / "data" / ("train" if number < 40 else "test") / str(number % 10)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / photo.name).symlink_to(photo)
+    args = ["prune", net, "--data", tmp_path / "data", "--recipe", compressed / "recipe.yaml", "--input-shape", SHAPE]
+    done = pcc(*args, "--weights", compressed / "model.safetensors", "-o", tmp_path / "more", "--json")
+    assert done.status == 0, done.err
+    before = json.loads((compressed / "report.json").read_text())
+    kept = {layer["name"]: layer["weights"] / layer["kept"] for layer in json.loads(done.out)["layers"]}
+    for row in before["layers"]:
+        if row["kept"] < 1:
+            assert kept[row["layer"]] == pytest.approx(1 / row["kept"], rel=0.05)
+
+
+def test_for_another_processor_costs_decide(
+    pcc: Callable[..., Outcome], net: str, photos: Path, tmp_path: Path
+) -> None:
+    args = ["compress", net, "--images", photos, "--input-shape", SHAPE, "--faster", "1.3", "-o", tmp_path / "out"]
+    done = pcc(*args, "--target", "aarch64-linux", "--cpu", "cortex-a76")
+    assert done.status == 0, done.err
+    assert "times as fast by the cost model" in done.out
+    assert "does not execute the target's code" in done.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["measured"], report["cpu"]) == (None, "cortex-a76")
+    assert report["predicted"] >= 1.3
+
+
+def test_an_interrupted_run_goes_on(
+    pcc: Callable[..., Outcome], net: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pcc.compression import compress
+
+    args = ["compress", net, "--images", photos, "--input-shape", SHAPE, "--macs", "0.5", "-o", tmp_path / "out"]
+    assert "nothing to resume" in pcc(*args, "--resume").error
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "reconstruct", interrupted)
+        assert pcc(*args).status == 130
+    assert not (tmp_path / "out" / "package").exists()
+
+    def again(*_: object) -> None:
+        raise AssertionError("the database is made again")
+
+    monkeypatch.setattr(compress, "make_database", again)
+    assert "is of another wish" in pcc(*args[:-4], "--macs", "0.6", "-o", tmp_path / "out", "--resume").error
+    done = pcc(*args, "--resume")
+    assert done.status == 0, done.err
+    assert (tmp_path / "out" / "package" / "manifest.json").exists()
+
+
+def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Path, tmp_path: Path) -> None:
+    args = ["compress", net, "--images", photos, "--input-shape", SHAPE, "-o", tmp_path / "out"]
+    assert "no wish: give one of" in pcc(*args).error
+    assert "two wishes: give one of" in pcc(*args, "--faster", "2", "--macs", "0.5").error
+    assert "more than 1, which the dense network is" in pcc(*args, "--faster", "1").error
+    assert "no share" in pcc(*args, "--keep", "most").error
+    assert "out of reach" in pcc(*args, "--macs", "0.01").error
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "1.png").symlink_to(photos / "1.png")
+    few = ["compress", net, "--images", tmp_path / "few", "--input-shape", SHAPE, "--faster", "2", "-o", tmp_path / "x"]
+    assert "has 1 photos: 40 are the least" in pcc(*few).error
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,91 @@
+"""The solver: the least loss of all plans under the budget, against every plan there is."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcc.compression.options import Database, LayerOptions, Option
+from pcc.compression.plan import GAP, OutOfReach, loss_of, solve
+from pcc.compression.times import Times, Timing
+from pcc.compression.wish import Wish, chosen_wish
+from pcc.errors import PccError
+
+HALF = {"kernels": {"rate": 2.0}}
+
+
+def option(cost: float, error: float = 0.0) -> Option:
+    return Option(
+        structure=HALF if error else None, error=error, cost=cost, family="f", macs=round(cost), bytes=round(cost) * 4
+    )
+
+
+def layer(name: str, dense: float, *others: tuple[float, float], sensitivity: float = 1.0) -> LayerOptions:
+    """``others`` are costs and errors."""
+    return LayerOptions(
+        name=name, options=(option(dense), *(option(*other) for other in others)), sensitivity=sensitivity
+    )
+
+
+costs, errors = st.floats(1, 100), st.floats(0.001, 1)
+layers = st.lists(st.tuples(costs, st.lists(st.tuples(costs, errors), max_size=3), errors), min_size=1, max_size=4)
+
+
+@given(layers, st.floats(0.2, 1.5))
+def test_no_plan_is_better(drawn: list[tuple[float, list[tuple[float, float]], float]], share: float) -> None:
+    database: Database = {
+        str(number): layer(str(number), dense, *others, sensitivity=sensitivity)
+        for number, (dense, others, sensitivity) in enumerate(drawn)
+    }
+    budget = share * sum(found.dense.cost for found in database.values())
+    plans = [
+        dict(zip(database, options, strict=True))
+        for options in product(*(found.options for found in database.values()))
+    ]
+    affordable = [plan for plan in plans if sum(each.cost for each in plan.values()) <= budget * (1 - 1e-6)]
+    if not affordable:
+        return
+    found = solve(database, lambda _, option: option.cost, budget)
+    assert sum(each.cost for each in found.values()) <= budget * (1 + 1e-5)
+    assert loss_of(database, found) <= min(loss_of(database, plan) for plan in affordable) * (1 + GAP) + 1e-5
+
+
+def test_a_budget_that_no_plan_keeps() -> None:
+    with pytest.raises(OutOfReach) as raised:
+        solve({"a": layer("a", 10, (4, 0.1))}, lambda _, option: option.cost, 3)
+    assert raised.value.least == 4
+
+
+def test_what_is_measured_corrects_what_is_predicted() -> None:
+    database: Database = {"a": layer("a", 10, (5, 0.1)), "b": layer("b", 10, (5, 0.2))}
+    dense = Timing(seconds=2.5, layers={"a": 1.0, "b": 1.0, "pool": 0.5})
+    times = Times.of_dense(database, dense)
+    assert times.of_dense_network(database) == pytest.approx(2.5)
+    plan = Wish("faster", 1.2).plan(database, times)
+    assert [option.structure for option in plan.values()] == [HALF, None]
+    assert times.of_plan(database, plan) == pytest.approx(2.0)
+    slow = Timing(seconds=2.3, layers={"a": 0.8, "b": 1.0, "pool": 0.5})  # 0.5 was expected of a
+    corrected = times.corrected(database, plan, dense, slow)
+    assert corrected.of_plan(database, plan) == pytest.approx(2.3)
+    both = Wish("faster", 1.15).plan(database, corrected)  # b is of the same kernel family: 0.8, too
+    assert [option.structure for option in both.values()] == [HALF, HALF]
+    assert corrected.of_plan(database, both) == pytest.approx(2.1)
+    busy = Timing(seconds=4.6, layers={name: 2 * seconds for name, seconds in slow.layers.items()})
+    twice = Timing(seconds=5.0, layers={name: 2 * seconds for name, seconds in dense.layers.items()})
+    assert times.corrected(database, plan, twice, busy).of_plan(database, plan) == pytest.approx(2.3)
+
+
+def test_wishes() -> None:
+    database: Database = {"a": layer("a", 10, (5, 0.1)), "b": layer("b", 10, (2, 0.2))}
+    times = Times.of_dense(database, None)
+    assert sum(each.macs for each in Wish("macs", 0.6).plan(database, times).values()) == 12
+    assert sum(each.bytes for each in Wish("size", 0.8).plan(database, times).values()) == 60
+    with pytest.raises(PccError, match=r"--faster 3 is out of reach: .* it comes to 2.86 times as fast"):
+        Wish("faster", 3).plan(database, times)
+    with pytest.raises(PccError, match=r"--macs 0.1 is out of reach: .* it comes to --macs 0.35"):
+        Wish("macs", 0.1).plan(database, times)
+    assert chosen_wish(keep=0.99) == Wish("keep", 0.99)
+    for wrong in ({}, {"faster": 2.0, "macs": 0.5}, {"faster": 1.0}, {"faster": float("nan")}, {"size": 1.0}):
+        with pytest.raises(PccError, match="give"):
+            chosen_wish(**wrong)
