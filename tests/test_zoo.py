@@ -18,9 +18,7 @@ TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet50")
 UNTRAINED = ("lenet5", "resnet18", "vgg16")
 TOLERANCE = 1e-4
 
-NETWORKS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)
-]
+NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)]
 """VGG-16 takes minutes."""
 
 
