@@ -222,7 +222,7 @@ def _gpu_builds(
     builds: dict[Path, GpuBuild] = {}
     shared, rest = split_at_target(steps.graph)
     for place in dict.fromkeys(place for target in targets for place in _gpu_folders(target)):
-        interface, profile = place.parts
+        _, interface, profile = place.parts
         backend = backend_named(interface)
         progress(f"writing kernels for GPUs: {interface}, {profile}")
         of_gpu = run_passes(gpu_steps(rest), copy.deepcopy(graph), [], len(shared), clock)
@@ -233,8 +233,8 @@ def _gpu_builds(
 
 
 def _gpu_folders(target: Target) -> list[Path]:
-    """``INTERFACE/PROFILE`` for each program that a target's library has for GPUs."""
-    return [Path(target.gpu.interface) / profile for profile in target.gpu.profiles] if target.gpu else []
+    """``gpu/INTERFACE/PROFILE`` for each program that a target's library has for GPUs."""
+    return [Path("gpu", target.gpu.interface, profile) for profile in target.gpu.profiles] if target.gpu else []
 
 
 def _verifier(
@@ -313,7 +313,7 @@ def _dump_gpu(place: Path, build: GpuBuild, roots: Sequence[Path], dump_ir: Path
         _dump_program(root / place, build.artefact.program)
     if dump_ir is None:
         return
-    folder, suffix = dump_ir / place / "kernels", backend_named(place.parts[0]).suffix
+    folder, suffix = dump_ir / place / "kernels", backend_named(place.parts[1]).suffix
     with _dumping(folder):
         for kernel in build.artefact.kernels:
             (folder / f"{kernel.name}.{suffix}").write_text(kernel.code, encoding="ascii")

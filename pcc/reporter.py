@@ -34,7 +34,7 @@ def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, Grap
         }
         times = layer_times(result, target.layers)
     folder = report.package / "ir"
-    stages = {name: read_dump(file) for name, file in stage_files(folder).items() if name != "program"}
+    stages = {name: read_dump(file) for name, file in stage_files(folder).items() if file.name != "program.txt"}
     content = PageContent(
         name=report.manifest.name,
         target=f"{target.target.name}, {target.target.cpu}",

@@ -19,7 +19,8 @@ SUFFIXES = (".txt", ".onnx")
 @click.option(
     "--after",
     metavar="STAGE",
-    help="A pass, 'import' or 'program' (the kernel program). Default: the last pass on the graph.",
+    help="A pass, 'import' or 'program' (the kernel program; of a package also 'opencl:generic'). Default: the last "
+    "pass on the graph.",
 )
 @click.option(
     "-o",

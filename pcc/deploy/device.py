@@ -72,10 +72,6 @@ class SelfTestResult(RunResult):
     tolerance: float
 
 
-PROCESSORS = ("auto", "cpu", "gpu")
-"""What computes: ``auto`` is the GPU where the package has code for it and it can be trusted, else the CPU."""
-
-
 class Device(ABC):
     """Runs a package's runner: the static one, or, where a GPU may compute, the dynamic one. A device says which target
     it executes, and how a program is started on it."""
@@ -83,7 +79,7 @@ class Device(ABC):
     name: str
     target: str
     use: str = "cpu"
-    """One of `PROCESSORS`."""
+    """What computes: ``cpu``, ``gpu``, or ``auto``: the GPU where the package has code for it and it can be trusted."""
     used: str = "cpu"
     """What the last run was computed by, as `RunResult.device` has it."""
 
@@ -202,7 +198,8 @@ class Device(ABC):
     def _chosen_runner(self, package: Package) -> tuple[str, list[str]]:
         """The runner, and the words for a GPU, if one may compute. `PccError` where one has to and cannot."""
         record = package.target(self.target)
-        if self.use == "cpu" or (record.gpu is None and self.use == "auto"):
+        has_gpu_runner = record.gpu is not None and record.gpu.runner is not None
+        if self.use == "cpu" or (self.use == "auto" and not has_gpu_runner):
             return record.runner, []
         if record.gpu is None:
             raise PccError(f"{package.path} has no code for a GPU: compile it with --gpu opencl")

@@ -24,19 +24,20 @@ MOST_BYTES = 256 << 20
 
 def stage_files(directory: Path) -> dict[str, Path]:
     """The dumps in a folder by the stages' names, in order: the graph after each pass (a pass that ran twice: after its
-    last run), then the kernel program, of the first target by name."""
+    last run), then the kernel program, of the first target by name, and those for GPUs, ``opencl:generic``."""
     graphs = {path.name[4:-4]: path for path in sorted(directory.glob("[0-9][0-9][0-9]_*.txt"))}
     programs = sorted(
         (*directory.glob("program.txt"), *directory.glob("*/program.txt"), *directory.glob("*/*/program.txt"))
     )
-    return graphs | ({"program": programs[0]} if programs else {})
+    for_gpus = {":".join(path.parts[-3:-1]): path for path in sorted(directory.glob("gpu/*/*/program.txt"))}
+    return graphs | ({"program": programs[0]} if programs else {}) | for_gpus
 
 
 def stage_text(directory: Path, stage: str | None = None) -> str:
     """The text of a stage in a folder of dumps; of the last of the graph if None. `PccError` for a stage that it does
     not have."""
     files = stage_files(directory)
-    graphs = [name for name in files if name != "program"]
+    graphs = [name for name, path in files.items() if path.name != "program.txt"]
     if not graphs:
         raise PccError(f"{directory} has no dumps: give a folder of --dump-ir, a package or a model")
     if stage is not None and stage not in files:

@@ -113,7 +113,7 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
         ]
         if target.gpu:
             files += [_gpu_runner(target), f"ir/{target.name}/device.c"]
-            files += [f"ir/{target.gpu.interface}/{profile}/program.txt" for profile in target.gpu.profiles]
+            files += [f"ir/gpu/{target.gpu.interface}/{profile}/program.txt" for profile in target.gpu.profiles]
     return files
 
 

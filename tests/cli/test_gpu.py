@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pcc import compile as pcc_compile
 from pcc.deploy import Qemu
 from pcc.frontend import load_factory
 from pcc.package.toolchain import RUNTIME
@@ -48,11 +49,13 @@ def test_the_package_says_what_it_has(compiled: Path, pcc: Pcc) -> None:
     assert (compiled / "net" / target["gpu"]["runner"]).is_file()
     for program in target["gpu"]["programs"]:
         kernels = {call["kernel"] for layer in program["layers"] for call in layer["calls"]}
-        dumped = compiled / "ir" / "opencl" / program["profile"]
+        dumped = compiled / "ir" / "gpu" / "opencl" / program["profile"]
         assert {path.name for path in (dumped / "kernels").iterdir()} == {f"{kernel}.cl" for kernel in kernels}
         text = (dumped / "program.txt").read_text()
-        assert text == (compiled / "net/ir/opencl" / program["profile"] / "program.txt").read_text()
+        assert text == (compiled / "net/ir/gpu/opencl" / program["profile"] / "program.txt").read_text()
         assert text.startswith("program make\n")
+        assert pcc("dump", compiled / "net", "--after", f"opencl:{program['profile']}").out == text
+    assert "conv_direct" not in pcc("dump", compiled / "net", "--after", "program").out
     said = pcc("inspect", compiled / "net").out
     assert "code for GPUs, adreno-6xx: " in said
     assert ", generic: " in said
@@ -149,9 +152,8 @@ def test_wrong_use(compiled: Path, factory: str, pcc: Pcc, tmp_path: Path) -> No
 
 @pytest.mark.skipif(Qemu.missing() is not None, reason=f"not run: {Qemu.missing()}")
 def test_arm64_without_opencl(factory: str, pcc: Pcc, tmp_path: Path) -> None:
-    package = tmp_path / "net"
-    compiling = ("compile", factory, "--input-shape", SHAPE, "-o", package, "--gpu", "opencl", "--target")
-    assert pcc(*compiling, "aarch64-linux").status == 0
+    package, example = tmp_path / "net", torch.zeros(tuple(map(int, SHAPE.split(","))))
+    pcc_compile(load_factory(factory).eval(), example, package, target="aarch64-linux", gpu="opencl")
     for use in ("auto", "cpu"):
         ran = pcc("verify", package, "--device", "qemu", "--cpu", "cortex-a53", "--use", use)
         assert "right, largest error" in ran.out, ran.err
@@ -168,12 +170,11 @@ def test_android_without_an_ndk(factory: str, pcc: Pcc, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_resnet18(pcc: Pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruned_resnet18(pcc: Pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in pocl_environment(tmp_path / "opencl").items():
         monkeypatch.setenv(name, value)
-    package, pruning = tmp_path / "net", ("--prune", "pattern,connectivity")
+    package, pruning = tmp_path / "net", ("--prune", "pattern,connectivity{share=4}")
     compiling = ("compile", "resnet18", "--weights", "none", "--input-shape", "1,3,64,64", "-o", package)
-    for more in ((), pruning):
-        assert pcc(*compiling, "--gpu", "opencl", *more).status == 0
-        verified = pcc("verify", package, "--use", "gpu")
-        assert ", code for generic: right" in verified.out, verified.err
+    assert pcc(*compiling, "--gpu", "opencl", *pruning).status == 0
+    verified = pcc("verify", package, "--use", "gpu")
+    assert ", code for generic: right" in verified.out, verified.err

@@ -23,7 +23,8 @@ print(*words, file=open("{log}", "a"))
 if "-Wl,text" in words:  # which zig's driver does not know
     at = words.index("-Wl,text")
     del words[at - 1 : at + 1]
-os.execv(sys.executable, [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", *words])
+libc = "gnu.2.17" if "-pie" in words else "musl"  # zig has no bionic
+os.execv(sys.executable, [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-" + libc, *words])
 """
 
 
@@ -92,6 +93,11 @@ def test_ndk_compiles_and_links_android_only(monkeypatch: pytest.MonkeyPatch, tm
         assert isinstance(symbols, SymbolTableSection)
         names = [symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"]
     assert "pcc_run" in names
+    tables = Path(__file__).parents[1] / "runtime" / "toy_device.c"
+    toolchain.compile_model(tables, tmp_path / "device.o")
+    objects = [tmp_path / "model.o", *kernels, tmp_path / "device.o"]
+    assert toolchain.link_gpu_runner(objects, tmp_path / "pcc-run-gpu")
+    assert {"-pie", "-ldl"} <= set(log.read_text().splitlines()[-1].split())
     log.unlink()
     Toolchain(TARGETS["x86_64-linux"]).compile_model(source, tmp_path / "model.o")
     assert not log.exists()
