@@ -23,66 +23,20 @@ from pcc.package.zig import run_tool, zig
 from pcc.target import Target
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-LIBRARY_SOURCES = (
-    "context.c",
-    "prepared.c",
-    "describe.c",
-    "chosen.c",
-    "cpu.c",
-    "pool.c",
-    "wait.c",
-    "embedded.c",
-)
-DEVICE_SOURCES = (
-    "device_program.c",
-    "device_test.c",
-    "opencl.c",
-    "opencl_library.c",
-    "opencl_programs.c",
-    "within.c",
-)
-"""What a library with code for a GPU has besides; the others have ``no_device.c``."""
-RUNNER_SOURCES = (
-    "context.c",
-    "prepared.c",
-    "describe.c",
-    "chosen.c",
-    "cpu.c",
-    "pool.c",
-    "wait.c",
-    "mapped.c",
-    "no_device.c",
-    "runner.c",
-)
-DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
-"""What code for a GPU needs besides, to open a driver: of libdl, which is a name for the C library where it is new."""
-LIBC_SYMBOLS = (
-    *(
-        "calloc",
-        "clock_gettime",
-        "close",
-        "free",
-        "getauxval",
-        "getpid",
-        "lseek",
-        "memcmp",
-        "memcpy",
-        "memset",
-        "open",
-        "pthread_create",
-        "pthread_join",
-        "read",
-        "rename",
-        "snprintf",
-        "strcmp",
-        "strlen",
-        "syscall",
-        "unlink",
-        "write",
-    ),
-    "vsnprintf",
+_MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")
+LIBRARY_SOURCES = (*_MODEL_SOURCES, "embedded.c")
+RUNNER_SOURCES = (*_MODEL_SOURCES, "mapped.c", "runner.c")
+DEVICE_SOURCES = ("device_program.c", "device_test.c", "opencl.c", "opencl_library.c", "opencl_programs.c", "within.c")
+"""What has code for a GPU is made of besides."""
+NO_DEVICE_SOURCES = ("no_device.c",)
+"""What has none, instead."""
+LIBC_SYMBOLS = tuple(
+    "calloc clock_gettime close free getauxval getpid lseek memcmp memcpy memset open pthread_create pthread_join read "
+    "rename snprintf strcmp strlen syscall unlink vsnprintf write".split()
 )
 """All that a library needs from outside."""
+DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
+"""What code for a GPU needs besides, to open a driver: of libdl, which is a name for the C library where it is new."""
 C_FLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra")
 ANDROID_API = 24
 
@@ -108,7 +62,7 @@ class Toolchain:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
         and nothing else. ``has_gpu``: one of the objects defines programs for GPUs."""
         ndk = self._ndk_clang()
-        device = DEVICE_SOURCES if has_gpu else ("no_device.c",)
+        device = DEVICE_SOURCES if has_gpu else NO_DEVICE_SOURCES
         note = ("android_note.c",) if self.target.is_android and not ndk else ()
         sources = (*LIBRARY_SOURCES, *device, *note)
         inputs = [str(file) for file in (*self._runtime(ndk or self._zig_cc(), sources), *objects)]
@@ -134,17 +88,8 @@ class Toolchain:
             str(self._version_script()),
         ]
         if ndk:
-            run_tool(
-                [
-                    *ndk,
-                    "-shared",
-                    *(f"-Wl,{flag}" for flag in flags),
-                    *inputs,
-                    *(["-ldl"] * has_gpu),
-                    "-o",
-                    str(output),
-                ]
-            )
+            libraries = ["-ldl"] * has_gpu
+            run_tool([*ndk, "-shared", *(f"-Wl,{flag}" for flag in flags), *inputs, *libraries, "-o", str(output)])
             return
         stubs = [self._stub("libc.so.6", LIBC_SYMBOLS)] + [self._stub("libdl.so.2", DL_SYMBOLS)] * has_gpu
         self._lld("-shared", *flags, *inputs, *map(str, stubs), "-o", str(output))
@@ -152,7 +97,7 @@ class Toolchain:
     def link_runner(self, objects: Sequence[Path], output: Path) -> None:
         """``pcc-run`` from the model's objects (model, kernels): static, for any Linux or Android kernel."""
         inputs = [
-            *self._runtime(self._zig_cc(), RUNNER_SOURCES),
+            *self._runtime(self._zig_cc(), [*RUNNER_SOURCES, *NO_DEVICE_SOURCES]),
             *objects,
             libc_archive(self.target.arch, self.progress),
         ]
@@ -172,8 +117,7 @@ class Toolchain:
             if (ndk := self._ndk_clang()) is None:
                 return False
             compiler = ndk
-        sources = [source for source in RUNNER_SOURCES if source != "no_device.c"]
-        inputs = [*self._runtime(compiler, [*sources, *DEVICE_SOURCES]), *objects]
+        inputs = [*self._runtime(compiler, [*RUNNER_SOURCES, *DEVICE_SOURCES]), *objects]
         flags = ["-pie", "-Wl,-z,max-page-size=65536", "-s"]
         libraries = ["-ldl", "-lm", *(["-lpthread"] * (not self.target.is_android))]
         run_tool([*compiler, *flags, *map(str, inputs), *libraries, "-o", str(output)])

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "device.h"
 #include "mapped.h"
 #include "model.h"
 #include "pcc.h"
@@ -162,6 +163,8 @@ static void write_file(const char *path, const void *data, size_t bytes) {
 
 static pcc_context *create(const struct arguments *arguments) {
   char error[4608];
+  if (arguments->device == PCC_GPU && !pcc_device_backend)
+    stop("this program has no code for a GPU: pcc compile --gpu makes pcc-run-gpu, which has");
   if (pcc_map_weights(arguments->library, error, sizeof error)) stop("%s", error);
   const pcc_options options = {
       .size = sizeof options,
@@ -287,7 +290,7 @@ static int command_bench(const struct arguments *arguments) {
     const struct pcc_element *element = model->inputs[i].element;
     for (size_t k = 0; k < model->inputs[i].bytes / element->bytes * (size_t)tensors.batch; k++) {
       const int32_t value = (int32_t)((k * 2654435761u >> 16) & 255);
-      element->set(tensors.inputs[i], k, element->is_integer ? value & 127 : value / 128.0f - 1);
+      element->set(tensors.inputs[i], k, element->is_integer ? (float)(value & 127) : (float)value / 128 - 1);
     }
   }
   if (arguments->batch) tensors.batch = arguments->batch;

@@ -165,6 +165,10 @@ def test_bench_for_people() -> None:
     assert len(text.splitlines()) == 1 + len(PROGRAM.calls)
 
 
+def test_the_static_runner_has_no_gpu() -> None:
+    assert _runner("bench", "--device", "gpu").stderr.startswith("pcc-run: this program has no code for a GPU: ")
+
+
 def test_selftest_passes_and_fails(copy: Path) -> None:
     package = open_package(copy)
     result = Host().selftest(package)

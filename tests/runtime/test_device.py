@@ -1,5 +1,6 @@
 """A model on a GPU: on PoCL, and on a library that fails in every way; results are right in all of them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,6 +37,13 @@ TAKEN = [
 ]
 """Functions without which there is no result."""
 
+WEIGHTS_ARE_LINKED = """
+int pcc_map_weights(const char *library, char *error, size_t error_size) {
+  (void)library, (void)error, (void)error_size;
+  return 0;
+}
+"""
+
 Run = Callable[..., str]
 
 
@@ -46,11 +54,11 @@ def _gcc(*arguments: str) -> None:
     assert not built.returncode, built.stderr
 
 
-def _application(folder: Path, *flags: str) -> Path:
+def _application(folder: Path, *flags: str, main: Path = HERE / "device_application.c") -> Path:
     program = folder / "application"
     names = [name for name in LIBRARY_SOURCES if name != "embedded.c"]
     sources = [RUNTIME / name for name in (*names, *DEVICE_SOURCES)]
-    sources += [HERE / name for name in ("toy_model.c", "toy_device.c", "device_application.c")]
+    sources += [HERE / "toy_model.c", HERE / "toy_device.c", main]
     _gcc("-O1", f"-I{RUNTIME}", *WARNINGS, *flags, *map(str, sources), "-o", str(program), "-pthread", "-ldl", "-lm")
     return program
 
@@ -177,6 +185,30 @@ def test_binaries_are_kept(run_on_fake: Run, tmp_path: Path) -> None:
     assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == "gpu: Fake GPU, code for generic"
     assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU, code for generic"
     assert run_on_fake(cache="x" * 600).startswith("cpu: the path of the cache is longer")
+
+
+def test_the_runner_times_one_processor(tmp_path: Path) -> None:
+    """Calls and times are the GPU's; a GPU that fails while it is timed leaves none."""
+    main = tmp_path / "main.c"
+    main.write_text(f'#include "{RUNTIME}/runner.c"\n' + WEIGHTS_ARE_LINKED)
+    program = _application(tmp_path, "-fsanitize=address,undefined", main=main)
+    _gcc("-shared", "-fPIC", f"-I{RUNTIME}", str(HERE / "fake_opencl.c"), "-o", str(tmp_path / "libOpenCL.so"))
+
+    def bench(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        known = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "ASAN_OPTIONS": "detect_leaks=0", **environment}
+        command = [program, "bench", "--runs", "3", "--profile", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=known)
+
+    result = json.loads(bench("--json").stdout)
+    assert result["device"] == "gpu: Fake GPU, code for generic"
+    assert [call["kernel"] for call in result["calls"]] == ["scale", "square", "back"] * 20
+    assert {round(call["seconds"] * 1e9) for call in result["calls"]} == {2000}
+    assert "copy" in {call["kernel"] for call in json.loads(bench("--json", "--device", "cpu").stdout)["calls"]}
+    assert ", gpu: Fake GPU, code for generic, " in bench().stdout
+    lost = bench(FAKE_FAIL="clFinish:5")
+    assert lost.returncode == 2
+    assert lost.stderr.startswith("pcc-run: no times: cpu: the GPU failed in a run: Fake GPU: CL_OUT_OF_RESOURCES")
+    assert bench("--device", "npu").stderr == "pcc-run: --device npu: auto, cpu or gpu\n"
 
 
 def test_no_library(tmp_path: Path) -> None:
