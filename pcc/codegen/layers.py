@@ -31,7 +31,7 @@ class ConvGeometry:
 @dataclass(frozen=True)
 class Conv2d:
     """``y = activation(conv(x, weight) + bias + residual)``. ``weight`` is (O, I/groups, kh, kw) fp32, or packed in a
-    format; ``bias`` is (O,) or None."""
+    format; ``bias`` is (O,) or None, and so is ``parameter``, that of an activation that has one for each channel."""
 
     name: str
     x: View
@@ -42,6 +42,7 @@ class Conv2d:
     groups: int = 1
     residual: View | None = None
     activation: Activation = IDENTITY
+    parameter: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PooledConv2d(Conv2d):
 @dataclass(frozen=True)
 class Linear:
     """``y = activation(x @ weight.T + bias + residual)``: x (N, K), y (N, M); ``weight`` is (M, K) fp32, or packed in a
-    format; ``bias`` is (M,) or None.
+    format; ``bias`` is (M,) or None, and so is ``parameter``, as in `Conv2d`.
 
     ``images`` is the largest batch of a program for any batch, each image of which has these N rows.
     """
@@ -68,6 +69,7 @@ class Linear:
     residual: View | None = None
     activation: Activation = IDENTITY
     images: int = 1
+    parameter: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,7 @@ def _conv2d(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         groups=args["groups"],
         residual=lowering.optional_view(args["residual"]),
         activation=Activation.parse(args["activation"]),
+        parameter=lowering.optional_array(args["parameter"]),
     )
     return lowering.emit(node, layer if pool is None else with_pool(layer, pool))
 
@@ -218,6 +219,7 @@ def _linear(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
         weight=lowering.weight(args["weight"]),
         bias=lowering.optional_array(args["bias"]),
         activation=Activation.parse(args["activation"]),
+        parameter=lowering.optional_array(args["parameter"]),
         images=max_batch(lowering.graph_module) or 1,
     )
     return lowering.emit(node, layer)

@@ -329,6 +329,10 @@ class ProgramWriter:
             self.constants[self.stored[content]] = values
         return View(self.stored[content], values.shape, contiguous_strides(values.shape), dtype=dtype)
 
+    def named_constants(self, layer: str, arrays: Mapping[str, np.ndarray]) -> dict[str, View]:
+        """Those of a layer, each called ``LAYER.NAME``."""
+        return {name: self.constant(f"{layer}.{name}", values) for name, values in arrays.items()}
+
     def table(self, name: str, values: np.ndarray) -> View:
         """A constant of places and counts, which kernels take as int32; `PccError` where one does not fit."""
         stored = values.astype(INT32.numpy)

@@ -1,5 +1,5 @@
 """Activations as text that is printed, parsed and fused: ``none``, ``relu``, ``clip(0,6)``, ``leaky_relu(0.1)``,
-``hardswish``, ``softplus(1,20)``, ..."""
+``hardswish``, ``softplus(1,20)``, ...; ``prelu``, ``swish``, ``max`` and ``min`` have a parameter for each channel."""
 
 import re
 from collections.abc import Callable
@@ -25,6 +25,15 @@ _REFERENCE: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
 }
 """Name: number of arguments, meaning."""
 
+PARAMETRIC: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "prelu": lambda x, slope: torch.where(x < 0, x * slope, x),
+    "swish": lambda x, beta: x * torch.sigmoid(x * beta),
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+"""Activations with a tensor of parameters beside the input: the slope where the input is negative (He et al., 2015),
+the steepness of the gate (Ramachandran et al., 2017), the least or largest value."""
+
 
 LARGEST = float(torch.finfo(torch.float32).max)
 """Beyond it a number is no fp32 number."""
@@ -35,6 +44,11 @@ def number(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def activation_arity(kind: str) -> int | None:
+    """How many numbers an activation takes besides its input; None if there is no such activation."""
+    return 0 if kind in PARAMETRIC else _REFERENCE[kind][0] if kind in _REFERENCE else None
+
+
 @dataclass(frozen=True)
 class Activation:
     """An activation function with its arguments; ``str`` gives the text that `parse` reads."""
@@ -43,8 +57,8 @@ class Activation:
     args: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in _REFERENCE or len(self.args) != _REFERENCE[self.kind][0]:
-            raise PccError(f"unknown activation '{self}': choose one of {', '.join(_REFERENCE)}")
+        if activation_arity(self.kind) != len(self.args):
+            raise PccError(f"unknown activation '{self}': choose one of {', '.join([*_REFERENCE, *PARAMETRIC])}")
         if not all(abs(arg) <= LARGEST for arg in self.args):
             raise PccError(f"activation '{self}': its arguments must be fp32 numbers, finite ones")
 
@@ -67,14 +81,17 @@ class Activation:
             raise PccError(f"unknown activation '{text}'")
         return Activation(match[1], tuple(float(a) for a in match[2].split(",")) if match[2] else ())
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The meaning, in PyTorch."""
-        return _REFERENCE[self.kind][1](x, *self.args)
+    @property
+    def is_parametric(self) -> bool:
+        """Whether it takes a tensor of parameters."""
+        return self.kind in PARAMETRIC
+
+    def __call__(self, x: torch.Tensor, parameter: torch.Tensor | None = None) -> torch.Tensor:
+        """The meaning, in PyTorch; ``parameter`` broadcasts to ``x``. `PccError` where it is missing, or there without
+        need."""
+        if (parameter is not None) != self.is_parametric:
+            raise PccError(f"activation '{self}' with{'out' if parameter is None else ''} a parameter for each channel")
+        return _REFERENCE[self.kind][1](x, *self.args) if parameter is None else PARAMETRIC[self.kind](x, parameter)
 
 
 IDENTITY = Activation()
-
-
-def activation_arity(kind: str) -> int | None:
-    """How many arguments an activation takes besides its input; None if there is no such activation."""
-    return _REFERENCE[kind][0] if kind in _REFERENCE else None

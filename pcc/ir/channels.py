@@ -149,7 +149,8 @@ def is_constant_layer(node: Node) -> bool:
     """Whether a convolution or linear layer has constant weights. Other calls may read them, too: each can have its own
     copy."""
     args = arguments(node)
-    return all(parameter is None or parameter.op == "get_attr" for parameter in (args["weight"], args["bias"]))
+    constants = (args["weight"], args["bias"], args["parameter"])
+    return all(parameter is None or parameter.op == "get_attr" for parameter in constants)
 
 
 def is_depthwise(node: Node) -> bool:

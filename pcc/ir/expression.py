@@ -5,8 +5,9 @@ Operands are ``x0``, ``x1``, ...; numbers are literals (``inf``, too); everythin
 * arithmetic: ``add sub mul div max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt
   reciprocal erf sin cos atan`` of one;
 * whole numbers: ``floor ceil trunc round``, halves to the even one;
+* activations with a parameter: ``prelu swish`` of two expressions (``max`` and ``min`` are such, too);
 * truth, which is 1 or 0: ``lt le gt ge eq ne`` of two expressions; ``where(c,a,b)`` is ``a`` where ``c`` is not 0;
-* each activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``,
+* each other activation of `pcc.ir.activation`, its arguments literals: ``relu(x0)``, ``clip(x0,0,6)``,
   ``leaky_relu(x0,0.1)``.
 
 Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are composed with `substitute`.
@@ -20,7 +21,7 @@ from math import inf
 import torch
 
 from pcc.errors import PccError
-from pcc.ir.activation import LARGEST, Activation, activation_arity, number
+from pcc.ir.activation import LARGEST, PARAMETRIC, Activation, activation_arity, number
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "sub": (2, torch.sub),
     "mul": (2, torch.mul),
     "div": (2, torch.div),
-    "max": (2, torch.maximum),
-    "min": (2, torch.minimum),
+    **{name: (2, meaning) for name, meaning in PARAMETRIC.items()},
     "pow": (2, torch.pow),
     "neg": (1, torch.neg),
     "abs": (1, torch.abs),

@@ -58,9 +58,10 @@ def _pad(x: Tensor, padding: Sequence[int], fill: float = 0.0) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=fill) if any(padding) else x
 
 
-def _finish(value: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+def _finish(value: Tensor, residual: Tensor | None, activation: str, parameter: Tensor | None) -> Tensor:
     """The epilogue: residual add, then activation."""
-    return Activation.parse(activation)(value if residual is None else value + residual)
+    of_channels = None if parameter is None else parameter.reshape(-1, *(1,) * (value.dim() - 2))
+    return Activation.parse(activation)(value if residual is None else value + residual, of_channels)
 
 
 def _conv2d(
@@ -73,12 +74,13 @@ def _conv2d(
     dilation: list[int],
     groups: int,
     activation: str,
+    parameter: Tensor | None = None,
 ) -> Tensor:
     symmetric = padding[:2] == padding[2:]
     value = F.conv2d(
         x if symmetric else _pad(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups
     )
-    return _finish(value, residual, activation).contiguous()
+    return _finish(value, residual, activation, parameter).contiguous()
 
 
 def _conv2d_shape(
@@ -91,6 +93,7 @@ def _conv2d_shape(
     dilation: list[int],
     groups: int,
     activation: str,
+    parameter: Any = None,
 ) -> tuple[int, ...]:
     if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise PccError(f"conv2d: input {tuple(x.shape)} does not fit weight {tuple(weight.shape)} with groups={groups}")
@@ -99,11 +102,12 @@ def _conv2d_shape(
 
 CONV2D = register(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int "
-    "groups, str activation) -> Tensor",
+    "groups, str activation, Tensor? parameter=None) -> Tensor",
     _conv2d,
     _conv2d_shape,
 )
-"""``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw)."""
+"""``activation(conv(x, weight) + bias + residual)``; weight (O, I/groups, kh, kw), ``parameter`` (O,) for activations
+that have one a channel."""
 
 
 def _packed(
@@ -139,8 +143,15 @@ def packed_weight(unpack: Node) -> PackedWeight:
 # ---- products, pooling, resampling ----
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
-    return _finish(F.linear(x, weight, bias), residual, activation)
+def _linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    parameter: Tensor | None = None,
+) -> Tensor:
+    return _finish(F.linear(x, weight, bias), residual, activation, parameter)
 
 
 def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> tuple[int, ...]:
@@ -150,9 +161,12 @@ def _linear_shape(x: Tensor, weight: Tensor, *_: Any) -> tuple[int, ...]:
 
 
 LINEAR = register(
-    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor", _linear, _linear_shape
+    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation, Tensor? parameter=None) -> Tensor",
+    _linear,
+    _linear_shape,
 )
-"""``activation(x @ weight.T + bias + residual)``; x (N, K), weight (M, K)."""
+"""``activation(x @ weight.T + bias + residual)``; x (N, K), weight (M, K), ``parameter`` (M,) for activations that have
+one a channel."""
 
 
 def _matmul_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:

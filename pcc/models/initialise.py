@@ -11,7 +11,7 @@ SEED = 2026
 def initialise(module: nn.Module, input_shape: Sequence[int], seed: int = SEED) -> None:
     """Fills a module in eval mode with random numbers, the same on every run.
 
-    Biases and batch norms are random too, so that a compiler which loses one is found out. One random input of
+    Biases, slopes and batch norms are random too, so that a compiler which loses one is found out. One random input of
     ``input_shape`` sets the batch norms' statistics as training would, so that activations keep their size through deep
     residual networks.
     """
@@ -22,6 +22,8 @@ def initialise(module: nn.Module, input_shape: Sequence[int], seed: int = SEED) 
             nn.init.normal_(part.weight, std=(2 / part.weight[0].numel()) ** 0.5, generator=generator)
             if part.bias is not None:
                 nn.init.normal_(part.bias, std=0.1, generator=generator)
+        elif isinstance(part, nn.PReLU):
+            nn.init.uniform_(part.weight, 0.0, 0.5, generator=generator)
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
         nn.init.normal_(norm.bias, std=0.1, generator=generator)

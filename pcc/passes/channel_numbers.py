@@ -113,7 +113,8 @@ def _layer(node: Node, numbers: Numbers) -> np.ndarray:
         bias = 0.0 if args["bias"] is None else constant(args["bias"]).double().numpy()
         residual = 0.0 if args["residual"] is None else numbers_of_channels(args["residual"], numbers)
         emitted = torch.from_numpy(np.asarray(bias + offsets(node, reading) + residual, np.float32))
-        number = np.where(dead, Activation.parse(args["activation"])(emitted).numpy(), number)
+        parameter = None if args["parameter"] is None else constant(args["parameter"]).float()
+        number = np.where(dead, Activation.parse(args["activation"])(emitted, parameter).numpy(), number)
     return number.reshape(1, -1, *(1,) * (len(shape) - 2))
 
 

@@ -61,8 +61,9 @@ def _layer(node: Node, selection: Selection) -> None:
     if "groups" in args and groups != args["groups"]:
         set_argument(node, "groups", groups)
     set_constant(node, "weight", args["weight"], changed, f"{layer_name(node)}.weight")
-    if args["bias"] is not None:
-        set_constant(node, "bias", args["bias"], take(constant(args["bias"]), 0, filters), f"{layer_name(node)}.bias")
+    for name in ("bias", "parameter"):
+        if args[name] is not None:
+            set_constant(node, name, args[name], take(constant(args[name]), 0, filters), f"{layer_name(node)}.{name}")
 
 
 def _of_groups(weight: Tensor, groups: int, filters: np.ndarray, channels: np.ndarray) -> tuple[Tensor, int]:

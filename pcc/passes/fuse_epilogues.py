@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.ir.activation import IDENTITY, Activation
+from pcc.ir.activation import IDENTITY, PARAMETRIC, Activation
 from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.expression import (
     Call,
@@ -101,6 +101,12 @@ class _Epilogue:
     """(channels,) float64."""
     residual: Node | None = None
     activation: Activation = IDENTITY
+    parameter: Tensor | None = None
+    """(channels,) float64, of activations that have one for each channel."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.bias is None and self.residual is None and self.activation == IDENTITY
 
 
 def _fuse_into_layers(node: Node) -> list[str]:
@@ -113,7 +119,7 @@ def _fuse_into_layers(node: Node) -> list[str]:
         if layer not in operands:  # it became the residual of another
             continue
         epilogue, expr, reason = _take_over(layer, operands, expr)
-        if epilogue != _Epilogue():
+        if not epilogue.is_empty:
             _give(layer, epilogue, node)
             if isinstance(expr, Operand):
                 replace_node(node, layer)
@@ -147,8 +153,10 @@ def _with(epilogue: _Epilogue, layer: Node, result: Operand, call: Call, operand
         return f"{call.function} comes after its activation {done}"
     if (activated := as_activation(call)) is not None:
         return replace(epilogue, activation=activated[0])
+    if (parameter := _parameter(call, result, layer, operands)) is not None:
+        return replace(epilogue, activation=Activation(call.function), parameter=parameter)
     if call.function not in ("add", "sub") or (call.function == "sub" and call.args[0] != result):
-        return f"{call.function} is neither an addition nor an activation"
+        return f"{call.function} is neither an addition nor an activation of it"
     other = call.args[1] if call.args[0] == result else call.args[0]
     if (bias := _per_channel(other, layer, operands)) is not None:
         bias = -bias if call.function == "sub" else bias
@@ -165,6 +173,15 @@ def _with(epilogue: _Epilogue, layer: Node, result: Operand, call: Call, operand
     if shape_of(residual) != shape_of(layer):
         return f"{residual.name} {shape_of(residual)} is broadcast when it is added to {shape_of(layer)}"
     return replace(epilogue, residual=residual)
+
+
+def _parameter(call: Call, result: Expr, layer: Node, operands: list[Node]) -> Tensor | None:
+    """That of an activation of the layer's value that has one for each channel; else None."""
+    if call.function not in PARAMETRIC:
+        return None
+    commutes = call.function in ("max", "min")
+    value, parameter = call.args if call.args[0] == result or not commutes else call.args[::-1]
+    return _per_channel(parameter, layer, operands) if value == result else None
 
 
 def _per_channel(value: Expr, layer: Node, operands: list[Node]) -> Tensor | None:
@@ -189,6 +206,8 @@ def _give(layer: Node, epilogue: _Epilogue, user: Node) -> None:
         set_constant(layer, "bias", bound["bias"], (bias + epilogue.bias).float(), f"{layer_name(layer)}.bias")
     if epilogue.activation != IDENTITY:
         set_argument(layer, "activation", str(epilogue.activation))
+    if epilogue.parameter is not None:
+        set_constant(layer, "parameter", None, epilogue.parameter.float(), f"{layer_name(layer)}.{epilogue.activation}")
     if epilogue.residual is not None:
         set_argument(layer, "residual", epilogue.residual)
         if layer < epilogue.residual:  # only `user` waits for the layer, so it can wait for the residual

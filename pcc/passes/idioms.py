@@ -1,5 +1,5 @@
 """Activations that models spell out: ``mul(x,sigmoid(x))`` is ``silu(x)``, ``div(clip(add(x,3),0,6),6)`` is
-``hardsigmoid(x)``."""
+``hardsigmoid(x)``, ``sub(relu(x),mul(a,relu(neg(x))))`` is ``prelu(x,a)``."""
 
 from pcc.ir.expression import Call, Expr, Literal
 
@@ -9,7 +9,7 @@ def recognise(expr: Expr) -> Expr:
     if not isinstance(expr, Call):
         return expr
     expr = Call(expr.function, tuple(recognise(arg) for arg in expr.args))
-    return _gate(expr) or _hardsigmoid(expr) or expr
+    return _gate(expr) or _hardsigmoid(expr) or _prelu(expr) or expr
 
 
 _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
@@ -20,11 +20,35 @@ def _gate(expr: Call) -> Expr | None:
     for x, gate in _either_order(expr, "mul"):
         if isinstance(gate, Call) and gate.function in _GATED and gate.args == (x,):
             return Call(_GATED[gate.function], (x,))
+        if isinstance(gate, Call) and gate.function == "sigmoid":
+            for factor, beta in _either_order(gate.args[0], "mul"):
+                if factor == x and beta != x:
+                    return Call("swish", (x, beta))
     product = _sixth(expr)
     if isinstance(product, Call):
         for x, gate in _either_order(product, "mul"):
             if _is_relu6_of_plus_3(gate, x):
                 return Call("hardswish", (x,))
+    return None
+
+
+def _prelu(expr: Call) -> Expr | None:
+    """``relu(x) + a * min(x, 0)``, ``relu(x) - a * relu(-x)``, and the choice of ``x`` and ``a * x`` by the sign."""
+    if expr.function == "where":
+        condition, *branches = expr.args
+        if not isinstance(condition, Call) or condition.args[1:] != (Literal(0.0),):
+            return None
+        x, (positive, negative) = condition.args[0], branches if condition.function in ("gt", "ge") else branches[::-1]
+        if condition.function not in ("gt", "ge", "lt", "le") or positive != x:
+            return None
+        return next((Call("prelu", (x, slope)) for value, slope in _either_order(negative, "mul") if value == x), None)
+    for positive, scaled in ((expr.args[0], expr.args[1]),) if expr.function == "sub" else _either_order(expr, "add"):
+        if isinstance(positive, Call) and positive.function == "relu":
+            x = positive.args[0]
+            below = Call("relu", (Call("neg", (x,)),)) if expr.function == "sub" else Call("min", (x, Literal(0.0)))
+            for value, slope in _either_order(scaled, "mul"):
+                if value == below:
+                    return Call("prelu", (x, slope))
     return None
 
 
@@ -57,5 +81,7 @@ def _sixth(expr: Call) -> Expr | None:
     )
 
 
-def _either_order(expr: Call, function: str) -> tuple[tuple[Expr, Expr], ...]:
-    return ((expr.args[0], expr.args[1]), (expr.args[1], expr.args[0])) if expr.function == function else ()
+def _either_order(expr: Expr, function: str) -> tuple[tuple[Expr, Expr], ...]:
+    if not isinstance(expr, Call) or expr.function != function:
+        return ()
+    return (expr.args[0], expr.args[1]), (expr.args[1], expr.args[0])

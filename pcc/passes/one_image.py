@@ -204,7 +204,7 @@ def _rows(split: _Split, node: Node, args: dict[str, Any]) -> Images:
     place = split.together(node, [args.get("x", args.get("input")), args.get("residual")], len(shape_of(node)))
     if place.dim:
         raise _Mixed(f"they lie in dimension {place.dim}, over which it computes")
-    constants = [args.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
+    constants = [args.get(name) for name in ("weight", "bias", "parameter", "running_mean", "running_var")]
     if any(isinstance(value, Node) and split.places[value] is not None for value in constants):
         raise _Mixed("its weights are computed from them")
     return place

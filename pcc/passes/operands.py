@@ -12,13 +12,14 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from pcc.ir.graph import add_constant, assign_attribute, constant, fake_mode
+from pcc.ir.graph import add_constant, arguments, assign_attribute, constant, fake_mode
 
 
 def set_argument(node: Node, name: str, value: Any) -> None:
-    """Changes one argument, named as in the operator's schema; the node has it by position, as canonical nodes do."""
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    node.update_arg(names.index(name), value)
+    """Changes one argument, named as in the operator's schema; the node has its arguments by position, as canonical
+    nodes do."""
+    values = {**arguments(node), name: value}
+    node.args = tuple(values.values())[: max(len(node.args), list(values).index(name) + 1)]
 
 
 def set_constant(node: Node, name: str, old: Node | None, value: Tensor, fallback: str) -> None:

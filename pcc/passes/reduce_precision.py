@@ -23,8 +23,9 @@ NARROWED = (
 )
 """Operators that take and give the narrower type. The others, which find places or keep running sums, stay fp32."""
 
-FP32_ARGUMENTS = {ops.CONV2D: ("bias",), ops.LINEAR: ("bias",), ops.GATHER: ("index",)}
-"""What stays fp32 of those: biases, which are few, and places, which fp16 holds up to 2048 only."""
+FP32_ARGUMENTS = {**dict.fromkeys((ops.CONV2D, ops.LINEAR), ("bias", "parameter")), ops.GATHER: ("index",)}
+"""What stays fp32 of those: what each channel has one of, which is little, and places, which fp16 holds up to 2048
+only."""
 
 
 @dataclass(frozen=True)

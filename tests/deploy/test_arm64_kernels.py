@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pcc.codegen.family import OWN, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
 from pcc.codegen.layers import (
@@ -121,8 +122,10 @@ def _convolve(
     )
     extra, extra64 = cases.input(*y64.shape) if residual else (None, torch.zeros(()))
     function = Activation.parse(activation)
-    y = cases.output((size, geometry, groups), function(y64 + extra64))
-    layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function)
+    parameter = cases.values(len(weight)).astype(np.float32) if function.is_parametric else None
+    of_channels = None if parameter is None else torch.from_numpy(parameter).double()[:, None, None]
+    y = cases.output((size, geometry, groups, activation), function(y64 + extra64, of_channels))
+    layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function, parameter)
     cases.builder.layer = layer.name
     emit_by(family, layer, cases.builder, number)
 
@@ -149,6 +152,24 @@ def test_conv_dense(cases: Cases) -> None:
             activation="clip(0,6)",
             number=number,
         )
+    cases.check()
+
+
+@arm64
+@pytest.mark.parametrize(("residual", "activation"), [(False, "prelu"), (True, "prelu"), (True, "swish")])
+def test_activations_with_a_parameter_for_each_channel(cases: Cases, residual: bool, activation: str) -> None:
+    """Every family but those that pool, which store by the same code."""
+    for name in (name for name in OWN if name.startswith("conv") and not name.endswith("pool")):
+        family = family_named(name)
+        if cases.dtype not in family.dtypes:
+            continue
+        groups = 6 if "depthwise" in name else 1
+        geometry = GEOMETRIES[4] if "pointwise" in name else GEOMETRIES[0]
+        weight = cases.values(9 if groups == 1 else 12, 6 // groups, *geometry.window)
+        if family.format != "dense":
+            weight = joint.project(weight, None, 2.0).weight
+        packed = weight if family.format == "dense" else fkw.pack(weight)
+        _convolve(cases, name, (1, 6, 9, 13), geometry, weight, packed, groups, residual, activation)
     cases.check()
 
 

@@ -105,7 +105,7 @@ ONE = [
     (lambda m, x: torch.maximum(x, -x), "max(x0,x1)"),
     (lambda m, x: torch.minimum(x, x * 2).exp(), "min(x0,x1)"),
     (lambda m, x: x * torch.tensor(0.5), "mul(x0,0.5)"),
-    (lambda m, x: F.prelu(x, m.slopes), "add(relu(x0),mul(x1,min(x0,0)))"),
+    (lambda m, x: F.prelu(x, m.slopes), "prelu(x0,x1)"),
 ]
 
 

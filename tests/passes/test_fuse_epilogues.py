@@ -92,6 +92,21 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "bias on top of a bias": (lambda net, x: net.channel + net.a(x), ["a: bias -> none"]),
     "bias subtracted": (lambda net, x: net.a(x) - net.channel - 0.5, ["a: bias -> none"]),
     "bias after the residual": (lambda net, x: (net.b(x) + x + 0.25).relu(), ["b: bias + x -> relu"]),
+    "prelu": (lambda net, x: F.prelu(net.a(x), net.channel.flatten()), ["a: bias -> prelu"]),
+    "prelu of one slope": (lambda net, x: F.prelu(net.b(x), net.channel.flatten()[:1]), ["b:  -> prelu"]),
+    "prelu after the residual": (
+        lambda net, x: F.prelu(net.a(x) + x, net.channel.flatten()),
+        ["a: bias + x -> prelu"],
+    ),
+    "hand-written prelu": (
+        lambda net, x: (lambda y: y.relu() - net.channel * F.relu(-y))(net.b(x)),
+        ["b:  -> prelu"],
+    ),
+    "prelu by choice": (lambda net, x: (lambda y: torch.where(y > 0, y, y * net.channel))(net.b(x)), ["b:  -> prelu"]),
+    "least value by channel": (lambda net, x: torch.maximum(net.channel, net.a(x)), ["a: bias -> max"]),
+    "largest value by channel": (lambda net, x: torch.minimum(net.a(x) + x, net.channel), ["a: bias + x -> min"]),
+    "swish": (lambda net, x: (lambda y: y * torch.sigmoid(net.channel * y))(net.a(x)), ["a: bias -> swish"]),
+    "quick gelu": (lambda net, x: (lambda y: y * torch.sigmoid(1.702 * y))(net.a(x)), ["a: bias -> swish"]),
     "hand-written silu": (lambda net, x: (lambda y: y * torch.sigmoid(y))(net.a(x)), ["a: bias -> silu"]),
     "hand-written hardswish": (lambda net, x: (lambda y: y * F.relu6(y + 3) / 6)(net.a(x)), ["a: bias -> hardswish"]),
 }
@@ -128,6 +143,14 @@ NOT_FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor | tuple[Tensor, ...]],
     "product": (lambda net, x: net.a(x) * net.channel, "a: mul is neither an addition nor an activation"),
     "subtracted from": (lambda net, x: x - net.a(x), "a: sub is neither an addition nor an activation"),
     "residual subtracted": (lambda net, x: net.a(x) - x, "a: sub of what is not a constant of each channel"),
+    "slopes by pixel": (
+        lambda net, x: (lambda y: torch.where(y > 0, y, y * net.pixel))(net.b(x)),
+        "b: prelu is neither an addition nor an activation of it",
+    ),
+    "as a slope": (
+        lambda net, x: torch.where(x > 0, x, x * net.a(x)),
+        "a: prelu is neither an addition nor an activation of it",
+    ),
     "square": (lambda net, x: (lambda y: y * y)(net.a(x)), "a: the expression uses it more than once"),
 }
 
@@ -228,6 +251,16 @@ def test_chains_have_limits() -> None:
         ("div(mul(clip(add(x0,3),0,6),x0),6)", "hardswish(x0)"),
         ("div(mul(clip(add(x0,3),0,6),x1),6)", "div(mul(clip(add(x0,3),0,6),x1),6)"),
         ("div(clip(add(x0,2),0,6),6)", "div(clip(add(x0,2),0,6),6)"),
+        ("add(relu(x0),mul(x1,min(x0,0)))", "prelu(x0,x1)"),
+        ("add(mul(min(x0,0),x1),relu(x0))", "prelu(x0,x1)"),
+        ("sub(relu(x0),mul(x1,relu(neg(x0))))", "prelu(x0,x1)"),
+        ("sub(mul(x1,relu(neg(x0))),relu(x0))", "sub(mul(x1,relu(neg(x0))),relu(x0))"),
+        ("where(gt(x0,0),x0,mul(x1,x0))", "prelu(x0,x1)"),
+        ("where(lt(x0,0),mul(x0,x1),x0)", "prelu(x0,x1)"),
+        ("where(lt(x0,0),x0,mul(x0,x1))", "where(lt(x0,0),x0,mul(x0,x1))"),
+        ("where(gt(x0,1),x0,mul(x1,x0))", "where(gt(x0,1),x0,mul(x1,x0))"),
+        ("mul(x0,sigmoid(mul(x1,x0)))", "swish(x0,x1)"),
+        ("mul(x1,sigmoid(mul(x0,x0)))", "mul(x1,sigmoid(mul(x0,x0)))"),
     ],
 )
 def test_idioms(spelt_out: str, name: str) -> None:
@@ -251,6 +284,24 @@ class Residual(nn.Module):
         y = F.silu(self.bn1(self.conv1(x)))
         y = torch.relu(self.bn2(self.conv2(y)) + self.bn3(self.shortcut(x)))
         return y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))
+
+
+class Slopes(nn.Module):
+    """An inverted bottleneck with PReLU, also after the shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.slopes = nn.Conv2d(4, 8, 1), nn.PReLU(8)
+        self.depthwise, self.slope = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.PReLU()
+        self.down, self.last = nn.Conv2d(8, 4, 1), nn.PReLU(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x + self.down(self.slope(self.depthwise(self.slopes(self.up(x))))))
+
+
+def test_golden_prelu(golden) -> None:
+    graph_module = apply_exactly(canonical(randomise(Slopes()), X), FoldConstants(), FuseEpilogues())
+    golden(print_graph(graph_module), "fuse_prelu")
 
 
 def test_golden(golden) -> None:

@@ -1,5 +1,5 @@
-"""What is compared: zoo networks and single convolutions, dense or pruned in one shot by pcc's own structures. Weights
-are random."""
+"""What is compared: zoo networks, light ones and single convolutions, dense or pruned in one shot by pcc's own
+structures. Weights are random."""
 
 import re
 from collections import OrderedDict
@@ -16,6 +16,7 @@ from pcc.models import create, entry
 from pcc.models.initialise import initialise
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.unstructured import Unstructured
+from tools.bench_peers.light import LIGHT
 
 PATTERNS = 8
 
@@ -27,7 +28,7 @@ class Network:
     name: str
     """On the command line, in file names and in tables."""
     base: str
-    """A zoo name, or a convolution: ``conv:IN,OUT,KERNEL,SIZE[,STRIDE]``."""
+    """A zoo name, one of `LIGHT`, or a convolution: ``conv:IN,OUT,KERNEL,SIZE[,STRIDE]``."""
     summary: str
     rates: Mapping[int, float] = field(default_factory=dict)
     """Of the convolutions with square windows of this size, one connection in ``rate`` is kept; of 3x3 ones 4 taps of
@@ -46,12 +47,15 @@ class Network:
         """NCHW."""
         if layer := _layer(self.base):
             return 1, layer.inputs, layer.size, layer.size
+        if self.base in LIGHT:
+            return LIGHT[self.base].input_shape
         return entry(self.base).input_shape
 
     def module(self) -> nn.Module:
         """The network in eval mode, the same on every call."""
-        if layer := _layer(self.base):
-            module = layer.module()
+        if self.base in LIGHT or _layer(self.base):
+            layer = _layer(self.base)
+            module = (layer.module() if layer else LIGHT[self.base].factory()).eval()
             initialise(module, self.input_shape)
         else:
             module = create(self.base, weights=None)
@@ -139,7 +143,7 @@ class _Layer:
 
     def module(self) -> nn.Module:
         convolution = nn.Conv2d(self.inputs, self.outputs, self.kernel, self.stride, self.kernel // 2)
-        return nn.Sequential(OrderedDict(conv=convolution, relu=nn.ReLU())).eval()
+        return nn.Sequential(OrderedDict(conv=convolution, relu=nn.ReLU()))
 
 
 def _layer(text: str) -> _Layer | None:
@@ -179,6 +183,10 @@ _NETWORKS = (
     Network("mobilenet_v2", "mobilenet_v2", "MobileNetV2, dense"),
     Network("mobilenet_v2-80", "mobilenet_v2", "MobileNetV2: 80 % zeros in 1x1", {1: 5.0}),
     Network("mobilenet_v2-90", "mobilenet_v2", "MobileNetV2: 90 % zeros in 1x1", {1: 10.0}),
+    *(
+        Network(name, name, f"{light.summary}, {light.input_shape[2]}x{light.input_shape[3]}, dense")
+        for name, light in LIGHT.items()
+    ),
 )
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
 """By name, in the order of the table."""
@@ -195,6 +203,7 @@ _BLOCKS = (3, 4, 6, 3)
 """Of ResNet-50's stages, whose stride is on a 1x1 as in the paper."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "all": tuple(NETWORKS),
+    "light": tuple(LIGHT),
     "vgg16-3x3": tuple(f"conv:{inputs},{outputs},3,{size}@3.6" for inputs, outputs, size in _VGG16_LAYERS),
     "resnet50-3x3": tuple(
         f"conv:{width},{width},3,{size}@3.6"

@@ -9,8 +9,8 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
-from pcc.codegen.kernels.dense_work import epilogue_strides, pack_bias, pack_weight, split_work
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.dense_work import epilogue_strides, pack_channels, pack_weight, split_work
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.stage import Staged, stage, staged_pitch, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
@@ -169,6 +169,7 @@ class ConvDense:
         out_channels, channels = weight.shape[:2]
         offsets = _offsets(staged, channels)
         per_group = out_channels // layer.groups
+        of_channels = channel_arrays(layer, lambda values: pack_channels(values, layer.groups, block))
         split, work = split_work(
             images=layer.x.shape[0],
             groups=layer.groups,
@@ -186,7 +187,7 @@ class ConvDense:
                 "x_image": staged.image,
                 "x_group": channels * staged.plane,
                 "w": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups, block)),
-                "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, out_channels, layer.groups, block)),
+                **b.named_constants(layer.name, of_channels),
                 "offsets": b.constant(f"offsets_{channels}x{len(staged.taps)}_{staged.plane}", offsets),
                 "filters": per_group,
                 **schedule.numbers(rows),

@@ -16,7 +16,7 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.stage import (
     COPY_PARAMS,
@@ -135,9 +135,7 @@ class DepthwiseFamily:
             "x_image": x.strides[0],
             "x_plane": x.strides[1],
             "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
-            "bias": b.constant(
-                f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias
-            ),
+            **b.named_constants(layer.name, channel_arrays(layer)),
             "taps": b.constant(f"{layer.name}.taps", taps),
             "filters": filters,
             "multiplier": filters // layer.groups,
@@ -165,10 +163,12 @@ def _vector_work(layer: Conv2d, schedule: DepthwiseSchedule) -> Work:
 
 @dataclass(frozen=True)
 class _Window:
-    """What an item knows of its filter: which it is, its bias, its weights where they are unrolled, its input."""
+    """What an item knows of its filter: which it is, its bias, its activation's parameter, its weights where they are
+    unrolled, its input."""
 
     filter: "Expr"
     bias: "Expr"
+    parameter: "Expr | None"
     weights: list["Expr"]
     source: "Buffer"
     """What its taps read: the input, or the copy of its plane."""
@@ -215,7 +215,7 @@ class ConvDepthwise:
         pointers = (
             Param("x", "f32*"),
             Param("w", "f32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             Param("taps", "i32*"),
             *residual,
             Param("y", "f32*", writes=True),
@@ -237,13 +237,15 @@ class ConvDepthwise:
             if self.copy is not None:
                 copy_plane(k, source, plane, k["staged"], 0, self.copy, spills=self.form == "narrow")
                 source, plane = k["staged"], 0
-            window = _Window(filter, bias, weights, source)
+            window = _Window(filter, bias, self.epilogue.parameter(k, filter), weights, source)
             if self.form == "flat":
                 self._plane_flat(k, window, plane, target, addend)
             elif self.form == "rows":
                 target = k.let(k.wide(target))
                 with k.loop(0, k["height"]) as row:
-                    self._row(k, row, target, addend, lambda i, lanes: self._sums(k, window, plane, row, i, lanes)[0])
+                    self._row(
+                        k, window, row, target, addend, lambda i, lanes: self._sums(k, window, plane, row, i, lanes)[0]
+                    )
             else:
                 self._blocks(k, window, plane, target, addend)
 
@@ -265,7 +267,8 @@ class ConvDepthwise:
                 i = 0 if self.form == "narrow" else k.let(k.wide(tirx.Min(vector * k.lanes, k["width"] - k.lanes)))
                 for place, value in enumerate(self._sums(k, window, plane, row, i, k.lanes)):
                     residual = k.load(rs[place], i, k.lanes) if self.epilogue.residual else None
-                    k.store(ys[place], i, self.epilogue.apply(k, value, residual, k.lanes), k.lanes)
+                    value = self.epilogue.apply(k, value, residual, k.lanes, window.parameter)
+                    k.store(ys[place], i, value, k.lanes)
 
     def _plane_flat(self, k: "KernelBuilder", window: "_Window", plane: "Expr", target: "Expr", addend: "Expr") -> None:
         """All positions of the plane to the stack, then row by row to ``y``."""
@@ -276,10 +279,16 @@ class ConvDepthwise:
             k.store(sums, at, self._sums(k, window, plane, 0, at, k.lanes)[0], k.lanes)
         with k.loop(0, k["height"]) as row:
             held = k.let(row * k["pitch"])
-            self._row(k, row, target, addend, lambda i, lanes: k.load(sums, held + i, lanes))
+            self._row(k, window, row, target, addend, lambda i, lanes: k.load(sums, held + i, lanes))
 
     def _row(
-        self, k: "KernelBuilder", row: "Expr", target: "Expr", addend: "Expr", value: Callable[["Expr", int], "Expr"]
+        self,
+        k: "KernelBuilder",
+        window: "_Window",
+        row: "Expr",
+        target: "Expr",
+        addend: "Expr",
+        value: Callable[["Expr", int], "Expr"],
     ) -> None:
         """One row of ``y`` from ``value(column, lanes)``, through the epilogue."""
         y = k.let(target + row * k["y_row"])
@@ -287,7 +296,8 @@ class ConvDepthwise:
 
         def outputs(i: "Expr", lanes: int) -> None:
             residual = k.load(k["residual"], r + i, lanes) if self.epilogue.residual else None
-            k.store(k["y"], y + i, self.epilogue.apply(k, value(i, lanes), residual, lanes), lanes)
+            done = self.epilogue.apply(k, value(i, lanes), residual, lanes, window.parameter)
+            k.store(k["y"], y + i, done, lanes)
 
         exact_run(k, k["width"], outputs)
 
@@ -349,6 +359,5 @@ class ConvDepthwise:
                 plane = image * int(args[f"{name}_image"]) + filter * int(args[f"{name}_plane"])
                 return plane + row[:, :, 0] * int(args[f"{name}_row"]) + column[:, 0]
 
-            y[at("y")] = self.epilogue.reference(
-                value, np.asarray(args["residual"])[at("r")] if self.epilogue.residual else None
-            )
+            residual = np.asarray(args["residual"])[at("r")] if self.epilogue.residual else None
+            y[at("y")] = self.epilogue.reference(value, residual, self.epilogue.reference_parameter(args, filter))

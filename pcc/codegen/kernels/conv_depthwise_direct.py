@@ -18,7 +18,7 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK, Argument, Param
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
@@ -109,9 +109,7 @@ class DirectFamily:
             "x_height": x.shape[2],
             "x_width": x.shape[3],
             "w": b.constant(f"{layer.name}.weight", weight.reshape(filters, -1)),
-            "bias": b.constant(
-                f"{layer.name}.bias", np.zeros(filters, np.float32) if layer.bias is None else layer.bias
-            ),
+            **b.named_constants(layer.name, channel_arrays(layer)),
             "masks": b.constant(f"{layer.name}.masks", masks),
             "filters": filters,
             "multiplier": filters // layer.groups,
@@ -200,7 +198,7 @@ class ConvDepthwiseDirect:
         pointers = (
             Param("x", "f32*"),
             Param("w", "f32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             Param("masks", "i32*"),
             *residual,
             Param("y", "f32*", writes=True),
@@ -221,14 +219,14 @@ class ConvDepthwiseDirect:
                 if self.epilogue.residual
                 else None
             )
-            bias = k.let(k.load(k["bias"], filter))
+            bias, parameter = k.let(k.load(k["bias"], filter)), self.epilogue.parameter(k, filter)
             weights = [k.let(k.load(k["w"], filter * taps + tap)) for tap in range(taps)]
             last_line = max(self._users()) - self.padding[0]
             last_column = (k.lanes - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1] - self.padding[1]
             blocks, _ = k.divide(k["height"] + (self.rows - 1), self.rows)
             with k.loop(0, blocks) as block:
                 row = k.let(tirx.Min(block * self.rows, k["height"] - self.rows))
-                compute = partial(self._vector, k, x, y, residual, bias, weights, row)
+                compute = partial(self._vector, k, x, y, residual, bias, parameter, weights, row)
                 if self.narrow:
                     compute(0, 0, masks=k["masks"])
                 else:
@@ -254,6 +252,7 @@ class ConvDepthwiseDirect:
         y: "Buffer",
         residual: "Buffer | None",
         bias: "Expr",
+        parameter: "Expr | None",
         weights: "list[Expr]",
         row: "Expr",
         i: "Expr",
@@ -278,7 +277,7 @@ class ConvDepthwiseDirect:
         for r, value in enumerate(sums):
             at = k.let(i + (row + r) * k["y_row"])
             addend = None if residual is None else k.load(residual, i + (row + r) * k["r_row"], k.lanes)
-            k.store(y, at, self.epilogue.apply(k, value, addend, k.lanes), k.lanes)
+            k.store(y, at, self.epilogue.apply(k, value, addend, k.lanes, parameter), k.lanes)
 
     def _users(self) -> dict[int, list[tuple[int, int]]]:
         """Rows of the padded input, from a block's first on: the (row of outputs, row of the window) that use each."""
@@ -343,6 +342,6 @@ class ConvDepthwiseDirect:
                 ) -> np.ndarray:
                     return image * n[f"{name}_image"] + filter * n[f"{name}_plane"] + row * n[f"{name}_row"] + column
 
-                y[at_of("y")] = self.epilogue.reference(
-                    sums, np.asarray(args["residual"])[at_of("r")] if self.epilogue.residual else None
-                )
+                residual = np.asarray(args["residual"])[at_of("r")] if self.epilogue.residual else None
+                parameter = self.epilogue.reference_parameter(args, filter)
+                y[at_of("y")] = self.epilogue.reference(sums, residual, parameter)

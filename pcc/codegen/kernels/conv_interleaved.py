@@ -14,7 +14,7 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernels import sparse_tile
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work, line_extent, row_copy
 from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, pieces, users_of_lines
 from pcc.codegen.kernels.sparse_tables import gather_tables
@@ -186,11 +186,11 @@ def _tables(layer: Conv2d, weight: FKW, layout: Layout, channel: int, b: Program
         "channels_at": tables.channels * np.int32(channel),
         "segments": tables.segments,
         "channels": weight.reorder,
-        "bias": np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias,
+        **channel_arrays(layer),
         "y_at": layout.output_at(layer.y, window_of(layer)),
         **({} if layer.residual is None else {"r_at": layout.output_at(layer.residual)}),
     }
-    return {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
+    return b.named_constants(layer.name, arrays)
 
 
 def _patterns(weight: FKW, geometry: ConvGeometry) -> tuple[Pattern, ...]:

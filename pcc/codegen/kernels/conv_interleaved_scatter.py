@@ -26,7 +26,7 @@ from pcc.codegen.kernels.conv_sparse_scatter import (
     tile_work,
 )
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work
 from pcc.codegen.kernels.interleaved_tile import pieces, store_lines
 from pcc.codegen.layers import Conv2d
@@ -89,7 +89,7 @@ class InterleavedScatterFamily:
         arrays, taps = block_arrays(weight, schedule.filters, _taps_at(layout), layout.plane)
         arrays |= {
             "channels": weight.reorder,
-            "bias": np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias,
+            **channel_arrays(layer),
             "y_at": layout.output_at(layer.y),
             **({} if layer.residual is None else {"r_at": layout.output_at(layer.residual)}),
         }
@@ -115,7 +115,7 @@ class InterleavedScatterFamily:
             "tiles_across": across,
             "blocks": blocks,
         }
-        views = {name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()}
+        views = b.named_constants(layer.name, arrays)
         args = {"x": interleave(b, layer.x, layout), **views, **numbers, **epilogue_strides(layer.y, layer.residual)}
         outputs = layer.x.shape[0] * prod(layout.size)
         b.call(
@@ -177,7 +177,7 @@ class InterleavedScatter:
         pointers = [Param("x", "f32*"), Param("taps", "i32*"), Param("weight", "f32*"), *TABLES]
         pointers += [
             Param("channels", "i32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             Param("y_at", "i32*"),
             Param("y", "f32*", writes=True),
         ]
@@ -214,9 +214,10 @@ class InterleavedScatter:
                     else 0
                 )
                 lines = [k.load(sums, at + i * k.lanes, k.lanes) for i in range(vectors)]
+                parameter = self.epilogue.parameter(k, channel)
                 if not self.epilogue.residual:
-                    lines = [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines]
-                store_lines(k, lines, (self.rows, self.columns), self.epilogue, y_at, r_at)
+                    lines = [k.let(self.epilogue.apply(k, line, None, k.lanes, parameter)) for line in lines]
+                store_lines(k, lines, (self.rows, self.columns), self.epilogue, parameter, y_at, r_at)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, y, y_at = (np.asarray(args[name]) for name in ("x", "y", "y_at"))
@@ -246,5 +247,7 @@ class InterleavedScatter:
                     np.asarray(args["residual"])[at("r", np.asarray(args["r_at"]))] if self.epilogue.residual else None
                 )
                 y[at("y", y_at)] = self.epilogue.reference(
-                    values.reshape(self.rows, self.columns, self.lanes), residual
+                    values.reshape(self.rows, self.columns, self.lanes),
+                    residual,
+                    self.epilogue.reference_parameter(args, channel),
                 )

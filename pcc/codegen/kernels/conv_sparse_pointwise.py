@@ -23,7 +23,7 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math, sparse_tile
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
@@ -122,12 +122,12 @@ class PointwiseFamily:
             "entries": tables.entries,
             "lists": tables.lists,
             "filters": tables.filters,
-            "bias": np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias,
+            **channel_arrays(layer),
         }
         args: dict[str, View | int | float] = {
             "x": staged.view,
             "x_image": staged.image,
-            **{name: b.constant(f"{layer.name}.{name}", values) for name, values in arrays.items()},
+            **b.named_constants(layer.name, arrays),
             "groups": tables.groups,
             "groups_per_item": schedule.block,
             "tiles": tiles,
@@ -240,7 +240,7 @@ class ConvSparsePointwise:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        tables = (Param("entries", "i32*"), Param("lists", "i32*"), Param("filters", "i32*"), Param("bias", "f32*"))
+        tables = (Param("entries", "i32*"), Param("lists", "i32*"), Param("filters", "i32*"), *self.epilogue.params)
         numbers = (
             "x_image",
             "groups",
@@ -386,7 +386,7 @@ class ConvSparsePointwise:
         """One filter's tile through the epilogue."""
         from tvm import tirx
 
-        size, apply = self.size, self.epilogue.apply
+        size = self.size
         y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
         residual = (
             k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
@@ -394,9 +394,11 @@ class ConvSparsePointwise:
             else None
         )
 
+        parameter = self.epilogue.parameter(k, filter)
+
         def store(place: "Expr", value: "Expr", lanes: int) -> None:
             addend = None if residual is None else k.load(residual, place, lanes)
-            k.store(y, place, apply(k, value, addend, lanes), lanes)
+            k.store(y, place, self.epilogue.apply(k, value, addend, lanes, parameter), lanes)
 
         with k.when_else(tirx.And(start == first, start + size <= k["stored"])) as (then, otherwise):
             with then:
@@ -448,4 +450,6 @@ class ConvSparsePointwise:
                         if self.epilogue.residual
                         else None
                     )
-                    y[planes["y"] + first : planes["y"] + stop] = self.epilogue.reference(values, residual)
+                    y[planes["y"] + first : planes["y"] + stop] = self.epilogue.reference(
+                        values, residual, self.epilogue.reference_parameter(args, channel)
+                    )

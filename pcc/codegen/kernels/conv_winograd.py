@@ -17,7 +17,7 @@ from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK
 from pcc.codegen.kernels.conv_interleaved import window_of
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
 from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS
 from pcc.codegen.kernels.transpose import QUARTER
@@ -156,9 +156,7 @@ def _emit(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -> None:
             "x": layer.x,
             **{name: b.table(f"{layer.name}.{name}", table) for name, table in tables.items()},
             "w": _transformed(layer, schedule, b),
-            "bias": b.constant(
-                f"{layer.name}.bias", np.zeros(weight.shape[0], np.float32) if layer.bias is None else layer.bias
-            ),
+            **b.named_constants(layer.name, channel_arrays(layer)),
             "values": b.thread_tensor(f"{layer.name}.values", (form.inputs**2, place)),
             "products": b.thread_tensor(
                 f"{layer.name}.products", (schedule.panels * gemm.filters, form.inputs**2, schedule.vectors * lanes)

@@ -83,9 +83,9 @@ class ConvFilters:
             left = k.let(k["filters"] - at.block * self.filters)
             with k.when_else(left >= self.filters) as (then, otherwise):
                 with then:
-                    self._store_whole(k, sums, y, residual)
+                    self._store_whole(k, sums, at, y, residual)
                 with otherwise:
-                    self._store_some(k, sums, y, residual, left)
+                    self._store_some(k, sums, at, y, residual, left)
 
     def _begin(self, k: "KernelBuilder", sums: "Buffer", at: Tile) -> None:
         """sums (positions, filters) = bias."""
@@ -139,13 +139,16 @@ class ConvFilters:
             else:
                 yield from (k.let(k.splat(k.load(x, first + place), self.lanes)) for place in places)
 
-    def _store_whole(self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None") -> None:
+    def _store_whole(
+        self, k: "KernelBuilder", sums: "Buffer", at: Tile, y: "Buffer", residual: "Buffer | None"
+    ) -> None:
         """All filters exist: four positions of as many filters as a vector has lanes change places, and go to memory
         filter by filter."""
         for v in range(self.vectors):
             vectors = [k.load(sums, p * self.filters + v * self.lanes, self.lanes) for p in range(self.positions)]
             if residual is None:
-                vectors = [k.let(self.epilogue.apply(k, vector, None, self.lanes)) for vector in vectors]
+                parameters = self.epilogue.parameter(k, at.panel * self.filters + v * self.lanes, self.lanes)
+                vectors = [k.let(self.epilogue.apply(k, vector, None, self.lanes, parameters)) for vector in vectors]
             for members, runs in pieces(1, self.positions):
                 columns = [vectors[member] for member in members]
                 split = (
@@ -156,13 +159,13 @@ class ConvFilters:
                 for (_, first, width, _), (lane, value) in ((run, each) for run in runs for each in enumerate(split)):
                     filter = v * self.lanes + lane
                     if residual is not None:
-                        value = self.epilogue.apply(
-                            k, value, k.load(residual, filter * k["r_plane"] + first, width), width
-                        )
+                        addend = k.load(residual, filter * k["r_plane"] + first, width)
+                        parameter = self.epilogue.parameter(k, at.panel * self.filters + filter)
+                        value = self.epilogue.apply(k, value, addend, width, parameter)
                     k.store(y, filter * k["y_plane"] + first, value, width)
 
     def _store_some(
-        self, k: "KernelBuilder", sums: "Buffer", y: "Buffer", residual: "Buffer | None", filters: "Expr"
+        self, k: "KernelBuilder", sums: "Buffer", at: Tile, y: "Buffer", residual: "Buffer | None", filters: "Expr"
     ) -> None:
         """The first ``filters`` filters of a tile that has more."""
         held = k.local(self.positions * self.filters)
@@ -170,9 +173,9 @@ class ConvFilters:
             k.store(held, index, k.load(sums, index, self.lanes), self.lanes)
         with k.loop(0, filters) as filter, k.loop(0, self.positions) as p:
             addend = None if residual is None else k.load(residual, filter * k["r_plane"] + p)
-            k.store(
-                y, filter * k["y_plane"] + p, self.epilogue.apply(k, k.load(held, p * self.filters + filter), addend, 1)
-            )
+            parameter = self.epilogue.parameter(k, at.panel * self.filters + filter)
+            value = self.epilogue.apply(k, k.load(held, p * self.filters + filter), addend, 1, parameter)
+            k.store(y, filter * k["y_plane"] + p, value)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         pitch, width, across = (int(args[name]) for name in ("pitch", "width", "across"))

@@ -144,10 +144,11 @@ class ConvPositions:
         for m in range(self.filters):
             target = k.pointer(y, m * k["y_plane"])
             addend = None if residual is None else k.pointer(residual, m * k["r_plane"])
+            parameter = self.epilogue.parameter(k, at.panel * self.filters + m)
             for v in range(0, self.run, self.lanes):
                 value = k.load(acc, m * self.run + v, self.lanes)
                 added = None if addend is None else k.load(addend, v, self.lanes)
-                k.store(target, v, self.epilogue.apply(k, value, added, self.lanes), self.lanes)
+                k.store(target, v, self.epilogue.apply(k, value, added, self.lanes, parameter), self.lanes)
 
     def _store_by_rows(self, k: "KernelBuilder", tile: "Buffer", at: Tile, position: "Expr", first_row: "Expr") -> None:
         """The pieces of output rows in the tile, without junk columns, for the filters that exist."""
@@ -165,10 +166,11 @@ class ConvPositions:
             held = k.let(m * self.run + start - position)
             target = k.let(at.y + m * k["y_plane"] + row * k["y_row"] + column)
             addend = k.let(at.residual + m * k["r_plane"] + row * k["r_row"] + column) if self.epilogue.residual else 0
+            parameter = self.epilogue.parameter(k, at.panel * self.filters + m)
 
             def move(i: "Expr", lanes: int) -> None:
                 residual = k.load(k["residual"], addend + i, lanes) if self.epilogue.residual else None
-                value = self.epilogue.apply(k, k.load(tile, held + i, lanes), residual, lanes)
+                value = self.epilogue.apply(k, k.load(tile, held + i, lanes), residual, lanes, parameter)
                 k.store(k["y"], target + i, value, lanes)
 
             exact_run(k, count, move)

@@ -48,7 +48,7 @@ def pointer_params(epilogue: Epilogue) -> tuple[Param, ...]:
     return (
         Param("x", "f32*"),
         Param("w", "f32*"),
-        Param("bias", "f32*"),
+        *epilogue.params,
         Param("offsets", "i32*"),
         *residual,
         Param("y", "f32*", writes=True),
@@ -70,12 +70,11 @@ def pack_weight(weight: np.ndarray, groups: int, block: int) -> np.ndarray:
     return packed.reshape(groups, blocks, block, -1).transpose(0, 1, 3, 2)
 
 
-def pack_bias(bias: np.ndarray | None, filters: int, groups: int, block: int) -> np.ndarray:
-    """(O,) or None to (groups, blocks, block), zeros where there is none."""
-    per_group = filters // groups
+def pack_channels(values: np.ndarray, groups: int, block: int) -> np.ndarray:
+    """What each filter has one of, (O,), to (groups, blocks, block), zeros where no filter is."""
+    per_group = len(values) // groups
     packed = np.zeros((groups, -(-per_group // block) * block), np.float32)
-    if bias is not None:
-        packed[:, :per_group] = bias.reshape(groups, per_group)
+    packed[:, :per_group] = values.reshape(groups, per_group)
     return packed
 
 
@@ -212,10 +211,12 @@ def conv_reference(
     packed = w[: int(args["groups"]) * blocks * depth * block_size].reshape(-1, blocks, depth, block_size)[group]
     weight = packed.transpose(0, 2, 1).reshape(-1, depth)[filters]
     start = image * int(args["x_image"]) + group * int(args["x_group"])
-    value = weight @ x[start + offsets[:depth, None] + position] + bias[group * blocks * block_size + filters][:, None]
+    packed_at = group * blocks * block_size + filters[:, None]
+    value = weight @ x[start + offsets[:depth, None] + position] + bias[packed_at]
 
     def at(name: str) -> np.ndarray:
         planes = image * int(args[f"{name}_image"]) + (group * per_group + filters) * int(args[f"{name}_plane"])
         return planes[:, None] + row * int(args[f"{name}_row"]) + column
 
-    y[at("y")] = epilogue.reference(value, np.asarray(args["residual"])[at("r")] if epilogue.residual else None)
+    residual = np.asarray(args["residual"])[at("r")] if epilogue.residual else None
+    y[at("y")] = epilogue.reference(value, residual, epilogue.reference_parameter(args, packed_at))

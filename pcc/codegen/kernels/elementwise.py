@@ -12,7 +12,7 @@ import torch
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
-from pcc.codegen.kernels.epilogue import activate
+from pcc.codegen.kernels.epilogue import PARAMETRIC_CODE, activate
 from pcc.codegen.kernels.nest import NEST_PARAMS, broadcast_strides, nest_of, reference_rows, row_of, rows_of_work
 from pcc.codegen.kernels.power import power
 from pcc.codegen.kernels.runs import exact_run
@@ -190,8 +190,7 @@ def _truth(
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "max": lambda k, a, b, lanes: math.maximum(k, a, b),
-    "min": lambda k, a, b, lanes: math.minimum(k, a, b),
+    **PARAMETRIC_CODE,
     "neg": lambda k, a, lanes: a * math.constant(k, -1.0, lanes),
     "abs": math.absolute,
     "exp": math.exp,

@@ -83,7 +83,7 @@ class InterleavedTile:
         ]
         pointers += [
             Param("channels", "i32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             Param("y_at", "i32*"),
             Param("y", "f32*", writes=True),
         ]
@@ -197,11 +197,11 @@ class InterleavedTile:
         lines = [
             k.load(sums, (f * self.rows * self.columns + i) * k.lanes, k.lanes) for i in range(self.rows * self.columns)
         ]
+        parameter = self.epilogue.parameter(k, channel)
         if not self.epilogue.residual:
-            lines = pooled(
-                k, [k.let(self.epilogue.apply(k, line, None, k.lanes)) for line in lines], self.columns, self.window
-            )
-        store_lines(k, lines, self.stored, self.epilogue, y_at, r_at)
+            done = [k.let(self.epilogue.apply(k, line, None, k.lanes, parameter)) for line in lines]
+            lines = pooled(k, done, self.columns, self.window)
+        store_lines(k, lines, self.stored, self.epilogue, parameter, y_at, r_at)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, weight, y = (np.asarray(args[name]) for name in ("x", "weight", "y"))
@@ -259,7 +259,7 @@ class InterleavedTile:
                         else None
                     )
                     values = (
-                        self.epilogue.reference(values, residual)
+                        self.epilogue.reference(values, residual, self.epilogue.reference_parameter(args, channel))
                         .reshape(rows, down_by, columns, across_by, lanes)
                         .max((1, 3))
                     )
@@ -278,10 +278,16 @@ def pooled(k: "KernelBuilder", lines: list["Expr"], columns: int, window: tuple[
 
 
 def store_lines(
-    k: "KernelBuilder", lines: list["Expr"], shape: tuple[int, int], epilogue: Epilogue, y_at: "Expr", r_at: "Expr"
+    k: "KernelBuilder",
+    lines: list["Expr"],
+    shape: tuple[int, int],
+    epilogue: Epilogue,
+    parameter: "Expr | None",
+    y_at: "Expr",
+    r_at: "Expr",
 ) -> None:
-    """Stores (rows, columns) of lines to rows of ``y`` from ``y_at`` on, lane by lane; a residual, at ``r_at``, is
-    added first."""
+    """Stores (rows, columns) of lines to rows of ``y`` from ``y_at`` on, lane by lane; with a residual, at ``r_at``,
+    they go through the epilogue first."""
     for members, runs in pieces(*shape):
         vectors = [lines[member] for member in members]
         quarters = (
@@ -293,7 +299,7 @@ def store_lines(
             value = quarter if width == len(members) else k.part(quarter, place, width)
             if epilogue.residual:
                 addend = k.load(k["residual"], r_at + r * k["r_row"] + k.load(k["r_at"], lane) + first, width)
-                value = epilogue.apply(k, value, addend, width)
+                value = epilogue.apply(k, value, addend, width, parameter)
             k.store(k["y"], y_at + r * k["y_row"] + k.load(k["y_at"], lane) + first, value, width)
 
 

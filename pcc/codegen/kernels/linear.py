@@ -14,8 +14,8 @@ import numpy as np
 
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.dense_work import pack_bias, pack_weight
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.dense_work import pack_channels, pack_weight
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.linear_sparse import AHEAD
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import Linear
@@ -84,6 +84,7 @@ class LinearFamily:
             Epilogue(layer.residual is not None, layer.activation),
         )
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
+        of_outputs = channel_arrays(layer, lambda values: pack_channels(values, 1, kernel.run))
         residual: dict[str, View | int] = (
             {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
         )
@@ -94,7 +95,7 @@ class LinearFamily:
                 "x": layer.x,
                 "x_row": layer.x.strides[0],
                 "w": b.constant(f"{layer.name}.weight", pack_weight(weight[:, :, None, None], 1, kernel.run)),
-                "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, kernel.run)),
+                **b.named_constants(layer.name, of_outputs),
                 "y": layer.y,
                 "y_row": layer.y.strides[0],
                 "batch": batch,
@@ -142,7 +143,7 @@ class LinearTile:
         pointers = (
             Param("x", "f32*"),
             Param("w", "f32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             *residual,
             Param("y", "f32*", writes=True),
         )
@@ -227,7 +228,9 @@ class LinearTile:
             residual = (
                 np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
             )
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)
+            y[row * int(args["y_row"]) + output] = self.epilogue.reference(
+                value, residual, self.epilogue.reference_parameter(args, output)
+            )
 
 
 def store_tile(
@@ -241,7 +244,8 @@ def store_tile(
 
     def store(value: "Expr", row: "Expr", output: "Expr", lanes: int) -> None:
         residual = k.load(k["residual"], row * k["r_row"] + output, lanes) if epilogue.residual else None
-        k.store(k["y"], row * k["y_row"] + output, epilogue.apply(k, value, residual, lanes), lanes)
+        value = epilogue.apply(k, value, residual, lanes, epilogue.parameter(k, output, lanes))
+        k.store(k["y"], row * k["y_row"] + output, value, lanes)
 
     with k.when_else(first + run <= k["outputs"]) as (then, otherwise):
         with then:

@@ -14,8 +14,8 @@ import numpy as np
 
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.dense_work import pack_bias
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.dense_work import pack_channels
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.linear import store_tile
 from pcc.codegen.kernels.linear_sparse import AHEAD, csr_of, memory_work
 from pcc.codegen.layers import Linear
@@ -82,7 +82,7 @@ class LinearSparseExpandFamily:
                 "starts": b.table(f"{layer.name}.starts", tables.starts),
                 "masks": b.constant(f"{layer.name}.masks", tables.masks),
                 "w": b.constant(f"{layer.name}.weight", tables.weight),
-                "bias": b.constant(f"{layer.name}.bias", pack_bias(layer.bias, outputs, 1, LANES)),
+                **b.named_constants(layer.name, channel_arrays(layer, lambda values: pack_channels(values, 1, LANES))),
                 "y": layer.y,
                 "y_row": layer.y.strides[0],
                 "batch": batch,
@@ -149,7 +149,7 @@ class LinearSparseExpand:
     @property
     def params(self) -> tuple[Param, ...]:
         residual = (Param("residual", "f32*"), Param("r_row")) if self.epilogue.residual else ()
-        tables = (Param("starts", "i32*"), Param("masks", "i32*"), Param("w", "f32*"), Param("bias", "f32*"))
+        tables = (Param("starts", "i32*"), Param("masks", "i32*"), Param("w", "f32*"), *self.epilogue.params)
         numbers = ("x_row", "y_row", "batch", "outputs", "depth", "row_tiles")
         return (
             Param("x", "f32*"),
@@ -221,4 +221,6 @@ class LinearSparseExpand:
             residual = (
                 np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
             )
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)
+            y[row * int(args["y_row"]) + output] = self.epilogue.reference(
+                value, residual, self.epilogue.reference_parameter(args, output)
+            )

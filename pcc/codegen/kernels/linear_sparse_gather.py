@@ -15,7 +15,7 @@ import numpy as np
 
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.linear_sparse import AHEAD, csr_of, memory_work
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
@@ -78,9 +78,9 @@ class LinearSparseGatherFamily:
         csr, lanes, batch = csr_of(layer), b.isa.lanes(FLOAT32), layer.x.shape[0]
         tables = slices_of(csr, lanes)
         outputs, slices, row_tiles = csr.shape[0], len(tables.starts) - 1, -(-batch // schedule.rows)
-        bias = np.zeros(slices * lanes, np.float32)
-        if layer.bias is not None:
-            bias[:outputs] = layer.bias[tables.outputs]
+        of_places = channel_arrays(
+            layer, lambda values: np.pad(values[tables.outputs], (0, slices * lanes - outputs)).astype(np.float32)
+        )
         residual: dict[str, View | int] = (
             {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
         )
@@ -92,7 +92,7 @@ class LinearSparseGatherFamily:
                 "starts": b.table(f"{layer.name}.starts", tables.starts * lanes),
                 "steps": b.constant(f"{layer.name}.steps", tables.steps),
                 "w": b.constant(f"{layer.name}.weight", tables.weight),
-                "bias": b.constant(f"{layer.name}.bias", bias),
+                **b.named_constants(layer.name, of_places),
                 "places": b.table(f"{layer.name}.places", tables.outputs),
                 "y": layer.y,
                 "y_row": layer.y.strides[0],
@@ -195,7 +195,7 @@ class LinearSparseGather:
             Param("starts", "i32*"),
             Param("steps", "u8*"),
             Param("w", "f32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
             Param("places", "i32*"),
         )
         numbers = ("x_row", "y_row", "batch", "outputs", "row_tiles")
@@ -260,11 +260,9 @@ class LinearSparseGather:
         with k.loop(0, k.let(tirx.min(self.lanes, k["outputs"] - first))) as lane:
             output = k.let(k.load(k["places"], first + lane))
             residual = k.load(k["residual"], row * k["r_row"] + output) if self.epilogue.residual else None
-            k.store(
-                k["y"],
-                row * k["y_row"] + output,
-                self.epilogue.apply(k, k.load(held, r * self.lanes + lane), residual, 1),
-            )
+            parameter = self.epilogue.parameter(k, first + lane)
+            value = self.epilogue.apply(k, k.load(held, r * self.lanes + lane), residual, 1, parameter)
+            k.store(k["y"], row * k["y_row"] + output, value)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         x, starts, steps, w, bias, places, y = (
@@ -283,4 +281,5 @@ class LinearSparseGather:
             residual = (
                 np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
             )
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual)
+            parameter = self.epilogue.reference_parameter(args, part * self.lanes + np.arange(last - first))
+            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual, parameter)

@@ -75,7 +75,7 @@ def emit_resize(layer: Resize2d, b: ProgramBuilder) -> None:
         "column_weights": column_weights,
         "stretches": stretches,
     }
-    constants = {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
+    constants = b.named_constants(layer.name, tables)
     b.call(ResizeBilinear(), {**places, **constants, "stretch_count": len(stretches)}, work=work)
 
 

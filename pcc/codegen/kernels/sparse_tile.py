@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Kernel, Param
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.stage import Staged, staged_pitch
 from pcc.codegen.layers import Conv2d
@@ -31,10 +31,11 @@ POSITIONS = tuple(
 
 
 def output_params(epilogue: Epilogue) -> tuple[Param, ...]:
-    """Where results go: ``channels`` maps stored filters to channels of ``bias``, ``y`` and ``residual``."""
+    """Where results go: ``channels`` maps stored filters to channels of ``y``, ``residual`` and what
+    each has of its own."""
     pointers = (
         Param("channels", "i32*"),
-        Param("bias", "f32*"),
+        *epilogue.params,
         Param("y", "f32*", writes=True),
         Param("y_image"),
         Param("y_plane"),
@@ -113,20 +114,19 @@ def record(
     """Records the call of a kernel with tiles of ``size`` positions and ``blocks`` blocks of filters; ``parts`` are its
     own tables and numbers."""
     fkw = fkw_of(layer)
-    batch, filters = layer.y.shape[:2]
     positions, work = position_args(staged, layer, size, blocks)
     tables = {
         **parts.tables,
         "channels": fkw.reorder,
-        "bias": np.zeros(filters, np.float32) if layer.bias is None else layer.bias,
+        **channel_arrays(layer),
     }
     views: dict[str, View] = {
         "x": staged.view,
         "y": layer.y,
         **({} if layer.residual is None else {"residual": layer.residual}),
     }
-    views |= {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
-    outputs = batch * staged.height * staged.width
+    views |= b.named_constants(layer.name, tables)
+    outputs = layer.y.shape[0] * staged.height * staged.width
     args = {**views, "x_image": staged.image, **parts.numbers, **positions, **output_strides(layer)}
     b.call(
         kernel,
@@ -183,9 +183,10 @@ def store_whole(k: "KernelBuilder", epilogue: Epilogue, item: Item, values: list
         if epilogue.residual
         else 0
     )
+    parameter = epilogue.parameter(k, channel)
     for i, value in enumerate(values):
         residual = k.load(k["residual"], r_at + i * k.lanes, k.lanes) if epilogue.residual else None
-        k.store(k["y"], y_at + i * k.lanes, epilogue.apply(k, value, residual, k.lanes), k.lanes)
+        k.store(k["y"], y_at + i * k.lanes, epilogue.apply(k, value, residual, k.lanes, parameter), k.lanes)
 
 
 def store_rows(
@@ -196,6 +197,7 @@ def store_rows(
 
     target = k.let(item.image * k["y_image"] + channel * k["y_plane"])
     source = k.let(item.image * k["r_image"] + channel * k["r_plane"]) if epilogue.residual else None
+    parameter = epilogue.parameter(k, channel)
     last_row = k.let(tirx.Min(k["height"], k.divide(item.start + (size - 1), k["pitch"])[0] + 1))
     with k.loop(item.row, last_row) as row:
         begin = k.let(tirx.Max(item.first, row * k["pitch"]))
@@ -206,7 +208,8 @@ def store_rows(
 
         def store(i: "Expr", lanes: int) -> None:
             residual = k.load(k["residual"], r_at + i, lanes) if epilogue.residual else None
-            k.store(k["y"], y_at + i, epilogue.apply(k, k.load(values, value_at + i, lanes), residual, lanes), lanes)
+            value = epilogue.apply(k, k.load(values, value_at + i, lanes), residual, lanes, parameter)
+            k.store(k["y"], y_at + i, value, lanes)
 
         r_at = k.let(source + row * k["r_pitch"] + column) if epilogue.residual else None
         with k.when(count > 0):
@@ -283,4 +286,6 @@ def reference_store(
             )
             residual = np.asarray(args["residual"])[at : at + end - begin]
         at = item.image * int(args["y_image"]) + channel * int(args["y_plane"]) + row * int(args["y_pitch"]) + column
-        y[at : at + end - begin] = epilogue.reference(values[begin - item.start : end - item.start], residual)
+        y[at : at + end - begin] = epilogue.reference(
+            values[begin - item.start : end - item.start], residual, epilogue.reference_parameter(args, channel)
+        )

@@ -37,6 +37,17 @@ and columns of ``y`` are there; where they begin in a plane of ``y``, and of the
 
 
 @dataclass(frozen=True)
+class _Residual:
+    """What is added to a channel's outputs before its activation, which has that parameter."""
+
+    values: "Buffer"
+    parameter: "Expr | None"
+
+    def at(self, k: "KernelBuilder", offset: "Expr") -> "_Residual":
+        return replace(self, values=k.pointer(self.values, offset))
+
+
+@dataclass(frozen=True)
 class WinogradTile:
     """``values`` and ``products`` are memory of the thread: transformed inputs (places, vectors in groups of those of
     the inner loop, channels, vectors of a group, lanes), each place ``values_place`` from the one before, and what is
@@ -73,7 +84,7 @@ class WinogradTile:
             Param("tiles", "i32*"),
             Param("whole", "i32*"),
             Param("w", "f32*"),
-            Param("bias", "f32*"),
+            *self.epilogue.params,
         ]
         pointers += [
             Param("values", "f32*", writes=True),
@@ -282,11 +293,13 @@ class WinogradTile:
         for row in range(m):
             values = [k.let(k.load(between, (row * size + column) * lanes, lanes)) for column in range(size)]
             lines += [k.let(value + bias) for value in apply(k, self.form.output_matrix, values)]
+        parameter = self.epilogue.parameter(k, channel)
         if not self.epilogue.residual:
-            lines = pooled(k, [k.let(self.epilogue.apply(k, line, None, lanes)) for line in lines], m, self.window)
+            done = [k.let(self.epilogue.apply(k, line, None, lanes, parameter)) for line in lines]
+            lines = pooled(k, done, m, self.window)
         y = k.pointer(k["y"], k.let(image * k["y_image"] + channel * k["y_plane"]))
         residual = (
-            k.pointer(k["residual"], k.let(image * k["r_image"] + channel * k["r_plane"]))
+            _Residual(k.pointer(k["residual"], k.let(image * k["r_image"] + channel * k["r_plane"])), parameter)
             if self.epilogue.residual
             else None
         )
@@ -297,14 +310,14 @@ class WinogradTile:
                 self._store_parts(k, lines, y, residual, tiles, spilled)
 
     def _store_whole(
-        self, k: "KernelBuilder", lines: "list[Expr]", y: "Buffer", residual: "Buffer | None", tiles: "Expr"
+        self, k: "KernelBuilder", lines: "list[Expr]", y: "Buffer", residual: "_Residual | None", tiles: "Expr"
     ) -> None:
         """Tiles that lie in the plane as a whole."""
         y_at, r_at = self._tile(k, tiles, "y_at"), self._tile(k, tiles, "r_at")
         starts = [
             (
                 k.pointer(y, k.load(k["tiles"], y_at + start)),
-                None if residual is None else k.pointer(residual, k.load(k["tiles"], r_at + start)),
+                None if residual is None else residual.at(k, k.load(k["tiles"], r_at + start)),
             )
             for start in range(QUARTER if self.runs and self.stored[1] == QUARTER else self.lanes)
         ]
@@ -325,7 +338,7 @@ class WinogradTile:
         k: "KernelBuilder",
         lines: "list[Expr]",
         y: "Buffer",
-        residual: "Buffer | None",
+        residual: "_Residual | None",
         tiles: "Expr",
         spilled: "Buffer",
     ) -> None:
@@ -339,7 +352,7 @@ class WinogradTile:
         places = {field: self._tile(k, tiles, field) for field in ("rows", "columns", "y_at", "r_at")}
         with k.loop(0, self.lanes) as lane:
             rows, columns, y_at, r_at = (k.let(k.load(k["tiles"], place + lane)) for place in places.values())
-            start = k.pointer(y, y_at), None if residual is None else k.pointer(residual, r_at)
+            start = k.pointer(y, y_at), None if residual is None else residual.at(k, r_at)
 
             def store(row: "Expr", column: "Expr", count: int) -> None:
                 value = k.load(spilled, (lane * height + row) * width + column, count)
@@ -365,14 +378,15 @@ class WinogradTile:
         k: "KernelBuilder",
         value: "Expr",
         y: "Buffer",
-        residual: "Buffer | None",
+        residual: "_Residual | None",
         row: "Expr",
         column: "Expr",
         lanes: int,
     ) -> None:
         """Stores ``lanes`` outputs of a tile that begins at ``y``, and its residual at ``residual``."""
         if residual is not None:
-            value = self.epilogue.apply(k, value, k.load(residual, row * k["r_row"] + column, lanes), lanes)
+            addend = k.load(residual.values, row * k["r_row"] + column, lanes)
+            value = self.epilogue.apply(k, value, addend, lanes, residual.parameter)
         k.store(y, row * k["y_row"] + column, value, lanes)
 
     # ---- on numpy ----
@@ -423,6 +437,7 @@ class WinogradTile:
                         self.stored[0], self.window[0], self.stored[1], self.window[1]
                     )
                     row, column = np.arange(tile["rows"][lane])[:, None], np.arange(tile["columns"][lane])
+                    parameter = self.epilogue.reference_parameter(args, channel)
                     if self.epilogue.residual:
                         r = np.asarray(args["residual"])
                         residual = r[
@@ -432,9 +447,11 @@ class WinogradTile:
                             + row * n["r_row"]
                             + column
                         ]
-                        value = self.epilogue.reference(value.reshape(m, m)[: row.size, : column.size], residual)
+                        value = self.epilogue.reference(
+                            value.reshape(m, m)[: row.size, : column.size], residual, parameter
+                        )
                     else:
-                        value = self.epilogue.reference(value, None).max((1, 3))[: row.size, : column.size]
+                        value = self.epilogue.reference(value, None, parameter).max((1, 3))[: row.size, : column.size]
                     y[
                         image * n["y_image"] + channel * n["y_plane"] + tile["y_at"][lane] + row * n["y_row"] + column
                     ] = value

@@ -27,6 +27,7 @@ from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, Stage, View
 from pcc.dtype import FLOAT32, dtype_of
 from pcc.errors import PccError
+from pcc.ir.activation import IDENTITY
 from pcc.ir.graph import arguments, max_batch, shape_of
 from pcc.ir.ops import CONV2D
 from pcc.passes.packing import packed_weight
@@ -78,6 +79,8 @@ class DeviceLowering(Lowering):
             raise PccError(
                 f"node {node.name}: its weight is packed for the CPU: a GPU's program is lowered before that"
             )
+        if layer.parameter is not None:
+            return self._with_parameter(node, layer, layer.parameter)
         if isinstance(layer, layers.Linear):
             emit_linear(layer, self.builder)
         elif not is_tiled(layer):
@@ -85,6 +88,16 @@ class DeviceLowering(Lowering):
         else:
             self._tiled(node, layer, layer.weight)
         return layer.y
+
+    def _with_parameter(self, node: Node, layer: layers.Conv2d | layers.Linear, parameter: np.ndarray) -> View:
+        """A layer with an activation that has a parameter for each channel, which GPU kernels apply by themselves."""
+        b, y = self.builder, layer.y
+        name = f"{node.name}.sums"
+        sums = b.bordered(name, y.shape, 0, y.dtype) if len(y.shape) == 4 else b.tensor(name, y.shape, y.dtype)
+        self.emit(node, replace(layer, y=sums, activation=IDENTITY, parameter=None))
+        of_channels = b.constant(f"{layer.name}.parameter", parameter.reshape(-1, *(1,) * (len(y.shape) - 2)))
+        emit_map(node.name, y, [sums, of_channels], f"{layer.activation}(x0,x1)", b)
+        return y
 
     def _tiled(self, node: Node, layer: layers.Conv2d, weight: np.ndarray) -> None:
         """Records a convolution by the family that costs least; tensors that do not lie in planes are copied."""

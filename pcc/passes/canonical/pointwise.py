@@ -288,11 +288,11 @@ def convert(node: Node, self: Node, **_: Any) -> None:
 
 
 def prelu(node: Node, self: Node, weight: Node) -> None:
-    """``max(x,0) + weight * min(x,0)`` with one weight, or one for each channel."""
+    """With one weight, or one for each channel."""
     require_fp32(node)
     if len(shape_of(weight)) == 1 and len(shape_of(self)) > 1:
         weight = make_reshape(node, weight, (1, *shape_of(weight), *(1,) * (len(shape_of(self)) - 2)))
-    rewrite(node, ELEMENTWISE, ([self, weight], "add(relu(x0),mul(x1,min(x0,0)))"))
+    rewrite(node, ELEMENTWISE, ([self, weight], "prelu(x0,x1)"))
 
 
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")

@@ -38,6 +38,26 @@ def test_linear_layers_are_pruned_by_their_own_rates(monkeypatch: pytest.MonkeyP
     assert [int(part.weight.count_nonzero()) for part in module.modules() if isinstance(part, nn.Linear)] == [50, 20]
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "megamacs"),
+    [
+        ("shuffle-detector", (1, 112, 2100), 349),
+        ("face-embedding", (1, 128), 221),
+        ("anti-spoofing", (1, 3), 41),
+        ("landmarks", (1, 196), 273),
+        ("face-detector", (1, 6400, 6), 338),
+    ],
+)
+def test_light_networks(name: str, shape: tuple[int, ...], megamacs: int) -> None:
+    """Random weights keep the size of what passes through."""
+    network = network_named(name)
+    module = network.module()
+    y = module(torch.randn(network.input_shape, generator=torch.Generator().manual_seed(0)))
+    assert tuple(y.shape) == shape
+    assert 0.1 < y.std() < 10
+    assert round(sum(layer.dense for layer in layer_macs(module, network.input_shape).values()) / 1e6) == megamacs
+
+
 def test_a_layer_is_a_network() -> None:
     network = network_named("conv:8,16,3,7,2@2")
     module = network.module()

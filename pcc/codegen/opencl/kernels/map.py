@@ -28,6 +28,7 @@ from pcc.codegen.program import View
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
 from pcc.errors import PccError
+from pcc.ir.activation import Activation
 from pcc.ir.expression import Call, Expr, Literal, Operand, as_activation, evaluate, parse
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ _WRITTEN: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda k, a: k.splat(1.0) / a,
     "max": lambda k, a, b: k.larger(a, b),
     "min": lambda k, a, b: k.smaller(a, b),
+    "prelu": lambda k, a, b: k.select(a < k.splat(0.0), a * b, a),
+    "swish": lambda k, a, b: a * activate(k, Activation("sigmoid"), a * b),
     "lt": _truth(lambda a, b: a < b),
     "le": _truth(lambda a, b: a <= b),
     "gt": _truth(lambda a, b: a > b),

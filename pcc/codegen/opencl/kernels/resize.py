@@ -31,7 +31,7 @@ def emit_resize(layer: Resize2d, b: "DeviceProgramBuilder") -> None:
             tables[name], tables[f"{name}_weight"] = bilinear_sources(layer, axis)
         else:
             tables[name] = nearest_sources(layer, axis)
-    constants = {name: b.constant(f"{layer.name}.{name}", values) for name, values in tables.items()}
+    constants = b.named_constants(layer.name, tables)
     images, channels, out_height, out_width = layer.y.shape
     b.call(
         Resize(bilinear, layer.x.dtype),
