@@ -23,7 +23,7 @@ from pcc.compression.plan import Plan, loss_of
 from pcc.compression.recipe import recipe_text, structure_of
 from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
 from pcc.compression.times import Times, Timing, time_together
-from pcc.compression.wish import Wish
+from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.deploy.host import Host
 from pcc.errors import PccError
 from pcc.evaluate.evaluate import Comparison, evaluate
@@ -36,11 +36,10 @@ from pcc.training.distill import distill
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
 from pcc.training.methods.one_shot import OneShot
+from pcc.training.methods.reconstruct import BATCH_VALUES
 from pcc.training.prune import save_checkpoint
 from pcc.training.reconstruct import reconstruct
 
-BATCH_VALUES = 1 << 25
-"""Input values that are run at once, 222 photos of 224 x 224: a single batch is fitted on without running twice."""
 SAMPLED = 128
 """Photos that errors are estimated on."""
 CORRECTIONS = 2
@@ -166,7 +165,12 @@ class _Run:
         shares: list[str] = []
         for number in range(KEEP_TRIES):
             value = (slow * fast) ** 0.5
-            fitted = self._fitted(f"plan {number}", value)
+            try:
+                fitted = self._fitted(f"plan {number}", value)
+            except WishOutOfReach:
+                shares.append(f"{value:.3g}x is out of reach")
+                fast = value
+                continue
             agreement = fitted.comparison.agreement
             if agreement is None:
                 raise PccError(f"{self.wish}: {self.subject.called} gives no class scores; ask for --faster")
