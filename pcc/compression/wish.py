@@ -45,7 +45,8 @@ class Wish:
             least = (error.least + rest) / whole
             best = f"--{self.kind} {least:.3g}" if self.kind in prices else f"{1 / least:.3g} times as fast"
             raise WishOutOfReach(
-                f"{self} is out of reach: with every layer pruned as far as pcc does it comes to {best}"
+                f"{self} is out of reach: with every layer pruned as far as pcc does it comes to {best} (another wish "
+                "with --resume uses what is known now)"
             ) from None
 
 

@@ -149,7 +149,8 @@ def test_an_interrupted_run_goes_on(
         raise AssertionError("the database is made again")
 
     monkeypatch.setattr(compress, "make_database", again)
-    assert "is of another wish" in pcc(*args[:-4], "--macs", "0.6", "-o", tmp_path / "out", "--resume").error
+    assert "is of another target" in pcc(*args, "--resume", "--cpu", "cortex-a53").error
+    assert "out of reach" in pcc(*args, "--resume", "--macs", "0.01").error
     done = pcc(*args, "--resume")
     assert done.status == 0, done.err
     assert (tmp_path / "out" / "package" / "manifest.json").exists()
@@ -161,8 +162,6 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     assert "two wishes: give one of" in pcc(*args, "--faster", "2", "--macs", "0.5").error
     assert "more than 1, which the dense network is" in pcc(*args, "--faster", "1").error
     assert "no share" in pcc(*args, "--keep", "most").error
-    assert "out of reach" in pcc(*args, "--macs", "0.01").error
-    assert not (tmp_path / "out").exists()
     assert "images 'cifar10': give a folder" in pcc(*args[:3], "cifar10", *args[4:], "--faster", "2").error
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "1.png").symlink_to(photos / "1.png")
