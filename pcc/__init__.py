@@ -92,7 +92,7 @@ def compress(
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
     preprocessing: "Preprocessing | None" = None,
-    photos: int = 200,
+    photos: int = 256,
     minutes: float | None = None,
     resume: bool = False,
     name: str | None = None,

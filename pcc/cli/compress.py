@@ -38,8 +38,8 @@ class Part(click.ParamType[float]):
 @click.option(
     "--images",
     required=True,
-    metavar="DATA",
-    help="Photos to fit on: a folder, or what else pcc eval takes. No labels are used.",
+    metavar="FOLDER",
+    help="Photos to fit on: a folder, or a list of them (FILE.txt). No labels are used.",
 )
 @click.option("--faster", type=float, metavar="TIMES", help="As fast as that many dense networks, on the target.")
 @click.option("--macs", type=Part(), help="The share of multiply-accumulates that is left, as in 0.5 or 50%.")
@@ -57,7 +57,7 @@ class Part(click.ParamType[float]):
     "--photos",
     "most",
     type=click.IntRange(min=32),
-    default=200,
+    default=256,
     show_default=True,
     help="At most so many are fitted on; a fifth of all, up to 200, are held out to measure.",
 )
@@ -101,9 +101,8 @@ def command(
 
     from pcc.cli.console import prints_aside, progress_bar
     from pcc.compression.compress import compress_network
-    from pcc.compression.photos import split
+    from pcc.compression.photos import open_photos, split
     from pcc.compression.wish import chosen_wish
-    from pcc.evaluate.samples import open_samples
 
     wish = chosen_wish(faster, macs, size, keep)
     targets = chosen_targets([target] if target else [], [cpu] if cpu else [])
@@ -112,7 +111,7 @@ def command(
     with progress_bar() as watch, prints_aside():
         watch(f"loading {model}", 0.0)
         subject = _subject(model, weights, input_shapes)
-        samples = open_samples(images, subject.input_shape, subject.preprocessing, subject.labels or ())
+        samples = open_photos(images, subject.input_shape, subject.preprocessing)
         watch("reading photos", 0.0)
         photos = split(samples, most)
         report = compress_network(subject, photos, wish, output, targets[0], minutes, resume, watch)

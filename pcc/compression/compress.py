@@ -23,7 +23,7 @@ from pcc.compression.plan import Plan, loss_of
 from pcc.compression.recipe import recipe_text, structure_of
 from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
 from pcc.compression.times import Times, Timing, time_together
-from pcc.compression.wish import Wish
+from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.deploy.host import Host
 from pcc.errors import PccError
 from pcc.evaluate.evaluate import Comparison, evaluate
@@ -36,11 +36,10 @@ from pcc.training.distill import distill
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
 from pcc.training.methods.one_shot import OneShot
+from pcc.training.methods.reconstruct import BATCH_VALUES
 from pcc.training.prune import save_checkpoint
 from pcc.training.reconstruct import reconstruct
 
-BATCH_VALUES = 1 << 25
-"""Input values that are run at once, 222 photos of 224 x 224: a single batch is fitted on without running twice."""
 SAMPLED = 128
 """Photos that errors are estimated on."""
 CORRECTIONS = 2
@@ -102,16 +101,10 @@ def compress_network(
 
     With ``minutes`` it then learns its dense self's outputs for so long; what is in ``out`` before stays there unless
     that is better on photos held out. ``watch`` is told what is done and the part of it all that is over. With
-    ``resume`` an interrupted run goes on. Raises `PccError` for a network that no structure makes faster, a wish that
-    cannot come true, and a folder that cannot be written.
+    ``resume`` an interrupted run goes on, and another wish uses what is known of the layers. Raises `PccError` for a
+    network that no structure makes faster, a wish that cannot come true, and a folder that cannot be written.
     """
-    run = _Run(subject, photos, wish, out, target, minutes, watch, resume)
-    try:
-        return run.run()
-    except PccError:
-        if not run.fits:
-            run.memory.forget()
-        raise
+    return _Run(subject, photos, wish, out, target, minutes, watch, resume).run()
 
 
 class _Run:
@@ -131,21 +124,21 @@ class _Run:
         self.subject, self.photos, self.wish, self.out, self.target = subject, photos, wish, out, target
         self.minutes, self.watch = minutes, watch
         self.stages: dict[str, float] = {}
-        self.memory = Memory.open(out, _identity(subject, photos, wish, target), resume)
+        self.memory = Memory.open(out, _identity(subject, photos, target), resume)
+        self.smaller = wish.kind in ("size", "macs")
+        """Whether it is enough for an option to have fewer weights."""
         self.batch = max(1, BATCH_VALUES // subject.example.numel())
         self.database: Database = {}
-        self.fits = 0
-        """Networks that were fitted."""
 
     def run(self) -> CompressReport:
         with self._timed("database"):
-            self.database = self.memory.recall("database", Database, self._make_database)
+            self.database = self.memory.recall(f"database{', smaller' * self.smaller}", Database, self._make_database)
         if all(len(layer.options) == 1 for layer in self.database.values()):
             raise PccError(
                 f"{self.subject.called}: no structure makes any layer faster on {self.target.name}, {self.target.cpu}: "
                 "the network stays as it is"
             )
-        fitted = self._fastest_that_keeps() if self.wish.kind == "keep" else self._fitted("plan", None)
+        fitted = self._fastest_that_keeps() if self.wish.kind == "keep" else self._fitted(f"plan {self.wish}", None)
         report = self._publish(fitted)
         if self.minutes:
             report = self._distilled(fitted, report, self.minutes)
@@ -154,9 +147,8 @@ class _Run:
 
     def _make_database(self) -> Database:
         sampled = list(self.photos.fitted[:SAMPLED].split(self.batch))
-        smaller = self.wish.kind in ("size", "macs")
         return make_database(
-            self.subject, sampled, self.target, smaller, lambda what, done: self.watch(what, 0.3 * done)
+            self.subject, sampled, self.target, self.smaller, lambda what, done: self.watch(what, 0.3 * done)
         )
 
     def _fastest_that_keeps(self) -> Fitted:
@@ -166,7 +158,12 @@ class _Run:
         shares: list[str] = []
         for number in range(KEEP_TRIES):
             value = (slow * fast) ** 0.5
-            fitted = self._fitted(f"plan {number}", value)
+            try:
+                fitted = self._fitted(f"plan {self.wish}, {number}", value)
+            except WishOutOfReach:
+                shares.append(f"{value:.3g}x is out of reach")
+                fast = value
+                continue
             agreement = fitted.comparison.agreement
             if agreement is None:
                 raise PccError(f"{self.wish}: {self.subject.called} gives no class scores; ask for --faster")
@@ -194,7 +191,6 @@ class _Run:
 
             errors = self.memory.recall(f"{name}, fitted", dict[str, float], fit)
             module.load_state_dict(read_safetensors(weights))
-            self.fits += 1
         with self._timed("held out"):
             comparison = self._compared(self.subject.network(module))
         return Fitted(chosen, module, errors, comparison)
@@ -319,12 +315,11 @@ def structures_of(plan: Plan) -> Structures:
     return {name: structure_of(option.structure) for name, option in plan.items() if option.structure}
 
 
-def _identity(subject: Subject, photos: Photos, wish: Wish, target: Target) -> dict[str, str]:
+def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:
     weights = [value.detach().cpu().contiguous().numpy().tobytes() for value in subject.module.state_dict().values()]
     return {
         "network": digest(*weights),
         "set of photos": photos.digest,
-        "wish": str(wish),
         "target": f"{target.name}, {target.cpu}",
     }
 

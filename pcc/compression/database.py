@@ -64,8 +64,9 @@ def make_database(subject: Subject, batches: Sequence[Tensor], target: Target, s
 
 def priced(subject: Subject, target: Target, smaller: bool, watch: Watch) -> Database:
     """The options of each layer without their errors."""
-    graph = open_graph(subject.module.eval(), (subject.example,), DEFAULT_PIPELINE, target)
-    chooser = choosers([target], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[target]
+    level = target.levels[0]  # the best that its library has code for
+    graph = open_graph(subject.module.eval(), (subject.example,), DEFAULT_PIPELINE, level)
+    chooser = choosers([level], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[level]
     machine = machine_named(chooser.processor)
     modules = subject.layers()
     patterns = mined_patterns([array(module.weight) for module in modules.values()])

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -65,10 +64,8 @@ class Memory:
         return found
 
     def forget(self) -> None:
-        """The run is over: the folder goes, and the one around it where nothing else is in it."""
+        """The run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            self.folder.parent.rmdir()
 
 
 def digest(*parts: bytes) -> str:

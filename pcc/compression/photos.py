@@ -2,7 +2,8 @@
 
 import hashlib
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,10 +37,13 @@ class Photos:
 def open_photos(
     images: str | PathLike[str] | Tensor, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None
 ) -> Samples:
-    """Inputs of a network, or the photos of a folder as it sees them; labels are not looked at. `PccError` for what
-    does not fit."""
+    """Inputs of a network, or the photos of a folder or a list as it sees them; labels are not looked at. `PccError`
+    for what does not fit."""
     if not isinstance(images, Tensor):
-        return open_samples(fspath(images), input_shape, preprocessing)
+        path = Path(images)
+        if not path.is_dir() and path.suffix != ".txt":
+            raise PccError(f"images '{path}': give a folder of photos, or a list of them (FILE.txt)")
+        return open_samples(str(path), input_shape, preprocessing)
     if images.dtype != torch.float32 or images.shape[1:] != input_shape:
         raise PccError(f"images are {images.dtype} {tuple(images.shape)}: the network takes fp32 {('N', *input_shape)}")
     values = images.detach().cpu().numpy()

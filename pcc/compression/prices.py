@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from torch.fx import GraphModule, Node
 
+from pcc.codegen.family import family_named
 from pcc.codegen.select_kernels import OpenLayer
 from pcc.compression.options import LayerOptions, Option
 from pcc.compression.recipe import written
 from pcc.ir.graph import arguments, layer_name, max_batch, shape_of
 from pcc.ir.ops import CONV2D
 from pcc.report.pruning_prices import alike
-from pcc.sparsity.formats import DENSE
+from pcc.sparsity.formats import DENSE, format_named
 from pcc.sparsity.kernels import Kernels
 
 LEAST_GAIN = 1.03
@@ -92,9 +93,6 @@ def _option(layer: OpenLayer, pruned: _Pruned, choose: Callable[[OpenLayer], tup
 
 def _bytes(layer: OpenLayer, family: str) -> int:
     """Of the weight in the format that a kernel family reads."""
-    from pcc.codegen.family import family_named
-    from pcc.sparsity.formats import format_named
-
     format = family_named(family).format
     stored: Any = layer.weights[format]
     if format == DENSE:

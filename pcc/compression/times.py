@@ -25,10 +25,13 @@ MOST_SECONDS = 30.0
 class Timing(BaseModel):
     """A package on this computer, on one thread."""
 
-    seconds: float
-    """Of a run, median."""
     layers: dict[str, float]
-    """By layer, medians."""
+    """Seconds by layer, medians."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a run. A sum of medians: what else the computer does interrupts a run now and then, a layer rarely."""
+        return sum(self.layers.values())
 
 
 def time_together(packages: list[Path]) -> list[Timing]:
@@ -37,7 +40,7 @@ def time_together(packages: list[Path]) -> list[Timing]:
         models = [stack.enter_context(load(package)) for package in packages]
         random = np.random.default_rng(0)
         inputs = [[random.standard_normal(spec.shape, np.float32) for spec in model.inputs] for model in models]
-        runs: list[list[tuple[float, dict[str, float]]]] = [[] for _ in models]
+        runs: list[list[dict[str, float]]] = [[] for _ in models]
         began = perf_counter()
         for number in range(WARM_UP + RUNS):
             for model, taken, run in zip(models, inputs, runs, strict=True):
@@ -46,23 +49,16 @@ def time_together(packages: list[Path]) -> list[Timing]:
                     run.append(found)
             if runs[0] and perf_counter() - began > MOST_SECONDS:
                 break
-    return [
-        Timing(
-            seconds=median(seconds for seconds, _ in run),
-            layers={name: median(layers[name] for _, layers in run) for name in run[0][1]},
-        )
-        for run in runs
-    ]
+    return [Timing(layers={name: median(layers[name] for layers in run) for name in run[0]}) for run in runs]
 
 
-def _run(model: Model, inputs: list[np.ndarray]) -> tuple[float, dict[str, float]]:
-    began = perf_counter()
+def _run(model: Model, inputs: list[np.ndarray]) -> dict[str, float]:
+    """Seconds of one run, by layer."""
     model(*inputs)
-    seconds = perf_counter() - began
     layers: dict[str, float] = {}
     for call in model.profile():
         layers[call.layer] = layers.get(call.layer, 0.0) + call.seconds
-    return seconds, layers
+    return layers
 
 
 @dataclass(frozen=True)

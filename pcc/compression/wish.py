@@ -11,6 +11,10 @@ from pcc.errors import PccError
 Kind = Literal["faster", "macs", "size", "keep"]
 
 
+class WishOutOfReach(PccError):
+    """No plan has the wish come true."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """``faster``: times as fast as the dense network; ``macs`` and ``size``: the share that is left of its
@@ -25,7 +29,7 @@ class Wish:
 
     def plan(self, database: Database, times: Times, value: float | None = None) -> Plan:
         """The plan of least loss that has the wish come true, or ``value`` in its place; of ``keep``, that is so many
-        times as fast. `PccError` where none has."""
+        times as fast. `WishOutOfReach` where none has."""
         value = self.value if value is None else value
         prices: dict[Kind, Price] = {"macs": lambda _, option: option.macs, "size": lambda _, option: option.bytes}
         price = prices.get(self.kind, times.of)
@@ -40,8 +44,9 @@ class Wish:
         except OutOfReach as error:
             least = (error.least + rest) / whole
             best = f"--{self.kind} {least:.3g}" if self.kind in prices else f"{1 / least:.3g} times as fast"
-            raise PccError(
-                f"{self} is out of reach: with every layer pruned as far as pcc does it comes to {best}"
+            raise WishOutOfReach(
+                f"{self} is out of reach: with every layer pruned as far as pcc does it comes to {best} (another wish "
+                "with --resume uses what is known now)"
             ) from None
 
 

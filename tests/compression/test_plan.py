@@ -59,20 +59,20 @@ def test_a_budget_that_no_plan_keeps() -> None:
 
 def test_what_is_measured_corrects_what_is_predicted() -> None:
     database: Database = {"a": layer("a", 10, (5, 0.1)), "b": layer("b", 10, (5, 0.2))}
-    dense = Timing(seconds=2.5, layers={"a": 1.0, "b": 1.0, "pool": 0.5})
+    dense = Timing(layers={"a": 1.0, "b": 1.0, "pool": 0.5})
     times = Times.of_dense(database, dense)
     assert times.of_dense_network(database) == pytest.approx(2.5)
     plan = Wish("faster", 1.2).plan(database, times)
     assert [option.structure for option in plan.values()] == [HALF, None]
     assert times.of_plan(database, plan) == pytest.approx(2.0)
-    slow = Timing(seconds=2.3, layers={"a": 0.8, "b": 1.0, "pool": 0.5})  # 0.5 was expected of a
+    slow = Timing(layers={"a": 0.8, "b": 1.0, "pool": 0.5})  # 0.5 was expected of a
     corrected = times.corrected(database, plan, dense, slow)
     assert corrected.of_plan(database, plan) == pytest.approx(2.3)
     both = Wish("faster", 1.15).plan(database, corrected)  # b is of the same kernel family: 0.8, too
     assert [option.structure for option in both.values()] == [HALF, HALF]
     assert corrected.of_plan(database, both) == pytest.approx(2.1)
-    busy = Timing(seconds=4.6, layers={name: 2 * seconds for name, seconds in slow.layers.items()})
-    twice = Timing(seconds=5.0, layers={name: 2 * seconds for name, seconds in dense.layers.items()})
+    busy = Timing(layers={name: 2 * seconds for name, seconds in slow.layers.items()})
+    twice = Timing(layers={name: 2 * seconds for name, seconds in dense.layers.items()})
     assert times.corrected(database, plan, twice, busy).of_plan(database, plan) == pytest.approx(2.3)
 
 
