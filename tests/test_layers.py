@@ -74,6 +74,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *(
+            "codegen",
             "compile_report",
             "compiler",
             "compression",
