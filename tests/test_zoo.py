@@ -38,9 +38,9 @@ def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = module(x).numpy()
     for cpu in sorted(cpus):
-        report = pcc.compile(
-            module, [x], tmp_path / cpu, target=target_named("x86_64-linux", cpu), name=name, verify_each=True
-        )
+        is_verified = cpu == host_cpu()  # the graph is the same for both
+        target = target_named("x86_64-linux", cpu)
+        report = pcc.compile(module, [x], tmp_path / cpu, target=target, name=name, verify_each=is_verified)
         for threads in (1, 2):
             with pcc.load(report.package, threads=threads) as model:
                 assert relative_error(model(x.numpy()), wanted) < TOLERANCE
