@@ -9,12 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcc.codegen.opencl.lower import lower_device
+from pcc.codegen.lower import _RULES
+from pcc.codegen.opencl.kernels.conv_direct import ConvDirect
+from pcc.codegen.opencl.kernels.map import emit_map
+from pcc.codegen.opencl.lower import ALIGNMENT, lower_device
+from pcc.codegen.opencl.program import DeviceProgramBuilder
+from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
-from pcc.errors import PccError
-from pcc.frontend.torch_module import import_module
+from pcc.ir import ops
+from pcc.ir.activation import _REFERENCE
+from pcc.ir.annotations import KernelChoice, annotation
+from pcc.ir.expression import _ARITHMETIC, evaluate, parse
+from pcc.ir.printer import print_graph
+from pcc.ir.verify import run_graph
 from pcc.models import create, entry
-from tests.opencl_program import GRAPH_PASSES, device_program, interpret_device, run_program
+from tests.opencl_program import GRAPH_PASSES, device_graph, device_program, interpret_device, run_program
 
 NETWORKS = ("lenet5", "resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50", "vgg16")
 LARGE = ("efficientnet_lite0", "resnet50", "vgg16")
@@ -98,6 +107,14 @@ OPERATORS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] 
         lambda x: F.gelu(x) + F.silu(x) + F.hardswish(x) + F.softplus(x) + F.leaky_relu(x, 0.1) + torch.tanh(x),
         [(5, 13)],
     ),
+    "top_k": (lambda x: x.topk(3, 1).values, [(2, 13, 5)]),
+    "smallest": (lambda x: x.topk(4, -1, largest=False).values, [(3, 17)]),
+    "top_places": (lambda x: x.topk(3, 1).indices, [(2, 13, 5)]),
+    "running_sum": (lambda x: x.cumsum(1), [(3, 17, 5)]),
+    "running_max": (lambda x: x.cummax(-1).values, [(3, 17)]),
+    "scatter_add": (lambda x, u: x.scatter_add(1, (u.abs() * 5).long(), u), [(3, 17), (3, 7)]),
+    "expand": (lambda x, y: torch.cat([x.expand(3, 5), y]), [(1, 5), (2, 5)]),
+    "take": (lambda x, y: x.gather(1, (y.abs() * 3).long()), [(3, 17), (3, 7)]),
     "mean": (lambda x: x.mean((2, 3)), [(2, 5, 7, 3)]),
     "sum": (lambda x: x.sum(1), [(2, 5, 7)]),
     "amax": (lambda x: x.amax(-1), [(2, 5, 7)]),
@@ -155,24 +172,52 @@ def test_pruned_layers_get_sparse_kernels() -> None:
     module = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1))
     passes = GRAPH_PASSES.replace("fold-batchnorm", "fold-batchnorm,prune-pattern,prune-connectivity")
     x = random(1, 16, 28, 28)
-    graph = _graph(module, x, passes)
-    program = lower_device(graph, "net", "adreno-6xx")
-    wanted = graph(x)[0] if isinstance(graph(x), (tuple, list)) else graph(x)
-    (got,) = run_program(program, [x.numpy()])
-    assert relative_error(got, wanted.detach().numpy()) < 5e-6
-    assert any(len(getattr(call.kernel, "patterns", [()])[0]) == 4 for call in program.calls)
+    graph = device_graph(module, [x], "adreno-6xx", passes)
+    program = lower_device(graph, "net")
+    (wanted,), (got,) = run_graph(graph, [x]), run_program(program, [x.numpy()])
+    assert relative_error(got, wanted.numpy()) < 5e-6
+    assert any(isinstance(call.kernel, ConvDirect) and len(call.kernel.patterns[0]) == 4 for call in program.calls)
+    choices = [choice for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))]
+    assert [choice.family for choice in choices] == ["opencl-conv-winograd-4", "opencl-conv-sparse"]
+    assert "groups of" in print_graph(graph)
 
 
-def _graph(module: nn.Module, x: torch.Tensor, passes: str) -> torch.fx.GraphModule:
-    from pcc.passes.manager import PassManager
-    from pcc.passes.pipeline import parse_pipeline
+def test_every_operator_of_the_processor_has_a_kernel() -> None:
+    """Layers of `test_convolutions`, `test_linear_with_residual` and `test_networks` aside."""
+    found = {ops.CONV2D, ops.LINEAR}
+    for function, shapes in OPERATORS.values():
+        xs = [random(*shape) for shape in shapes]
+        found |= {node.target for node in device_graph(Function(function), xs).graph.nodes}
+    found |= {node.target for node in device_graph(Function(nms), [random(1, 4, 5), random(1, 2, 5)]).graph.nodes}
+    assert set(_RULES) <= found
 
-    return PassManager(parse_pipeline(passes))(import_module(module.eval(), (x,))).graph_module
+
+def test_every_function_of_expressions_has_code() -> None:
+    xs = [random(3, 13).abs() + 0.1 * place for place in (1, 2, 3)]
+    arguments = {name: [f"x{place}" for place in range(arity)] for name, (arity, _) in _ARITHMETIC.items()}
+    literals = {name: ["x0", "0.5", "0.75"][: 1 + count] for name, (count, _) in _REFERENCE.items() if name != "none"}
+    b, wanted = DeviceProgramBuilder("functions"), []
+    inputs = [b.input(f"x{place}", (3, 13)) for place in range(3)]
+    for function, args in {**arguments, **literals}.items():
+        expression, y = f"{function}({','.join(args)})", b.tensor(function, (3, 13))
+        operands = inputs[: sum(arg.startswith("x") for arg in args)]
+        emit_map(function, y, operands, expression, b)
+        b.output(function, y)
+        wanted.append(evaluate(parse(expression), xs[: len(operands)]).numpy())
+    found = run_program(PlanMemory(ALIGNMENT)(b.build()), [x.numpy() for x in xs])
+    for port, got, exact in zip(b.outputs, found, wanted, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-6, err_msg=port.name)
 
 
-def test_what_no_kernel_computes_is_said() -> None:
-    with pytest.raises(PccError, match=r"node \w+: no GPU kernel computes pcc.top_k.*the network stays on the CPU"):
-        device_program(Function(lambda x: x.topk(3).values), [random(2, 7)])
+def nms(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    return torch.ops.pcc.nms(boxes, scores, 5, 0.3, 0.1)
+
+
+def test_boxes_are_suppressed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes, scores = torch.rand(2, 4, 17, generator=generator), torch.rand(2, 3, 17, generator=generator)
+    boxes[:, 2:] = boxes[:, :2] + 0.1 + 0.3 * boxes[:, 2:]
+    check(Function(nms), [boxes, scores])
 
 
 def test_program_text(golden: Callable[[str, str], None]) -> None:
