@@ -49,7 +49,7 @@ def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
 class Lowering:
     """One graph being lowered: the view of every value so far."""
 
-    def __init__(self, graph_module: GraphModule, builder: ProgramWriter) -> None:
+    def __init__(self, graph_module: GraphModule, builder: ProgramWriter[Any]) -> None:
         self.graph_module = graph_module
         self.builder: Any = builder
         """Of the machine's kind: what the writers of layers take."""

@@ -11,7 +11,6 @@ from operator import add, mul
 from typing import ClassVar
 
 from pcc.dtype import FLOAT16, FLOAT32, DType
-from pcc.errors import PccError
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,6 @@ PROFILES: dict[str, GpuProfile] = {
         _profile("generic", (), _ADRENO, "those of adreno-6xx, with Mali's limits: for a GPU that none knows"),
     )
 }
-
-
-def profile_named(name: str) -> GpuProfile:
-    """The profile of that name; `PccError` where there is none."""
-    if name not in PROFILES:
-        raise PccError(f"unknown GPU profile '{name}': choose one of {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 def profile_of_device(name: str) -> GpuProfile:
