@@ -1,6 +1,7 @@
 """Runs a device program on an OpenCL driver, its buffers parts of one arena as a host has them."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,10 +29,14 @@ def device_program(
 
 
 def device_graph(
-    module: torch.nn.Module, examples: Sequence[torch.Tensor], profile: str = "generic", passes: str = GRAPH_PASSES
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    profile: str = "generic",
+    passes: str = GRAPH_PASSES,
+    sums: Literal["float32", "float16"] = "float32",
 ) -> torch.fx.GraphModule:
     """The graph of a module whose kernels are chosen for a GPU."""
-    steps = [*parse_pipeline(passes), SelectKernels(profile)]
+    steps = [*parse_pipeline(passes), SelectKernels(profile, sums=sums)]
     return PassManager(steps)(import_module(module.eval(), tuple(examples))).graph_module
 
 

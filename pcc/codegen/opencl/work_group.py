@@ -13,15 +13,15 @@ _NEIGHBOURS = 4
 _POWERS = tuple(1 << power for power in range(GROUP.bit_length()))
 
 
-def work_groups(items: Sizes) -> list[Sizes]:
+def work_groups(items: Sizes, *, whole: bool = True) -> list[Sizes]:
     """Work-groups of `GROUP` items for so many items, those first that leave the fewest items without work, and of
     those the ones near 8 columns. At least four neighbours of a row, where there are so many: they read neighbours.
-    Kernels do not ask where the third dimension ends, so groups divide it."""
+    ``whole``: groups divide the third dimension, for kernels that do not ask where it ends."""
     found = [
         (x, y, z)
         for x, y in product(_POWERS, _POWERS)
         for z in [GROUP // (x * y) or GROUP]
-        if x * y * z == GROUP and items[2] % z == 0 and x >= min(items[0], _NEIGHBOURS)
+        if x * y * z == GROUP and not (whole and items[2] % z) and x >= min(items[0], _NEIGHBOURS)
     ]
     return sorted(found, key=lambda group: (idle_share(items, group), abs(group[0] - 8), group))
 

@@ -1,7 +1,7 @@
 """Whole networks and every operator as programs for a GPU, on PoCL and on numpy, against PyTorch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,12 +10,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcc.codegen.lower import _RULES
+from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect
+from pcc.codegen.opencl.kernels.conv_gather import ConvGather
 from pcc.codegen.opencl.kernels.map import emit_map
+from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.lower import ALIGNMENT, lower_device
 from pcc.codegen.opencl.program import DeviceProgramBuilder
+from pcc.codegen.opencl.text import opencl_text
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
+from pcc.codegen.program import Program
+from pcc.dtype import FLOAT16
 from pcc.ir import ops
 from pcc.ir.activation import _REFERENCE
 from pcc.ir.annotations import KernelChoice, annotation
@@ -45,18 +51,26 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
+Run = Callable[[Program[DeviceKernel], Sequence[np.ndarray]], Sequence[np.ndarray]]
+
+
 def check(
-    module: nn.Module, inputs: Sequence[torch.Tensor], tolerance: float = 2e-6, passes: str = GRAPH_PASSES
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    tolerance: float = 2e-6,
+    passes: str = GRAPH_PASSES,
+    runs: Sequence[Run] = (run_program, interpret_device),
 ) -> None:
-    """PoCL and the kernels' references agree with PyTorch in float64."""
+    """PoCL and the kernels' references agree with PyTorch in float64. (PoCL's arena is full of NaNs at first: what is
+    read before it is written shows in the results.)"""
     program = device_program(module, inputs, passes=passes)
     with torch.no_grad():
         wanted = module.double()(*(x.double() for x in inputs)).numpy()
     arrays = [x.numpy() for x in inputs]
-    for run in (run_program, interpret_device):
+    for run in runs:
         (got,) = run(program, arrays)
         assert got.shape == wanted.shape
-        assert relative_error(got, wanted) < tolerance, run.__name__
+        assert relative_error(got, wanted) < tolerance, repr(run)
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -180,6 +194,26 @@ def test_pruned_layers_get_sparse_kernels() -> None:
     choices = [choice for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))]
     assert [choice.family for choice in choices] == ["opencl-conv-winograd-4", "opencl-conv-sparse"]
     assert "groups of" in print_graph(graph)
+
+
+def test_sums_of_fp16() -> None:
+    """In fp32 unless asked for otherwise; those of F(4x4), and on a GPU without fp16 arithmetic, in fp32 always."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.Flatten())
+    passes = FP16_PASSES.replace("fold-batchnorm", "fold-batchnorm,prune-pattern,prune-connectivity{share=4}")
+
+    def sums(profile: str, wanted: Literal["float32", "float16"]) -> list[str]:
+        graph = device_graph(module, [random(1, 64, 28, 28)], profile, passes, wanted)
+        kernels, tiled = (
+            [call.kernel for call in lower_device(graph, "net").calls],
+            (WinogradProduct, ConvDirect, ConvGather),
+        )
+        assert all("half4" in opencl_text(kernel) for kernel in kernels if kernel.arithmetic == FLOAT16)
+        return [kernel.arithmetic.short for kernel in kernels if isinstance(kernel, tiled)]
+
+    assert sums("adreno-6xx", "float32") == ["f32", "f32"]
+    assert sums("adreno-6xx", "float16") == ["f32", "f16"]
+    assert sums("generic", "float16") == ["f32", "f32"]
 
 
 def test_every_operator_of_the_processor_has_a_kernel() -> None:

@@ -65,6 +65,7 @@ def lanes_that_wait(counts: np.ndarray, group: Sizes, profile: GpuProfile) -> fl
     together = min(max(1, profile.wave // (group[0] * group[1])), group[2])
     if together == 1 or not counts.sum():
         return 1.0
+    counts = np.pad(counts, ((0, -len(counts) % together), (0, 0)))
     waves = counts.reshape(-1, together, counts.shape[1])
     return float(waves.max(axis=1).sum() * together / counts.sum())
 

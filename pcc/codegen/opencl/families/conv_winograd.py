@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
@@ -15,7 +16,8 @@ from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_call
 from pcc.codegen.opencl.planes import LEFT
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.program import DeviceProgramBuilder
-from pcc.codegen.opencl.work_group import range_over
+from pcc.codegen.opencl.work_group import idle_share, range_over, work_groups
+from pcc.codegen.range import Sizes
 from pcc.dtype import FLOAT16, FLOAT32, DType
 
 
@@ -68,23 +70,27 @@ class Winograd:
         rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
         stores = self.outputs * max(1, self.outputs * tiles // LANES) * (2 if layer.residual is not None else 1)
         loads, places = form.inputs * ((tiles * self.outputs) // LANES + 2), form.inputs**2
-        return DeviceWork(
-            memory=(rows * columns // tiles) * ((loads + places) * channels + (places + stores + 2) * filters),
-            adds=rows
-            * columns
-            * (
-                2 * form.inputs * form.input_adds * channels + (form.inputs + self.outputs) * form.output_adds * filters
-            ),
-            outputs=rows * columns * self.outputs**2 * filters,
-            items=(rows * columns // tiles) * (channels + filters),
+        turned, squares = (columns // tiles, rows), rows * columns
+        taken = DeviceWork(
+            memory=(squares // tiles) * (loads + places) * channels,
+            adds=squares * 2 * form.inputs * form.input_adds * channels,
+            items=(squares // tiles) * channels,
         )
+        given = DeviceWork(
+            memory=(squares // tiles) * (places + stores + 2) * filters,
+            adds=squares * (form.inputs + self.outputs) * form.output_adds * filters,
+            outputs=squares * self.outputs**2 * filters,
+            items=(squares // tiles) * filters,
+        )
+        return taken * _idle((*turned, channels)) + given * _idle((*turned, filters))
 
     def _product(self, layer: Conv2d, filters: int, vectors: int) -> DeviceWork:
         rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
         channels, stored = layer.weight.shape[1], filters * vectors
         groups = -(-layer.weight.shape[0] // filters)
-        items = -(-(rows * columns // LANES) // vectors) * groups * FORMS[self.outputs].inputs ** 2
-        return DeviceWork(
+        ranges = -(-(rows * columns // LANES) // vectors), groups, FORMS[self.outputs].inputs ** 2
+        items = prod(ranges)
+        work = DeviceWork(
             mads=items * channels * stored * LANES,
             memory=items * (channels * (filters // LANES + vectors) + stored),
             steps=items * sum(divmod(channels, LANES)),
@@ -92,6 +98,7 @@ class Winograd:
             outputs=items * stored * LANES,
             items=items,
         )
+        return work * _idle(ranges)
 
     def calls(self, layer: Conv2d, schedule: WinogradSchedule, scratch: Scratch) -> list[DeviceCall]:
         product = WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)
@@ -103,6 +110,10 @@ class Winograd:
 
     def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: DeviceProgramBuilder) -> None:
         emit_in_planes(layer, schedule, self.calls, b)
+
+
+def _idle(items: Sizes) -> float:
+    return idle_share(items, work_groups(items)[0])
 
 
 F2_FAMILY = Winograd(2)

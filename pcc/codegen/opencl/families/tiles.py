@@ -65,7 +65,7 @@ def tile_candidates(
                 Candidate(
                     TileSchedule(tile, group, sums), work(tile, group) * (layer.x.shape[0] * idle_share(items, group))
                 )
-                for group in work_groups(items)
+                for group in work_groups(items, whole=False)
             ]
             found += sorted(offers, key=lambda offer: profile.cycles(offer.work))[:_GROUPS]
     return found or "no tile fits"
