@@ -60,8 +60,8 @@ class GpuBackend(Protocol):
         ...
 
     def lower(self, graph_module: "GraphModule", name: str) -> Program[Any]:
-        """The planned program of a graph whose kernels are chosen for a profile. `PccError` for a node that no GPU
-        kernel computes."""
+        """The planned program of a graph whose kernels are chosen for a profile. `PccError` for a node that no kernel
+        computes."""
         ...
 
     def compile(self, program: Program[Any], profile: str) -> GpuArtefact: ...

@@ -89,6 +89,10 @@ class Machine:
     def computes_in(self, dtype: DType) -> bool:
         return self.isa.computes_in(dtype)
 
+    def with_sums(self, dtype: DType) -> "Machine":
+        """Itself: a CPU leaves no choice."""
+        return self
+
     def beyond(self, *tensors: View | None, asked: bool = False) -> Work:
         """Each tensor read, or written, once; ``asked``: its cache lines are asked for ahead."""
         sizes = [tensor.nbytes for tensor in tensors if tensor is not None]

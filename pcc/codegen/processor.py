@@ -30,6 +30,10 @@ class Processor(Protocol):
 
     def computes_in(self, dtype: DType) -> bool: ...
 
+    def with_sums(self, dtype: DType) -> "Processor":
+        """The same, with layers of fp16 adding up in a type, where the processor leaves the choice."""
+        ...
+
 
 def processor_named(name: str) -> Processor:
     """The profile of that name, or a CPU's in the file at that path; `PccError` where there is none."""

@@ -17,7 +17,6 @@ from pcc.codegen.kernels.pool import pool_work
 from pcc.codegen.layers import Conv2d, Linear, Pool2d, PooledConv2d
 from pcc.codegen.lower import geometry_of, has_planes, with_pool
 from pcc.codegen.machine import Machine
-from pcc.codegen.opencl.profiles import GpuProfile
 from pcc.codegen.processor import Processor, processor_named
 from pcc.codegen.program import View, contiguous_strides, plane_strides
 from pcc.codegen.signature import layer_signature, weight_summary
@@ -58,9 +57,8 @@ class SelectKernels:
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        processor, images = processor_named(self.processor), max_batch(graph_module) or 1
-        if isinstance(processor, GpuProfile):
-            processor = replace(processor, sums=dtype_named(self.sums))
+        processor = processor_named(self.processor).with_sums(dtype_named(self.sums))
+        images = max_batch(graph_module) or 1
         with TuningRecords(Path(self.records), read_only=True) if self.records else nullcontext() as records:
             for node in choosing_nodes(graph_module):
                 _select(OpenLayer.of(node, images), processor, records, self.tuned_for)

@@ -3,13 +3,14 @@ below."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
 from pcc.codegen.family import OPENCL, families
 from pcc.codegen.lower import Lowering, has_planes
+from pcc.codegen.opencl.families import DeviceFamily
 from pcc.codegen.opencl.families.in_planes import border_of
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.columns import emit_scan, emit_top_k
@@ -35,10 +36,8 @@ ALIGNMENT = 512
 
 
 def lower_device(graph_module: GraphModule, name: str) -> Program[DeviceKernel]:
-    """The planned program of a graph whose kernels are selected for a GPU.
-
-    Raises `PccError` for a node that no GPU kernel computes.
-    """
+    """The planned program of a graph whose kernels are selected for a GPU. Raises `PccError` as
+    `pcc.codegen.lower.lower` does."""
     lowering = DeviceLowering(graph_module, DeviceProgramBuilder(name))
     for node in graph_module.graph.nodes:
         lowering.visit(node)
@@ -86,8 +85,8 @@ class DeviceLowering(Lowering):
 
 def _takes_planes(node: Node) -> bool:
     choice = annotation(node, KernelChoice)
-    family: Any = choice and families(OPENCL).get(choice.family)
-    return family is not None and family.planes
+    family = choice and families(OPENCL).get(choice.family)
+    return family is not None and cast(DeviceFamily, family).planes
 
 
 def _copy(layer: layers.Copy | layers.Convert, b: DeviceProgramBuilder) -> None:

@@ -6,7 +6,7 @@ number take. What a memory operation costs beside that, because it waits or beca
 says: `memory_weight` is an assumption.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add, mul
 from typing import ClassVar
 
@@ -65,6 +65,9 @@ class GpuProfile:
     def computes_in(self, dtype: DType) -> bool:
         """Whether tensors of a type may be computed with: those of fp16 as fp32 at least."""
         return dtype in (FLOAT32, FLOAT16)
+
+    def with_sums(self, dtype: DType) -> "GpuProfile":
+        return replace(self, sums=dtype)
 
     def arithmetic(self, dtype: DType) -> DType:
         """What layers of a type compute in: fp32, but for fp16 where that is wanted and the device has it."""

@@ -14,7 +14,6 @@ from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_at, plane_numbers
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType
-from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def emit_resize(layer: Resize2d, b: "DeviceProgramBuilder") -> None:
-    """``y = resize(x)``; `PccError` for a mode there is no kernel for."""
-    if layer.mode not in ("nearest", "bilinear"):
-        raise PccError(f"layer {layer.name}: no GPU kernel resizes by '{layer.mode}': use nearest or bilinear")
+    """``y = resize(x)``."""
     bilinear = layer.mode == "bilinear"
     tables: dict[str, np.ndarray] = {}
     for axis, name in enumerate(("rows", "columns")):
