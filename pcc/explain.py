@@ -105,9 +105,10 @@ def explain_model(
 
 
 def _only_profile(gpu: Gpu) -> str:
-    if len(gpu.profiles) > 1:
+    profile, *others = gpu.profiles
+    if others:
         raise PccError(f"explain for one family of GPUs at a time, not for {', '.join(gpu.profiles)}")
-    return gpu.profiles[0]
+    return profile
 
 
 def _costs(processor: Processor) -> Mapping[str, Any]:
