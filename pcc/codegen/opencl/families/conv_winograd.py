@@ -9,11 +9,10 @@ from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
-from pcc.codegen.opencl.families.tiles import Scratch, fits
+from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
-from pcc.codegen.opencl.planes import LEFT
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.program import DeviceProgramBuilder
 from pcc.codegen.opencl.work_group import idle_share, range_over, work_groups
@@ -51,8 +50,8 @@ class Winograd:
         geometry = layer.geometry
         if geometry != type(geometry)((WINDOW, WINDOW), padding=geometry.padding) or layer.groups > 1:
             return "only windows of 3x3 with stride, dilation and groups of 1"
-        if max(geometry.padding) > LEFT:
-            return f"more than {LEFT} rows or columns of padding"
+        if reason := out_of_reach(layer):
+            return reason
         sums = FLOAT32 if self.outputs > 2 else machine.arithmetic(layer.x.dtype)
         tiles = LANES if self.outputs == 2 or machine.numbers >= 64 else 1
         transforms, images = self._transforms(layer, tiles), layer.x.shape[0]
