@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcc.codegen.lower import _RULES
+from pcc.codegen.isa import isa_named
+from pcc.codegen.lower import _RULES, lower
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect
 from pcc.codegen.opencl.kernels.conv_gather import ConvGather
@@ -22,6 +23,7 @@ from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.dtype import FLOAT16
+from pcc.errors import PccError
 from pcc.ir import ops
 from pcc.ir.activation import _REFERENCE
 from pcc.ir.annotations import KernelChoice, annotation
@@ -192,6 +194,12 @@ def test_pruned_layers_get_sparse_kernels() -> None:
     choices = [choice for node in graph.graph.nodes if (choice := annotation(node, KernelChoice))]
     assert [choice.family for choice in choices] == ["opencl-conv-winograd-4", "opencl-conv-sparse"]
     assert "groups of" in print_graph(graph)
+
+
+def test_choices_for_another_machine_are_refused() -> None:
+    graph = device_graph(nn.Conv2d(3, 4, 3), [random(1, 3, 9, 9)])
+    with pytest.raises(PccError, match=r"opencl-conv-[\w-]+ was chosen for it, which is no kernel of llvm"):
+        lower(graph, "net", isa_named("avx2"))
 
 
 def test_sums_of_fp16() -> None:
