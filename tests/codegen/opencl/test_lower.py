@@ -165,6 +165,14 @@ def test_linear_with_residual(passes: str) -> None:
     check(Block(), [random(3, 13)], 5e-6 if passes == GRAPH_PASSES else 3e-3, passes)
 
 
+def test_activations_with_a_parameter_a_channel() -> None:
+    torch.manual_seed(0)
+    prelu = nn.PReLU(4)
+    nn.init.uniform_(prelu.weight)
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), prelu, nn.Conv2d(4, 4, 1))
+    check(convolution, [random(2, 3, 7, 5)], 5e-6)
+
+
 def test_slices_of_planes_feed_convolutions() -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:
