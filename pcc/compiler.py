@@ -118,9 +118,10 @@ def compile_model(
         for root in roots:
             dump_graph(root, 0, "import", graph)
         pruning = NotePruning()
+        printing = [PrintAfter(print_ir_after)] if print_ir_after else []
         instruments: list[Instrument] = [
             *map(DumpAfterEach, roots),
-            *([PrintAfter(print_ir_after)] if print_ir_after else []),
+            *printing,
             refuse_unsupported,
             pruning,
         ]
@@ -143,7 +144,7 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
-        gpu_builds = _gpu_builds(shared, name, steps, targets, progress, clock)
+        gpu_builds = _gpu_builds(shared, name, steps, targets, printing, roots, progress, clock)
         for place, build in gpu_builds.items():
             _dump_gpu(place, build, roots, dump_ir)
 
@@ -215,7 +216,14 @@ def _plan(
 
 
 def _gpu_builds(
-    graph: GraphModule, name: str, steps: SplitPipeline, targets: Sequence[Target], progress: Progress, clock: Clock
+    graph: GraphModule,
+    name: str,
+    steps: SplitPipeline,
+    targets: Sequence[Target],
+    printing: Sequence[Instrument],
+    roots: Sequence[Path],
+    progress: Progress,
+    clock: Clock,
 ) -> dict[Path, GpuBuild]:
     """The graph for each family of GPUs that a target has, by the folder that texts about it go to; they do not depend
     on the processor. ``graph`` is the one after the passes that are the same for every target."""
@@ -225,9 +233,15 @@ def _gpu_builds(
         _, interface, profile = place.parts
         backend = backend_named(interface)
         progress(f"writing kernels for GPUs: {interface}, {profile}")
-        of_gpu = run_passes(gpu_steps(rest), copy.deepcopy(graph), [], len(shared), clock)
+        of_gpu = run_passes(
+            gpu_steps(rest, profile),
+            copy.deepcopy(graph),
+            [*printing, *(DumpAfterEach(root / place) for root in roots)],
+            len(shared),
+            clock,
+        )
         with clock.measure(f"kernels for {interface}"):
-            program = backend.lower(of_gpu, name, profile)
+            program = backend.lower(of_gpu, name)
             builds[place] = GpuBuild(backend.compile(program, profile), of_gpu)
     return builds
 

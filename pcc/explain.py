@@ -2,11 +2,14 @@
 anything is compiled or trained."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from pcc.codegen.machine_profile import MachineProfile, machine_named
+from pcc.codegen.machine import Machine
+from pcc.codegen.machine_profile import MachineProfile
+from pcc.codegen.processor import Processor, processor_named
 from pcc.errors import PccError
 from pcc.frontend.imported import import_model
 from pcc.frontend.supported import refuse_unsupported
@@ -16,22 +19,27 @@ from pcc.package.read import Package
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.instruments import NotePruning
 from pcc.passes.pipeline import insert_pruning, parse_pipeline, print_pipeline, prunes, split_pipeline
-from pcc.planner import Clock, check_precision, choosers, place_of_choice, run_passes, steps_for
+from pcc.planner import Clock, check_precision, choosers, gpu_steps, place_of_choice, run_passes, steps_for
 from pcc.report.pruning_prices import LayerPrices, pruning_prices
-from pcc.target import Target
+from pcc.target import Gpu, Target
 
 DEFAULT_PRUNING = "pattern,connectivity"
 """What is priced where nobody asks for another structure."""
 
+DEFAULT_GPU_PRUNING = "pattern,connectivity{share=4}"
+"""On a GPU, where only sharing by four filters wins in memory, too (docs/gpu.md)."""
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """A network's layers for a processor, and what pruning them would bring."""
+    """A network's layers for a processor or a GPU, and what pruning them would bring."""
 
     target: str
     cpu: str
+    """Or a GPU, ``opencl:adreno-6xx``."""
     profile: Mapping[str, Any] | None
-    """The costs, a `MachineProfile` as JSON has it: that of a package may be another pcc's. None of an old package."""
+    """The costs, a `MachineProfile` as JSON has it, or a GPU's name and their origin: that of a package may be another
+    pcc's. None of an old package."""
     layers: Sequence[LayerReport]
     """Of a model: all calls of the graph. Of a package: its layers as the manifest has them."""
     pruning: str = ""
@@ -54,36 +62,71 @@ def explain_model(
     """Runs a pipeline up to the choice of kernels, and prices the layers at several rates of what its passes prune, or
     of `DEFAULT_PRUNING`.
 
-    The arguments are those of `pcc.compiler.compile_model`. Raises `PccError` as that does.
+    For a GPU where the target has one, with a single profile. The arguments are those of `pcc.compiler.compile_model`.
+    Raises `PccError` as that does.
     """
     asked = split_pipeline(parse_pipeline(pipeline)).graph
     select = place_of_choice(asked, "explain")
-    chooser = choosers([target], asked, machine_profile, tuning_records)[target]
-    check_precision([target], asked)
+    if target.gpu is None:
+        chooser = choosers([target], asked, machine_profile, tuning_records)[target]
+        check_precision([target], asked)
+        explained, processor = target.cpu, processor_named(chooser.processor)
+        steps: Callable[[Sequence[Any]], list[Any]] = partial(steps_for, target, chooser=chooser)
+    else:
+        profile = _only_profile(target.gpu)
+        if machine_profile or tuning_records:
+            raise PccError("processor profiles and tuning records are of processors: leave them out for a GPU")
+        explained, processor = f"{target.gpu.interface}:{profile}", processor_named(profile)
+        steps = partial(gpu_steps, profile=profile)
     pruning = [step for step in asked if prunes(step)]
     if not pruning:
-        pruning = [step for step in parse_pipeline(insert_pruning(pipeline, DEFAULT_PRUNING)) if prunes(step)]
+        usual = DEFAULT_PRUNING if target.gpu is None else DEFAULT_GPU_PRUNING
+        pruning = [step for step in parse_pipeline(insert_pruning(pipeline, usual)) if prunes(step)]
     first = next((place for place, step in enumerate(asked[:select]) if prunes(step)), select)
 
     progress("importing the model")
     graph, clock, noted = import_model(model, examples).graph, Clock(), NotePruning()
     progress("running passes")
-    graph = run_passes(steps_for(target, asked[:first], chooser), graph, [refuse_unsupported], 0, clock)
+    graph = run_passes(steps(asked[:first]), graph, [refuse_unsupported], 0, clock)
     unpruned = [step for step in asked[first:select] if not prunes(step)]
-    dense = run_passes(steps_for(target, unpruned, chooser), copy.deepcopy(graph), [], first, clock)
-    chosen = run_passes(steps_for(target, asked[first:], chooser), graph, [refuse_unsupported, noted], first, clock)
+    dense = run_passes(steps(unpruned), copy.deepcopy(graph), [], first, clock)
+    chosen = run_passes(steps(asked[first:]), graph, [refuse_unsupported, noted], first, clock)
     progress("pricing rates")
-    machine = machine_named(chooser.processor)
-    prices = pruning_prices(dense, pruning, machine)
-    profile = MachineProfile.of(machine).model_dump()
+    prices = pruning_prices(dense, pruning, processor)
     return Explanation(
-        target.name, target.cpu, profile, graph_reports(chosen), print_pipeline(pruning), prices, noted.warnings
+        target.name,
+        explained,
+        _costs(processor),
+        graph_reports(chosen),
+        print_pipeline(pruning),
+        prices,
+        noted.warnings,
     )
 
 
-def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str]) -> Explanation:
-    """What a package's manifest says, of the first of its libraries' codes that fits the targets and processors;
-    `PccError` where none does."""
+def _only_profile(gpu: Gpu) -> str:
+    profile, *others = gpu.profiles
+    if others:
+        raise PccError(f"explain for one family of GPUs at a time, not for {', '.join(gpu.profiles)}")
+    return profile
+
+
+def _costs(processor: Processor) -> Mapping[str, Any]:
+    if isinstance(processor, Machine):
+        return MachineProfile.of(processor).model_dump()
+    return {"name": processor.name, "origin": processor.origin}
+
+
+def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str], gpu: Gpu | None = None) -> Explanation:
+    """What a package's manifest says, of the first of its libraries' codes that fits the targets and processors, or the
+    GPU; `PccError` where none does."""
+    if gpu is not None:
+        profile = _only_profile(gpu)
+        for record in package.manifest.targets:
+            for program in record.gpu.programs if record.gpu and (not names or record.name in names) else ():
+                if program.profile == profile:
+                    return Explanation(record.name, f"{gpu.interface}:{profile}", None, program.layers)
+        raise PccError(f"{package.path} has no code for {' '.join([*names, f'{gpu.interface}:{profile}'])}")
     levels: list[tuple[str, LevelRecord]] = [
         (record.name, level) for record in package.manifest.targets for level in (*record.better, record)
     ]

@@ -132,9 +132,10 @@ def steps_for(target: Target, passes: Sequence[Any], chooser: Chooser) -> list[A
     ]
 
 
-def gpu_steps(passes: Sequence[Any]) -> list[Any]:
-    """Those that follow `split_at_target`'s first part as they run for a GPU: kernels are chosen as it is lowered."""
-    return [step for step in passes if not hasattr(step, "processor")]
+def gpu_steps(passes: Sequence[Any], profile: str) -> list[Any]:
+    """Those that follow `split_at_target`'s first part as they run for a GPU of a profile: costs choose kernels."""
+    costs = vars(Chooser(profile, "", ""))
+    return [replace(step, **{field: costs[field] for field in costs if hasattr(step, field)}) for step in passes]
 
 
 def run_passes(

@@ -1,13 +1,15 @@
 """Runs a device program on an OpenCL driver, its buffers parts of one arena as a host has them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 
+from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.lower import lower_device
 from pcc.codegen.program import Program, View
+from pcc.codegen.select_kernels import SelectKernels
 from pcc.frontend.torch_module import import_module
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline
@@ -17,14 +19,28 @@ GRAPH_PASSES = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilog
 
 
 def device_program(
-    module: torch.nn.Module, examples: Sequence[torch.Tensor], profile: str = "generic", passes: str = GRAPH_PASSES
-) -> Program:
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    profile: str = "generic",
+    passes: str = GRAPH_PASSES,
+) -> Program[DeviceKernel]:
     """The program of a module for a GPU."""
-    graph = PassManager(parse_pipeline(passes))(import_module(module.eval(), tuple(examples))).graph_module
-    return lower_device(graph, "net", profile)
+    return lower_device(device_graph(module, examples, profile, passes), "net")
 
 
-def run_program(program: Program, inputs: Sequence[np.ndarray], platform: str = POCL) -> list[np.ndarray]:
+def device_graph(
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    profile: str = "generic",
+    passes: str = GRAPH_PASSES,
+    sums: Literal["float32", "float16"] = "float32",
+) -> torch.fx.GraphModule:
+    """The graph of a module whose kernels are chosen for a GPU."""
+    steps = [*parse_pipeline(passes), SelectKernels(profile, sums=sums)]
+    return PassManager(steps)(import_module(module.eval(), tuple(examples))).graph_module
+
+
+def run_program(program: Program[DeviceKernel], inputs: Sequence[np.ndarray], platform: str = POCL) -> list[np.ndarray]:
     """The outputs. The arena is junk at first."""
     import pyopencl as cl
 
@@ -45,7 +61,7 @@ def run_program(program: Program, inputs: Sequence[np.ndarray], platform: str = 
     for call in program.calls:
         assert call.range is not None
         bound = [buffers[v.buffer] if isinstance(v, View) else np.int32(v) for v in call.args.values()]
-        _compiled(call.kernel, platform)(queue, call.range.global_size, call.range.local_size, *bound)  # type: ignore[arg-type]
+        _compiled(call.kernel, platform)(queue, call.range.global_size, call.range.local_size, *bound)
     outputs = [np.empty(port.shape, port.dtype.numpy) for port in program.outputs]
     for port, result in zip(program.outputs, outputs, strict=True):
         cl.enqueue_copy(queue, result, buffers[port.buffer])
@@ -53,7 +69,7 @@ def run_program(program: Program, inputs: Sequence[np.ndarray], platform: str = 
     return outputs
 
 
-def interpret_device(program: Program, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+def interpret_device(program: Program[DeviceKernel], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs by the kernels' references, in one arena."""
     arena = np.full(program.arena_bytes + 512, 0xFF, np.uint8)
     arrays = {}
@@ -66,7 +82,7 @@ def interpret_device(program: Program, inputs: Sequence[np.ndarray]) -> list[np.
         if port.buffer in arrays:
             arrays[port.buffer][:] = value.ravel()
     for call in program.calls:
-        kernel: Any = call.kernel
         args = {name: arrays[v.buffer] if isinstance(v, View) else v for name, v in call.args.items()}
-        kernel.reference(args, call.range)
+        assert call.range is not None
+        call.kernel.reference(args, call.range)
     return [arrays[port.buffer].reshape(port.shape).copy() for port in program.outputs]

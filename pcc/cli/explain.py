@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_only, model_options
+from pcc.cli.options import (
+    ModelOptions,
+    chosen_gpu,
+    chosen_shapes,
+    chosen_targets,
+    json_option,
+    model_only,
+    model_options,
+)
 from pcc.errors import PccError
 from pcc.target import GENERIC
 
@@ -26,10 +34,16 @@ if TYPE_CHECKING:
     help="What to explain for (pcc targets). Default: this machine.",
 )
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@click.option("--gpu", metavar="GPU", help="Explain for a GPU: opencl, or opencl:PROFILE (pcc targets).")
 @model_options
 @json_option
 def command(
-    model: str, target_names: tuple[str, ...], cpus: tuple[str, ...], as_json: bool, options: ModelOptions
+    model: str,
+    target_names: tuple[str, ...],
+    cpus: tuple[str, ...],
+    gpu: str | None,
+    as_json: bool,
+    options: ModelOptions,
 ) -> None:
     """Say for each layer which kernel it gets, what that costs, what every alternative would cost, and whether pruning
     would pay.
@@ -45,9 +59,9 @@ def command(
         from pcc.explain import explain_package
 
         model_only(model, options.by_name)
-        found, name = explain_package(package, target_names, cpus), package.manifest.name
+        found, name = explain_package(package, target_names, cpus, chosen_gpu(gpu)), package.manifest.name
     else:
-        targets = chosen_targets(target_names, cpus)
+        targets = chosen_targets(target_names, cpus, gpu)
         if len(targets) > 1 or targets[0].cpu == GENERIC:
             raise PccError(
                 "explain for one processor at a time, not for "
@@ -80,7 +94,7 @@ def _print(name: str, found: "Explanation") -> None:
     costs = (
         f"costs by {found.profile.get('name')}, {found.profile.get('origin')}"
         if found.profile
-        else "costs of an older pcc"
+        else "costs of the pcc that made it"
     )
     click.echo(f"{name} for {found.target}, {found.cpu}; {costs}\n")
     chosen = [(layer, layer.choice) for layer in found.layers if layer.choice]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pcc.errors import PccError, shortened
-from pcc.target import ARM_CPUS, GENERIC, X86_CPUS, Target, host_target, target_named
+from pcc.target import ARM_CPUS, GENERIC, X86_CPUS, Gpu, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
@@ -266,6 +266,13 @@ gpu_option = click.option(
 )
 
 
+def chosen_gpu(text: str | None) -> Gpu | None:
+    """What ``--gpu`` says; `PccError` for names that are not known."""
+    from pcc.codegen.gpu_backend import gpu_named
+
+    return None if text is None else gpu_named(text)
+
+
 def chosen_targets(names: Sequence[str], cpus: Sequence[str], gpu: str | None = None) -> list[Target]:
     """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left
     over; ``--gpu`` goes to all.
@@ -274,10 +281,7 @@ def chosen_targets(names: Sequence[str], cpus: Sequence[str], gpu: str | None = 
     one.
     """
     if gpu is not None:
-        from pcc.codegen.gpu_backend import gpu_named
-
-        with_gpu = gpu_named(gpu)
-        return [replace(target, gpu=with_gpu) for target in chosen_targets(names, cpus)]
+        return [replace(target, gpu=chosen_gpu(gpu)) for target in chosen_targets(names, cpus)]
     if not names and not cpus:
         return [host_target()]
     known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]

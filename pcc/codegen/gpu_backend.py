@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pcc.codegen.program import Program
 from pcc.errors import PccError, suggestion
@@ -39,7 +39,7 @@ class GpuArtefact:
     profile: str
     devices: tuple[str, ...]
     """Parts of the names, in lower case, that devices of the family report; none for the program of any device."""
-    program: Program
+    program: Program[Any]
     kernels: Sequence[GpuKernel]
     """In the order of the program's."""
 
@@ -59,12 +59,12 @@ class GpuBackend(Protocol):
         """The families of GPUs that it knows costs of, ``generic`` among them."""
         ...
 
-    def lower(self, graph_module: "GraphModule", name: str, profile: str) -> Program:
-        """The planned program of a graph, after the passes that are the same for every target. `PccError` for a node
-        that no GPU kernel computes."""
+    def lower(self, graph_module: "GraphModule", name: str) -> Program[Any]:
+        """The planned program of a graph whose kernels are chosen for a profile. `PccError` for a node that no kernel
+        computes."""
         ...
 
-    def compile(self, program: Program, profile: str) -> GpuArtefact: ...
+    def compile(self, program: Program[Any], profile: str) -> GpuArtefact: ...
 
 
 BACKENDS: dict[str, str] = {"opencl": "pcc.codegen.opencl.backend:OpenCL"}

@@ -59,8 +59,8 @@ class Param:
         return f"{self.dtype.c}*" if self.writes else f"const {self.dtype.c}*"
 
 
-class Kernel(Protocol):
-    """See the module's text. Implementations are frozen dataclasses; equal kernels are compiled once."""
+class KernelHead(Protocol):
+    """What a program has to know of a kernel, of whatever machine it is."""
 
     @property
     def name(self) -> str:
@@ -69,8 +69,12 @@ class Kernel(Protocol):
 
     @property
     def params(self) -> tuple[Param, ...]:
-        """The parameters before ``begin`` and ``end``, in order."""
+        """In order; of a CPU's kernel, those before ``begin`` and ``end``."""
         ...
+
+
+class Kernel(KernelHead, Protocol):
+    """See the module's text. Implementations are frozen dataclasses; equal kernels are compiled once."""
 
     def body(self, k: "KernelBuilder") -> None:
         """Emits the TIR of the function through ``k``."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
-from pcc.codegen.family import family_named
+from pcc.codegen.family import families
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernels.columns import emit_scan, emit_top_k
 from pcc.codegen.kernels.copy import emit_convert, emit_copy, emit_fill
@@ -49,7 +49,7 @@ def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
 class Lowering:
     """One graph being lowered: the view of every value so far."""
 
-    def __init__(self, graph_module: GraphModule, builder: ProgramWriter) -> None:
+    def __init__(self, graph_module: GraphModule, builder: ProgramWriter[Any]) -> None:
         self.graph_module = graph_module
         self.builder: Any = builder
         """Of the machine's kind: what the writers of layers take."""
@@ -136,7 +136,13 @@ class Lowering:
                 f"node {node.name}: no kernel was chosen for it: the pipeline needs select-kernels after the last pass "
                 "that makes layers"
             )
-        family_named(choice.family).emit(layer, choice.schedule, self.builder)
+        family = families(self.builder.backend).get(choice.family)
+        if family is None:
+            raise PccError(
+                f"node {node.name}: {choice.family} was chosen for it, which is no kernel of {self.builder.backend}: "
+                "select-kernels was told another processor"
+            )
+        family.emit(layer, choice.schedule, self.builder)
         return layer.y
 
     def write(self, layer: Any) -> None:

@@ -8,9 +8,11 @@ it finds for a user's processor is a file (`pcc.codegen.machine_profile`).
 
 from dataclasses import dataclass, replace
 from operator import add, mul
+from typing import ClassVar
 
 from pcc.codegen.isa import Isa, isa_named
 from pcc.codegen.program import View
+from pcc.dtype import DType
 from pcc.target import Target
 
 FORESEEN = 0.5
@@ -81,6 +83,15 @@ class Machine:
     is no faster than two."""
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
+
+    backend: ClassVar[str] = "llvm"
+
+    def computes_in(self, dtype: DType) -> bool:
+        return self.isa.computes_in(dtype)
+
+    def with_sums(self, dtype: DType) -> "Machine":
+        """Itself: a CPU leaves no choice."""
+        return self
 
     def beyond(self, *tensors: View | None, asked: bool = False) -> Work:
         """Each tensor read, or written, once; ``asked``: its cache lines are asked for ahead."""

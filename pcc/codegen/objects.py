@@ -1,48 +1,28 @@
-"""Kernels to machine code: our short TVM pass list, LLVM, one object file a kernel, and a cache of them on disk.
+"""Kernels to machine code: our short TVM pass list, LLVM, one object file a kernel, kept in the cache on disk.
 
 The list leaves out packed functions and TVM's runtime calls, so that an object defines one plain C function and needs
 nothing.
-
-The cache is ``kernels/GENERATION/KERNEL/`` under `cache_root`: a generation is what one state of the sources and of TVM
-makes. An entry is made beside its place and renamed, so that it is complete or not there, whoever else compiles; one
-that was damaged since is made again. Generations that nothing has used for a month are removed when a new one begins.
 """
 
-import hashlib
 import os
-import shutil
 import signal
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import ENOSPC
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from pcc.cache import cache_root, writing_cache
+from pcc.cache import writing_cache
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import Kernel, symbol
+from pcc.codegen.kernel_cache import entry_of, is_intact, make_entry, use_generation
 from pcc.codegen.machine import machine_of
-from pcc.scratch import scratch_folder
 from pcc.target import Target
 
 TEXTS = ("tir", "ll", "s")
-
-UNUSED_SECONDS = 30 * 24 * 3600
-
-_SEAL = "sha256"
-"""The file of an entry with the checksum of the others: after a crash, or on a disk that was full, they may be
-short."""
-
-_ROOM = 8 << 20
-"""Bytes that the disk must have left for a kernel, far more than one takes: LLVM ends the process when a write
-fails."""
 
 _WORTH_A_PROCESS = 12
 """Kernels to compile before more processes pay: each imports TVM for some seconds first."""
@@ -59,48 +39,11 @@ class CompiledKernel:
     from_cache: bool
 
 
-@cache
-def generation() -> str:
-    """Changes whenever TVM does, or a source that kernels are made from: objects made by other code are never taken
-    from the cache."""
-    digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
-    package = Path(__file__).parents[1]
-    for source in sorted([*package.glob("codegen/**/*.py"), *package.glob("ir/*.py")]):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _use_generation() -> None:
-    """Marks this generation as used; a new one takes the place of those that nothing has used for a month."""
-    folder = cache_root() / "kernels" / generation()
-    is_new = not folder.is_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)
-    if is_new:
-        for other in folder.parent.iterdir():
-            with suppress(FileNotFoundError):  # another process removes it, too
-                if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
-                    shutil.rmtree(other, ignore_errors=True)
-
-
 def _entry(kernel: Kernel, target: Target) -> CompiledKernel:
     """A kernel where the cache keeps it for a target; ``from_cache`` says whether it is there."""
-    key = hashlib.sha256(f"{target}|{kernel!r}".encode()).hexdigest()[:32]
-    folder = cache_root() / "kernels" / generation() / key
+    folder = entry_of(f"{target}|{kernel!r}")
     texts = {text: folder / f"kernel.{text}" for text in TEXTS}
-    return CompiledKernel(kernel.name, folder / "kernel.o", texts, from_cache=_is_intact(folder))
-
-
-def _is_intact(folder: Path) -> bool:
-    """Whether an entry of the cache holds what was written there."""
-    try:
-        return (folder / _SEAL).read_text() == _checksum(folder)
-    except (OSError, ValueError):
-        return False
-
-
-def _checksum(folder: Path) -> str:
-    return hashlib.sha256(b"".join((folder / f"kernel.{suffix}").read_bytes() for suffix in ("o", *TEXTS))).hexdigest()
+    return CompiledKernel(kernel.name, folder / "kernel.o", texts, from_cache=is_intact(folder))
 
 
 def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
@@ -108,27 +51,8 @@ def compile_kernel(kernel: Kernel, target: Target) -> CompiledKernel:
     compiled = _entry(kernel, target)
     if not compiled.from_cache:
         with writing_cache():
-            _make_entry(kernel, target, compiled.object.parent)
+            make_entry(compiled.object.parent, partial(_build, kernel, target))
     return compiled
-
-
-def _make_entry(kernel: Kernel, target: Target, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder.parent) as scratch:
-        fresh = scratch / folder.name
-        fresh.mkdir()
-        if shutil.disk_usage(fresh).free < _ROOM:
-            raise OSError(ENOSPC, os.strerror(ENOSPC))
-        _build(kernel, target, fresh)
-        (fresh / _SEAL).write_text(_checksum(fresh))
-        if folder.exists() and not _is_intact(folder):  # it is damaged
-            with suppress(FileNotFoundError):  # another process mends it, too
-                folder.rename(scratch / "damaged")
-        try:
-            fresh.rename(folder)
-        except OSError:  # another process made the same kernel meanwhile
-            if not _is_intact(folder):
-                raise
 
 
 def _begin_worker() -> None:
@@ -148,7 +72,7 @@ def _end_with_parent() -> None:
 def compile_kernels(kernels: Sequence[Kernel], target: Target, workers: int = 1) -> list[CompiledKernel]:
     """Each kernel's object, in order; ``workers`` processes share those that the cache does not have."""
     with writing_cache():
-        _use_generation()
+        use_generation()
     missing = [kernel for kernel in kernels if not _entry(kernel, target).from_cache]
     if workers > 1 and len(missing) >= _WORTH_A_PROCESS:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:

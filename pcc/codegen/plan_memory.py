@@ -3,10 +3,10 @@ contexts share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pcc.codegen.kernel import READ_SLACK
-from pcc.codegen.program import ALIGNMENT, Buffer, Program, View
+from pcc.codegen.program import ALIGNMENT, Buffer, K, Program, View
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PlanMemory:
     level: ClassVar[str] = "program"
     exact: ClassVar[bool] = True
 
-    def __call__(self, program: Program) -> Program:
+    def __call__(self, program: Program[K]) -> Program[K]:
         lifetimes = buffer_lifetimes(program)
         of_threads = {name for name in lifetimes if program.buffers[name].role == "thread"}
         thread, thread_bytes = self._place(program, {name: lifetimes[name] for name in of_threads})
@@ -52,7 +52,7 @@ class PlanMemory:
             program, buffers=buffers, arena_bytes=arena_bytes, thread_bytes=thread_bytes, prepared_bytes=prepared_bytes
         )
 
-    def _place(self, program: Program, lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
+    def _place(self, program: Program[K], lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, Buffer], int]:
         """The buffers with their offsets in one block of memory, and its size."""
         placed: list[Buffer] = []
         for name in sorted(lifetimes, key=lambda name: (-program.buffers[name].all_bytes, lifetimes[name].first, name)):
@@ -78,7 +78,7 @@ class PlanMemory:
         return offset
 
 
-def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
+def buffer_lifetimes(program: Program[Any]) -> Mapping[str, Lifetime]:
     """The lifetime of each buffer that is no weight. A buffer that no call touches and that is no port has none."""
     uses: dict[str, list[int]] = {}
     for index, call in enumerate(program.calls):
@@ -97,7 +97,7 @@ def buffer_lifetimes(program: Program) -> Mapping[str, Lifetime]:
     return {name: Lifetime(min(calls), max(calls)) for name, calls in uses.items()}
 
 
-def memory_lower_bound(program: Program) -> int:
+def memory_lower_bound(program: Program[Any]) -> int:
     """Bytes alive at the worst moment: no arena can be smaller."""
     lifetimes = {
         name: life for name, life in buffer_lifetimes(program).items() if program.buffers[name].role != "thread"

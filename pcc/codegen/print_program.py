@@ -2,17 +2,18 @@
 them compare with diff."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from pcc.codegen.plan_memory import buffer_lifetimes, memory_lower_bound
 from pcc.codegen.program import Call, Port, Program, View
 
 
-def print_program(program: Program) -> str:
+def print_program(program: Program[Any]) -> str:
     """The text of ``program.txt``."""
     return "\n".join([*_header(program), "", *_calls(program), "", *_buffers(program), ""])
 
 
-def _header(program: Program) -> Iterator[str]:
+def _header(program: Program[Any]) -> Iterator[str]:
     yield f"program {program.name}"
     weights = f"weights {sum(values.nbytes for values in program.constants.values())} bytes"
     weights += f", prepared {program.prepared_bytes} bytes" if program.prepared_bytes else ""
@@ -25,7 +26,7 @@ def _header(program: Program) -> Iterator[str]:
     yield from (_port("output", port) for port in program.outputs)
 
 
-def _memory(program: Program) -> str:
+def _memory(program: Program[Any]) -> str:
     of_threads = f", {program.thread_bytes} bytes for each thread" if program.thread_bytes else ""
     return f"arena {program.arena_bytes} bytes, lower bound {memory_lower_bound(program)}{of_threads}"
 
@@ -34,7 +35,7 @@ def _port(kind: str, port: Port) -> str:
     return f"{kind} {port.name}: {port.dtype.short}{_sizes(port.shape)} in %{port.buffer}"
 
 
-def _calls(program: Program) -> Iterator[str]:
+def _calls(program: Program[Any]) -> Iterator[str]:
     stages = {stage.begin: stage for stage in program.batch_stages}
     yield from (
         f"once {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}"
@@ -48,18 +49,18 @@ def _calls(program: Program) -> Iterator[str]:
         yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) {work}  # {call.layer}{macs}"
 
 
-def _together(call: Call) -> str:
+def _together(call: Call[Any]) -> str:
     return f" for each {call.together.images} images" if call.together else ""
 
 
-def _arguments(program: Program, call: Call) -> str:
+def _arguments(program: Program[Any], call: Call[Any]) -> str:
     writes = {param.name for param in call.kernel.params if param.writes}
     return ", ".join(
         f"{name}={'&' if name in writes else ''}{_value(program, value)}" for name, value in call.args.items()
     )
 
 
-def _value(program: Program, value: View | int | float) -> str:
+def _value(program: Program[Any], value: View | int | float) -> str:
     if not isinstance(value, View):
         return f"{value:g}" if isinstance(value, float) else str(value)
     start = f"+{value.offset}" if value.offset else ""
@@ -73,7 +74,7 @@ def _sizes(sizes: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, sizes))}]"
 
 
-def _buffers(program: Program) -> Iterator[str]:
+def _buffers(program: Program[Any]) -> Iterator[str]:
     lifetimes = buffer_lifetimes(program)
     for name, life in lifetimes.items():
         buffer = program.buffers[name]

@@ -5,19 +5,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
-from pcc.codegen.kernel import Kernel
+from pcc.codegen.kernel import Kernel, KernelHead
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType, dtype_of
 from pcc.errors import PccError
 
 ALIGNMENT = 64
 """Bytes to which every buffer's start is aligned."""
+
+K = TypeVar("K", bound=KernelHead, default=Kernel)
+"""The kind of kernels that a program calls: a CPU's where nothing is said."""
 
 BufferRole = Literal["input", "output", "scratch", "thread", "constant", "prepared"]
 
@@ -126,7 +130,7 @@ class Together:
     strides: Mapping[str, str]
     """Those that are how many elements the images of a tensor argument are apart."""
 
-    def numbers(self, call: "Call", buffers: Mapping[str, Buffer], count: int) -> dict[str, int]:
+    def numbers(self, call: "Call[Any]", buffers: Mapping[str, Buffer], count: int) -> dict[str, int]:
         """The arguments that are others for ``count`` images."""
         tensors = {number: call.args[tensor] for number, tensor in self.strides.items()}
         apart = {
@@ -138,11 +142,11 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(Generic[K]):
     """One kernel over ``work`` independent items of an image; threads take ranges of them. Pointers are views, numbers
     are numbers."""
 
-    kernel: Kernel
+    kernel: K
     args: Mapping[str, View | int | float]
     work: int
     layer: str
@@ -189,7 +193,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(Generic[K]):
     """Calls in order, the buffers they use, and the constants' values.
 
     ``preparation`` is what runs once, before the first run of all contexts: it puts constants into the form that the
@@ -199,7 +203,7 @@ class Program:
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[Call[K], ...]
     buffers: Mapping[str, Buffer]
     constants: Mapping[str, np.ndarray]
     arena_bytes: int = 0
@@ -208,7 +212,7 @@ class Program:
     """Size of each thread's own memory."""
     prepared_bytes: int = 0
     """Size of what contexts share besides the constants."""
-    preparation: tuple[Call, ...] = ()
+    preparation: tuple[Call[K], ...] = ()
     max_batch: int = 0
     """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
     batch_stages: tuple[Stage, ...] = ()
@@ -238,10 +242,10 @@ class Program:
         return (port.shape[0] * self.max_batch, *port.shape[1:]) if self.max_batch else port.shape
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
+    def kernels(self) -> tuple[K, ...]:
         """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only
         one of them would be linked."""
-        found: dict[str, Kernel] = {}
+        found: dict[str, K] = {}
         for call in (*self.preparation, *self.calls):
             if found.setdefault(call.kernel.name, call.kernel) != call.kernel:
                 raise ValueError(
@@ -250,7 +254,7 @@ class Program:
                 )
         return tuple(found[name] for name in sorted(found))
 
-    def constants_of(self, call: Call) -> set[str]:
+    def constants_of(self, call: Call[K]) -> set[str]:
         """The constants that a call reads, or that what it reads is prepared from."""
         read = {value.buffer for value in call.args.values() if isinstance(value, View)}
         for preparing in self.preparation:
@@ -265,15 +269,15 @@ class Program:
 
 
 @dataclass
-class ProgramWriter:
+class ProgramWriter(Generic[K]):
     """What lowering writes a program with, for whatever machine: makes buffers, names them, holds calls."""
 
     name: str
     _: KW_ONLY
     buffers: dict[str, Buffer] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
-    preparation: list[Call] = field(default_factory=list)
+    calls: list[Call[K]] = field(default_factory=list[Call[K]])
+    preparation: list[Call[K]] = field(default_factory=list[Call[K]])
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     layer: str = ""
@@ -354,7 +358,7 @@ class ProgramWriter:
         self.buffers[view.buffer] = replace(self.buffers[view.buffer], role="output")
         self.outputs.append(Port(name, view.buffer, view.shape, view.dtype))
 
-    def build(self) -> Program:
+    def build(self) -> Program[K]:
         ports = tuple(self.inputs), tuple(self.outputs)
         return Program(
             self.name,
@@ -367,8 +371,10 @@ class ProgramWriter:
 
 
 @dataclass
-class ProgramBuilder(ProgramWriter):
+class ProgramBuilder(ProgramWriter[Kernel]):
     """Writes a program for a CPU."""
+
+    backend: ClassVar[str] = "llvm"
 
     isa: Isa
     """The instruction set, for kernels that are made for a number of lanes."""

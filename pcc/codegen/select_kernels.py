@@ -5,23 +5,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.codegen.family import Candidate, KernelFamily, cheapest, families, family_named, offered, with_variants
+from pcc.codegen.family import LLVM, Candidate, KernelFamily, cheapest, families, family_named, offered, with_variants
 from pcc.codegen.kernels.pool import pool_work
 from pcc.codegen.layers import Conv2d, Linear, Pool2d, PooledConv2d
 from pcc.codegen.lower import geometry_of, has_planes, with_pool
-from pcc.codegen.machine import Machine, Work
-from pcc.codegen.machine_profile import machine_named
+from pcc.codegen.machine import Machine
+from pcc.codegen.processor import Processor, processor_named
 from pcc.codegen.program import View, contiguous_strides, plane_strides
 from pcc.codegen.signature import layer_signature, weight_summary
 from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords, family_of, schedule_text
-from pcc.dtype import dtype_of
+from pcc.dtype import dtype_named, dtype_of
 from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, TuningUse, annotate
@@ -42,22 +42,26 @@ class SelectKernels:
     """
 
     processor: str = ""
-    """The profile that costs are for: a name of `pcc.codegen.machine` or a profile's file; the driver fills in the
-    target's."""
+    """The profile that costs are for: a name of `pcc.codegen.machine`, a profile's file, or a GPU's of
+    `pcc.codegen.opencl.profiles`; the driver fills in the target's."""
     records: str = ""
     """A file of ``pcc tune`` whose schedules come before those that cost least; nothing: costs choose. The driver fills
     in the saved one."""
     tuned_for: str = ""
     """Whose records: `pcc.config.processor_words` of the target; the driver fills it in."""
+    sums: Literal["float32", "float16"] = "float32"
+    """What layers of fp16 add up in on a GPU that has fp16 arithmetic; F(4x4) adds up in fp32 always. CPUs leave no
+    choice."""
 
     name: ClassVar[str] = "select-kernels"
     exact: ClassVar[bool] = True
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
-        machine, images = machine_named(self.processor), max_batch(graph_module) or 1
+        processor = processor_named(self.processor).with_sums(dtype_named(self.sums))
+        images = max_batch(graph_module) or 1
         with TuningRecords(Path(self.records), read_only=True) if self.records else nullcontext() as records:
             for node in choosing_nodes(graph_module):
-                _select(OpenLayer.of(node, images), machine, records, self.tuned_for)
+                _select(OpenLayer.of(node, images), processor, records, self.tuned_for)
         finish(graph_module)
         return PassResult(graph_module, True)
 
@@ -113,12 +117,12 @@ class OpenLayer:
         """The layer with another weight of the same shape; of the same type, too."""
         return replace(self, weights={DENSE: weight.astype(self.weights[DENSE].dtype)})
 
-    def takers(self) -> Iterator[tuple[KernelFamily, Conv2d | Linear | str]]:
-        """The families for such a layer, and the layer as each takes it, or why its weight does not fit; those last
-        that compute the pool, too."""
+    def takers(self, backend: str = LLVM) -> Iterator[tuple[KernelFamily, Conv2d | Linear | str]]:
+        """The families of a backend for such a layer, and the layer as each takes it, or why its weight does not fit;
+        those last that compute the pool, too."""
         for pool in (None, self.pool) if self.pool else (None,):
             kind = Linear if self.node.target is LINEAR else Conv2d if pool is None else PooledConv2d
-            for family in families().values():
+            for family in families(backend).values():
                 if family.layer is kind:
                     yield family, self._as(family.format, pool)
 
@@ -135,36 +139,34 @@ class OpenLayer:
         args = arguments(self.pool)
         return Pool2d(self.pool.name, _view(self.node), _view(self.pool), "max", geometry_of(args, args["kernel"]))
 
-    def priced(self, machine: Machine, sparse_only: bool = False) -> tuple[list[Priced], list[Rejected]]:
+    def priced(self, processor: Processor, sparse_only: bool = False) -> tuple[list[Priced], list[Rejected]]:
         """The cheapest schedule of each family, cheapest first, and the families that have none; of all families or of
         those for packed weights."""
         priced, rejected = [], []
-        for family, layer in self.takers():
+        for family, layer in self.takers(processor.backend):
             if sparse_only and family.format == DENSE:
                 continue
-            found = layer if isinstance(layer, str) else cheapest(family, layer, machine)
+            found = layer if isinstance(layer, str) else cheapest(family, layer, processor)
             if isinstance(found, str):
                 rejected.append(Rejected(family.name, None, found))
             else:
-                priced.append(self._price(family, found[0], machine))
+                priced.append(self._price(family, found[0], processor))
         return sorted(priced, key=lambda each: each.cost), rejected
 
-    def schedules(self, machine: Machine, only: str | None = None) -> Iterator[Priced]:
+    def schedules(self, processor: Processor, only: str | None = None) -> Iterator[Priced]:
         """All that the layer may be tuned over, of all families or of one."""
-        for family, layer in self.takers():
+        for family, layer in self.takers(processor.backend):
             candidates = (
-                "" if isinstance(layer, str) or only not in (None, family.name) else offered(family, layer, machine)
+                "" if isinstance(layer, str) or only not in (None, family.name) else offered(family, layer, processor)
             )
             if not isinstance(candidates, str):
-                yield from (self._price(family, candidate, machine) for candidate in with_variants(candidates))
+                yield from (self._price(family, candidate, processor) for candidate in with_variants(candidates))
 
-    def _price(self, family: KernelFamily, candidate: Candidate, machine: Machine) -> Priced:
-        pooling = (
-            pool_work(_view(self.node), _view(self.pool), machine)
-            if self.pool and family.layer is PooledConv2d
-            else Work()
-        )
-        return Priced(family.name, candidate, machine.cycles(candidate.work) - machine.cycles(pooling))
+    def _price(self, family: KernelFamily, candidate: Candidate, processor: Processor) -> Priced:
+        cost = processor.cycles(candidate.work)
+        if self.pool and family.layer is PooledConv2d and isinstance(processor, Machine):
+            cost -= processor.cycles(pool_work(_view(self.node), _view(self.pool), processor))
+        return Priced(family.name, candidate, cost)
 
     @property
     def signature(self) -> str:
@@ -180,13 +182,16 @@ class OpenLayer:
         return Key(self.signature, weight_summary(self.weights), _view(arguments(self.node)["x"]).dtype.name, processor)
 
 
-def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, tuned_for: str) -> None:
+def _select(layer: OpenLayer, processor: Processor, records: TuningRecords | None, tuned_for: str) -> None:
     """Annotates the choice for one layer, and packs its weight where the chosen family wants that."""
-    node, (priced, rejected) = layer.node, layer.priced(machine)
+    node, (priced, rejected) = layer.node, layer.priced(processor)
     best, tuning = (
-        (priced[0], None) if records is None else by_record(layer, priced[0], machine, records.of(layer.key(tuned_for)))
+        (priced[0], None)
+        if records is None
+        else by_record(layer, priced[0], processor, records.of(layer.key(tuned_for)))
     )
-    others, family = [other for other in priced if other.family != best.family], family_named(best.family)
+    others = [other for other in priced if other.family != best.family]
+    family = family_named(best.family, processor.backend)
     annotate(
         node,
         KernelChoice(
@@ -202,11 +207,11 @@ def _select(layer: OpenLayer, machine: Machine, records: TuningRecords | None, t
     if family.format != DENSE:
         _pack(node, arguments(node), format_named(family.format), layer.weights[family.format])
     else:
-        annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, layer.weights)))
+        annotate(node, Skipped(SelectKernels.name, _why_dense(best.cost, others, layer.weights, processor.backend)))
 
 
 def by_record(
-    layer: OpenLayer, chosen: Priced, machine: Machine, records: Sequence[TuningRecord]
+    layer: OpenLayer, chosen: Priced, processor: Processor, records: Sequence[TuningRecord]
 ) -> tuple[Priced, TuningUse | None]:
     """The schedule that was measured to be the best, where that was beside the one that costs choose now; what came of
     the layer's records."""
@@ -217,7 +222,7 @@ def by_record(
             None
             if objection
             else next(
-                (each for each in layer.schedules(machine, family_of(record.best)) if each.text == record.best), None
+                (each for each in layer.schedules(processor, family_of(record.best)) if each.text == record.best), None
             )
         )
         if best is not None:
@@ -243,9 +248,9 @@ def _max_pool_after(node: Node) -> Node | None:
     return pool if args["mode"] == "max" and is_plain and covers else None
 
 
-def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any]) -> str:
+def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any], backend: str) -> str:
     """What the cheapest kernel for a packed weight would cost, or why the weight cannot be packed."""
-    sparse = [other.cost for other in others if family_named(other.family).format != DENSE]
+    sparse = [other.cost for other in others if family_named(other.family, backend).format != DENSE]
     if sparse:
         return f"a sparse kernel would take {min(sparse) / cost:.2f}x the time"
     return next((stored for stored in weights.values() if isinstance(stored, str)), "no sparse kernel computes it")

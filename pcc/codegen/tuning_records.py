@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from pcc.codegen.objects import generation
+from pcc.codegen.kernel_cache import generation
 from pcc.config import config_root
 from pcc.errors import PccError, first_problem
 
@@ -55,7 +55,7 @@ class TuningRecord:
     dtype: str
     processor: str
     generation: str
-    """Of the code that made the kernels (`pcc.codegen.objects.generation`)."""
+    """Of the code that made the kernels (`pcc.codegen.kernel_cache.generation`)."""
     costs_choice: str
     best: str
     speedup: Times

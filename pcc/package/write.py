@@ -113,7 +113,11 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
         ]
         if target.gpu:
             files += [_gpu_runner(target), f"ir/{target.name}/device.c"]
-            files += [f"ir/gpu/{target.gpu.interface}/{profile}/program.txt" for profile in target.gpu.profiles]
+            files += [
+                f"ir/gpu/{target.gpu.interface}/{profile}/{text}"
+                for profile in target.gpu.profiles
+                for text in ("[0-9][0-9][0-9]_*.txt", "program.txt")
+            ]
     return files
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pcc.codegen.family import families
+from pcc.codegen.family import REGISTRIES, families
 from pcc.package.layer_report import ChoiceRecord, LayerReport
 from pcc.sparsity.formats import DENSE
 
@@ -11,12 +11,8 @@ def dense_cost(choice: ChoiceRecord) -> float | None:
     """The cost of the cheapest kernel for a dense weight, chosen or not; None where no family has one, or none that
     this pcc knows."""
     costs = [(choice.family, choice.cost), *((other.family, other.cost) for other in choice.rejected)]
-    dense = [
-        cost
-        for family, cost in costs
-        if cost is not None and family in families() and families()[family].format == DENSE
-    ]
-    return min(dense, default=None)
+    formats = {name: family.format for backend in REGISTRIES for name, family in families(backend).items()}
+    return min((cost for family, cost in costs if cost is not None and formats.get(family) == DENSE), default=None)
 
 
 def gain(choice: ChoiceRecord) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Graph, GraphModule, Node
 
-from pcc.codegen.machine import Machine
+from pcc.codegen.processor import Processor
 from pcc.codegen.select_kernels import OpenLayer, choosing_nodes
 from pcc.ir.annotations import StoredOrder, forget, skips
 from pcc.ir.graph import arguments, constant, max_batch
@@ -62,13 +62,13 @@ def _between(slower: RatePrice, faster: RatePrice, dense: float) -> RatePrice:
     return RatePrice(max(slower.rate, faster.rate * faster.kept / kept), kept, faster.family, dense)
 
 
-def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Machine) -> dict[str, LayerPrices]:
+def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], processor: Processor) -> dict[str, LayerPrices]:
     """The prices of each convolution and linear layer by the name of its node. ``graph_module`` is one whose kernels
     are not chosen, and loses what reorder-kernels noted; ``passes`` prune."""
     rates = RATES if any(hasattr(step, "rate") for step in passes) else RATES[:1]
     kinds = alike(graph_module)
     first = {signature: OpenLayer.of(nodes[0], max_batch(graph_module) or 1) for signature, nodes in kinds.items()}
-    dense = {signature: float(layer.priced(machine)[0][0].cost) for signature, layer in first.items()}
+    dense = {signature: float(layer.priced(processor)[0][0].cost) for signature, layer in first.items()}
     prices: dict[str, list[RatePrice]] = {signature: [] for signature in kinds}
     reasons = dict.fromkeys(kinds, "the passes that prune cut convolutions")
     for rate in rates:
@@ -78,7 +78,7 @@ def pruning_prices(graph_module: GraphModule, passes: Sequence[Any], machine: Ma
             if isinstance(cut, str):
                 reasons[signature] = cut
             elif cut is not None:
-                found, rejected = layer.with_weight(cut).priced(machine, sparse_only=True)
+                found, rejected = layer.with_weight(cut).priced(processor, sparse_only=True)
                 kept = float(np.count_nonzero(cut) / cut.size)
                 prices[signature] += [RatePrice(rate, kept, each.family, float(each.cost)) for each in found[:1]]
                 reasons[signature] = next((other.reason for other in rejected), "")

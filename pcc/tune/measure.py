@@ -20,9 +20,10 @@ import numpy as np
 
 from pcc.cache import cache_root, writing_cache
 from pcc.codegen.isa import isa_named
+from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine import Machine
 from pcc.codegen.native import NativeKernels
-from pcc.codegen.objects import compile_kernels, generation
+from pcc.codegen.objects import compile_kernels
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.deploy.counting_qemu import Counted, count_package, missing

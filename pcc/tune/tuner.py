@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
+from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine import Machine
 from pcc.codegen.machine_profile import machine_named, processor_of
-from pcc.codegen.objects import generation
 from pcc.codegen.select_kernels import Priced
 from pcc.codegen.tuning_records import NO_RECORDS, TuningRecord, TuningRecords, saved_records
 from pcc.config import processor_words

@@ -178,3 +178,18 @@ def test_pruned_resnet18(pcc: Pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pcc(*compiling, "--gpu", "opencl", *pruning).status == 0
     verified = pcc("verify", package, "--use", "gpu")
     assert ", code for generic: right" in verified.out, verified.err
+
+
+def test_explains(compiled: Path, factory: str, pcc: Pcc) -> None:
+    said = pcc("explain", factory, "--input-shape", SHAPE, "--gpu", "opencl:adreno-6xx").out
+    assert ", opencl:adreno-6xx; costs by adreno-6xx, Mesa's compiler for Adreno 630" in said
+    assert "the rate of prune-pattern,prune-connectivity{share=4} from which on a sparse kernel costs less" in said
+    of_package = pcc("explain", compiled / "net", "--gpu", "opencl:adreno-6xx").out
+    for text in (said, of_package):
+        assert "sums in float32; opencl-conv-" in text
+        assert "not opencl-conv-sparse" in text
+    two = pcc("explain", factory, "--input-shape", SHAPE, "--gpu", "opencl:adreno-6xx,generic")
+    assert two.error == "explain for one family of GPUs at a time, not for adreno-6xx, generic"
+    assert pcc("explain", compiled / "net", "--gpu", "opencl:mali-g7x").error.endswith(
+        "net has no code for opencl:mali-g7x"
+    )

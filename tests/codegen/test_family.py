@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pcc.codegen import family as registry
-from pcc.codegen.family import OWN, Candidate, cheapest, families, family_named
+from pcc.codegen.family import LLVM, REGISTRIES, Candidate, cheapest, families, family_named
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import MACHINES, Work, machine_of
 from pcc.codegen.program import ProgramBuilder, View
@@ -34,21 +34,24 @@ class Slow:
 
 
 SLOW = Slow()
+GROUP = REGISTRIES[LLVM].entry_points
 
 
-def test_each_family_is_named_as_it_is_registered() -> None:
-    assert {name: family.name for name, family in families().items()} == {name: name for name in OWN}
+@pytest.mark.parametrize("backend", REGISTRIES)
+def test_each_family_is_named_as_it_is_registered(backend: str) -> None:
+    names = list(REGISTRIES[backend].own)
+    assert {name: family.name for name, family in families(backend).items()} == dict(zip(names, names, strict=True))
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(PccError, match=r"unknown kernel family 'conv-quick': choose one of conv-dense, .*linear"):
+    with pytest.raises(PccError, match=r"unknown kernel family 'conv-quick' of llvm: choose one of conv-dense, .*"):
         family_named("conv-quick")
 
 
 def test_families_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("slow", f"{__name__}:SLOW", registry.ENTRY_POINT_GROUP),
-        EntryPoint("broken", "nowhere:FAMILY", registry.ENTRY_POINT_GROUP),
+        EntryPoint("slow", f"{__name__}:SLOW", GROUP),
+        EntryPoint("broken", "nowhere:FAMILY", GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points[:1])
     families.cache_clear()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pcc.codegen.kernel_cache import UNUSED_SECONDS
 from pcc.codegen.kernels.copy import CopyRows
-from pcc.codegen.objects import UNUSED_SECONDS, CompiledKernel, compile_kernels
+from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.errors import PccError
 from pcc.target import target_named
 
@@ -67,7 +68,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     ):
         compile_copy()
     monkeypatch.setenv("PCC_CACHE", str(tmp_path))
-    monkeypatch.setattr("pcc.codegen.objects._ROOM", 1 << 60)
+    monkeypatch.setattr("pcc.codegen.kernel_cache._ROOM", 1 << 60)
     with pytest.raises(PccError, match="No space left on device"):
         compile_copy()
 

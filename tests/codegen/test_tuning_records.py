@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcc.codegen.objects import generation
+from pcc.codegen.kernel_cache import generation
 from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords, records_of, saved_records, schedule_text
 from pcc.errors import PccError
 
@@ -18,7 +18,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from pcc.codegen.tuning_records import Key, TuningRecord, TuningRecords
-from pcc.codegen.objects import generation
+from pcc.codegen.kernel_cache import generation
 
 key = Key("conv2d", "density 1", "float32", "cortex-a76")
 for number in range(100):

@@ -433,7 +433,7 @@ def _read_profile(path: Path) -> None:
 
 
 def _records_seeds() -> list[bytes]:
-    from pcc.codegen.objects import generation
+    from pcc.codegen.kernel_cache import generation
     from pcc.codegen.tuning_records import TuningRecord, TuningRecords
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import click
 
 from pcc.codegen.opencl.call import DeviceCall
-from pcc.codegen.opencl.profiles import profile_named
+from pcc.codegen.opencl.profiles import PROFILES
 from pcc.codegen.opencl.text import opencl_text
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from tools.gpu_stats.compilers import GPUS, Gpu
@@ -66,7 +66,7 @@ def collect(
 
 def best(priced: Sequence[Priced], gpu: Gpu) -> Priced:
     """The cheapest one by the GPU's profile, of those that do not spill."""
-    weight = profile_named(gpu.profile).memory_weight
+    weight = PROFILES[gpu.profile].memory_weight
     fits = [each for each in priced if not each.spilled] or priced
     return min(fits, key=lambda each: each.counts.slots + weight * each.counts.memory)
 

@@ -15,6 +15,7 @@ from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import winograd_calls
 from pcc.codegen.opencl.planes import Planes
 from pcc.codegen.program import View, contiguous_strides
+from pcc.codegen.range import Range
 from pcc.dtype import DType
 from pcc.ir.activation import Activation
 from pcc.sparsity.fkw import FKW
@@ -127,7 +128,7 @@ def _winograd(
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
         layer = shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
         product = WinogradProduct(outputs, dtype, arithmetic, filters, vectors)
-        return winograd_calls(layer, product, _Scratch(dtype), 0, ALONE, tiles)
+        return winograd_calls(layer, product, _Scratch(dtype), 0, lambda items: Range.covering(items, ALONE), tiles)
 
     return calls
 

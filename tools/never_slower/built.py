@@ -13,8 +13,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pcc.codegen.kernel import Kernel
+from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine import machine_of
-from pcc.codegen.objects import compile_kernels, generation
+from pcc.codegen.objects import compile_kernels
 from pcc.codegen.program import Program
 from pcc.target import Target
 from pcc.tune.layers import Case

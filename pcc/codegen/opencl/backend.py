@@ -1,10 +1,9 @@
 """OpenCL as a backend: kernels travel as text, which the device's own compiler builds."""
 
-from typing import Any
-
 from torch.fx import GraphModule
 
 from pcc.codegen.gpu_backend import GpuArtefact, GpuKernel
+from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.profiles import PROFILES
 from pcc.codegen.program import Program
 
@@ -20,14 +19,13 @@ class OpenCL:
     def profiles(self) -> tuple[str, ...]:
         return tuple(PROFILES)
 
-    def lower(self, graph_module: GraphModule, name: str, profile: str) -> Program:
+    def lower(self, graph_module: GraphModule, name: str) -> Program[DeviceKernel]:
         from pcc.codegen.opencl.lower import lower_device
 
-        return lower_device(graph_module, name, profile)
+        return lower_device(graph_module, name)
 
-    def compile(self, program: Program, profile: str) -> GpuArtefact:
+    def compile(self, program: Program[DeviceKernel], profile: str) -> GpuArtefact:
         from pcc.codegen.opencl.text import opencl_text
 
-        kernels: tuple[Any, ...] = program.kernels
-        texts = [GpuKernel(kernel.name, opencl_text(kernel)) for kernel in kernels]
+        texts = [GpuKernel(kernel.name, opencl_text(kernel)) for kernel in program.kernels]
         return GpuArtefact(profile, PROFILES[profile].devices, program, texts)

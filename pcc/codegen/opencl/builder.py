@@ -159,6 +159,10 @@ class DeviceKernelBuilder:
         within = self.call("fmin", self.call("fmax", value, self.splat(0.0, 1)), tirx.Cast(str(value.ty.dtype), last))
         return self.let(tirx.Cast(INT32.tir(), within))
 
+    def number(self, value: Expr) -> Expr:
+        """A whole number as one of what the kernel computes in."""
+        return tirx.Cast(self.arithmetic.tir(), value)
+
     def store_converted(self, y: Buffer, y_index: Expr, x: Buffer, x_index: Expr) -> None:
         """Copies an element into a buffer of another type, of which one is no floating-point type or both are the
         same."""

@@ -10,7 +10,7 @@ buffer holds, and *writes* only what it owns.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from pcc.codegen.kernel import Argument, Param
+from pcc.codegen.kernel import Argument, KernelHead
 from pcc.codegen.range import Range
 from pcc.dtype import DType
 
@@ -22,16 +22,8 @@ LANES = 4
 """Numbers of a vector."""
 
 
-class DeviceKernel(Protocol):
+class DeviceKernel(KernelHead, Protocol):
     """See the module's text. Equal kernels are compiled once."""
-
-    @property
-    def name(self) -> str:
-        """A C identifier, made from the fields alone."""
-        ...
-
-    @property
-    def params(self) -> tuple[Param, ...]: ...
 
     @property
     def arithmetic(self) -> DType:

@@ -6,11 +6,11 @@ number take. What a memory operation costs beside that, because it waits or beca
 says: `memory_weight` is an assumption.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add, mul
+from typing import ClassVar
 
-from pcc.codegen.range import Sizes
-from pcc.errors import PccError
+from pcc.dtype import FLOAT16, FLOAT32, DType
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,30 @@ class GpuProfile:
     memory_weight: float
     """Slots that a memory operation counts besides."""
     origin: str
-    local_size: Sizes = (8, 4, 1)
+    computes_fp16: bool = True
+    """Whether it has fp16 arithmetic, not only fp16 in memory."""
+    sums: DType = FLOAT32
+    """What layers of fp16 are to add up in."""
+
+    backend: ClassVar[str] = "opencl"
+
+    def computes_in(self, dtype: DType) -> bool:
+        """Whether tensors of a type may be computed with: those of fp16 as fp32 at least."""
+        return dtype in (FLOAT32, FLOAT16)
+
+    def with_sums(self, dtype: DType) -> "GpuProfile":
+        return replace(self, sums=dtype)
+
+    def arithmetic(self, dtype: DType) -> DType:
+        """What layers of a type compute in: fp32, but for fp16 where that is wanted and the device has it."""
+        return self.sums if dtype == FLOAT16 and self.computes_fp16 else FLOAT32
 
     def slots_of(self, work: DeviceWork) -> float:
         """Issue slots."""
         return sum(map(mul, vars(work).values(), vars(self.slots).values()))
 
-    def cost(self, work: DeviceWork) -> float:
-        """Slots, with what memory operations count besides."""
+    def cycles(self, work: DeviceWork) -> float:
+        """Slots, with what memory operations count besides: what choices go by."""
         return self.slots_of(work) + self.memory_weight * work.memory
 
 
@@ -76,7 +92,7 @@ bits take many of them: 16 fp32 sums are the most that does not spill (32 in fp1
 
 def _profile(name: str, devices: tuple[str, ...], slots: DeviceWork, origin: str) -> GpuProfile:
     wave, numbers, weight = _LIMITS["adreno" if name.startswith("adreno") else "mali"]
-    return GpuProfile(name, devices, wave, numbers, slots, weight, origin)
+    return GpuProfile(name, devices, wave, numbers, slots, weight, origin, computes_fp16=name != "generic")
 
 
 PROFILES: dict[str, GpuProfile] = {
@@ -90,13 +106,6 @@ PROFILES: dict[str, GpuProfile] = {
         _profile("generic", (), _ADRENO, "those of adreno-6xx, with Mali's limits: for a GPU that none knows"),
     )
 }
-
-
-def profile_named(name: str) -> GpuProfile:
-    """The profile of that name; `PccError` where there is none."""
-    if name not in PROFILES:
-        raise PccError(f"unknown GPU profile '{name}': choose one of {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 def profile_of_device(name: str) -> GpuProfile:

@@ -3,30 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import ClassVar
 
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.borders import emit_borders
 from pcc.codegen.opencl.planes import Planes
-from pcc.codegen.opencl.profiles import GpuProfile
 from pcc.codegen.program import Call, ProgramWriter, View
-from pcc.codegen.range import Range, Sizes
+from pcc.codegen.range import Range
 from pcc.dtype import DType
 
 
 @dataclass
-class DeviceProgramBuilder(ProgramWriter):
-    """Writes a program for a GPU of a profile."""
+class DeviceProgramBuilder(ProgramWriter[DeviceKernel]):
+    """Writes a program for a GPU."""
 
-    profile: GpuProfile
+    backend: ClassVar[str] = "opencl"
+
     layouts: dict[str, Planes] = field(default_factory=dict)
     """How buffers lie that hold planes."""
-
-    @property
-    def local_size(self) -> Sizes:
-        """Work-group of kernels that have none of their own."""
-        return self.profile.local_size
 
     def bordered(self, name: str, shape: tuple[int, ...], border: int, dtype: DType) -> View:
         """A tensor (N, C, H, W) in a new buffer, with ``border`` rows of zeros above and below each plane and zeros
@@ -66,11 +61,10 @@ class DeviceProgramBuilder(ProgramWriter):
         for param in kernel.params:
             if isinstance(view := args[param.name], View) and view.dtype != param.dtype:
                 raise ValueError(f"{kernel.name} takes {param.dtype} as {param.name}, not {view.dtype}")
-        either: Any = kernel
         ordered = {name: args[name] for name in expected}
         work = prod(range.global_size)
         dense = macs if dense_macs is None else dense_macs
-        self.calls.append(Call(either, ordered, work, self.layer, macs, dense, self.node, range=range))
+        self.calls.append(Call(kernel, ordered, work, self.layer, macs, dense, self.node, range=range))
 
     def device_call(self, call: DeviceCall, dense_macs: int) -> None:
         """Records a call of a convolution's family, its tables as constants."""

@@ -4,8 +4,12 @@ import re
 from functools import cache
 from typing import Any
 
+from pcc.cache import writing_cache
+from pcc.codegen.kernel_cache import entry_of, is_intact, make_entry, use_generation
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.dtype import FLOAT16, DType
+
+_FILE = "kernel.cl"
 
 _ARITHMETIC = {
     "float32": "#define LOW(v) (v).lo\n#define HIGH(v) (v).hi\n#define SPLAT(a) (float4)(a)\n"
@@ -70,7 +74,16 @@ def macros(held: DType, arithmetic: DType) -> str:
 
 @cache
 def opencl_text(kernel: DeviceKernel) -> str:
-    """A program of one kernel, in OpenCL C 1.2."""
+    """A program of one kernel, in OpenCL C 1.2; from the cache on disk when it is there."""
+    folder = entry_of(f"opencl|{kernel!r}")
+    if not is_intact(folder):
+        with writing_cache():
+            use_generation()
+            make_entry(folder, lambda fresh: (fresh / _FILE).write_text(_write(kernel), encoding="ascii"))
+    return (folder / _FILE).read_text(encoding="ascii")
+
+
+def _write(kernel: DeviceKernel) -> str:
     import tvm
 
     from pcc.codegen.opencl.builder import build_device_function

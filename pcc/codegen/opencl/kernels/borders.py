@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.opencl.kernels.numbers import numbers, place, range_of, tensor, whole_numbers
+from pcc.codegen.opencl.kernels.numbers import numbers, place, tensor, whole_numbers
 from pcc.codegen.opencl.planes import LEFT, Planes
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
@@ -25,7 +26,7 @@ def emit_borders(view: View, layout: Planes, b: "DeviceProgramBuilder") -> None:
     around = 2 * edge + height * (layout.pitch - width)
     sizes = {"edge": edge, "width": width, "pitch": layout.pitch, "plane": layout.plane, "around": around}
     sizes["planes"] = images * channels
-    b.call(ZeroBorders(view.dtype), {"y": view, **sizes}, range_of(around, 1, images * channels + 1, b.local_size))
+    b.call(ZeroBorders(view.dtype), {"y": view, **sizes}, range_over((around, 1, images * channels + 1)))
 
 
 @dataclass(frozen=True)

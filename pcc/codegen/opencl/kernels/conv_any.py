@@ -16,13 +16,13 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     symbol_of,
     tensor,
     whole_numbers,
 )
 from pcc.codegen.opencl.kernels.pool import WINDOW_NUMBERS
 from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_numbers
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType, dtype_of
 
@@ -62,7 +62,7 @@ def emit_conv(layer: Conv2d, b: "DeviceProgramBuilder") -> None:
             "group": filters // layer.groups,
             **window,
         },
-        range_of(out_width, out_height, images * filters, b.local_size),
+        range_over((out_width, out_height, images * filters)),
         macs=images * int(np.count_nonzero(layer.weight)) * out_height * out_width,
         dense_macs=images * layer.weight.size * out_height * out_width,
     )

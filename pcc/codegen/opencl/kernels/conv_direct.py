@@ -40,8 +40,8 @@ class ConvDirect:
     ``x_offset`` is the element of the first row that the window reads, and of the first column of the map (channel 0);
     it, pitches and planes are multiples of eight. Around the map there are as many zeros as the window reads.
     ``connections`` has for each filter group and each pattern how many there are, and where the plane of each begins;
-    ``starts`` (groups, 2) where a group's begin, and its weights. (Where a loop ends is read when the one before it has
-    ended: known at the begin, all ends would take registers throughout.)
+    ``starts`` (``groups``, 2) where a group's begin, and its weights. (Where a loop ends is read when the one before it
+    has ended: known at the begin, all ends would take registers throughout.)
     """
 
     patterns: tuple[Taps, ...]
@@ -69,6 +69,7 @@ class ConvDirect:
             *(Param("x", held), Param("x_offset"), Param("x_pitch")),
             *(Param("weight", held), Param("connections", "i32*"), Param("starts", "i32*")),
             *output_params(self.dtype, self.epilogue),
+            Param("groups"),
         )
 
     @property
@@ -140,9 +141,9 @@ class ConvDirect:
 
 def begin_sums(k: "DeviceKernelBuilder", tile: Tile) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
     """The item's (column, row, filter group), and its sums (filter, row, vector), which begin with the bias. Ends items
-    outside of the map."""
+    outside of the map, and beyond the last group."""
     x, y, group = k.let(k.item(0) * tile.columns), k.let(k.item(1) * tile.rows), k.item(2)
-    k.end_unless(k.both(x < k["width"], y < k["height"]))
+    k.end_unless(k.both(k.both(x < k["width"], y < k["height"]), group < k["groups"]))
     place = k.let(group * tile.filters)
     if tile.filters == LANES:
         first = k.load_vector(k["bias"], place)
@@ -231,6 +232,7 @@ def layer_numbers(
         **places_of("y", layer.y, image=image),
         "height": height,
         "width": width,
+        "groups": fkw.shape[0] // fkw.share,
     }
     if layer.residual is not None:
         tensors["residual"] = layer.residual

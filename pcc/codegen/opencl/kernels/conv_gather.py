@@ -62,6 +62,7 @@ class ConvGather:
             *(Param("x", held), Param("x_offset"), Param("x_pitch")),
             *(Param("weight", held), Param("taps_at", "i32*"), Param("segments", "i32*")),
             *output_params(self.dtype, self.epilogue),
+            Param("groups"),
         )
 
     def body(self, k: "DeviceKernelBuilder") -> None:

@@ -62,10 +62,11 @@ def _tanh(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
 
 
 def _softplus(k: "DeviceKernelBuilder", x: "Expr", beta: "Expr", threshold: "Expr") -> "Expr":
-    """Beyond the threshold what is added to ``x`` is below fp32's precision."""
+    """``x`` beyond the threshold, as PyTorch has it."""
     scaled = k.let(x * beta)
     small = k.call("log1p", k.call("exp", k.splat(0.0) - k.call("fabs", scaled)))
-    return (_relu(k, scaled) + small) / beta
+    smooth = k.let((_relu(k, scaled) + small) / beta)
+    return k.call("select", smooth, x, k.call("isgreater", scaled, threshold))
 
 
 def _gelu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":

@@ -13,11 +13,11 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     symbol_of,
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
 
@@ -45,7 +45,7 @@ def emit_gather(layer: Gather, b: "DeviceProgramBuilder") -> None:
             "places": places,
             "index_batch": taps * places if index_batch > 1 else 0,
         },
-        range_of(inner, places, batch * channels, b.local_size),
+        range_over((inner, places, batch * channels)),
     )
 
 

@@ -19,11 +19,11 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     symbol_of,
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
@@ -52,7 +52,7 @@ def emit_map(name: str, y: View, inputs: Sequence[View], expression: str, b: "De
         places |= {f"{tensor_name}_stride{dim}": nest.strides[dim][index] for dim in range(rank)}
     kernel = Map(str(parse(expression)), rank, tuple(view.dtype for view in tensors.values()))
     depth = prod(nest.sizes[:-2])
-    b.call(kernel, {**tensors, **sizes, **places}, range_of(nest.sizes[-1], nest.sizes[-2], depth, b.local_size))
+    b.call(kernel, {**tensors, **sizes, **places}, range_over((nest.sizes[-1], nest.sizes[-2], depth)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.range import Range, Sizes
 from pcc.dtype import DType
 
 if TYPE_CHECKING:
@@ -55,12 +54,6 @@ def place(k: "DeviceKernelBuilder", width: "Expr", height: "Expr") -> "tuple[Exp
     x, y = k.item(0), k.item(1)
     k.end_unless(k.both(x < width, y < height))
     return x, y, k.item(2)
-
-
-def range_of(width: int, height: int, depth: int, local_size: Sizes) -> Range:
-    """The range of so many items; groups are rows where there is but one."""
-    x, y, z = local_size
-    return Range.covering((width, height, depth), (x * y, 1, z) if height == 1 else local_size)
 
 
 def whole_numbers(args: Mapping[str, Argument]) -> dict[str, int]:

@@ -14,11 +14,11 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     tensor,
     whole_numbers,
 )
 from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_at, plane_numbers
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
 
@@ -43,7 +43,7 @@ def emit_pool(layer: Pool2d, b: "DeviceProgramBuilder") -> None:
     b.call(
         Pool(layer.mode, layer.x.dtype),
         {"x": layer.x, "y": layer.y, **counts, **plane_numbers(layer.x, layer.y), **sizes, **window},
-        range_of(out_width, out_height, images * channels, b.local_size),
+        range_over((out_width, out_height, images * channels)),
     )
 
 

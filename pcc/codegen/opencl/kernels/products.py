@@ -16,11 +16,11 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     symbol_of,
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType, dtype_of
@@ -57,7 +57,7 @@ def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:
             "depth": depth,
             "outputs": outputs,
         },
-        range_of((outputs + missing) // LANES, rows, 1, b.local_size),
+        range_over(((outputs + missing) // LANES, rows, 1)),
         macs=rows * int(np.count_nonzero(layer.weight)),
         dense_macs=rows * layer.weight.size,
     )
@@ -134,7 +134,7 @@ def emit_matmul(layer: MatMul, b: "DeviceProgramBuilder") -> None:
     b.call(
         MatMulOf((layer.a.dtype, layer.b.dtype, layer.y.dtype)),
         {**tensors, **places, "rows": rows, "columns": columns, "depth": depth},
-        range_of(columns, rows, batch, b.local_size),
+        range_over((columns, rows, batch)),
         macs=batch * rows * columns * depth,
     )
 

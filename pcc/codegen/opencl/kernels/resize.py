@@ -9,11 +9,11 @@ import numpy as np
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.resize import bilinear_sources, nearest_sources
 from pcc.codegen.layers import Resize2d
-from pcc.codegen.opencl.kernels.numbers import elements, numbers, place, range_of, tensor, whole_numbers
+from pcc.codegen.opencl.kernels.numbers import elements, numbers, place, tensor, whole_numbers
 from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_at, plane_numbers
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType
-from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def emit_resize(layer: Resize2d, b: "DeviceProgramBuilder") -> None:
-    """``y = resize(x)``; `PccError` for a mode there is no kernel for."""
-    if layer.mode not in ("nearest", "bilinear"):
-        raise PccError(f"layer {layer.name}: no GPU kernel resizes by '{layer.mode}': use nearest or bilinear")
+    """``y = resize(x)``."""
     bilinear = layer.mode == "bilinear"
     tables: dict[str, np.ndarray] = {}
     for axis, name in enumerate(("rows", "columns")):
@@ -43,7 +41,7 @@ def emit_resize(layer: Resize2d, b: "DeviceProgramBuilder") -> None:
             "out_height": out_height,
             "out_width": out_width,
         },
-        range_of(out_width, out_height, images * channels, b.local_size),
+        range_over((out_width, out_height, images * channels)),
     )
 
 

@@ -14,11 +14,11 @@ from pcc.codegen.opencl.kernels.numbers import (
     numbers,
     of_numbers,
     place,
-    range_of,
     symbol_of,
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType
 
@@ -33,7 +33,7 @@ def emit_softmax(layer: Softmax, b: "DeviceProgramBuilder") -> None:
     outer, size, inner = prod(shape[:dim]), shape[dim], prod(shape[dim + 1 :])
     places = {"x_offset": layer.x.offset, "y_offset": layer.y.offset, "size": size, "inner": inner, "outer": outer}
     kernel = SoftmaxOf(layer.log, (layer.x.dtype, layer.y.dtype))
-    b.call(kernel, {"x": layer.x, "y": layer.y, **places}, range_of(inner, outer, 1, b.local_size))
+    b.call(kernel, {"x": layer.x, "y": layer.y, **places}, range_over((inner, outer, 1)))
 
 
 @dataclass(frozen=True)

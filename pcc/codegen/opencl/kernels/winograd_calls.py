@@ -36,11 +36,12 @@ def winograd_calls(
     product: WinogradProduct,
     scratch: Callable[[str, int], View],
     image: int,
-    local_size: Sizes,
+    range_of: Callable[[Sizes], Range],
     tiles: int = LANES,
 ) -> list[DeviceCall]:
     """The calls that compute an image of a layer of stride 1. ``scratch`` makes a buffer of so many elements of the
-    layer's type; ``tiles`` is how many a work-item transforms."""
+    layer's type; ``tiles`` is how many a work-item
+    transforms, ``range_of`` puts items into groups."""
     assert isinstance(layer.weight, np.ndarray)
     (filters, channels), (height, width), dtype = layer.weight.shape[:2], layer.y.shape[2:], layer.x.dtype
     outputs = product.outputs
@@ -60,14 +61,14 @@ def winograd_calls(
             {"x": layer.x, "v": v},
             {},
             {**places_of("x", layer.x, image=image), "height": layer.x.shape[2], "channels": channels, **sizes},
-            Range.covering((columns // tiles, rows, channels), local_size),
+            range_of((columns // tiles, rows, channels)),
         ),
         DeviceCall(
             product,
             {"v": v, "m": m},
             {"u": transformed_weight(layer.weight, outputs, product.filters, dtype)},
             {"channels": channels, "groups": groups, "tile_vectors": rows * columns // LANES},
-            Range.covering((-(-rows * columns // LANES // product.vectors), groups, places), local_size),
+            range_of((-(-rows * columns // LANES // product.vectors), groups, places)),
             places * filters * channels * rows * columns,
         ),
         DeviceCall(
@@ -75,6 +76,6 @@ def winograd_calls(
             {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
             {"bias": bias, "filters": np.arange(filters, dtype=np.int32)},
             {**places_of("y", layer.y, image=image), **numbers},
-            Range.covering((columns // tiles, rows, filters), local_size),
+            range_of((columns // tiles, rows, filters)),
         ),
     ]

@@ -9,6 +9,7 @@ import pytest
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import winograd_calls
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.program import View, contiguous_strides
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.ir.activation import Activation
@@ -32,7 +33,7 @@ def run_case(case: Case, outputs: int, filters: int, vectors: int, tiles: int = 
         return [
             call
             for image in range(case.images)
-            for call in winograd_calls(layer, product, scratch, image, (2, 2, 1), tiles)
+            for call in winograd_calls(layer, product, scratch, image, range_over, tiles)
         ]
 
     check(case, weight, calls, 2e-5 if case.dtype == FLOAT32 else 2e-2, platform, buffers)

@@ -1,0 +1,74 @@
+"""The connections that are kept: patterns compiled in, or taps from a table; filter groups of 4 that share, or single
+filters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcc.codegen.family import Candidate, WeightFormat
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.families.conv_direct import TILES_OF_FOUR
+from pcc.codegen.opencl.families.in_planes import emit_in_planes
+from pcc.codegen.opencl.families.tiles import Scratch, TileSchedule, calls_of_tiles, group_work, tile_candidates
+from pcc.codegen.opencl.kernel import LANES
+from pcc.codegen.opencl.kernels.conv_direct import direct_call
+from pcc.codegen.opencl.kernels.conv_gather import gather_call
+from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
+from pcc.codegen.opencl.program import DeviceProgramBuilder
+from pcc.codegen.range import Sizes
+from pcc.dtype import FLOAT16, FLOAT32, DType
+from pcc.sparsity.fkw import FKW
+
+
+@dataclass(frozen=True)
+class SparseDirect:
+    name: str = "opencl-conv-sparse"
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "fkw"
+    dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
+    planes: bool = True
+    gathered: bool = False
+
+    def candidates(self, layer: Conv2d, machine: GpuProfile) -> Sequence[Candidate] | str:
+        weight = layer.weight
+        assert isinstance(weight, FKW)
+
+        counts = np.diff(weight.stride, axis=1)
+        loops = counts.sum(axis=1, keepdims=True) if self.gathered else counts
+
+        def work(tile: Tile, group: Sizes) -> DeviceWork:
+            blocks = weight.shape[0] // weight.share
+            once = group_work(layer, weight.patterns, len(weight.index), blocks, tile, gathered=self.gathered)
+            return once * lanes_that_wait(loops, group, machine)
+
+        return tile_candidates(layer, self._tiles(weight.share), machine, work)
+
+    def _tiles(self, share: int) -> Sequence[Tile]:
+        if self.gathered:
+            return Tile(share, 1, 2), Tile(share, 1, 1)
+        return TILES_OF_FOUR if share == LANES else (Tile(share, 2, 4), Tile(share, 2, 2), Tile(share, 1, 1))
+
+    def calls(self, layer: Conv2d, schedule: TileSchedule, scratch: Scratch) -> list[DeviceCall]:
+        assert isinstance(layer.weight, FKW)
+        return calls_of_tiles(gather_call if self.gathered else direct_call, layer, layer.weight, schedule)
+
+    def emit(self, layer: Conv2d, schedule: TileSchedule, b: DeviceProgramBuilder) -> None:
+        emit_in_planes(layer, schedule, self.calls, b)
+
+
+def lanes_that_wait(counts: np.ndarray, group: Sizes, profile: GpuProfile) -> float:
+    """How much longer loops are because a wave that covers several filter groups runs the longest of each; ``counts``
+    are the turns of each filter group's loops."""
+    together = min(max(1, profile.wave // (group[0] * group[1])), group[2])
+    if together == 1 or not counts.sum():
+        return 1.0
+    counts = np.pad(counts, ((0, -len(counts) % together), (0, 0)))
+    waves = counts.reshape(-1, together, counts.shape[1])
+    return float(waves.max(axis=1).sum() * together / counts.sum())
+
+
+FAMILY = SparseDirect()
+GATHER_FAMILY = SparseDirect("opencl-conv-sparse-gather", gathered=True)

@@ -1,0 +1,119 @@
+"""Dense 3x3 of stride 1 by F(2x2) or F(4x4). F(4x4) sums in fp32 always: fp16 loses 1 % there (docs/gpu.md)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from pcc.codegen.family import Candidate, WeightFormat
+from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.families.in_planes import emit_in_planes
+from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach
+from pcc.codegen.opencl.kernel import LANES
+from pcc.codegen.opencl.kernels.winograd import WinogradProduct
+from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
+from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
+from pcc.codegen.opencl.program import DeviceProgramBuilder
+from pcc.codegen.opencl.work_group import idle_share, range_over, work_groups
+from pcc.codegen.range import Sizes
+from pcc.dtype import FLOAT16, FLOAT32, DType
+
+
+@dataclass(frozen=True)
+class WinogradSchedule:
+    """A product's tile, how many tiles an item transforms, and what sums are in."""
+
+    filters: int
+    vectors: int
+    tiles: int
+    sums: DType
+
+    def __str__(self) -> str:
+        product = f"products of {self.filters} filters and {self.vectors * LANES} tiles"
+        return f"{product}, transforms of {self.tiles}, planes, sums in {self.sums}"
+
+
+@dataclass(frozen=True)
+class Winograd:
+    outputs: int
+    layer: type[Conv2d] = Conv2d
+    format: WeightFormat = "dense"
+    dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
+    planes: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"opencl-conv-winograd-{self.outputs}"
+
+    def candidates(self, layer: Conv2d, machine: GpuProfile) -> Sequence[Candidate] | str:
+        geometry = layer.geometry
+        if geometry != type(geometry)((WINDOW, WINDOW), padding=geometry.padding) or layer.groups > 1:
+            return "only windows of 3x3 with stride, dilation and groups of 1"
+        if reason := out_of_reach(layer):
+            return reason
+        sums = FLOAT32 if self.outputs > 2 else machine.arithmetic(layer.x.dtype)
+        tiles = LANES if self.outputs == 2 or machine.numbers >= 64 else 1
+        transforms, images = self._transforms(layer, tiles), layer.x.shape[0]
+        return [
+            Candidate(
+                WinogradSchedule(filters, vectors, tiles, sums),
+                (transforms + self._product(layer, filters, vectors)) * images,
+            )
+            for filters, vectors in ((8, 2), (8, 1), (4, 1))
+            if fits(filters * vectors * LANES, machine, sums)
+        ]
+
+    def _transforms(self, layer: Conv2d, tiles: int) -> DeviceWork:
+        form, (filters, channels) = FORMS[self.outputs], layer.weight.shape[:2]
+        rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
+        stores = self.outputs * max(1, self.outputs * tiles // LANES) * (2 if layer.residual is not None else 1)
+        loads, places = form.inputs * ((tiles * self.outputs) // LANES + 2), form.inputs**2
+        turned, squares = (columns // tiles, rows), rows * columns
+        taken = DeviceWork(
+            memory=(squares // tiles) * (loads + places) * channels,
+            adds=squares * 2 * form.inputs * form.input_adds * channels,
+            items=(squares // tiles) * channels,
+        )
+        given = DeviceWork(
+            memory=(squares // tiles) * (places + stores + 2) * filters,
+            adds=squares * (form.inputs + self.outputs) * form.output_adds * filters,
+            outputs=squares * self.outputs**2 * filters,
+            items=(squares // tiles) * filters,
+        )
+        return taken * _idle((*turned, channels)) + given * _idle((*turned, filters))
+
+    def _product(self, layer: Conv2d, filters: int, vectors: int) -> DeviceWork:
+        rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
+        channels, stored = layer.weight.shape[1], filters * vectors
+        groups = -(-layer.weight.shape[0] // filters)
+        ranges = -(-(rows * columns // LANES) // vectors), groups, FORMS[self.outputs].inputs ** 2
+        items = prod(ranges)
+        work = DeviceWork(
+            mads=items * channels * stored * LANES,
+            memory=items * (channels * (filters // LANES + vectors) + stored),
+            steps=items * sum(divmod(channels, LANES)),
+            loops=items * 2,
+            outputs=items * stored * LANES,
+            items=items,
+        )
+        return work * _idle(ranges)
+
+    def calls(self, layer: Conv2d, schedule: WinogradSchedule, scratch: Scratch) -> list[DeviceCall]:
+        product = WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)
+        return [
+            call
+            for image in range(layer.x.shape[0])
+            for call in winograd_calls(layer, product, scratch, image, range_over, schedule.tiles)
+        ]
+
+    def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: DeviceProgramBuilder) -> None:
+        emit_in_planes(layer, schedule, self.calls, b)
+
+
+def _idle(items: Sizes) -> float:
+    return idle_share(items, work_groups(items)[0])
+
+
+F2_FAMILY = Winograd(2)
+F4_FAMILY = Winograd(4)

@@ -1,0 +1,125 @@
+"""Schedules of tiled convolutions, and what they execute."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcc.codegen.family import Candidate
+from pcc.codegen.layers import Conv2d
+from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.kernel import LANES
+from pcc.codegen.opencl.kernels.conv_direct import stored_weights, taps_of
+from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.planes import LEFT
+from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
+from pcc.codegen.opencl.work_group import idle_share, work_groups
+from pcc.codegen.program import View
+from pcc.codegen.range import Sizes
+from pcc.dtype import FLOAT32, DType
+from pcc.sparsity.fkw import FKW
+
+Scratch = Callable[[str, int], View]
+"""Makes a buffer for so many elements of a layer's type."""
+
+LARGEST_STRIDE = 3
+"""A tile that reaches below its map reads so many rows of what a buffer has behind it."""
+
+_GROUPS = 3
+"""Work-groups that are offered for a tile: the cheapest."""
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """What a work-item computes, which items form a group, and what sums are in. Tensors lie in planes."""
+
+    tile: Tile
+    group: Sizes
+    sums: DType
+
+    def __str__(self) -> str:
+        return f"tile {self.tile.symbol}, groups of {'x'.join(map(str, self.group))}, planes, sums in {self.sums}"
+
+
+def out_of_reach(layer: Conv2d) -> str:
+    """Why tiles do not reach all that a convolution reads; nothing where they do."""
+    geometry = layer.geometry
+    if max(geometry.padding[1], geometry.padding[3]) > LEFT:
+        return f"more than {LEFT} columns of padding"
+    return f"a stride of more than {LARGEST_STRIDE}" if max(geometry.stride) > LARGEST_STRIDE else ""
+
+
+def tile_candidates(
+    layer: Conv2d, tiles: Sequence[Tile], profile: GpuProfile, work: Callable[[Tile, Sizes], DeviceWork]
+) -> list[Candidate] | str:
+    """Each tile whose sums fit a work-item's registers, in the work-groups that suit the map; ``work`` is what all
+    items execute for an image."""
+    if reason := out_of_reach(layer):
+        return reason
+    sums, filters, size = profile.arithmetic(layer.x.dtype), layer.weight.shape[0], layer.y.shape[2:]
+    found: list[Candidate] = []
+    for tile in tiles:
+        if fits(tile.outputs, profile, sums):
+            items = tile.items(filters, *size)
+            offers = [
+                Candidate(
+                    TileSchedule(tile, group, sums), work(tile, group) * (layer.x.shape[0] * idle_share(items, group))
+                )
+                for group in work_groups(items, whole=False)
+            ]
+            found += sorted(offers, key=lambda offer: profile.cycles(offer.work))[:_GROUPS]
+    return found or "no tile fits"
+
+
+def fits(outputs: int, profile: GpuProfile, sums: DType) -> bool:
+    """Whether so many sums leave registers for what else a work-item needs."""
+    return outputs * sums.bytes <= profile.numbers * FLOAT32.bytes
+
+
+def calls_of_tiles(
+    call: Callable[[Conv2d, FKW, Tile, DType, int, Sizes], DeviceCall],
+    layer: Conv2d,
+    weight: FKW,
+    schedule: TileSchedule,
+) -> list[DeviceCall]:
+    """One call an image."""
+    return [
+        call(layer, weight, schedule.tile, schedule.sums, image, schedule.group) for image in range(layer.x.shape[0])
+    ]
+
+
+def group_work(
+    layer: Conv2d, patterns: np.ndarray, connections: int, groups: int, tile: Tile, *, gathered: bool = False
+) -> DeviceWork:
+    """What tiles execute for so many connections of filter groups."""
+    stride, taps = layer.geometry.stride, patterns.shape[1]
+    width, height, _ = tile.items(tile.filters, *layer.y.shape[2:])
+    items, turns = width * height * groups, width * height * connections
+    if gathered:
+        numbers = 1 if stride[1] == 1 else LANES
+        inputs = taps * tile.rows * tile.vectors * numbers + -(-taps // LANES)
+    else:
+        inputs = 1 + np.mean([_loads(taps_of(pattern[None], layer.geometry)[0], tile, stride) for pattern in patterns])
+    weights = max(1, stored_weights(taps, tile.filters) // LANES)
+    stores = tile.filters * tile.rows * tile.vectors * (2 if layer.residual is not None else 1)
+    tables = 2 if tile.filters == LANES else 2 * tile.filters
+    loops = 1 if gathered else len(patterns)
+    return DeviceWork(
+        mads=turns * taps * tile.outputs,
+        memory=turns * (float(inputs) + weights) + items * (stores + tables + loops + (1 if gathered else 2)),
+        steps=turns,
+        loops=items * loops,
+        outputs=items * tile.outputs,
+        items=items,
+    )
+
+
+def _loads(taps: Sequence[tuple[int, int]], tile: Tile, stride: tuple[int, int]) -> int:
+    """Loads of a connection's inputs."""
+    rows: dict[int, set[int]] = {}
+    for row in range(tile.rows):
+        for tap_row, tap_column in taps:
+            rows.setdefault(row * stride[0] + tap_row, set()).update(
+                tap_column + stride[1] * place for place in range(tile.columns)
+            )
+    return sum(len({column // LANES for column in columns}) for columns in rows.values())
