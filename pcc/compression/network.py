@@ -102,8 +102,7 @@ def open_subject(
         raise PccError(f"model '{called}': give a module, or a file that holds a model (.onnx, .pt2)")
     if not Path(called).is_file():
         raise PccError(f"model '{called}': there is no such file")
-    examples = None if input_shape is None else (torch.zeros(1, *input_shape, device="meta"),)
-    shape = one_image(called, [taken.shape for taken in import_model(Path(called), examples).inputs])
+    shape = input_shape or one_image(called, [taken.shape for taken in import_model(Path(called)).inputs])
     file = open_file(called, shape)
     return Subject(name or library_name(Path(called).stem), called, file.module, shape, preprocessing, None, file)
 

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 import pcc
-from pcc.compression.network import open_subject
+from pcc.frontend.checkpoint import read_safetensors
 from pcc.frontend.imported import import_model
-from pcc.frontend.save import WRITERS
 from pcc.training.distill import distill
 from pcc.training.layers import prunable
 from tests.nets import Residual, settle
@@ -20,18 +19,23 @@ def smooth(count: int, seed: int) -> torch.Tensor:
     return nn.functional.interpolate(noise, size=16, mode="bilinear")
 
 
-def test_an_onnx_file_stays_one(tmp_path: Path) -> None:
-    WRITERS[".onnx"](import_model(settle(Residual()), torch.zeros(2, 3, 16, 16)), tmp_path / "net.onnx")
-    report = pcc.compress(
-        tmp_path / "net.onnx", smooth(60, 0), tmp_path / "out", macs=0.6, minutes=0.02, target="aarch64-linux"
-    )
+def test_an_archive_stays_one(tmp_path: Path) -> None:
+    net, batch = settle(Residual()), torch.export.Dim("n")
+    exported = torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
+    torch.export.save(exported, tmp_path / "net.pt2")
+    out = tmp_path / "out"
+    wanted = {"macs": 0.6, "target": "aarch64-linux", "input_shape": (3, 16, 16)}
+    report = pcc.compress(tmp_path / "net.pt2", smooth(60, 0), out, minutes=0.02, **wanted)
     assert report.macs <= 0.6
     assert "steps of distillation" in report.note
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.onnx", "package", "recipe.yaml"}
-    again = open_subject(tmp_path / "out" / "model.onnx", None)
-    kept = {name: float((module.weight != 0).float().mean()) for name, module in prunable(again.module).items()}
-    assert len(kept) == len(report.layers)
-    assert min(kept.values()) < 0.7
+    assert report.compile == f"pcc compile {out / 'model.pt2'} -o {out / 'package'}"
+    imported = import_model(out / "model.pt2")
+    x = smooth(1, 1)
+    state = read_safetensors(out / "model.safetensors")
+    for row in report.layers:
+        kept = float((state[f"{row.layer}.weight"] != 0).float().mean())
+        assert kept == pytest.approx(row.kept, rel=0.05), row.layer
+    assert imported.graph(x)[0].shape == (1, 5)
 
 
 def test_distillation_comes_nearer_and_keeps_the_zeros() -> None:
@@ -43,9 +47,15 @@ def test_distillation_comes_nearer_and_keeps_the_zeros() -> None:
     x = smooth(64, 0)
     with torch.no_grad():
         before = (student(x) - teacher(x)).square().mean()
-    assert distill(student, teacher, x, 3.0) > 10
-    with torch.no_grad():
-        assert (student(x) - teacher(x)).square().mean() < 0.9 * before
+    steps, after = 0, before
+    for _ in range(20):  # a busy computer may take a second for the first step
+        steps += distill(student, teacher, x, 2.0)
+        with torch.no_grad():
+            after = (student(x) - teacher(x)).square().mean()
+        if after < 0.9 * before:
+            break
+    assert steps
+    assert after < 0.9 * before
     for name, module in prunable(student).items():
         assert torch.equal(module.weight == 0, zeros[name])
 
