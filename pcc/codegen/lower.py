@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from pcc.codegen import layers
 from pcc.codegen.family import families
 from pcc.codegen.isa import Isa
+from pcc.codegen.joins import joining, parts_of, shuffle_of
 from pcc.codegen.kernels.columns import emit_scan, emit_top_k
 from pcc.codegen.kernels.copy import emit_convert, emit_copy, emit_fill
 from pcc.codegen.kernels.elementwise import emit_elementwise
@@ -54,6 +55,10 @@ class Lowering:
         self.builder: Any = builder
         """Of the machine's kind: what the writers of layers take."""
         self.views: dict[Node, View] = {}
+        self.parts: dict[Node, list[View]] = {}
+        """Of concatenations, where their operands belong."""
+        self.shuffles: dict[Node, Node] = {}
+        """The reshapes and permutes that those places make needless, and the concatenation of each."""
 
     def visit(self, node: Node) -> None:
         self.builder.layer, self.builder.node = layer_name(node), node.name
@@ -74,7 +79,9 @@ class Lowering:
                     f"node {node.name}: no kernel computes {node.target}: the pipeline needs canonicalize and "
                     "fold-batchnorm"
                 )
-            self.views[node] = rule.lower(self, node, arguments(node))
+            self.views[node] = (
+                self.views[self.shuffles[node]] if node in self.shuffles else rule.lower(self, node, arguments(node))
+            )
 
     def array(self, node: Node) -> np.ndarray:
         """The value of a constant node (a ``get_attr``)."""
@@ -103,12 +110,23 @@ class Lowering:
         return self.builder.tensor(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
 
     def result(self, node: Node) -> View:
-        """A new tensor for a node's value, for kernels that write planes wherever they start."""
-        return (
-            self.builder.planes(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
-            if has_planes(node)
-            else self.tensor(node)
-        )
+        """Where a node's value goes, for kernels that write planes wherever they start: a new tensor, or its place in
+        a concatenation."""
+        if not has_planes(node):
+            return self.tensor(node)
+        joined = joining(node)
+        if joined is not None and has_planes((joined[0], *shuffle_of(joined[0]))[-1]):
+            return self.parts_of(joined[0])[joined[1]]
+        return self.builder.planes(node.name, shape_of(node), dtype_of(node.meta["val"].dtype))
+
+    def parts_of(self, concat: Node) -> list[View]:
+        """Where the operands of a concatenation belong, which is decided when it is first asked for."""
+        if concat not in self.parts:
+            moves = shuffle_of(concat)
+            self.shuffles |= dict.fromkeys(moves, concat)
+            self.views[concat] = self.result((concat, *moves)[-1])
+            self.parts[concat] = parts_of(self.views[concat], concat, shuffled=bool(moves))
+        return self.parts[concat]
 
     def contiguous(self, view: View, name: str) -> View:
         """The same values in a contiguous tensor: ``view`` itself if it is one."""
@@ -314,14 +332,10 @@ def _elementwise(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
 
 
 def _concat(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
-    y = lowering.result(node)
-    dim = args["dim"] % len(y.shape)
-    position = 0
-    for operand in args["xs"]:
-        x = lowering.view(operand)
-        lowering.write(layers.Copy(node.name, x, slice_view(y, dim, position, position + x.shape[dim])))
-        position += x.shape[dim]
-    return y
+    for operand, part in zip(args["xs"], lowering.parts_of(node), strict=True):
+        if (x := lowering.view(operand)) != part:
+            lowering.write(layers.Copy(node.name, x, part))
+    return lowering.views[node]
 
 
 def _reshape(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:

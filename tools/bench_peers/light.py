@@ -9,10 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv(channels: int, filters: int, kernel: int = 1, stride: int = 1, *act: nn.Module, **options: int) -> nn.Module:
+def conv(
+    channels: int,
+    filters: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *act: nn.Module,
+    dilation: int = 1,
+    groups: int = 1,
+) -> nn.Module:
     """Convolution that keeps the size (for stride 1), batch norm, activation."""
-    padding = options.get("dilation", 1) * (kernel // 2)
-    layer = nn.Conv2d(channels, filters, kernel, stride, padding, bias=False, **options)
+    padding = dilation * (kernel // 2)
+    layer = nn.Conv2d(channels, filters, kernel, stride, padding, dilation, groups, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(filters), *act)
 
 

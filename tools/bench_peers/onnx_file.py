@@ -15,7 +15,7 @@ OPSET = 13
 """The newest that DeepSparse reads."""
 
 LAYERS = ("Conv", "Gemm")
-FUSED = ("Relu", "Clip", "Add", "HardSigmoid", "HardSwish", "Mul", "Sigmoid")
+FUSED = ("Relu", "PRelu", "LeakyRelu", "Clip", "Add", "HardSigmoid", "HardSwish", "Mul", "Sigmoid")
 """Operators that engines compute with the layer before, whose time then stands beside the name of what comes out
 last."""
 
@@ -42,9 +42,10 @@ def export_onnx(module: nn.Module, image: torch.Tensor, path: Path) -> None:
 def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
     """Names the convolutions and linear layers, which are in the order of their calls, by their modules' paths, and
     what comes out of them and of the operators that are fused with them ``PATH/OPERATOR``. Where an addition joins two
-    layers that is ``PATH+PATH/Add``: engines fuse it with either.
+    layers that is ``PATH+PATH/Add``: engines fuse it with either. A second operator of one kind behind a layer keeps
+    the exporter's name.
     """
-    remaining, owners, names = iter(paths), {}, {}
+    remaining, owners, names, taken = iter(paths), {}, {}, set()
     outputs = {value.name for value in graph.output}
     for node in graph.node:
         if node.op_type in LAYERS:
@@ -59,7 +60,9 @@ def name_layers(graph: onnx.GraphProto, paths: Sequence[str]) -> None:
             owner = ""
         if owner and node.output[0] not in outputs:
             owners[node.output[0]] = owner, node.op_type
-            names[node.output[0]] = f"{owner}/{node.op_type}"
+            if (name := f"{owner}/{node.op_type}") not in taken:
+                names[node.output[0]] = name
+                taken.add(name)
     for node in graph.node:
         for values in (node.input, node.output):
             for place, name in enumerate(values):

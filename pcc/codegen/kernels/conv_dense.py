@@ -47,12 +47,21 @@ class DenseTile:
     prefetch: bool
     steps: int = 1
     """Of the depth, written out in the inner loop."""
+    by_rows: bool = False
+    """Whether tiles with positions in lanes end with a row, too."""
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether every tile lies in one row."""
+        return self.by_rows or self.in_lanes == "filters"
 
     def __str__(self) -> str:
         prefetch = ", prefetch" if self.prefetch else ""
         steps = f", {self.steps} steps written out" if self.steps > 1 else ""
+        rows = ", by rows" if self.by_rows else ""
         return (
-            f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in lanes{prefetch}{steps}"
+            f"tiles of {self.filters} filters x {self.positions} positions, {self.in_lanes} in lanes{rows}{prefetch}"
+            f"{steps}"
         )
 
     def variants(self) -> Iterator["DenseTile"]:
@@ -61,27 +70,27 @@ class DenseTile:
 
     def kernel(self, lanes: int, epilogue: Epilogue) -> ConvPositions | ConvFilters:
         if self.in_lanes == "positions":
-            return ConvPositions(self.filters, self.positions // lanes, lanes, epilogue, self.prefetch, self.steps)
+            return ConvPositions(
+                self.filters, self.positions // lanes, lanes, epilogue, self.prefetch, self.steps, self.by_rows
+            )
         return ConvFilters(self.positions, self.filters // lanes, lanes, epilogue, self.prefetch, self.steps)
 
     def tiles(self, rows: "_Rows") -> int:
         """Tiles of an image."""
-        return (
-            -(-rows.positions // self.positions)
-            if self.in_lanes == "positions"
-            else rows.count * rows.across(self.positions)
-        )
+        return rows.count * rows.across(self.positions) if self.in_rows else -(-rows.positions // self.positions)
 
     def together(self, rows: "_Rows") -> int:
         """Tiles that have to be in one item: those of a row, where the last of them overlaps the one before."""
-        return 1 if self.in_lanes == "positions" or rows.width % self.positions == 0 else rows.across(self.positions)
+        return rows.across(self.positions) if self.in_rows and rows.width % self.positions else 1
 
     def numbers(self, rows: "_Rows") -> dict[str, int]:
         """The arguments that say where tiles are."""
-        last = (
-            {"positions": rows.positions} if self.in_lanes == "positions" else {"across": rows.across(self.positions)}
-        )
-        return {"pitch": rows.pitch, "width": rows.width, **last}
+        return {
+            "pitch": rows.pitch,
+            "width": rows.width,
+            **({"positions": rows.positions} if self.in_lanes == "positions" else {}),
+            **({"across": rows.across(self.positions)} if self.in_rows else {}),
+        }
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
         """Of one tile. What is not in lanes is spread over vectors or, multiplied by lane, loaded as some. With filters
@@ -96,6 +105,8 @@ class DenseTile:
                 layer.x, layer.geometry, self.positions // lanes
             )
             finish = Work(stores=outputs, scalars=self.filters, branches=1)
+            if not self.by_rows:
+                finish += self._pieces_work(_rows(layer), outputs)
         else:
             inputs, vectors = -(-self.positions // lanes) if by_lane else self.positions, self.filters // lanes
             step = Work(
@@ -107,6 +118,14 @@ class DenseTile:
             )
             finish = Work(stores=outputs, lines=outputs, branches=1)
         return machine.loop(step) * weight[0].size + finish
+
+    def _pieces_work(self, rows: "_Rows", vectors: int) -> Work:
+        """What it costs, for a tile on average, that many are stored row by row, without the junk between rows."""
+        if rows.count == 1:
+            return Work()
+        share = 1 - max(0, rows.width - self.positions + 1) / rows.pitch
+        pieces = self.filters * (1 + self.positions / rows.pitch)
+        return (Work(loads=vectors, stores=vectors) + Work(scalars=8, branches=4) * pieces) * share
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,8 @@ class ConvDense:
             DenseTile("positions", filters, vectors * lanes, prefetch, steps)
             for filters, vectors in POSITIONS[machine.isa.vector_bytes]
         ]
+        if rows.count > 1:
+            tiles += [replace(tile, by_rows=True) for tile in tiles if tile.positions <= rows.width]
         tiles += [
             DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch, steps)
             for positions, vectors in FILTERS[machine.isa.vector_bytes]

@@ -24,6 +24,7 @@ from pcc.codegen.kernels.stage import (
     copy_args,
     copy_plane,
     is_staged,
+    known_stride,
     reference_plane,
     stage,
     staged_pitch,
@@ -128,7 +129,7 @@ class DepthwiseFamily:
             Epilogue(layer.residual is not None, layer.activation),
             schedule.form,
             schedule.rows,
-            min(geometry.stride[1], 3) if copies else None,
+            known_stride(geometry) if copies else None,
         )
         args: dict[str, View | int | float] = {
             "x": x,

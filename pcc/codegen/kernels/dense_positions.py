@@ -34,7 +34,8 @@ class ConvPositions:
     """Tiles of ``filters`` filters times ``vectors`` vectors of ``lanes`` positions.
 
     ``prefetch``: the cache lines of a tile's outputs, and of the inputs of the next tile, are asked for while it is
-    computed. ``steps`` of the depth are written out in the inner loop.
+    computed. ``steps`` of the depth are written out in the inner loop. ``by_rows``: tiles do not go on in the next row,
+    so that no junk column is between outputs; the last of a row begins early, as in `ConvFilters`.
     """
 
     filters: int
@@ -43,16 +44,19 @@ class ConvPositions:
     epilogue: Epilogue
     prefetch: bool = False
     steps: int = 1
+    by_rows: bool = False
 
     @property
     def name(self) -> str:
         ahead = "_ahead" if self.prefetch else ""
         steps = f"_by{self.steps}" if self.steps > 1 else ""
-        return f"pcc_conv_positions_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{ahead}{steps}"
+        form = "row_positions" if self.by_rows else "positions"
+        return f"pcc_conv_{form}_{self.filters}x{self.vectors * self.lanes}_{self.epilogue.symbol}{ahead}{steps}"
 
     @property
     def params(self) -> tuple[Param, ...]:
-        rows = (Param("positions"), Param("pitch"), Param("width"))
+        across = (Param("across"),) if self.by_rows else ()
+        rows = (Param("positions"), Param("pitch"), Param("width"), *across)
         return *pointer_params(self.epilogue), *stride_params(self.epilogue), *rows, *WORK_PARAMS
 
     @property
@@ -66,8 +70,13 @@ class ConvPositions:
         acc = k.local(self.filters * self.run)
         spilled = k.local(self.filters * self.run)
         with tiles_of_work(k, self.filters, self.epilogue.residual) as at:
-            position = k.let(at.tile * self.run)
-            row, column = k.divide(position, k["pitch"])
+            if self.by_rows:
+                row, number = k.divide(at.tile, k["across"])
+                column = k.let(tirx.Min(number * self.run, k["width"] - self.run))
+                position = k.let(row * k["pitch"] + column)
+            else:
+                position = k.let(at.tile * self.run)
+                row, column = k.divide(position, k["pitch"])
             self._begin(k, acc, at)
             if self.prefetch:
                 self._multiply_ahead(k, acc, at, position, row, column)
@@ -178,8 +187,13 @@ class ConvPositions:
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
         positions, pitch, width = (int(args[name]) for name in ("positions", "pitch", "width"))
         for image, group, filters, tiles in items_reference(args, begin, end, self.filters):
-            position = np.arange(tiles.start * self.run, min(tiles.stop * self.run, positions))
-            position = position[position % pitch < width]
+            if self.by_rows:
+                row, number = np.divmod(np.array(tiles)[:, None], int(args["across"]))
+                first = np.minimum(number * self.run, width - self.run)
+                position = (row * pitch + first + np.arange(self.run)).ravel()
+            else:
+                position = np.arange(tiles.start * self.run, min(tiles.stop * self.run, positions))
+                position = position[position % pitch < width]
             conv_reference(
                 args,
                 self.epilogue,

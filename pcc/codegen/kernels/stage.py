@@ -183,7 +183,7 @@ def staging_work(x: View, geometry: ConvGeometry, machine: Machine, *, spills: b
         copies, fills = (-(-run // lanes) if spills else run_pieces(run, lanes) for run in runs)
         branches = 2 if spills else 2 * run_branches(lanes)
         plane += (
-            Work(crossing=copies * min(geometry.stride[1], 2), stores=copies + fills, branches=branches) * phase.rows
+            Work(crossing=copies * min(geometry.stride[1], 4), stores=copies + fills, branches=branches) * phase.rows
         )
     return plane * (batch * channels) + machine.beyond(x, copied, copied)
 
@@ -210,7 +210,7 @@ def stage(b: ProgramBuilder, x: View, geometry: ConvGeometry, fill: float = 0.0)
     view = b.shared.get(key)
     if view is None:
         view = b.shared[key] = b.tensor(f"{b.layer or x.buffer}.staged", (batch, channels, layout.plane), x.dtype)
-        kernel = Stage(column_stride=min(geometry.stride[1], 3))
+        kernel = Stage(known_stride(geometry))
         sizes = {"plane": layout.plane, "channels": channels, "x_image": x.strides[0], "x_plane": x.strides[1]}
         b.call(
             kernel,
@@ -244,16 +244,20 @@ def copy_args(
     }
 
 
+def known_stride(geometry: ConvGeometry) -> int:
+    """The column stride as `copy_plane` knows it: 1, 2 and 4 are vectorised, 3 stands for all others."""
+    return geometry.stride[1] if geometry.stride[1] in (1, 2, 4) else 3
+
+
 @dataclass(frozen=True)
 class Stage:
-    """Copies planes into staged planes; an item is a plane. Column strides 1 and 2 are vectorised, 3 stands for all
-    others."""
+    """Copies planes into staged planes; an item is a plane. ``column_stride`` is a `known_stride`."""
 
     column_stride: int
 
     @property
     def name(self) -> str:
-        return f"pcc_stage_s{self.column_stride if self.column_stride < 3 else 'n'}"
+        return f"pcc_stage_s{self.column_stride if self.column_stride != 3 else 'n'}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -302,14 +306,15 @@ def copy_plane(
     def fill(target: "Expr", count: "Expr") -> None:
         run(count, lambda i, lanes: k.store(y, target + i, k.splat(k["fill"], lanes), lanes))
 
-    def every(first: "Expr", lanes: int) -> "Expr":
-        """``lanes`` elements from ``first`` on, every first or every second."""
-        if column_stride == 1 or lanes == 1:
+    def every(first: "Expr", lanes: int, stride: int = column_stride) -> "Expr":
+        """``lanes`` elements from ``first`` on, a stride apart."""
+        if stride == 1 or lanes == 1:
             return k.load(x, first, lanes)
-        return k.every_second(k.load(x, first, lanes), k.load(x, first + lanes, lanes), lanes)
+        low, high = (k.let(every(first + part, lanes, stride // 2)) for part in (0, lanes * (stride // 2)))
+        return k.every_second(low, high, lanes)
 
     def copy_row(first: "Expr", target: "Expr", count: "Expr") -> None:
-        if column_stride < 3:
+        if column_stride != 3:
             run(count, lambda i, lanes: k.store(y, target + i, every(first + i * column_stride, lanes), lanes))
         else:
             with k.loop(0, count) as i:

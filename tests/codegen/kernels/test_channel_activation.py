@@ -84,7 +84,8 @@ def test_convolutions(family: str, kind: str) -> None:
             b.output(y.buffer, y)
 
     padding = geometry.padding[0]
-    sums = F.conv2d(*(torch.from_numpy(a).double() for a in (x, weight, bias)), padding=padding, groups=groups)
+    x64, weight64, bias64 = (torch.from_numpy(a).double() for a in (x, weight, bias))
+    sums = F.conv2d(x64, weight64, bias64, padding=padding, groups=groups)
     of_channels = torch.from_numpy(parameter).double()[:, None, None]
     wanted = [activation(sums + torch.from_numpy(added).double() * residual, of_channels) for residual in residuals]
     check(build, [x, added], [F.max_pool2d(want, 2) if pooled else want for want in wanted], parts=(1,))

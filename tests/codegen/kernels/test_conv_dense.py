@@ -10,7 +10,7 @@ import torch
 
 from pcc.codegen.family import cheapest, family_named
 from pcc.codegen.isa import ISAS, Isa
-from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS, STEPS
+from pcc.codegen.kernels.conv_dense import FAMILY, FILTERS, POSITIONS, STEPS
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
@@ -104,6 +104,33 @@ def conv(
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_pytorch(case) -> None:
     conv(*case)
+
+
+@pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
+@pytest.mark.parametrize("tile", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize(("width", "residual"), [(75, False), (96, True), (131, False)])
+def test_tiles_that_end_with_a_row(width: int, residual: bool, tile: int, target: Target) -> None:
+    """The last tile of a row begins early; filters are not a multiple of the tile's."""
+    random, geometry, activation = rng(), ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)), Activation("prelu")
+    x = random.standard_normal((2, 3, 9, 2 * width), np.float32)
+    weight, bias = random.standard_normal((13, 3, 3, 3), np.float32), random.standard_normal(13, np.float32)
+    parameter, added = random.standard_normal(13, np.float32), random.standard_normal((2, 13, 5, width), np.float32)
+
+    def build(b: ProgramBuilder) -> None:
+        inputs, y = (b.input("x", x.shape), b.input("added", added.shape)), b.tensor("y", added.shape)
+        residual_of = inputs[1] if residual else None
+        layer = Conv2d("conv", inputs[0], y, weight, bias, geometry, 1, residual_of, activation, parameter)
+        found = FAMILY.candidates(layer, machine_of(b.isa))
+        by_rows = [schedule for candidate in found if (schedule := candidate.schedule).by_rows]
+        FAMILY.emit(layer, by_rows[min(tile, len(by_rows) - 1)], b)
+        b.output("y", y)
+
+    x64, weight64, bias64 = (torch.from_numpy(a).double() for a in (x, weight, bias))
+    sums = torch.nn.functional.conv2d(x64, weight64, bias64, stride=2, padding=1)
+    want = activation(
+        sums + torch.from_numpy(added).double() * residual, torch.from_numpy(parameter).double()[:, None, None]
+    )
+    check(build, [x, added], [want], targets=[target])
 
 
 @pytest.mark.parametrize("case", CASES[:5], ids=str)

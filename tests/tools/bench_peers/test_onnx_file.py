@@ -44,6 +44,22 @@ def test_layers_have_their_modules_names(tmp_path: Path) -> None:
     assert np.allclose(np.asarray(output), module(image).detach().numpy(), atol=1e-5)
 
 
+class Sums(nn.Module):
+    """Two additions behind one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.layer(x) + x + 2 * x)
+
+
+def test_no_name_twice(tmp_path: Path) -> None:
+    export_onnx(Sums().eval(), torch.randn(1, 3, 5, 5), tmp_path / "model.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+
+
 def test_times_go_to_layers() -> None:
     times = {
         "a/WithoutBiases": 1.0,
