@@ -28,7 +28,7 @@ class Registry:
     """Where pcc's are."""
     entry_points: str
     """The group of other packages' entry points."""
-    own: Mapping[str, str]
+    families: Mapping[str, str]
     """pcc's: where in the package each is (module:object)."""
 
 
@@ -124,7 +124,7 @@ def families(backend: str = LLVM) -> dict[str, KernelFamily]:
     cannot be loaded."""
     found: dict[str, KernelFamily] = {}
     registry = REGISTRIES[backend]
-    for name, place in registry.own.items():
+    for name, place in registry.families.items():
         module, _, family = place.partition(":")
         found[name] = getattr(importlib.import_module(f"{registry.package}.{module}"), family)
     for point in sorted(entry_points(group=registry.entry_points), key=lambda point: point.name):

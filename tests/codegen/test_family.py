@@ -39,7 +39,7 @@ GROUP = REGISTRIES[LLVM].entry_points
 
 @pytest.mark.parametrize("backend", REGISTRIES)
 def test_each_family_is_named_as_it_is_registered(backend: str) -> None:
-    names = list(REGISTRIES[backend].own)
+    names = list(REGISTRIES[backend].families)
     assert {name: family.name for name, family in families(backend).items()} == dict(zip(names, names, strict=True))
 
 
