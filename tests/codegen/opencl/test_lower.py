@@ -113,6 +113,10 @@ OPERATORS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] 
     "log_softmax": (lambda x: x.log_softmax(-1), [(3, 13)]),
     "matmul": (lambda a, b: a @ b, [(2, 5, 7), (2, 7, 3)]),
     "concat": (lambda a, b: torch.cat([a, b], 1), [(2, 3, 5, 7), (2, 4, 5, 7)]),
+    "shuffle": (
+        lambda a, b: torch.cat([a, b], 1).view(2, 2, 3, 5, 7).transpose(1, 2).reshape(2, 6, 5, 7) * 2,
+        [(2, 3, 5, 7), (2, 3, 5, 7)],
+    ),
     "pad": (lambda x: F.pad(x, (1, 2, 0, 3), value=1.5), [(1, 3, 5, 7)]),
     "reflect": (lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"), [(1, 3, 5, 7)]),
     "slice": (lambda x: x[:, 1::2, 1:4, ::2] * 2, [(2, 5, 7, 9)]),
