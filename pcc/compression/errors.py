@@ -32,6 +32,9 @@ class LayerFit:
     module: nn.Conv2d | nn.Linear
     norm: Norm | None
     moments: Moments
+    """What weights are fitted on..."""
+    others: Moments
+    """...and what errors are measured on: of other samples, for few samples are fitted too well."""
     scale: Tensor
     """(g, 1, O / g): what a unit of each output counts."""
 
@@ -54,7 +57,8 @@ class LayerFit:
         size = (self.dense * self.quadratic.unit).square()
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.quadratic.a))
         cost = size / inverse.diagonal(dim1=1, dim2=2)[:, :, None]
-        return tuple(to_weight(score, self.module.weight.shape).numpy() for score in (cost, size))  # type: ignore[return-value]
+        shape = self.module.weight.shape
+        return to_weight(cost, shape).numpy(), to_weight(size, shape).numpy()
 
     def fitted(self, structure: Kernels) -> tuple[Tensor, float]:
         """The better of both scores' fits: weight by columns, (g, n, O / g), and its error; of some filters."""
@@ -72,27 +76,32 @@ class LayerFit:
         unit = whole.unit[:, :, filters]
         some = Quadratic(whole.a, whole.b[:, :, filters], unit)
         weight = refit(some, self.dense[:, :, filters] * unit * kept) / unit
-        return weight, error_of(self.moments.of_filters(filters), weight, self.scale[:, :, filters])
+        return weight, error_of(self.others.of_filters(filters), weight, self.scale[:, :, filters])
 
 
 @torch.no_grad()
 def layer_fits(
     model: nn.Module, modules: Mapping[str, nn.Conv2d | nn.Linear], batches: Sequence[Tensor], columns: int
 ) -> dict[str, LayerFit]:
-    """The moments of layers in the dense network, at about ``columns`` output positions of all batches together. Raises
-    `PccError` as `observe` does."""
+    """The moments of layers in the dense network, at about ``columns`` output positions of all batches together: half
+    of each batch is fitted on, half measured on. Raises `PccError` as `observe` does."""
     layers = [Layer(name, module, Kernels()) for name, module in modules.items()]
     wanted = observe(model, layers, batches, columns)
-    sums = {
-        module: MomentSums(modules[found.layer.name], intercept=_has_mean(found.norm, module))
-        for module, found in wanted.items()
-    }
+    halves = [
+        {
+            module: MomentSums(modules[found.layer.name], intercept=_has_mean(found.norm, module))
+            for module, found in wanted.items()
+        }
+        for _ in range(2)
+    ]
     for number, batch in enumerate(batches):
 
         def see(place: Place, tensor: Tensor, number: int = number) -> None:
             if place.end == "in" and place.run == 1:
                 part = wanted[place.module].parts[number]
-                sums[place.module].add(tensor, part.where, part.outputs)
+                outputs, middle = part.outputs, len(part.where) // 2  # positions are in the order of the samples
+                for sums, some in zip(halves, (slice(middle), slice(middle, None)), strict=True):
+                    sums[place.module].add(tensor, part.where[some], outputs[some])
 
         with places(wanted, see):
             model(batch)
@@ -100,7 +109,7 @@ def layer_fits(
         found.layer.name: LayerFit(
             modules[found.layer.name],
             found.norm,
-            sums[module].moments(),
+            *(sums[module].moments() for sums in halves),
             effect(gain_of(found.norm, found.outputs), found.layer.groups),
         )
         for module, found in wanted.items()

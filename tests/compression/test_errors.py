@@ -19,7 +19,7 @@ from tests.nets import Residual, settle
 @pytest.fixture(scope="module")
 def batches() -> list[torch.Tensor]:
     noise = torch.randn(40, 3, 6, 6, generator=torch.Generator().manual_seed(3))
-    return list(nn.functional.interpolate(noise, size=13, mode="bilinear").split(15))
+    return list(nn.functional.interpolate(noise, size=13, mode="bilinear").split(20))
 
 
 def test_errors_are_those_of_the_layers_output(batches: list[torch.Tensor]) -> None:
@@ -30,7 +30,7 @@ def test_errors_are_those_of_the_layers_output(batches: list[torch.Tensor]) -> N
     structure = Kernels("designed", 2.0)
     weight, error = fits["first.0"].fully_fitted(structure)
     module = modules["first.0"]
-    x = model.get_submodule("stem")(torch.cat(batches))
+    x = model.get_submodule("stem")(torch.cat([batch[10:] for batch in batches]))  # what nothing was fitted on
     pruned = copy.deepcopy(module)
     with torch.no_grad():
         pruned.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
@@ -53,15 +53,21 @@ def test_more_freedom_costs_less(batches: list[torch.Tensor]) -> None:
 
 @torch.no_grad()
 def test_sensitivity_is_measured_and_leaves_the_network_alone(batches: list[torch.Tensor]) -> None:
-    model = settle(Residual())
+    model = Residual()
+    settle(model)
     before = copy.deepcopy(model.state_dict())
     fits = layer_fits(model, prunable(model), batches, 10**6)
     x = torch.cat(batches)
     dense = model(x)
     found = {name: sensitivity(lambda: model(x), dense, fit, Kernels(None, 2)) for name, fit in fits.items()}
     assert all(value > 0 for value in found.values())
-    about_mean = (dense - dense.mean(dim=0)).square().sum() / dense.square().sum()
-    assert found["fc"] == pytest.approx(float(about_mean), rel=1e-3)  # its output is the network's
+    fit, changed = fits["fc"], copy.deepcopy(model)
+    weight, error = fit.fully_fitted(Kernels(None, 2))
+    assert isinstance(changed, Residual)
+    changed.fc.weight.copy_(weight[0].T)
+    changed.fc.bias.copy_(fit.moments.y_mean - fit.moments.x_mean[0] @ weight[0])
+    shown = (changed(x) - dense).square().sum() / dense.square().sum()
+    assert found["fc"] * error == pytest.approx(float(shown), rel=1e-4)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
