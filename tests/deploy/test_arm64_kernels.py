@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcc.codegen.family import LLVM, REGISTRIES, family_named
+from pcc.codegen.family import families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
 from pcc.codegen.layers import (
@@ -159,7 +159,7 @@ def test_conv_dense(cases: Cases) -> None:
 @pytest.mark.parametrize(("residual", "activation"), [(False, "prelu"), (True, "prelu"), (True, "swish")])
 def test_activations_with_a_parameter_for_each_channel(cases: Cases, residual: bool, activation: str) -> None:
     """Every family but those that pool, which store by the same code."""
-    for name in (name for name in REGISTRIES[LLVM].families if name.startswith("conv") and not name.endswith("pool")):
+    for name in (name for name in families() if name.startswith("conv") and not name.endswith("pool")):
         family = family_named(name)
         if cases.dtype not in family.dtypes:
             continue

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcc.codegen.family import LLVM, REGISTRIES, family_named
+from pcc.codegen.family import families, family_named
 from pcc.codegen.layers import Conv2d, ConvGeometry, Linear, PooledConv2d
 from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import PARAMETRIC, Activation
@@ -44,9 +44,7 @@ def _parameters(count: int) -> np.ndarray:
     return rng(1).uniform(-0.5, 1.5, count).astype(np.float32)
 
 
-CONVOLUTIONS, LINEAR_LAYERS = (
-    [name for name in REGISTRIES[LLVM].families if name.startswith(word)] for word in ("conv", "linear")
-)
+CONVOLUTIONS, LINEAR_LAYERS = ([name for name in families() if name.startswith(word)] for word in ("conv", "linear"))
 OTHERS = [kind for kind in PARAMETRIC if kind != "prelu"]
 """Of these, one family tells: all apply them by the same code."""
 
