@@ -24,8 +24,15 @@ def test_an_archive_stays_one(tmp_path: Path) -> None:
     exported = torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: batch},))
     torch.export.save(exported, tmp_path / "net.pt2")
     out = tmp_path / "out"
-    wanted = {"macs": 0.6, "target": "aarch64-linux", "input_shape": (3, 16, 16)}
-    report = pcc.compress(tmp_path / "net.pt2", smooth(60, 0), out, minutes=0.02, **wanted)
+    report = pcc.compress(
+        tmp_path / "net.pt2",
+        smooth(60, 0),
+        out,
+        macs=0.6,
+        minutes=0.02,
+        target="aarch64-linux",
+        input_shape=(3, 16, 16),
+    )
     assert report.macs <= 0.6
     assert "steps of distillation" in report.note
     assert report.compile == f"pcc compile {out / 'model.pt2'} -o {out / 'package'}"
