@@ -109,7 +109,8 @@ def layer_fits(
         found.layer.name: LayerFit(
             modules[found.layer.name],
             found.norm,
-            *(sums[module].moments() for sums in halves),
+            halves[0][module].moments(),
+            halves[1][module].moments(),
             effect(gain_of(found.norm, found.outputs), found.layer.groups),
         )
         for module, found in wanted.items()

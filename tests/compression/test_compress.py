@@ -28,8 +28,8 @@ def test_an_archive_stays_one(tmp_path: Path) -> None:
         tmp_path / "net.pt2",
         smooth(60, 0),
         out,
-        minutes=0.02,
         macs=0.6,
+        minutes=0.02,
         target="aarch64-linux",
         input_shape=(3, 16, 16),
     )
