@@ -2,6 +2,7 @@
 whole path, at real sizes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ TRAINED = ("mobilenet_v2", "efficientnet_lite0", "resnet50")
 UNTRAINED = ("lenet5", "resnet18", "vgg16")
 TOLERANCE = 1e-4
 
-NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "vgg16" else []) for name in (*TRAINED, *UNTRAINED)]
-"""VGG-16 takes minutes."""
+
+def networks(*slow: str) -> list[Any]:
+    """All of them, some as slow ones: they have minutes of work."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in (*TRAINED, *UNTRAINED)]
 
 
 def module_and_input(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -31,7 +34,7 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", networks("vgg16"))
 def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     module, x = module_and_input(name)
     cpus = {"x86-64-v3", host_cpu()}
@@ -47,7 +50,7 @@ def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
 
 
 @arm64
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", networks("vgg16", "resnet50"))
 def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
     module, x = module_and_input(name)
     with torch.no_grad():
@@ -57,8 +60,15 @@ def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -
     assert relative_error(got, wanted) < TOLERANCE
 
 
-@pytest.mark.parametrize("prune", ["pattern,connectivity", "pattern,connectivity{share=4,rate=2}"])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize(
+    ("name", "prune"),
+    [
+        ("mobilenet_v2", "pattern,connectivity"),
+        ("resnet18", "pattern,connectivity{share=4,rate=2}"),
+        pytest.param("mobilenet_v2", "pattern,connectivity{share=4,rate=2}", marks=pytest.mark.slow),
+        pytest.param("resnet18", "pattern,connectivity", marks=pytest.mark.slow),
+    ],
+)
 def test_pruned_network_agrees_with_its_graph(name: str, prune: str, tmp_path: Path) -> None:
     """The package's own self-test holds what the pruned graph gives in PyTorch."""
     module, x = module_and_input(name)

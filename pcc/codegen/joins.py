@@ -12,12 +12,15 @@ from pcc.codegen.program import View
 from pcc.ir.graph import arguments, shape_of
 from pcc.ir.ops import CONCAT, PERMUTE, RESHAPE
 
+_AXES = 4
+"""N, C, H, W."""
+
 
 def shuffle_of(concat: Node) -> tuple[Node, ...]:
     """The reshape, permute and reshape behind a concatenation of maps with equally many channels, and nothing else,
     that bring the channels of one number together; () where there are none."""
     operands, shape = arguments(concat)["xs"], shape_of(concat)
-    if len(shape) != 4 or arguments(concat)["dim"] % 4 != 1 or len({shape_of(x)[1] for x in operands}) != 1:
+    if len(shape) != _AXES or arguments(concat)["dim"] % _AXES != 1 or len({shape_of(x)[1] for x in operands}) != 1:
         return ()
     count, channels, height, width = shape
     parts = len(operands)
@@ -54,7 +57,7 @@ def parts_of(whole: View, concat: Node, *, shuffled: bool) -> list[View]:
 def joining(node: Node) -> tuple[Node, int] | None:
     """The concatenation of channels that a value can be written into, and as which of its operands."""
     for user in node.users:
-        if user.target is CONCAT and len(shape_of(user)) == 4 and arguments(user)["dim"] % 4 == 1:
+        if user.target is CONCAT and len(shape_of(user)) == _AXES and arguments(user)["dim"] % _AXES == 1:
             operands = arguments(user)["xs"]
             if operands.count(node) == 1 and user.meta["val"].dtype == node.meta["val"].dtype:
                 return user, operands.index(node)

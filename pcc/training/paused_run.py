@@ -9,6 +9,10 @@ from typing import Generic, TypeVar
 Pause = TypeVar("Pause")
 
 
+NAME = "pcc paused run"
+"""Of its threads."""
+
+
 class _Closed(BaseException):
     """Ends a run that nobody wants to go on; handlers inside the run are not for it."""
 
@@ -21,7 +25,7 @@ class PausedRun(Generic[Pause]):
         self._go: SimpleQueue[bool] = SimpleQueue()
         self._stops: SimpleQueue[Pause | BaseException | None] = SimpleQueue()
         self._function = function
-        self._thread = Thread(target=self._run, daemon=True)
+        self._thread = Thread(target=self._run, name=NAME, daemon=True)
         self._thread.start()
 
     def resume(self) -> Pause | None:

@@ -104,6 +104,7 @@ def test_the_recipe_goes_on_with_labels(
             assert kept[row["layer"]] == pytest.approx(1 / row["kept"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_for_another_processor_costs_decide(
     pcc: Callable[..., Outcome], net: str, photos: Path, tmp_path: Path
 ) -> None:

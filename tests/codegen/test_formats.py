@@ -90,8 +90,9 @@ def coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(formats.OWN, "coordinates", "coordinates")
     every = {**registry.families(), "conv-coordinates": ByCoordinates()}
-    monkeypatch.setattr(registry, "families", lambda: every)
-    monkeypatch.setattr("pcc.codegen.select_kernels.families", lambda: every)
+    monkeypatch.setattr(registry, "families", lambda backend=registry.LLVM: every)
+    for user in ("select_kernels", "lower"):
+        monkeypatch.setattr(f"pcc.codegen.{user}.families", lambda backend: every)
 
 
 BEFORE = "decompose,canonicalize,fold-constants,fold-batchnorm,fuse-epilogues"

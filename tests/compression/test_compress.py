@@ -19,6 +19,7 @@ def smooth(count: int, seed: int) -> torch.Tensor:
     return nn.functional.interpolate(noise, size=16, mode="bilinear")
 
 
+@pytest.mark.slow
 def test_an_archive_stays_one(tmp_path: Path) -> None:
     net, batch = settle(Residual()), torch.export.Dim("n")
     exported = torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: batch},))

@@ -122,6 +122,8 @@ EXPRESSIONS: list[tuple[str, Function, Any, float]] = [
     ("hardsigmoid(x0)", lambda x: np.clip(x + 3, 0, 6) / 6, 2.0, 0),
     ("hardswish(x0)", lambda x: x * (np.clip(x + 3, 0, 6) / 6), 2.5, 0),
     ("sigmoid(x0)", logistic, 3.0, TINY),
+    ("prelu(x0,0.1)", lambda x: np.where(x < 0, x * np.float32(0.1), x), 0.5, 0),
+    ("swish(x0,2)", lambda x: x * logistic(x * 2), 4.0, 100 * TINY),  # x * 2 is exact
     ("silu(x0)", lambda x: x * logistic(x), 4.0, 100 * TINY),
     ("tanh(x0)", np.tanh, 1.5, 0),
     ("gelu(x0)", lambda x: x * normal(x), 7.0, 0),

@@ -23,6 +23,7 @@ def job(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(job: Path) -> None:
     alone, together = prune(ONE, job, "make", "one"), prune(TWO, job, "make", "two")
     assert (alone.returncode, together.returncode) == (0, 0), alone.stderr + together.stderr
