@@ -34,7 +34,7 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", networks("vgg16"))
+@pytest.mark.parametrize("name", networks("vgg16", "resnet50"))
 def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     module, x = module_and_input(name)
     cpus = {"x86-64-v3", host_cpu()}
@@ -50,7 +50,7 @@ def test_dense_network_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
 
 
 @arm64
-@pytest.mark.parametrize("name", networks("vgg16", "resnet50"))
+@pytest.mark.parametrize("name", networks("vgg16", "resnet50", "resnet18"))
 def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -> None:
     module, x = module_and_input(name)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_dense_network_agrees_with_pytorch_on_arm64(name: str, tmp_path: Path) -
     ("name", "prune"),
     [
         ("mobilenet_v2", "pattern,connectivity"),
-        ("resnet18", "pattern,connectivity{share=4,rate=2}"),
+        pytest.param("resnet18", "pattern,connectivity{share=4,rate=2}", marks=pytest.mark.slow),
         pytest.param("mobilenet_v2", "pattern,connectivity{share=4,rate=2}", marks=pytest.mark.slow),
         pytest.param("resnet18", "pattern,connectivity", marks=pytest.mark.slow),
     ],

@@ -156,7 +156,14 @@ def test_conv_dense(cases: Cases) -> None:
 
 
 @arm64
-@pytest.mark.parametrize(("residual", "activation"), [(False, "prelu"), (True, "prelu"), (True, "swish")])
+@pytest.mark.parametrize(
+    ("residual", "activation"),
+    [
+        (True, "prelu"),
+        pytest.param(False, "prelu", marks=pytest.mark.slow),
+        pytest.param(True, "swish", marks=pytest.mark.slow),
+    ],
+)
 def test_activations_with_a_parameter_for_each_channel(cases: Cases, residual: bool, activation: str) -> None:
     """Every family but those that pool, which store by the same code."""
     for name in (name for name in families() if name.startswith("conv") and not name.endswith("pool")):

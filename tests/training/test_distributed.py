@@ -123,6 +123,7 @@ def test_two_processes_find_what_one_finds(job: Path) -> None:
     assert len(list((job / "two" / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_every_method_decides_alike_in_all_processes(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*TWO, "-m", "tests.training.every_method", tmp_path]

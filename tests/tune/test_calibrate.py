@@ -90,6 +90,7 @@ def test_an_interrupted_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @arm64
 @pytest.mark.skipif(missing() is not None, reason=f"instructions not counted: {missing()}")
+@pytest.mark.slow
 def test_counted() -> None:
     found = calibrate(target_named("aarch64-android", "cortex-a55"), quiet, layers=SMALL)
     assert found.profile.name == "cortex-a55"

@@ -34,7 +34,7 @@ from pcc.models import create, entry
 from tests.opencl_program import GRAPH_PASSES, device_graph, device_program, interpret_device, run_program
 
 NETWORKS = ("lenet5", "resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50", "vgg16")
-LARGE = ("efficientnet_lite0", "resnet50", "vgg16")
+LARGE = ("resnet18", "efficientnet_lite0", "resnet50", "vgg16")
 FP16_PASSES = f"{GRAPH_PASSES},reduce-precision"
 
 
