@@ -8,9 +8,10 @@
 #include <string.h>
 
 #include "pcc.h"
+#include "toy_expected.h"
 
 #undef NDEBUG
-enum { ITEMS = 1000, ROUNDS = 20, RUNS = 6, MAX_CONTEXTS = 8 };
+enum { RUNS = 6, MAX_CONTEXTS = 8 };
 
 struct user {
   pthread_t thread;
@@ -18,18 +19,6 @@ struct user {
   char device[240];
   int failed;
 };
-
-static void expected(const float *x, float *z) {
-  float now[ITEMS];
-  memcpy(now, x, sizeof now);
-  for (int round = 0; round < ROUNDS; round++) {
-    for (int i = 0; i < ITEMS; i++) {
-      const float y = 2 * now[ITEMS - 1 - i] + 1;
-      z[i] = y * y;
-    }
-    for (int i = 0; i < ITEMS; i++) now[i] = z[i] / 1e6f;
-  }
-}
 
 static void *use(void *argument) {
   struct user *user = argument;

@@ -7,21 +7,10 @@
 #include <string.h>
 
 #include "pcc.h"
+#include "toy_expected.h"
 
 #undef NDEBUG
-enum { ITEMS = 1000, ROUNDS = 20, RUNS = 150, CONTEXTS = 4 };
-
-static void expected(const float *x, float *z) {
-  float now[ITEMS];
-  memcpy(now, x, sizeof now);
-  for (int round = 0; round < ROUNDS; round++) {
-    for (int i = 0; i < ITEMS; i++) {
-      const float y = 2 * now[ITEMS - 1 - i] + 1;
-      z[i] = y * y;
-    }
-    for (int i = 0; i < ITEMS; i++) now[i] = z[i] / 1e6f;
-  }
-}
+enum { RUNS = 150, CONTEXTS = 4 };
 
 static void *use(void *argument) {
   const int32_t threads = *(const int32_t *)argument;
