@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from pcc.compression.database import make_database
-from pcc.compression.memory import Memory, digest
+from pcc.compression.memory import Memory
 from pcc.compression.network import PACKAGE, Subject
 from pcc.compression.options import Database, Option
 from pcc.compression.photos import Photos
@@ -39,6 +39,7 @@ from pcc.training.methods.one_shot import OneShot
 from pcc.training.methods.reconstruct import BATCH_VALUES
 from pcc.training.prune import save_checkpoint
 from pcc.training.reconstruct import reconstruct
+from pcc.training.resume import sha256_of
 
 SAMPLED = 128
 """Photos that errors are estimated on."""
@@ -316,10 +317,9 @@ def structures_of(plan: Plan) -> Structures:
 
 
 def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:
-    weights = [value.detach().cpu().contiguous().numpy().tobytes() for value in subject.module.state_dict().values()]
     return {
-        "network": digest(*weights),
-        "set of photos": photos.digest,
+        "network": sha256_of(subject.module.state_dict()),
+        "set of photos": sha256_of(photos.fitted),
         "target": f"{target.name}, {target.cpu}",
     }
 

@@ -1,6 +1,5 @@
 """What a run has found so far, in its folder, so that an interrupted one goes on."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -27,7 +26,7 @@ class Memory:
     @classmethod
     def open(cls, out: Path, identity: dict[str, str], resume: bool) -> "Memory":
         """A new one, or with ``resume`` that of an interrupted run: `PccError` where there is none, or it was another
-        run. ``identity`` is what has to be the same."""
+        run. ``identity`` is what has to be the same. `PccError` for what is there and no run's."""
         folder = out / FOLDER
         place = folder / IDENTITY
         if resume:
@@ -43,6 +42,9 @@ class Memory:
                     "--resume"
                 )
         else:
+            is_of_a_run = place.is_file() or (folder.is_dir() and not any(folder.iterdir()))
+            if folder.is_symlink() or (folder.exists() and not is_of_a_run):
+                raise PccError(f"{folder} is in the way, and not of a run of pcc compress: choose another folder")
             shutil.rmtree(folder, ignore_errors=True)
             with writing(folder):
                 folder.mkdir(parents=True)
@@ -66,11 +68,3 @@ class Memory:
     def forget(self) -> None:
         """The run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def digest(*parts: bytes) -> str:
-    """SHA-256 of the parts, one after the other."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part)
-    return sha.hexdigest()

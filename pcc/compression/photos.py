@@ -1,6 +1,5 @@
 """Photos to fit on, and others to measure on."""
 
-import hashlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,10 +27,6 @@ class Photos:
 
     def batches(self, size: int) -> list[Tensor]:
         return list(self.fitted.split(size))
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.fitted.numpy().tobytes()).hexdigest()
 
 
 def open_photos(

@@ -69,10 +69,10 @@ def identity(recipe: Recipe, data: Data, model: nn.Module, teacher: nn.Module | 
 
 
 def _digest(model: nn.Module) -> str:
-    return _sha256(model.state_dict())
+    return sha256_of(model.state_dict())
 
 
-def _sha256(value: Any) -> str:
+def sha256_of(value: Any) -> str:
     """Of a value made of dicts, lists, tuples, tensors and what has a plain text, with their kinds and sizes."""
     digest = hashlib.sha256()
     _take_in(value, digest.update)
@@ -94,7 +94,7 @@ def _take_in(value: Any, take: Callable[[bytes | memoryview], None]) -> None:
 
 def _sealed(run: Identity, progress: Progress) -> dict[str, Any]:
     content = {"run": run, **vars(progress)}
-    return {**content, "seal": _sha256(content)}
+    return {**content, "seal": sha256_of(content)}
 
 
 def save_progress(folder: Path, run: Identity, progress: Progress) -> None:

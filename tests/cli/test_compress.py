@@ -169,3 +169,7 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     few = ["compress", net, "--images", tmp_path / "few", "--input-shape", SHAPE, "--faster", "2", "-o", tmp_path / "x"]
     assert "has 1 photos: 40 are the least" in pcc(*few).error
     assert not (tmp_path / "x").exists()
+    (tmp_path / "out" / "work").mkdir(parents=True)
+    (tmp_path / "out" / "work" / "mine").touch()
+    assert "is in the way, and not of a run of pcc compress" in pcc(*args, "--faster", "2").error
+    assert (tmp_path / "out" / "work" / "mine").exists()
