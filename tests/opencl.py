@@ -1,7 +1,6 @@
 """Runs device kernels on an OpenCL driver for processors: PoCL for results, oclgrind for what is read and written."""
 
 import os
-import sysconfig
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pcc.codegen.kernel import Argument
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.text import opencl_text
 from pcc.codegen.range import Range
+from tests.pocl import LIBRARIES, pocl_driver
 
 POCL, OCLGRIND = "Portable Computing Language", "Oclgrind"
 
@@ -24,14 +24,13 @@ _OPTIONS = {POCL: [], OCLGRIND: ["-DFP16_IN_MEMORY_ONLY"]}
 def pocl_environment(folder: Path, *, drivers: bool = True) -> dict[str, str]:
     """The variables with which a process finds PoCL by the name of the system's OpenCL library, links to it in the
     folder; without ``drivers`` a library that has no device. Skips the test where PoCL is not installed."""
-    libraries = Path(sysconfig.get_path("purelib")) / "pyopencl" / ".libs"
-    loaders, found = sorted(libraries.glob("libOpenCL*.so*")), sorted(libraries.glob("libpocl*.so*"))
-    if not loaders or not found:
+    loaders, driver = sorted(LIBRARIES.glob("libOpenCL*.so*")), pocl_driver()
+    if not loaders or driver is None:
         pytest.skip("not run: PoCL is not installed (pip install pyopencl pocl-binary-distribution)")
     vendors = folder / ("vendors" if drivers else "none")
     vendors.mkdir(parents=True)
     if drivers:
-        (vendors / "pocl.icd").write_text(str(found[0]))
+        (vendors / "pocl.icd").write_text(str(driver))
     (folder / "libOpenCL.so").symlink_to(loaders[0])
     return {
         "LD_LIBRARY_PATH": str(folder),
@@ -45,8 +44,22 @@ def pocl_environment(folder: Path, *, drivers: bool = True) -> dict[str, str]:
 def _queue(platform: str) -> Any:
     import pyopencl as cl
 
-    found = next(each for each in cl.get_platforms() if each.name == platform)
-    return cl.CommandQueue(cl.Context(found.get_devices()))
+    with pytest.MonkeyPatch.context() as patch:
+        if driver := pocl_driver():
+            patch.setenv("OCL_ICD_VENDORS", str(driver))  # beside the drivers that pyopencl's loader finds
+        found = [each for each in cl.get_platforms() if each.name == platform]
+    return cl.CommandQueue(cl.Context(next(filter(_compiles, found)).get_devices()))
+
+
+def _compiles(platform: Any) -> bool:
+    """Whether a driver's compiler knows the processor."""
+    import pyopencl as cl
+
+    try:
+        cl.Program(cl.Context(platform.get_devices()), "kernel void nothing() {}").build()
+    except cl.RuntimeError:
+        return False
+    return True
 
 
 @cache
