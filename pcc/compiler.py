@@ -144,7 +144,7 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
-        gpu_builds = _gpu_builds(shared, name, steps, targets, printing, roots, progress, clock)
+        gpu_builds = _gpu_builds(shared, name, steps, targets, tuning_records, printing, roots, progress, clock)
         for place, build in gpu_builds.items():
             _dump_gpu(place, build, roots, dump_ir)
 
@@ -220,6 +220,7 @@ def _gpu_builds(
     name: str,
     steps: SplitPipeline,
     targets: Sequence[Target],
+    tuning_records: str | None,
     printing: Sequence[Instrument],
     roots: Sequence[Path],
     progress: Progress,
@@ -234,7 +235,7 @@ def _gpu_builds(
         backend = backend_named(interface)
         progress(f"writing kernels for GPUs: {interface}, {profile}")
         of_gpu = run_passes(
-            gpu_steps(rest, profile),
+            gpu_steps(rest, interface, profile, tuning_records),
             copy.deepcopy(graph),
             [*printing, *(DumpAfterEach(root / place) for root in roots)],
             len(shared),

@@ -18,7 +18,17 @@ def config_root() -> Path:
 def processor_words(target: Target) -> str:
     """What measurements belong to: timed ones to a target's processor on this computer's, counted ones to the target's
     alone."""
-    words = f"{target.cpu} {host_processor()}" if executes_here(target) else target.cpu
+    return _slug(f"{target.cpu} {host_processor()}" if executes_here(target) else target.cpu)
+
+
+def gpu_words(interface: str, profile: str, device: str = "") -> str:
+    """What measurements on a GPU belong to: the family that kernels are chosen for, and the device with its driver's
+    version, as the library says them (``NAME, driver VERSION``). Without a device, what the words of all of them begin
+    with."""
+    return _slug(f"{interface} {profile} {device}") + ("" if device else "-")
+
+
+def _slug(words: str) -> str:
     return re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
 
 

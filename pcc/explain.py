@@ -48,6 +48,10 @@ class Explanation:
     """By the node's name."""
     warnings: Sequence[str] = ()
 
+    @property
+    def is_of_gpu(self) -> bool:
+        return ":" in self.cpu
+
 
 def explain_model(
     model: Any,
@@ -74,10 +78,10 @@ def explain_model(
         steps: Callable[[Sequence[Any]], list[Any]] = partial(steps_for, target, chooser=chooser)
     else:
         profile = _only_profile(target.gpu)
-        if machine_profile or tuning_records:
-            raise PccError("processor profiles and tuning records are of processors: leave them out for a GPU")
+        if machine_profile:
+            raise PccError(f"--machine-profile {machine_profile} is a processor's: leave it out for a GPU")
         explained, processor = f"{target.gpu.interface}:{profile}", processor_named(profile)
-        steps = partial(gpu_steps, profile=profile)
+        steps = partial(gpu_steps, interface=target.gpu.interface, profile=profile, tuning_records=tuning_records)
     pruning = [step for step in asked if prunes(step)]
     if not pruning:
         usual = DEFAULT_PRUNING if target.gpu is None else DEFAULT_GPU_PRUNING

@@ -4,6 +4,7 @@ kernel program they come to."""
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -14,8 +15,8 @@ from pcc.codegen.lower import lower
 from pcc.codegen.machine_profile import machine_named, processor_of
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
-from pcc.codegen.tuning_records import records_of
-from pcc.config import processor_words
+from pcc.codegen.tuning_records import TuningRecords, records_of
+from pcc.config import gpu_words, processor_words
 from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError, suggestion
 from pcc.frontend.imported import import_model
@@ -132,10 +133,28 @@ def steps_for(target: Target, passes: Sequence[Any], chooser: Chooser) -> list[A
     ]
 
 
-def gpu_steps(passes: Sequence[Any], profile: str) -> list[Any]:
-    """Those that follow `split_at_target`'s first part as they run for a GPU of a profile: costs choose kernels."""
-    costs = vars(Chooser(profile, "", ""))
-    return [replace(step, **{field: costs[field] for field in costs if hasattr(step, field)}) for step in passes]
+def gpu_steps(passes: Sequence[Any], interface: str, profile: str, tuning_records: str | None) -> list[Any]:
+    """Those that follow `split_at_target`'s first part as they run for a GPU of a profile: what was measured on one
+    chooses kernels (``tuning_records`` as `records_of` takes it, or a pass names it), else costs."""
+    named = next((value for step in passes if (value := getattr(step, "records", ""))), None)
+    known = vars(_gpu_chooser(interface, profile, records_of(named or tuning_records)))
+    return [replace(step, **{field: known[field] for field in known if hasattr(step, field)}) for step in passes]
+
+
+def _gpu_chooser(interface: str, profile: str, records: str) -> Chooser:
+    """What chooses kernels for a family of GPUs; `PccError` for records of several of its devices."""
+    if records:
+        with TuningRecords(Path(records), read_only=True) as opened:
+            of_profile = gpu_words(interface, profile)
+            devices = [name for name in opened.processors() if name.startswith(of_profile)]
+        if len(devices) > 1:
+            raise PccError(
+                f"tuning records {records} were measured on several devices of {interface}:{profile} "
+                f"({', '.join(devices)}): keep those of each in a file, and name it with --tuning-records"
+            )
+        if devices:
+            return Chooser(profile, records, devices[0])
+    return Chooser(profile, "", "")
 
 
 def run_passes(

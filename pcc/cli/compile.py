@@ -16,7 +16,10 @@ from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, gpu_opt
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pcc.compile_report import CompileReport, TargetReport
+    from pcc.package.layer_report import TuningUseRecord
 
 
 @click.command("compile")
@@ -217,11 +220,17 @@ def _gpu_lines(target: "TargetReport") -> list[str]:
 
     if target.gpu is None:
         return []
-    lines = [
-        f"{target.gpu.interface}, {program.profile}: {len(program.calls)} calls of "
-        f"{len({call.kernel for call in program.calls})} kernels, memory {megabytes(program.arena_bytes)}"
-        for program in target.gpu.programs
-    ]
+    lines = list[str]()
+    for program in target.gpu.programs:
+        kernels = len({call.kernel for call in program.calls})
+        lines.append(
+            f"{target.gpu.interface}, {program.profile}: {len(program.calls)} calls of {kernels} kernels, memory "
+            f"{megabytes(program.arena_bytes)}"
+        )
+        choices = [layer.choice for layer in program.layers if layer.choice]
+        uses = [choice.tuning for choice in choices if choice.tuning]
+        if uses:
+            lines += _tuned(uses, len(choices), ", ".join(sorted({use.record["processor"] for use in uses})))
     if target.gpu.runner is None:
         lines.append("the package has no runner that uses the GPU: for Android that takes an NDK (ANDROID_NDK_HOME)")
     return lines
@@ -231,16 +240,21 @@ def _tuning_lines(target: "TargetReport") -> list[str]:
     """What came of tuning records: how many layers have their kernel from them, and why others have not."""
     if not target.records_file:
         return []
-    faster = [use.speedup for use in target.tuning if use.speedup and use.speedup > 1]
-    used, layers = sum(use.speedup is not None for use in target.tuning), target.families.total()
+    return _tuned(target.tuning, target.families.total(), str(target.records_file))
+
+
+def _tuned(uses: "Sequence[TuningUseRecord]", layers: int, records: str) -> list[str]:
+    """What came of the records of some layers, of so many."""
+    faster = [use.speedup for use in uses if use.speedup and use.speedup > 1]
+    used = sum(use.speedup is not None for use in uses)
     gain = (
         f", {len(faster)} of them {geometric_mean(faster):.2f}x as fast as what costs choose (geometric mean)"
         if faster
         else ""
     )
-    ignored = Counter(use.reason for use in target.tuning if use.speedup is None)
+    ignored = Counter(use.reason for use in uses if use.speedup is None)
     return [
-        f"tuned: {used} of {layers} layers, by {target.records_file}{gain}",
+        f"tuned: {used} of {layers} layers, by {records}{gain}",
         *(f"{count} layers by costs, their records are not used: {reason}" for reason, count in ignored.items()),
     ]
 

@@ -128,10 +128,26 @@ def _print(name: str, found: "Explanation") -> None:
         _print_grouped([(layer.layer, _rates(found.prices.get(layer.node))) for layer, _ in chosen])
     click.echo("\nSchedules, and what other families would cost, in times the chosen one:")
     _print_grouped([(layer.layer, _alternatives(choice)) for layer, choice in chosen])
+    if measured := _measured([choice for _, choice in chosen], of_gpu=found.is_of_gpu):
+        click.echo("\n" + "\n".join(measured))
     if alone := all_left_alone(found.layers):
         click.echo("\nLeft alone:")
         for line in by_reason(alone):
             click.echo(f"  {line}")
+
+
+def _measured(choices: "list[ChoiceRecord]", *, of_gpu: bool) -> list[str]:
+    """Which choices were measured, and where; of GPUs, of which costs say little, that none was, too."""
+    uses = [choice.tuning for choice in choices if choice.tuning]
+    used = [use for use in uses if use.speedup is not None]
+    lines = [f"A record is not used: {reason}." for reason in dict.fromkeys(u.reason for u in uses if u not in used)]
+    if used:
+        processors = ", ".join(sorted({use.record["processor"] for use in used}))
+        return [
+            f"Measured (pcc tune) on {processors}: {len(used)} of {len(choices)} layers; others by costs.",
+            *lines,
+        ]
+    return [*(["Estimated by costs: nothing was measured (pcc tune --gpu)."] if of_gpu else []), *lines]
 
 
 def _print_grouped(lines: list[tuple[str, str]]) -> None:

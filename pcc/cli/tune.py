@@ -13,8 +13,9 @@ from pcc.errors import PccError
 from pcc.target import GENERIC, Target, executes_here, target_named
 
 if TYPE_CHECKING:
+    from pcc.codegen.processor import Processor
     from pcc.tune.calibrate import Calibration
-    from pcc.tune.tuner import TunedLayer
+    from pcc.tune.tuner import Judge, TunedLayer
 
 TRIALS = 32
 
@@ -43,6 +44,11 @@ TRIALS = 32
     help="What is compiled for (pcc targets). Default: this machine.",
 )
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@click.option(
+    "--gpu",
+    metavar="GPU",
+    help="Time on the GPU that is there, for a family: opencl, or opencl:PROFILE (pcc targets).",
+)
 @model_options
 @click.option(
     "-o",
@@ -61,6 +67,7 @@ def command(
     device: str | None,
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
+    gpu: str | None,
     output: Path | None,
     as_json: bool,
     options: ModelOptions,
@@ -73,11 +80,17 @@ def command(
     every kernel family, and costs are fitted to what they took; pcc compile uses the profile for that processor, and
     says so, until the file is removed.
 
+    With --gpu, schedules of a MODEL's layers for a family of GPUs are timed on this computer's GPU, or, where it has
+    none, on another device of that interface (OpenCL on the processor). What is found belongs to the device and its
+    driver's version.
+
     Leave the computer alone meanwhile. Ctrl-C loses nothing: the next call goes on.
     """
     if calibrate == (model is not None):
         raise click.UsageError("say what to tune: a MODEL, or --calibrate and no model")
-    target = _chosen_target(target_names, cpus, device)
+    target = _chosen_target(target_names, cpus, device, gpu)
+    if calibrate and gpu:
+        raise click.UsageError("--gpu goes with a MODEL: costs of GPUs are not fitted")
     if calibrate:
         if used := written({"--trials": trials} | options.by_name):
             raise click.UsageError(f"{used[0]} goes with a MODEL, not with --calibrate")
@@ -88,10 +101,12 @@ def command(
         _tune(str(model), target, trials or TRIALS, as_json, options)
 
 
-def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None) -> Target:
+def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None, gpu: str | None) -> Target:
     """The target of a command line; `PccError` where the device cannot judge it."""
     targets = (
-        [target_named("aarch64-linux")] if device == "qemu" and not names and not cpus else chosen_targets(names, cpus)
+        [target_named("aarch64-linux")]
+        if device == "qemu" and not names and not cpus
+        else chosen_targets(names, cpus, gpu)
     )
     if len(targets) > 1:
         raise PccError("tune for one target at a time")
@@ -105,6 +120,13 @@ def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | 
             f"--device qemu counts instructions of arm64 code that this computer cannot execute, not of {target.name}, "
             f"{target.cpu}"
         )
+    if target.gpu and not executes_here(target):
+        raise PccError(
+            f"a GPU is timed on this computer, which cannot execute code for {target.name}, {target.cpu}: leave out "
+            f"{'--device' if device else '--target and --cpu'}"
+        )
+    if target.gpu and len(target.gpu.profiles) > 1:
+        raise PccError(f"tune for one family of GPUs at a time, not for {', '.join(target.gpu.profiles)}")
     return target
 
 
@@ -117,15 +139,16 @@ def _tune(model: str, target: Target, trials: int, as_json: bool, options: Model
     text = options.pipeline_text()
     with progress() as step:
         step(f"loading {model}")
-        from pcc.tune.tuner import machine_for, records_file, tune
+        from pcc.tune.tuner import records_file, tune
 
-        path, machine = records_file(options.tuning_records), machine_for(target, options.machine_profile)
+        path = records_file(options.tuning_records)
+        judge, machine = _judge(target, options.machine_profile)
         source = open_source(model, options.weights, chosen_shapes(options.input_shapes))
         from pcc.planner import open_graph
 
         graph = open_graph(source.model, source.examples, text, target, step)
     with progress_bar() as show:
-        tuned = tune(graph, target, machine, path, trials, show, os.cpu_count() or 1)
+        tuned = tune(graph, judge, machine, path, trials, show)
     if as_json:
         click.echo(
             json.dumps(
@@ -133,16 +156,34 @@ def _tune(model: str, target: Target, trials: int, as_json: bool, options: Model
                     "records": str(path),
                     "target": target.name,
                     "cpu": target.cpu,
+                    "processor": judge.processor,
                     "layers": [_layer_json(layer) for layer in tuned],
                 },
                 indent=2,
             )
         )
     else:
-        _print_tuned(tuned, target, path)
+        _print_tuned(tuned, judge, path)
 
 
-def _print_tuned(tuned: "list[TunedLayer]", target: Target, path: Path) -> None:
+def _judge(target: Target, machine_profile: str | None) -> "tuple[Judge, Processor]":
+    """Who measures, and what costs are of."""
+    workers = os.cpu_count() or 1
+    if target.gpu is None:
+        from pcc.tune.tuner import ProcessorJudge, machine_for
+
+        machine = machine_for(target, machine_profile)
+        return ProcessorJudge(target, machine, workers), machine
+    if machine_profile:
+        raise PccError(f"--machine-profile {machine_profile} is a processor's: leave it out for a GPU")
+    from pcc.codegen.processor import processor_named
+    from pcc.deploy import Host
+    from pcc.tune.gpu import GpuJudge
+
+    return GpuJudge(target, Host(), workers), processor_named(target.gpu.profiles[0])
+
+
+def _print_tuned(tuned: "list[TunedLayer]", judge: "Judge", path: Path) -> None:
     from pcc.cli.console import print_table
     from pcc.tune.tuner import mean_speedup
 
@@ -161,13 +202,15 @@ def _print_tuned(tuned: "list[TunedLayer]", target: Target, path: Path) -> None:
         )
     print_table(["layer", "times", "schedules", "costs choose", "best", "x as fast"], rows)
     click.echo()
-    unit = "times" if executes_here(target) else "executed instructions"
+    for schedule, reason in judge.refused.items():
+        click.echo(f"Not run: {schedule}: {reason}")
+    unit = "times" if judge.is_timed else "executed instructions"
     worst = max(tuned, key=lambda layer: layer.record.speedup, default=None)
     if worst is None:
         click.echo("The model has no convolutions or linear layers.")
         return
     click.echo(
-        f"{target.name}, {target.cpu}: tuned layers are {mean_speedup(tuned):.3f}x as fast as what the costs choose, "
+        f"{judge.where}: tuned layers are {mean_speedup(tuned):.3f}x as fast as what the costs choose, "
         f"by {unit} (geometric mean),"
     )
     click.echo(

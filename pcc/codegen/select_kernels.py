@@ -12,7 +12,17 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.codegen.family import LLVM, Candidate, KernelFamily, cheapest, families, family_named, offered, with_variants
+from pcc.codegen.family import (
+    LLVM,
+    REGISTRIES,
+    Candidate,
+    KernelFamily,
+    cheapest,
+    families,
+    family_named,
+    offered,
+    with_variants,
+)
 from pcc.codegen.kernels.pool import pool_work
 from pcc.codegen.layers import Conv2d, Linear, Pool2d, PooledConv2d
 from pcc.codegen.lower import geometry_of, has_planes, with_pool
@@ -48,7 +58,8 @@ class SelectKernels:
     """A file of ``pcc tune`` whose schedules come before those that cost least; nothing: costs choose. The driver fills
     in the saved one."""
     tuned_for: str = ""
-    """Whose records: `pcc.config.processor_words` of the target; the driver fills it in."""
+    """Whose records: `pcc.config.processor_words` of the target, or `pcc.config.gpu_words` of the GPU that they were
+    measured on; the driver fills it in."""
     sums: Literal["float32", "float16"] = "float32"
     """What layers of fp16 add up in on a GPU that has fp16 arithmetic; F(4x4) adds up in fp32 always. CPUs leave no
     choice."""
@@ -176,9 +187,10 @@ class OpenLayer:
         return layer_signature(layer)
 
     def key(self, processor: str) -> Key:
-        """Of its tuning records; the processor as `pcc.config.processor_words` has it."""
-        for _ in self.takers():  # each packs the weight
-            pass
+        """Of its tuning records; the processor as `pcc.config.processor_words` or `gpu_words` has it."""
+        for backend in REGISTRIES:
+            for _ in self.takers(backend):  # each packs the weight
+                pass
         return Key(self.signature, weight_summary(self.weights), _view(arguments(self.node)["x"]).dtype.name, processor)
 
 
@@ -271,10 +283,11 @@ def _layer(
     """The layer as cost models see it: sizes, not places."""
     x, y = _view(args["x"]), _view(pool or node)
     residual, activation = args["residual"] and _view(args["residual"]), Activation.parse(args["activation"])
+    parameter = args["parameter"] and constant(args["parameter"]).numpy()
     if node.target is LINEAR:
-        return Linear(node.name, x, y, weight, None, residual, activation, images)
+        return Linear(node.name, x, y, weight, None, residual, activation, images, parameter)
     geometry = geometry_of(args, (weight.shape[2], weight.shape[3]))
-    layer = Conv2d(node.name, x, y, weight, None, geometry, args["groups"], residual, activation)
+    layer = Conv2d(node.name, x, y, weight, None, geometry, args["groups"], residual, activation, parameter)
     return layer if pool is None else with_pool(layer, pool)
 
 

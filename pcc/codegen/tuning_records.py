@@ -38,7 +38,7 @@ class Key:
     """A `pcc.codegen.signature.weight_summary`."""
     dtype: str
     processor: str
-    """As `pcc.config.processor_words` has it."""
+    """As `pcc.config.processor_words` has it, or `pcc.config.gpu_words`."""
 
 
 Times = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -115,6 +115,7 @@ CREATE TABLE IF NOT EXISTS records (
 
 
 _RECORDS: TypeAdapter[list[TuningRecord]] = TypeAdapter(list[TuningRecord])
+_NAMES: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _RATIOS: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, Times])
 
 
@@ -194,6 +195,12 @@ class TuningRecords:
                 f"SELECT {', '.join(columns)} FROM records WHERE {where}", astuple(key)
             ).fetchall()
             return _RECORDS.validate_python([dict(zip(columns, row, strict=True)) for row in found])
+
+    def processors(self) -> Sequence[str]:
+        """All that there are records of, in alphabetical order."""
+        with self._reporting():
+            found = self._database.execute("SELECT DISTINCT processor FROM records ORDER BY processor").fetchall()
+            return _NAMES.validate_python([name for (name,) in found])
 
     def put(self, record: TuningRecord) -> None:
         """Keeps a record, in place of an older one of the same layer, version and choice of the costs."""

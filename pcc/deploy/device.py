@@ -39,7 +39,7 @@ class RunResult(BaseModel):
     """What ``pcc-run run --json`` prints."""
 
     device: str = "cpu"
-    """``gpu: NAME, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU cannot be used."""
+    """``gpu: NAME, driver VERSION, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU cannot be used."""
 
 
 class BenchResult(RunResult):

@@ -41,7 +41,7 @@ struct pcc_context {
   struct pcc_pool *pool;    /* NULL for one thread */
   int32_t threads;
   void *device;             /* NULL where the processor computes */
-  char device_text[240];    /* pcc_device() */
+  char device_text[280];    /* pcc_device() */
   char error[240];
 };
 

@@ -71,7 +71,7 @@ struct pcc_device_backend {
   /* One image. Outputs are written only where it succeeds. Adds each call's time in nanoseconds to clock, unless that is
    * NULL. */
   bool (*run)(void *device, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size);
-  const char *(*name)(const void *device);
+  const char *(*name)(const void *device); /* and its driver's version: "NAME, driver VERSION" */
   const struct pcc_device_program *(*program)(const void *device); /* the one that it runs */
   void (*close)(void *device);
 };

@@ -124,8 +124,8 @@ class Model:
 
     @property
     def device(self) -> str:
-        """What it runs on: ``gpu: NAME, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU was wanted and
-        cannot be used."""
+        """What it runs on: ``gpu: NAME, driver VERSION, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU was
+        wanted and cannot be used."""
         return self._library.pcc_device(self._opened()).decode() if hasattr(self._library, "pcc_device") else "cpu"
 
     @property

@@ -66,6 +66,7 @@ static bool describe(struct pcc_opencl_device *device, char *why, size_t why_siz
              why_size) ||
       failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
     return false;
+  snprintf(device->described, sizeof device->described, "%s, driver %s", device->name, device->driver);
   device->key = 0xcbf29ce484222325u; /* FNV-1a, with a zero between the two */
   for (const char *at = device->name; at <= device->name + strlen(device->name); at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
   for (const char *at = device->driver; *at; at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
@@ -327,7 +328,7 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
   return copy_outputs(context, model, outputs, why, why_size);
 }
 
-static const char *opencl_name(const void *opened) { return ((const struct context *)opened)->shared->device.name; }
+static const char *opencl_name(const void *opened) { return ((const struct context *)opened)->shared->device.described; }
 
 static const struct pcc_device_program *opencl_program(const void *opened) {
   return ((const struct context *)opened)->shared->program;

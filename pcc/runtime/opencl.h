@@ -80,6 +80,7 @@ struct pcc_opencl_device {
   struct pcc_opencl cl;
   cl_handle id, context;
   char name[96], driver[96];
+  char described[208]; /* "NAME, driver VERSION" */
   uint64_t key;      /* of device and driver */
   char cache[512];   /* a folder, or "" */
 };

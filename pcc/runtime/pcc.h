@@ -112,7 +112,7 @@ pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const 
 /* Why the last call on this context failed; "" if it did not. */
 const char *pcc_error(const pcc_context *context);
 
-/* What the context runs on: "gpu: NAME, code for PROFILE", "cpu", or "cpu: REASON" where a GPU was wanted and cannot be used. A GPU that fails in a run is not used
+/* What the context runs on: "gpu: NAME, driver VERSION, code for PROFILE", "cpu", or "cpu: REASON" where a GPU was wanted and cannot be used. A GPU that fails in a run is not used
  * again; the run is repeated on the processor, and succeeds. */
 const char *pcc_device(const pcc_context *context);
 

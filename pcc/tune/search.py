@@ -30,6 +30,7 @@ class Search:
         self._measured = dict(measured)
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=len(first) + 2))
         self._pending: dict[str, Asked] = {}
+        self._refused: set[str] = set()
         for text in dict.fromkeys([*measured, *(schedule.text for schedule in first)]):
             if text in self._schedules:
                 self._study.enqueue_trial(self._path_to(text))
@@ -38,7 +39,11 @@ class Search:
         """The next ones to measure, fewer where no more are left."""
         repeats = 0
         while len(self._pending) < count and (
-            rest := [text for text in self._schedules if text not in self._measured and text not in self._pending]
+            rest := [
+                text
+                for text in self._schedules
+                if text not in self._measured and text not in self._pending and text not in self._refused
+            ]
         ):
             if repeats > MOST_REPEATS:
                 self._study.enqueue_trial(self._path_to(rest[0]))
@@ -46,7 +51,7 @@ class Search:
             text = self._follow(lambda name, values, asked=asked: str(asked.suggest_categorical(name, values)))
             if text in self._measured:
                 self._study.tell(asked, log(self._measured[text]))
-            elif text in self._pending:
+            elif text in self._pending or text in self._refused:
                 self._study.tell(asked, state=TrialState.FAIL)
             else:
                 self._pending[text] = asked
@@ -56,10 +61,15 @@ class Search:
         return [self._schedules[text] for text in self._pending]
 
     def tell(self, measured: Mapping[str, float]) -> None:
-        """What was found, of those asked for and of others."""
+        """What was found, of those asked for and of others; what was asked for and is not there cannot be run, and is
+        not asked for again."""
         self._measured |= measured
         for text, asked in self._pending.items():
-            self._study.tell(asked, log(measured[text]))
+            if text in measured:
+                self._study.tell(asked, log(measured[text]))
+            else:
+                self._study.tell(asked, state=TrialState.FAIL)
+                self._refused.add(text)
         self._pending.clear()
 
     def _follow(self, answer: Callable[[str, list[str]], str]) -> str:

@@ -1,15 +1,17 @@
 """Finds the best schedule of each layer of a network, and keeps what it finds as it goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from pathlib import Path
+from typing import Protocol
 
 from torch.fx import GraphModule
 
 from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine import Machine
 from pcc.codegen.machine_profile import machine_named, processor_of
+from pcc.codegen.processor import Processor
 from pcc.codegen.select_kernels import Priced
 from pcc.codegen.tuning_records import NO_RECORDS, TuningRecord, TuningRecords, saved_records
 from pcc.config import processor_words
@@ -52,14 +54,44 @@ class TunedLayer:
     record: TuningRecord
 
 
-class Judge:
-    """Says how many times what the costs' choice takes a schedule takes: its time, where this computer executes the
-    target's code, or its instructions."""
+class Judge(Protocol):
+    """Says how many times what the costs' choice takes a schedule takes."""
 
-    def __init__(self, target: Target, machine: Machine, workers: int) -> None:
-        self._target, self._machine, self._workers = target, machine, workers
+    @property
+    def processor(self) -> str:
+        """What its measurements belong to, as a `pcc.codegen.tuning_records.Key` has it."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The same for people."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Schedules that could not be run, by their texts, and why."""
+        ...
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it tells times, which are never twice the same, or counts."""
+        ...
+
+    def ratios(self, layer: NetworkLayer, base: Priced, schedules: Sequence[Priced], rounds: int) -> dict[str, float]:
+        """By the schedules' texts; one that cannot be run is left out."""
+        ...
+
+
+class ProcessorJudge:
+    """Times, where this computer executes the target's code, or instructions under QEMU. `PccError` for a target whose
+    code can be neither timed nor counted."""
+
+    def __init__(self, target: Target, machine: Machine, workers: int = 1) -> None:
+        self._target, self._machine, self._workers = measurable(target), machine, workers
         self._counts: dict[tuple[object, str], float] = {}
         self.is_timed = executes_here(target)
+        self.processor = processor_words(self._target)
+        self.where, self.refused = f"{target.name}, {target.cpu}", dict[str, str]()
 
     def ratios(self, layer: NetworkLayer, base: Priced, schedules: Sequence[Priced], rounds: int) -> dict[str, float]:
         """By the schedules' texts."""
@@ -94,18 +126,17 @@ def records_file(wanted: str | None) -> Path:
 
 
 def tune(
-    graph_module: GraphModule, target: Target, machine: Machine, path: Path, trials: int, show: Show, workers: int = 1
+    graph_module: GraphModule, judge: Judge, machine: Processor, path: Path, trials: int, show: Show
 ) -> list[TunedLayer]:
     """Measures up to ``trials`` schedules of each layer of a graph whose kernels are not chosen, those of earlier calls
-    included, and records the best.
+    included, and records the best. ``machine`` is what costs are of.
 
     Each measurement is kept as soon as it is there: an interrupted call loses a few of them. Raises `PccError` for
-    records that cannot be written, and for a target whose code can be neither timed nor counted.
+    records that cannot be written.
     """
-    target = measurable(target)
-    judge, tuned = Judge(target, machine, workers), []
+    tuned: list[TunedLayer] = []
     with TuningRecords(path) as records:
-        layers = network_layers(graph_module, processor_words(target))
+        layers = network_layers(graph_module, judge.processor)
         for place, layer in enumerate(layers):
 
             def show_layer(text: str, done: float, place: int = place) -> None:
@@ -116,7 +147,7 @@ def tune(
 
 
 def _tune_layer(
-    layer: NetworkLayer, judge: Judge, machine: Machine, records: TuningRecords, trials: int, show: Show
+    layer: NetworkLayer, judge: Judge, machine: Processor, records: TuningRecords, trials: int, show: Show
 ) -> TunedLayer:
     show(str(layer), 0.0)
     by_family, _ = layer.open.priced(machine)
@@ -134,6 +165,8 @@ def _tune_layer(
                 len(measured) / most,
             )
             asked = search.ask(min(at_once, most - len(measured)))
+            if not asked:
+                break
             found = judge.ratios(layer, base, asked, ROUNDS)
             records.add_ratios(layer.key, base.text, found)
             others = records.ratios(layer.key, base.text)  # of other processes, too
@@ -165,8 +198,8 @@ def _best(layer: NetworkLayer, judge: Judge, base: Priced, ranked: Sequence[Pric
     finalists = ranked[: ranked.index(base)][:FINALISTS]
     if finalists:
         ratios = judge.ratios(layer, base, finalists, LAST_ROUNDS)
-        best = min(finalists, key=lambda each: ratios[each.text])
-        if ratios[best.text] * (LEAST_GAIN if judge.is_timed else 1) < 1:
+        best = min(finalists, key=lambda each: ratios.get(each.text, inf))
+        if ratios.get(best.text, inf) * (LEAST_GAIN if judge.is_timed else 1) < 1:
             return best, 1 / ratios[best.text]
     return base, 1.0
 

@@ -23,7 +23,7 @@ from pcc.planner import open_graph
 from pcc.target import Target, executes_here, target_named
 from pcc.tune import measure, tuner
 from pcc.tune.search import Search
-from pcc.tune.tuner import Judge, TunedLayer, tune
+from pcc.tune.tuner import ProcessorJudge, TunedLayer, tune
 from tests.arm64 import arm64
 
 HERE = target_named("x86_64-linux")
@@ -50,14 +50,9 @@ def quiet(text: str, done: float) -> None:
 def tuned(
     path: Path, target: Target = HERE, trials: int = 4, show: tuner.Show = quiet, machine: Machine | None = None
 ) -> list[TunedLayer]:
-    return tune(
-        open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target),
-        target,
-        machine or machine_of(target),
-        path,
-        trials,
-        show,
-    )
+    machine = machine or machine_of(target)
+    graph = open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target)
+    return tune(graph, ProcessorJudge(target, machine), machine, path, trials, show)
 
 
 def compiled(path: Path, folder: Path, target: Target = HERE) -> CompileReport:
@@ -78,11 +73,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told to say in the end."""
     texts: list[str] = []
 
-    def ratios(self: Judge, layer, base, schedules: Sequence[Any], rounds: int) -> dict[str, float]:
+    def ratios(self: ProcessorJudge, layer, base, schedules: Sequence[Any], rounds: int) -> dict[str, float]:
         texts.extend(each.text for each in schedules)
         return {each.text: 0.5 + 0.01 * place for place, each in enumerate(schedules)}
 
-    monkeypatch.setattr(Judge, "ratios", ratios)
+    monkeypatch.setattr(ProcessorJudge, "ratios", ratios)
     return texts
 
 
@@ -126,13 +121,13 @@ def test_a_faster_schedule_takes_the_place_of_the_costs_choice(asked: list[str],
 
 def test_never_slower(asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A schedule that looked faster when it was found, and is not when it is measured again, is not used."""
-    lucky = Judge.ratios
+    lucky = ProcessorJudge.ratios
 
-    def ratios(judge: Judge, layer: Any, base: Any, schedules: Any, rounds: int) -> dict[str, float]:
+    def ratios(judge: ProcessorJudge, layer: Any, base: Any, schedules: Any, rounds: int) -> dict[str, float]:
         measured = lucky(judge, layer, base, schedules, rounds)
         return {text: 0.99 if rounds == tuner.LAST_ROUNDS else ratio for text, ratio in measured.items()}
 
-    monkeypatch.setattr(Judge, "ratios", ratios)
+    monkeypatch.setattr(ProcessorJudge, "ratios", ratios)
     for layer in tuned(tmp_path / "records"):
         assert (layer.record.best, layer.record.speedup) == (layer.record.costs_choice, 1.0)
     report = compiled(tmp_path / "records", tmp_path / "package").targets[0]

@@ -27,7 +27,6 @@ from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, Stage, View
 from pcc.dtype import dtype_of
 from pcc.ir import ops
-from pcc.ir.activation import IDENTITY
 from pcc.ir.annotations import KernelChoice, annotation
 from pcc.ir.graph import arguments, max_batch, shape_of
 
@@ -45,6 +44,11 @@ def lower_device(graph_module: GraphModule, name: str) -> Program[DeviceKernel]:
     if max_batch(graph_module):
         turns = (Stage(0, len(program.calls), at_once=False),)
         program = replace(program, max_batch=max_batch(graph_module), batch_stages=turns)
+    return planned(program)
+
+
+def planned(program: Program[DeviceKernel]) -> Program[DeviceKernel]:
+    """The program, its buffers placed where every driver takes them."""
     return PlanMemory(ALIGNMENT)(program)
 
 
@@ -69,18 +73,6 @@ class DeviceLowering(Lowering):
 
     def write_plain(self, node: Node, emit: Callable[..., None], y: View, args: dict[str, Any]) -> None:
         _OF_CONTIGUOUS[node.target](self.builder, y, **args)
-
-    def emit(self, node: Node, layer: layers.Conv2d | layers.Linear) -> View:
-        """An activation that has a parameter for each channel is a map behind the layer."""
-        if layer.parameter is None:
-            return super().emit(node, layer)
-        b, y, name = self.builder, layer.y, f"{node.name}.sums"
-        sums = b.bordered(name, y.shape, 0, y.dtype) if len(y.shape) == 4 else b.tensor(name, y.shape, y.dtype)
-        super().emit(node, replace(layer, y=sums, activation=IDENTITY, parameter=None))
-        shape = -1, *(1,) * (len(y.shape) - 2)
-        of_channels = b.constant(f"{layer.name}.parameter", layer.parameter.reshape(shape))
-        emit_map(node.name, y, [sums, of_channels], f"{layer.activation}(x0,x1)", b)
-        return y
 
 
 def _takes_planes(node: Node) -> bool:

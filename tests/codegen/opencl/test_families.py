@@ -20,6 +20,7 @@ from pcc.codegen.opencl.profiles import PROFILES, GpuProfile, profile_of_device
 from pcc.codegen.opencl.text import opencl_text
 from pcc.codegen.program import View, contiguous_strides
 from pcc.dtype import FLOAT32
+from pcc.ir.activation import PARAMETRIC, Activation
 from pcc.sparsity import fkw as packed
 from pcc.sparsity.fkw import unpack
 from tests.codegen.opencl.kernels.support import Case, check
@@ -126,9 +127,16 @@ TILED = [name for name, family in families(OPENCL).items() if getattr(family, "p
 
 
 @pytest.mark.parametrize("name", TILED)
-@pytest.mark.parametrize("profile", [ADRENO, PROFILES["mali-g5x"]], ids=lambda profile: profile.name)
-def test_calls_compute_the_layer(name: str, profile: GpuProfile) -> None:
-    case, buffers = Case(6, 8, 9, 13, SAME, 2), dict[str, np.ndarray]()
+@pytest.mark.parametrize(
+    ("profile", "activation"),
+    [
+        *((ADRENO, Activation(kind)) for kind in ("none", *PARAMETRIC)),
+        (PROFILES["mali-g5x"], Activation("prelu")),
+    ],
+    ids=lambda value: value.name if isinstance(value, GpuProfile) else str(value),
+)
+def test_calls_compute_the_layer(name: str, profile: GpuProfile, activation: Activation) -> None:
+    case, buffers = Case(6, 8, 9, 13, SAME, 2, activation), dict[str, np.ndarray]()
     family: Any = families(OPENCL)[name]
     weight = pruned(case, 4, PATTERNS, 0.5)
 

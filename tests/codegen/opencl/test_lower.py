@@ -169,12 +169,26 @@ def test_linear_with_residual(passes: str) -> None:
     check(Block(), [random(3, 13)], 5e-6 if passes == GRAPH_PASSES else 3e-3, passes)
 
 
-def test_activations_with_a_parameter_a_channel() -> None:
+@pytest.mark.parametrize("passes", [GRAPH_PASSES, FP16_PASSES], ids=["f32", "f16"])
+def test_activations_with_a_parameter_a_channel(passes: str) -> None:
+    """They are part of the layers: of tiled ones, of those of any geometry, and of linear ones."""
+
+    class Slopes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tiled, self.far, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 4, 4), nn.Linear(6, 6)
+            self.slopes = nn.ModuleList(nn.PReLU(count, init) for count, init in ((4, 0.3), (6, -0.5), (6, 0.7)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.slopes[1](self.far(self.slopes[0](self.tiled(x))))
+            return self.slopes[2](self.linear(x.flatten(1)))
+
     torch.manual_seed(0)
-    prelu = nn.PReLU(4)
-    nn.init.uniform_(prelu.weight)
-    convolution = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), prelu, nn.Conv2d(4, 4, 1))
-    check(convolution, [random(2, 3, 7, 5)], 5e-6)
+    x = random(2, 3, 4, 4)
+    check(Slopes(), [x], 5e-6 if passes == GRAPH_PASSES else 3e-3, passes)
+    kernels = {kernel.name for kernel in device_program(Slopes(), [x], passes=passes).kernels}
+    assert sum("prelu" in name for name in kernels) == 3
+    assert not any("map_prelu" in name for name in kernels)
 
 
 def test_slices_of_planes_feed_convolutions() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.opencl.kernels.epilogue import apply
+from pcc.codegen.opencl.kernels.epilogue import apply, parameter_at
 from pcc.codegen.opencl.kernels.numbers import (
     elements,
     numbers,
@@ -43,7 +43,6 @@ def emit_conv(layer: Conv2d, b: "DeviceProgramBuilder") -> None:
         words = ("offset", "image", "plane", "pitch")
         added = (layer.residual.offset, *layer.residual.strides[:3])
         places |= {f"residual_{word}": value for word, value in zip(words, added, strict=True)}
-    bias = np.zeros(filters, np.float32) if layer.bias is None else layer.bias.astype(np.float32)
     b.call(
         ConvNumbers(
             (layer.x.dtype, dtype_of(layer.weight.dtype), layer.y.dtype),
@@ -52,7 +51,7 @@ def emit_conv(layer: Conv2d, b: "DeviceProgramBuilder") -> None:
         {
             **tensors,
             "weight": b.constant(f"{layer.name}.weight", layer.weight),
-            "bias": b.constant(f"{layer.name}.bias", bias),
+            **b.named_constants(layer.name, channel_arrays(layer, lambda values: values.astype(np.float32))),
             **places,
             "height": height,
             "width": width,
@@ -89,7 +88,7 @@ class ConvNumbers:
         return (
             tensor("x", self.types[0]),
             tensor("weight", self.types[1]),
-            tensor("bias", FLOAT32),
+            *self.epilogue.params,
             tensor("y", self.types[2], writes=True),
             *((tensor("residual", self.types[2]), *numbers(*places)) if self.epilogue.residual else ()),
             *numbers(*PLANE_NUMBERS, *sizes, *WINDOW_NUMBERS),
@@ -120,7 +119,8 @@ class ConvNumbers:
             at = k["residual_offset"] + image * k["residual_image"] + filter_place * k["residual_plane"]
             added = k.load(k["residual"], at + row * k["residual_pitch"] + column)
         at = k["y_offset"] + image * k["y_image"] + filter_place * k["y_plane"] + row * k["y_pitch"] + column
-        k.store(k["y"], at, apply(k, self.epilogue, total.value, added))
+        parameter = parameter_at(k, self.epilogue, filter_place)
+        k.store(k["y"], at, apply(k, self.epilogue, total.value, added, parameter))
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, x, y = whole_numbers(args), np.asarray(args["x"]), np.asarray(args["y"])
@@ -146,4 +146,5 @@ class ConvNumbers:
                 at = elements(start, size, (n["residual_pitch"], 1))
                 residual = np.asarray(args["residual"])[at].astype(np.float32)
             at = elements(n["y_offset"] + image * n["y_image"] + filter_place * n["y_plane"], size, (n["y_pitch"], 1))
-            y[at] = self.epilogue.reference(sums.astype(np.float32), residual).astype(y.dtype)
+            parameter = self.epilogue.reference_parameter(args, filter_place)
+            y[at] = self.epilogue.reference(sums.astype(np.float32), residual, parameter).astype(y.dtype)

@@ -224,6 +224,7 @@ def layer_numbers(
     """The call of a kernel that reads some arrays of a weight, for an image of a layer."""
     height, width = layer.y.shape[2:]
     bias = np.zeros(fkw.shape[0], np.float32) if layer.bias is None else layer.bias
+    parameter = {} if layer.parameter is None else {"parameter": layer.parameter[fkw.reorder].astype(np.float32)}
     tensors = {"x": layer.x, "y": layer.y}
     x = places_of("x", layer.x, image=image)
     numbers = {
@@ -240,7 +241,7 @@ def layer_numbers(
     return DeviceCall(
         kernel,
         tensors,
-        {**arrays, "bias": bias[fkw.reorder], "filters": fkw.reorder},
+        {**arrays, "bias": bias[fkw.reorder], "filters": fkw.reorder, **parameter},
         numbers,
         Range.covering(tile.items(fkw.shape[0], height, width), local_size),
         int(np.count_nonzero(fkw.weight)) * height * width,

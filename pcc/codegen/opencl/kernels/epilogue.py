@@ -13,17 +13,31 @@ if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder, Expr
 
 
-def apply(k: "DeviceKernelBuilder", epilogue: Epilogue, value: "Expr", residual: "Expr | None") -> "Expr":
-    """The vector to store. ``value`` has the bias."""
+def apply(
+    k: "DeviceKernelBuilder",
+    epilogue: Epilogue,
+    value: "Expr",
+    residual: "Expr | None",
+    parameter: "Expr | None" = None,
+) -> "Expr":
+    """The vector to store. ``value`` has the bias; ``parameter`` is the channels', a vector, too, for activations that
+    have one."""
     if residual is not None:
         value = value + residual
-    return activate(k, epilogue.activation, value)
+    return activate(k, epilogue.activation, value, parameter)
 
 
-def activate(k: "DeviceKernelBuilder", activation: Activation, x: "Expr") -> "Expr":
+def parameter_at(k: "DeviceKernelBuilder", epilogue: Epilogue, place: "Expr") -> "Expr | None":
+    """The parameter of the channel at a place of ``parameter``, a number; None where the activation has none."""
+    return k.let(k.load(k["parameter"], place)) if epilogue.activation.is_parametric else None
+
+
+def activate(k: "DeviceKernelBuilder", activation: Activation, x: "Expr", parameter: "Expr | None" = None) -> "Expr":
     """The activation of a vector."""
     if activation.kind == "none":
         return x
+    if parameter is not None:
+        return _PARAMETRIC_CODE[activation.kind](k, k.let(x), parameter)
     if activation.kind not in _CODE:
         raise PccError(f"no GPU code for activation '{activation}': add it to pcc/codegen/opencl/kernels/epilogue.py")
     return _CODE[activation.kind](k, k.let(x), *(k.splat(value) for value in activation.args))
@@ -72,6 +86,26 @@ def _softplus(k: "DeviceKernelBuilder", x: "Expr", beta: "Expr", threshold: "Exp
 def _gelu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":
     return x * k.mad(k.call("erf", x * k.splat(0.5**0.5)), k.splat(0.5), k.splat(0.5))
 
+
+def _swish(k: "DeviceKernelBuilder", x: "Expr", beta: "Expr") -> "Expr":
+    return x * _sigmoid(k, x * beta)
+
+
+def _largest(k: "DeviceKernelBuilder", x: "Expr", least: "Expr") -> "Expr":
+    return k.call("fmax", x, least)
+
+
+def _smallest(k: "DeviceKernelBuilder", x: "Expr", largest: "Expr") -> "Expr":
+    return k.call("fmin", x, largest)
+
+
+_PARAMETRIC_CODE: dict[str, Callable[..., "Expr"]] = {
+    "prelu": _leaky_relu,
+    "swish": _swish,
+    "max": _largest,
+    "min": _smallest,
+}
+"""Kind: its code, from a bound vector and the channels' parameter."""
 
 _CODE: dict[str, Callable[..., "Expr"]] = {
     "relu": _relu,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.layers import Linear, MatMul
 from pcc.codegen.opencl.kernel import LANES
-from pcc.codegen.opencl.kernels.epilogue import apply
+from pcc.codegen.opencl.kernels.epilogue import apply, parameter_at
 from pcc.codegen.opencl.kernels.numbers import (
     elements,
     numbers,
@@ -35,7 +35,7 @@ def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:
     assert isinstance(layer.weight, np.ndarray)
     (rows, depth), outputs = layer.x.shape, len(layer.weight)
     missing = -outputs % LANES
-    bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias
+    of_outputs = channel_arrays(layer, lambda values: np.pad(values, (0, missing)).astype(np.float32))
     tensors = {"x": layer.x, "y": layer.y}
     if layer.residual is not None:
         tensors["residual"] = layer.residual
@@ -51,7 +51,7 @@ def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:
         {
             **tensors,
             "weight": b.constant(f"{layer.name}.weight", np.pad(layer.weight, ((0, missing), (0, 0))).T),
-            "bias": b.constant(f"{layer.name}.bias", np.pad(bias, (0, missing)).astype(np.float32)),
+            **b.named_constants(layer.name, of_outputs),
             **places,
             "rows": rows,
             "depth": depth,
@@ -84,7 +84,7 @@ class LinearColumns:
         return (
             tensor("x", self.types[0]),
             tensor("weight", self.types[1]),
-            tensor("bias", FLOAT32),
+            *self.epilogue.params,
             tensor("y", self.types[2], writes=True),
             *((tensor("residual", self.types[2]), *numbers("residual_offset", "residual_row")) if added else ()),
             *numbers("x_offset", "x_row", "y_offset", "y_row", "rows", "depth", "outputs"),
@@ -105,7 +105,8 @@ class LinearColumns:
                 added = None
                 if self.epilogue.residual:
                     added = k.load(k["residual"], k["residual_offset"] + row * k["residual_row"] + first + lane)
-                value = apply(of_numbers(k), self.epilogue, k.lane(total.value, lane), added)
+                parameter = parameter_at(k, self.epilogue, first + lane)
+                value = apply(of_numbers(k), self.epilogue, k.lane(total.value, lane), added, parameter)
                 k.store(k["y"], y + lane, value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
@@ -119,7 +120,8 @@ class LinearColumns:
             at = elements(n["residual_offset"], shape, (n["residual_row"], 1))
             residual = np.asarray(args["residual"])[at].astype(np.float32)
         at = elements(n["y_offset"], shape, (n["y_row"], 1))
-        y[at] = self.epilogue.reference(sums, residual).astype(y.dtype)
+        parameter = self.epilogue.reference_parameter(args, slice(n["outputs"]))
+        y[at] = self.epilogue.reference(sums, residual, parameter).astype(y.dtype)
 
 
 def emit_matmul(layer: MatMul, b: "DeviceProgramBuilder") -> None:

@@ -27,4 +27,5 @@ def store_reference(args: Mapping[str, Argument], epilogue: Epilogue, sums: np.n
             residual = np.asarray(args["residual"])[index].astype(np.float32)
         start = int(args["y_offset"]) + plane * int(args["y_plane"])
         index = plane_index(start, int(args["y_pitch"]), (1, 1), size)
-        y[index] = epilogue.reference(value + np.float32(bias[p]), residual).astype(y.dtype)
+        finished = epilogue.reference(value + np.float32(bias[p]), residual, epilogue.reference_parameter(args, p))
+        y[index] = finished.astype(y.dtype)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pcc.codegen.kernel import Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.opencl.kernel import LANES
-from pcc.codegen.opencl.kernels.epilogue import apply
+from pcc.codegen.opencl.kernels.epilogue import apply, parameter_at
 from pcc.dtype import DType
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def output_params(dtype: DType, epilogue: Epilogue) -> tuple[Param, ...]:
     """Where a tile's outputs go, and what is added to them. ``filters`` is each place's plane of outputs."""
     residual = (Param("residual", f"{dtype.short}*"), Param("residual_offset"), Param("residual_plane"))
     return (
-        Param("bias", "f32*"),
+        *epilogue.params,
         Param("filters", "i32*"),
         Param("y", f"{dtype.short}*", writes=True),
         *(Param(name) for name in ("y_offset", "y_plane", "y_pitch", "height", "width")),
@@ -115,6 +115,8 @@ def store_tile(
         else [k.word(k["filters"], filter_place + f) for f in range(tile.filters)]
     )
     for f, plane in enumerate(planes):
+        of_filter = parameter_at(k, epilogue, filter_place + f)
+        parameter = None if of_filter is None else k.let(k.splat(of_filter))
         starts = {
             name: k.let(k[f"{name}_offset"] + plane * k[f"{name}_plane"] + y * k[f"{name}_pitch"] + x)
             for name in ("y", *(("residual",) if epilogue.residual else ()))
@@ -125,7 +127,7 @@ def store_tile(
                 column = LANES * v
                 with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
                     added = k.load_vector(k["residual"], at["residual"] + column) if epilogue.residual else None
-                    value = apply(k, epilogue, sums[f][row][v], added)
+                    value = apply(k, epilogue, sums[f][row][v], added, parameter)
                     k.store_vector(
                         k["y"], at["y"] + column, value if whole_vectors else k.first_lanes(value, left - column)
                     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.winograd_forms import FORMS
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall, places_of
@@ -52,7 +52,6 @@ def winograd_calls(
     top, left = layer.geometry.padding[:2]
     epilogue = Epilogue(layer.residual is not None, layer.activation)
     sizes = {"tile_columns": columns, "tile_rows": rows}
-    bias = np.zeros(filters, np.float32) if layer.bias is None else layer.bias
     outside = {} if layer.residual is None else places_of("residual", layer.residual, image=image)
     numbers = {**sizes, "places_of_filters": groups * product.filters, "height": height, "width": width, **outside}
     return [
@@ -74,7 +73,7 @@ def winograd_calls(
         DeviceCall(
             WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0, tiles),
             {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
-            {"bias": bias, "filters": np.arange(filters, dtype=np.int32)},
+            {**channel_arrays(layer), "filters": np.arange(filters, dtype=np.int32)},
             {**places_of("y", layer.y, image=image), **numbers},
             range_of((columns // tiles, rows, filters)),
         ),

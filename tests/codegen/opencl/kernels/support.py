@@ -48,10 +48,20 @@ def layer_of(case: Case, weight: np.ndarray, seed: int = 0) -> tuple[Conv2d, dic
     buffers = {"x": in_planes(x, x_layout), "y": in_planes(np.zeros(y_layout.shape), y_layout)}
     if case.residual:
         buffers["residual"] = in_planes(residual, y_layout)
-    bias = random.standard_normal(case.filters).astype(np.float32)
+    bias, parameter = (random.standard_normal(case.filters).astype(np.float32) for _ in range(2))
     views = x_layout.view("x"), y_layout.view("y"), y_layout.view("residual") if case.residual else None
     return (
-        Conv2d(str(case), *views[:2], weight, bias, case.geometry, case.groups, views[2], case.activation),
+        Conv2d(
+            str(case),
+            *views[:2],
+            weight,
+            bias,
+            case.geometry,
+            case.groups,
+            views[2],
+            case.activation,
+            parameter if case.activation.is_parametric else None,
+        ),
         buffers,
         y_layout,
     )
@@ -74,7 +84,8 @@ def expected(layer: Conv2d, weight: np.ndarray, buffers: dict[str, np.ndarray], 
     )
     if case.residual:
         y = y + torch.from_numpy(from_planes(buffers["residual"], Planes(layer.y.shape, 1, case.dtype)))  # type: ignore[arg-type]
-    return case.activation(y).numpy()
+    parameter = None if layer.parameter is None else torch.from_numpy(layer.parameter.astype(np.float64))
+    return case.activation(y, None if parameter is None else parameter.reshape(-1, 1, 1)).numpy()
 
 
 def arguments_of(call: DeviceCall, buffers: dict[str, np.ndarray]) -> dict[str, np.ndarray | int | float]:
