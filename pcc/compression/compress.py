@@ -276,7 +276,7 @@ class _Run:
             wish=str(self.wish),
             target=self.target.name,
             cpu=self.target.cpu,
-            photos=len(self.photos.fitted),
+            photos=self.photos.count,
             held_out=self.photos.held_out.count,
             predicted=chosen.predicted,
             measured=timings[0].seconds / timings[1].seconds if timings else None,

@@ -13,7 +13,7 @@ from pcc.codegen.machine_profile import machine_named
 from pcc.codegen.select_kernels import OpenLayer, by_record
 from pcc.codegen.tuning_records import TuningRecords
 from pcc.compression.candidates import candidates, mined_patterns
-from pcc.compression.errors import LayerFit, layer_fits, sensitivity
+from pcc.compression.errors import LayerFit, layer_fits, shown
 from pcc.compression.network import Subject
 from pcc.compression.options import Database, LayerOptions
 from pcc.compression.prices import priced_layers
@@ -27,9 +27,9 @@ from pcc.training.layers import array
 
 COLUMNS = 8192
 """Output positions that errors are estimated on."""
-PROBES = 32
+PROBES = 64
 """Photos that sensitivities are measured on."""
-PROBED_ERROR = 0.05
+PROBED_ERROR = 0.1
 """Of the option that a sensitivity is measured with, about."""
 Watch = Callable[[str, float], None]
 
@@ -55,7 +55,7 @@ def make_database(subject: Subject, batches: Sequence[Tensor], target: Target, s
             probed = min(layers[name].options[1:], key=lambda option: abs(np.log(option.error / PROBED_ERROR + 1e-9)))
             structure = structure_of(probed.structure)
             assert isinstance(structure, Kernels)
-            found = sensitivity(run, dense, fit, structure)
+            found = shown(run, dense, fit, structure) / max(probed.lost, 1e-12)
             layers[name] = layers[name].model_copy(update={"sensitivity": found})
         for cached in ("quadratic", "scores", "dense"):
             fit.__dict__.pop(cached, None)

@@ -18,11 +18,13 @@ from pcc.sparsity.kernels import Kernels
 from pcc.training.layers import Layer
 from pcc.training.reconstruct import effect, error_of, gain_of, shift, to_columns, to_weight
 from pcc.training.reconstruction_moments import Moments, MomentSums
-from pcc.training.reconstruction_solve import Quadratic, refit
+from pcc.training.reconstruction_solve import EXACT, Quadratic, refit
 from pcc.training.reconstruction_watch import Norm, Place, observe, places
 
-FILTERS = 64
-"""Of a layer, on which an error is estimated."""
+FILTERS = 48
+"""Of a layer, on which an error is estimated..."""
+ESTIMATE = 1e-4
+"""...with fits of this precision."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,19 @@ class LayerFit:
     def fitted(self, structure: Kernels) -> tuple[Tensor, float]:
         """The better of both scores' fits: weight by columns, (g, n, O / g), and its error; of some filters."""
         every = max(1, self.dense.shape[2] // FILTERS)
-        fits = (self._fit(structure, scores, slice(None, None, every)) for scores in self.scores)
+        fits = (self._fit(structure, scores, slice(None, None, every), ESTIMATE) for scores in self.scores)
         return min(fits, key=lambda fit: fit[1])
 
     def fully_fitted(self, structure: Kernels) -> tuple[Tensor, float]:
         """`fitted`, of all filters."""
-        return min((self._fit(structure, scores, slice(None)) for scores in self.scores), key=lambda fit: fit[1])
+        return min((self._fit(structure, scores, slice(None), EXACT) for scores in self.scores), key=lambda fit: fit[1])
 
-    def _fit(self, structure: Kernels, scores: np.ndarray, filters: slice) -> tuple[Tensor, float]:
+    def _fit(self, structure: Kernels, scores: np.ndarray, filters: slice, precision: float) -> tuple[Tensor, float]:
         kept = to_columns(torch.from_numpy(structure.keep(scores, self.groups)), self.groups)[:, :, filters]
         whole = self.quadratic
         unit = whole.unit[:, :, filters]
         some = Quadratic(whole.a, whole.b[:, :, filters], unit)
-        weight = refit(some, self.dense[:, :, filters] * unit * kept) / unit
+        weight = refit(some, self.dense[:, :, filters] * unit * kept, precision) / unit
         return weight, error_of(self.others.of_filters(filters), weight, self.scale[:, :, filters])
 
 
@@ -118,14 +120,13 @@ def layer_fits(
 
 
 @torch.no_grad()
-def sensitivity(run: Callable[[], Tensor], dense: Tensor, fit: LayerFit, structure: Kernels) -> float:
-    """How much of a layer's error the network's outputs show: the squared error of what ``run`` gives, over the squares
-    of the ``dense`` outputs, over the layer's own."""
-    weight, error = fit.fully_fitted(structure)
+def shown(run: Callable[[], Tensor], dense: Tensor, fit: LayerFit, structure: Kernels) -> float:
+    """How much the network's outputs show of a layer in a structure: the squared error of what ``run`` gives, over the
+    squares of the ``dense`` outputs."""
+    weight, _ = fit.fully_fitted(structure)
     with _replaced(fit, weight):
         found = run()
-    shown = float((found - dense).square().sum() / dense.square().sum().clamp_min(torch.finfo(dense.dtype).tiny))
-    return shown / max(error, 1e-12)
+    return float((found - dense).square().sum() / dense.square().sum().clamp_min(torch.finfo(dense.dtype).tiny))
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """The database: what each layer may become, and what that costs."""
 
+from math import log
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from pcc.compression.recipe import structure_of
+
+LEAST_LEFT = 1e-3
+"""Of a layer's output, that an option leaves in the worst case."""
 
 
 class Option(BaseModel):
@@ -25,6 +29,12 @@ class Option(BaseModel):
     bytes: int
     """Of the weight as that family reads it."""
 
+    @property
+    def lost(self) -> float:
+        """What is left of the output, 1 - error, as a logarithm: what layers leave multiplies along a network, and this
+        adds up."""
+        return -log(max(LEAST_LEFT, 1 - self.error))
+
     def __str__(self) -> str:
         return "dense" if self.structure is None else str(structure_of(self.structure))
 
@@ -36,7 +46,7 @@ class LayerOptions(BaseModel):
     options: tuple[Option, ...]
     """The dense one is the first."""
     sensitivity: float = 0.0
-    """Squared error of the network's outputs, over their squares, for each unit of the layer's own `Option.error`."""
+    """Squared error of the network's outputs, over their squares, for each unit of `Option.lost`."""
     reason: str = ""
     """Why it has no other option than the dense one."""
 
@@ -46,7 +56,7 @@ class LayerOptions(BaseModel):
 
     def loss(self, option: Option) -> float:
         """What an option does to the network's outputs, in the units of ``sensitivity``."""
-        return self.sensitivity * option.error
+        return self.sensitivity * option.lost
 
 
 Database = dict[str, LayerOptions]

@@ -11,8 +11,11 @@ from torch import Tensor
 from pcc.errors import PccError
 from pcc.evaluate.samples import Batch, Samples, open_samples
 from pcc.models.preprocess import Preprocessing
+from pcc.training.views import random_parts
 
-FEWEST = 40
+FEWEST = 10
+ENOUGH = 128
+"""Photos to fit on; where there are fewer, parts of them are added."""
 MOST_HELD_OUT = 200
 HELD_OUT = 0.2
 """Of all photos, at most `MOST_HELD_OUT`."""
@@ -23,6 +26,8 @@ class Photos:
     """Inputs of a network, fp32 (N, C, H, W)."""
 
     fitted: Tensor
+    count: int
+    """Of photos among those to fit on; the others are parts of them."""
     held_out: Samples
 
     def batches(self, size: int) -> list[Tensor]:
@@ -46,7 +51,8 @@ def open_photos(
 
 
 def split(samples: Samples, most: int) -> Photos:
-    """Draws at most ``most`` photos to fit on, and a fifth of all, up to 200, to measure on. `PccError` for too few."""
+    """Draws at most ``most`` photos to fit on, and a fifth of all, up to 200, to measure on. Where those to fit on are
+    few, random parts of them are fitted on, too. `PccError` for too few."""
     if samples.count < FEWEST:
         raise PccError(f"{samples.name} has {samples.count} photos: {FEWEST} are the least, and a few hundred better")
     order = np.random.default_rng(0).permutation(samples.count)
@@ -57,7 +63,10 @@ def split(samples: Samples, most: int) -> Photos:
         return _read(samples, apart[begin:end]), None
 
     held_out = Samples(f"{held} photos held out", held, read)
-    return Photos(torch.from_numpy(_read(samples, np.sort(order[held : held + most]))), held_out)
+    fitted = torch.from_numpy(_read(samples, np.sort(order[held : held + most])))
+    repeats = -(-min(most, ENOUGH) // len(fitted)) - 1
+    random = torch.Generator().manual_seed(0)
+    return Photos(torch.cat([fitted, *(random_parts(fitted, random) for _ in range(repeats))]), len(fitted), held_out)
 
 
 def _read(samples: Samples, indices: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from pcc.training.reconstruction_runs import Arrived, arrive_at, batch_runs
 from pcc.training.reconstruction_solve import Quadratic, admm, refit
 from pcc.training.reconstruction_watch import Norm, Part, Wanted, observe
 
-COLUMNS = 16384
+COLUMNS = 65536
 """Output positions that a layer is fitted on, where the samples have so many."""
 
 

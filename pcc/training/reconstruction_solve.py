@@ -24,6 +24,8 @@ STEPS = 8
 """Of ADMM in each stage."""
 MOST_GRADIENTS = 40
 """Steps of conjugate gradients."""
+EXACT = 1e-10
+"""Squared residual, over the right side's squares, at which they end."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,16 @@ def admm(quadratic: Quadratic, start: torch.Tensor, project: Callable[[torch.Ten
     return best
 
 
-def refit(quadratic: Quadratic, start: torch.Tensor) -> torch.Tensor:
+def refit(quadratic: Quadratic, start: torch.Tensor, precision: float = EXACT) -> torch.Tensor:
     """The least point that is zero where ``start`` is, by conjugate gradients from there, each filter with steps of its
-    own."""
+    own, until squared residuals are ``precision`` of the right side's squares."""
     kept = start != 0
     tiny = torch.finfo(start.dtype).tiny
     v = start
     residual = (quadratic.b - quadratic.a @ v) * kept
     direction = residual
     power = residual.square().sum(dim=1, keepdim=True)
-    enough = 1e-10 * quadratic.b.square().sum()
+    enough = precision * quadratic.b.square().sum()
     for _ in range(MOST_GRADIENTS):
         if power.sum() <= enough:
             break

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pcc.compression.candidates import candidates, mined_patterns
-from pcc.compression.errors import layer_fits, sensitivity
+from pcc.compression.errors import layer_fits, shown
 from pcc.compression.recipe import structure_of, written
 from pcc.sparsity.kernels import Kernels
 from pcc.training.layers import array, prunable
@@ -52,22 +52,22 @@ def test_more_freedom_costs_less(batches: list[torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def test_sensitivity_is_measured_and_leaves_the_network_alone(batches: list[torch.Tensor]) -> None:
+def test_what_outputs_show_is_measured_and_leaves_the_network_alone(batches: list[torch.Tensor]) -> None:
     model = Residual()
     settle(model)
     before = copy.deepcopy(model.state_dict())
     fits = layer_fits(model, prunable(model), batches, 10**6)
     x = torch.cat(batches)
     dense = model(x)
-    found = {name: sensitivity(lambda: model(x), dense, fit, Kernels(None, 2)) for name, fit in fits.items()}
+    found = {name: shown(lambda: model(x), dense, fit, Kernels(None, 2)) for name, fit in fits.items()}
     assert all(value > 0 for value in found.values())
     fit, changed = fits["fc"], copy.deepcopy(model)
-    weight, error = fit.fully_fitted(Kernels(None, 2))
+    weight, _ = fit.fully_fitted(Kernels(None, 2))
     assert isinstance(changed, Residual)
     changed.fc.weight.copy_(weight[0].T)
     changed.fc.bias.copy_(fit.moments.y_mean - fit.moments.x_mean[0] @ weight[0])
-    shown = (changed(x) - dense).square().sum() / dense.square().sum()
-    assert found["fc"] * error == pytest.approx(float(shown), rel=1e-4)
+    expected = (changed(x) - dense).square().sum() / dense.square().sum()
+    assert found["fc"] == pytest.approx(float(expected), rel=1e-4)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
