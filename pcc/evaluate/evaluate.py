@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import BaseModel
+from scipy.special import log_softmax
 
 from pcc.errors import PccError
 from pcc.evaluate.network import Network
 from pcc.evaluate.samples import Samples
 from pcc.evaluate.statistics import Share, chance_of_difference, share_of
 
+TINY = float(np.finfo(np.float32).tiny)
 Watch = Callable[[str, float], None]
 """Called with what is done, and the part of it that is over, 0..1."""
 
@@ -130,6 +132,10 @@ class _Tally:
     right: int = 0
     right_in_five: int = 0
     losses: float = 0.0
+    """Of scores; and of the same numbers as the probabilities that they may be..."""
+    losses_of_probabilities: float = 0.0
+    are_probabilities: bool = True
+    """...if they are in all batches."""
     classes: int = 0
     classifies: bool = False
     labelled: bool = False
@@ -150,22 +156,19 @@ class _Tally:
         self.count += len(labels)
         self.right += int((order[:, 0] == labels).sum())
         self.right_in_five += int((order == labels[:, None]).any(axis=1).sum())
-        self.losses += float(-_log_probabilities(scores)[np.arange(len(labels)), labels].sum())
+        at_labels = np.arange(len(labels)), labels
+        wide = scores.astype(np.float64)
+        self.losses -= float(log_softmax(wide, axis=1)[at_labels].sum())
+        self.are_probabilities &= bool((wide >= 0).all() and np.allclose(wide.sum(axis=1), 1, atol=1e-3))
+        if self.are_probabilities:
+            self.losses_of_probabilities -= float(np.log(np.maximum(wide[at_labels], TINY)).sum())
 
     def accuracy(self) -> Accuracy | None:
         if not self.count:
             return None
         five = share_of(self.right_in_five, self.count) if self.classes > 5 else None
-        return Accuracy(top1=share_of(self.right, self.count), top5=five, loss=self.losses / self.count)
-
-
-def _log_probabilities(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax of scores, or of scores that are probabilities."""
-    wide = scores.astype(np.float64)
-    if (wide >= 0).all() and np.allclose(wide.sum(axis=1), 1, atol=1e-3):
-        return np.log(np.maximum(wide, np.finfo(np.float32).tiny))
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        losses = self.losses_of_probabilities if self.are_probabilities else self.losses
+        return Accuracy(top1=share_of(self.right, self.count), top5=five, loss=losses / self.count)
 
 
 @dataclass

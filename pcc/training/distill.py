@@ -84,12 +84,12 @@ def distill(
 def _channels_last(*models: nn.Module) -> Generator[None]:
     """Inside, weights lie as convolutions in training are fastest."""
     for model in models:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         yield
     finally:
         for model in models:
-            model.to(memory_format=torch.contiguous_format)
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -68,6 +68,14 @@ def test_the_loss_of_probabilities_is_theirs(scores: np.ndarray, labels: np.ndar
     assert probabilities.loss == pytest.approx(logits.loss, rel=1e-5)
 
 
+def test_scores_of_some_batches_may_look_like_probabilities(scores: np.ndarray, labels: np.ndarray) -> None:
+    scores[:32] = np.eye(CLASSES, dtype=np.float32)[0]
+    found = evaluate(network(Scores()), samples(scores, labels)).accuracy
+    assert found is not None
+    expected = nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert found.loss == pytest.approx(float(expected))
+
+
 def test_against_another(scores: np.ndarray, labels: np.ndarray) -> None:
     result = evaluate(network(Scores(2.0)), samples(scores, labels), network(Scores(shift=1), "other")).against
     assert result is not None
