@@ -43,6 +43,11 @@ class Places(Weight):
 
 
 @dataclass(frozen=True)
+class Sorted(Weight):
+    """Numbers in order that the model holds."""
+
+
+@dataclass(frozen=True)
 class Mask(Input):
     """Truth values that the model computes."""
 
@@ -186,7 +191,12 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
         "groups": 2,
         "stride": [3, 3],
     },
-    **each({"self": ROWS, "kernel_size": [3]}, aten.avg_pool1d.default, aten.max_pool1d.default),
+    **each(
+        {"self": ROWS, "kernel_size": [3]},
+        aten.avg_pool1d.default,
+        aten.max_pool1d.default,
+        aten.max_pool1d_with_indices.default,
+    ),
     aten.avg_pool3d.default: {"self": Input((2, 5, 3, 2)), "kernel_size": [2, 1, 1], "stride": [1, 1, 1]},
     **each({"self": ROWS, "output_size": [3]}, aten.adaptive_avg_pool1d.default, aten.adaptive_max_pool1d.default),
     **each({**ATTENTION, "attn_mask": Weight((5, 6))}, aten.scaled_dot_product_attention.default),
@@ -235,6 +245,13 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
         aten.prod.dim_int,
         aten.median.dim,
     ),
+    aten.kthvalue.default: {"self": IMAGE, "k": 2},
+    aten.bucketize.Tensor: {"self": X, "boundaries": Sorted((3,))},
+    aten.searchsorted.Tensor: {"self": X, "sorted_sequence": Sorted((3,))},
+    **each({"self": IMAGE}, aten.diagonal.default, aten.diag_embed.default),
+    **each({"tensors": [Input((3,)), Input((4,))], "indexing": "ij"}, aten.meshgrid.default, aten.meshgrid.indexing),
+    **each({"self": Input((2, 3, 3)), "other": Input((2, 3, 3))}, aten.cross.default, aten.linalg_cross.default),
+    aten.one_hot.default: {"self": Places((4,)), "num_classes": 3},
     **each({"self": IMAGE, "dim": [1]}, aten.any.dims, aten.all.dims, aten.logsumexp.default),
     **each(
         {"self": IMAGE, "dim": 1}, aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default
@@ -259,6 +276,7 @@ EXAMPLES: dict[Any, dict[str, Any]] = {
     aten.scatter_reduce.two: {"self": X, "dim": 1, "index": Places((2, 3), 5), "src": X, "reduce": "sum"},
     aten.scatter.reduce: {"self": X, "dim": 1, "index": Places((2, 3), 5), "src": X, "reduce": "add"},
     aten.scatter.value_reduce: {"self": X, "dim": 1, "index": Places((2, 3), 5), "value": 0.3, "reduce": "multiply"},
+    aten.index_copy.default: {"self": X, "dim": 1, "index": Places((1,)), "source": Input((2, 1))},
     aten.index_add.default: {"self": X, "dim": 1, "index": Places((6,)), "source": X},
     aten.max_unpool2d.default: {"self": Input((2, 4, 3, 1)), "indices": Places((2, 4, 3, 1), 8), "output_size": [4, 2]},
     aten.heaviside.default: {"self": X, "values": Y},
@@ -501,6 +519,14 @@ OTHERS: dict[str, list[Any]] = {
     **{
         "reduce": ["prod", "mean", "amax", "amin", "add", "multiply"],
         "include_self": [False],
+        "offset": [1, -1],
+        "dim2": [2],
+        "tensors": [[Input((3,)), Input(()), Input((4,))]],
+        "out_int32": [True],
+        "right": [True],
+        "side": ["right"],
+        "indexing": ["xy"],
+        "num_classes": [5, -1],
         "indices": [[Places((3,))], [Places((3,)), Places((1,), 6)]],
     },
 }
@@ -562,6 +588,7 @@ def graph_of(operator: Any, args: dict[str, Any]) -> tuple[GraphModule, list[Ten
             return value
         tensor = torch.rand(value.shape, generator=generator) * 2 - (0 if isinstance(value, Weight) else 1)
         tensor = (tensor * value.end / 2).long() if isinstance(value, Places) else tensor
+        tensor = tensor.sort()[0] if isinstance(value, Sorted) else tensor
         if isinstance(value, Weight):
             name = f"weight_{len(graph.nodes)}"
             assign_attribute(root, name, tensor)

@@ -280,6 +280,25 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     ),
     lambda x: torch.asinh(x) + torch.acosh(x.abs() + 1.5) + torch.atanh(x / 9) + torch.logaddexp(x, x * 2),
     lambda x: x.isfinite().float() + torch.heaviside(x, x + 2) + x.signbit().float(),
+    lambda x: torch.hypot(x * 1e-30, x.flip(2) * 1e20) / 1e20 + torch.hypot(x, x[:, :1]) + torch.hypot(x.relu(), x * 0),
+    lambda x: x.sigmoid().logit() + torch.special.logit(x, 0.2),
+    lambda x: torch.cat([part.float() for part in F.max_pool1d(x[0], 3, 2, 1, ceil_mode=True, return_indices=True)]),
+    lambda x: torch.cat([part.float() for part in F.max_pool1d(x[0, 0], 2, return_indices=True)]),
+    lambda x: torch.cat([x.diagonal(k, 3, -2) for k in (0, 2, -3)], 2) + x.diagonal()[:, :, :2].sum(),
+    lambda x: torch.diag_embed(x) + torch.diag_embed(x, dim1=0, dim2=2)[:2, :4, :7].unsqueeze(-1).sum(),
+    lambda x: torch.stack(torch.meshgrid(x[0, 0, 0], x[0, 0, :, 0], indexing="xy")),
+    lambda x: torch.stack(torch.meshgrid(x[0, 0, 0], x[0, 0, :, 0], x[0, :, 0, 0], indexing="ij")),
+    lambda x: torch.cross(x[:, :3], x[:, 1:], dim=1) + torch.linalg.cross(x[:, :3], x[:, 1:, :1], dim=1),
+    lambda x: torch.cross(x[:, :3], x[:, 1:]),
+    lambda x: F.one_hot(x.argmax(1), 5),
+    lambda x: (
+        torch.bucketize(x, torch.tensor([-1.0, 0.0, 0.5])) + torch.bucketize(x.round(), torch.arange(3), right=True)
+    ),
+    lambda x: torch.searchsorted(x.sort(-1)[0], x, side="right") + torch.searchsorted(x[0, 0, 0].sort()[0], x),
+    lambda x: torch.bucketize(x / (x > 0).float() * 0, torch.tensor([0.0, 1.0])),
+    lambda x: torch.stack([part.float() for part in x.kthvalue(2, 1)]),
+    lambda x: torch.cat([part.float() for part in x.kthvalue(4, -2, keepdim=True)]),
+    lambda x: x.index_copy(1, torch.tensor([3, 0]), x[:, :2] * 2),
 ]
 
 

@@ -267,6 +267,19 @@ def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -
     return _leaky_relu(self, Literal((lower.value + upper.value) / 2))
 
 
+def _hypot(self: Expr, other: Expr) -> Expr:
+    """Of the larger times what the smaller adds to it: squares of large numbers are infinite."""
+    x, y = _call("abs", self), _call("abs", other)
+    larger, part = _call("max", x, y), _call("div", _call("min", x, y), _call("max", x, y))
+    length = _call("mul", larger, _call("sqrt", _call("add", _call("mul", part, part), 1)))
+    return _where(_call("eq", larger, 0), 0, _where(_call("eq", larger, inf), inf, length))
+
+
+def _logit(self: Expr, eps: Literal | None = None) -> Expr:
+    x = self if eps is None else _clamp(self, eps, Literal(1 - eps.value))
+    return _call("log", _call("div", x, _call("sub", 1, x)))
+
+
 def _where(condition: Expr, self: Expr | float, other: Expr | float) -> Expr:
     return _call("where", condition, self, other)
 
@@ -324,6 +337,8 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     _aten.acosh.default: _acosh,
     _aten.atanh.default: _odd(_atanh),
     _aten.logaddexp.default: _logaddexp,
+    _aten.hypot.default: _hypot,
+    **dict.fromkeys((_aten.logit.default, _aten.special_logit.default), _logit),
     _aten.isfinite.default: lambda self: _call("lt", _call("abs", self), inf),
     _aten.isposinf.default: lambda self: _call("eq", self, inf),
     _aten.isneginf.default: lambda self: _call("eq", self, -inf),

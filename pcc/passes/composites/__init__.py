@@ -15,12 +15,23 @@ from typing import Any
 
 from torch._ops import OpOverload
 
-from pcc.passes.composites import attention, convolution, detection, moves, norms, recurrent, reductions, resample
+from pcc.passes.composites import (
+    attention,
+    convolution,
+    detection,
+    matrices,
+    moves,
+    norms,
+    recurrent,
+    reductions,
+    resample,
+)
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
     **attention.COMPOSITES,
     **convolution.COMPOSITES,
     **detection.COMPOSITES,
+    **matrices.COMPOSITES,
     **moves.COMPOSITES,
     **norms.COMPOSITES,
     **recurrent.COMPOSITES,

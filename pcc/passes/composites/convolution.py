@@ -253,6 +253,16 @@ def max_pool1d(
     ).squeeze(-2)
 
 
+def max_pool1d_with_places(
+    self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor]:
+    kernel = (1, _single(kernel_size))
+    values, places = F.max_pool2d_with_indices(
+        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), (1, _single(dilation)), ceil_mode
+    )
+    return values.squeeze(-2), places.squeeze(-2)
+
+
 def avg_pool2d(
     self: Tensor,
     kernel_size: Any,
@@ -428,6 +438,7 @@ COMPOSITES = {
     _aten.conv_transpose2d.input: conv_transpose2d,
     _aten.avg_pool1d.default: avg_pool1d,
     _aten.max_pool1d.default: max_pool1d,
+    _aten.max_pool1d_with_indices.default: max_pool1d_with_places,
     _aten.avg_pool2d.default: avg_pool2d,
     _aten.avg_pool3d.default: avg_pool3d,
     _aten.max_pool2d.default: batched(_aten.max_pool2d.default, 2),

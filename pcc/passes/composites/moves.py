@@ -209,8 +209,16 @@ def scatter_reduce(
 
 
 def index_add(self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float = 1) -> Tensor:
-    rows = index.reshape([-1 if place == dim % self.dim() else 1 for place in range(self.dim())]).expand(source.shape)
-    return _scattered(self, dim, rows, source * alpha, "sum")
+    return _scattered(self, dim, _along(self, dim, index, source), source * alpha, "sum")
+
+
+def index_copy(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    return _scattered(self, dim, _along(self, dim, index, source), source, "set")
+
+
+def _along(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """An index (P,) of one dimension for each element of ``source``."""
+    return index.reshape([-1 if place == dim % x.dim() else 1 for place in range(x.dim())]).expand(source.shape)
 
 
 def _scattered(x: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
@@ -297,16 +305,6 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return taken.unflatten(dim, (count, size)).movedim(dim + 1, -1)
 
 
-def triangle(lower: bool) -> Any:
-    """``tril`` and ``triu``."""
-
-    def function(self: Tensor, diagonal: int = 0) -> Tensor:
-        below = torch.arange(self.shape[-1]) - torch.arange(self.shape[-2])[:, None]
-        return torch.where(below <= diagonal if lower else below >= diagonal, self, 0)
-
-    return function
-
-
 COMPOSITES = {
     _aten.pad.default: pad,
     **{
@@ -336,11 +334,10 @@ COMPOSITES = {
         self, dim, index, torch.full(index.shape, value), _REDUCTIONS[reduce]
     ),
     _aten.index_add.default: index_add,
+    _aten.index_copy.default: index_copy,
     _aten.copy.default: copy,
     **dict.fromkeys((_aten.fill.Tensor, _aten.fill.Scalar), fill),
     _aten.im2col.default: im2col,
     _aten.col2im.default: col2im,
     _aten.unfold.default: unfold,
-    _aten.tril.default: triangle(True),
-    _aten.triu.default: triangle(False),
 }

@@ -122,10 +122,28 @@ def argsort(self: Tensor, dim: int = -1, descending: bool = False, stable: bool 
 
 def median(self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The lower of two in the middle."""
-    middle = (self.shape[dim] - 1) // 2
-    found = (part.narrow(dim, middle, 1) for part in top_k(self, middle + 1, dim, False))
+    return kth_value(self, (self.shape[dim] + 1) // 2, dim, keepdim)
+
+
+def kth_value(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The smallest is the first."""
+    found = (part.narrow(dim, k - 1, 1) for part in top_k(self, k, dim, False))
     first, second = (part if keepdim else part.squeeze(dim) for part in found)
     return first, second
+
+
+def bucketize(self: Tensor, boundaries: Tensor, out_int32: bool = False, right: bool = False) -> Tensor:
+    """How many boundaries are smaller, or with ``right`` not larger; of what is no number, all."""
+    beyond = (self.unsqueeze(-1) < boundaries) if right else (self.unsqueeze(-1) <= boundaries)
+    return (beyond == 0).to(torch.float32).sum(-1).to(torch.int32 if out_int32 else torch.int64)
+
+
+def searchsorted(
+    sorted_sequence: Tensor, self: Tensor, out_int32: bool = False, right: bool = False, side: str | None = None
+) -> Tensor:
+    """`bucketize`, each row with boundaries of its row."""
+    rows = sorted_sequence.unsqueeze(-2) if sorted_sequence.dim() > 1 else sorted_sequence
+    return bucketize(self, rows, out_int32, right or side == "right")
 
 
 def logsumexp(self: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
@@ -160,5 +178,8 @@ COMPOSITES = {
     **dict.fromkeys((_aten.sort.default, _aten.sort.stable), sort),
     **dict.fromkeys((_aten.argsort.default, _aten.argsort.stable), argsort),
     _aten.median.dim: median,
+    _aten.kthvalue.default: kth_value,
+    _aten.bucketize.Tensor: bucketize,
+    _aten.searchsorted.Tensor: searchsorted,
     _aten.logsumexp.default: logsumexp,
 }
