@@ -19,15 +19,9 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from pcc.errors import PccError
+from pcc.frontend.advice import RANDOM, advice
 from pcc.frontend.source_lines import line_of_error, line_of_node
 from pcc.ir.graph import arguments, is_random
-
-_ADVICE = {
-    "torchvision.nms.default": "how many boxes stay depends on their values; "
-    "torch.ops.pcc.nms(boxes, scores, count, overlap, threshold) gives a fixed number:"
-    " import pcc.ir.ops, or end the model before it"
-}
-"""What to do instead of operators whose results have no fixed size."""
 
 _BY_VALUE = (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException)
 
@@ -135,7 +129,7 @@ def _unfixed(node: Node) -> str | None:
     if _is_symbolic(node):
         first = not any(_is_symbolic(operand) for operand in node.all_input_nodes)
         return (
-            _ADVICE.get(str(target), "a number or a shape that is known only when the model runs")
+            advice(target) or "a number or a shape that is known only when the model runs"
             if first and not _is_assertion(node)
             else None
         )
@@ -144,7 +138,7 @@ def _unfixed(node: Node) -> str | None:
         return (
             f"{'dropout' if 'dropout' in str(target) else 'noise'} in training mode: pass training=self.training"
             if dropout
-            else "random numbers"
+            else RANDOM
         )
     return None
 

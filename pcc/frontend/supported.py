@@ -8,6 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
+from pcc.frontend.advice import advice
 from pcc.frontend.source_lines import line_of_node
 from pcc.ir.annotations import skips
 from pcc.ir.graph import is_constant, layer_name, outputs, shape_of
@@ -67,9 +68,12 @@ def _is_empty(node: Node) -> bool:
 def _describe(node: Node) -> str:
     reasons = [skip.reason for skip in skips(node) if skip.pass_name in ("decompose", "canonicalize")]
     reasons += [f"its result is empty, {'x'.join(map(str, shape_of(node)))}"] if _is_empty(node) else []
+    reasons += [
+        advice(node.target) or "pcc does not know it: write it with other operators, or end the model before it"
+    ]
     place = [
         f"node {node.name}",
         *([f"in {layer_name(node)}"] if layer_name(node) != node.name else []),
         *([f"at {line}"] if (line := line_of_node(node)) else []),
     ]
-    return f"{node.target} ({', '.join(place)}{': ' + reasons[0] if reasons else ''})"
+    return f"{node.target} ({', '.join(place)}: {reasons[0]})"

@@ -137,3 +137,13 @@ def test_own_weights_are_for_the_zoo(factory: str, weights: str) -> None:
 def test_zoo_model_without_trained_weights_says_so() -> None:
     with pytest.raises(PccError, match="resnet18 has no trained weights"):
         open_source("resnet18", None, ())
+
+
+def test_what_holds_no_network_is_said_to_hold_none(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "manifest.json").touch()
+    with pytest.raises(PccError, match=r"'.*net' is a package, .*: give the model it was compiled from$"):
+        open_source(str(tmp_path / "net"), None, ())
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
+    with pytest.raises(PccError, match=r"'.*net.pth' is no model file: a checkpoint is for --weights"):
+        open_source(str(tmp_path / "net.pth"), None, ())

@@ -38,7 +38,7 @@ def test_every_node_is_named_with_its_place_and_reason() -> None:
     text = str(caught.value)
     assert text.startswith("pcc cannot compile 4 operators of this model: ")
     assert "aten.conv3d.default (node volume, at test_supported.py:" in text
-    assert ": 3-d convolution; pcc compiles 2-d ones)" in text
+    assert ": it works on volumes; pcc compiles images and rows: cut the volume into images)" in text
     assert "aten.logcumsumexp.default (node logcumsumexp" in text
     assert "aten.lgamma.default" in text
     assert "aten.digamma.default" in text
@@ -85,6 +85,18 @@ def test_anything_may_be_computed_from_constants() -> None:
             (1, 1, 4, 4, 4),
             "sampling of volumes",
         ),
+        (
+            lambda x: torch.fft.rfft(x),
+            (8,),
+            r"aten.fft_rfft.default \(.*: it computes a spectrum, .* a table of cosines",
+        ),
+        (
+            lambda x: torch.linalg.inv(x),
+            (4, 4),
+            r"aten.linalg_inv.default \(.*: it takes a matrix apart; .* before it\)",
+        ),
+        (lambda x: F.max_pool3d(x, 2), (1, 4, 4, 4), "it works on volumes"),
+        (lambda x: x.lgamma(), (4,), "pcc does not know it: write it with other operators, or end the model before it"),
     ],
 )
 def test_reasons(function, shape: tuple[int, ...], reason: str) -> None:

@@ -558,14 +558,7 @@ FIXED = (
 """What the shapes of the operands and fp32 leave one legal value, which the examples have (groups is 2 there, not the
 default), and random generators."""
 
-REFUSED = ("aten::conv3d", "aten::conv_transpose3d")
-"""Operators whose rule is a refusal."""
-
-VARIED = [
-    operator
-    for operator in {**RULES, **COMPOSITES}
-    if operator.namespace == "aten" and not operator._schema.name.startswith(REFUSED)
-]
+VARIED = [operator for operator in {**RULES, **COMPOSITES} if operator.namespace == "aten"]
 
 
 def example_of(operator: Any) -> dict[str, Any]:

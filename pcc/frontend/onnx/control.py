@@ -28,6 +28,7 @@ def run_if(model: "ModelImport", node: ir.Node) -> None:
     condition = _value(model, node.inputs[0])
     if not isinstance(condition, Tensor):
         raise Refused(_OPEN)
+    _check_attributes(node, "then_branch", "else_branch")
     taken = node.attributes["then_branch" if bool(condition) else "else_branch"].as_graph()
     for outer, result in zip(node.outputs, _body(model, taken, []), strict=True):
         model.set(outer, result)
@@ -38,6 +39,7 @@ def run_loop(model: "ModelImport", node: ir.Node) -> None:
     stacked."""
     limit, condition, *state = (_value(model, value) for value in node.inputs)
     most = None if limit is None else int(number(limit, "its number of steps is"))
+    _check_attributes(node, "body")
     body = node.attributes["body"].as_graph()
     more, step, rows = condition, 0, []
     while (most is None or step < most) and (more is None or bool(_condition(more))):
@@ -58,6 +60,7 @@ def run_scan(model: "ModelImport", node: ir.Node) -> None:
     stacked."""
     if model.opset < 9:
         raise Refused("Scan of opset 8; export the model with a newer one")
+    _check_attributes(node, "num_scan_inputs", "body")
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     count = int(attributes["num_scan_inputs"])
     values = [_value(model, value) for value in node.inputs]
@@ -96,6 +99,12 @@ RUN = {"If": run_if, "Loop": run_loop, "Scan": run_scan}
 
 def _value(model: "ModelImport", value: ir.Value | None) -> Any:
     return None if value is None else model.values[value]
+
+
+def _check_attributes(node: ir.Node, *names: str) -> None:
+    missing = [name for name in names if name not in node.attributes]
+    if missing:
+        raise Refused(f"the attribute {missing[0]} is missing")
 
 
 def _condition(value: Value) -> Tensor:

@@ -186,7 +186,9 @@ def dtype(value: Value) -> torch.dtype:
 def known(value: Value | None, what: str) -> Tensor | None:
     """A value that has to be known when compiling; ``what`` names it: ``its axes``."""
     if isinstance(value, Node):
-        raise Refused(f"{what} computed from the model's input")
+        raise Refused(
+            f"{what} computed from the model's input; pcc has to know it when it compiles: make it a constant"
+        )
     return value
 
 

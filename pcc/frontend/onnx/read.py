@@ -97,9 +97,17 @@ def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) ->
     }
     if not operators:
         return proto
+    typed = onnx.ModelProto()  # onnx looks for the types of initializers beside them
+    typed.CopyFrom(proto)
+    known = {value.name for value in (*proto.graph.input, *proto.graph.value_info)}
+    typed.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in proto.graph.initializer
+        if tensor.name not in known
+    )
     try:
         return inline_selected_functions(
-            proto, [("", operator) for operator in sorted(operators)], inline_schema_functions=True
+            typed, [("", operator) for operator in sorted(operators)], inline_schema_functions=True
         )
     except Exception:  # onnx has to know the types of their inputs, and does not always
         return proto

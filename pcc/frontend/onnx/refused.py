@@ -1,19 +1,16 @@
 """ONNX operators that pcc cannot import, and what could be done instead."""
 
-_QUANTISED = "it computes with quantised values; pcc compiles fp32 models: export the network before it is quantised"
+from pcc.frontend.advice import BY_VALUE, DECOMPOSITION, QUANTISED, RANDOM, SPECTRUM
+
 _LOOP = "it runs a part of the model by itself; pcc compiles plain operators: export the model with its loops unrolled"
 _SEQUENCE = "it handles lists of tensors; pcc compiles tensors: return or concatenate them"
-_RANDOM = "random numbers; pcc compiles models that give the same each time"
 _TEXT = "it handles text; pcc compiles numbers: do it before the model"
-_BY_VALUE = (
-    "the size of its result depends on the values of the model's input; pcc compiles models whose shapes are always "
-    "the same"
-)
+_REGIONS = "it takes the largest of each region; pcc has averages: train and export the model with RoiAlign"
 
 REFUSED = {
     **dict.fromkeys(
         ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
-        _QUANTISED,
+        QUANTISED,
     ),
     "SequenceMap": _LOOP,
     **dict.fromkeys(
@@ -24,10 +21,13 @@ REFUSED = {
         ("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement"), _SEQUENCE
     ),
     **dict.fromkeys(
-        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"), _RANDOM
+        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"), RANDOM
     ),
     **dict.fromkeys(
         ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer", "ImageDecoder"), _TEXT
     ),
-    "Unique": _BY_VALUE,
+    "Unique": BY_VALUE,
+    **dict.fromkeys(("DFT", "STFT"), SPECTRUM),
+    "Det": DECOMPOSITION,
+    "MaxRoiPool": _REGIONS,
 }

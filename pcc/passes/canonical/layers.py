@@ -398,19 +398,8 @@ def _pair(value: Any) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def never(reason: str) -> Rule:
-    """The rule of an operator that pcc knows and cannot compile."""
-
-    def rule(node: Node, **_: Any) -> None:
-        raise CannotCompile(reason)
-
-    return rule
-
-
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default), convolution),
-    **dict.fromkeys((_aten.conv3d.default, _aten.conv3d.padding), never("3-d convolution; pcc compiles 2-d ones")),
-    _aten.conv_transpose3d.input: never("3-d convolution; pcc compiles 2-d ones"),
     _aten.linear.default: linear,
     **dict.fromkeys((_aten.mm.default, _aten.bmm.default, _aten.matmul.default), matmul),
     _aten.addmm.default: addmm,

@@ -345,3 +345,10 @@ def test_windows_that_begin_in_the_padding_behind_have_no_place() -> None:
     assert y.shape == at.shape == (1, 2, 2, 1)
     assert torch.equal(x.flatten()[at], y)
     assert torch.equal(y, torch.stack([x[:, :, :2].amax((2, 3)), x[:, :, 3:].amax((2, 3))], dim=2)[..., None])
+
+
+def test_an_operator_without_a_rule_is_imported_by_its_function_where_weights_are_initializers() -> None:
+    places = {"cos": weight(6, 4), "sin": weight(6, 4, seed=1), "at": np.array([[3, 0, 5]])}
+    graph = "agraph (float[1,2,3,8] x) => (float[1,2,3,8] y) { a = Relu(x) y = RotaryEmbedding(a, cos, sin, at) }"
+    proto, x = model(graph, places, opset=23), torch.randn(1, 2, 3, 8)
+    assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
