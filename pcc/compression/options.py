@@ -31,9 +31,9 @@ class Option(BaseModel):
 
     @property
     def lost(self) -> float:
-        """What is left of the output, 1 - error, as a logarithm: what layers leave multiplies along a network, and this
+        """What is left of the output, 1 - error, as a logarithm of its inverse: what layers leave multiplies along a network, and this
         adds up."""
-        return -log(max(LEAST_LEFT, 1 - self.error))
+        return log(1 / max(LEAST_LEFT, 1 - self.error))
 
     def __str__(self) -> str:
         return "dense" if self.structure is None else str(structure_of(self.structure))
