@@ -298,6 +298,7 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.bucketize(x / (x > 0).float() * 0, torch.tensor([0.0, 1.0])),
     lambda x: torch.stack([part.float() for part in x.kthvalue(2, 1)]),
     lambda x: torch.cat([part.float() for part in x.kthvalue(4, -2, keepdim=True)]),
+    lambda x: (x > -1).amin(1, keepdim=True) * x + x.abs().to(torch.uint8).amin(2, keepdim=True) * 3,
     lambda x: x.index_copy(1, torch.tensor([3, 0]), x[:, :2] * 2),
 ]
 

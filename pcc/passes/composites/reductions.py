@@ -49,6 +49,8 @@ def place_of(largest: bool) -> Any:
 
 
 def amin(self: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    if not self.is_floating_point():  # truth has no negative, and that of a byte is another byte
+        return self.to(torch.float32).amin(dim, keepdim).to(self.dtype)
     return -(-self).amax(dim, keepdim)
 
 
