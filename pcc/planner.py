@@ -192,11 +192,12 @@ def place_of_choice(passes: Sequence[Any], aim: str) -> int:
 
 
 def open_graph(model: Any, examples: Any, pipeline: str, target: Target, progress: Progress = quiet) -> GraphModule:
-    """A model's graph for a target after the passes that come before the choice of kernels, as `compile_model` makes
-    it. Raises `PccError` as that does."""
+    """A model's graph for a target, or its GPU where it has one, after the passes that come before the choice of
+    kernels, as `compile_model` makes it. Raises `PccError` as that does."""
     passes = split_pipeline(parse_pipeline(pipeline)).graph
     last = place_of_choice(passes, "tune")
-    check_precision([target], passes)
+    if target.gpu is None:
+        check_precision([target], passes)
     progress("importing the model")
     graph = import_model(model, examples).graph
     progress("running passes")

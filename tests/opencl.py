@@ -45,8 +45,8 @@ def _queue(platform: str) -> Any:
     import pyopencl as cl
 
     with pytest.MonkeyPatch.context() as patch:
-        if driver := pocl_driver():
-            patch.setenv("OCL_ICD_VENDORS", str(driver))  # beside the drivers that pyopencl's loader finds
+        if platform == POCL and (driver := pocl_driver()):
+            patch.setenv("OCL_ICD_VENDORS", str(driver))  # in the place of the drivers that pyopencl's loader finds
         found = [each for each in cl.get_platforms() if each.name == platform]
     return cl.CommandQueue(cl.Context(next(filter(_compiles, found)).get_devices()))
 

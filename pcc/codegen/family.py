@@ -68,6 +68,7 @@ REGISTRIES: dict[str, Registry] = {
             "opencl-conv-sparse": "conv_sparse:FAMILY",
             "opencl-conv-sparse-gather": "conv_sparse:GATHER_FAMILY",
             "opencl-linear": "linear:FAMILY",
+            "opencl-linear-sparse": "linear_sparse:FAMILY",
         },
     ),
 }

@@ -182,7 +182,10 @@ def test_binaries_are_kept(run_on_fake: Run, tmp_path: Path) -> None:
             assert run_on_fake(cache=tmp_path, **no_compiler).startswith("cpu: kernel ")
         assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, driver 1.0, code for generic"
         assert path.read_bytes() == damaged
-    assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert (
+        run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1")
+        == "gpu: Fake GPU, driver 1.0, code for generic"
+    )
     assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU, driver 1.0, code for generic"
     assert run_on_fake(cache="x" * 600).startswith("cpu: the path of the cache is longer")
 

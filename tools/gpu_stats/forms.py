@@ -178,20 +178,11 @@ FORMS: dict[str, dict[str, list[Form]]] = {
 work-items have 64 registers of one number, Adreno's 192."""
 
 
-def mean_counts(connections: np.ndarray, starts: np.ndarray, patterns: int) -> np.ndarray:
-    """Connections of each pattern in a filter group, on average, from `ConvDirect`'s tables."""
-    at, found = starts[:, 0].copy(), []
-    for _ in range(patterns):
-        found.append(connections[at].mean())
-        at += connections[at] + 1
-    return np.array(found)
-
-
 def trips(call: DeviceCall) -> list[float]:
     """How often the loops of a work-item run, on average."""
     match call.kernel:
         case ConvDirect(patterns=patterns):
-            return list(mean_counts(call.tables["connections"], call.tables["starts"], len(patterns)))
+            return call.tables["heads"][:, 2:][:, : len(patterns)].mean(axis=0).tolist()
         case ConvGather():
             return [float(np.diff(call.tables["segments"]).mean())]
         case WinogradProduct(unroll=unroll):

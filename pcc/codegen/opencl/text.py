@@ -32,18 +32,21 @@ _WHOLE = """\
 #define LOAD_{s}(p) (*(p))
 #define LOAD4_{s}(p) (*(const __global {c}4*)(p))
 #define LOAD4_ANYWHERE_{s}(p) vload4(0, (p))
-#define LOAD8_{s}(p) (*(const __global {c}8*)(p))
+#define LOAD8_{s}(p) {eight}
 #define STORE_{s}(v, p) (*(p) = (v))
 #define STORE4_{s}(v, p) (*(__global {c}4*)(p) = (v))
 """
 """Macros for tensors of the type that the kernel computes in."""
+
+_EIGHT_HALVES = "as_half8(*(const __global uint4*)(p))"
+"""Eight numbers of fp16 as one load of 16 bytes: compilers split half8 in two."""
 
 _HALF_IN_FLOAT = """\
 #define LOAD_f16(p) vload_half(0, (p))
 #if defined(cl_khr_fp16) && !defined(FP16_IN_MEMORY_ONLY)
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
 #define LOAD4_f16(p) convert_float4(*(const __global half4*)(p))
-#define LOAD8_f16(p) convert_float8(*(const __global half8*)(p))
+#define LOAD8_f16(p) convert_float8({eight})
 #else
 #define LOAD8_f16(p) vload_half8(0, (p))
 #define LOAD4_f16(p) vload_half4(0, (p))
@@ -68,8 +71,9 @@ _FLOAT_IN_HALF = """\
 def macros(held: DType, arithmetic: DType) -> str:
     """Loads and stores of tensors that hold one type in a kernel that computes in another."""
     if held == arithmetic:
-        return _WHOLE.format(s=held.short, c="half" if held == FLOAT16 else "float")
-    return _HALF_IN_FLOAT if held == FLOAT16 else _FLOAT_IN_HALF
+        c, eight = ("half", f"({_EIGHT_HALVES})") if held == FLOAT16 else ("float", "(*(const __global float8*)(p))")
+        return _WHOLE.format(s=held.short, c=c, eight=eight)
+    return _HALF_IN_FLOAT.format(eight=_EIGHT_HALVES) if held == FLOAT16 else _FLOAT_IN_HALF
 
 
 @cache

@@ -19,7 +19,7 @@ from pcc.codegen.opencl.planes import Planes
 from pcc.codegen.opencl.profiles import PROFILES, GpuProfile, profile_of_device
 from pcc.codegen.opencl.text import opencl_text
 from pcc.codegen.program import View, contiguous_strides
-from pcc.dtype import FLOAT32
+from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.ir.activation import PARAMETRIC, Activation
 from pcc.sparsity import fkw as packed
 from pcc.sparsity.fkw import unpack
@@ -46,9 +46,9 @@ def offers(layers: dict[str, Conv2d], profile: GpuProfile) -> tuple[dict[str, tu
 def layers_of(case: Case, share: int, kept: float) -> dict[str, Conv2d]:
     """A layer pruned by patterns and connections, dense and packed."""
     weight = pruned(case, share, PATTERNS, kept)
-    x = Planes((1, case.channels, case.height, case.width)).view("x")
+    x = Planes((1, case.channels, case.height, case.width), dtype=case.dtype).view("x")
     out = case.geometry.output_size(case.height, case.width)
-    y = Planes((1, case.filters, *out)).view("y")
+    y = Planes((1, case.filters, *out), dtype=case.dtype).view("y")
     dense = Conv2d(str(case), x, y, weight, None, case.geometry)
     return {"dense": dense, "fkw": replace(dense, weight=packed.pack(weight, 1, PATTERNS, share))}
 
@@ -56,12 +56,13 @@ def layers_of(case: Case, share: int, kept: float) -> dict[str, Conv2d]:
 @pytest.mark.parametrize("tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(1, 2, 4)], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("gathered", [False, True])
-def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool) -> None:
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=str)
+def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool, dtype: DType) -> None:
     geometry = ConvGeometry((3, 3), (stride, stride), (1, 1, 1, 1))
-    layer = layers_of(Case(16, 8, 16, 16, geometry), tile.filters, 0.5)["fkw"]
+    layer = layers_of(Case(16, 8, 16, 16, geometry, dtype=dtype), tile.filters, 0.5)["fkw"]
     weight = layer.weight
     assert isinstance(weight, packed.FKW)
-    call = (gather_call if gathered else direct_call)(layer, weight, tile, FLOAT32, 0, (1, 1, 1))
+    call = (gather_call if gathered else direct_call)(layer, weight, tile, dtype, 0, (1, 1, 1))
     _, *loops = re.split(r"\n  for \(int .*\n", opencl_text(call.kernel).split("__kernel", 1)[1])
     bodies = [loop.split("\n  }\n")[0] for loop in loops]
     assert len(bodies) == (1 if gathered else len(PATTERNS))
@@ -71,7 +72,9 @@ def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool) -
     mads = sum(body.count("mad(") for body in bodies) * 4
     assert work.mads == mads * items
     loads = sum(
-        len(re.findall(r"LOAD4?_\w+\(|vload4\(", body)) + 2 * body.count("LOAD8_") + body.count("connections[held")
+        len(re.findall(r"LOAD4?_\w+\(|vload4\(", body))
+        + (1 if dtype == FLOAT16 else 2) * body.count("LOAD8_")
+        + body.count("connections[held")
         for body in bodies
     )
     outside = group_work(layer, weight.patterns, 0, groups, tile, gathered=gathered).memory

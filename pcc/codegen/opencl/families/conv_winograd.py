@@ -9,7 +9,7 @@ from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
-from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach
+from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach, pair_size
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
@@ -91,7 +91,7 @@ class Winograd:
         items = prod(ranges)
         work = DeviceWork(
             mads=items * channels * stored * LANES,
-            memory=items * (channels * (filters // LANES + vectors) + stored),
+            memory=items * (channels * (-(-filters // pair_size(layer.x.dtype)) + vectors) + stored),
             steps=items * sum(divmod(channels, LANES)),
             loops=items * 2,
             outputs=items * stored * LANES,

@@ -1,5 +1,6 @@
 """Schedules of tiled convolutions, and what they execute."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,14 @@ from pcc.codegen.family import Candidate
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.kernel import LANES
-from pcc.codegen.opencl.kernels.conv_direct import stored_weights, taps_of
+from pcc.codegen.opencl.kernels.conv_direct import head_size, stored_weights, taps_of
 from pcc.codegen.opencl.kernels.tile import Tile
 from pcc.codegen.opencl.planes import LEFT
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.work_group import idle_share, work_groups
 from pcc.codegen.program import View
 from pcc.codegen.range import Sizes
-from pcc.dtype import FLOAT32, DType
+from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.sparsity.fkw import FKW
 
 Scratch = Callable[[str, int], View]
@@ -99,14 +100,17 @@ def group_work(
         numbers = 1 if stride[1] == 1 else LANES
         inputs = taps * tile.rows * tile.vectors * numbers + -(-taps // LANES)
     else:
-        inputs = 1 + np.mean([_loads(taps_of(pattern[None], layer.geometry)[0], tile, stride) for pattern in patterns])
-    weights = max(1, stored_weights(taps, tile.filters) // LANES)
+        of_patterns = [taps_of(pattern[None], layer.geometry)[0] for pattern in patterns]
+        inputs = 1 + np.mean([_loads(found, tile, stride, layer.x.dtype) for found in of_patterns])
+    stored = stored_weights(taps, tile.filters)
+    weights = stored // pair_size(layer.x.dtype) if stored % (2 * LANES) == 0 else max(1, stored // LANES)
     stores = tile.filters * tile.rows * tile.vectors * (2 if layer.residual is not None else 1)
     tables = 2 if tile.filters == LANES else 2 * tile.filters
     loops = 1 if gathered else len(patterns)
+    heads = 2 if gathered else head_size(len(patterns)) // LANES
     return DeviceWork(
         mads=turns * taps * tile.outputs,
-        memory=turns * (float(inputs) + weights) + items * (stores + tables + loops + (1 if gathered else 2)),
+        memory=turns * (float(inputs) + weights) + items * (stores + tables + heads),
         steps=turns,
         loops=items * loops,
         outputs=items * tile.outputs,
@@ -114,7 +118,12 @@ def group_work(
     )
 
 
-def _loads(taps: Sequence[tuple[int, int]], tile: Tile, stride: tuple[int, int]) -> int:
+def pair_size(dtype: DType) -> int:
+    """How many numbers a load has where two vectors that lie side by side are wanted: 16 bytes."""
+    return 2 * LANES if dtype == FLOAT16 else LANES
+
+
+def _loads(taps: Sequence[tuple[int, int]], tile: Tile, stride: tuple[int, int], dtype: DType) -> int:
     """Loads of a connection's inputs."""
     rows: dict[int, set[int]] = {}
     for row in range(tile.rows):
@@ -122,4 +131,14 @@ def _loads(taps: Sequence[tuple[int, int]], tile: Tile, stride: tuple[int, int])
             rows.setdefault(row * stride[0] + tap_row, set()).update(
                 tap_column + stride[1] * place for place in range(tile.columns)
             )
-    return sum(len({column // LANES for column in columns}) for columns in rows.values())
+    in_pairs = pair_size(dtype) > LANES and tile.columns * stride[1] % (2 * LANES) == 0
+    return sum(_vector_loads(columns, in_pairs=in_pairs) for columns in rows.values())
+
+
+def _vector_loads(columns: set[int], *, in_pairs: bool) -> int:
+    """Loads of some columns of a row, as `load_columns` makes them: two vectors of which more than a number is needed
+    are one load, where they may be."""
+    vectors = Counter(column // LANES for column in columns)
+    whole = {vector for vector, count in vectors.items() if count > 1}
+    pairs = sum(vector % 2 == 0 and vector + 1 in whole for vector in whole) if in_pairs else 0
+    return len(vectors) - pairs

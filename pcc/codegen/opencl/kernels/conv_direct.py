@@ -39,9 +39,9 @@ class ConvDirect:
 
     ``x_offset`` is the element of the first row that the window reads, and of the first column of the map (channel 0);
     it, pitches and planes are multiples of eight. Around the map there are as many zeros as the window reads.
-    ``connections`` has for each filter group and each pattern how many there are, and where the plane of each begins;
-    ``starts`` (``groups``, 2) where a group's begin, and its weights. (Where a loop ends is read when the one before it
-    has ended: known at the begin, all ends would take registers throughout.)
+    ``connections`` is where the plane of each connection begins, by filter group and pattern; ``heads`` (``groups``, a
+    multiple of four) where a group's begin, and its weights, then how many there are of each pattern. (Counts are read,
+    four at once, when the loops before them have ended: known at the begin, all would take registers throughout.)
     """
 
     patterns: tuple[Taps, ...]
@@ -67,7 +67,7 @@ class ConvDirect:
         held = f"{self.dtype.short}*"
         return (
             *(Param("x", held), Param("x_offset"), Param("x_pitch")),
-            *(Param("weight", held), Param("connections", "i32*"), Param("starts", "i32*")),
+            *(Param("weight", held), Param("connections", "i32*"), Param("heads", "i32*")),
             *output_params(self.dtype, self.epilogue),
             Param("groups"),
         )
@@ -85,12 +85,13 @@ class ConvDirect:
         tile = self.tile
         (x, y, group), sums = begin_sums(k, tile)
         x_at = k.let(k["x_offset"] + y * (self.stride[0] * k["x_pitch"]) + x * self.stride[1])
-        at = k.variable(k.word(k["starts"], group * 2))
-        weight_at = k.variable(k.word(k["starts"], group * 2 + 1))
-        for pattern in self.patterns:
-            count = k.word(k["connections"], at.value)
-            at.value = at.value + 1
-            with k.loop(count):
+        head = k.let(group * head_size(len(self.patterns)))
+        begin, weight_begin, *counts = k.words(k["heads"], head)
+        at, weight_at = k.variable(begin), k.variable(weight_begin)
+        for place, pattern in enumerate(self.patterns):
+            if not counts:
+                counts = k.words(k["heads"], head + (place + _BEFORE_COUNTS))
+            with k.loop(counts.pop(0)):
                 here = k.let(x_at + k["connections"][at.value])
                 self._connection(k, pattern, here, k.let(weight_at.value), sums)
                 at.value = at.value + 1
@@ -123,12 +124,13 @@ class ConvDirect:
         share, x = self.tile.filters, np.asarray(args["x"]).astype(np.float32)
         weight = np.asarray(args["weight"]).astype(np.float32).reshape(-1, self._weights)
         weight = weight[:, : self._taps * share].reshape(-1, self._taps, share)
-        connections, starts = np.asarray(args["connections"]), np.asarray(args["starts"]).reshape(-1, 2)
+        connections = np.asarray(args["connections"])
+        heads = np.asarray(args["heads"]).reshape(-1, head_size(len(self.patterns)))
         height, width = int(args["height"]), int(args["width"])
-        for group, (at, weight_at) in enumerate(starts // (1, self._weights)):
+        for group, (at, weight_at, *counts) in enumerate(heads):
+            weight_at //= self._weights
             sums = np.zeros((share, height, width), np.float32)
-            for pattern in self.patterns:
-                count, at = int(connections[at]), int(at) + 1
+            for pattern, count in zip(self.patterns, counts, strict=False):
                 for channel_at in connections[at : at + count]:
                     for tap, (row, column) in enumerate(pattern):
                         start = int(args["x_offset"]) + int(channel_at) + row * int(args["x_pitch"]) + column
@@ -137,6 +139,15 @@ class ConvDirect:
                     weight_at += 1
                 at += count
             store_reference(args, self.epilogue, sums, group * share)
+
+
+_BEFORE_COUNTS = 2
+"""Numbers of a filter group's head before the counts."""
+
+
+def head_size(patterns: int) -> int:
+    """Numbers of a filter group's head."""
+    return -(-(_BEFORE_COUNTS + patterns) // LANES) * LANES
 
 
 def begin_sums(k: "DeviceKernelBuilder", tile: Tile) -> "tuple[tuple[Expr, Expr, Expr], list[list[list[Accumulator]]]]":
@@ -201,10 +212,11 @@ def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     edges = tables.segments.astype(np.int64)
     patterns = len(fkw.patterns)
     first = edges[:-1:patterns]
+    heads = np.column_stack([first, first * weight.shape[1], np.diff(edges).reshape(-1, patterns)])
     arrays = {
         "weight": weight,
-        "connections": np.insert(tables.channels * layer.x.strides[1], edges[:-1], np.diff(edges)).astype(np.int32),
-        "starts": np.stack([first + np.arange(len(first)) * patterns, first * weight.shape[1]], 1).astype(np.int32),
+        "connections": (tables.channels * layer.x.strides[1]).astype(np.int32),
+        "heads": np.pad(heads, ((0, 0), (0, head_size(patterns) - heads.shape[1]))).astype(np.int32),
     }
     geometry, epilogue = layer.geometry, Epilogue(layer.residual is not None, layer.activation)
     taps, whole_vectors = taps_of(fkw.patterns, geometry), layer.y.shape[3] % LANES == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from pcc.codegen.kernel import Param
@@ -114,20 +115,17 @@ def store_tile(
         if tile.filters == LANES
         else [k.word(k["filters"], filter_place + f) for f in range(tile.filters)]
     )
-    for f, plane in enumerate(planes):
-        of_filter = parameter_at(k, epilogue, filter_place + f)
-        parameter = None if of_filter is None else k.let(k.splat(of_filter))
-        starts = {
-            name: k.let(k[f"{name}_offset"] + plane * k[f"{name}_plane"] + y * k[f"{name}_pitch"] + x)
-            for name in ("y", *(("residual",) if epilogue.residual else ()))
-        }
-        for row in range(tile.rows):
-            at = {name: k.let(start + row * k[f"{name}_pitch"]) for name, start in starts.items()}
-            for v in range(tile.vectors):
-                column = LANES * v
-                with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
-                    added = k.load_vector(k["residual"], at["residual"] + column) if epilogue.residual else None
-                    value = apply(k, epilogue, sums[f][row][v], added, parameter)
-                    k.store_vector(
-                        k["y"], at["y"] + column, value if whole_vectors else k.first_lanes(value, left - column)
-                    )
+    tensors = ("y", *(("residual",) if epilogue.residual else ()))
+    first = {name: k.let(k[f"{name}_offset"] + y * k[f"{name}_pitch"] + x) for name in tensors}
+    starts = [{name: k.let(first[name] + plane * k[f"{name}_plane"]) for name in tensors} for plane in planes]
+    of_filters = [parameter_at(k, epilogue, filter_place + f) for f in range(tile.filters)]
+    parameters = [None if of_filter is None else k.let(k.splat(of_filter)) for of_filter in of_filters]
+    for row, v in product(range(tile.rows), range(tile.vectors)):
+        column = LANES * v
+        with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
+            beside = {name: k.let(row * k[f"{name}_pitch"] + column) for name in tensors}
+            for f in range(tile.filters):
+                at = {name: starts[f][name] + beside[name] for name in tensors}
+                added = k.load_vector(k["residual"], at["residual"]) if epilogue.residual else None
+                value = apply(k, epilogue, sums[f][row][v], added, parameters[f])
+                k.store_vector(k["y"], at["y"], value if whole_vectors else k.first_lanes(value, left - column))

@@ -45,6 +45,8 @@ from functools import partial
 
 from torch import nn
 
+from pcc.dtype import FLOAT32
+from tests.codegen.opencl.kernels.test_linear_sparse import CASES, SHARES, check as check_sparse
 from tests.codegen.opencl.test_lower import CONVOLUTIONS, FP16_PASSES, OPERATORS, Function, check, nms, random
 from tests.opencl import OCLGRIND
 from tests.opencl_program import GRAPH_PASSES, run_program
@@ -58,6 +60,8 @@ for passes, tolerance in ((GRAPH_PASSES, 5e-6), (FP16_PASSES, 3e-3)):
         layer = nn.Sequential(nn.Conv2d(case["inputs"], case["outputs"], **sizes), nn.ReLU6())
         check(layer, [random(1, case["inputs"], *case["size"])], tolerance, passes, run)
     check(nn.Sequential(nn.Linear(13, 17), nn.GELU()), [random(3, 13)], tolerance, passes, run)
+for share in SHARES:
+    check_sparse(share, CASES[2], FLOAT32, 5e-6, run)
 print("all kernels ran")
 """
 
