@@ -31,8 +31,8 @@ class Option(BaseModel):
 
     @property
     def lost(self) -> float:
-        """What is left of the output, 1 - error, as a logarithm of its inverse: what layers leave multiplies along a network, and this
-        adds up."""
+        """How much of the output is left, 1 - error, as minus its logarithm: what layers leave multiplies along a
+        network, and this adds up."""
         return log(1 / max(LEAST_LEFT, 1 - self.error))
 
     def __str__(self) -> str:

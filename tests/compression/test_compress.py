@@ -9,7 +9,7 @@ from torch import nn
 import pcc
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.frontend.imported import import_model
-from pcc.training.distill import distill
+from pcc.training.distill import SETTINGS, distill
 from pcc.training.layers import prunable
 from tests.nets import Residual, settle
 
@@ -46,7 +46,8 @@ def test_an_archive_stays_one(tmp_path: Path) -> None:
     assert imported.graph(x)[0].shape == (1, 5)
 
 
-def test_distillation_comes_nearer_and_keeps_the_zeros() -> None:
+def test_distillation_comes_nearer_and_keeps_the_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcc.training.distill.SETTINGS", SETTINGS.model_copy(update={"lr": 1e-3}))  # a small network
     teacher, student = settle(Residual()), settle(Residual())
     with torch.no_grad():
         for module in prunable(student).values():
