@@ -1,11 +1,12 @@
 """Programs for GPUs as C: the tables of ``struct pcc_device_program`` that a library's runtime walks."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pcc.codegen.c_text import c_comment, c_string
 from pcc.codegen.emit_c import INT32_MAX, float_text
 from pcc.codegen.gpu_backend import GpuArtefact, GpuKernel
-from pcc.codegen.program import Call, View
+from pcc.codegen.program import Call, Program, View
 from pcc.errors import PccError
 
 
@@ -33,35 +34,59 @@ def _named(what: str, profile: str) -> str:
 def _program(artefact: GpuArtefact, offsets: Mapping[str, int], tolerance: float) -> str:
     """A program's tables."""
     program, profile = artefact.program, artefact.profile
-    weights = {name: place for place, name in enumerate(program.constants)}
+    constants = _constants(program)
+    prepared = [buffer for buffer in program.buffers.values() if buffer.role == "prepared"]
+    weights = {name: place for place, name in enumerate([*constants, *(buffer.name for buffer in prepared)])}
     buffers = [buffer for buffer in program.buffers.values() if not buffer.is_weight]
     places = {buffer.name: place for place, buffer in enumerate(buffers)}
+    calls = (*program.calls, *program.preparation)
     kernels = {kernel.name: place for place, kernel in enumerate(artefact.kernels)}
     tables = {
         "struct pcc_device_kernel kernels": [_kernel(kernel) for kernel in artefact.kernels],
         "struct pcc_device_part buffers": [f"{{{buffer.offset}, {buffer.all_bytes}}}" for buffer in buffers],
         "struct pcc_device_part weights": [
-            f"{{{offsets[name]}, {values.nbytes}}}" for name, values in program.constants.items()
+            f"{{{offsets[name]}, {program.constants[name].nbytes}}}" for name in constants
         ],
+        "size_t prepared": [str(buffer.nbytes) for buffer in prepared],
         **{
             f"struct pcc_device_argument arguments_{index}": _arguments(call, places, weights)
-            for index, call in enumerate(program.calls)
+            for index, call in enumerate(calls)
         },
-        "struct pcc_device_call calls": [
-            _call(call, kernels, _named(f"arguments_{index}", profile)) for index, call in enumerate(program.calls)
-        ],
+        **{
+            f"struct pcc_device_call {name}": [
+                _call(calls[index], kernels, _named(f"arguments_{index}", profile)) for index in places_of_calls
+            ]
+            for name, places_of_calls in (
+                ("calls", range(len(program.calls))),
+                ("preparation", range(len(program.calls), len(calls))),
+            )
+        },
         "int32_t inputs": [str(places[port.buffer]) for port in program.inputs],
         "int32_t outputs": [str(places[port.buffer]) for port in program.outputs],
         "char *const devices": [*map(c_string, artefact.devices), "NULL"],
     }
     values = [c_string(profile), _named("devices", profile), str(program.arena_bytes), repr(tolerance)]
     values += [_named(name, profile) for name in ("kernels", "calls", "buffers", "weights", "inputs", "outputs")]
-    values += map(str, (len(kernels), len(program.calls), len(buffers), len(weights)))
+    values += map(str, (len(kernels), len(program.calls), len(buffers), len(constants)))
+    values += [_named("preparation", profile), _named("prepared", profile)]
+    values += map(str, (len(program.preparation), len(prepared), len(_read_by_runs(program))))
     return (
         f"/* {c_comment(program.name)} for {profile}: {len(program.calls)} calls of {len(kernels)} kernels. */\n"
         + "\n".join(_table(_named(what, profile), rows) for what, rows in tables.items())
         + f"\nstatic const struct pcc_device_program {_named('program', profile)} = {{{', '.join(values)}}};\n"
     )
+
+
+def _read_by_runs(program: Program[Any]) -> set[str]:
+    """The constants that are more than what others are prepared from."""
+    views = (value for call in program.calls for value in call.args.values() if isinstance(value, View))
+    return {view.buffer for view in views} & program.constants.keys()
+
+
+def _constants(program: Program[Any]) -> list[str]:
+    """The constants, those first that stay on the device."""
+    stay = _read_by_runs(program)
+    return sorted(program.constants, key=lambda name: name not in stay)
 
 
 def _table(what: str, rows: Sequence[str]) -> str:

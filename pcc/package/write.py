@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ from pcc.codegen.emit_c import emit_model_c, lay_out_weights
 from pcc.codegen.emit_device_c import emit_device_c
 from pcc.codegen.gpu_backend import GpuArtefact, backend_named
 from pcc.codegen.program import Port, Program
+from pcc.codegen.share_weights import share_weights
 from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
 from pcc.package.header import model_header
@@ -200,7 +201,10 @@ def _build_target(
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    artefacts = [build.artefact for build in builds[-1].gpu]
+    artefacts = [
+        replace(build.artefact, program=share_weights(build.artefact.program, [build.program for build in builds]))
+        for build in builds[-1].gpu
+    ]
     weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)

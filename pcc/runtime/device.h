@@ -50,6 +50,10 @@ struct pcc_device_program {
   const struct pcc_device_part *buffers, *weights;
   const int32_t *inputs, *outputs; /* which buffers */
   int32_t kernel_count, call_count, buffer_count, weight_count;
+  const struct pcc_device_call *preparation; /* what makes weights of weights, once */
+  const size_t *prepared;                    /* bytes of each weight that it makes: zero at first, and counted behind `weights` */
+  int32_t preparation_count, prepared_count;
+  int32_t kept_count; /* weights that a run reads; those behind them are what others are made of */
 };
 
 /* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is
