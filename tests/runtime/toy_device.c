@@ -27,10 +27,13 @@ static const size_t prepared[] = {8};
 static const struct pcc_device_call calls[CALLS] = {FIVE, FIVE, FIVE, FIVE};
 static const int32_t inputs[] = {0}, outputs[] = {2};
 
-/* For any device, and for two families. */
+/* An image of zeros, and what comes of it. */
+static const struct pcc_device_part test_inputs[] = {{4096, 4000}}, test_outputs[] = {{8192, 4000}};
+
+/* For any device, without a recorded test, and for two families. */
 static const char *const any[] = {NULL}, *const named[] = {"mali-g5", "adreno (tm) 6", NULL};
-static const struct pcc_device_program program = {"generic", any, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0};
-static const struct pcc_device_program chosen = {"chosen", named, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0};
+static const struct pcc_device_program program = {"generic", any, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, NULL, NULL};
+static const struct pcc_device_program chosen = {"chosen", named, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, test_inputs, test_outputs};
 const struct pcc_device_backend *const pcc_device_backend = &pcc_opencl_backend;
 const struct pcc_device_program *const pcc_device_programs[] = {&program, &chosen};
 const int32_t pcc_device_program_count = 2;
