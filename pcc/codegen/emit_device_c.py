@@ -28,10 +28,7 @@ def emit_device_c(
             _table(f"struct pcc_device_part test_{kind}", [f"{{{at}, {count}}}" for at, count in parts])
             for kind, parts in recorded.items()
         ),
-        *(
-            _program(artefact, places, tolerance, recorded)
-            for artefact, places in zip(artefacts, offsets, strict=True)
-        ),
+        *(_program(artefact, places, tolerance, recorded) for artefact, places in zip(artefacts, offsets, strict=True)),
         f"const struct pcc_device_backend *const pcc_device_backend = &{runtime};",
         f"const struct pcc_device_program *const pcc_device_programs[] = {{{', '.join(programs)}}};",
         f"const int32_t pcc_device_program_count = {len(programs)};\n",

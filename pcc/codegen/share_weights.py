@@ -28,9 +28,7 @@ def share_weights(program: Program[Any], others: Iterable[Program[Any]]) -> Prog
         assert isinstance(weight, View)
         found = shipped.get(weight_digest(program.constants[weight.buffer]))
         preparation.append(call if found is None else sharing.reading(call, *found))
-    program = replace(
-        program, preparation=tuple(preparation), buffers=sharing.buffers, constants=sharing.constants
-    )
+    program = replace(program, preparation=tuple(preparation), buffers=sharing.buffers, constants=sharing.constants)
     return _without_unread(program)
 
 

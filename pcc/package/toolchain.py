@@ -39,8 +39,8 @@ DEVICE_SOURCES = (
 NO_DEVICE_SOURCES = ("no_device.c",)
 """What has none, instead."""
 LIBC_SYMBOLS = tuple(
-    "calloc clock_gettime close free futimens getauxval getpid lseek memcmp memcpy memset open pthread_create pthread_join read "
-    "rename snprintf strcmp strlen syscall unlink vsnprintf write".split()
+    "calloc clock_gettime close free futimens getauxval getpid lseek memcmp memcpy memset open pthread_create "
+    "pthread_join read rename snprintf strcmp strlen syscall unlink vsnprintf write".split()
 )
 """All that a library needs from outside."""
 DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
