@@ -40,7 +40,7 @@ class Weights:
 
 
 def lay_out_weights(*programs: Program[Any], others: Sequence[Mapping[str, np.ndarray]] = ()) -> Weights:
-    """Where each constant lies in the block: those of programs, and behind them, in `Weights.offsets` too, ``others``."""
+    """Where each constant lies in the block: those of programs and, behind them in `Weights.offsets`, ``others``."""
     places: dict[bytes, int] = {}
     arrays, offsets, end, digest = [], [], 0, hashlib.sha256()
     for constants in (*(program.constants for program in programs), *others):

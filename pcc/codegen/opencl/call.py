@@ -13,7 +13,8 @@ from pcc.codegen.range import Range
 
 @dataclass(frozen=True)
 class DeviceCall:
-    """One kernel over a range. Its arguments are tensors in buffers, tables that only it reads, weights, and numbers."""
+    """One kernel over a range. Its arguments are tensors in buffers, tables that it alone reads, weights,
+    and numbers."""
 
     kernel: DeviceKernel
     tensors: Mapping[str, View]
