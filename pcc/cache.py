@@ -1,11 +1,15 @@
 """Where pcc keeps what can be made again: compiled kernels, downloaded weights."""
 
 import os
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pcc.errors import PccError
+
+UNUSED_SECONDS = 30 * 24 * 3600
+"""After so long what was compiled for an older pcc or another driver is removed."""
 
 
 def cache_root() -> Path:
@@ -17,10 +21,15 @@ def cache_root() -> Path:
 
 
 def gpu_cache() -> Path:
-    """The folder, which exists, of programs that a GPU's driver built, and of notes which of them were right."""
+    """The folder, which exists, of programs that a GPU's driver built, and of notes which of them were right. What no
+    run has used for a month is removed; the runtime marks what it uses."""
     folder = cache_root() / "gpu"
     with writing_cache():
         folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            with suppress(FileNotFoundError):  # another process removes it, too
+                if time.time() - file.stat().st_mtime > UNUSED_SECONDS:
+                    file.unlink()
     return folder
 
 

@@ -52,13 +52,16 @@ def run_program(program: Program[DeviceKernel], inputs: Sequence[np.ndarray], pl
         if buffer.role == "constant":
             values = np.ascontiguousarray(program.constants[name])
             buffers[name] = cl.Buffer(queue.context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=values)
+        elif buffer.role == "prepared":
+            zeros = np.zeros(buffer.nbytes, np.uint8)
+            buffers[name] = cl.Buffer(queue.context, flags.READ_WRITE | flags.COPY_HOST_PTR, hostbuf=zeros)
         elif buffer.offset is not None:
             assert buffer.offset % 512 == 0
             buffers[name] = arena.get_sub_region(buffer.offset, buffer.nbytes)
     for port, value in zip(program.inputs, inputs, strict=True):
         if port.buffer in buffers:
             cl.enqueue_copy(queue, buffers[port.buffer], np.ascontiguousarray(value, port.dtype.numpy))
-    for call in program.calls:
+    for call in (*program.preparation, *program.calls):
         assert call.range is not None
         bound = [buffers[v.buffer] if isinstance(v, View) else np.int32(v) for v in call.args.values()]
         _compiled(call.kernel, platform)(queue, call.range.global_size, call.range.local_size, *bound)
@@ -76,12 +79,14 @@ def interpret_device(program: Program[DeviceKernel], inputs: Sequence[np.ndarray
     for name, buffer in program.buffers.items():
         if buffer.role == "constant":
             arrays[name] = program.constants[name].ravel()
+        elif buffer.role == "prepared":
+            arrays[name] = np.zeros(buffer.elements, buffer.dtype.numpy)
         elif buffer.offset is not None:
             arrays[name] = arena[buffer.offset : buffer.offset + buffer.nbytes].view(buffer.dtype.numpy)
     for port, value in zip(program.inputs, inputs, strict=True):
         if port.buffer in arrays:
             arrays[port.buffer][:] = value.ravel()
-    for call in program.calls:
+    for call in (*program.preparation, *program.calls):
         args = {name: arrays[v.buffer] if isinstance(v, View) else v for name, v in call.args.items()}
         assert call.range is not None
         call.kernel.reference(args, call.range)

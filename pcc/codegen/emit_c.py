@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +39,13 @@ class Weights:
     """SHA-256 of the block, by which library and runner know that they belong together."""
 
 
-def lay_out_weights(*programs: Program) -> Weights:
-    """Where each constant lies in the block."""
+def lay_out_weights(*programs: Program[Any], others: Sequence[Mapping[str, np.ndarray]] = ()) -> Weights:
+    """Where each constant lies in the block: those of programs and, behind them in `Weights.offsets`, ``others``."""
     places: dict[bytes, int] = {}
     arrays, offsets, end, digest = [], [], 0, hashlib.sha256()
-    for program in programs:
+    for constants in (*(program.constants for program in programs), *others):
         offsets.append({})
-        for name, values in program.constants.items():
+        for name, values in constants.items():
             content = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
             if content not in places:
                 places[content] = end

@@ -16,10 +16,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pcc.cache import cache_root
+from pcc.cache import UNUSED_SECONDS, cache_root
 from pcc.scratch import scratch_folder
-
-UNUSED_SECONDS = 30 * 24 * 3600
 
 _SEAL = "sha256"
 """The file of an entry with the checksum of the others: after a crash, or on a disk that was full, they may be

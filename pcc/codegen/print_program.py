@@ -38,7 +38,7 @@ def _port(kind: str, port: Port) -> str:
 def _calls(program: Program[Any]) -> Iterator[str]:
     stages = {stage.begin: stage for stage in program.batch_stages}
     yield from (
-        f"once {call.kernel.name}({_arguments(program, call)}) for {call.work} items  # {call.layer}"
+        f"once {call.kernel.name}({_arguments(program, call)}) for {call.range or f'{call.work} items'}  # {call.layer}"
         for call in program.preparation
     )
     for index, call in enumerate(program.calls):

@@ -2,7 +2,7 @@
 the arena."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, Generic, Literal
@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, KernelHead
+from pcc.codegen.packing import Packing
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType, dtype_of
 from pcc.errors import PccError
@@ -213,6 +214,8 @@ class Program(Generic[K]):
     prepared_bytes: int = 0
     """Size of what contexts share besides the constants."""
     preparation: tuple[Call[K], ...] = ()
+    packings: Mapping[str, Packing] = field(default_factory=dict[str, Packing])
+    """Of constants that are weights in an order of a kernel's: which weights, and in which order."""
     max_batch: int = 0
     """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
     batch_stages: tuple[Stage, ...] = ()
@@ -286,6 +289,7 @@ class ProgramWriter(Generic[K]):
     """The graph's node that they compute."""
     stored: dict[tuple[DType, bytes], str] = field(default_factory=dict)
     """The constant that holds some bytes of a type."""
+    packings: dict[str, Packing] = field(default_factory=dict[str, Packing])
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input, a prepared weight)."""
 
@@ -333,6 +337,13 @@ class ProgramWriter(Generic[K]):
             self.constants[self.stored[content]] = values
         return View(self.stored[content], values.shape, contiguous_strides(values.shape), dtype=dtype)
 
+    def packed(self, name: str, weight: np.ndarray, pack: Callable[[np.ndarray], np.ndarray]) -> View:
+        """A constant that has the numbers of a weight (O, I, ...) in the order that ``pack`` puts them in, zeros
+        between them."""
+        view = self.constant(name, pack(weight))
+        self.packings.setdefault(view.buffer, Packing(weight, pack))
+        return view
+
     def named_constants(self, layer: str, arrays: Mapping[str, np.ndarray]) -> dict[str, View]:
         """Those of a layer, each called ``LAYER.NAME``."""
         return {name: self.constant(f"{layer}.{name}", values) for name, values in arrays.items()}
@@ -367,6 +378,7 @@ class ProgramWriter(Generic[K]):
             dict(self.buffers),
             dict(self.constants),
             preparation=tuple(self.preparation),
+            packings=dict(self.packings),
         )
 
 

@@ -97,7 +97,7 @@ class GpuRecord(_Record):
 
     def program(self, device: str) -> GpuProgramRecord:
         """What runs, as a context says it (``pcc_device``); `PccError` for code that the manifest does not have."""
-        profile = device.rpartition(", code for ")[2]
+        profile = device.rpartition(", code for ")[2].partition(";")[0]
         for program in self.programs:
             if program.profile == profile:
                 return program

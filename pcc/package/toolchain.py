@@ -26,13 +26,21 @@ RUNTIME = Path(__file__).parents[1] / "runtime"
 _MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")
 LIBRARY_SOURCES = (*_MODEL_SOURCES, "embedded.c")
 RUNNER_SOURCES = (*_MODEL_SOURCES, "mapped.c", "runner.c")
-DEVICE_SOURCES = ("device_program.c", "device_test.c", "opencl.c", "opencl_library.c", "opencl_programs.c", "within.c")
+DEVICE_SOURCES = (
+    "device_program.c",
+    "device_test.c",
+    "opencl.c",
+    "opencl_library.c",
+    "opencl_programs.c",
+    "opencl_weights.c",
+    "within.c",
+)
 """What has code for a GPU is made of besides."""
 NO_DEVICE_SOURCES = ("no_device.c",)
 """What has none, instead."""
 LIBC_SYMBOLS = tuple(
-    "calloc clock_gettime close free getauxval getpid lseek memcmp memcpy memset open pthread_create pthread_join read "
-    "rename snprintf strcmp strlen syscall unlink vsnprintf write".split()
+    "calloc clock_gettime close free futimens getauxval getpid lseek memcmp memcpy memset open pthread_create "
+    "pthread_join read rename snprintf strcmp strlen syscall unlink vsnprintf write".split()
 )
 """All that a library needs from outside."""
 DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")

@@ -3,9 +3,10 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pcc.codegen.emit_c import emit_model_c, lay_out_weights
 from pcc.codegen.emit_device_c import emit_device_c
 from pcc.codegen.gpu_backend import GpuArtefact, backend_named
 from pcc.codegen.program import Port, Program
+from pcc.codegen.share_weights import share_weights
 from pcc.errors import PccError, first_problem
 from pcc.package.files import file_record
 from pcc.package.header import model_header
@@ -139,8 +141,7 @@ def build_package(spec: PackageSpec, folder: Path, progress: Progress = quiet) -
     targets = []
     for target, builds in groupby(spec.builds, key=lambda build: build.target.name):
         progress(f"linking {target}")
-        tolerance = max(GPU_TOLERANCE, spec.selftest.tolerance if spec.selftest else 0)
-        targets.append(_build_target(spec.name, list(builds), tolerance, folder, progress))
+        targets.append(_build_target(spec.name, list(builds), spec.selftest, folder, progress))
     program = spec.builds[0].program
     _write_headers(spec, folder)
     if spec.ir:
@@ -193,15 +194,23 @@ def _check_name(name: str) -> None:
 
 
 def _build_target(
-    name: str, builds: Sequence[TargetBuild], gpu_tolerance: float, folder: Path, progress: Progress
+    name: str,
+    builds: Sequence[TargetBuild],
+    test: SelfTest | None,
+    folder: Path,
+    progress: Progress,
 ) -> TargetRecord:
     target, objects = builds[-1].target, [path for build in builds for path in build.objects]
     library, runner = _library(name, target), _runner(target)
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
-    artefacts = [build.artefact for build in builds[-1].gpu]
-    weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)))
+    artefacts = [
+        replace(build.artefact, program=share_weights(build.artefact.program, [build.program for build in builds]))
+        for build in builds[-1].gpu
+    ]
+    recorded = _recorded(test, builds[-1].program) if test and artefacts else {}
+    weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)), others=list(recorded.values()))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
     toolchain = Toolchain(target, progress)
     with scratch_folder(folder) as scratch:
@@ -210,8 +219,16 @@ def _build_target(
         write_weights_object(weights, target.arch, constants)
         tables = []
         if target.gpu and artefacts:
+            of_programs, of_test = weights.offsets[len(builds) :][: len(artefacts)], weights.offsets[-len(recorded) :]
             text = emit_device_c(
-                artefacts, backend_named(target.gpu.interface).runtime, weights.offsets[len(builds) :], gpu_tolerance
+                artefacts,
+                backend_named(target.gpu.interface).runtime,
+                of_programs,
+                max(GPU_TOLERANCE, test.tolerance if test else 0),
+                {
+                    kind: [(offsets[name], values.nbytes) for name, values in tensors.items()]
+                    for (kind, tensors), offsets in zip(recorded.items(), of_test, strict=False)
+                },
             )
             source.with_name("device.c").write_text(text, encoding="ascii")
             tables = [scratch / "device.o"]
@@ -231,6 +248,20 @@ def _build_target(
         gpu=_gpu(builds[-1], _gpu_runner(target) if has_gpu_runner else None) if artefacts else None,
         better=tuple(better),
     )
+
+
+def _recorded(test: SelfTest, program: Program) -> dict[str, dict[str, np.ndarray]]:
+    """The self-test's inputs and outputs of one image, by which a library decides whether it may trust a GPU."""
+    return {
+        kind: {
+            f"{kind}.{port.name}": np.ascontiguousarray(tensor, port.dtype.numpy).ravel()[: prod(port.shape)]
+            for port, tensor in zip(ports, tensors, strict=True)
+        }
+        for kind, ports, tensors in (
+            ("inputs", program.inputs, test.inputs),
+            ("outputs", program.outputs, test.outputs),
+        )
+    }
 
 
 def _level(build: TargetBuild) -> LevelRecord:

@@ -41,7 +41,7 @@ struct pcc_context {
   struct pcc_pool *pool;    /* NULL for one thread */
   int32_t threads;
   void *device;             /* NULL where the processor computes */
-  char device_text[280];    /* pcc_device() */
+  char device_text[360];    /* pcc_device() */
   char error[240];
 };
 
@@ -258,8 +258,9 @@ static pcc_status choose_device(pcc_context *context, const pcc_options *options
     else
       context->device = pcc_device_backend->open(&request, why, sizeof why);
     if (context->device)
-      snprintf(context->device_text, sizeof context->device_text, "gpu: %s, code for %s",
-               pcc_device_backend->name(context->device), pcc_device_backend->program(context->device)->profile);
+      snprintf(context->device_text, sizeof context->device_text, "gpu: %s, code for %s%s", pcc_device_backend->name(context->device),
+               pcc_device_backend->program(context->device)->profile,
+               pcc_device_backend->program(context->device)->test_inputs ? "" : "; self-test without recorded input: the package has none");
     else
       snprintf(context->device_text, sizeof context->device_text, "cpu: %s", why);
   }

@@ -50,6 +50,11 @@ struct pcc_device_program {
   const struct pcc_device_part *buffers, *weights;
   const int32_t *inputs, *outputs; /* which buffers */
   int32_t kernel_count, call_count, buffer_count, weight_count;
+  const struct pcc_device_call *preparation; /* what makes weights of weights, once */
+  const size_t *prepared;                    /* bytes of each weight that it makes: zero at first, and counted behind `weights` */
+  int32_t preparation_count, prepared_count;
+  int32_t kept_count; /* weights that a run reads; those behind them are what others are made of */
+  const struct pcc_device_part *test_inputs, *test_outputs; /* one recorded image for each port, in the library's weights; NULL where there is none */
 };
 
 /* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is
@@ -87,7 +92,8 @@ extern const int32_t pcc_device_program_count;
  * first, which is right on every device. */
 const struct pcc_device_program *pcc_device_program_for(const char *name);
 
-/* Whether a device computes what the processor does, on values that differ all over; else why not. */
+/* Whether a device computes the outputs that were recorded with the package from the inputs; where none were, what the
+ * processor computes from values that differ all over. Else why not. */
 bool pcc_device_agrees(const struct pcc_device_request *request, const struct pcc_device_backend *backend, void *device,
                        char *why, size_t why_size);
 

@@ -42,12 +42,6 @@ static void lock(void) {
 
 static void unlock(void) { pcc_publish(&busy, 0); }
 
-/* Whether a call failed, and then why: "WHAT: CL_OUT_OF_RESOURCES". */
-static bool failed(cl_int error, const char *what, char *why, size_t why_size) {
-  if (error) snprintf(why, why_size, "%s: %s", what, pcc_opencl_error(error));
-  return error;
-}
-
 /* The first device of a type on any platform. */
 static cl_handle find_device(const struct pcc_opencl *cl, uint64_t type) {
   cl_handle platforms[MAX_PLATFORMS], device = NULL;
@@ -61,10 +55,10 @@ static cl_handle find_device(const struct pcc_opencl *cl, uint64_t type) {
 /* Names the device, and checks what pcc relies on. */
 static bool describe(struct pcc_opencl_device *device, char *why, size_t why_size) {
   uint32_t align = 0;
-  if (failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_NAME, sizeof device->name - 1, device->name, NULL), "the device's name", why, why_size) ||
-      failed(device->cl.clGetDeviceInfo(device->id, CL_DRIVER_VERSION, sizeof device->driver - 1, device->driver, NULL), "the driver's version", why,
+  if (pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_NAME, sizeof device->name - 1, device->name, NULL), "the device's name", why, why_size) ||
+      pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DRIVER_VERSION, sizeof device->driver - 1, device->driver, NULL), "the driver's version", why,
              why_size) ||
-      failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
+      pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
     return false;
   snprintf(device->described, sizeof device->described, "%s, driver %s", device->name, device->driver);
   device->key = 0xcbf29ce484222325u; /* FNV-1a, with a zero between the two */
@@ -75,22 +69,10 @@ static bool describe(struct pcc_opencl_device *device, char *why, size_t why_siz
   return false;
 }
 
-static bool upload_weights(struct shared *common, const char *values, char *why, size_t why_size) {
-  const struct pcc_opencl_device *device = &common->device;
-  for (int32_t i = 0; i < common->program->weight_count; i++) {
-    const struct pcc_device_part *part = &common->program->weights[i];
-    cl_int error = 0;
-    common->weights[i] = device->cl.clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, part->bytes,
-                                                 (void *)(uintptr_t)(values + part->offset), &error);
-    if (failed(error, "no memory for weights", why, why_size)) return false;
-  }
-  return true;
-}
-
 static void free_shared(struct shared *common) {
   if (!common) return;
   const struct pcc_opencl *cl = &common->device.cl;
-  for (int32_t i = 0; common->weights && i < common->program->weight_count; i++)
+  for (int32_t i = 0; common->weights && i < common->program->weight_count + common->program->prepared_count; i++)
     if (common->weights[i]) cl->clReleaseMemObject(common->weights[i]);
   for (int32_t i = 0; common->programs && i < common->program->kernel_count; i++)
     if (common->programs[i]) cl->clReleaseProgram(common->programs[i]);
@@ -100,7 +82,7 @@ static void free_shared(struct shared *common) {
   free(common);
 }
 
-/* Fills what contexts share; what was made so far is left to free_shared, unless the compiler hangs. */
+/* Fills what contexts share; what was made so far is left to free_shared, unless the compiler or the device hangs. */
 static bool set_up_shared(struct shared *common, const struct pcc_device_request *request, bool *hangs, char *why, size_t why_size) {
   struct pcc_opencl_device *device = &common->device;
   if (!pcc_opencl_load(&device->cl, why, why_size)) return false;
@@ -118,16 +100,16 @@ static bool set_up_shared(struct shared *common, const struct pcc_device_request
     return false;
   }
   common->programs = calloc((size_t)common->program->kernel_count + 1, sizeof *common->programs);
-  common->weights = calloc((size_t)common->program->weight_count + 1, sizeof *common->weights);
+  common->weights = calloc((size_t)common->program->weight_count + (size_t)common->program->prepared_count + 1, sizeof *common->weights);
   if (!common->programs || !common->weights) {
     snprintf(why, why_size, "no memory");
     return false;
   }
   cl_int error = 0;
   device->context = device->cl.clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
-  return !failed(error, device->name, why, why_size) &&
+  return !pcc_opencl_failed(error, device->name, why, why_size) &&
          pcc_opencl_build(device, common->program->kernels, common->program->kernel_count, common->programs, hangs, why, why_size) &&
-         upload_weights(common, request->weights, why, why_size);
+         pcc_opencl_upload(device, common->program, common->programs, request->weights, common->weights, hangs, why, why_size);
 }
 
 /* What contexts share, for one more of them; NULL, and why, where there is none. */
@@ -167,23 +149,6 @@ static void leave(struct shared *joined) {
   unlock();
 }
 
-static bool set_arguments(struct context *context, int32_t index, char *why, size_t why_size) {
-  const struct pcc_device_call *call = &context->shared->program->calls[index];
-  const struct pcc_opencl *cl = &context->shared->device.cl;
-  for (int32_t i = 0; i < call->argument_count; i++) {
-    const struct pcc_device_argument *argument = &call->arguments[i];
-    const void *value = &argument->value;
-    size_t bytes = sizeof argument->value;
-    if (argument->kind == PCC_DEVICE_FLOAT) value = &argument->number;
-    if (argument->kind == PCC_DEVICE_BUFFER || argument->kind == PCC_DEVICE_WEIGHT) {
-      value = argument->kind == PCC_DEVICE_BUFFER ? &context->buffers[argument->value] : &context->shared->weights[argument->value];
-      bytes = sizeof(cl_handle);
-    }
-    if (failed(cl->clSetKernelArg(context->kernels[index], (uint32_t)i, bytes, value), call->layer, why, why_size)) return false;
-  }
-  return true;
-}
-
 static void finish(void *argument) {
   struct context *context = argument;
   context->finished = context->shared->device.cl.clFinish(context->queue);
@@ -194,7 +159,7 @@ static void finish(void *argument) {
 static bool wait_for_queue(struct context *context, const char *what, char *why, size_t why_size) {
   const enum pcc_within ended = pcc_within(PCC_OPENCL_RUN_SECONDS, finish, context);
   context->hangs = ended == PCC_WITHIN_HANGS;
-  if (ended == PCC_WITHIN_DONE) return !failed(context->finished, what, why, why_size);
+  if (ended == PCC_WITHIN_DONE) return !pcc_opencl_failed(context->finished, what, why, why_size);
   if (ended == PCC_WITHIN_NO_THREAD) {
     snprintf(why, why_size, "cannot start a thread to wait for %s", what);
     return false;
@@ -220,22 +185,24 @@ static bool set_up(struct context *context, const struct pcc_device_request *req
   }
   cl_int error = 0;
   context->queue = cl->clCreateCommandQueue(device->context, device->id, request->profile ? CL_QUEUE_PROFILING_ENABLE : 0, &error);
-  if (failed(error, "no queue", why, why_size)) return false;
+  if (pcc_opencl_failed(error, "no queue", why, why_size)) return false;
   context->arena = cl->clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR, program->arena_bytes, NULL, &error);
-  if (failed(error, "no memory for the arena", why, why_size)) return false;
+  if (pcc_opencl_failed(error, "no memory for the arena", why, why_size)) return false;
   const uint32_t zero = 0; /* borders of planes are zeros */
-  if (failed(cl->clEnqueueFillBuffer(context->queue, context->arena, &zero, sizeof zero, 0, program->arena_bytes, 0, NULL, NULL), "the arena", why,
+  if (pcc_opencl_failed(cl->clEnqueueFillBuffer(context->queue, context->arena, &zero, sizeof zero, 0, program->arena_bytes, 0, NULL, NULL), "the arena", why,
              why_size))
     return false;
   for (int32_t i = 0; i < program->buffer_count; i++) {
     const size_t region[2] = {program->buffers[i].offset, program->buffers[i].bytes};
     context->buffers[i] = cl->clCreateSubBuffer(context->arena, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION, region, &error);
-    if (failed(error, "a buffer in the arena", why, why_size)) return false;
+    if (pcc_opencl_failed(error, "a buffer in the arena", why, why_size)) return false;
   }
   for (int32_t i = 0; i < program->call_count; i++) {
     const int32_t kernel = program->calls[i].kernel;
     context->kernels[i] = cl->clCreateKernel(context->shared->programs[kernel], program->kernels[kernel].name, &error);
-    if (failed(error, program->kernels[kernel].name, why, why_size) || !set_arguments(context, i, why, why_size)) return false;
+    if (pcc_opencl_failed(error, program->kernels[kernel].name, why, why_size) || 
+        !pcc_opencl_set_arguments(cl, context->kernels[i], &program->calls[i], context->buffers, context->shared->weights, why, why_size))
+      return false;
   }
   return wait_for_queue(context, "the arena", why, why_size);
 }
@@ -264,7 +231,7 @@ static void *map(struct context *context, int32_t buffer, const struct pcc_port 
   cl_int error = 0;
   void *mapped = context->shared->device.cl.clEnqueueMapBuffer(context->queue, context->buffers[buffer], CL_TRUE, flags, 0, port->bytes, 0, NULL,
                                                                NULL, &error);
-  return failed(error || mapped ? error : CL_MAP_FAILURE, port->name, why, why_size) ? NULL : mapped;
+  return pcc_opencl_failed(error || mapped ? error : CL_MAP_FAILURE, port->name, why, why_size) ? NULL : mapped;
 }
 
 static cl_int unmap(struct context *context, int32_t buffer, void *mapped) {
@@ -306,7 +273,7 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
     void *mapped = map(context, program->inputs[i], &model->inputs[i], CL_MAP_WRITE_INVALIDATE_REGION, why, why_size);
     if (!mapped) return false;
     memcpy(mapped, inputs[i], model->inputs[i].bytes);
-    if (failed(unmap(context, program->inputs[i], mapped), model->inputs[i].name, why, why_size)) return false;
+    if (pcc_opencl_failed(unmap(context, program->inputs[i], mapped), model->inputs[i].name, why, why_size)) return false;
   }
   int32_t started = 0;
   cl_int error = 0;
@@ -314,7 +281,7 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
     const struct pcc_device_call *call = &program->calls[started];
     cl_handle *event = context->events ? &context->events[started] : NULL;
     error = cl->clEnqueueNDRangeKernel(context->queue, context->kernels[started], 3, NULL, call->global_size, call->local_size, 0, NULL, event);
-    if (failed(error, call->layer, why, why_size)) break;
+    if (pcc_opencl_failed(error, call->layer, why, why_size)) break;
   }
   char lost[200];
   const bool is_done = wait_for_queue(context, context->shared->device.name, lost, sizeof lost);

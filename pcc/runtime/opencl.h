@@ -86,12 +86,26 @@ struct pcc_opencl_device {
 };
 
 struct pcc_device_kernel;
+struct pcc_device_call;
+struct pcc_device_program;
 
 /* Builds each kernel's program, from a binary in the cache where there is one. False, and why, where the compiler fails or
  * takes longer than PCC_OPENCL_BUILD_SECONDS; *hangs then says that it still runs: nothing that it uses may be freed.
  * Programs are zero before. */
 bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
                       cl_handle *programs, bool *hangs, char *why, size_t why_size);
+
+/* Sets a call's arguments. Weights are those of the library and, behind them, those that are made of them. */
+bool pcc_opencl_set_arguments(const struct pcc_opencl *cl, cl_handle kernel, const struct pcc_device_call *call, const cl_handle *buffers,
+                              const cl_handle *weights, char *why, size_t why_size);
+
+/* Fills `weights`, zero before: uploads those that runs read, and has the others made on the device, within
+ * PCC_OPENCL_WEIGHTS_SECONDS; *hangs says that the device still works: nothing that it uses may be freed. */
+bool pcc_opencl_upload(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const cl_handle *programs,
+                       const char *values, cl_handle *weights, bool *hangs, char *why, size_t why_size);
+
+/* Whether a call failed, and then why: "WHAT: CL_OUT_OF_RESOURCES". */
+bool pcc_opencl_failed(cl_int error, const char *what, char *why, size_t why_size);
 
 /* Whether the cache says that these kernels were right on this device; and noting that they are. */
 bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count);

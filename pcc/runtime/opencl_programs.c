@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -68,6 +69,7 @@ static unsigned char *read_file(const char *path, size_t *count) {
       bytes = NULL;
     }
   }
+  if (bytes) (void)futimens(file, NULL); /* it was used now: pcc removes what was not for a month */
   close(file);
   return bytes;
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcc.codegen.kernel_cache import UNUSED_SECONDS
+from pcc.cache import UNUSED_SECONDS
 from pcc.codegen.kernels.copy import CopyRows
 from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.errors import PccError

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gc
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
 AUTO, CPU, GPU = "0", "1", "2"
+ON_GPU = "gpu: Fake GPU, driver 1.0, code for generic; self-test without recorded input: the package has none"
 TAKEN = [
     "clGetPlatformIDs",
     "clGetDeviceIDs",
@@ -72,7 +73,8 @@ def run_on_fake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("fake")
     sanitizer, *defines = request.param.split()
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *defines]
-    program = _application(folder, "-DPCC_OPENCL_BUILD_SECONDS=1", "-DPCC_OPENCL_RUN_SECONDS=1", *flags)
+    program = _application(folder, "-DPCC_OPENCL_BUILD_SECONDS=1", "-DPCC_OPENCL_WEIGHTS_SECONDS=1",
+                           "-DPCC_OPENCL_RUN_SECONDS=1", *flags)  # fmt: skip
     _gcc("-O1", "-shared", "-fPIC", f"-I{RUNTIME}", *WARNINGS, *flags, str(HERE / "fake_opencl.c"), "-o",
          str(folder / "libOpenCL.so"))  # fmt: skip
 
@@ -93,8 +95,8 @@ def _run(
 
 
 def test_runs_on_the_gpu(run_on_fake: Run) -> None:
-    assert run_on_fake() == "gpu: Fake GPU, driver 1.0, code for generic"
-    assert run_on_fake(contexts=4) == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert run_on_fake() == ON_GPU
+    assert run_on_fake(contexts=4) == ON_GPU
     assert run_on_fake(CPU) == "cpu"
 
 
@@ -130,11 +132,13 @@ def test_the_compiler_hangs(run_on_fake: Run) -> None:
     assert said == "cpu: the driver's compiler took more than 1 s"
 
 
-@pytest.mark.parametrize("wait", [1, 2, 4])  # while a context is made, in the self-test, in a run
+@pytest.mark.parametrize("wait", [1, 2, 3, 5])  # while weights and a context are made, in the self-test, in a run
 def test_the_device_hangs(run_on_fake: Run, wait: int) -> None:
     leaks = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
     said = run_on_fake(FAKE_LOST=str(wait), contexts=2, **leaks)
-    assert said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ") == "Fake GPU took more than 1 s"
+    where = " to prepare weights" if wait == 1 else ""
+    reason = said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ")
+    assert reason == f"Fake GPU took more than 1 s{where}"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,9 @@ def test_the_device_hangs(run_on_fake: Run, wait: int) -> None:
     [("Mali-G57 r0p0", "chosen"), ("QUALCOMM Adreno(TM)", "generic"), ("Adreno (TM) 640", "chosen")],
 )
 def test_the_program_fits_the_device(run_on_fake: Run, name: str, profile: str) -> None:
-    assert run_on_fake(FAKE_NAME=name) == f"gpu: {name}, driver 1.0, code for {profile}"
+    said, _, test = run_on_fake(FAKE_NAME=name).partition("; ")
+    assert said == f"gpu: {name}, driver 1.0, code for {profile}"
+    assert test == ("" if profile == "chosen" else "self-test without recorded input: the package has none")
 
 
 def test_the_compiler_refuses(run_on_fake: Run) -> None:
@@ -152,7 +158,7 @@ def test_the_compiler_refuses(run_on_fake: Run) -> None:
 
 def test_what_a_gpu_is(run_on_fake: Run) -> None:
     assert run_on_fake(FAKE_TYPE="2") == "cpu: OpenCL has no GPU"
-    assert run_on_fake(GPU, FAKE_TYPE="2") == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert run_on_fake(GPU, FAKE_TYPE="2") == ON_GPU
     assert (
         run_on_fake(FAKE_ALIGN="8192")
         == "cpu: Fake GPU: buffers must start at multiples of 1024 bytes, pcc's do at 512"
@@ -165,28 +171,26 @@ def test_wrong_results_are_not_trusted(run_on_fake: Run, tmp_path: Path) -> None
     said = "cpu: self-test: output 'z' is wrong by"
     assert run_on_fake(FAKE_WRONG="1").startswith(said)
     assert run_on_fake(FAKE_WRONG="1", cache=tmp_path).startswith(said)
+    assert run_on_fake(FAKE_WRONG="1", FAKE_NAME="Mali-G57", cache=tmp_path).startswith(said)  # recorded input
     assert not list(tmp_path.glob("*.right"))
 
 
 def test_binaries_are_kept(run_on_fake: Run, tmp_path: Path) -> None:
     no_compiler = {"FAKE_FAIL": "clCreateProgramWithSource:1"}
-    assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert run_on_fake(cache=tmp_path) == ON_GPU
     kept = sorted(path.suffix for path in tmp_path.iterdir())
     assert kept == [".bin", ".bin", ".bin", ".right"]
-    assert run_on_fake(cache=tmp_path, **no_compiler) == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert run_on_fake(cache=tmp_path, **no_compiler) == ON_GPU
     assert run_on_fake(cache=tmp_path, **no_compiler, FAKE_DRIVER="1.1").startswith("cpu: kernel scale: ")
     for path in tmp_path.glob("*.bin"):
         damaged = bytearray(path.read_bytes())
         for content in (b"", damaged[:20], damaged[:-1], damaged[:-1] + b"?", damaged + b"?"):
             path.write_bytes(content)
             assert run_on_fake(cache=tmp_path, **no_compiler).startswith("cpu: kernel ")
-        assert run_on_fake(cache=tmp_path) == "gpu: Fake GPU, driver 1.0, code for generic"
+        assert run_on_fake(cache=tmp_path) == ON_GPU
         assert path.read_bytes() == damaged
-    assert (
-        run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1")
-        == "gpu: Fake GPU, driver 1.0, code for generic"
-    )
-    assert run_on_fake(cache=tmp_path / "nowhere") == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert run_on_fake(cache=tmp_path, FAKE_FAIL="clCreateProgramWithBinary:1") == ON_GPU
+    assert run_on_fake(cache=tmp_path / "nowhere") == ON_GPU
     assert run_on_fake(cache="x" * 600).startswith("cpu: the path of the cache is longer")
 
 
@@ -203,11 +207,11 @@ def test_the_runner_times_one_processor(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=known)
 
     result = json.loads(bench("--json").stdout)
-    assert result["device"] == "gpu: Fake GPU, driver 1.0, code for generic"
+    assert result["device"] == ON_GPU
     assert [call["kernel"] for call in result["calls"]] == ["scale", "square", "back"] * 20
     assert {round(call["seconds"] * 1e9) for call in result["calls"]} == {2000}
     assert "copy" in {call["kernel"] for call in json.loads(bench("--json", "--device", "cpu").stdout)["calls"]}
-    assert ", gpu: Fake GPU, driver 1.0, code for generic, " in bench().stdout
+    assert f", {ON_GPU}, " in bench().stdout
     lost = bench(FAKE_FAIL="clFinish:5")
     assert lost.returncode == 2
     assert lost.stderr.startswith("pcc-run: no times: cpu: the GPU failed in a run: Fake GPU: CL_OUT_OF_RESOURCES")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -207,7 +208,7 @@ class ConvDense:
                 "x": staged.view,
                 "x_image": staged.image,
                 "x_group": channels * staged.plane,
-                "w": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups, block)),
+                "w": b.packed(f"{layer.name}.weight", weight, partial(pack_weight, groups=layer.groups, block=block)),
                 **b.named_constants(layer.name, of_channels),
                 "offsets": b.constant(f"offsets_{channels}x{len(staged.taps)}_{staged.plane}", offsets),
                 "filters": per_group,

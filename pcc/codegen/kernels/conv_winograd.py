@@ -10,6 +10,7 @@ in fp32: in fp16 only F(2x2) would keep its digits. Weights are transformed on t
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -203,7 +204,7 @@ def _transformed(layer: Conv2d, schedule: WinogradSchedule, b: ProgramBuilder) -
         (layer.groups, chunks, form.inputs**2, schedule.panels, channels, filters),
         WinogradWeights(form, filters, b.isa.lanes(FLOAT32)),
         "w",
-        {"shipped": b.constant(f"{layer.name}.weight", pack_weight(weight, layer.groups)), **numbers},
+        {"shipped": b.packed(f"{layer.name}.weight", weight, partial(pack_weight, groups=layer.groups)), **numbers},
         work=layer.groups * panels,
     )
 

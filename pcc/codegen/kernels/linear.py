@@ -8,6 +8,7 @@ as they are loaded. Where inputs are fp16, so are the sums of `BLOCK` inputs; th
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +95,9 @@ class LinearFamily:
             {
                 "x": layer.x,
                 "x_row": layer.x.strides[0],
-                "w": b.constant(f"{layer.name}.weight", pack_weight(weight[:, :, None, None], 1, kernel.run)),
+                "w": b.packed(
+                    f"{layer.name}.weight", weight[:, :, None, None], partial(pack_weight, groups=1, block=kernel.run)
+                ),
                 **b.named_constants(layer.name, of_outputs),
                 "y": layer.y,
                 "y_row": layer.y.strides[0],

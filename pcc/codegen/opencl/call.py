@@ -1,18 +1,20 @@
 """Calls of device kernels, before the program gives them buffers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pcc.codegen.opencl.kernel import DeviceKernel
+from pcc.codegen.opencl.kernels.weights import PreparedWeight
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
 
 
 @dataclass(frozen=True)
 class DeviceCall:
-    """One kernel over a range. Its arguments are tensors in buffers, tables that it alone reads, and numbers."""
+    """One kernel over a range. Its arguments are tensors in buffers, tables that it alone reads, weights,
+    and numbers."""
 
     kernel: DeviceKernel
     tensors: Mapping[str, View]
@@ -21,9 +23,11 @@ class DeviceCall:
     range: Range
     macs: int = 0
     """Multiply-adds that it does for kept weights."""
+    weights: Mapping[str, PreparedWeight] = field(default_factory=dict[str, PreparedWeight])
+    """Tables that the device makes of the weights that ship."""
 
     def __post_init__(self) -> None:
-        said = sorted([*self.tensors, *self.tables, *self.numbers])
+        said = sorted([*self.tensors, *self.tables, *self.weights, *self.numbers])
         if said != sorted(param.name for param in self.kernel.params):
             raise ValueError(f"{self.kernel.name}: arguments {said} do not fit its parameters")
 

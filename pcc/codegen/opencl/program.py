@@ -8,7 +8,9 @@ from typing import ClassVar
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.borders import emit_borders
+from pcc.codegen.opencl.kernels.weights import PreparedWeight
 from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.packing import plain_rows
 from pcc.codegen.program import Call, ProgramWriter, View
 from pcc.codegen.range import Range
 from pcc.dtype import DType
@@ -69,4 +71,25 @@ class DeviceProgramBuilder(ProgramWriter[DeviceKernel]):
     def device_call(self, call: DeviceCall, dense_macs: int) -> None:
         """Records a call of a convolution's family, its tables as constants."""
         tables = {name: self.constant(f"{self.node}.{name}", values) for name, values in call.tables.items()}
+        tables |= {name: self.prepared_weight(f"{self.node}.{name}", weight) for name, weight in call.weights.items()}
         self.call(call.kernel, {**call.tensors, **tables, **call.numbers}, call.range, call.macs, dense_macs)
+
+    def prepared_weight(self, name: str, weight: PreparedWeight) -> View:
+        """What the device makes of a weight when a library is loaded, contiguous; where two calls read the same, it is
+        there once."""
+        kernel, numbers = weight.kernel, tuple(weight.numbers.items())
+        tables = {
+            "weight": self.constant(f"{name}.plain", weight.weight),
+            "rows": self.constant(f"{name}.rows", plain_rows(weight.weight.shape)),
+            **{table: self.constant(f"{name}.{table}", values) for table, values in weight.tables.items()},
+        }
+        known = kernel, tuple(tables.items()), numbers
+        if known not in self.shared:
+            made = View(self._add(name, "prepared", weight.elements, kernel.dtype).name, (weight.elements,), (1,),
+                        dtype=kernel.dtype)  # fmt: skip
+            args = {**tables, weight.result: made, **weight.numbers}
+            ordered = {param.name: args[param.name] for param in kernel.params}
+            items = prod(weight.range.global_size)
+            self.preparation.append(Call(kernel, ordered, items, self.layer, node=self.node, range=weight.range))
+            self.shared[known] = made
+        return self.shared[known]

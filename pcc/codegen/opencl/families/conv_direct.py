@@ -1,7 +1,7 @@
 """All connections, window by window: any geometry within a tile's reach, and convolution groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -11,10 +11,12 @@ from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
 from pcc.codegen.opencl.families.tiles import Scratch, TileSchedule, calls_of_tiles, group_work, tile_candidates
-from pcc.codegen.opencl.kernels.conv_direct import direct_call
+from pcc.codegen.opencl.kernels.conv_direct import direct_call, stored_weights
 from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.kernels.weights import PreparedWeight, packed_weight
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.program import DeviceProgramBuilder
+from pcc.codegen.packing import as_taps
 from pcc.codegen.range import Sizes
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.sparsity.fkw import FKW
@@ -48,8 +50,17 @@ class DirectDense:
 
     def calls(self, layer: Conv2d, schedule: TileSchedule, scratch: Scratch) -> list[DeviceCall]:
         assert isinstance(layer.weight, np.ndarray)
-        weight = all_connections(layer.weight, layer.groups, schedule.tile.filters)
-        return calls_of_tiles(direct_call, layer, weight, schedule)
+        share = schedule.tile.filters
+        connections = all_connections(layer.weight, layer.groups, share)
+        weight = packed_connections(layer.weight, share, layer.x.dtype)
+        return [
+            replace(
+                call,
+                tables={name: table for name, table in call.tables.items() if name != "weight"},
+                weights={"weight": weight},
+            )
+            for call in calls_of_tiles(direct_call, layer, connections, schedule)
+        ]
 
     def emit(self, layer: Conv2d, schedule: TileSchedule, b: DeviceProgramBuilder) -> None:
         emit_in_planes(layer, schedule, self.calls, b)
@@ -71,6 +82,17 @@ def all_connections(weight: np.ndarray, groups: int, share: int) -> FKW:
         np.tile(np.array([[0, inputs]], np.int32), (blocks, 1)),
         np.ascontiguousarray(values),
     )
+
+
+def packed_connections(weight: np.ndarray, share: int, dtype: DType) -> PreparedWeight:
+    """A dense weight (O, I, kh, kw) as `ConvDirect` reads it: (O / share, I, numbers that are stored), of each
+    connection its taps, and of a tap the filters that share it."""
+    filters, channels, taps = as_taps(weight).shape
+    stored = stored_weights(taps, share)
+    rows = np.empty((filters, 3), np.int32)
+    group, lane = np.divmod(np.arange(filters), share)
+    rows[:, 0], rows[:, 1], rows[:, 2] = group * (channels * stored) + lane, stored, share
+    return packed_weight(weight, dtype, rows, filters // share * channels * stored)
 
 
 FAMILY = DirectDense()

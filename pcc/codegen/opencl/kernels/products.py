@@ -20,6 +20,7 @@ from pcc.codegen.opencl.kernels.numbers import (
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.kernels.weights import PreparedWeight, packed_weight
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
@@ -50,7 +51,7 @@ def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:
         kernel,
         {
             **tensors,
-            "weight": b.constant(f"{layer.name}.weight", np.pad(layer.weight, ((0, missing), (0, 0))).T),
+            "weight": b.prepared_weight(f"{layer.name}.weight", _by_inputs(layer.weight, outputs + missing)),
             **b.named_constants(layer.name, of_outputs),
             **places,
             "rows": rows,
@@ -61,6 +62,13 @@ def emit_linear(layer: Linear, b: "DeviceProgramBuilder") -> None:
         macs=rows * int(np.count_nonzero(layer.weight)),
         dense_macs=rows * layer.weight.size,
     )
+
+
+def _by_inputs(weight: np.ndarray, width: int) -> PreparedWeight:
+    """A weight (outputs, inputs) as (inputs, outputs filled up to ``width``)."""
+    outputs, inputs = weight.shape
+    rows = np.stack([np.arange(outputs), np.full(outputs, width), np.zeros(outputs)], 1).astype(np.int32)
+    return packed_weight(weight, dtype_of(weight.dtype), rows, inputs * width)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
-from pcc.codegen.kernels.winograd_forms import FORMS
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall, places_of
 from pcc.codegen.opencl.kernel import LANES
+from pcc.codegen.opencl.kernels.weights import transformed_weight
 from pcc.codegen.opencl.kernels.winograd import WinogradInput, WinogradOutput, WinogradProduct
 from pcc.codegen.program import View
 from pcc.codegen.range import Range, Sizes
-from pcc.dtype import DType
 
 SLACK = 64
 """Elements behind transformed values, where the last product of a row reads."""
@@ -21,14 +20,6 @@ SLACK = 64
 def tile_counts(outputs: int, height: int, width: int) -> tuple[int, int]:
     """(rows, columns) of tiles that cover a map; columns are whole vectors."""
     return -(-height // outputs), -(-width // (outputs * LANES)) * LANES
-
-
-def transformed_weight(weight: np.ndarray, outputs: int, filters: int, dtype: DType) -> np.ndarray:
-    """A weight (O, C, 3, 3) as `WinogradProduct` reads it: (places, O / filters, C, filters), filled up with zeros."""
-    u = FORMS[outputs].transformed(weight)
-    u = np.pad(u, ((0, -len(u) % filters), (0, 0), (0, 0), (0, 0)))
-    u = u.reshape(-1, filters, weight.shape[1], u.shape[2] * u.shape[3])
-    return np.ascontiguousarray(u.transpose(3, 0, 2, 1)).astype(dtype.numpy)
 
 
 def winograd_calls(
@@ -65,10 +56,11 @@ def winograd_calls(
         DeviceCall(
             product,
             {"v": v, "m": m},
-            {"u": transformed_weight(layer.weight, outputs, product.filters, dtype)},
+            {},
             {"channels": channels, "groups": groups, "tile_vectors": rows * columns // LANES},
             range_of((-(-rows * columns // LANES // product.vectors), groups, places)),
             places * filters * channels * rows * columns,
+            {"u": transformed_weight(layer.weight, outputs, product.filters, dtype)},
         ),
         DeviceCall(
             WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0, tiles),

@@ -92,6 +92,7 @@ def arguments_of(call: DeviceCall, buffers: dict[str, np.ndarray]) -> dict[str, 
     return {
         **{name: buffers[view.buffer] for name, view in call.tensors.items()},
         **call.tables,
+        **{name: weight.values for name, weight in call.weights.items()},
         **call.numbers,
     }
 

@@ -1,0 +1,70 @@
+"""Weights that lie in a kernel's order, found again; and shared between programs."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.dense_work import pack_weight
+from pcc.codegen.lower import lower
+from pcc.codegen.packing import Packing, as_taps, places_of, plain_rows
+from pcc.codegen.plan_memory import PlanMemory
+from pcc.codegen.select_kernels import SelectKernels
+from pcc.codegen.share_weights import share_weights
+from pcc.frontend.torch_module import import_module
+from pcc.passes.manager import PassManager
+from pcc.passes.pipeline import parse_pipeline
+from tests.codegen.opencl.test_lower import relative_error
+from tests.opencl_program import GRAPH_PASSES, device_program, interpret_device, run_program
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 3, 3), (8, 1, 1, 1), (1, 5, 1, 3), (12, 17, 1, 1)], ids=str)
+@pytest.mark.parametrize("block", [1, 4, 16])
+def test_rows(shape: tuple[int, ...], block: int) -> None:
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    packing = Packing(weight, partial(pack_weight, groups=1, block=block))
+    assert packing.rows is not None
+    packed = np.ascontiguousarray(packing.pack(weight)).ravel()
+    assert (packed[places_of(packing.rows, as_taps(weight).shape)] == as_taps(weight)).all()
+    assert (
+        weight.ravel()[places_of(plain_rows(as_taps(weight).shape), as_taps(weight).shape)] == as_taps(weight)
+    ).all()
+    shuffled = np.random.default_rng(1).permutation(weight.size)
+    if weight[0].size > 3:
+        assert Packing(weight, lambda values: values.ravel()[shuffled]).rows is None
+
+
+class Net(nn.Module):
+    """Layers of every form that a GPU makes of weights: Winograd's, packed with and without groups, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 19, 3, padding=1), nn.Conv2d(19, 12, 1),
+            nn.Conv2d(12, 12, 3, stride=2, groups=3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(12, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_a_gpu_reads_the_processors_weights() -> None:
+    torch.manual_seed(0)
+    module, x = Net().eval(), torch.randn(1, 3, 12, 12)
+    steps = [*parse_pipeline(GRAPH_PASSES), SelectKernels("avx2")]
+    graph = PassManager(steps)(import_module(module, (x,))).graph_module
+    of_cpu = PlanMemory()(lower(graph, "net", isa_named("avx2")))
+    alone = device_program(module, [x])
+    shared = share_weights(alone, [of_cpu])
+    weights = {values.tobytes() for values in of_cpu.constants.values()}
+    read = {view.buffer for call in shared.preparation for name, view in call.args.items() if name == "weight"}
+    assert len(read) == 5
+    assert {shared.constants[name].tobytes() for name in read} <= weights
+    wanted = module.double()(x.double()).detach().numpy()
+    for program in (alone, shared):
+        for run in (run_program, interpret_device):
+            assert relative_error(run(program, [x.numpy()])[0], wanted) < 2e-6
