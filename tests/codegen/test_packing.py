@@ -12,6 +12,7 @@ from pcc.codegen.kernels.dense_work import pack_weight
 from pcc.codegen.lower import lower
 from pcc.codegen.packing import Packing, as_taps, places_of, plain_rows
 from pcc.codegen.plan_memory import PlanMemory
+from pcc.codegen.program import View
 from pcc.codegen.select_kernels import SelectKernels
 from pcc.codegen.share_weights import share_weights
 from pcc.frontend.torch_module import import_module
@@ -61,7 +62,8 @@ def test_a_gpu_reads_the_processors_weights() -> None:
     alone = device_program(module, [x])
     shared = share_weights(alone, [of_cpu])
     weights = {values.tobytes() for values in of_cpu.constants.values()}
-    read = {view.buffer for call in shared.preparation for name, view in call.args.items() if name == "weight"}
+    views = [call.args["weight"] for call in shared.preparation]
+    read = {view.buffer for view in views if isinstance(view, View)}
     assert len(read) == 5
     assert {shared.constants[name].tobytes() for name in read} <= weights
     wanted = module.double()(x.double()).detach().numpy()
