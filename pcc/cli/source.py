@@ -62,15 +62,17 @@ def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source
 
     if is_model_file(model):
         return _from_model_file(model, weights, input_shapes)
+    if model.endswith(".py") or ".py:" in model:
+        return _from_factory(model, weights, input_shapes)
     if is_package(model):
         raise PccError(
             f"'{model}' is a package, whose weights are packed for its kernels: give the model it was compiled from"
         )
-    if Path(model).suffix not in ("", ".py") and Path(model).is_file():
+    if Path(model).suffix and Path(model).is_file():
         raise PccError(
             f"'{model}' is no model file: a checkpoint is for --weights, beside FILE.py:factory or a zoo name"
         )
-    return _from_factory(model, weights, input_shapes) if ".py" in model else _from_zoo(model, weights, input_shapes)
+    return _from_zoo(model, weights, input_shapes)
 
 
 def _from_model_file(model: str, weights: str | None, input_shapes: Shapes) -> Source:

@@ -204,7 +204,7 @@ def test_later_layers_make_up_for_earlier_ones(model: nn.Module) -> None:
     """`second` gets everything it wants, and yet changes: its input is no longer what it was."""
     held_out, dense = smooth(100, 7), copy.deepcopy(model)
     errors = []
-    for structures in ({"first.0": Unstructured(4)}, {"first.0": Unstructured(4), "second.0": Unstructured(1)}):
+    for structures in ({"first.0": Unstructured(6)}, {"first.0": Unstructured(6), "second.0": Unstructured(1)}):
         compressed = copy.deepcopy(model)
         reconstruct(compressed, structures, [smooth(200, 6)])
         errors.append(relative_error(compressed, dense, held_out))
