@@ -236,7 +236,8 @@ class _Run:
             if self.wish.kind not in ("faster", "keep") or 1 - MISS <= found[-1].faster / wanted <= 1 + EXCESS:
                 break
             times = times.corrected(self.database, plan, *timings)
-            aim = min(MOST_AIM * wanted, aim * max(1.0, wanted / found[-1].faster))  # the solver likes what looks cheap
+            aim *= wanted / found[-1].faster  # the solver likes what only looks cheap
+            aim = min(max(aim, wanted), MOST_AIM * wanted)
         attempts = tuple(Attempt(predicted=each.predicted, measured=each.faster) for each in found)
         return self._best(found, value).model_copy(update={"attempts": attempts})
 

@@ -27,7 +27,7 @@ from pcc.training.layers import array
 
 COLUMNS = 8192
 """Output positions that errors are estimated on."""
-PROBES = 64
+PROBES = 32
 """Photos that sensitivities are measured on."""
 PROBED_ERROR = 0.1
 """Of the option that a sensitivity is measured with, about."""
