@@ -32,7 +32,7 @@ from pcc.files import write_atomically, writing
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.package.read import open_package
 from pcc.target import Target, executes_here
-from pcc.training.distill import distill
+from pcc.training.distill import distance, distill
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
 from pcc.training.methods.one_shot import OneShot
@@ -206,12 +206,17 @@ class _Run:
         with self._timed("distillation"):
             steps = distill(module, self.subject.module, self.photos.fitted, 60 * minutes, self.watch)
         with self._timed("held out"):
-            comparison = self._compared(self.subject.network(module))
-        what = f"{steps} steps of distillation: {_nearness(fitted.comparison)} before, {_nearness(comparison)} after"
-        if not _is_nearer(comparison, fitted.comparison):
+            before, after = (
+                distance(each, self.subject.module, self.photos.held_out_batches(self.batch))
+                for each in (fitted.module, module)
+            )
+        what = f"{steps} steps of distillation: {before:.3f} from the dense network's outputs before, {after:.3f} after"
+        if not after < before:
             report = report.model_copy(update={"note": f"{what}: not kept", "stages": self.stages})
             _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
             return report
+        with self._timed("held out"):
+            comparison = self._compared(self.subject.network(module))
         return self._publish(replace(fitted, module=module, comparison=comparison), what)
 
     def _planned(self, value: float | None) -> Chosen:
@@ -324,23 +329,6 @@ class _Run:
 def structures_of(plan: Plan) -> Structures:
     """What a plan prunes, by layer."""
     return {name: structure_of(option.structure) for name, option in plan.items() if option.structure}
-
-
-def _is_nearer(found: Comparison, other: Comparison) -> bool:
-    """Whether a network is nearer to the dense one than another is: by the share of photos on which the class stays, or
-    where there are no classes or that is equal, by the error of the outputs."""
-    if found.agreement is not None and other.agreement is not None and found.agreement != other.agreement:
-        return found.agreement.share > other.agreement.share
-    return _rms(found) < _rms(other)
-
-
-def _nearness(found: Comparison) -> str:
-    same = f"the same class on {found.agreement.share:.1%}, " if found.agreement is not None else ""
-    return f"{same}rms error of the outputs {_rms(found):.3f}"
-
-
-def _rms(found: Comparison) -> float:
-    return max(output.rms for output in found.outputs)
 
 
 def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:

@@ -33,6 +33,9 @@ class Photos:
     def batches(self, size: int) -> list[Tensor]:
         return list(self.fitted.split(size))
 
+    def held_out_batches(self, size: int) -> list[Tensor]:
+        return [torch.from_numpy(x) for x, _ in self.held_out.batches(size)]
+
 
 def open_photos(
     images: str | PathLike[str] | Tensor, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None

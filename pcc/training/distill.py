@@ -5,7 +5,7 @@ It also learns what goes into the last layer, which says more of an image than a
 long way (Wang et al., "Compressing Models with Few Samples: Mimicking then Replacing", CVPR 2022).
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -78,6 +78,17 @@ def distill(
                 steps += 1
                 watch(f"distilling, step {steps}, loss {float(loss):.4f}", done)
     return steps
+
+
+@torch.no_grad()
+def distance(student: nn.Module, teacher: nn.Module, batches: Iterable[Tensor]) -> float:
+    """How far a student's outputs are from the teacher's on batches of samples that it has not learned on: what
+    `distill` makes small, but for the last layer's input."""
+    student.eval()
+    total, count = 0.0, 0
+    for x in batches:
+        total, count = total + len(x) * float(_loss(student(x), teacher(x))), count + len(x)
+    return total / count
 
 
 @contextmanager
