@@ -210,7 +210,7 @@ class _Run:
                 distance(each, self.subject.module, self.photos.held_out_batches(self.batch))
                 for each in (fitted.module, module)
             )
-        what = f"{steps} steps of distillation: {before:.3f} from the dense network's outputs before, {after:.3f} after"
+        what = f"{steps} steps of distillation: {before:.3g} from the dense network's outputs before, {after:.3g} after"
         if not after < before:
             report = report.model_copy(update={"note": f"{what}: not kept", "stages": self.stages})
             _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
