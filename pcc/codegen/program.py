@@ -330,7 +330,7 @@ class ProgramWriter(Generic[K]):
     def constant(self, name: str, values: np.ndarray) -> View:
         """A constant of the array's element type; `PccError` for one that pcc does not have. Equal values are stored
         once, under their first name."""
-        dtype, values = dtype_of(values.dtype), np.ascontiguousarray(values)
+        dtype, values = dtype_of(values.dtype), np.asarray(values, order="C")
         content = dtype, hashlib.sha256(values.tobytes()).digest()
         if content not in self.stored:
             self.stored[content] = self._add(name, "constant", values.size, dtype).name

@@ -4,9 +4,9 @@ import operator
 from math import prod
 from typing import TYPE_CHECKING
 
-import torch
 from torch.fx import GraphModule, Node
 
+from pcc.dtype import DTYPES
 from pcc.errors import PccError
 from pcc.frontend.advice import advice
 from pcc.frontend.source_lines import line_of_node
@@ -45,12 +45,13 @@ def refuse_unsupported(event: "PassEvent") -> None:
 
 
 def _check_constant_outputs(graph_module: GraphModule) -> None:
-    """`PccError` for an output that is known when compiling and that a library could not give: it has fp32 tensors of
-    at least one number and dimension."""
+    """`PccError` for an output that is known when compiling and that a library could not give: it is empty, or of
+    numbers that pcc does not have."""
     for name, node in outputs(graph_module).items():
         value = node.meta["val"]
-        if is_constant(node) and (value.dtype != torch.float32 or not value.dim() or not value.numel()):
-            kind = f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
+        dtype = str(value.dtype).removeprefix("torch.")
+        if is_constant(node) and (dtype not in (*DTYPES, "bool") or not value.numel()):
+            kind = f"{dtype}[{','.join(map(str, value.shape))}]"
             raise PccError(
                 f"output '{name}' is the same for every input, and {kind}: leave it out of the model's outputs"
             )

@@ -71,10 +71,12 @@ def _take_as_fp32(graph_module: GraphModule) -> None:
 
 def _return_as(output: Node, types: list[torch.dtype]) -> None:
     """What the model returns as whole numbers or truth values (as uint8), and is fp32 in the canonical graph, is
-    converted at its end."""
+    converted at its end. Truth values that are constant become bytes."""
     returned = []
     for node, dtype in zip(output.args[0], types, strict=True):  # type: ignore[arg-type]
         known = torch.uint8 if dtype == torch.bool else dtype
+        if node.meta["val"].dtype == torch.bool and is_constant(node):
+            node = _converted(output, node, known)  # noqa: PLW2901
         same = node.meta["val"].dtype in (dtype, known)
         returned.append(
             node
@@ -99,8 +101,13 @@ def _read_as_fp32(node: Node) -> None:
         return
     for operand in node.all_input_nodes:
         if operand.meta["val"].dtype != torch.float32:
-            number = insert(node, _aten._to_copy.default, (operand,), operand, f"{operand.name}_fp32")
-            number.kwargs = {"dtype": torch.float32}
-            infer(number)
-            node.replace_input_with(operand, number)
+            node.replace_input_with(operand, _converted(node, operand, torch.float32))
+
+
+def _converted(before: Node, constant: Node, dtype: torch.dtype) -> Node:
+    """A constant in another type, which fold-constants computes."""
+    number = insert(before, _aten._to_copy.default, (constant,), constant, f"{constant.name}_{dtype_of(dtype).short}")
+    number.kwargs = {"dtype": dtype}
+    infer(number)
+    return number
     infer(node)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+import pcc
 from pcc.codegen.interpret import interpret
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.copy import emit_copy
@@ -113,3 +116,21 @@ def test_on_arm64(tmp_path: Path) -> None:
     emulated = package_for("aarch64-linux", tmp_path / "types")
     agree(Qemu("cortex-a53").run(emulated, INPUTS))
     assert Qemu("cortex-a53").selftest(emulated).passed
+
+
+class Constants(nn.Module):
+    """Some outputs are known when compiling."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        numbers = torch.arange(3)
+        return x + 1, numbers, numbers.int(), numbers > 1, torch.tensor(3.0), numbers.float()[:, None]
+
+
+def test_outputs_that_are_the_same_for_every_input(tmp_path: Path) -> None:
+    x = torch.randn(1, 3, 4, 4)
+    pcc.compile(Constants().eval(), (x,), tmp_path / "package")
+    found = pcc.load(tmp_path / "package")(x.numpy())
+    for value, wanted in zip(found, Constants()(x), strict=True):
+        assert value.shape == tuple(wanted.shape)
+        assert value.dtype == (np.uint8 if wanted.dtype == torch.bool else wanted.numpy().dtype)
+        np.testing.assert_array_equal(value, wanted.numpy())

@@ -106,11 +106,12 @@ def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) ->
         if tensor.name not in known
     )
     try:
-        return inline_selected_functions(
+        written = inline_selected_functions(
             typed, [("", operator) for operator in sorted(operators)], inline_schema_functions=True
         )
     except Exception:  # onnx has to know the types of their inputs, and does not always
         return proto
+    return written if len(written.graph.node) == len(proto.graph.node) else _spelled_out(written, without_rule)
 
 
 def _external(model: ir.Model) -> list[ir.ExternalTensor]:

@@ -352,3 +352,10 @@ def test_an_operator_without_a_rule_is_imported_by_its_function_where_weights_ar
     graph = "agraph (float[1,2,3,8] x) => (float[1,2,3,8] y) { a = Relu(x) y = RotaryEmbedding(a, cos, sin, at) }"
     proto, x = model(graph, places, opset=23), torch.randn(1, 2, 3, 8)
     assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
+
+
+def test_functions_that_hold_functions_are_written_out_whole() -> None:
+    """The function of SoftmaxCrossEntropyLoss has a NegativeLogLikelihoodLoss."""
+    graph = "agraph (float[3,5] x) => (float y) { a = Relu(x) y = SoftmaxCrossEntropyLoss(a, labels) }"
+    proto, x = model(graph, {"labels": np.array([1, 4, 0])}), torch.randn(3, 5)
+    assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
