@@ -76,7 +76,7 @@ def _return_as(output: Node, types: list[torch.dtype]) -> None:
     for node, dtype in zip(output.args[0], types, strict=True):  # type: ignore[arg-type]
         known = torch.uint8 if dtype == torch.bool else dtype
         if node.meta["val"].dtype == torch.bool and is_constant(node):
-            node = _converted(output, node, known)  # noqa: PLW2901
+            node = _converted(output, node, known)
         same = node.meta["val"].dtype in (dtype, known)
         returned.append(
             node
@@ -102,6 +102,7 @@ def _read_as_fp32(node: Node) -> None:
     for operand in node.all_input_nodes:
         if operand.meta["val"].dtype != torch.float32:
             node.replace_input_with(operand, _converted(node, operand, torch.float32))
+    infer(node)
 
 
 def _converted(before: Node, constant: Node, dtype: torch.dtype) -> Node:
@@ -110,4 +111,3 @@ def _converted(before: Node, constant: Node, dtype: torch.dtype) -> Node:
     number.kwargs = {"dtype": dtype}
     infer(number)
     return number
-    infer(node)
