@@ -8,6 +8,9 @@ are stored up to the end of the last line.
 Every group reads most channels of the tile again. Where they are more than the L1 cache holds, an item goes through
 blocks of channels: all its groups on the first block, then on the next; sums wait in the thread's own memory.
 
+A plane of one position more than whole vectors (7x7 on x86) is one tile: that position of all filters of a group is a
+vector of its own, whose lanes are filters.
+
 A tile is a few cache lines of many planes, too few in a row for a processor to foresee. So each group asks for the
 lines it will write; and where inputs do not stay in the L2 cache and come as one block of channels, for its share of
 those that the next tile reads.
@@ -43,25 +46,29 @@ TILES: dict[int, tuple[tuple[int, int], ...]] = {
 }
 """(filters, vectors) of the tiles for each size of vectors, in bytes."""
 
+LAST_LANES = 4
+"""Lanes of the vector that holds a group's last position: the filters of the largest tiles."""
+
 FAR = 2
 """What a vector from the L2 cache counts: most are for one or two multiply-adds, which do not hide it."""
 
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
-    """Tiles of ``filters`` filters times ``vectors`` vectors; an item takes ``block`` such groups of filters, on
-    ``channels`` input channels at a time."""
+    """Tiles of ``filters`` filters times ``vectors`` vectors, and one position more where they have a ``last``; an item
+    takes ``block`` such groups of filters, on ``channels`` input channels at a time."""
 
     filters: int
     vectors: int
     block: int
     channels: int
     prefetch: bool
+    last: bool = False
 
     def __str__(self) -> str:
         return (
-            f"tiles of {self.filters} filters x {self.vectors} vectors, {self.channels} channels at a "
-            f"time{', prefetch' if self.prefetch else ''}"
+            f"tiles of {self.filters} filters x {self.vectors} vectors{' and a position' if self.last else ''}, "
+            f"{self.channels} channels at a time{', prefetch' if self.prefetch else ''}"
         )
 
     def variants(self) -> Iterator["PointwiseSchedule"]:
@@ -86,27 +93,31 @@ class PointwiseFamily:
             return "the window is not a single position without padding"
         if not _is_flat(layer):
             return "planes are not flat: their rows are longer than what they hold"
-        inputs, vectors = layer.x.shape[1], -(-prod(layer.y.shape[2:]) // lanes)
+        inputs, positions = layer.x.shape[1], prod(layer.y.shape[2:])
+        vectors = -(-positions // lanes)
         prefetch = machine.costs.far > 0
         staging, found = (
             staging_work(layer.x, layer.geometry, machine) + machine.beyond(layer.y, layer.residual, asked=prefetch),
             [],
         )
-        for filters, width in sorted(
-            {
-                (filters, min(width, vectors))
-                for filters, width in TILES[machine.isa.vector_bytes]
-                if filters <= fkw.shape[0]
+        tiles_of = {
+            (filters, min(width, vectors), False)
+            for filters, width in TILES[machine.isa.vector_bytes]
+            if filters <= fkw.shape[0]
+        }
+        if positions % lanes == 1 and positions > 1:
+            tiles_of |= {
+                (filters, vectors - 1, True) for filters, width, _ in tiles_of if filters > 1 and width >= vectors - 1
             }
-        ):
-            groups, tiles = -(-fkw.shape[0] // filters), layer.x.shape[0] * -(-vectors // width)
-            for channels in sorted({_channels_at_a_time(inputs, width, machine), inputs}):
+        for filters, width, last in sorted(tiles_of):
+            groups = -(-fkw.shape[0] // filters)
+            tiles = layer.x.shape[0] * (1 if last else -(-vectors // width))
+            for channels in sorted({_channels_at_a_time(inputs, width + last, machine), inputs}):
                 multiplies = (
                     fkw.weight.size * width / groups if channels == inputs else 0
                 )  # blocks of channels serve as many groups as they can
-                schedule = PointwiseSchedule(
-                    filters, width, sparse_tile.groups_of_item(groups, multiplies, tiles), channels, prefetch
-                )
+                block = sparse_tile.groups_of_item(groups, multiplies, tiles)
+                schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last)
                 found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
@@ -115,7 +126,7 @@ class PointwiseFamily:
         staged = stage(b, layer.x, layer.geometry)
         tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype)
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
-        tiles, blocks = -(-positions // size), -(-tables.groups // schedule.block)
+        tiles, blocks = 1 if schedule.last else -(-positions // size), -(-tables.groups // schedule.block)
         stays = staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES
         tile_step, block_step = (1, tiles) if stays else (blocks, 1)
         arrays = {
@@ -147,9 +158,8 @@ class PointwiseFamily:
         outputs = layer.y.shape[0] * staged.positions
         in_blocks = schedule.channels < layer.x.shape[1]
         if in_blocks:
-            args["partial"] = b.thread_tensor(
-                f"{layer.name}.partial", (schedule.block, schedule.filters * size), layer.x.dtype
-            )
+            waiting = schedule.filters * size + (lanes if schedule.last else 0)
+            args["partial"] = b.thread_tensor(f"{layer.name}.partial", (schedule.block, waiting), layer.x.dtype)
             args["channel_blocks"] = len(tables.lists) // tables.groups
         if schedule.prefetch and not in_blocks:
             args |= {
@@ -164,6 +174,8 @@ class PointwiseFamily:
             in_blocks,
             schedule.prefetch,
             layer.x.dtype,
+            schedule.last,
+            tables.shared,
         )
         macs, dense_macs = fkw.weight.size * outputs, prod(fkw.shape) * outputs
         b.call(
@@ -192,19 +204,24 @@ def _channels_at_a_time(channels: int, width: int, machine: Machine) -> int:
 def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Machine) -> Work:
     """One tile of all filters of one image."""
     width, groups, inputs = schedule.vectors, -(-fkw.shape[0] // schedule.filters), layer.x.shape[1]
+    lines = width + schedule.last
     users = users_of_channels(fkw, schedule.filters)
     entries, blocks = len(users), -(-inputs // schedule.channels)
     left = max(
-        0.0, 1 - machine.l1_bytes / (schedule.channels * width * machine.isa.vector_bytes)
+        0.0, 1 - machine.l1_bytes / (schedule.channels * lines * machine.isa.vector_bytes)
     )  # of the inputs, without room in the L1 cache
-    far = FAR * width * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
-    multiplies = float(np.maximum(users * width, machine.fma_in_flight).sum())
+    far = FAR * lines * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
+    multiplies = float(np.maximum(users * width + schedule.last, machine.fma_in_flight).sum())
     weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(
         fma=multiplies, scalars=weights, far=far
     )
-    lists = Work(scalars=1, lists=1) * ((2**schedule.filters - 1) * blocks - 1)
-    stored = Work(stores=width, scalars=2 + (width if schedule.prefetch else 0)) * schedule.filters
+    if schedule.last:  # beside the multiply-adds of all filters they take no time
+        listed += Work(loads=1, scalars=1) * np.count_nonzero(users < schedule.filters)
+    shared = bool((users == schedule.filters).all())
+    sets = 1 if shared else 2**schedule.filters - 1
+    lists = Work(scalars=1, lists=1, fma=2 * schedule.last) * (sets * blocks - 1)
+    stored = Work(stores=lines, scalars=2 + (lines if schedule.prefetch else 0)) * schedule.filters
     # The sums of all groups of an item wait in the L1 cache, or do not fit there.
     waiting = schedule.filters * width * (blocks - 1)
     from_far = (
@@ -222,7 +239,7 @@ class ConvSparsePointwise:
 
     ``in_blocks``: the input channels come in several blocks, between which sums wait in ``partial``. ``prefetch``: a
     group asks for the lines of its outputs and, where ``channels`` are one block, for those of ``channels_ahead`` of
-    the next tile.
+    the next tile. ``last``: the tile has one position more, and is the plane.
     """
 
     filters: int
@@ -232,10 +249,18 @@ class ConvSparsePointwise:
     prefetch: bool = False
     weights: DType = FLOAT32
     """What the weights in ``entries`` are."""
+    last: bool = False
+    shared: bool = False
+    """Whether a channel is kept by all filters of a group or by none."""
 
     @property
     def name(self) -> str:
-        form = ("_blocks" if self.in_blocks else "") + ("_ahead" if self.prefetch else "")
+        form = (
+            ("_shared" if self.shared else "")
+            + ("_last" if self.last else "")
+            + ("_blocks" if self.in_blocks else "")
+            + ("_ahead" if self.prefetch else "")
+        )
         return f"pcc_conv_sparse_pointwise_{self.filters}x{self.size}_{self.epilogue.symbol}{form}"
 
     @property
@@ -295,10 +320,8 @@ class ConvSparsePointwise:
                         lambda filters=filters: self._ask_for_outputs(k, filters, image, start),
                         lambda: None,
                     )
-                sums, waits_at = (
-                    k.local(self.filters * self.size),
-                    k.let((group - first_group) * (self.filters * self.size)),
-                )
+                kept = self.filters * self.size + (k.lanes if self.last else 0)
+                sums, waits_at = k.local(kept), k.let((group - first_group) * kept)
 
                 def store(sums: "Buffer" = sums, filters: "list[Expr]" = filters) -> None:
                     for f, filter in enumerate(filters):
@@ -330,7 +353,7 @@ class ConvSparsePointwise:
         first = k.let(group * k["channels_ahead"])
         with k.loop(first, k.let(math.smaller(first + k["channels_ahead"], k["channels"]))) as channel:
             lines = k.pointer(x, channel * k["x_plane"] + self.size)
-            for v in range(0, self.size, k.lanes):
+            for v in range(0, self.size + self.last, k.lanes):
                 k.prefetch(lines, v, write=False, soon=False)
 
     def _ask_for_outputs(self, k: "KernelBuilder", filters: list["Expr"], image: "Expr", start: "Expr") -> None:
@@ -341,7 +364,7 @@ class ConvSparsePointwise:
                 if self.epilogue.residual
                 else None
             )
-            for v in range(0, self.size, k.lanes):
+            for v in range(0, self.size + self.last, k.lanes):
                 k.prefetch(y, v, write=True)
                 if residual is not None:
                     k.prefetch(residual, v, write=False)
@@ -351,24 +374,37 @@ class ConvSparsePointwise:
             bias = k.let(k.splat(k.load(k["bias"], filter), k.lanes))
             for v in range(0, self.size, k.lanes):
                 k.store(sums, f * self.size + v, bias, k.lanes)
+        if self.last:
+            k.store(sums, self.filters * self.size, k.splat(0.0, LAST_LANES), LAST_LANES)
 
     def _copy(
         self, k: "KernelBuilder", source: "Buffer", source_at: "Expr", target: "Buffer", target_at: "Expr"
     ) -> None:
         for v in range(0, self.filters * self.size, k.lanes):
             k.store(target, target_at + v, k.load(source, source_at + v, k.lanes), k.lanes)
+        if self.last:
+            at = self.filters * self.size
+            k.store(target, target_at + at, k.load(source, source_at + at, LAST_LANES), LAST_LANES)
+
+    def _sets(self) -> list[list[int]]:
+        """The sets of a group's filters that have a list, in order."""
+        sets = range((1 << self.filters) - 1 if self.shared else 1, 1 << self.filters)
+        return [[f for f in range(self.filters) if members >> f & 1] for members in sets]
 
     def _lists(self, k: "KernelBuilder", row: "Expr", x: "Buffer", sums: "Buffer") -> None:
         """Adds the channels of a row of ``lists``: those that exactly these filters (a bit each) of the group keep, set
         by set."""
-        lists = k.pointer(k["lists"], row * (1 << self.filters))
+        sets = self._sets()
+        lists = k.pointer(k["lists"], row * (1 + len(sets)))
         at = k.let(k.load(lists, 0))
-        for members in range(1, 1 << self.filters):
-            users = [f for f in range(self.filters) if members >> f & 1]
+        for number, users in enumerate(sets, 1):
             places, weights_of = k.pointer(k["entries"], at), k.pointer(k["entries"], at, self.weights)
-            count = k.let(k.load(lists, members))
-            with k.loop(k.wide(0), k.wide(count)) as number:
-                entry = k.let(number * (1 + words_of(len(users), self.weights)))
+            count = k.let(k.load(lists, number))
+            last = k.local(LAST_LANES) if self.last else None
+            if last is not None:
+                k.store(last, 0, k.splat(0.0, LAST_LANES), LAST_LANES)
+            with k.loop(k.wide(0), k.wide(count)) as place:
+                entry = k.let(place * (1 + words_of(len(users), self.weights)))
                 channel = k.pointer(x, k.load(places, entry))
                 weights = sparse_tile.broadcast_weights(
                     k, weights_of, (entry + 1) * weights_of_word(self.weights), len(users)
@@ -376,9 +412,21 @@ class ConvSparsePointwise:
                 for v in range(0, self.size, k.lanes):
                     values = k.let(k.load(channel, v, k.lanes))
                     for f, weight in zip(users, weights, strict=True):
-                        place = f * self.size + v
-                        k.store(sums, place, k.load(sums, place, k.lanes) + weight * values, k.lanes)
+                        sum_at = f * self.size + v
+                        k.store(sums, sum_at, k.load(sums, sum_at, k.lanes) + weight * values, k.lanes)
+                if last is not None:
+                    held = k.load(weights_of, (entry + 1) * weights_of_word(self.weights), LAST_LANES)
+                    position = k.splat(k.load(channel, self.size), LAST_LANES)
+                    k.store(last, 0, k.load(last, 0, LAST_LANES) + held * position, LAST_LANES)
+            if last is not None:
+                self._add_last(k, sums, users, k.let(k.load(last, 0, LAST_LANES)))
             at = k.let(at + count * (1 + words_of(len(users), self.weights)))
+
+    def _add_last(self, k: "KernelBuilder", sums: "Buffer", users: list[int], last: "Expr") -> None:
+        """Adds what a set of filters got at the last position; lanes behind theirs hold anything."""
+        nothing, at = k.let(k.splat(0.0, LAST_LANES)), self.filters * self.size
+        places = [users.index(f) if f in users else LAST_LANES for f in range(LAST_LANES)]
+        k.store(sums, at, k.load(sums, at, LAST_LANES) + k.shuffle([last, nothing], places), LAST_LANES)
 
     def _store(
         self, k: "KernelBuilder", sums: "Buffer", f: int, filter: "Expr", image: "Expr", start: "Expr", first: "Expr"
@@ -400,6 +448,11 @@ class ConvSparsePointwise:
             addend = None if residual is None else k.load(residual, place, lanes)
             k.store(y, place, self.epilogue.apply(k, value, addend, lanes, parameter), lanes)
 
+        if self.last:
+            for v in range(0, size, k.lanes):
+                store(v, k.load(sums, f * size + v, k.lanes), k.lanes)
+            last = k.shuffle([k.load(sums, self.filters * size, LAST_LANES)], [f])
+            return store(size, k.let(last + k.load(k["bias"], filter)), 1)
         with k.when_else(tirx.And(start == first, start + size <= k["stored"])) as (then, otherwise):
             with then:
                 for v in range(0, size, k.lanes):
@@ -420,25 +473,25 @@ class ConvSparsePointwise:
             np.asarray(args[name]) for name in ("x", "y", "entries", "lists", "filters", "bias")
         )
         n = {key: int(value) for key, value in args.items() if not isinstance(value, np.ndarray)}
-        sets = 1 << self.filters
+        sets, size = self._sets(), self.size + self.last
         for item in range(begin, end):
             image, block = item // (n["tiles"] * n["blocks"]), item // n["block_step"] % n["blocks"]
-            first = item // n["tile_step"] % n["tiles"] * self.size
-            start = min(first, n["positions"] - self.size)
+            first = item // n["tile_step"] % n["tiles"] * size
+            start = min(first, n["positions"] - size)
             for group in range(block * n["groups_per_item"], min((block + 1) * n["groups_per_item"], n["groups"])):
                 outputs = filters[group * self.filters : (group + 1) * self.filters]
-                sums = np.repeat(bias[outputs, None], self.size, axis=1)
+                sums = np.repeat(bias[outputs, None], size, axis=1)
                 for channels in range(n.get("channel_blocks", 1)):
-                    at, *counts = lists[(channels * n["groups"] + group) * sets :][:sets].tolist()
-                    for members, count in enumerate(counts, 1):
-                        users = [f for f in range(self.filters) if members >> f & 1]
-                        size = 1 + words_of(len(users), self.weights)
-                        of_list = entries[at : at + count * size].reshape(count, size)
-                        inputs = x[image * n["x_image"] + start + of_list[:, :1] + np.arange(self.size)]
+                    row = (channels * n["groups"] + group) * (1 + len(sets))
+                    at, *counts = lists[row : row + 1 + len(sets)].tolist()
+                    for users, count in zip(sets, counts, strict=True):
+                        words = 1 + words_of(len(users), self.weights)
+                        of_list = entries[at : at + count * words].reshape(count, words)
+                        inputs = x[image * n["x_image"] + start + of_list[:, :1] + np.arange(size)]
                         weights = np.ascontiguousarray(of_list[:, 1:]).view(self.weights.numpy)[:, : len(users)]
                         sums[users] += weights.astype(bias.dtype).T @ inputs
                         at += of_list.size
-                stop = min(start + self.size, n["stored"])
+                stop = min(start + size, n["stored"])
                 for values, channel in zip(sums[:, first - start : stop - start], outputs.tolist(), strict=True):
                     planes = {
                         name: image * n[f"{name}_image"] + channel * n[f"{name}_plane"]

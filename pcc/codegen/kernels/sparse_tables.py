@@ -124,12 +124,14 @@ class SharedTables:
     keep them, block after block."""
 
     groups: int
+    shared: bool
+    """Whether all filters of a group keep the same channels: the set of all is then the only one."""
     filters: np.ndarray
     """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once
     more."""
     lists: np.ndarray
-    """int32 (B * G, 2^size): for each block of channels and each group, where its entries start, and how many each set
-    of filters has."""
+    """int32 (B * G, 2^size), or (B * G, 2) if ``shared``: for each block of channels and each group, where its entries
+    start, and how many each set of filters has."""
     entries: np.ndarray
     """int32: for each channel of a list where its plane is, and the bits of the weights of the filters in its set, in
     order, in `words_of` so many."""
@@ -184,4 +186,6 @@ def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType) 
         (counts * (1 + words)).sum(axis=1).cumsum()[:-1]
     )  # nothing is kept by the empty set: its place holds the start
     filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
-    return SharedTables(len(rows), filters.astype(np.int32), lists, fields[is_there])
+    shared = bool((kept_by[group, channel] == sets - 1).all())
+    lists = lists[:, [0, -1]] if shared else lists
+    return SharedTables(len(rows), shared, filters.astype(np.int32), lists, fields[is_there])

@@ -238,6 +238,34 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
     check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
 
 
+@pytest.mark.parametrize("channels", [24, 5], ids=["at-once", "blocks"])
+@pytest.mark.parametrize("share", [1, 4])
+@pytest.mark.parametrize("filters", [2, 3, 4])
+def test_pointwise_last_position_is_a_vector_of_filters(filters, share, channels) -> None:
+    """7x7 is one position more than whole vectors of any width."""
+    weight, packed = sparse((12, 24, 1, 1), rate=2.0, share=share)
+    x = rng(1).standard_normal((2, 24, 7, 7)).astype(np.float32)
+    want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double())
+    added = rng(3).standard_normal(tuple(want.shape)).astype(np.float32)
+
+    def build(b: ProgramBuilder) -> None:
+        y, family = b.planes("y", want.shape), family_named("conv-sparse-pointwise")
+        layer = Conv2d(
+            "conv", b.input("x", x.shape), y, packed, None, ConvGeometry((1, 1)), 1, b.input("r", want.shape), RELU6
+        )
+        offered = family.candidates(layer, machine_of(b.isa))
+        assert not isinstance(offered, str), offered
+        schedule = next(candidate.schedule for candidate in offered if candidate.schedule.last)
+        family.emit(layer, replace(schedule, filters=filters, block=2, channels=channels), b)
+        outside = b.tensor("outside", want.shape)
+        emit_copy(Copy("out", y, outside), b)
+        b.output("y", outside)
+        kernel = b.build().calls[0].kernel
+        assert ("shared" in kernel.name) == (share % filters == 0 and filters > 1)
+
+    check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
+
+
 @pytest.mark.parametrize("block", [1, 3], ids=["several-items-a-tile", "one-item-a-tile"])
 def test_pointwise_inputs_that_do_not_stay_are_asked_for(block) -> None:
     """48 channels of 56x56 are more than is taken to stay in the L2 cache: the groups of a tile ask for what the next
@@ -277,7 +305,8 @@ def test_shared_tables_hold_the_weight(channels) -> None:
         dense = np.zeros((10, 9), np.float32)
         for place, (at, *counts) in enumerate(tables.lists.tolist()):
             assert at == read
-            for members, count in enumerate(counts, 1):
+            assert tables.shared == (size < 3)
+            for members, count in enumerate(counts, (1 << size) - 1 if tables.shared else 1):
                 users = [f for f in range(size) if members >> f & 1]
                 entries = tables.entries[read : read + count * (1 + len(users))].reshape(count, 1 + len(users))
                 kept = entries[:, 0] // plane
