@@ -125,7 +125,7 @@ class SharedTables:
 
     groups: int
     shared: bool
-    """Whether all filters of a group keep the same channels: the set of all is then the only one."""
+    """Whether all filters of every group, of several, keep the same channels: only the set of all has entries."""
     filters: np.ndarray
     """int32 (G * size,): the original filter of each place; the last group is filled up with its last filter once
     more."""
@@ -186,6 +186,6 @@ def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType) 
         (counts * (1 + words)).sum(axis=1).cumsum()[:-1]
     )  # nothing is kept by the empty set: its place holds the start
     filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
-    shared = bool((kept_by[group, channel] == sets - 1).all())
+    shared = size > 1 and bool((kept_by[group, channel] == sets - 1).all())
     lists = lists[:, [0, -1]] if shared else lists
     return SharedTables(len(rows), shared, filters.astype(np.int32), lists, fields[is_there])

@@ -305,7 +305,7 @@ def test_shared_tables_hold_the_weight(channels) -> None:
         dense = np.zeros((10, 9), np.float32)
         for place, (at, *counts) in enumerate(tables.lists.tolist()):
             assert at == read
-            assert tables.shared == (size < 3)
+            assert tables.shared == (size == 2)
             for members, count in enumerate(counts, (1 << size) - 1 if tables.shared else 1):
                 users = [f for f in range(size) if members >> f & 1]
                 entries = tables.entries[read : read + count * (1 + len(users))].reshape(count, 1 + len(users))
