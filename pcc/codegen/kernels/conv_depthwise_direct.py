@@ -80,10 +80,10 @@ class DirectFamily:
         blocks = DirectSchedule(min(ROWS if machine.isa.registers >= 32 else 2, height), narrow, whole=False)
         whole = DirectSchedule(height, narrow, whole=True)
         schedules = [blocks] if min(stored) == lanes else []
-        if height <= WHOLE_ROWS and _suits_strips(layer, narrow, machine):
+        if height <= WHOLE_ROWS and (not schedules or _suits_strips(layer, narrow, machine)):
             schedules.append(whole)
         if not schedules:
-            return "rows are shorter than a vector, planes have no room behind the last, and are not one block"
+            return "rows are shorter than a vector, planes have no room behind the last, and are too high for one block"
         for schedule in schedules:
             vectors = -(-height // schedule.rows) * -(-width // lanes) * layer.x.shape[0] * len(weight)
             found.append(Candidate(schedule, _block_work(layer, schedule) * vectors + around))
