@@ -17,17 +17,15 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import READ_LEAD, READ_SLACK
 from pcc.codegen.kernels.dense_work import epilogue_strides
-from pcc.codegen.kernels.depthwise_tile import ConvDepthwiseDirect, Plane, in_order, stored_lanes
+from pcc.codegen.kernels.depthwise_tile import ConvDepthwiseDirect, Plane, stored_lanes
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
+from pcc.codegen.kernels.window_columns import PART_BYTES, column_masks
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
 from pcc.dtype import REALS, DType
 
 WINDOWS = ((3, 3), (5, 5))
-_PART_BYTES = 16
-"""What instructions that shuffle longer vectors treat alike."""
-
 ROWS = 4
 """Rows of outputs that are computed at once where registers are many."""
 WHOLE_ROWS = 56
@@ -95,10 +93,8 @@ class DirectFamily:
         assert isinstance(weight, np.ndarray)
         filters = weight.shape[0]
         height, width = geometry.output_size(*x.shape[2:])
-        lanes, part = b.isa.lanes(x.dtype), _PART_BYTES // x.dtype.bytes
-        masks = column_masks(geometry, x.shape[3], width, lanes)
-        if geometry.stride[1] == 2:
-            masks = masks[..., np.argsort(in_order(lanes, part))]
+        lanes, part = b.isa.lanes(x.dtype), PART_BYTES // x.dtype.bytes
+        masks = column_masks(geometry, x.shape[3], width, lanes, part)
         below = x.shape[2] + geometry.padding[0] - (height - schedule.rows) * geometry.stride[0]
         kernel = ConvDepthwiseDirect(
             geometry.window,
@@ -137,16 +133,6 @@ class DirectFamily:
 
 
 FAMILY = DirectFamily()
-
-
-def column_masks(geometry: ConvGeometry, x_width: int, width: int, lanes: int) -> np.ndarray:
-    """int32 (V, kw, lanes): -1 where a tap of the outputs of a vector of a row is inside, else 0. The last vector
-    begins early."""
-    vectors = -(-width // lanes)
-    first = np.minimum(np.arange(vectors) * lanes, max(0, width - lanes))
-    taps = np.arange(geometry.window[1]) * geometry.dilation[1] - geometry.padding[1]
-    column = (first[:, None, None] + np.arange(lanes)) * geometry.stride[1] + taps[:, None]
-    return np.where((column >= 0) & (column < x_width), -1, 0).astype(np.int32)
 
 
 def _lines(geometry: ConvGeometry, rows: int) -> int:

@@ -9,29 +9,13 @@ import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.window_columns import every_second, in_order
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.program import has_whole_lines
 from pcc.dtype import INT32
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
-
-
-def every_second(lanes: int, part: int, first: int) -> list[int]:
-    """Which lanes of two vectors that follow each other are every second, from ``first`` on: of ``part`` lanes of the
-    one and of the other in turn, which is a cheaper instruction than in order where vectors are longer."""
-    return [
-        vector * lanes + begin + lane
-        for begin in range(0, lanes, part)
-        for vector in range(2)
-        for lane in range(first, part, 2)
-    ]
-
-
-def in_order(lanes: int, part: int) -> list[int]:
-    """The place of each output in a vector that `every_second` chose."""
-    chosen = every_second(lanes, part, 0)
-    return [chosen.index(2 * lane) for lane in range(lanes)]
 
 
 def stored_lanes(layer: Conv2d, lanes: int) -> tuple[int, ...] | None:

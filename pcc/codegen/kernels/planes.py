@@ -4,11 +4,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pcc.codegen.kernel import Param
 from pcc.codegen.kernels import math
 from pcc.codegen.program import View
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Expr, KernelBuilder
+
+
+PLACES = tuple(
+    Param(name)
+    for name in ("channels", "height", "width", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row")
+)
+"""How many channels there are, of what size, and where."""
 
 
 def plane_strides(x: View, y: View) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 The rows a window covers are combined into one row on the stack, whole vectors at a time; the window's columns are then
 combined from there, with the padding filled in. Windows are clipped to the rows that exist, so that no padded copy of
-the image is made. A window that is the whole image is a reduction of its own. A maximum over a NaN is NaN.
+the image is made. A window that is the whole image is a reduction of its own, and maxima of small windows need no stack
+(`pool_max`). A maximum over a NaN is NaN.
 """
 
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
-from pcc.codegen.kernels.planes import output_rows, plane_strides
+from pcc.codegen.kernels.planes import PLACES, output_rows, plane_strides
+from pcc.codegen.kernels.pool_max import PoolMax, reads_in_place
 from pcc.codegen.kernels.runs import exact_run
+from pcc.codegen.kernels.window_columns import PART_BYTES, column_masks
 from pcc.codegen.layers import ConvGeometry, Pool2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
@@ -55,6 +58,15 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
         )
         return
     rows_per_item = max(1, min(out_height, ITEM_READS // (width * sh)))
+    if reads_in_place(layer, b.isa):
+        lanes, part = b.isa.lanes(layer.x.dtype), PART_BYTES // layer.x.dtype.bytes
+        masks = column_masks(layer.geometry, width, out_width, lanes, part)
+        numbers = {"out_height": out_height, "out_width": out_width, "stride_height": sh, "top": top}
+        numbers |= {"masks": b.constant(f"{layer.name}.masks", masks), "rows_per_item": rows_per_item}
+        kernel = PoolMax((kh, kw), sw, left, lanes, part)
+        args = places | numbers | {"empty": IDENTITY["max"]}
+        b.call(kernel, args, work=batch * channels * -(-out_height // rows_per_item), arithmetic=_arithmetic(layer))
+        return
     rows, columns = (inverse_counts(layer, axis) for axis in (0, 1))
     b.call(
         PoolWindow(layer.mode, kw, sw, dw),
@@ -103,12 +115,6 @@ def inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
     )
     low, high = (-before, size + after) if layer.count_include_pad else (0, size)
     return (1.0 / np.maximum(1, ((taps >= low) & (taps < high)).sum(1))).astype(np.float32)
-
-
-PLACES = tuple(
-    Param(name)
-    for name in ("channels", "height", "width", "x_image", "x_plane", "x_row", "y_image", "y_plane", "y_row")
-)
 
 
 def _combine(k: "KernelBuilder", mode: str, total: "Expr", value: "Expr") -> "Expr":

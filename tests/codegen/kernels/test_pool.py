@@ -12,9 +12,11 @@ from pcc.codegen.interpret import interpret
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.pool import PoolPlane, PoolWindow, emit_pool
+from pcc.codegen.kernels.pool_max import PoolMax
 from pcc.codegen.layers import ConvGeometry, Copy, Pool2d
 from pcc.codegen.native import run_native
 from pcc.codegen.program import ProgramBuilder
+from pcc.dtype import FLOAT32
 from pcc.target import Target
 
 from .support import ALL_TARGETS, X86_TARGETS, assembly, check, external_calls, padded_view, rng
@@ -46,6 +48,9 @@ CASES = [  # kernel, stride, padding, dilation, ceil mode, height, width
     ((3, 5), (2, 1), (1, 2), 1, False, 9, 7),
     (2, 1, 1, 1, False, 3, 1),
     (5, 4, 2, 1, True, 23, 31),
+    (3, 2, 0, 1, True, 34, 36),
+    ((2, 3), (1, 2), (1, 1), 1, True, 9, 40),
+    ((3, 2), (3, 1), (1, 0), 1, False, 11, 18),
 ]
 
 
@@ -137,7 +142,15 @@ def test_code_is_vectors_without_calls(target: Target) -> None:
         if ("vmaxps" in line and ("%zmm" in line or "%ymm" in line)) or "fmax\tv" in line
     ]
     assert len(wide) >= 3
-    for kernel in (PoolWindow("max", 3, 2, 1), PoolWindow("avg", 3, 3, 1), PoolPlane("max"), PoolPlane("avg")):
+    lanes = isa_named(target.isa).lanes(FLOAT32)
+    in_place = PoolMax((3, 3), 2, 1, lanes, 4)
+    for kernel in (
+        in_place,
+        PoolWindow("max", 3, 2, 1),
+        PoolWindow("avg", 3, 3, 1),
+        PoolPlane("max"),
+        PoolPlane("avg"),
+    ):
         assert external_calls(assembly(kernel, target)) == set()
 
 
