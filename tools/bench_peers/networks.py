@@ -4,7 +4,7 @@ structures. Weights are random."""
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class Network:
     """Of each linear layer, in order, one weight in so many is kept; none of them is pruned if there are none."""
     weight_dtype: str = "fp32"
     """What pcc stores the weights of linear layers as."""
+    share: int = 1
+    """Filters that keep the same connections and patterns, in layers whose filters are a multiple."""
 
     @property
     def pruned(self) -> bool:
@@ -60,7 +62,7 @@ class Network:
         else:
             module = create(self.base, weights=None)
         convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-        prune(convolutions[1:] or convolutions, self.rates)  # a network's first is spared, as in the papers
+        prune(convolutions[1:] or convolutions, self.rates, self.share)  # a network's first is spared, as in the papers
         if self.linear_rates:
             linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
             for layer, rate in zip(linear, self.linear_rates, strict=True):
@@ -68,9 +70,9 @@ class Network:
         return module
 
 
-def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
+def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float], share: int = 1) -> None:
     """Cuts weights to the nearest that have the structure, and scales each layer's so that it keeps its norm:
-    activations keep their size.
+    activations keep their size. ``share`` filters keep the same connections where they divide a layer's.
 
     Depthwise convolutions are left alone, as the passes leave them.
     """
@@ -82,7 +84,8 @@ def prune(convolutions: list[nn.Conv2d], rates: Mapping[int, float]) -> None:
             [layer.weight.detach().numpy() for layer in layers]
         )
         for layer in layers:
-            _cut(layer, structure, layer.groups)
+            shared = share if len(layer.weight) % share == 0 else 1
+            _cut(layer, replace(structure, share=shared), layer.groups)
 
 
 def _cut(layer: nn.Conv2d | nn.Linear, structure: Kernels | Unstructured, groups: int = 1) -> None:
@@ -151,6 +154,15 @@ def _layer(text: str) -> _Layer | None:
 
 
 _HAN = (1 / 0.04, 1 / 0.04, 1 / 0.23)
+_SHARED = 4
+_HALF: Mapping[str, Mapping[int, float]] = {
+    "shuffle-detector": {1: 2.25},
+    "face-embedding": {1: 2.16},
+    "anti-spoofing": {1: 2.29},
+    "landmarks": {1: 2.15},
+    "face-detector": {1: 2.67, 3: 1.2, 5: 2.67},
+}
+"""Rates that leave half of a light network's multiply-accumulates."""
 _PATTERNS = f"{PATTERNS} patterns in 3x3, one 3x3 connection in"
 _NETWORKS = (
     Network("vgg16-features", "vgg16-features", "VGG-16's 13 convolutions, dense"),
@@ -186,6 +198,19 @@ _NETWORKS = (
     *(
         Network(name, name, f"{light.summary}, {light.input_shape[2]}x{light.input_shape[3]}, dense")
         for name, light in LIGHT.items()
+    ),
+    *(
+        Network(
+            f"{name}-2x", name, f"{LIGHT[name].summary}: half of the MACs, shared by {_SHARED}", rates, share=_SHARED
+        )
+        for name, rates in _HALF.items()
+    ),
+    Network(
+        "mobilenet_v2-2x",
+        "mobilenet_v2",
+        f"MobileNetV2: half of the MACs, shared by {_SHARED}",
+        {1: 2.28},
+        share=_SHARED,
     ),
 )
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}

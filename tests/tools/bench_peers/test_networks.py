@@ -58,6 +58,15 @@ def test_light_networks(name: str, shape: tuple[int, ...], megamacs: int) -> Non
     assert round(sum(layer.dense for layer in layer_macs(module, network.input_shape).values()) / 1e6) == megamacs
 
 
+@pytest.mark.parametrize("name", ["anti-spoofing", "face-detector"])
+def test_half_of_a_light_network(name: str) -> None:
+    """By rates and shared patterns."""
+    network = network_named(f"{name}-2x")
+    macs = layer_macs(network.module(), network.input_shape).values()
+    assert 1.95 < sum(layer.dense for layer in macs) / sum(layer.kept for layer in macs) < 2.05
+    assert dense(network).name == name
+
+
 def test_a_layer_is_a_network() -> None:
     network = network_named("conv:8,16,3,7,2@2")
     module = network.module()
