@@ -9,6 +9,9 @@ from tools.bench_peers.peak import geometric_mean
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
 from tools.table import table
 
+MOST_LAYERS = 15
+"""Of a network, the slowest, which the page lists."""
+
 QUIET = 0.05
 """Part of the time that other work may take before a table says so."""
 
@@ -71,7 +74,7 @@ def section(result: Result) -> str:
     ]
     lines += [""] * bool(result.not_run)
     lines += [*peak_shares(result), ""] if result.layers.get("pcc") else []
-    lines += [layers(result) + "\n"] if len(result.macs) > 1 and result.layers.get("pcc") else []
+    lines += [layers(result)] if len(result.macs) > 1 and result.layers.get("pcc") else []
     return "\n".join(lines)
 
 
@@ -96,10 +99,10 @@ def timings(result: Result) -> str:
 
 
 def layers(result: Result) -> str:
-    """The table of pcc's layers beside the same ones elsewhere, by the engines' own profilers; the slowest of pcc's
-    first."""
+    """The table of pcc's slowest layers beside the same ones elsewhere, by the engines' own profilers."""
     found = {name: attribute(seconds, list(result.macs)) for name, seconds in result.layers.items()}
     ours, others, shares = found.pop("pcc", {}), found, result.shares()
+    slowest = sorted(ours.items(), key=lambda item: -item[1])
     rows = [
         [
             layer,
@@ -109,11 +112,12 @@ def layers(result: Result) -> str:
             f"{shares[layer]:.0%}" if layer in shares else "-",
             *(_ms(elsewhere[layer]) if layer in elsewhere else "-" for elsewhere in others.values()),
         ]
-        for layer, seconds in sorted(ours.items(), key=lambda item: -item[1])
+        for layer, seconds in slowest[:MOST_LAYERS]
     ]
-    return table(
-        ["layer", "kind", "million MACs kept", "pcc", "of peak", *(ENGINES[name].title for name in others)], rows
-    )
+    header = ["layer", "kind", "million MACs kept", "pcc", "of peak", *(ENGINES[name].title for name in others)]
+    left = slowest[MOST_LAYERS:]
+    rest = f"\n{len(left)} layers more take {_ms(sum(seconds for _, seconds in left))} together.\n" if left else ""
+    return f"{table(header, rows)}\n{rest}"
 
 
 def peak_shares(result: Result) -> list[str]:
