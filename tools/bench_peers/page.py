@@ -9,7 +9,7 @@ from tools.bench_peers.peak import geometric_mean
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
 from tools.table import table
 
-MOST_LAYERS = 15
+MOST_LAYERS = 8
 """Of a network, the slowest, which the page lists."""
 
 QUIET = 0.05
