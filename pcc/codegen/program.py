@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, KernelHead
+from pcc.codegen.listed_weight import FromLists, ListedWeight
 from pcc.codegen.packing import Packing
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType, dtype_of
@@ -216,6 +217,10 @@ class Program(Generic[K]):
     preparation: tuple[Call[K], ...] = ()
     packings: Mapping[str, Packing] = field(default_factory=dict[str, Packing])
     """Of constants that are weights in an order of a kernel's: which weights, and in which order."""
+    listed: Mapping[str, ListedWeight] = field(default_factory=dict[str, ListedWeight])
+    """Sparse weights that lie in lists, by the constant of their entries."""
+    from_lists: Mapping[tuple[str, str], FromLists] = field(default_factory=dict[tuple[str, str], FromLists])
+    """Pairs of constants that can be made of lists instead."""
     max_batch: int = 0
     """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
     batch_stages: tuple[Stage, ...] = ()
@@ -290,6 +295,8 @@ class ProgramWriter(Generic[K]):
     stored: dict[tuple[DType, bytes], str] = field(default_factory=dict)
     """The constant that holds some bytes of a type."""
     packings: dict[str, Packing] = field(default_factory=dict[str, Packing])
+    listed: dict[str, ListedWeight] = field(default_factory=dict[str, ListedWeight])
+    from_lists: dict[tuple[str, str], FromLists] = field(default_factory=dict[tuple[str, str], FromLists])
     shared: dict[Any, View] = field(default_factory=dict)
     """Tensors that a later layer may use again, by what they hold (a staged input, a prepared weight)."""
 
@@ -379,6 +386,8 @@ class ProgramWriter(Generic[K]):
             dict(self.constants),
             preparation=tuple(self.preparation),
             packings=dict(self.packings),
+            listed=dict(self.listed),
+            from_lists=dict(self.from_lists),
         )
 
 

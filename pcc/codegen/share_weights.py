@@ -1,7 +1,7 @@
 """One constant for weights that a processor's kernels and a GPU's read: the GPU's program prepares its own from the
-processor's."""
+processor's. (Constants of equal bytes are one in a library anyhow: weights of sparse windows of several taps are.)"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from pcc.dtype import dtype_of
 
 def share_weights(program: Program[Any], others: Iterable[Program[Any]]) -> Program[Any]:
     """The program, its preparation reading weights as constants of ``others`` have them, where one of these holds the
-    same weight."""
+    same weight; and its sparse weights made of the lists of ``others``, where these have them."""
+    others = list(others)
     shipped = {
         packing.digest: (other.constants[name], packing.rows)
         for other in others
@@ -28,7 +29,14 @@ def share_weights(program: Program[Any], others: Iterable[Program[Any]]) -> Prog
         assert isinstance(weight, View)
         found = shipped.get(weight_digest(program.constants[weight.buffer]))
         preparation.append(call if found is None else sharing.reading(call, *found))
-    program = replace(program, preparation=tuple(preparation), buffers=sharing.buffers, constants=sharing.constants)
+    calls = sharing.unlisting(others, preparation)
+    program = replace(
+        program,
+        calls=tuple(calls),
+        preparation=tuple(preparation),
+        buffers=sharing.buffers,
+        constants=sharing.constants,
+    )
     return _without_unread(program)
 
 
@@ -36,7 +44,7 @@ class _Sharing:
     """The constants of a program, and those that come to it."""
 
     def __init__(self, program: Program[Any]) -> None:
-        self.buffers, self.constants = dict(program.buffers), dict(program.constants)
+        self.program, self.buffers, self.constants = program, dict(program.buffers), dict(program.constants)
 
     def reading(self, call: Call[Any], weight: np.ndarray, rows: np.ndarray) -> Call[Any]:
         """A call that prepares from a weight whose numbers lie where rows say."""
@@ -45,6 +53,43 @@ class _Sharing:
         assert isinstance(name, View)
         views = {what: self._constant(f"{name.buffer}.shared.{what}", values) for what, values in tables.items()}
         return replace(call, args={**call.args, **views})
+
+    def unlisting(self, others: Sequence[Program[Any]], preparation: list[Call[Any]]) -> list[Call[Any]]:
+        """The program's calls, reading tables that calls at the end of ``preparation`` make of lists."""
+        known = {listed.digest: (listed, other) for other in others for listed in other.listed.values()}
+        made: dict[tuple[str, str], dict[str, str]] = {}
+        for pair, tables in self.program.from_lists.items():
+            if found := known.get(tables.digest):
+                listed, other = found
+                views = {
+                    "entries": self._constant(f"{tables.weights}.entries", other.constants[listed.entries]),
+                    "lists": self._constant(f"{tables.weights}.lists", other.constants[listed.lists]),
+                    "weight": self._prepared(tables.weights),
+                    "places": self._prepared(tables.places),
+                }
+                preparation.append(tables.call(listed, views))
+                made[pair] = {name: views[what].buffer for name, what in zip(pair, ("weight", "places"), strict=True)}
+        return [self._reading_made(call, made) for call in self.program.calls]
+
+    def _reading_made(self, call: Call[Any], made: Mapping[tuple[str, str], Mapping[str, str]]) -> Call[Any]:
+        read = {value.buffer for value in call.args.values() if isinstance(value, View)}
+        names = next((names for pair, names in made.items() if read.issuperset(pair)), {})
+        args = {
+            name: replace(value, buffer=names[value.buffer])
+            if isinstance(value, View) and value.buffer in names
+            else value
+            for name, value in call.args.items()
+        }
+        return replace(call, args=args) if names else call
+
+    def _prepared(self, constant: str) -> View:
+        """A buffer like a constant, which is filled when the library is loaded."""
+        name, values = f"{constant}.made", self.constants[constant]
+        while name in self.buffers:  # the places of several weights may be one constant
+            name += "+"
+        dtype = dtype_of(values.dtype)
+        self.buffers[name] = Buffer(name, "prepared", values.size, dtype)
+        return View(name, values.shape, contiguous_strides(values.shape), dtype=dtype)
 
     def _constant(self, name: str, values: np.ndarray) -> View:
         dtype = dtype_of(values.dtype)

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby
 from math import prod
@@ -205,9 +205,12 @@ def _build_target(
     source = folder / "ir" / target.name / "model.c"
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
+    programs = [build.program for build in builds]
     artefacts = [
-        replace(build.artefact, program=share_weights(build.artefact.program, [build.program for build in builds]))
-        for build in builds[-1].gpu
+        backend_named(target.gpu.interface).compile(
+            share_weights(build.artefact.program, programs), build.artefact.profile
+        )
+        for build in (builds[-1].gpu if target.gpu else ())
     ]
     recorded = _recorded(test, builds[-1].program) if test and artefacts else {}
     weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)), others=list(recorded.values()))

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from pcc.codegen.isa import isa_named
+from pcc.codegen.kernels.conv_sparse_gather import GatherFamily
+from pcc.codegen.kernels.conv_sparse_scatter import ScatterFamily
 from pcc.codegen.kernels.dense_work import pack_weight
 from pcc.codegen.lower import lower
+from pcc.codegen.opencl.kernels.unlist import UnlistWeight
 from pcc.codegen.packing import Packing, as_taps, places_of, plain_rows
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import View
@@ -70,3 +73,27 @@ def test_a_gpu_reads_the_processors_weights() -> None:
     for program in (alone, shared):
         for run in (run_program, interpret_device):
             assert relative_error(run(program, [x.numpy()])[0], wanted) < 2e-6
+
+
+@pytest.mark.parametrize("share", [1, 4])
+def test_a_gpu_makes_its_tables_of_the_processors_lists(share: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    for family in (GatherFamily, ScatterFamily):
+        monkeypatch.setattr(family, "candidates", lambda *_: "has no lists")
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 48, 1), nn.Conv2d(48, 64, 1, stride=2), nn.Conv2d(64, 8, 1)]
+    module, x = nn.Sequential(*layers).eval(), torch.randn(1, 3, 28, 28)
+    pruned = GRAPH_PASSES.replace("fuse", f"prune-connectivity{{rate=8,share={share}}},detect-structure,fuse")
+    steps = [*parse_pipeline(pruned), SelectKernels("avx2")]
+    selected = PassManager(steps)(import_module(module, (x,))).graph_module
+    of_cpu = PlanMemory()(lower(selected, "net", isa_named("avx2")))
+    alone = device_program(module, [x], passes=pruned)
+    shared = share_weights(alone, [of_cpu])
+    assert len(of_cpu.listed) == len(alone.from_lists) == 3
+    assert sum(isinstance(call.kernel, UnlistWeight) for call in shared.preparation) == 3
+    of_lists = {of_cpu.constants[name].tobytes() for name in of_cpu.listed}
+    assert of_lists <= {values.tobytes() for values in shared.constants.values()}
+    gone = alone.constants.keys() - shared.constants.keys()
+    assert {name for pair in alone.from_lists for name in pair} <= gone
+    wanted = run_program(alone, [x.numpy()])[0]
+    for run in (run_program, interpret_device):
+        assert relative_error(run(shared, [x.numpy()])[0], wanted.astype(np.float64)) < 2e-6

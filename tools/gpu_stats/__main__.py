@@ -1,74 +1,13 @@
 """``python -m tools.gpu_stats --gpu adreno-630``: what the 3x3 layers of VGG-16 and ResNet-50 execute in each form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 
-from pcc.codegen.opencl.call import DeviceCall
-from pcc.codegen.opencl.profiles import PROFILES
-from pcc.codegen.opencl.text import opencl_text
-from pcc.dtype import FLOAT16, FLOAT32, DType
 from tools.gpu_stats.compilers import GPUS, Gpu
-from tools.gpu_stats.forms import FORMS, NETWORKS, Form, Shape, trips
+from tools.gpu_stats.forms import FORMS, NETWORKS, Shape
+from tools.gpu_stats.layers import MODES, Priced, best, collect
 from tools.gpu_stats.stats import Counts, KernelStats
-
-MODES: dict[str, tuple[DType, DType]] = {
-    "f32": (FLOAT32, FLOAT32),
-    "f16-in-f32": (FLOAT16, FLOAT32),
-    "f16": (FLOAT16, FLOAT16),
-}
-"""(type in memory, type of arithmetic). F(4x4) computes in fp32 in all of them."""
-
-
-@dataclass(frozen=True)
-class Priced:
-    """A layer in a form: all its work-items together."""
-
-    schedule: str
-    counts: Counts
-    spilled: bool
-    registers: int
-
-
-def arithmetic_of(form: str, mode: str) -> tuple[DType, DType]:
-    dtype, arithmetic = MODES[mode]
-    return dtype, FLOAT32 if form == "F(4x4)" else arithmetic
-
-
-def price(calls: Sequence[DeviceCall], schedule: str, stats: dict[str, KernelStats]) -> Priced:
-    total, spilled, registers = Counts(), False, 0
-    for call in calls:
-        found = stats[call.kernel.name]
-        x, y, z = call.range.global_size
-        total += found.run(trips(call)) * (x * y * z)
-        spilled, registers = spilled or found.spilled, max(registers, found.registers)
-    return Priced(schedule, total, spilled, registers)
-
-
-def collect(
-    shapes: Sequence[Shape], mode: str, gpu: Gpu
-) -> tuple[dict[Shape, dict[str, list[Priced]]], dict[str, KernelStats]]:
-    """Every schedule of every form of the layers, and the kernels that they are made of."""
-    planned: dict[tuple[Shape, str, Form], list[DeviceCall]] = {}
-    for shape in dict.fromkeys(shapes):
-        for name, forms in FORMS[gpu.family.name].items():
-            for form in forms:
-                if form.strided or shape.stride == 1:
-                    planned[shape, name, form] = form.calls(shape, *arithmetic_of(name, mode))
-    kernels = {call.kernel.name: call.kernel for calls in planned.values() for call in calls}
-    stats = gpu.compile({name: opencl_text(kernel) for name, kernel in sorted(kernels.items())})
-    priced: dict[Shape, dict[str, list[Priced]]] = {}
-    for (shape, name, form), calls in planned.items():
-        priced.setdefault(shape, {}).setdefault(name, []).append(price(calls, form.name, stats))
-    return priced, stats
-
-
-def best(priced: Sequence[Priced], gpu: Gpu) -> Priced:
-    """The cheapest one by the GPU's profile, of those that do not spill."""
-    weight = PROFILES[gpu.profile].memory_weight
-    fits = [each for each in priced if not each.spilled] or priced
-    return min(fits, key=lambda each: each.counts.slots + weight * each.counts.memory)
 
 
 @click.command()
@@ -81,9 +20,9 @@ def main(gpus: Sequence[str], mode: str, networks: Sequence[str], *, kernels: bo
 
     Millions of issue slots, and of memory operations, a layer; no times."""
     for gpu in gpus:
+        priced, stats = collect([shape for network in networks for shape in NETWORKS[network]], mode, GPUS[gpu])
         for network in networks:
             shapes = NETWORKS[network]
-            priced, stats = collect(shapes, mode, GPUS[gpu])
             forms = FORMS[GPUS[gpu].family.name]
             click.echo(f"\n{network}, {gpu}, {mode}: M slots | M memory operations (schedule)")
             click.echo(f"{'layer':<18}" + "".join(f"{name:>32}" for name in forms))
@@ -92,8 +31,8 @@ def main(gpus: Sequence[str], mode: str, networks: Sequence[str], *, kernels: bo
                 cells = [_cell(priced[shape].get(name), GPUS[gpu]) for name in forms]
                 click.echo(f"{label:<18}" + "".join(f"{cell:>32}" for cell in cells))
             click.echo(_sums(shapes, priced, GPUS[gpu]))
-            if kernels:
-                click.echo(_kernel_table(stats))
+        if kernels:
+            click.echo(_kernel_table(stats))
 
 
 def _cell(priced: Sequence[Priced] | None, gpu: Gpu) -> str:

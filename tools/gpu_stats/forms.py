@@ -8,12 +8,15 @@ import numpy as np
 
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.families.conv_winograd import Winograd, WinogradSchedule
+from pcc.codegen.opencl.families.tiles import group_work
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect, direct_call
 from pcc.codegen.opencl.kernels.conv_gather import ConvGather, gather_call
 from pcc.codegen.opencl.kernels.tile import Tile
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import winograd_calls
 from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.opencl.profiles import DeviceWork
 from pcc.codegen.program import View, contiguous_strides
 from pcc.codegen.range import Range
 from pcc.dtype import DType
@@ -101,36 +104,44 @@ class Form:
 
     name: str
     calls: Callable[[Shape, DType, DType], list[DeviceCall]]
+    work: Callable[[Shape, DType, DType], DeviceWork]
+    """What costs count of the calls, from the same arguments."""
     strided: bool = True
     """Whether it takes strides."""
 
 
-def _direct(tile: Tile, *, dense: bool) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+def _tiled(tile: Tile, *, dense: bool = False, gathered: bool = False) -> Form:
+    def weight(shape: Shape) -> FKW:
+        return (every_connection if dense else connections)(shape.filters, shape.channels, tile.filters)
+
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
-        make = every_connection if dense else connections
-        fkw = make(shape.filters, shape.channels, tile.filters)
-        return [direct_call(shape.layer(dtype, _NO_WEIGHT), fkw, tile, arithmetic, 0, ALONE)]
+        call = gather_call if gathered else direct_call
+        return [call(shape.layer(dtype, _NO_WEIGHT), weight(shape), tile, arithmetic, 0, ALONE)]
 
-    return calls
+    def work(shape: Shape, dtype: DType, arithmetic: DType) -> DeviceWork:
+        fkw = weight(shape)
+        groups = fkw.shape[0] // fkw.share
+        layer = shape.layer(dtype, _NO_WEIGHT)
+        return group_work(layer, fkw.patterns, len(fkw.index), groups, tile, gathered=gathered)
+
+    kind = "direct " if dense else "gather " if gathered else ""
+    return Form(f"{kind}{tile.symbol}", calls, work)
 
 
-def _gather(tile: Tile) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
+def _winograd(outputs: int, filters: int, vectors: int, tiles: int) -> Form:
+    def layer_of(shape: Shape, dtype: DType) -> Conv2d:
+        return shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
+
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
-        fkw = connections(shape.filters, shape.channels, tile.filters)
-        return [gather_call(shape.layer(dtype, _NO_WEIGHT), fkw, tile, arithmetic, 0, ALONE)]
-
-    return calls
-
-
-def _winograd(
-    outputs: int, filters: int, vectors: int, tiles: int
-) -> Callable[[Shape, DType, DType], list[DeviceCall]]:
-    def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
-        layer = shape.layer(dtype, np.zeros((shape.filters, shape.channels, 3, 3), np.float32))
         product = WinogradProduct(outputs, dtype, arithmetic, filters, vectors)
+        layer = layer_of(shape, dtype)
         return winograd_calls(layer, product, _Scratch(dtype), 0, lambda items: Range.covering(items, ALONE), tiles)
 
-    return calls
+    def work(shape: Shape, dtype: DType, arithmetic: DType) -> DeviceWork:
+        schedule = WinogradSchedule(filters, vectors, tiles, arithmetic)
+        return Winograd(outputs).work(layer_of(shape, dtype), schedule, lambda items: 1.0)
+
+    return Form(f"F({outputs}x{outputs}) {filters}x{vectors}", calls, work, strided=False)
 
 
 _NO_WEIGHT = np.zeros((0, 0, 3, 3), np.float32)
@@ -145,13 +156,13 @@ def _forms(
     tiles: int,
 ) -> dict[str, list[Form]]:
     return {
-        "dense direct": [Form(f"direct {tile.symbol}", _direct(tile, dense=True)) for tile in dense],
-        "F(2x2)": [Form(f"F(2x2) {f}x{v}", _winograd(2, f, v, 4), strided=False) for f, v in products],
-        "F(4x4)": [Form(f"F(4x4) {f}x{v}", _winograd(4, f, v, tiles), strided=False) for f, v in products],
-        "free": [Form(tile.symbol, _direct(tile, dense=False)) for tile in free],
+        "dense direct": [_tiled(tile, dense=True) for tile in dense],
+        "F(2x2)": [_winograd(2, f, v, 4) for f, v in products],
+        "F(4x4)": [_winograd(4, f, v, tiles) for f, v in products],
+        "free": [_tiled(tile) for tile in free],
         "shared by 4": [
-            *(Form(tile.symbol, _direct(tile, dense=False)) for tile in shared),
-            *(Form(f"gather {tile.symbol}", _gather(tile)) for tile in gathers),
+            *(_tiled(tile) for tile in shared),
+            *(_tiled(tile, gathered=True) for tile in gathers),
         ],
     }
 

@@ -31,6 +31,7 @@ from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
+from pcc.codegen.listed_weight import ListedWeight
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
 from pcc.dtype import FLOAT32, INT32, REALS, DType
@@ -139,10 +140,14 @@ class PointwiseFamily:
             "filters": tables.filters,
             **channel_arrays(layer),
         }
+        views = b.named_constants(layer.name, arrays)
+        if layer.x.dtype == FLOAT32:
+            entries, lists = views["entries"].buffer, views["lists"].buffer
+            b.listed.setdefault(entries, ListedWeight(fkw, entries, lists, schedule.filters, staged.plane))
         args: dict[str, View | int | float] = {
             "x": staged.view,
             "x_image": staged.image,
-            **b.named_constants(layer.name, arrays),
+            **views,
             "groups": tables.groups,
             "groups_per_item": schedule.block,
             "tiles": tiles,

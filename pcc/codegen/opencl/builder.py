@@ -120,6 +120,10 @@ class DeviceKernelBuilder:
         """To an index that is a multiple of four."""
         T.evaluate(T.call_extern("void", f"STORE4_{_short(tensor)}", value, T.address_of(tensor[index])))
 
+    def store_pair(self, tensor: Buffer, index: Expr, low: Expr, high: Expr) -> None:
+        """Two vectors beside each other, by one store where the device can; the index is a multiple of eight."""
+        T.evaluate(T.call_extern("void", f"STORE8_{_short(tensor)}", low, high, T.address_of(tensor[index])))
+
     def store(self, tensor: Buffer, index: Expr, value: Expr) -> None:
         T.evaluate(T.call_extern("void", f"STORE_{_short(tensor)}", value, T.address_of(tensor[index])))
 
@@ -158,6 +162,22 @@ class DeviceKernelBuilder:
         """A number as a whole one of ``[0, last]``, a NaN as 0."""
         within = self.call("fmin", self.call("fmax", value, self.splat(0.0, 1)), tirx.Cast(str(value.ty.dtype), last))
         return self.let(tirx.Cast(INT32.tir(), within))
+
+    def power_of_two(self, exponent: Expr) -> Expr:
+        """2^exponent, a whole number."""
+        return tirx.const(1, INT32.tir()) << exponent
+
+    def bits_set(self, value: Expr) -> Expr:
+        """How many bits of a whole number are one."""
+        return T.call_pure_extern(INT32.tir(), "popcount", value)
+
+    def float_of_word(self, table: Buffer, index: Expr) -> Expr:
+        """The fp32 number whose bits are an entry of an int32 table."""
+        return self.let(T.call_pure_extern("float32", "as_float", table[index]))
+
+    def store_word(self, table: Buffer, index: Expr, value: Expr) -> None:
+        """To an int32 table."""
+        T.buffer_store(table, value, [index])
 
     def number(self, value: Expr) -> Expr:
         """A whole number as one of what the kernel computes in."""

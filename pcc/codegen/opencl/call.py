@@ -9,6 +9,21 @@ from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.weights import PreparedWeight
 from pcc.codegen.program import View
 from pcc.codegen.range import Range
+from pcc.sparsity.fkw import FKW
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Which tables of a call `pcc.codegen.opencl.kernels.unlist.UnlistWeight` can make, beside ``weight``."""
+
+    weight: FKW
+    places: str
+    """The table of where connections read."""
+    begins: str
+    """The table that has where the connections of filter groups begin, every ``begin_step`` numbers."""
+    begin_step: int
+    channel_step: int
+    """How far the planes of two channels are apart."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,8 @@ class DeviceCall:
     """Multiply-adds that it does for kept weights."""
     weights: Mapping[str, PreparedWeight] = field(default_factory=dict[str, PreparedWeight])
     """Tables that the device makes of the weights that ship."""
+    listed: "Listed | None" = None
+    """How the tables of a sparse 1x1 convolution can be made of a processor's lists."""
 
     def __post_init__(self) -> None:
         said = sorted([*self.tensors, *self.tables, *self.weights, *self.numbers])

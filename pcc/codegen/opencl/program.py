@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar
 
-from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.listed_weight import FromLists, ListedWeight
+from pcc.codegen.opencl.call import DeviceCall, Listed
 from pcc.codegen.opencl.kernel import DeviceKernel
 from pcc.codegen.opencl.kernels.borders import emit_borders
+from pcc.codegen.opencl.kernels.unlist import UnlistWeight
 from pcc.codegen.opencl.kernels.weights import PreparedWeight
 from pcc.codegen.opencl.planes import Planes
+from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.packing import plain_rows
 from pcc.codegen.program import Call, ProgramWriter, View
 from pcc.codegen.range import Range
@@ -71,8 +74,35 @@ class DeviceProgramBuilder(ProgramWriter[DeviceKernel]):
     def device_call(self, call: DeviceCall, dense_macs: int) -> None:
         """Records a call of a convolution's family, its tables as constants."""
         tables = {name: self.constant(f"{self.node}.{name}", values) for name, values in call.tables.items()}
+        if call.listed:
+            self._listed(call, call.listed, tables)
         tables |= {name: self.prepared_weight(f"{self.node}.{name}", weight) for name, weight in call.weights.items()}
         self.call(call.kernel, {**call.tensors, **tables, **call.numbers}, call.range, call.macs, dense_macs)
+
+    def _listed(self, call: DeviceCall, listed: Listed, tables: Mapping[str, View]) -> None:
+        """Notes how the weight and the places of a call can be made of lists that a library has."""
+        weight, places, layer, node = tables["weight"], tables[listed.places], self.layer, self.node
+        groups = listed.weight.shape[0] // listed.weight.share
+        kernel = UnlistWeight(listed.weight.share, weight.dtype)
+
+        def made_of(lists: ListedWeight, views: Mapping[str, View]) -> Call[DeviceKernel]:
+            list_groups = -(-listed.weight.shape[0] // lists.size)
+            args: dict[str, View | int] = {
+                **views,
+                "begins": tables[listed.begins],
+                "size": lists.size,
+                "list_groups": list_groups,
+                "blocks": views["lists"].shape[0] // list_groups,
+                "plane": lists.plane,
+                "groups": groups,
+                "begin_step": listed.begin_step,
+                "channel_step": listed.channel_step,
+            }
+            ordered = {param.name: args[param.name] for param in kernel.params}
+            return Call(kernel, ordered, groups, layer, node=node, range=range_over((groups, 1, 1)))
+
+        made = FromLists(listed.weight, weight.buffer, places.buffer, made_of)
+        self.from_lists.setdefault((made.weights, made.places), made)
 
     def prepared_weight(self, name: str, weight: PreparedWeight) -> View:
         """What the device makes of a weight when a library is loaded, contiguous; where two calls read the same, it is

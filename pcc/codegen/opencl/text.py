@@ -41,14 +41,18 @@ _WHOLE = """\
 _EIGHT_HALVES = "as_half8(*(const __global uint4*)(p))"
 """Eight numbers of fp16 as one load of 16 bytes: compilers split half8 in two."""
 
+_STORE_EIGHT_HALVES = "#define STORE8_f16(a, b, p) (*(__global uint4*)(p) = as_uint4((half8)((a), (b))))\n"
+
 _HALF_IN_FLOAT = """\
 #define LOAD_f16(p) vload_half(0, (p))
 #if defined(cl_khr_fp16) && !defined(FP16_IN_MEMORY_ONLY)
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
 #define LOAD4_f16(p) convert_float4(*(const __global half4*)(p))
 #define LOAD8_f16(p) convert_float8({eight})
+#define STORE8_f16(a, b, p) (*(__global uint4*)(p) = as_uint4(convert_half8((float8)((a), (b)))))
 #else
 #define LOAD8_f16(p) vload_half8(0, (p))
+#define STORE8_f16(a, b, p) vstore_half8((float8)((a), (b)), 0, (p))
 #define LOAD4_f16(p) vload_half4(0, (p))
 #endif
 #define LOAD4_ANYWHERE_f16(p) vload_half4(0, (p))
@@ -71,8 +75,9 @@ _FLOAT_IN_HALF = """\
 def macros(held: DType, arithmetic: DType) -> str:
     """Loads and stores of tensors that hold one type in a kernel that computes in another."""
     if held == arithmetic:
-        c, eight = ("half", f"({_EIGHT_HALVES})") if held == FLOAT16 else ("float", "(*(const __global float8*)(p))")
-        return _WHOLE.format(s=held.short, c=c, eight=eight)
+        if held == FLOAT16:
+            return _WHOLE.format(s=held.short, c="half", eight=f"({_EIGHT_HALVES})") + _STORE_EIGHT_HALVES
+        return _WHOLE.format(s=held.short, c="float", eight="(*(const __global float8*)(p))")
     return _HALF_IN_FLOAT.format(eight=_EIGHT_HALVES) if held == FLOAT16 else _FLOAT_IN_HALF
 
 

@@ -58,6 +58,7 @@ class DirectDense:
                 call,
                 tables={name: table for name, table in call.tables.items() if name != "weight"},
                 weights={"weight": weight},
+                listed=None,
             )
             for call in calls_of_tiles(direct_call, layer, connections, schedule)
         ]

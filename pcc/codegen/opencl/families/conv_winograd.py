@@ -1,6 +1,6 @@
 """Dense 3x3 of stride 1 by F(2x2) or F(4x4). F(4x4) sums in fp32 always: fp16 loses 1 % there (docs/gpu.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -9,7 +9,7 @@ from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
-from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach, pair_size
+from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach, pair_size, vectors_of_store
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
@@ -34,6 +34,10 @@ class WinogradSchedule:
         return f"{product}, transforms of {self.tiles}, planes, sums in {self.sums}"
 
 
+def _waste(items: Sizes) -> float:
+    return idle_share(items, work_groups(items)[0])
+
+
 @dataclass(frozen=True)
 class Winograd:
     outputs: int
@@ -54,22 +58,25 @@ class Winograd:
             return reason
         sums = FLOAT32 if self.outputs > 2 else machine.arithmetic(layer.x.dtype)
         tiles = LANES if self.outputs == 2 or machine.numbers >= 64 else 1
-        transforms, images = self._transforms(layer, tiles), layer.x.shape[0]
         return [
-            Candidate(
-                WinogradSchedule(filters, vectors, tiles, sums),
-                (transforms + self._product(layer, filters, vectors)) * images,
+            Candidate(schedule, self.work(layer, schedule) * layer.x.shape[0])
+            for schedule in (
+                WinogradSchedule(filters, vectors, tiles, sums) for filters, vectors in ((8, 2), (8, 1), (4, 1))
             )
-            for filters, vectors in ((8, 2), (8, 1), (4, 1))
-            if fits(filters * vectors * LANES, machine, sums)
+            if fits(schedule.filters * schedule.vectors * LANES, machine, sums)
         ]
 
-    def _transforms(self, layer: Conv2d, tiles: int) -> DeviceWork:
+    def work(self, layer: Conv2d, schedule: WinogradSchedule, waste: Callable[[Sizes], float] = _waste) -> DeviceWork:
+        """What an image takes; ``waste`` is how many times the items of a call there are, with those that have no
+        work."""
         form, (filters, channels) = FORMS[self.outputs], layer.weight.shape[:2]
         rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
-        stores = self.outputs * max(1, self.outputs * tiles // LANES) * (2 if layer.residual is not None else 1)
-        loads, places = form.inputs * ((tiles * self.outputs) // LANES + 2), form.inputs**2
-        turned, squares = (columns // tiles, rows), rows * columns
+        tiles, squares, places = schedule.tiles, rows * columns, form.inputs**2
+        vectors = max(1, self.outputs * tiles // LANES)
+        stores = (
+            self.outputs * (vectors // vectors_of_store(layer.y, vectors)) * (2 if layer.residual is not None else 1)
+        )
+        loads, turned = form.inputs * ((tiles * self.outputs) // LANES + 2), (columns // tiles, rows)
         taken = DeviceWork(
             memory=(squares // tiles) * (loads + places) * channels,
             adds=squares * 2 * form.inputs * form.input_adds * channels,
@@ -81,23 +88,18 @@ class Winograd:
             outputs=squares * self.outputs**2 * filters,
             items=(squares // tiles) * filters,
         )
-        return taken * _idle((*turned, channels)) + given * _idle((*turned, filters))
-
-    def _product(self, layer: Conv2d, filters: int, vectors: int) -> DeviceWork:
-        rows, columns = tile_counts(self.outputs, *layer.y.shape[2:])
-        channels, stored = layer.weight.shape[1], filters * vectors
-        groups = -(-layer.weight.shape[0] // filters)
-        ranges = -(-(rows * columns // LANES) // vectors), groups, FORMS[self.outputs].inputs ** 2
-        items = prod(ranges)
-        work = DeviceWork(
+        stored, groups = schedule.filters * schedule.vectors, -(-filters // schedule.filters)
+        ranges = -(-(squares // LANES) // schedule.vectors), groups, places
+        items, of_weights = prod(ranges), -(-schedule.filters // pair_size(layer.x.dtype))
+        multiplied = DeviceWork(
             mads=items * channels * stored * LANES,
-            memory=items * (channels * (-(-filters // pair_size(layer.x.dtype)) + vectors) + stored),
+            memory=items * (channels * (of_weights + schedule.vectors) + stored),
             steps=items * sum(divmod(channels, LANES)),
             loops=items * 2,
             outputs=items * stored * LANES,
             items=items,
         )
-        return work * _idle(ranges)
+        return taken * waste((*turned, channels)) + multiplied * waste(ranges) + given * waste((*turned, filters))
 
     def calls(self, layer: Conv2d, schedule: WinogradSchedule, scratch: Scratch) -> list[DeviceCall]:
         product = WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)
@@ -109,10 +111,6 @@ class Winograd:
 
     def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: DeviceProgramBuilder) -> None:
         emit_in_planes(layer, schedule, self.calls, b)
-
-
-def _idle(items: Sizes) -> float:
-    return idle_share(items, work_groups(items)[0])
 
 
 F2_FAMILY = Winograd(2)

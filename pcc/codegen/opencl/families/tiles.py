@@ -11,7 +11,7 @@ from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.conv_direct import head_size, stored_weights, taps_of
-from pcc.codegen.opencl.kernels.tile import Tile
+from pcc.codegen.opencl.kernels.tile import Tile, row_multiple_of
 from pcc.codegen.opencl.planes import LEFT
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.work_group import idle_share, work_groups
@@ -104,7 +104,8 @@ def group_work(
         inputs = 1 + np.mean([_loads(found, tile, stride, layer.x.dtype) for found in of_patterns])
     stored = stored_weights(taps, tile.filters)
     weights = stored // pair_size(layer.x.dtype) if stored % (2 * LANES) == 0 else max(1, stored // LANES)
-    stores = tile.filters * tile.rows * tile.vectors * (2 if layer.residual is not None else 1)
+    stores = tile.filters * tile.rows * tile.vectors // vectors_of_store(layer.y, tile.vectors)
+    stores *= 2 if layer.residual is not None else 1
     tables = 2 if tile.filters == LANES else 2 * tile.filters
     loops = 1 if gathered else len(patterns)
     heads = 2 if gathered else head_size(len(patterns)) // LANES
@@ -116,6 +117,11 @@ def group_work(
         outputs=items * tile.outputs,
         items=items,
     )
+
+
+def vectors_of_store(y: View, vectors: int) -> int:
+    """How many vectors a store has, of so many side by side in the rows of a layer's output."""
+    return 2 if row_multiple_of(y.shape[3], y.dtype) == 2 * LANES and vectors % 2 == 0 else 1
 
 
 def pair_size(dtype: DType) -> int:

@@ -7,7 +7,8 @@ for four of them. (PatDNN, Niu et al., ASPLOS 2020; sharing is what makes it pay
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -17,10 +18,10 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.sparse_tables import GatherTables, gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry
-from pcc.codegen.opencl.call import DeviceCall, places_of
+from pcc.codegen.opencl.call import DeviceCall, Listed, places_of
 from pcc.codegen.opencl.kernel import LANES, DeviceKernel, types_symbol
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
-from pcc.codegen.opencl.kernels.tile import Tile, columns_of, load_columns, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import Tile, columns_of, load_columns, output_params, row_multiple_of, store_tile
 from pcc.codegen.range import Range, Sizes
 from pcc.dtype import DType
 from pcc.sparsity.fkw import FKW
@@ -51,16 +52,15 @@ class ConvDirect:
     dtype: DType
     """Of x, weight, y and residual."""
     arithmetic: DType
-    whole_vectors: bool
-    """Rows of the output are multiples of four."""
+    row_multiple: int
+    """Of what the rows of the output are multiples (`row_multiple_of`)."""
 
     @property
     def name(self) -> str:
         taps = f"p{len(self.patterns)}e{self._taps}_{crc32(repr(self.patterns).encode()):08x}"
         held = types_symbol(self.dtype, self.arithmetic)
-        vectors = "" if self.whole_vectors else "_any"
         stride = "x".join(map(str, self.stride))
-        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}{vectors}"
+        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}_w{self.row_multiple}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -98,7 +98,7 @@ class ConvDirect:
                 weight_at.value = weight_at.value + self._weights
         values = [[[total.value for total in row] for row in rows] for rows in sums]
         place = k.let(group * tile.filters)
-        store_tile(k, tile, self.epilogue, values, (x, y, place), whole_vectors=self.whole_vectors)
+        store_tile(k, tile, self.epilogue, values, (x, y, place), self.row_multiple)
 
     def _connection(self, k: "DeviceKernelBuilder", pattern: Taps, base: "Expr", weight_at: "Expr", sums: Any) -> None:
         """Adds one connection of a pattern, whose inputs and weights begin at these elements."""
@@ -219,9 +219,17 @@ def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
         "heads": np.pad(heads, ((0, 0), (0, head_size(patterns) - heads.shape[1]))).astype(np.int32),
     }
     geometry, epilogue = layer.geometry, Epilogue(layer.residual is not None, layer.activation)
-    taps, whole_vectors = taps_of(fkw.patterns, geometry), layer.y.shape[3] % LANES == 0
-    kernel = ConvDirect(taps, geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, whole_vectors)
-    return layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
+    taps, multiple = taps_of(fkw.patterns, geometry), row_multiple_of(layer.y.shape[3], layer.y.dtype)
+    kernel = ConvDirect(taps, geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple)
+    call = layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
+    return replace(call, listed=listed_tables(layer, fkw, "connections", "heads", head_size(patterns)))
+
+
+def listed_tables(layer: Conv2d, fkw: FKW, places: str, begins: str, begin_step: int) -> Listed | None:
+    """What of a call's tables a processor's lists have, which are of 1x1 windows."""
+    if prod(fkw.shape[2:]) > 1:
+        return None
+    return Listed(fkw, places, begins, begin_step, layer.x.strides[1])
 
 
 def layer_numbers(

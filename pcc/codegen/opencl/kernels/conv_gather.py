@@ -7,7 +7,7 @@ loads are not aligned.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +21,14 @@ from pcc.codegen.opencl.kernel import LANES, types_symbol
 from pcc.codegen.opencl.kernels.conv_direct import (
     begin_sums,
     layer_numbers,
+    listed_tables,
     load_weights,
     stored_weights,
     stored_weights_of,
     taps_of,
 )
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
-from pcc.codegen.opencl.kernels.tile import Tile, output_params, store_tile
+from pcc.codegen.opencl.kernels.tile import Tile, output_params, row_multiple_of, store_tile
 from pcc.codegen.range import Range, Sizes
 from pcc.dtype import DType
 from pcc.sparsity.fkw import FKW
@@ -47,13 +48,13 @@ class ConvGather:
     epilogue: Epilogue
     dtype: DType
     arithmetic: DType
-    whole_vectors: bool
+    row_multiple: int
 
     @property
     def name(self) -> str:
-        held = types_symbol(self.dtype, self.arithmetic)
-        vectors, stride = "" if self.whole_vectors else "_any", "x".join(map(str, self.stride))
-        return f"pcc_conv_gather_{self.tile.symbol}_s{stride}_e{self.taps}_{self.epilogue.symbol}_{held}{vectors}"
+        held = f"{types_symbol(self.dtype, self.arithmetic)}_w{self.row_multiple}"
+        stride = "x".join(map(str, self.stride))
+        return f"pcc_conv_gather_{self.tile.symbol}_s{stride}_e{self.taps}_{self.epilogue.symbol}_{held}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -93,7 +94,7 @@ class ConvGather:
             tap_at.value = tap_at.value + self.taps
         values = [[[total.value for total in row] for row in rows] for rows in sums]
         place = k.let(group * tile.filters)
-        store_tile(k, tile, self.epilogue, values, (x, y, place), whole_vectors=self.whole_vectors)
+        store_tile(k, tile, self.epilogue, values, (x, y, place), self.row_multiple)
 
     def _inputs(self, k: "DeviceKernelBuilder", at: "Expr") -> "Expr":
         across = self.stride[1]
@@ -133,6 +134,9 @@ def gather_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
         "taps_at": (tables.channels[:, None] * layer.x.strides[1] + offsets[pattern]).astype(np.int32),
         "segments": np.ascontiguousarray(tables.segments[:: len(fkw.patterns)]),
     }
-    epilogue, width = Epilogue(layer.residual is not None, layer.activation), layer.y.shape[3]
-    kernel = ConvGather(taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, width % LANES == 0)
-    return layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
+    epilogue = Epilogue(layer.residual is not None, layer.activation)
+    multiple = row_multiple_of(layer.y.shape[3], layer.y.dtype)
+    kernel = ConvGather(taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple)
+    call = layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
+    padded = any(layer.geometry.padding)  # then taps lie beside the planes' first elements
+    return call if padded else replace(call, listed=listed_tables(layer, fkw, "taps_at", "segments", 1))

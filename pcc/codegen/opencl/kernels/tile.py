@@ -9,7 +9,7 @@ from pcc.codegen.kernel import Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.epilogue import apply, parameter_at
-from pcc.dtype import DType
+from pcc.dtype import FLOAT16, DType
 
 if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import Buffer, DeviceKernelBuilder, Expr
@@ -102,12 +102,11 @@ def store_tile(
     epilogue: Epilogue,
     sums: list[list[list["Expr"]]],
     place: tuple["Expr", "Expr", "Expr"],
-    *,
-    whole_vectors: bool,
+    row_multiple: int,
 ) -> None:
     """Stores sums (filter, row, vector) of the tile at (first column, first row, first filter's place); those outside
-    of the map are left out. ``whole_vectors``: widths are multiples of four; else the rest of a row's last vector
-    becomes zero."""
+    of the map are left out. ``row_multiple`` is `row_multiple_of` the map: where it is 1, the rest of a row's last
+    vector becomes zero."""
     x, y, filter_place = place
     left = k.let(k["width"] - x)
     planes = (
@@ -120,12 +119,28 @@ def store_tile(
     starts = [{name: k.let(first[name] + plane * k[f"{name}_plane"]) for name in tensors} for plane in planes]
     of_filters = [parameter_at(k, epilogue, filter_place + f) for f in range(tile.filters)]
     parameters = [None if of_filter is None else k.let(k.splat(of_filter)) for of_filter in of_filters]
-    for row, v in product(range(tile.rows), range(tile.vectors)):
+    together = 2 if row_multiple == 2 * LANES and tile.vectors % 2 == 0 else 1
+    for row, v in product(range(tile.rows), range(0, tile.vectors, together)):
         column = LANES * v
         with k.when_all(*([y + row < k["height"]] if row else []), *([left > column] if v else [])):
             beside = {name: k.let(row * k[f"{name}_pitch"] + column) for name in tensors}
             for f in range(tile.filters):
                 at = {name: starts[f][name] + beside[name] for name in tensors}
-                added = k.load_vector(k["residual"], at["residual"]) if epilogue.residual else None
-                value = apply(k, epilogue, sums[f][row][v], added, parameters[f])
-                k.store_vector(k["y"], at["y"], value if whole_vectors else k.first_lanes(value, left - column))
+                added = _residual(k, at["residual"], together) if epilogue.residual else [None] * together
+                values = [apply(k, epilogue, sums[f][row][v + i], added[i], parameters[f]) for i in range(together)]
+                if together == 2:
+                    k.store_pair(k["y"], at["y"], *values)
+                else:
+                    value = k.first_lanes(values[0], left - column) if row_multiple == 1 else values[0]
+                    k.store_vector(k["y"], at["y"], value)
+
+
+def _residual(k: "DeviceKernelBuilder", at: "Expr", vectors: int) -> "list[Expr]":
+    return list(k.load_pair(k["residual"], at)) if vectors == 2 else [k.load_vector(k["residual"], at)]
+
+
+def row_multiple_of(width: int, dtype: DType) -> int:
+    """Of what the rows of an output are multiples, as kernels tell them apart: whole vectors, one or two of them in a
+    store of 16 bytes, or 1 for rows that end anywhere."""
+    sizes = (2 * LANES, LANES) if dtype == FLOAT16 else (LANES,)
+    return next((size for size in sizes if width % size == 0), 1)

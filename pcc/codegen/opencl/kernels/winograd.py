@@ -88,7 +88,7 @@ class WinogradInput(_Winograd):
         (top, left), n, m = self.padding, self.form.inputs, self.outputs
         across, tile_row, channel = k.item(0), k.item(1), k.item(2)
         tile_column = k.let(across * self.tiles)
-        k.end_unless(k.both(tile_column < k["tile_columns"], tile_row < k["tile_rows"]))
+        k.end_unless(tile_column < k["tile_columns"])
         at = k.let(k["x_offset"] + channel * k["x_plane"] + tile_column * m)
         columns = range(-left, self.tiles * m + 2 - left)
         starts = [k.let(at + k.least(tile_row * m + (row - top), k["height"]) * k["x_pitch"]) for row in range(n)]
@@ -101,17 +101,19 @@ class WinogradInput(_Winograd):
             loaded = [load_columns(k, k["x"], start, together, pairs=False) for start in starts]
             for column in together:
                 down[column] = linear_map.apply(k, matrix, [number_of(k, row[column]) for row in loaded], 1)
-        tiles = k.let(k["tile_columns"] * k["tile_rows"])
-        v_at = k.let(channel * tiles + tile_row * k["tile_columns"] + tile_column)
-        step = k.let(k["channels"] * tiles)
-        for row in range(n):
-            values = [
-                k.let(k.joined([down[column - left + m * tile][row] for tile in range(self.tiles)]))
-                for column in range(n)
-            ]
-            for column, value in enumerate(linear_map.apply(k, matrix, values, self.tiles)):
-                store = k.store if self.tiles == 1 else k.store_vector
-                store(k["v"], v_at + (row * n + column) * step, value)
+        # A block of its own: else compilers compute where all results go before they read anything, and spill.
+        with k.when_all(tile_row < k["tile_rows"]):
+            tiles = k.let(k["tile_columns"] * k["tile_rows"])
+            v_at = k.let(channel * tiles + tile_row * k["tile_columns"] + tile_column)
+            step = k.let(k["channels"] * tiles)
+            store = k.store if self.tiles == 1 else k.store_vector
+            for row in range(n):
+                values = [
+                    k.let(k.joined([down[column - left + m * tile][row] for tile in range(self.tiles)]))
+                    for column in range(n)
+                ]
+                for column, value in enumerate(linear_map.apply(k, matrix, values, self.tiles)):
+                    store(k["v"], v_at + (row * n + column) * step, value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, m, (top, left) = self.form.inputs, self.outputs, self.padding
@@ -191,14 +193,14 @@ class WinogradOutput(_Winograd):
     """``y = activation(A' m A + bias + residual)``. An item is ``tiles`` neighbouring tiles of a filter."""
 
     epilogue: Epilogue
-    whole_vectors: bool
+    row_multiple: int
+    """As `pcc.codegen.opencl.kernels.conv_direct.ConvDirect` has it."""
     tiles: int = LANES
     """4, or for F(4x4) 1."""
 
     @property
     def name(self) -> str:
-        vectors = "" if self.whole_vectors else "_any"
-        return f"pcc_winograd_output_{self._symbol}_{self.epilogue.symbol}_t{self.tiles}{vectors}"
+        return f"pcc_winograd_output_{self._symbol}_{self.epilogue.symbol}_t{self.tiles}_w{self.row_multiple}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -234,7 +236,7 @@ class WinogradOutput(_Winograd):
             vectors = range(outputs * self.tiles // LANES)
             rows.append([k.let(columns_of(k, found, LANES * v, 1) + bias) for v in vectors])
         tile = Tile(1, outputs * self.tiles // LANES, outputs)
-        store_tile(k, tile, self.epilogue, [rows], (x, y, f), whole_vectors=self.whole_vectors)
+        store_tile(k, tile, self.epilogue, [rows], (x, y, f), self.row_multiple)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, outputs = self.form.inputs, self.outputs

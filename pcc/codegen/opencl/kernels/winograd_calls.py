@@ -8,6 +8,7 @@ from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall, places_of
 from pcc.codegen.opencl.kernel import LANES
+from pcc.codegen.opencl.kernels.tile import row_multiple_of
 from pcc.codegen.opencl.kernels.weights import transformed_weight
 from pcc.codegen.opencl.kernels.winograd import WinogradInput, WinogradOutput, WinogradProduct
 from pcc.codegen.program import View
@@ -63,7 +64,7 @@ def winograd_calls(
             {"u": transformed_weight(layer.weight, outputs, product.filters, dtype)},
         ),
         DeviceCall(
-            WinogradOutput(outputs, dtype, product.arithmetic, epilogue, width % LANES == 0, tiles),
+            WinogradOutput(outputs, dtype, product.arithmetic, epilogue, row_multiple_of(width, dtype), tiles),
             {"m": m, "y": layer.y, **({} if layer.residual is None else {"residual": layer.residual})},
             {**channel_arrays(layer), "filters": np.arange(filters, dtype=np.int32)},
             {**places_of("y", layer.y, image=image), **numbers},

@@ -66,8 +66,31 @@ print("all kernels ran")
 """
 
 
+_WEIGHTS = """
+import torch
+from torch import nn
+
+from pcc.dtype import FLOAT16
+from tests.codegen.opencl.kernels.test_weights import check_unlisted
+from tests.codegen.opencl.test_lower import FP16_PASSES, check
+from tests.codegen.test_packing import Net
+from tests.opencl import OCLGRIND
+from tests.opencl_program import GRAPH_PASSES, run_program
+
+for share in (1, 2, 4):
+    for size in (1, 2, 3, 4):
+        check_unlisted(share, size, channels=5, platform=OCLGRIND)
+check_unlisted(4, 4, FLOAT16, 5, OCLGRIND)
+run = [lambda program, inputs: run_program(program, inputs, OCLGRIND)]
+for passes, tolerance in ((GRAPH_PASSES, 5e-6), (FP16_PASSES, 3e-3)):
+    check(Net(), [torch.randn(1, 3, 6, 6)], tolerance, passes, run)
+print("all kernels ran")
+"""
+"""What makes weights when a library is loaded."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [_SCRIPT, _OPERATORS], ids=["tiled convolutions", "operators"])
+@pytest.mark.parametrize("script", [_SCRIPT, _OPERATORS, _WEIGHTS], ids=["tiled convolutions", "operators", "weights"])
 def test_no_kernel_reads_or_writes_outside_or_races(script: str) -> None:
     pytest.importorskip("pyopencl")
     environment = {**os.environ, "OCLGRIND_DATA_RACES": "1", "PYTHONPATH": str(Path(__file__).parents[4])}
