@@ -206,12 +206,13 @@ def _build_target(
     for path in (folder / library, folder / runner, source):
         path.parent.mkdir(parents=True, exist_ok=True)
     programs = [build.program for build in builds]
-    artefacts = [
-        backend_named(target.gpu.interface).compile(
-            share_weights(build.artefact.program, programs), build.artefact.profile
-        )
-        for build in (builds[-1].gpu if target.gpu else ())
-    ]
+    backend = backend_named(target.gpu.interface) if target.gpu else None
+    artefacts: list[GpuArtefact] = []
+    if backend:
+        artefacts = [
+            backend.compile(share_weights(build.artefact.program, programs), build.artefact.profile)
+            for build in builds[-1].gpu
+        ]
     recorded = _recorded(test, builds[-1].program) if test and artefacts else {}
     weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)), others=list(recorded.values()))
     source.write_text(emit_model_c([(build.target, build.program) for build in builds], weights), encoding="ascii")
@@ -221,11 +222,11 @@ def _build_target(
         toolchain.compile_model(source, model)
         write_weights_object(weights, target.arch, constants)
         tables = []
-        if target.gpu and artefacts:
+        if backend and artefacts:
             of_programs, of_test = weights.offsets[len(builds) :][: len(artefacts)], weights.offsets[-len(recorded) :]
             text = emit_device_c(
                 artefacts,
-                backend_named(target.gpu.interface).runtime,
+                backend.runtime,
                 of_programs,
                 max(GPU_TOLERANCE, test.tolerance if test else 0),
                 {

@@ -171,8 +171,8 @@ FORMS: dict[str, dict[str, list[Form]]] = {
     "adreno": _forms(
         [Tile(4, 2, 2), Tile(4, 1, 2)],
         [(4, 1), (8, 1), (8, 2)],
-        [Tile(1, 2, 4), Tile(1, 2, 2), Tile(1, 1, 4)],
-        [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
+        [Tile(1, 4, 4), Tile(1, 2, 4), Tile(1, 2, 2)],
+        [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1), Tile(4, 1, 2)],
         tiles=4,
     ),
@@ -193,7 +193,7 @@ def trips(call: DeviceCall) -> list[float]:
     """How often the loops of a work-item run, on average."""
     match call.kernel:
         case ConvDirect(patterns=patterns):
-            return call.tables["heads"][:, 2:][:, : len(patterns)].mean(axis=0).tolist()
+            return call.tables["heads"][:, 1:][:, : len(patterns)].mean(axis=0).tolist()
         case ConvGather():
             return [float(np.diff(call.tables["segments"]).mean())]
         case WinogradProduct(unroll=unroll):

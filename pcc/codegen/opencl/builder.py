@@ -68,10 +68,21 @@ class DeviceKernelBuilder:
         return Accumulator(str(value.ty.dtype), value)
 
     @contextmanager
-    def loop(self, count: Expr) -> Generator[Expr]:
-        """A serial loop over ``[0, count)``; ``count`` is computed once."""
-        with T.serial(0, self.let(count)) as index:
-            yield index
+    def loop(self, end: Expr, begin: Expr = 0) -> Generator[Expr]:
+        """A serial loop over ``[begin, end)``, which are computed once.
+
+        It asks at the end of a turn whether another follows: that leaves one branch of a turn's two, and compilers for
+        GPUs keep fewer values in registers."""
+        first, end = (
+            self.let(tirx.const(edge, INT32.tir()) if isinstance(edge, int) else edge) for edge in (begin, end)
+        )
+        with T.If(first < end), T.Then():
+            index = self.variable(first)
+            with T.While(tirx.const(1, "bool")):
+                yield self.let(index.value)
+                index.value = index.value + 1
+                with T.If(index.value >= end), T.Then():
+                    T.evaluate(T.break_loop())
 
     @contextmanager
     def when_all(self, *conditions: Expr) -> Generator[None]:

@@ -85,9 +85,10 @@ class GpuProfile:
 _ADRENO = DeviceWork(mads=1.0, memory=2.2, steps=22.0, loops=10.0, outputs=5.0, items=100.0, adds=1.0)
 _MALI = DeviceWork(mads=1.0, memory=8.0, steps=12.0, loops=8.0, outputs=4.0, items=60.0, adds=1.0)
 
-_LIMITS = {"adreno": (64, 64, 8.0), "mali": (16, 16, 16.0)}
-"""Wave, numbers of 32 bits as sums, weight of a memory operation. Mali's threads have 64 registers, and addresses of 64
-bits take many of them: 16 fp32 sums are the most that does not spill (32 in fp16)."""
+_LIMITS = {"adreno": (64, 128, 8.0), "mali": (16, 16, 16.0)}
+"""Wave, numbers of 32 bits as sums, weight of a memory operation. Adreno's work-items have 192 registers, of which 128
+sums leave enough where nothing else takes many (`pcc.codegen.opencl.families.conv_sparse`). Mali's threads have 64, and
+addresses of 64 bits take many of them: 16 fp32 sums are the most that does not spill (32 in fp16)."""
 
 
 def _profile(name: str, devices: tuple[str, ...], slots: DeviceWork, origin: str) -> GpuProfile:

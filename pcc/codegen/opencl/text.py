@@ -126,7 +126,8 @@ def _put_right(text: str, written: set[str]) -> str:
     )
     text = re.sub(r"\(\(__global \w+ \*\)(\w+) \+", r"(\1 +", text)
     text = re.sub(r"\b_ptr(_\d+)?\[[01]\]", lambda match: f"held{match[1] or ''}", text)
-    return text.replace("END_ITEM()", "return").strip() + "\n"
+    text = re.sub(r"\n *if \(!\(\(bool\)1\)\) \{ break; \}", "", text)
+    return text.replace("END_ITEM()", "return").replace("break;;", "break;").strip() + "\n"
 
 
 def _lower(module: Any, target: Any) -> Any:

@@ -63,8 +63,8 @@ def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool, d
     weight = layer.weight
     assert isinstance(weight, packed.FKW)
     call = (gather_call if gathered else direct_call)(layer, weight, tile, dtype, 0, (1, 1, 1))
-    _, *loops = re.split(r"\n  for \(int .*\n", opencl_text(call.kernel).split("__kernel", 1)[1])
-    bodies = [loop.split("\n  }\n")[0] for loop in loops]
+    _, *loops = opencl_text(call.kernel).split("__kernel", 1)[1].split("while (")
+    bodies = [loop.split("break;")[0] for loop in loops]
     assert len(bodies) == (1 if gathered else len(PATTERNS))
     groups = weight.shape[0] // weight.share
     work = group_work(layer, weight.patterns, len(bodies), groups, tile, gathered=gathered)
@@ -74,7 +74,7 @@ def test_counts_are_those_of_the_text(tile: Tile, stride: int, gathered: bool, d
     loads = sum(
         len(re.findall(r"LOAD4?_\w+\(|vload4\(", body))
         + (1 if dtype == FLOAT16 else 2) * body.count("LOAD8_")
-        + body.count("connections[held")
+        + body.count("connections[")
         for body in bodies
     )
     outside = group_work(layer, weight.patterns, 0, groups, tile, gathered=gathered).memory

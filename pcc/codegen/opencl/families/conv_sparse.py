@@ -22,6 +22,10 @@ from pcc.codegen.range import Sizes
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.sparsity.fkw import FKW
 
+LARGEST_OF_TALL = 4
+"""Taps of a connection whose weights leave registers for tiles of 4 filters and 4 rows: with more, or with numbers that
+are converted, they spill."""
+
 
 @dataclass(frozen=True)
 class SparseDirect:
@@ -44,12 +48,17 @@ class SparseDirect:
             once = group_work(layer, weight.patterns, len(weight.index), blocks, tile, gathered=self.gathered)
             return once * lanes_that_wait(loops, group, machine)
 
-        return tile_candidates(layer, self._tiles(weight.share), machine, work)
+        return tile_candidates(layer, self._tiles(layer, weight, machine), machine, work)
 
-    def _tiles(self, share: int) -> Sequence[Tile]:
+    def _tiles(self, layer: Conv2d, weight: FKW, machine: GpuProfile) -> Sequence[Tile]:
+        share = weight.share
         if self.gathered:
             return Tile(share, 1, 2), Tile(share, 1, 1)
-        return TILES_OF_FOUR if share == LANES else (Tile(share, 2, 4), Tile(share, 2, 2), Tile(share, 1, 1))
+        if share < LANES:
+            return Tile(share, 4, 4), Tile(share, 2, 4), Tile(share, 2, 2), Tile(share, 1, 1)
+        converts = layer.x.dtype != machine.arithmetic(layer.x.dtype)
+        has_room = weight.patterns.shape[1] <= LARGEST_OF_TALL and not converts
+        return (Tile(4, 2, 4), *TILES_OF_FOUR) if has_room else TILES_OF_FOUR
 
     def calls(self, layer: Conv2d, schedule: TileSchedule, scratch: Scratch) -> list[DeviceCall]:
         assert isinstance(layer.weight, FKW)

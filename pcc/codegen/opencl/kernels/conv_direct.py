@@ -41,8 +41,8 @@ class ConvDirect:
     ``x_offset`` is the element of the first row that the window reads, and of the first column of the map (channel 0);
     it, pitches and planes are multiples of eight. Around the map there are as many zeros as the window reads.
     ``connections`` is where the plane of each connection begins, by filter group and pattern; ``heads`` (``groups``, a
-    multiple of four) where a group's begin, and its weights, then how many there are of each pattern. (Counts are read,
-    four at once, when the loops before them have ended: known at the begin, all would take registers throughout.)
+    multiple of four) where a group's begin, then how many there are of each pattern. (Counts are read, four at once,
+    when the loops before them have ended: known at the begin, all would take registers throughout.)
     """
 
     patterns: tuple[Taps, ...]
@@ -86,16 +86,15 @@ class ConvDirect:
         (x, y, group), sums = begin_sums(k, tile)
         x_at = k.let(k["x_offset"] + y * (self.stride[0] * k["x_pitch"]) + x * self.stride[1])
         head = k.let(group * head_size(len(self.patterns)))
-        begin, weight_begin, *counts = k.words(k["heads"], head)
-        at, weight_at = k.variable(begin), k.variable(weight_begin)
+        begin, *counts = k.words(k["heads"], head)
         for place, pattern in enumerate(self.patterns):
             if not counts:
                 counts = k.words(k["heads"], head + (place + _BEFORE_COUNTS))
-            with k.loop(counts.pop(0)):
-                here = k.let(x_at + k["connections"][at.value])
-                self._connection(k, pattern, here, k.let(weight_at.value), sums)
-                at.value = at.value + 1
-                weight_at.value = weight_at.value + self._weights
+            end = k.let(begin + counts.pop(0))
+            with k.loop(end, begin) as connection:
+                here = k.let(x_at + k["connections"][connection])
+                self._connection(k, pattern, here, k.let(connection * self._weights), sums)
+            begin = end
         values = [[[total.value for total in row] for row in rows] for rows in sums]
         place = k.let(group * tile.filters)
         store_tile(k, tile, self.epilogue, values, (x, y, place), self.row_multiple)
@@ -127,21 +126,20 @@ class ConvDirect:
         connections = np.asarray(args["connections"])
         heads = np.asarray(args["heads"]).reshape(-1, head_size(len(self.patterns)))
         height, width = int(args["height"]), int(args["width"])
-        for group, (at, weight_at, *counts) in enumerate(heads):
-            weight_at //= self._weights
+        for group, (at, *counts) in enumerate(heads):
             sums = np.zeros((share, height, width), np.float32)
             for pattern, count in zip(self.patterns, counts, strict=False):
-                for channel_at in connections[at : at + count]:
+                for connection in np.arange(at, at + count):
                     for tap, (row, column) in enumerate(pattern):
-                        start = int(args["x_offset"]) + int(channel_at) + row * int(args["x_pitch"]) + column
+                        start = int(args["x_offset"]) + int(connections[connection])
+                        start += row * int(args["x_pitch"]) + column
                         index = plane_index(start, int(args["x_pitch"]), self.stride, (height, width))
-                        sums += weight[weight_at, tap][:, None, None] * x[index]
-                    weight_at += 1
+                        sums += weight[connection, tap][:, None, None] * x[index]
                 at += count
             store_reference(args, self.epilogue, sums, group * share)
 
 
-_BEFORE_COUNTS = 2
+_BEFORE_COUNTS = 1
 """Numbers of a filter group's head before the counts."""
 
 
@@ -212,7 +210,7 @@ def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     edges = tables.segments.astype(np.int64)
     patterns = len(fkw.patterns)
     first = edges[:-1:patterns]
-    heads = np.column_stack([first, first * weight.shape[1], np.diff(edges).reshape(-1, patterns)])
+    heads = np.column_stack([first, np.diff(edges).reshape(-1, patterns)])
     arrays = {
         "weight": weight,
         "connections": (tables.channels * layer.x.strides[1]).astype(np.int32),

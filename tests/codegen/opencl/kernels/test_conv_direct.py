@@ -59,7 +59,9 @@ def run_case(
 
 
 @pytest.mark.parametrize(
-    "tile", [Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 2, 4), Tile(1, 2, 2)], ids=str
+    "tile",
+    [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 4, 4), Tile(1, 2, 2)],
+    ids=str,
 )
 @pytest.mark.parametrize("size", [(3, 4, 5, 1), (17, 8, 7, 7), (1, 4, 9, 13), (8, 16, 14, 28)], ids=str)
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=str)
@@ -105,14 +107,14 @@ def test_text(golden: Callable[[str, str], None]) -> None:
     """The whole text of a kernel of each storage."""
     taps = taps_of(PATTERNS[:2], SAME)
     for dtype, arithmetic in ((FLOAT32, FLOAT32), (FLOAT16, FLOAT32), (FLOAT16, FLOAT16)):
-        kernel = ConvDirect(taps, (1, 1), Tile(4, 1, 1), Epilogue(True, RELU), dtype, arithmetic, False)
+        kernel = ConvDirect(taps, (1, 1), Tile(4, 1, 1), Epilogue(True, RELU), dtype, arithmetic, 1)
         golden(opencl_text(kernel), f"conv_direct_{dtype.short}_{arithmetic.short}")
 
 
 def test_patterns_have_loops_of_their_own() -> None:
-    kernel = ConvDirect(taps_of(PATTERNS, SAME), (1, 1), Tile(4, 2, 2), Epilogue(), FLOAT32, FLOAT32, True)
+    kernel = ConvDirect(taps_of(PATTERNS, SAME), (1, 1), Tile(4, 2, 2), Epilogue(), FLOAT32, FLOAT32, 4)
     text = opencl_text(kernel)
-    assert text.count("for (int") == len(PATTERNS)
+    assert text.count("while (") == len(PATTERNS)
     loops = text.split("for (int")[1:]
     assert all(a.count("mad(") == 4 * 4 * 4 for a, _ in pairwise(loops))
     assert all(loop.count("LOAD8_f32((weight") == 2 for loop in loops)
