@@ -8,6 +8,7 @@ import numpy as np
 
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall
+from pcc.codegen.opencl.families.conv_sparse import HIGH_TILES
 from pcc.codegen.opencl.families.conv_winograd import Winograd, WinogradSchedule
 from pcc.codegen.opencl.families.tiles import group_work
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect, direct_call
@@ -125,7 +126,7 @@ def _tiled(tile: Tile, *, dense: bool = False, gathered: bool = False) -> Form:
         return group_work(layer, fkw.patterns, len(fkw.index), groups, tile, gathered=gathered)
 
     kind = "direct " if dense else "gather " if gathered else ""
-    return Form(f"{kind}{tile.symbol}", calls, work)
+    return Form(f"{kind}{tile.symbol}", calls, work, strided=tile not in HIGH_TILES.values())
 
 
 def _winograd(outputs: int, filters: int, vectors: int, tiles: int) -> Form:
@@ -171,7 +172,7 @@ FORMS: dict[str, dict[str, list[Form]]] = {
     "adreno": _forms(
         [Tile(4, 2, 2), Tile(4, 1, 2)],
         [(4, 1), (8, 1), (8, 2)],
-        [Tile(1, 4, 4), Tile(1, 2, 4), Tile(1, 2, 2)],
+        [Tile(1, 4, 4), Tile(1, 2, 8), Tile(1, 2, 4), Tile(1, 2, 2)],
         [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1), Tile(4, 1, 2)],
         tiles=4,

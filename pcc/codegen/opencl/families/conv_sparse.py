@@ -12,7 +12,6 @@ from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.conv_direct import TILES_OF_FOUR
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
 from pcc.codegen.opencl.families.tiles import Scratch, TileSchedule, calls_of_tiles, group_work, tile_candidates
-from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.conv_direct import direct_call
 from pcc.codegen.opencl.kernels.conv_gather import gather_call
 from pcc.codegen.opencl.kernels.tile import Tile
@@ -22,9 +21,19 @@ from pcc.codegen.range import Sizes
 from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.sparsity.fkw import FKW
 
-LARGEST_OF_TALL = 4
-"""Taps of a connection whose weights leave registers for tiles of 4 filters and 4 rows: with more, or with numbers that
-are converted, they spill."""
+TILES = {
+    1: (Tile(1, 4, 4), Tile(1, 2, 4), Tile(1, 2, 2), Tile(1, 1, 1)),
+    2: (Tile(2, 2, 4), Tile(2, 2, 2), Tile(2, 1, 1)),
+    4: TILES_OF_FOUR,
+}
+"""By how many filters share their connections."""
+
+HIGH_TILES = {1: Tile(1, 2, 8), 4: Tile(4, 2, 4)}
+"""For strides of 1: of others they read so many rows that they spill."""
+
+LARGEST_OF_HIGH = 4
+"""Taps of a connection whose weights leave registers for a high tile of 4 filters: with more, or where numbers are
+converted, it spills."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,11 @@ class SparseDirect:
         share = weight.share
         if self.gathered:
             return Tile(share, 1, 2), Tile(share, 1, 1)
-        if share < LANES:
-            return Tile(share, 4, 4), Tile(share, 2, 4), Tile(share, 2, 2), Tile(share, 1, 1)
         converts = layer.x.dtype != machine.arithmetic(layer.x.dtype)
-        has_room = weight.patterns.shape[1] <= LARGEST_OF_TALL and not converts
-        return (Tile(4, 2, 4), *TILES_OF_FOUR) if has_room else TILES_OF_FOUR
+        has_room = share == 1 or (weight.patterns.shape[1] <= LARGEST_OF_HIGH and not converts)
+        if share not in HIGH_TILES or layer.geometry.stride != (1, 1) or not has_room:
+            return TILES[share]
+        return HIGH_TILES[share], *TILES[share]
 
     def calls(self, layer: Conv2d, schedule: TileSchedule, scratch: Scratch) -> list[DeviceCall]:
         assert isinstance(layer.weight, FKW)

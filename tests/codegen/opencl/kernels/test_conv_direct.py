@@ -60,7 +60,7 @@ def run_case(
 
 @pytest.mark.parametrize(
     "tile",
-    [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 4, 4), Tile(1, 2, 2)],
+    [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1), Tile(2, 2, 2), Tile(1, 4, 4), Tile(1, 2, 8)],
     ids=str,
 )
 @pytest.mark.parametrize("size", [(3, 4, 5, 1), (17, 8, 7, 7), (1, 4, 9, 13), (8, 16, 14, 28)], ids=str)
