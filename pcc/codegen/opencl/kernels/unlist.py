@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcc.codegen.kernel import Argument, Param
-from pcc.codegen.opencl.kernels.numbers import numbers, of_numbers, tensor, whole_numbers
+from pcc.codegen.opencl.kernels.numbers import numbers, of_numbers, place, tensor, whole_numbers
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, INT32, DType
 
@@ -46,8 +46,7 @@ class UnlistWeight:
 
     def body(self, k: "DeviceKernelBuilder") -> None:
         k = of_numbers(k)
-        group = k.item(0)
-        k.end_unless(group < k["groups"])
+        group, _, _ = place(k, k["groups"], 1)
         sets, begin = k.let(k.power_of_two(k["size"])), k.word(k["begins"], group * k["begin_step"])
         end = k.variable(begin)
         with k.loop(self.share) as filter:
@@ -62,8 +61,7 @@ class UnlistWeight:
                     with k.when_all((members & bit) > 0), k.loop(count) as turn:
                         here = k.let(entry.value + turn * (kept + 1))
                         channel, _ = k.divide(k.word(k["entries"], here), k["plane"])
-                        place = k.let(channel * k["channel_step"])
-                        at = _place_of(k, place, begin, end, filter)
+                        at = _place_of(k, k.let(channel * k["channel_step"]), begin, end, filter)
                         number = k.let(here + 1 + k.bits_set(members & (bit - 1)))
                         k.store(k["weight"], at * self.share + filter, k.float_of_word(k["entries"], number))
                     entry.value = entry.value + count * (kept + 1)
