@@ -10,7 +10,8 @@ import pytest
 from pcc.codegen.family import OPENCL, Candidate, cheapest, families
 from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.families.conv_direct import all_connections
-from pcc.codegen.opencl.families.conv_sparse import lanes_that_wait
+from pcc.codegen.opencl.families.conv_sparse import FAMILY as SPARSE
+from pcc.codegen.opencl.families.conv_sparse import HIGH_TILES, lanes_that_wait
 from pcc.codegen.opencl.families.tiles import TileSchedule, group_work
 from pcc.codegen.opencl.kernels.conv_direct import direct_call
 from pcc.codegen.opencl.kernels.conv_gather import gather_call
@@ -96,6 +97,22 @@ def test_free_connectivity_costs_memory() -> None:
     )
     assert ADRENO.slots_of(shared) < ADRENO.slots_of(free)
     assert shared.memory < free.memory / 2
+
+
+@pytest.mark.parametrize("share", [1, 4])
+def test_high_tiles_are_for_strides_of_one_and_numbers_that_are_not_converted(share: int) -> None:
+    def tiles(stride: int, dtype: DType, profile: GpuProfile = ADRENO) -> set[Tile]:
+        case = Case(16, 16, 56, 56, ConvGeometry((3, 3), (stride, stride), (1, 1, 1, 1)), dtype=dtype)
+        offered = SPARSE.candidates(layers_of(case, share, 0.3)["fkw"], profile)
+        assert not isinstance(offered, str)
+        return {offer.schedule.tile for offer in offered}
+
+    high = HIGH_TILES[share]
+    assert high in tiles(1, FLOAT32)
+    assert high in tiles(1, FLOAT16, ADRENO.with_sums(FLOAT16))
+    assert high not in tiles(2, FLOAT32)
+    assert high not in tiles(1, FLOAT32, PROFILES["mali-g5x"])
+    assert (high in tiles(1, FLOAT16)) == (share == 1)
 
 
 def test_groups_of_a_wave_wait_for_each_other() -> None:
