@@ -10,7 +10,7 @@ from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.conv_sparse import HIGH_TILES
 from pcc.codegen.opencl.families.conv_winograd import Winograd, WinogradSchedule
-from pcc.codegen.opencl.families.tiles import group_work
+from pcc.codegen.opencl.families.tiles import converted, group_work
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect, direct_call
 from pcc.codegen.opencl.kernels.conv_gather import ConvGather, gather_call
 from pcc.codegen.opencl.kernels.tile import Tile
@@ -123,7 +123,8 @@ def _tiled(tile: Tile, *, dense: bool = False, gathered: bool = False) -> Form:
         fkw = weight(shape)
         groups = fkw.shape[0] // fkw.share
         layer = shape.layer(dtype, _NO_WEIGHT)
-        return group_work(layer, fkw.patterns, len(fkw.index), groups, tile, gathered=gathered)
+        work = group_work(layer, fkw.patterns, len(fkw.index), groups, tile, gathered=gathered)
+        return converted(work, dtype, arithmetic)
 
     kind = "direct " if dense else "gather " if gathered else ""
     return Form(f"{kind}{tile.symbol}", calls, work, strided=tile not in HIGH_TILES.values())

@@ -9,7 +9,7 @@ from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.families.in_planes import emit_in_planes
-from pcc.codegen.opencl.families.tiles import Scratch, fits, out_of_reach, pair_size, vectors_of_store
+from pcc.codegen.opencl.families.tiles import Scratch, converted, fits, out_of_reach, pair_size, vectors_of_store
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
@@ -99,7 +99,8 @@ class Winograd:
             outputs=items * stored * LANES,
             items=items,
         )
-        return taken * waste((*turned, channels)) + multiplied * waste(ranges) + given * waste((*turned, filters))
+        parts = taken * waste((*turned, channels)), multiplied * waste(ranges), given * waste((*turned, filters))
+        return converted(sum(parts, DeviceWork()), layer.x.dtype, schedule.sums)
 
     def calls(self, layer: Conv2d, schedule: WinogradSchedule, scratch: Scratch) -> list[DeviceCall]:
         product = WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)

@@ -64,12 +64,19 @@ def tile_candidates(
             items = tile.items(filters, *size)
             offers = [
                 Candidate(
-                    TileSchedule(tile, group, sums), work(tile, group) * (layer.x.shape[0] * idle_share(items, group))
+                    TileSchedule(tile, group, sums),
+                    converted(work(tile, group), layer.x.dtype, sums) * (layer.x.shape[0] * idle_share(items, group)),
                 )
                 for group in work_groups(items, whole=False)
             ]
             found += sorted(offers, key=lambda offer: profile.cycles(offer.work))[:_GROUPS]
     return found or "no tile fits"
+
+
+def converted(work: DeviceWork, dtype: DType, sums: DType) -> DeviceWork:
+    """The work with what it takes to convert all numbers that come from memory, and go there, where these are of
+    another type than sums."""
+    return work if dtype == sums else work + DeviceWork(adds=LANES * work.memory)
 
 
 def fits(outputs: int, profile: GpuProfile, sums: DType) -> bool:
