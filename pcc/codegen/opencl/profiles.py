@@ -1,9 +1,9 @@
 """Phone GPUs as cost models see them: data, a row a family of GPUs.
 
-There is no phone to time on. A profile's costs come from what Mesa's compilers say of pcc's kernels (`python -m
-tools.gpu_stats`), read by hand: how many issue slots a multiply-add, a memory operation, a step of a loop and a stored
-number take. What a memory operation costs beside that, because it waits or because bandwidth is short, no compiler
-says: `memory_weight` is an assumption.
+There is no phone to time on. A profile's costs come from what Mesa's compilers say of pcc's kernels: how many issue
+slots a multiply-add, a memory operation, a step of a loop and a stored number take. Adreno's are fitted (`python -m
+tools.gpu_stats.costs`), Mali's read by hand. What a memory operation costs beside that, because it waits or because
+bandwidth is short, no compiler says: `memory_weight` is an assumption.
 """
 
 from dataclasses import dataclass, replace
@@ -82,7 +82,7 @@ class GpuProfile:
         return self.slots_of(work) + self.memory_weight * work.memory
 
 
-_ADRENO = DeviceWork(mads=1.0, memory=2.2, steps=22.0, loops=10.0, outputs=5.0, items=100.0, adds=1.0)
+_ADRENO = DeviceWork(mads=1.08, memory=1.7, steps=19.0, loops=26.0, outputs=5.0, items=18.0, adds=1.1)
 _MALI = DeviceWork(mads=1.0, memory=8.0, steps=12.0, loops=8.0, outputs=4.0, items=60.0, adds=1.0)
 
 _LIMITS = {"adreno": (64, 128, 8.0), "mali": (16, 16, 16.0)}
