@@ -62,13 +62,16 @@ def report(layers: Sequence[Layer], slots: DeviceWork) -> str:
 @click.option("--mode", "modes", type=click.Choice(list(MODES)), multiple=True, default=tuple(MODES))
 def main(gpus: Sequence[str], modes: Sequence[str]) -> None:
     """Fits slots of parts of the work to the 3x3 layers of VGG-16 and ResNet-50, and says how near they come to what
-    Mesa's compilers made."""
+    Mesa's compilers made. Schedules that spill count for nothing: none is offered."""
     shapes: list[Shape] = list(dict.fromkeys(shape for network in NETWORKS.values() for shape in network))
     layers: list[Layer] = []
     for gpu in gpus:
         for mode in modes:
             priced, _ = collect(shapes, mode, GPUS[gpu])
-            layers += priced.values()
+            layers += [
+                {form: [each for each in schedules if not each.spilled] for form, schedules in forms.items()}
+                for forms in priced.values()
+            ]
     profiles = {GPUS[gpu].profile: PROFILES[GPUS[gpu].profile].slots for gpu in gpus}
     for name, slots in {**profiles, "fitted": fit(layers)}.items():
         click.echo(f"{name}: {', '.join(f'{part} {value:.2f}' for part, value in asdict(slots).items())}")

@@ -172,7 +172,7 @@ def _forms(
 FORMS: dict[str, dict[str, list[Form]]] = {
     "adreno": _forms(
         [Tile(4, 2, 2), Tile(4, 1, 2)],
-        [(4, 1), (8, 1), (8, 2)],
+        [(4, 1), (8, 1), (8, 2), (8, 4)],
         [Tile(1, 4, 4), Tile(1, 2, 8), Tile(1, 2, 4), Tile(1, 2, 2)],
         [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1), Tile(4, 1, 2)],
@@ -198,8 +198,8 @@ def trips(call: DeviceCall) -> list[float]:
             return call.tables["heads"][:, 1:][:, : len(patterns)].mean(axis=0).tolist()
         case ConvGather():
             return [float(np.diff(call.tables["segments"]).mean())]
-        case WinogradProduct(unroll=unroll):
-            return [call.numbers["channels"] // unroll, call.numbers["channels"] % unroll]
+        case WinogradProduct() as product:
+            return [*divmod(call.numbers["channels"], product.unroll)]
         case _:
             return []
 

@@ -58,11 +58,12 @@ class Winograd:
             return reason
         sums = FLOAT32 if self.outputs > 2 else machine.arithmetic(layer.x.dtype)
         tiles = LANES if self.outputs == 2 or machine.numbers >= 64 else 1
+        products = ((8, 2), (8, 1), (4, 1))
+        if layer.x.dtype == sums:  # converted numbers take registers, and so many sums would spill
+            products = ((8, 4), *products)
         return [
             Candidate(schedule, self.work(layer, schedule) * layer.x.shape[0])
-            for schedule in (
-                WinogradSchedule(filters, vectors, tiles, sums) for filters, vectors in ((8, 2), (8, 1), (4, 1))
-            )
+            for schedule in (WinogradSchedule(filters, vectors, tiles, sums) for filters, vectors in products)
             if fits(schedule.filters * schedule.vectors * LANES, machine, sums)
         ]
 
@@ -88,13 +89,14 @@ class Winograd:
             outputs=squares * self.outputs**2 * filters,
             items=(squares // tiles) * filters,
         )
+        product = self._product(layer, schedule)
         stored, groups = schedule.filters * schedule.vectors, -(-filters // schedule.filters)
         ranges = -(-(squares // LANES) // schedule.vectors), groups, places
         items, of_weights = prod(ranges), -(-schedule.filters // pair_size(layer.x.dtype))
         multiplied = DeviceWork(
             mads=items * channels * stored * LANES,
             memory=items * (channels * (of_weights + schedule.vectors) + stored),
-            steps=items * sum(divmod(channels, LANES)),
+            steps=items * sum(divmod(channels, product.unroll)),
             loops=items * 2,
             outputs=items * stored * LANES,
             items=items,
@@ -102,8 +104,11 @@ class Winograd:
         parts = taken * waste((*turned, channels)), multiplied * waste(ranges), given * waste((*turned, filters))
         return converted(sum(parts, DeviceWork()), layer.x.dtype, schedule.sums)
 
+    def _product(self, layer: Conv2d, schedule: WinogradSchedule) -> WinogradProduct:
+        return WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)
+
     def calls(self, layer: Conv2d, schedule: WinogradSchedule, scratch: Scratch) -> list[DeviceCall]:
-        product = WinogradProduct(self.outputs, layer.x.dtype, schedule.sums, schedule.filters, schedule.vectors)
+        product = self._product(layer, schedule)
         return [
             call
             for image in range(layer.x.shape[0])

@@ -135,8 +135,12 @@ class WinogradProduct(_Winograd):
 
     filters: int
     vectors: int
-    unroll: int = 4
-    """Channels that a step of the loop takes; those that are left over have a loop of their own."""
+
+    @property
+    def unroll(self) -> int:
+        """Channels that a step of the loop takes; those that are left over have a loop of their own. With many sums it
+        takes few, or registers spill."""
+        return 4 if self.filters * self.vectors <= 16 else 2
 
     @property
     def name(self) -> str:
