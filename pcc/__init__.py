@@ -44,6 +44,7 @@ def compile(
     port_dtype: str = "fp32",
     weight_dtype: str = "fp32",
     gpu: str | None = None,
+    on_cpu: Sequence[str] | None = None,
     name: str | None = None,
     **options: Any,
 ) -> "CompileReport":
@@ -59,7 +60,8 @@ def compile(
     (``"pattern,connectivity{rate=3.6}"``). ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on
     processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype`` ``"fp16"`` stores weights of
     linear layers so. ``gpu`` adds code for a GPU to each library, which is used where one can be trusted: ``"opencl"``,
-    or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``. ``name`` (the class's, function's or file's, in small
+    or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``; ``on_cpu`` names the layers that this code leaves to the
+    processor, by globs, or is ``["none"]``; if None, costs choose. ``name`` (the class's, function's or file's, in small
     letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
     cannot be compiled or written.
     """
@@ -70,10 +72,12 @@ def compile(
     wanted = host_target() if target is None else target
     several = [wanted] if isinstance(wanted, str | Target) else list(wanted)
     targets = [target_named(each) if isinstance(each, str) else each for each in several]
+    if gpu is None and on_cpu is not None:
+        raise PccError("on_cpu says what a GPU leaves to the processor: give gpu, too")
     if gpu is not None:
         from pcc.codegen.gpu_backend import gpu_named
 
-        targets = [replace(each, gpu=gpu_named(gpu)) for each in targets]
+        targets = [replace(each, gpu=gpu_named(gpu, on_cpu)) for each in targets]
     text = chosen_pipeline(pipeline, prune, dtype=dtype, port_dtype=port_dtype, weight_dtype=weight_dtype)
     return compile_model(
         model, example_inputs, out=Path(out), targets=targets, pipeline=text, name=name or model_name(model), **options

@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline,
 from pcc.planner import (
     Chooser,
     Clock,
+    GpuPlan,
     check_precision,
     choosers,
     gpu_steps,
+    leave_to_processor,
     lower_program,
     narrow_types,
     run_passes,
@@ -144,9 +147,8 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
-        gpu_builds = _gpu_builds(shared, name, steps, targets, tuning_records, printing, roots, progress, clock)
-        for place, build in gpu_builds.items():
-            _dump_gpu(place, build, roots, dump_ir)
+        gpu_plans = _gpu_plans(shared, name, steps, targets, tuning_records, printing, roots, progress, clock)
+        gpu_builds = _gpu_builds(gpu_plans, planned, chooser_of, roots, dump_ir, clock)
 
         with clock.measure("package"):
             objects = {target: [kernel.object for kernel in kernels] for target, kernels in compiled}
@@ -157,7 +159,7 @@ def compile_model(
                     objects[target],
                     graph,
                     profiles[target],
-                    [gpu_builds[place] for place in _gpu_folders(target)],
+                    gpu_builds[target],
                 )
                 for target, (graph, program) in planned.items()
             ]
@@ -215,7 +217,7 @@ def _plan(
     return graph, planned
 
 
-def _gpu_builds(
+def _gpu_plans(
     graph: GraphModule,
     name: str,
     steps: SplitPipeline,
@@ -225,14 +227,13 @@ def _gpu_builds(
     roots: Sequence[Path],
     progress: Progress,
     clock: Clock,
-) -> dict[Path, GpuBuild]:
-    """The graph for each family of GPUs that a target has, by the folder that texts about it go to; they do not depend
-    on the processor. ``graph`` is the one after the passes that are the same for every target."""
-    builds: dict[Path, GpuBuild] = {}
+) -> dict[Path, GpuPlan]:
+    """The graph for each family of GPUs that a target has, with the program that leaves nothing to the processor, by
+    the folder that texts about it go to. ``graph`` is the one after the passes that are the same for every target."""
+    plans: dict[Path, GpuPlan] = {}
     shared, rest = split_at_target(steps.graph)
     for place in dict.fromkeys(place for target in targets for place in _gpu_folders(target)):
         _, interface, profile = place.parts
-        backend = backend_named(interface)
         progress(f"writing kernels for GPUs: {interface}, {profile}")
         of_gpu = run_passes(
             gpu_steps(rest, interface, profile, tuning_records),
@@ -242,8 +243,35 @@ def _gpu_builds(
             clock,
         )
         with clock.measure(f"kernels for {interface}"):
-            program = backend.lower(of_gpu, name)
-            builds[place] = GpuBuild(backend.compile(program, profile), of_gpu)
+            plans[place] = GpuPlan(of_gpu, backend_named(interface).lower(of_gpu, name))
+    return plans
+
+
+def _gpu_builds(
+    plans: Mapping[Path, GpuPlan],
+    planned: Mapping[Target, tuple[GraphModule, Program]],
+    chooser_of: Mapping[Target, Chooser],
+    roots: Sequence[Path],
+    dump_ir: Path | None,
+    clock: Clock,
+) -> dict[Target, list[GpuBuild]]:
+    """The programs of each target for its families of GPUs; one that leaves nothing to the processor serves all
+    targets."""
+    builds: dict[Target, list[GpuBuild]] = {}
+    serving: dict[Path, GpuBuild] = {}
+    for target, (graph, program) in planned.items():
+        builds[target] = []
+        for place in _gpu_folders(target):
+            _, interface, profile = place.parts
+            with clock.measure(f"kernels for {interface}"):
+                plan = leave_to_processor(plans[place], profile, target, graph, program, chooser_of[target])
+                folder = place / target.folder if plan.host else place
+                if folder not in serving:
+                    artefact = backend_named(interface).compile(plan.program, profile)
+                    isa = plan.host.isa if plan.host else ""
+                    serving[folder] = GpuBuild(replace(artefact, isa=isa), plan.graph, program if isa else None)
+                    _dump_gpu(folder, serving[folder], backend_named(interface).suffix, roots, dump_ir)
+            builds[target].append(serving[folder])
     return builds
 
 
@@ -322,13 +350,13 @@ def _dump_kernels(folder: Path, kernels: Sequence[CompiledKernel]) -> None:
                 shutil.copyfile(text, folder / f"{kernel.name}.{suffix}")
 
 
-def _dump_gpu(place: Path, build: GpuBuild, roots: Sequence[Path], dump_ir: Path | None) -> None:
+def _dump_gpu(place: Path, build: GpuBuild, suffix: str, roots: Sequence[Path], dump_ir: Path | None) -> None:
     """The program of a GPU, as `_dump_program` has it, and in what is dumped for the user its kernels."""
     for root in roots:
         _dump_program(root / place, build.artefact.program)
     if dump_ir is None:
         return
-    folder, suffix = dump_ir / place / "kernels", backend_named(place.parts[1]).suffix
+    folder = dump_ir / place / "kernels"
     with _dumping(folder):
         for kernel in build.artefact.kernels:
             (folder / f"{kernel.name}.{suffix}").write_text(kernel.code, encoding="ascii")

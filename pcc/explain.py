@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch.fx import GraphModule
+
+from pcc.codegen.gpu_backend import backend_named
 from pcc.codegen.machine import Machine
 from pcc.codegen.machine_profile import MachineProfile
 from pcc.codegen.processor import Processor, processor_named
@@ -19,7 +22,18 @@ from pcc.package.read import Package
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.instruments import NotePruning
 from pcc.passes.pipeline import insert_pruning, parse_pipeline, print_pipeline, prunes, split_pipeline
-from pcc.planner import Clock, check_precision, choosers, gpu_steps, place_of_choice, run_passes, steps_for
+from pcc.planner import (
+    Clock,
+    GpuPlan,
+    check_precision,
+    choosers,
+    gpu_steps,
+    leave_to_processor,
+    lower_program,
+    place_of_choice,
+    run_passes,
+    steps_for,
+)
 from pcc.report.pruning_prices import LayerPrices, pruning_prices
 from pcc.target import Gpu, Target
 
@@ -94,7 +108,11 @@ def explain_model(
     graph = run_passes(steps(asked[:first]), graph, [refuse_unsupported], 0, clock)
     unpruned = [step for step in asked[first:select] if not prunes(step)]
     dense = run_passes(steps(unpruned), copy.deepcopy(graph), [], first, clock)
+    of_processor = copy.deepcopy(graph) if target.gpu else None
     chosen = run_passes(steps(asked[first:]), graph, [refuse_unsupported, noted], first, clock)
+    if of_processor is not None:
+        progress("choosing between the GPU and the processor")
+        chosen = _placed(chosen, of_processor, target, pipeline, asked[first:], clock)
     progress("pricing rates")
     prices = pruning_prices(dense, pruning, processor)
     return Explanation(
@@ -106,6 +124,18 @@ def explain_model(
         prices,
         noted.warnings,
     )
+
+
+def _placed(
+    chosen: GraphModule, graph: GraphModule, target: Target, pipeline: str, passes: Sequence[Any], clock: Clock
+) -> GraphModule:
+    """The graph for a GPU with what is left to the processor; ``graph`` is the one before the ``passes``."""
+    assert target.gpu is not None
+    chooser = choosers([target], passes, None, None)[target]
+    of_processor = run_passes(steps_for(target, passes, chooser), graph, [], 0, clock)
+    program = lower_program(of_processor, "net", target, split_pipeline(parse_pipeline(pipeline)).program, clock)
+    plan = GpuPlan(chosen, backend_named(target.gpu.interface).lower(chosen, "net"))
+    return leave_to_processor(plan, _only_profile(target.gpu), target, of_processor, program, chooser).graph
 
 
 def _only_profile(gpu: Gpu) -> str:

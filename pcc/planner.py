@@ -1,6 +1,7 @@
 """What is decided before any machine code is made: which passes run for which target, by whose costs, and the graph and
 kernel program they come to."""
 
+import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,9 +11,13 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from pcc.codegen.gpu_backend import backend_named
+from pcc.codegen.host_program import HostCalls, HostProgram
 from pcc.codegen.isa import isa_named
 from pcc.codegen.lower import lower
+from pcc.codegen.machine import costs_per_second
 from pcc.codegen.machine_profile import machine_named, processor_of
+from pcc.codegen.place_layers import Sides, place_layers
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.codegen.tuning_records import TuningRecords, records_of
@@ -21,6 +26,7 @@ from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError, suggestion
 from pcc.frontend.imported import import_model
 from pcc.frontend.supported import refuse_unsupported
+from pcc.ir.annotations import annotate
 from pcc.ir.printer import print_graph
 from pcc.package.toolchain import Progress, quiet
 from pcc.passes.manager import Instrument, PassManager
@@ -180,6 +186,37 @@ def lower_program(graph: GraphModule, name: str, target: Target, passes: Sequenc
         with clock.measure(step.name):
             program = step(program)
     return program
+
+
+@dataclass(frozen=True)
+class GpuPlan:
+    """A graph for a family of GPUs, and its program."""
+
+    graph: GraphModule
+    program: Program[Any]
+    host: HostProgram | None = None
+    """The processor's program, whose steps it calls; None where it calls none."""
+
+
+def leave_to_processor(
+    gpu: GpuPlan, profile: str, target: Target, graph: GraphModule, program: Program, chooser: Chooser
+) -> GpuPlan:
+    """The plan for a GPU, with the layers left to the processor that it is better at or that the target names; ``gpu``
+    itself where there are none. ``graph`` and ``program`` are the processor's. `PccError` for layers that cannot be
+    left to it."""
+    assert target.gpu is not None
+    backend, host = backend_named(target.gpu.interface), HostProgram(program, target.isa)
+    machine = machine_named(chooser.processor)
+    sides = Sides(gpu.graph, gpu.program, graph, host, machine, costs_per_second(target))
+    left = place_layers(sides, backend, profile, target.gpu.on_cpu)
+    if not left:
+        return gpu
+    tensors = {id(tensor): tensor for tensor in (*gpu.graph.parameters(), *gpu.graph.buffers())}
+    with_places = copy.deepcopy(gpu.graph, memo=tensors)  # which it shares
+    for node in with_places.graph.nodes:
+        if node.name in left:
+            annotate(node, left[node.name])
+    return GpuPlan(with_places, backend.lower(with_places, program.name, HostCalls(host, frozenset(left))), host)
 
 
 def place_of_choice(passes: Sequence[Any], aim: str) -> int:

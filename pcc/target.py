@@ -15,6 +15,8 @@ class Gpu:
     """How it is programmed: ``opencl``."""
     profiles: tuple[str, ...] = ("generic",)
     """Families of GPUs, each with a program of its own; at run time the device's name chooses."""
+    on_cpu: tuple[str, ...] | None = None
+    """Layers that the programs leave to the processor, by names or globs, or ``none``; if None, costs choose."""
 
     def __str__(self) -> str:
         return f"{self.interface}:{','.join(self.profiles)}"

@@ -85,8 +85,8 @@ def command(
         click.echo("These are times of an emulator: they say nothing about a real processor.")
     if profile:
         click.echo()
-        headers = ["layer", "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
-        print_table(headers, [_cells(layer) for layer in layers])
+        headers = ["layer", *(["on"] if on_gpu else []), "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
+        print_table(headers, [_cells(layer, on_gpu=on_gpu) for layer in layers])
 
 
 def _memory(result: "BenchResult", record: "TargetRecord") -> str:
@@ -94,7 +94,7 @@ def _memory(result: "BenchResult", record: "TargetRecord") -> str:
     from pcc.cli.console import megabytes
 
     if record.gpu and result.device.startswith("gpu"):
-        return f", arena of the GPU {megabytes(record.gpu.program(result.device).arena_bytes)}"
+        return f", arena of the GPU {megabytes(record.gpu.program(result.device, result.target).arena_bytes)}"
     prepared = f" and {megabytes(result.prepared_bytes)} prepared from them" if result.prepared_bytes else ""
     return f"{prepared}, arena {megabytes(result.arena_bytes)} and {megabytes(result.thread_bytes)} a thread"
 
@@ -122,10 +122,11 @@ def _as_json(time: "LayerTime") -> dict[str, Any]:
     return layer.model_dump(exclude={"calls"}) | sums | {"seconds": time.seconds, "share": time.share}
 
 
-def _cells(time: "LayerTime") -> list[str]:
+def _cells(time: "LayerTime", *, on_gpu: bool) -> list[str]:
     layer = time.report
     return [
         layer.layer,
+        *(["cpu" if layer.on_processor else "gpu"] if on_gpu else []),
         " + ".join(layer.kernels),
         f"{layer.dense_macs / 1e6:.2f}",
         f"{layer.macs / 1e6:.2f}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, gpu_option, json_option, model_options
+from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, gpu_option, json_option, model_options, on_cpu_option
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     help="The processor to use fully, for the targets of its architecture; may be repeated.",
 )
 @gpu_option
+@on_cpu_option
 @model_options
 @click.option(
     "--max-batch",
@@ -79,6 +80,7 @@ def command(
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
     gpu: str | None,
+    on_cpu: str | None,
     max_batch: int | None,
     dump_ir: Path | None,
     print_ir_after: str | None,
@@ -101,7 +103,7 @@ def command(
     from pcc.cli.console import progress
     from pcc.cli.source import open_source
 
-    targets = chosen_targets(target_names, cpus, gpu)
+    targets = chosen_targets(target_names, cpus, gpu, on_cpu)
     if max_batch and (
         fixed := next((each.shape for each in options.input_shapes if each.shape[0] not in (1, max_batch)), None)
     ):
@@ -223,10 +225,13 @@ def _gpu_lines(target: "TargetReport") -> list[str]:
     lines = list[str]()
     for program in target.gpu.programs:
         kernels = len({call.kernel for call in program.calls})
+        beside = f" beside {program.cpu}" if program.cpu else ""
         lines.append(
-            f"{target.gpu.interface}, {program.profile}: {len(program.calls)} calls of {kernels} kernels, memory "
+            f"{target.gpu.interface}, {program.profile}{beside}: {len(program.calls)} calls of {kernels} kernels, memory "
             f"{megabytes(program.arena_bytes)}"
         )
+        if left := [layer.layer for layer in program.layers if layer.on_processor]:
+            lines.append(f"on the processor: {', '.join(left)} (pcc explain --gpu)")
         choices = [layer.choice for layer in program.layers if layer.choice]
         uses = [choice.tuning for choice in choices if choice.tuning]
         if uses:

@@ -1,7 +1,9 @@
 """``pcc explain``: which kernel each layer gets and why, and what pruning it would bring."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,7 @@ from pcc.cli.options import (
     json_option,
     model_only,
     model_options,
+    on_cpu_option,
 )
 from pcc.errors import PccError
 from pcc.target import GENERIC
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
 @click.option("--gpu", metavar="GPU", help="Explain for a GPU: opencl, or opencl:PROFILE (pcc targets).")
+@on_cpu_option
 @model_options
 @json_option
 def command(
@@ -42,6 +46,7 @@ def command(
     target_names: tuple[str, ...],
     cpus: tuple[str, ...],
     gpu: str | None,
+    on_cpu: str | None,
     as_json: bool,
     options: ModelOptions,
 ) -> None:
@@ -58,10 +63,10 @@ def command(
     if package := package_at(model):
         from pcc.explain import explain_package
 
-        model_only(model, options.by_name)
+        model_only(model, {**options.by_name, "--on-cpu": on_cpu})
         found, name = explain_package(package, target_names, cpus, chosen_gpu(gpu)), package.manifest.name
     else:
-        targets = chosen_targets(target_names, cpus, gpu)
+        targets = chosen_targets(target_names, cpus, gpu, on_cpu)
         if len(targets) > 1 or targets[0].cpu == GENERIC:
             raise PccError(
                 "explain for one processor at a time, not for "
@@ -130,10 +135,28 @@ def _print(name: str, found: "Explanation") -> None:
     _print_grouped([(layer.layer, _alternatives(choice)) for layer, choice in chosen])
     if measured := _measured([choice for _, choice in chosen], of_gpu=found.is_of_gpu):
         click.echo("\n" + "\n".join(measured))
+    if found.is_of_gpu:
+        _print_on_processor(found.layers)
     if alone := all_left_alone(found.layers):
         click.echo("\nLeft alone:")
         for line in by_reason(alone):
             click.echo(f"  {line}")
+
+
+def _print_on_processor(layers: "Sequence[LayerReport]") -> None:
+    """What the GPU's program leaves to the processor, and why."""
+    left = [(layer, layer.on_processor) for layer in layers if layer.on_processor]
+    if not left:
+        click.echo("\nAll layers are computed on the GPU.")
+        return
+    click.echo("\nOn the processor; milliseconds by costs and what docs/gpu.md assumes, of one thread:")
+    for _, stretch in groupby(left, key=lambda pair: pair[1].stretch):
+        members = list(stretch)
+        place = members[0][1]
+        gpu, processor, crossing = (f"{1e3 * each:.3f}" for each in (place.gpu, place.processor, place.crossing))
+        why = ", asked for" if place.asked else ""
+        names = ", ".join(dict.fromkeys(layer.layer for layer, _ in members))
+        click.echo(f"  {names}: GPU {gpu}, processor {processor}, wait and copies {crossing}{why}")
 
 
 def _measured(choices: "list[ChoiceRecord]", *, of_gpu: bool) -> list[str]:

@@ -37,7 +37,10 @@ def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | Non
             if record.library in manifest.files
         }
         head["gpus"] = {
-            record.library: {program.profile: len(program.calls) for program in record.gpu.programs}
+            record.library: {
+                f"{program.profile} beside {program.cpu}" if program.cpu else program.profile: len(program.calls)
+                for program in record.gpu.programs
+            }
             for record in manifest.targets
             if record.gpu
         }

@@ -266,22 +266,33 @@ gpu_option = click.option(
 )
 
 
-def chosen_gpu(text: str | None) -> Gpu | None:
-    """What ``--gpu`` says; `PccError` for names that are not known."""
+on_cpu_option = click.option(
+    "--on-cpu",
+    metavar="LAYER,...",
+    help="The layers of the GPU's code that the processor computes: names or globs, or none. Default: by costs.",
+)
+
+
+def chosen_gpu(text: str | None, on_cpu: str | None = None) -> Gpu | None:
+    """What ``--gpu`` and ``--on-cpu`` say; `PccError` for names that are not known."""
     from pcc.codegen.gpu_backend import gpu_named
 
-    return None if text is None else gpu_named(text)
+    if text is None and on_cpu is not None:
+        raise PccError(f"--on-cpu {on_cpu} says what a GPU leaves to the processor: add --gpu")
+    return None if text is None else gpu_named(text, None if on_cpu is None else on_cpu.split(","))
 
 
-def chosen_targets(names: Sequence[str], cpus: Sequence[str], gpu: str | None = None) -> list[Target]:
+def chosen_targets(
+    names: Sequence[str], cpus: Sequence[str], gpu: str | None = None, on_cpu: str | None = None
+) -> list[Target]:
     """The targets of a command line: every ``--cpu`` goes to the targets of its architecture, and none may be left
-    over; ``--gpu`` goes to all.
+    over; ``--gpu`` and ``--on-cpu`` go to all.
 
     Without a target, the host. Raises `PccError` for unknown names, a processor that fits no target, and two that fit
     one.
     """
-    if gpu is not None:
-        return [replace(target, gpu=chosen_gpu(gpu)) for target in chosen_targets(names, cpus)]
+    if chosen := chosen_gpu(gpu, on_cpu):
+        return [replace(target, gpu=chosen) for target in chosen_targets(names, cpus)]
     if not names and not cpus:
         return [host_target()]
     known = [cpu_architecture(cpu) for cpu in cpus if cpu != GENERIC]

@@ -6,17 +6,20 @@ Passes know nothing of it. A backend is a class like `pcc.codegen.opencl.backend
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.errors import PccError, suggestion
 from pcc.target import Gpu
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
+
+    from pcc.codegen.host_program import HostCalls
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,26 @@ class GpuArtefact:
     program: Program[Any]
     kernels: Sequence[GpuKernel]
     """In the order of the program's."""
+    isa: str = ""
+    """The form of the model whose steps the program leaves to the processor; nothing where it leaves none."""
+
+    @property
+    def digest(self) -> str:
+        """By which a runtime's cache knows what was right."""
+        texts = [print_program(self.program), *(kernel.digest for kernel in self.kernels)]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What the way between a GPU and the processor takes, in seconds."""
+
+    wait: float
+    """Until the GPU has done what it was given, and the processor knows."""
+    copy: float
+    """Of each tensor, however small."""
+    byte: float
+    """Of each of its bytes."""
 
 
 class GpuBackend(Protocol):
@@ -59,9 +82,18 @@ class GpuBackend(Protocol):
         """The families of GPUs that it knows costs of, ``generic`` among them."""
         ...
 
-    def lower(self, graph_module: "GraphModule", name: str) -> Program[Any]:
-        """The planned program of a graph whose kernels are chosen for a profile. `PccError` for a node that no kernel
-        computes."""
+    def lower(self, graph_module: "GraphModule", name: str, host: "HostCalls | None" = None) -> Program[Any]:
+        """The planned program of a graph whose kernels are chosen for a profile, but for what ``host`` leaves to the
+        processor. `PccError` for a node that no kernel computes."""
+        ...
+
+    def seconds(self, graph_module: "GraphModule", program: Program[Any], profile: str) -> Mapping[str, float]:
+        """What the calls of each node take by the costs, by the nodes' names; ``program`` leaves none to the
+        processor."""
+        ...
+
+    def crossing(self, profile: str) -> "Crossing":
+        """What it costs to leave calls to the processor."""
         ...
 
     def compile(self, program: Program[Any], profile: str) -> GpuArtefact: ...
@@ -78,12 +110,13 @@ def backend_named(name: str) -> GpuBackend:
     return getattr(import_module(module), backend)()
 
 
-def gpu_named(text: str) -> Gpu:
-    """What ``--gpu`` says, ``opencl`` or ``opencl:adreno-6xx,mali-g7x``; `PccError` for names that are not known."""
+def gpu_named(text: str, on_cpu: Sequence[str] | None = None) -> Gpu:
+    """What ``--gpu`` says, ``opencl`` or ``opencl:adreno-6xx,mali-g7x``, and the layers of ``--on-cpu``; `PccError` for
+    names that are not known."""
     interface, colon, profiles = text.partition(":")
     known = backend_named(interface).profiles
     names = tuple(dict.fromkeys(profiles.split(","))) if colon else ("generic",)
     for name in names:
         if name not in known:
             raise PccError(f"unknown GPU profile '{name}' for {interface}: {suggestion(name, known)}")
-    return Gpu(interface, names)
+    return Gpu(interface, names, None if on_cpu is None else tuple(on_cpu))

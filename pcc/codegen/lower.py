@@ -43,7 +43,7 @@ def lower(graph_module: GraphModule, name: str, isa: Isa) -> Program:
     lowering = Lowering(graph_module, ProgramBuilder(name, isa))
     for node in graph_module.graph.nodes:
         lowering.visit(node)
-    program = lowering.builder.build()
+    program = lowering.program()
     return stage_batch(program, max_batch(graph_module)) if max_batch(graph_module) else program
 
 
@@ -82,6 +82,10 @@ class Lowering:
             self.views[node] = (
                 self.views[self.shuffles[node]] if node in self.shuffles else rule.lower(self, node, arguments(node))
             )
+
+    def program(self) -> Program[Any]:
+        """What was recorded, with the places of values."""
+        return replace(self.builder.build(), values={node.name: view for node, view in self.views.items()})
 
     def array(self, node: Node) -> np.ndarray:
         """The value of a constant node (a ``get_attr``)."""

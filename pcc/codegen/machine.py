@@ -277,3 +277,21 @@ _OF_CPU = {
 def machine_of(target: Target) -> Machine:
     """pcc's own profile for a target's processor."""
     return MACHINES[_OF_CPU[target.cpu]]
+
+
+_PER_SECOND = {
+    "intel-avx512": 3.0e9,
+    "zen4": 4.0e9,
+    "avx2": 3.0e9,
+    "cortex-a53": 1.2e9,
+    "cortex-a55": 1.5e9,
+    "cortex-a72": 3.0e9,
+    "cortex-a76": 5.0e9,
+    "cortex-x1": 8.0e9,
+}
+
+
+def costs_per_second(target: Target) -> float:
+    """How many cycles, or executed instructions where costs are these, a usual processor of a target does in a second
+    on one thread: for comparisons with a GPU only."""
+    return _PER_SECOND[machine_of(target).name]

@@ -79,11 +79,11 @@ class PlanMemory:
 
 
 def buffer_lifetimes(program: Program[Any]) -> Mapping[str, Lifetime]:
-    """The lifetime of each buffer that is no weight. A buffer that no call touches and that is no port has none."""
+    """The lifetime of each buffer that runs fill. A buffer that no call touches and that is no port has none."""
     uses: dict[str, list[int]] = {}
     for index, call in enumerate(program.calls):
         for value in call.args.values():
-            if isinstance(value, View) and not program.buffers[value.buffer].is_weight:
+            if isinstance(value, View) and program.buffers[value.buffer].is_of_run:
                 uses.setdefault(value.buffer, []).append(index)
     touched = program.touched_stages()
     for port in program.inputs:

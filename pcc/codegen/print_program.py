@@ -20,10 +20,21 @@ def _header(program: Program[Any]) -> Iterator[str]:
     planned = _memory(program) if program.arena_bytes else "memory not planned"
     macs = sum(call.macs for call in program.calls)
     yield f"# {len(program.calls)} calls, {len(program.kernels)} kernels, {macs} MACs, {weights}, {planned}"
+    yield from _left(program)
     if program.max_batch:
         yield f"# of one image, for batches of up to {program.max_batch}"
     yield from (_port("input", port) for port in program.inputs)
     yield from (_port("output", port) for port in program.outputs)
+
+
+def _left(program: Program[Any]) -> Iterator[str]:
+    """What a GPU's program leaves to the processor."""
+    left = [call for call in program.calls if call.is_on_host]
+    if left:
+        copies = [value for call in left if call.kernel.step is None for value in [call.args["x"]]]
+        moved = sum(value.nbytes for value in copies if isinstance(value, View))
+        steps = len(left) - len(copies)
+        yield f"# {steps} of them on the processor, with {len(copies)} copies of {moved} bytes"
 
 
 def _memory(program: Program[Any]) -> str:
@@ -45,8 +56,12 @@ def _calls(program: Program[Any]) -> Iterator[str]:
         if index in stages:
             yield f"# {'all images at once' if stages[index].at_once else 'one image after the other'}"
         macs = f", {call.macs} of {call.dense_macs} MACs" if call.dense_macs else ""
-        work = f"for {call.range or f'{call.work} items{_together(call)}'}"
+        work = _on_host(call) if call.is_on_host else f"for {call.range or f'{call.work} items{_together(call)}'}"
         yield f"{index:03d} {call.kernel.name}({_arguments(program, call)}) {work}  # {call.layer}{macs}"
+
+
+def _on_host(call: Call[Any]) -> str:
+    return "on the processor" + ("" if call.kernel.step is None else f", its call {call.kernel.step:03d}")
 
 
 def _together(call: Call[Any]) -> str:
@@ -65,9 +80,8 @@ def _value(program: Program[Any], value: View | int | float) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
     start = f"+{value.offset}" if value.offset else ""
     strides = "" if value.is_contiguous else f":{_sizes(value.strides)}"
-    return (
-        f"{'@' if program.buffers[value.buffer].is_weight else '%'}{value.buffer}{start}{_sizes(value.shape)}{strides}"
-    )
+    mark = "@" if program.buffers[value.buffer].is_weight else "%"
+    return f"{mark}{value.buffer}{start}{_sizes(value.shape)}{strides}"
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:
@@ -86,6 +100,9 @@ def _buffers(program: Program[Any]) -> Iterator[str]:
         images = f" for each of {buffer.images} images" if buffer.images > 1 else ""
         size = f"{buffer.nbytes} bytes{images}"
         yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] {place}, {size}, calls {life.first}..{life.last}"
+    for name, buffer in program.buffers.items():
+        if buffer.role == "host":
+            yield f"%{name}: {buffer.dtype.short}[{buffer.elements}] at {buffer.offset} of the processor's arena"
     for name, values in program.constants.items():
         yield f"@{name}: {program.buffers[name].dtype.short}{_sizes(values.shape)}, {values.nbytes} bytes"
     for name, buffer in program.buffers.items():

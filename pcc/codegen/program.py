@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal
 import numpy as np
 from typing_extensions import TypeVar
 
+from pcc.codegen.host_kernel import HostKernel
 from pcc.codegen.in_type import in_type
 from pcc.codegen.isa import Isa
 from pcc.codegen.kernel import Kernel, KernelHead
@@ -25,7 +26,7 @@ ALIGNMENT = 64
 K = TypeVar("K", bound=KernelHead, default=Kernel)
 """The kind of kernels that a program calls: a CPU's where nothing is said."""
 
-BufferRole = Literal["input", "output", "scratch", "thread", "constant", "prepared"]
+BufferRole = Literal["input", "output", "scratch", "thread", "constant", "prepared", "host"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Buffer:
     """Storage. Constants live in the package's weights; everything else at ``offset`` bytes, once memory is planned: in
     the arena; for role ``thread`` in memory that each thread has of its own, whose contents last from one item to the
     next of the same range; for role ``prepared`` in memory that all contexts share, which `Program.preparation` fills
-    once.
+    once. Role ``host`` is, in a GPU's program, a buffer of the processor's program, which placed it.
 
     Inputs are copied into their buffers before the first call of their stage, outputs out of theirs after the last.
     """
@@ -50,6 +51,11 @@ class Buffer:
     def is_weight(self) -> bool:
         """Whether a run finds its contents there, and leaves them."""
         return self.role in ("constant", "prepared")
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether a run fills it, and the program says where it lies."""
+        return not self.is_weight and self.role != "host"
 
     @property
     def nbytes(self) -> int:
@@ -164,6 +170,11 @@ class Call(Generic[K]):
     range: Range | None = None
     """Of a call of a device's kernel: its work-items, which ``work`` counts."""
 
+    @property
+    def is_on_host(self) -> bool:
+        """Whether it is the processor's, in a GPU's program."""
+        return isinstance(self.kernel, HostKernel)
+
     def items(self, images: int) -> int:
         """Work items of several images at once."""
         return self.work * (-(-images // self.together.images) if self.together else images)
@@ -225,6 +236,9 @@ class Program(Generic[K]):
     """The program is one image's, and runs for up to so many; 0 for a program that runs as it is."""
     batch_stages: tuple[Stage, ...] = ()
     """How it goes through the calls with several images."""
+    values: Mapping[str, View] = field(default_factory=dict[str, View])
+    """Where the values of the graph's nodes lie, by the nodes' names: from the call that writes one to the last that
+    reads it."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -239,7 +253,7 @@ class Program(Generic[K]):
                 for value in call.args.values():
                     if (
                         isinstance(value, View)
-                        and not self.buffers[value.buffer].is_weight
+                        and self.buffers[value.buffer].is_of_run
                         and self.buffers[value.buffer].role != "thread"
                     ):
                         touched.setdefault(value.buffer, {})[place] = None
@@ -251,10 +265,12 @@ class Program(Generic[K]):
 
     @property
     def kernels(self) -> tuple[K, ...]:
-        """The distinct kernels, in the order of their names. Raises ValueError for different kernels of one name: only
-        one of them would be linked."""
+        """The distinct kernels, in the order of their names, without what a GPU's program leaves to the processor.
+        Raises ValueError for different kernels of one name: only one of them would be linked."""
         found: dict[str, K] = {}
         for call in (*self.preparation, *self.calls):
+            if call.is_on_host:
+                continue
             if found.setdefault(call.kernel.name, call.kernel) != call.kernel:
                 raise ValueError(
                     f"two different kernels are named {call.kernel.name}: {found[call.kernel.name]!r} and "

@@ -149,7 +149,7 @@ class Device(ABC):
         """The layers of what was timed."""
         record = package.target(self.target)
         if result.device.startswith("gpu") and record.gpu:
-            return record.gpu.program(result.device).layers
+            return record.gpu.program(result.device, result.target).layers
         return record.level(result.target).layers
 
     def selftest(self, package: Package, threads: int = 1) -> SelfTestResult:

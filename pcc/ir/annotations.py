@@ -109,6 +109,25 @@ class ComputedWith:
 
 
 @dataclass(frozen=True)
+class OnProcessor:
+    """The processor computes the node in a GPU's program, and, together with it, those that follow and have the same
+    ``stretch``. All times are modelled seconds, and those of the whole stretch."""
+
+    stretch: int
+    gpu: float
+    processor: float
+    crossing: float
+    """Of waiting for the GPU, and of copies."""
+    asked: bool
+    """Somebody asked for it; else costs chose."""
+
+    def __str__(self) -> str:
+        gpu, processor, crossing = (f"{seconds * 1e6:.0f} us" for seconds in (self.gpu, self.processor, self.crossing))
+        why = "asked for" if self.asked else "by costs"
+        return f"on-processor({why}; stretch {self.stretch}: GPU {gpu}, processor {processor}, copies and wait {crossing})"
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A pass left the node alone, and why."""
 

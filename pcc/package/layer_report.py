@@ -83,6 +83,16 @@ class CountsRecord(_Record):
     input_bytes: int = 0
 
 
+class OnProcessorRecord(_Record):
+    """A `pcc.ir.annotations.OnProcessor`: times are seconds by the costs, of all layers of the stretch."""
+
+    stretch: int
+    gpu: float
+    processor: float
+    crossing: float
+    asked: bool
+
+
 class Reason(_Record):
     """A pass did nothing to the layer, and why."""
 
@@ -109,6 +119,8 @@ class LayerReport(_Record):
     """Where the weight's non-zeros lie, if that follows a rule."""
     choice: ChoiceRecord | None = None
     """Of convolutions and linear layers."""
+    on_processor: OnProcessorRecord | None = None
+    """In a GPU's program: the processor computes it, and why."""
     left_alone: tuple[Reason, ...] = ()
 
     @property
@@ -136,15 +148,18 @@ class LayerReport(_Record):
         return sum(call.weight_bytes for call in self.calls)
 
 
-def layer_reports(program: "Program", graph_module: "GraphModule | None" = None) -> tuple[LayerReport, ...]:
-    """The layers of a program, with what the graph that it was lowered from knows of them."""
+def layer_reports(
+    program: "Program[Any]", graph_module: "GraphModule | None" = None, host: "Program | None" = None
+) -> tuple[LayerReport, ...]:
+    """The layers of a program, with what the graph that it was lowered from knows of them; ``host`` is the processor's,
+    where a GPU's program calls its steps."""
     nodes = (
         {} if graph_module is None else {node.name: node for node in graph_module.graph.nodes if node.op != "output"}
     )  # which copies, at most
     reports = []
     for (layer, name), calls in groupby(program.calls, key=lambda call: (call.layer, call.node)):
         known = _of_node(nodes[name]) if name in nodes else {}
-        reports.append(LayerReport(layer=layer, calls=tuple(_call(program, call) for call in calls), **known))
+        reports.append(LayerReport(layer=layer, calls=tuple(_call(program, call, host) for call in calls), **known))
     return tuple(reports)
 
 
@@ -170,15 +185,18 @@ def all_left_alone(layers: "Iterable[LayerReport]") -> "list[LeftAlone]":
     return [LeftAlone(reason.pass_name, layer.layer, reason.reason) for layer in layers for reason in layer.left_alone]
 
 
-def _call(program: "Program", call: "Call") -> CallRecord:
-    weight_bytes = sum(program.constants[name].nbytes for name in program.constants_of(call))
+def _call(program: "Program[Any]", call: "Call[Any]", host: "Program | None") -> CallRecord:
+    owner, reads = program, call
+    if call.is_on_host and call.kernel.step is not None and host:
+        owner, reads = host, host.calls[call.kernel.step]
+    weight_bytes = sum(owner.constants[name].nbytes for name in owner.constants_of(reads))
     return CallRecord(
         layer=call.layer, kernel=call.kernel.name, macs=call.macs, dense_macs=call.dense_macs, weight_bytes=weight_bytes
     )
 
 
 def _of_node(node: "Node") -> dict[str, Any]:
-    from pcc.ir.annotations import KernelChoice, annotation, skips
+    from pcc.ir.annotations import KernelChoice, OnProcessor, annotation, skips
     from pcc.ir.counts import count
     from pcc.ir.graph import arguments, shape_of
     from pcc.ir.ops import UNPACK
@@ -186,6 +204,7 @@ def _of_node(node: "Node") -> dict[str, Any]:
     from pcc.sparsity.structure import Structure
 
     structure, choice = annotation(node, Structure), annotation(node, KernelChoice)
+    on_processor = annotation(node, OnProcessor)
     weight = None if choice is None else arguments(node)["weight"]
     return {
         "node": node.name,
@@ -197,6 +216,7 @@ def _of_node(node: "Node") -> dict[str, Any]:
         "counts": CountsRecord(**asdict(count(node))),
         "structure": None if structure is None else _described(structure),
         "choice": None if choice is None else _choice(choice),
+        "on_processor": None if on_processor is None else OnProcessorRecord(**asdict(on_processor)),
         "left_alone": tuple(Reason(pass_name=skip.pass_name, reason=skip.reason) for skip in skips(node)),
     }
 

@@ -77,6 +77,8 @@ class GpuProgramRecord(_Record):
     """A library's code for a family of GPUs."""
 
     profile: str
+    cpu: str | None = None
+    """The processor beside which it runs: some of its calls are that one's. None: they are all the GPU's."""
     arena_bytes: int
     layers: tuple[LayerReport, ...] = ()
 
@@ -95,11 +97,12 @@ class GpuRecord(_Record):
     runner: Inside | None
     """A dynamic program, which can open a driver; None for Android where it was linked without an NDK."""
 
-    def program(self, device: str) -> GpuProgramRecord:
-        """What runs, as a context says it (``pcc_device``); `PccError` for code that the manifest does not have."""
+    def program(self, device: str, target: str) -> GpuProgramRecord:
+        """What runs, as a context (``pcc_device``) and its library (``pcc_target_name``) say it; `PccError` for code
+        that the manifest does not have."""
         profile = device.rpartition(", code for ")[2].partition(";")[0]
         for program in self.programs:
-            if program.profile == profile:
+            if program.profile == profile and (program.cpu is None or target.endswith(f", {program.cpu}")):
                 return program
         raise PccError(f"the library runs code for {profile[:100]}, which its manifest does not have: compile it again")
 

@@ -27,6 +27,7 @@ _MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", 
 LIBRARY_SOURCES = (*_MODEL_SOURCES, "embedded.c")
 RUNNER_SOURCES = (*_MODEL_SOURCES, "mapped.c", "runner.c")
 DEVICE_SOURCES = (
+    "device_copy.c",
     "device_program.c",
     "device_test.c",
     "opencl.c",

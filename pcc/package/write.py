@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
 from math import prod
@@ -55,6 +55,8 @@ class GpuBuild:
 
     artefact: GpuArtefact
     graph: "GraphModule | None" = None
+    host: Program | None = None
+    """The processor's program, where this one calls its steps."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class TargetBuild:
     profile: "MachineProfile | None" = None
     """The costs that kernels were chosen by."""
     gpu: Sequence[GpuBuild] = ()
-    """The programs of the target's GPU; the library has those of the last build of a target's name."""
+    """The programs of the target's GPU, one for each family."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def package_files(name: str, targets: Sequence[Target]) -> list[str]:
             files += [
                 f"ir/gpu/{target.gpu.interface}/{profile}/{text}"
                 for profile in target.gpu.profiles
-                for text in ("[0-9][0-9][0-9]_*.txt", "program.txt")
+                for text in ("[0-9][0-9][0-9]_*.txt", "program.txt", f"{target.folder}/program.txt")
             ]
     return files
 
@@ -207,11 +209,14 @@ def _build_target(
         path.parent.mkdir(parents=True, exist_ok=True)
     programs = [build.program for build in builds]
     backend = backend_named(target.gpu.interface) if target.gpu else None
-    artefacts: list[GpuArtefact] = []
+    gpu, artefacts = _gpu_programs(builds), list[GpuArtefact]()
     if backend:
         artefacts = [
-            backend.compile(share_weights(build.artefact.program, programs), build.artefact.profile)
-            for build in builds[-1].gpu
+            replace(
+                backend.compile(share_weights(each.artefact.program, programs), each.artefact.profile),
+                isa=each.artefact.isa,
+            )
+            for each in gpu
         ]
     recorded = _recorded(test, builds[-1].program) if test and artefacts else {}
     weights = lay_out_weights(*(each.program for each in (*builds, *artefacts)), others=list(recorded.values()))
@@ -249,9 +254,15 @@ def _build_target(
         library=library,
         runner=runner,
         weight_bytes=weights.nbytes,
-        gpu=_gpu(builds[-1], _gpu_runner(target) if has_gpu_runner else None) if artefacts else None,
+        gpu=_gpu(builds, gpu, _gpu_runner(target) if has_gpu_runner else None) if artefacts else None,
         better=tuple(better),
     )
+
+
+def _gpu_programs(builds: Sequence[TargetBuild]) -> list[GpuBuild]:
+    """Those of a library, each once; first those that call steps of one of its forms."""
+    found = {(gpu.artefact.profile, gpu.artefact.isa): gpu for build in builds for gpu in build.gpu}
+    return sorted(found.values(), key=lambda gpu: not gpu.artefact.isa)
 
 
 def _recorded(test: SelfTest, program: Program) -> dict[str, dict[str, np.ndarray]]:
@@ -281,17 +292,19 @@ def _level(build: TargetBuild) -> LevelRecord:
     )
 
 
-def _gpu(build: TargetBuild, runner: str | None) -> GpuRecord:
-    assert build.target.gpu is not None
+def _gpu(builds: Sequence[TargetBuild], gpu: Sequence[GpuBuild], runner: str | None) -> GpuRecord:
+    target, cpus = builds[-1].target, {build.target.isa: build.target.cpu for build in builds}
+    assert target.gpu is not None
     programs = (
         GpuProgramRecord(
-            profile=gpu.artefact.profile,
-            arena_bytes=gpu.artefact.program.arena_bytes,
-            layers=layer_reports(gpu.artefact.program, gpu.graph),
+            profile=each.artefact.profile,
+            cpu=cpus.get(each.artefact.isa),
+            arena_bytes=each.artefact.program.arena_bytes,
+            layers=layer_reports(each.artefact.program, each.graph, each.host),
         )
-        for gpu in build.gpu
+        for each in gpu
     )
-    return GpuRecord(interface=build.target.gpu.interface, programs=tuple(programs), runner=runner)
+    return GpuRecord(interface=target.gpu.interface, programs=tuple(programs), runner=runner)
 
 
 def _tensor(program: Program, port: Port) -> TensorRecord:

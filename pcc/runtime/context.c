@@ -147,16 +147,21 @@ static void run_stage(pcc_context *context, int32_t index, size_t image, int32_t
   }
 }
 
+/* Steps that the clock of a run does not have a place for, on one image. */
+static void run_untimed(pcc_context *context, const struct pcc_stage *stage) {
+  int64_t *const clock = context->clock;
+  context->clock = NULL;
+  run_on_threads(context, stage, 0, 1);
+  context->clock = clock;
+}
+
 /* Puts weights into the form that kernels read. */
 static void prepare(void *argument, char *memory) {
   pcc_context *context = argument;
   const int32_t begin = context->model->step_count;
   const struct pcc_stage preparation = {begin, begin + context->model->preparation_count, 1};
-  int64_t *const clock = context->clock; /* preparing is part of no run */
-  context->clock = NULL;
   context->prepared = memory;
-  run_on_threads(context, &preparation, 0, 1);
-  context->clock = clock;
+  run_untimed(context, &preparation);
 }
 
 /* Has the weights prepared that the processor's kernels read; a context that runs on a device does so when it has to. */
@@ -181,6 +186,15 @@ static pcc_status run_on_cpu(pcc_context *context, int32_t batch, const void *co
 /* One image, to compare a device with. */
 static bool compare_on_cpu(void *argument, const void *const *inputs, void *const *outputs) {
   return run_on_cpu(argument, 1, inputs, outputs) == PCC_OK;
+}
+
+/* A step that a device's program leaves to the processor. */
+static bool step_for_device(void *argument, int32_t index) {
+  pcc_context *context = argument;
+  if (prepare_weights(context) != PCC_OK) return false;
+  const struct pcc_stage stage = {index, index + 1, 1};
+  run_untimed(context, &stage);
+  return true;
 }
 
 static void close_device(pcc_context *context) {
@@ -250,8 +264,9 @@ static pcc_status choose_device(pcc_context *context, const pcc_options *options
   snprintf(context->device_text, sizeof context->device_text, "cpu");
   if (pcc_device_backend && options->device != PCC_CPU) {
     const struct pcc_device_request request = {
-        context->model,   context->weights, options->cache, options->device == PCC_GPU,
-        options->profile, compare_on_cpu,   context,
+        context->model,   context->weights, options->cache,  options->device == PCC_GPU,
+        options->profile, compare_on_cpu,   step_for_device, context->arena,
+        context,
     };
     if (context->model->input_count > MAX_PORTS || context->model->output_count > MAX_PORTS)
       snprintf(why, sizeof why, "more than %d inputs or outputs", MAX_PORTS);
@@ -336,10 +351,11 @@ pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call
   if (context && context->device) {
     const struct pcc_device_program *program = pcc_device_backend->program(context->device);
     const struct pcc_device_call *run = &program->calls[index];
-    known = (pcc_call){call->size, run->layer, program->kernels[run->kernel].name, run->macs, run->dense_macs, seconds};
+    const char *kernel = run->host ? run->host->kernel : program->kernels[run->kernel].name;
+    known = (pcc_call){call->size, run->layer, kernel, run->macs, run->dense_macs, seconds, run->host ? PCC_CPU : PCC_GPU};
   } else {
     const struct pcc_step *run = &pcc_chosen_model()->steps[index];
-    known = (pcc_call){call->size, run->layer, run->kernel, run->macs, run->dense_macs, seconds};
+    known = (pcc_call){call->size, run->layer, run->kernel, run->macs, run->dense_macs, seconds, PCC_CPU};
   }
   memcpy(call, &known, call->size < sizeof known ? call->size : sizeof known);
   return PCC_OK;

@@ -1,4 +1,5 @@
-/* A GPU beside the processor: its program as tables, and what a context asks of whatever runs it. */
+/* A GPU beside the processor: its program as tables, and what a context asks of whatever runs it. A program may leave some of its calls to the
+ * processor: a context's arena then holds what these read and write, where the processor's own program has it. */
 #ifndef PCC_DEVICE_H
 #define PCC_DEVICE_H
 
@@ -25,6 +26,25 @@ struct pcc_device_argument {
   float number;
 };
 
+enum { PCC_DEVICE_DIMS = 6 };
+
+/* A tensor that is copied between a buffer of the device and a context's arena. Strides are in bytes, sizes of the outermost dimension first. */
+struct pcc_device_copy {
+  int32_t buffer, rank;
+  bool to_device;
+  size_t element; /* bytes */
+  size_t sizes[PCC_DEVICE_DIMS];
+  size_t device_offset, device_strides[PCC_DEVICE_DIMS];
+  size_t arena_offset, arena_strides[PCC_DEVICE_DIMS];
+};
+
+/* What the processor does in a device's program: a copy, or else a step of the model's form for `isa`. */
+struct pcc_host_call {
+  const char *kernel;
+  const struct pcc_device_copy *copy;
+  int32_t step;
+};
+
 struct pcc_device_call {
   const char *layer;
   int32_t kernel;
@@ -32,6 +52,7 @@ struct pcc_device_call {
   const struct pcc_device_argument *arguments;
   int32_t argument_count;
   int64_t macs, dense_macs;
+  const struct pcc_host_call *host; /* NULL: the device computes it */
 };
 
 /* Bytes of the arena or of the library's weights. */
@@ -55,6 +76,8 @@ struct pcc_device_program {
   int32_t preparation_count, prepared_count;
   int32_t kept_count; /* weights that a run reads; those behind them are what others are made of */
   const struct pcc_device_part *test_inputs, *test_outputs; /* one recorded image for each port, in the library's weights; NULL where there is none */
+  const char *digest; /* of all that it does, by which a verdict about it is known again */
+  const char *isa;    /* the form of the model whose steps it calls; NULL: it calls none */
 };
 
 /* What a context wants. `on_cpu` computes one image with the context's own kernels, false where it cannot: the device is
@@ -66,6 +89,9 @@ struct pcc_device_request {
   bool any;          /* a device that is no GPU will do */
   bool profile;
   bool (*on_cpu)(void *context, const void *const *inputs, void *const *outputs);
+  /* A step of the model for one image, on the context's threads and in its arena; false where there is no memory for weights. */
+  bool (*step)(void *context, int32_t index);
+  char *arena;
   void *context;
 };
 
@@ -88,9 +114,12 @@ extern const struct pcc_device_backend *const pcc_device_backend;
 extern const struct pcc_device_program *const pcc_device_programs[];
 extern const int32_t pcc_device_program_count;
 
-/* The program for a device that reports this name: that of its family, else the one for any (without names), else the
- * first, which is right on every device. */
+/* The program for a device that reports this name, of those that fit the form of the model that this processor runs: that of its family, else the
+ * one for any (without names), else the first, which is right on every device. */
 const struct pcc_device_program *pcc_device_program_for(const char *name);
+
+/* Copies a tensor between a context's arena and a device's buffer, which is mapped. */
+void pcc_device_copy_tensor(const struct pcc_device_copy *copy, char *arena, char *buffer);
 
 /* Whether a device computes the outputs that were recorded with the package from the inputs; where none were, what the
  * processor computes from values that differ all over. Else why not. */

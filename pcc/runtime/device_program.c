@@ -15,12 +15,18 @@ static bool contains(const char *name, const char *part) {
   return false;
 }
 
+/* Whether a program calls no steps of another form of the model than the one that this processor runs. */
+static bool fits(const struct pcc_device_program *program) { return !program->isa || !strcmp(program->isa, pcc_chosen_model()->isa); }
+
 const struct pcc_device_program *pcc_device_program_for(const char *name) {
-  const struct pcc_device_program *chosen = pcc_device_programs[0];
-  for (int32_t i = pcc_device_program_count; i--;)
-    if (!*pcc_device_programs[i]->devices) chosen = pcc_device_programs[i];
-  for (int32_t i = 0; i < pcc_device_program_count; i++)
-    for (const char *const *part = pcc_device_programs[i]->devices; *part; part++)
-      if (contains(name, *part)) return pcc_device_programs[i];
-  return chosen;
+  const struct pcc_device_program *first = NULL, *of_any = NULL;
+  for (int32_t i = 0; i < pcc_device_program_count; i++) {
+    const struct pcc_device_program *program = pcc_device_programs[i];
+    if (!fits(program)) continue;
+    for (const char *const *part = program->devices; *part; part++)
+      if (contains(name, *part)) return program;
+    if (!first) first = program;
+    if (!of_any && !*program->devices) of_any = program;
+  }
+  return of_any ? of_any : first;
 }

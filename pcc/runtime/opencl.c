@@ -1,8 +1,10 @@
 /* The OpenCL backend. What contexts of a process share is there once: the device, its programs, the weights in its memory. A context has a
  * queue, an arena and kernels of its own. */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "device.h"
 #include "opencl.h"
@@ -28,6 +30,9 @@ struct context {
   cl_handle queue, arena;
   cl_handle *buffers, *kernels, *events; /* a kernel for each call, so that arguments are set once; events for profiling, or NULL */
   void **mapped;   /* the outputs */
+  bool (*step)(void *argument, int32_t index); /* of the processor's, in its arena: pcc_device_request */
+  void *step_argument;
+  char *host_arena;
   cl_int finished; /* what clFinish says */
   bool hangs;      /* a thread waits for the queue: nothing may be freed */
 };
@@ -175,6 +180,9 @@ static bool set_up(struct context *context, const struct pcc_device_request *req
   const struct pcc_device_program *program = context->shared->program;
   const struct pcc_opencl_device *device = &context->shared->device;
   const struct pcc_opencl *cl = &device->cl;
+  context->step = request->step;
+  context->step_argument = request->context;
+  context->host_arena = request->arena;
   context->buffers = calloc((size_t)program->buffer_count + 1, sizeof *context->buffers);
   context->kernels = calloc((size_t)program->call_count + 1, sizeof *context->kernels);
   context->mapped = calloc((size_t)request->model->output_count + 1, sizeof *context->mapped);
@@ -198,6 +206,7 @@ static bool set_up(struct context *context, const struct pcc_device_request *req
     if (pcc_opencl_failed(error, "a buffer in the arena", why, why_size)) return false;
   }
   for (int32_t i = 0; i < program->call_count; i++) {
+    if (program->calls[i].host) continue;
     const int32_t kernel = program->calls[i].kernel;
     context->kernels[i] = cl->clCreateKernel(context->shared->programs[kernel], program->kernels[kernel].name, &error);
     if (pcc_opencl_failed(error, program->kernels[kernel].name, why, why_size) || 
@@ -226,12 +235,12 @@ static void opencl_close(void *opened) {
   free(context);
 }
 
-/* Maps a port's buffer, waits for it; NULL, and why, where it fails. Memory that device and processor share is not copied. */
-static void *map(struct context *context, int32_t buffer, const struct pcc_port *port, uint64_t flags, char *why, size_t why_size) {
+/* Maps a buffer's first bytes, waits for it; NULL, and why, where it fails. Memory that device and processor share is not copied. */
+static void *map(struct context *context, int32_t buffer, size_t bytes, uint64_t flags, const char *what, char *why, size_t why_size) {
   cl_int error = 0;
-  void *mapped = context->shared->device.cl.clEnqueueMapBuffer(context->queue, context->buffers[buffer], CL_TRUE, flags, 0, port->bytes, 0, NULL,
-                                                               NULL, &error);
-  return pcc_opencl_failed(error || mapped ? error : CL_MAP_FAILURE, port->name, why, why_size) ? NULL : mapped;
+  void *mapped = context->shared->device.cl.clEnqueueMapBuffer(context->queue, context->buffers[buffer], CL_TRUE, flags, 0, bytes, 0, NULL, NULL,
+                                                               &error);
+  return pcc_opencl_failed(error || mapped ? error : CL_MAP_FAILURE, what, why, why_size) ? NULL : mapped;
 }
 
 static cl_int unmap(struct context *context, int32_t buffer, void *mapped) {
@@ -243,18 +252,19 @@ static bool copy_outputs(struct context *context, const struct pcc_model *model,
   const int32_t *buffers = context->shared->program->outputs;
   int32_t mapped = 0;
   for (; mapped < model->output_count; mapped++)
-    if (!(context->mapped[mapped] = map(context, buffers[mapped], &model->outputs[mapped], CL_MAP_READ, why, why_size))) break;
+    if (!(context->mapped[mapped] = map(context, buffers[mapped], model->outputs[mapped].bytes, CL_MAP_READ, model->outputs[mapped].name, why, why_size))) break;
   const bool complete = mapped == model->output_count;
   for (int32_t i = 0; complete && i < mapped; i++) memcpy(outputs[i], context->mapped[i], model->outputs[i].bytes);
   while (mapped--) unmap(context, buffers[mapped], context->mapped[mapped]); /* the next run notices where that fails */
   return complete;
 }
 
-/* Adds the calls' times, and lets their events go. */
+/* Adds the times of the device's calls, and lets their events go. */
 static bool read_clock(struct context *context, int32_t count, int64_t *clock) {
   const struct pcc_opencl *cl = &context->shared->device.cl;
   bool read = true;
   for (int32_t i = 0; i < count; i++) {
+    if (context->shared->program->calls[i].host) continue;
     uint64_t start = 0, end = 0;
     read = read && clock && !cl->clGetEventProfilingInfo(context->events[i], CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) &&
            !cl->clGetEventProfilingInfo(context->events[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
@@ -264,30 +274,83 @@ static bool read_clock(struct context *context, int32_t count, int64_t *clock) {
   return read;
 }
 
+static bool copy_inputs(struct context *context, const struct pcc_model *model, const void *const *inputs, char *why, size_t why_size) {
+  const int32_t *buffers = context->shared->program->inputs;
+  for (int32_t i = 0; i < model->input_count; i++) {
+    const struct pcc_port *port = &model->inputs[i];
+    void *mapped = map(context, buffers[i], port->bytes, CL_MAP_WRITE_INVALIDATE_REGION, port->name, why, why_size);
+    if (!mapped) return false;
+    memcpy(mapped, inputs[i], port->bytes);
+    if (pcc_opencl_failed(unmap(context, buffers[i], mapped), port->name, why, why_size)) return false;
+  }
+  return true;
+}
+
+/* Copies a tensor to the processor, or from it. */
+static bool copy_tensor(struct context *context, const struct pcc_device_call *call, char *why, size_t why_size) {
+  const struct pcc_device_copy *copy = call->host->copy;
+  const size_t bytes = context->shared->program->buffers[copy->buffer].bytes;
+  void *mapped = map(context, copy->buffer, bytes, copy->to_device ? CL_MAP_WRITE : CL_MAP_READ, call->layer, why, why_size);
+  if (!mapped) return false;
+  pcc_device_copy_tensor(copy, context->host_arena, mapped);
+  return !pcc_opencl_failed(unmap(context, copy->buffer, mapped), call->layer, why, why_size);
+}
+
+static int64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* A call that is the processor's, once the device has done all before it; its time is without that wait. */
+static bool run_on_host(struct context *context, const struct pcc_device_call *call, bool *device_works, int64_t *clock, char *why, size_t why_size) {
+  if (*device_works && !wait_for_queue(context, context->shared->device.name, why, why_size)) return false;
+  *device_works = false;
+  const int64_t start = now();
+  if (call->host->copy) {
+    if (!copy_tensor(context, call, why, why_size)) return false;
+  } else if (!context->step(context->step_argument, call->host->step)) {
+    snprintf(why, why_size, "%s: no memory for weights on the processor", call->layer);
+    return false;
+  }
+  if (clock) *clock += now() - start;
+  return true;
+}
+
+/* Starts the calls, and does those that are the processor's; how many have events. */
+static int32_t run_calls(struct context *context, int64_t *clock, bool *failed, char *why, size_t why_size) {
+  const struct pcc_device_program *program = context->shared->program;
+  const struct pcc_opencl *cl = &context->shared->device.cl;
+  bool device_works = false;
+  *failed = false;
+  for (int32_t i = 0; i < program->call_count; i++) {
+    const struct pcc_device_call *call = &program->calls[i];
+    if (call->host) {
+      *failed = !run_on_host(context, call, &device_works, clock ? &clock[i] : NULL, why, why_size);
+    } else {
+      cl_handle *event = context->events ? &context->events[i] : NULL;
+      *failed = pcc_opencl_failed(cl->clEnqueueNDRangeKernel(context->queue, context->kernels[i], 3, NULL, call->global_size, call->local_size, 0, NULL,
+                                                             event),
+                                  call->layer, why, why_size);
+      device_works = true;
+    }
+    if (*failed) return i;
+  }
+  return program->call_count;
+}
+
 static bool opencl_run(void *opened, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size) {
   struct context *context = opened;
-  const struct pcc_device_program *program = context->shared->program;
   const struct pcc_model *model = pcc_chosen_model();
-  const struct pcc_opencl *cl = &context->shared->device.cl;
-  for (int32_t i = 0; i < model->input_count; i++) {
-    void *mapped = map(context, program->inputs[i], &model->inputs[i], CL_MAP_WRITE_INVALIDATE_REGION, why, why_size);
-    if (!mapped) return false;
-    memcpy(mapped, inputs[i], model->inputs[i].bytes);
-    if (pcc_opencl_failed(unmap(context, program->inputs[i], mapped), model->inputs[i].name, why, why_size)) return false;
-  }
-  int32_t started = 0;
-  cl_int error = 0;
-  for (; started < program->call_count && !error; started += !error) {
-    const struct pcc_device_call *call = &program->calls[started];
-    cl_handle *event = context->events ? &context->events[started] : NULL;
-    error = cl->clEnqueueNDRangeKernel(context->queue, context->kernels[started], 3, NULL, call->global_size, call->local_size, 0, NULL, event);
-    if (pcc_opencl_failed(error, call->layer, why, why_size)) break;
-  }
+  if (!copy_inputs(context, model, inputs, why, why_size)) return false;
+  bool failed;
+  const int32_t started = run_calls(context, clock, &failed, why, why_size);
+  if (context->hangs) return false;
   char lost[200];
   const bool is_done = wait_for_queue(context, context->shared->device.name, lost, sizeof lost);
   const bool is_timed = context->hangs || !context->events || read_clock(context, started, clock) || !clock;
-  if (!error && !is_done) snprintf(why, why_size, "%s", lost);
-  if (error || !is_done) return false;
+  if (!failed && !is_done) snprintf(why, why_size, "%s", lost);
+  if (failed || !is_done) return false;
   if (!is_timed) {
     snprintf(why, why_size, "the driver does not tell the calls' times");
     return false;
@@ -324,11 +387,11 @@ static bool is_trusted(struct context *context, const struct pcc_device_request 
   struct shared *joined = context->shared;
   const struct pcc_device_program *program = joined->program;
   lock();
-  const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program->kernels, program->kernel_count);
+  const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program);
   unlock();
   if (trusted) return true;
   if (!pcc_device_agrees(request, &pcc_opencl_backend, context, why, why_size)) return false;
-  pcc_opencl_is_right(&joined->device, program->kernels, program->kernel_count);
+  pcc_opencl_is_right(&joined->device, program);
   lock();
   joined->trusted = true;
   unlock();

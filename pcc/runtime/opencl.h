@@ -25,6 +25,7 @@ enum {
   CL_MEM_COPY_HOST_PTR = 32,
   CL_BUFFER_CREATE_TYPE_REGION = 0x1220,
   CL_MAP_READ = 1,
+  CL_MAP_WRITE = 2,
   CL_MAP_WRITE_INVALIDATE_REGION = 4,
   CL_PROGRAM_BINARY_SIZES = 0x1165,
   CL_PROGRAM_BINARIES = 0x1166,
@@ -107,8 +108,8 @@ bool pcc_opencl_upload(const struct pcc_opencl_device *device, const struct pcc_
 /* Whether a call failed, and then why: "WHAT: CL_OUT_OF_RESOURCES". */
 bool pcc_opencl_failed(cl_int error, const char *what, char *why, size_t why_size);
 
-/* Whether the cache says that these kernels were right on this device; and noting that they are. */
-bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count);
-void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count);
+/* Whether the cache says that a program was right on this device; and noting that it is. */
+bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program);
+void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program);
 
 #endif

@@ -172,24 +172,19 @@ bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_
   return is_built;
 }
 
-/* The note's file, whose name stands for all kernels. */
-static bool note_path(char *path, size_t size, const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
-  uint64_t sum = no_bytes;
-  for (int32_t i = 0; i < count; i++) sum = add_to_sum(sum, kernels[i].digest, strlen(kernels[i].digest));
-  char all[20];
-  snprintf(all, sizeof all, "%016llx", (unsigned long long)sum);
-  return path_of(path, size, device, all, "right");
+static bool note_path(char *path, size_t size, const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
+  return path_of(path, size, device, program->digest, "right");
 }
 
-bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
+bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
   char path[700];
   size_t bytes;
-  unsigned char *note = note_path(path, sizeof path, device, kernels, count) ? read_file(path, &bytes) : NULL;
+  unsigned char *note = note_path(path, sizeof path, device, program) ? read_file(path, &bytes) : NULL;
   free(note);
   return note;
 }
 
-void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count) {
+void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
   char path[700];
-  if (note_path(path, sizeof path, device, kernels, count)) write_file(path, "", 0);
+  if (note_path(path, sizeof path, device, program)) write_file(path, "", 0);
 }

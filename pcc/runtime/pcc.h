@@ -78,6 +78,7 @@ typedef struct pcc_call {
   int64_t macs;       /* multiply-accumulates done; of one image, where the batch is free */
   int64_t dense_macs; /* multiply-accumulates of the layer before pruning, likewise */
   double seconds;     /* of the last run of a profiling context; 0 without one */
+  int32_t device;     /* PCC_GPU, or PCC_CPU: a GPU's program may leave calls to the processor, and then copies what they need */
 } pcc_call;
 
 typedef struct pcc_context pcc_context;

@@ -260,7 +260,7 @@ static void print_json(const struct arguments *arguments, const pcc_context *con
       printf(", \"kernel\": ");
       print_json_text(call.kernel);
       printf(", \"macs\": %lld, \"dense_macs\": %lld", (long long)call.macs, (long long)call.dense_macs);
-      printf(", \"seconds\": %.9g}", calls[i] / runs);
+      printf(", \"device\": \"%s\", \"seconds\": %.9g}", call.device == PCC_GPU ? "gpu" : "cpu", calls[i] / runs);
     }
     printf("]");
   }
@@ -276,9 +276,11 @@ static void print_table(const struct arguments *arguments, const pcc_context *co
   double total = 0;
   const int32_t count = pcc_context_call_count(context);
   for (int32_t i = 0; i < count; i++) total += calls[i];
-  for (int32_t i = 0; i < count; i++)
-    printf("%9.3f ms %5.1f %%  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0,
-           describe(context, i).layer, describe(context, i).kernel);
+  for (int32_t i = 0; i < count; i++) {
+    const pcc_call call = describe(context, i);
+    printf("%9.3f ms %5.1f %%  %s  %-40s %s\n", calls[i] / runs * 1e3, total > 0 ? calls[i] / total * 100 : 0,
+           call.device == PCC_GPU ? "gpu" : "cpu", call.layer, call.kernel);
+  }
 }
 
 static int command_bench(const struct arguments *arguments) {

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,9 @@ def test_times_fail(run_on_fake: Run, function: str) -> None:
     ["clEnqueueNDRangeKernel:200", "clFinish:5", "clEnqueueMapBuffer:5", "clEnqueueMapBuffer:6",
      "clEnqueueUnmapMemObject:5", "clEnqueueUnmapMemObject:6"],
 )  # fmt: skip
-def test_the_device_is_lost(run_on_fake: Run, at: str) -> None:
+@pytest.mark.parametrize("name", ["Fake GPU", "Mali-G57"])  # whose program leaves a call to the processor
+def test_the_device_is_lost(run_on_fake: Run, at: str, name: str) -> None:
+    run_on_fake = partial(run_on_fake, FAKE_NAME=name)
     said = run_on_fake(FAKE_FAIL=at)
     assert said.startswith("cpu: the GPU failed in a run: ")
     assert "CL_OUT_OF_RESOURCES" in said
@@ -133,12 +136,19 @@ def test_the_compiler_hangs(run_on_fake: Run) -> None:
 
 
 @pytest.mark.parametrize("wait", [1, 2, 3, 5])  # while weights and a context are made, in the self-test, in a run
-def test_the_device_hangs(run_on_fake: Run, wait: int) -> None:
+@pytest.mark.parametrize("name", ["Fake GPU", "Mali-G57"])
+def test_the_device_hangs(run_on_fake: Run, wait: int, name: str) -> None:
     leaks = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
-    said = run_on_fake(FAKE_LOST=str(wait), contexts=2, **leaks)
+    said = run_on_fake(FAKE_LOST=str(wait), contexts=2, FAKE_NAME=name, **leaks)
     where = " to prepare weights" if wait == 1 else ""
     reason = said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ")
-    assert reason == f"Fake GPU took more than 1 s{where}"
+    assert reason == f"{name} took more than 1 s{where}"
+
+
+def test_a_call_of_the_processor(run_on_fake: Run) -> None:
+    on_mali = "gpu: Mali-G57, driver 1.0, code for chosen"
+    assert run_on_fake(FAKE_NAME="Mali-G57") == on_mali
+    assert run_on_fake(FAKE_NAME="Mali-G57", contexts=4) == on_mali
 
 
 @pytest.mark.parametrize(
@@ -210,6 +220,13 @@ def test_the_runner_times_one_processor(tmp_path: Path) -> None:
     assert result["device"] == ON_GPU
     assert [call["kernel"] for call in result["calls"]] == ["scale", "square", "back"] * 20
     assert {round(call["seconds"] * 1e9) for call in result["calls"]} == {2000}
+    assert {call["device"] for call in result["calls"]} == {"gpu"}
+    mixed = json.loads(bench("--json", FAKE_NAME="Mali-G57").stdout)["calls"]
+    assert [(call["kernel"], call["device"]) for call in mixed[3:8]] == [
+        ("scale", "gpu"), ("copy-to-processor", "cpu"), ("square", "cpu"), ("copy-to-gpu", "cpu"), ("back", "gpu")
+    ]  # fmt: skip
+    assert all(call["seconds"] > 0 for call in mixed)
+    assert "cpu  square " in bench(FAKE_NAME="Mali-G57").stdout
     assert "copy" in {call["kernel"] for call in json.loads(bench("--json", "--device", "cpu").stdout)["calls"]}
     assert f", {ON_GPU}, " in bench().stdout
     lost = bench(FAKE_FAIL="clFinish:5")

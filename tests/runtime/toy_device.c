@@ -19,12 +19,20 @@ static const struct pcc_device_argument back[] = {{PCC_DEVICE_BUFFER, 2, 0}, {PC
 
 /* The weight that runs read is made of the library's. */
 static const struct pcc_device_argument made[] = {{PCC_DEVICE_WEIGHT, 0, 0}, {PCC_DEVICE_WEIGHT, 1, 0}, {PCC_DEVICE_INT, 2, 0}, {PCC_DEVICE_FLOAT, 0, 1}};
-static const struct pcc_device_call preparation[] = {{"scale", 2, {64, 1, 1}, {64, 1, 1}, made, 4, 0, 0}};
+static const struct pcc_device_call preparation[] = {{"scale", 2, {64, 1, 1}, {64, 1, 1}, made, 4, 0, 0, NULL}};
 static const size_t prepared[] = {8};
 
-#define ROUND {"scale", 0, {RANGE, 1, 1}, {64, 1, 1}, scale, 5, ITEMS, ITEMS}, {"square", 1, {RANGE, 1, 1}, {64, 1, 1}, square, 3, ITEMS, ITEMS}, {"back", 2, {RANGE, 1, 1}, {64, 1, 1}, back, 4, 0, 0}
+#define ROUND {"scale", 0, {RANGE, 1, 1}, {64, 1, 1}, scale, 5, ITEMS, ITEMS, NULL}, {"square", 1, {RANGE, 1, 1}, {64, 1, 1}, square, 3, ITEMS, ITEMS, NULL}, {"back", 2, {RANGE, 1, 1}, {64, 1, 1}, back, 4, 0, 0, NULL}
 #define FIVE ROUND, ROUND, ROUND, ROUND, ROUND
 static const struct pcc_device_call calls[CALLS] = {FIVE, FIVE, FIVE, FIVE};
+
+/* The second round's square is the processor's: its fifth step. Rows of 10 numbers, as if they lay apart; the last one is one dimension. */
+#define ROWS(BUFFER, TO_DEVICE, OFFSET) {BUFFER, 2, TO_DEVICE, 4, {100, 10}, 0, {40, 4}, OFFSET, {40, 4}}
+static const struct pcc_device_copy y_to_host = ROWS(1, false, 4096), z_to_device = ROWS(2, true, 8192);
+static const struct pcc_host_call host[] = {{"copy-to-processor", &y_to_host, 0}, {"square", NULL, 4}, {"copy-to-gpu", &z_to_device, 0}};
+#define HOST(INDEX) {"square", -1, {0}, {0}, NULL, 0, 0, 0, &host[INDEX]}
+static const struct pcc_device_call mixed[CALLS + 2] = {ROUND, {"scale", 0, {RANGE, 1, 1}, {64, 1, 1}, scale, 5, ITEMS, ITEMS, NULL}, HOST(0), HOST(1), HOST(2),
+    {"back", 2, {RANGE, 1, 1}, {64, 1, 1}, back, 4, 0, 0, NULL}, ROUND, ROUND, ROUND, FIVE, FIVE, FIVE};
 static const int32_t inputs[] = {0}, outputs[] = {2};
 
 /* An image of zeros, and what comes of it. */
@@ -32,8 +40,15 @@ static const struct pcc_device_part test_inputs[] = {{4096, 4000}}, test_outputs
 
 /* For any device, without a recorded test, and for two families. */
 static const char *const any[] = {NULL}, *const named[] = {"mali-g5", "adreno (tm) 6", NULL};
-static const struct pcc_device_program program = {"generic", any, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, NULL, NULL};
-static const struct pcc_device_program chosen = {"chosen", named, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, test_inputs, test_outputs};
+static const struct pcc_device_program program = {"generic", any, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, NULL, NULL, "90e5a11", NULL};
+static const struct pcc_device_program chosen = {"chosen", named, 12288, 1e-4, kernels, mixed, buffers, weights, inputs, outputs, 3, CALLS + 2, BUFFERS, 1, preparation, prepared, 1, 1, 0, test_inputs, test_outputs, "90e50e0",
+#ifdef __x86_64__
+    "avx2"
+#else
+    "neon"
+#endif
+};
+static const struct pcc_device_program unfit = {"unfit", named, 12288, 1e-4, kernels, calls, buffers, weights, inputs, outputs, 3, CALLS, BUFFERS, 1, preparation, prepared, 1, 1, 0, NULL, NULL, "bad", "of another processor"};
 const struct pcc_device_backend *const pcc_device_backend = &pcc_opencl_backend;
-const struct pcc_device_program *const pcc_device_programs[] = {&program, &chosen};
-const int32_t pcc_device_program_count = 2;
+const struct pcc_device_program *const pcc_device_programs[] = {&unfit, &program, &chosen};
+const int32_t pcc_device_program_count = 3;

@@ -3,12 +3,14 @@ below."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, cast
 
 from torch.fx import GraphModule, Node
 
 from pcc.codegen import layers
 from pcc.codegen.family import OPENCL, families
+from pcc.codegen.host_program import HostCalls
 from pcc.codegen.lower import Lowering, has_planes
 from pcc.codegen.opencl.families import DeviceFamily
 from pcc.codegen.opencl.families.in_planes import border_of
@@ -28,19 +30,19 @@ from pcc.codegen.program import Program, Stage, View
 from pcc.dtype import dtype_of
 from pcc.ir import ops
 from pcc.ir.annotations import KernelChoice, annotation
-from pcc.ir.graph import arguments, max_batch, shape_of
+from pcc.ir.graph import arguments, layer_name, max_batch, shape_of
 
 ALIGNMENT = 512
 """Bytes to which a buffer's start is aligned: CL_DEVICE_MEM_BASE_ADDR_ALIGN of all drivers that we know of."""
 
 
-def lower_device(graph_module: GraphModule, name: str) -> Program[DeviceKernel]:
-    """The planned program of a graph whose kernels are selected for a GPU. Raises `PccError` as
-    `pcc.codegen.lower.lower` does."""
-    lowering = DeviceLowering(graph_module, DeviceProgramBuilder(name))
+def lower_device(graph_module: GraphModule, name: str, host: HostCalls | None = None) -> Program[DeviceKernel]:
+    """The planned program of a graph whose kernels are selected for a GPU, but for what ``host`` leaves to the
+    processor. Raises `PccError` as `pcc.codegen.lower.lower` does."""
+    lowering = DeviceLowering(graph_module, DeviceProgramBuilder(name), host)
     for node in graph_module.graph.nodes:
         lowering.visit(node)
-    program = lowering.builder.build()
+    program = lowering.program()
     if max_batch(graph_module):
         turns = (Stage(0, len(program.calls), at_once=False),)
         program = replace(program, max_batch=max_batch(graph_module), batch_stages=turns)
@@ -57,11 +59,35 @@ class DeviceLowering(Lowering):
 
     builder: DeviceProgramBuilder
 
+    def __init__(self, graph_module: GraphModule, builder: DeviceProgramBuilder, host: HostCalls | None) -> None:
+        super().__init__(graph_module, builder)
+        self.host = host
+        self.left: dict[Node, list[Node]] = {}
+        """Nodes that the processor computes, by the first of them that follow each other."""
+        if host:
+            calls = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target != ops.UNPACK]
+            for is_left, nodes in groupby(calls, key=lambda node: node.name in host.nodes):
+                if is_left:
+                    first, *others = nodes
+                    self.left[first] = [first, *others]
+
+    def visit(self, node: Node) -> None:
+        if self.host is None or node.name not in self.host.nodes:
+            super().visit(node)
+            return
+        self.builder.layer, self.builder.node = layer_name(node), node.name
+        for each in self.left.get(node, []):  # all of them now, for what clears borders is the GPU's
+            if self.host.is_read_on_gpu(each):
+                self.views[each] = self.result(each)
+        self.host.record(node, {known.name: view for known, view in self.views.items()}, self.builder)
+
     def result(self, node: Node) -> View:
         """Planes for what kernels write and read that take them, with the border that these need; else a contiguous
         tensor."""
-        readers = [user for user in node.users if _takes_planes(user)]
-        if not has_planes(node) or not (readers or _takes_planes(node)):
+        of_host = self.host.nodes if self.host else frozenset[str]()
+        readers = [user for user in node.users if _takes_planes(user) and user.name not in of_host]
+        is_written_so = _takes_planes(node) and node.name not in of_host
+        if not has_planes(node) or not (readers or is_written_so):
             return self.tensor(node)
         border = max(
             (border_of(arguments(user)["padding"]) for user in readers if arguments(user)["x"] is node), default=0

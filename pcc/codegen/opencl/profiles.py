@@ -55,6 +55,11 @@ class GpuProfile:
     memory_weight: float
     """Slots that a memory operation counts besides."""
     origin: str
+    lanes: int
+    """Items that execute a slot at once. This and ``clock`` are those of a usual device of the family, from public tables:
+    only the choice between the GPU and its processor goes by them."""
+    clock: float
+    """Hertz."""
     computes_fp16: bool = True
     """Whether it has fp16 arithmetic, not only fp16 in memory."""
     sums: DType = FLOAT32
@@ -91,9 +96,21 @@ sums leave enough where nothing else takes many (`pcc.codegen.opencl.families.co
 addresses of 64 bits take many of them: 16 fp32 sums are the most that does not spill (32 in fp16)."""
 
 
+_LANES = {
+    "adreno-6xx": (512, 0.7e9),
+    "adreno-7xx": (1024, 0.8e9),
+    "mali-g5x": (96, 0.9e9),
+    "mali-g6x": (256, 0.9e9),
+    "mali-g7x": (640, 0.8e9),
+    "generic": (128, 0.8e9),
+}
+
+
 def _profile(name: str, devices: tuple[str, ...], slots: DeviceWork, origin: str) -> GpuProfile:
     wave, numbers, weight = _LIMITS["adreno" if name.startswith("adreno") else "mali"]
-    return GpuProfile(name, devices, wave, numbers, slots, weight, origin, computes_fp16=name != "generic")
+    return GpuProfile(
+        name, devices, wave, numbers, slots, weight, origin, *_LANES[name], computes_fp16=name != "generic"
+    )
 
 
 PROFILES: dict[str, GpuProfile] = {
