@@ -61,9 +61,9 @@ def compile(
     processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype`` ``"fp16"`` stores weights of
     linear layers so. ``gpu`` adds code for a GPU to each library, which is used where one can be trusted: ``"opencl"``,
     or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``; ``on_cpu`` names the layers that this code leaves to the
-    processor, by globs, or is ``["none"]``; if None, costs choose. ``name`` (the class's, function's or file's, in small
-    letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for what
-    cannot be compiled or written.
+    processor, by globs, or is ``["none"]``; if None, costs choose. ``name`` (the class's, function's or file's, in
+    small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for
+    what cannot be compiled or written.
     """
     from pcc.compiler import compile_model
     from pcc.frontend.inputs import model_name

@@ -85,7 +85,8 @@ def command(
         click.echo("These are times of an emulator: they say nothing about a real processor.")
     if profile:
         click.echo()
-        headers = ["layer", *(["on"] if on_gpu else []), "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
+        on = ["on"] if on_gpu else []
+        headers = ["layer", *on, "kernels", "dense MMACs", "kept MMACs", "weight kB", "ms", "share %"]
         print_table(headers, [_cells(layer, on_gpu=on_gpu) for layer in layers])
 
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, gpu_option, json_option, model_options, on_cpu_option
+from pcc.cli.options import (
+    ModelOptions,
+    chosen_shapes,
+    chosen_targets,
+    gpu_option,
+    json_option,
+    model_options,
+    on_cpu_option,
+)
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -225,9 +233,9 @@ def _gpu_lines(target: "TargetReport") -> list[str]:
     lines = list[str]()
     for program in target.gpu.programs:
         kernels = len({call.kernel for call in program.calls})
-        beside = f" beside {program.cpu}" if program.cpu else ""
+        profile = f"{program.profile} beside {program.cpu}" if program.cpu else program.profile
         lines.append(
-            f"{target.gpu.interface}, {program.profile}{beside}: {len(program.calls)} calls of {kernels} kernels, memory "
+            f"{target.gpu.interface}, {profile}: {len(program.calls)} calls of {kernels} kernels, memory "
             f"{megabytes(program.arena_bytes)}"
         )
         if left := [layer.layer for layer in program.layers if layer.on_processor]:

@@ -106,8 +106,9 @@ def _program(
     values += map(str, (len(program.preparation), len(prepared), len(_read_by_runs(program))))
     values += [f"test_{kind}" if recorded else "NULL" for kind in ("inputs", "outputs")]
     values += [c_string(artefact.digest), c_string(artefact.isa) if artefact.isa else "NULL"]
+    counts = f"{len(program.calls)} calls of {len(kernels)} kernels"
     return (
-        f"/* {c_comment(program.name)} for {artefact.profile}: {len(program.calls)} calls of {len(kernels)} kernels. */\n"
+        f"/* {c_comment(program.name)} for {artefact.profile}: {counts}. */\n"
         + "\n".join(_table(_named(what, profile), rows) for what, rows in tables.items())
         + f"\nstatic const struct pcc_device_program {_named('program', profile)} = {{{', '.join(values)}}};\n"
     )
@@ -201,9 +202,7 @@ DEVICE_DIMS = 6
 """``PCC_DEVICE_DIMS``."""
 
 
-def merged_dims(
-    shape: Sequence[int], first: Sequence[int], second: Sequence[int]
-) -> list[tuple[int, int, int]]:
+def merged_dims(shape: Sequence[int], first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int, int]]:
     """The dimensions of a tensor that lies in two places, each with its strides there: as few as walk through both."""
     dims: list[tuple[int, int, int]] = []
     for size, a, b in zip(shape, first, second, strict=True):

@@ -58,9 +58,10 @@ class HostProgram:
     def can_cross(self, node: Node, gpu: Program[Any]) -> bool:
         """Whether both programs have a place for a node's value, of its shape and of one type."""
         places = [program.values.get(node.name) for program in (self.program, gpu)]
-        return all(place and place.shape == shape_of(node) for place in places) and len(
-            {place.dtype for place in places if place}
-        ) == 1
+        return (
+            all(place and place.shape == shape_of(node) for place in places)
+            and len({place.dtype for place in places if place}) == 1
+        )
 
 
 def operands_of(node: Node) -> list[Node]:

@@ -1,5 +1,5 @@
-"""How often the loops of operators turn that no kernel family prices: what the choice between a GPU and its processor goes
-by, on both sides."""
+"""How often the loops of operators turn that no kernel family prices: what the choice between a GPU and its processor
+goes by, on both sides."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -98,6 +98,8 @@ class _Order:
     crosses: Mapping[Node, bool]
     """Whether a value can be copied between the two."""
     nbytes: Mapping[Node, int]
+    has_steps: Mapping[Node, bool]
+    """Whether the processor computes something for a node; others are views of what is there."""
     crossing: Crossing
 
     @staticmethod
@@ -118,10 +120,11 @@ class _Order:
                 node: sides.gpu_program.values[node.name].nbytes if node.name in sides.gpu_program.values else 0
                 for node in values
             },
+            {node: bool(sides.host.steps.get(node.name)) for node in calls},
             crossing,
         )
 
-    def stretches(self, begin: int) -> Iterator["Stretch"]:
+    def stretches(self, begin: int) -> Iterator[Stretch]:
         """Those that begin with a call, as far as the processor can compute them."""
         inside: set[Node] = set()
         outside_users: dict[Node, int] = {}
@@ -152,7 +155,7 @@ class _Order:
         nbytes = sum(self.nbytes[node] for node in copied)
         return waits + len(copied) * self.crossing.copy + nbytes * self.crossing.byte
 
-    def cheapest(self) -> list["Stretch"]:
+    def cheapest(self) -> list[Stretch]:
         """The stretches with which all takes least time."""
         count = len(self.nodes)
         best: list[float] = [0.0] * (count + 1)
@@ -175,18 +178,11 @@ class _Order:
             end = stretch.begin if stretch else end - 1
         return found[::-1]
 
-    def asked_for(self, asked: Sequence[str]) -> list["Stretch"]:
+    def asked_for(self, asked: Sequence[str]) -> list[Stretch]:
         """The stretches that are the layers of those names."""
         if list(asked) == [NONE]:
             return []
-        names = [layer_name(node) for node in self.nodes]
-        for pattern in asked:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise PccError(f"no layer is named '{pattern}' (pcc inspect MODEL lists them)")
-        wanted = [any(fnmatchcase(name, pattern) for pattern in asked) for name in names]
-        for name, is_wanted, objection in zip(names, wanted, self.objections, strict=True):
-            if is_wanted and objection:
-                raise PccError(f"layer '{name}' cannot be left to the processor: {objection}")
+        wanted = self._named(asked)
         if all(wanted):
             raise PccError("all layers would be left to the processor: compile without code for a GPU")
         found: list[Stretch] = []
@@ -199,7 +195,23 @@ class _Order:
         for stretch in found:
             if stretch.crossing == inf:
                 raise PccError(
-                    f"layer '{names[stretch.begin]}' cannot be left to the processor without others: one of the two has a "
-                    "kernel for several layers there"
+                    f"layer '{layer_name(self.nodes[stretch.begin])}' cannot be left to the processor without others: "
+                    "there one of the two has a kernel for several layers"
                 )
         return found
+
+    def _named(self, asked: Sequence[str]) -> list[bool]:
+        """Which nodes are asked for; those that only look at their results are, too."""
+        names = [layer_name(node) for node in self.nodes]
+        for pattern in asked:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise PccError(f"no layer is named '{pattern}' (pcc inspect MODEL lists them)")
+        wanted: dict[Node, bool] = {}
+        for node, name, objection in zip(self.nodes, names, self.objections, strict=True):
+            wanted[node] = any(fnmatchcase(name, pattern) for pattern in asked)
+            if wanted[node] and objection:
+                raise PccError(f"layer '{name}' cannot be left to the processor: {objection}")
+            operands = operands_of(node)
+            if operands and not self.has_steps[node] and not objection:
+                wanted[node] |= all(wanted.get(operand) for operand in operands)
+        return list(wanted.values())

@@ -124,7 +124,7 @@ class OnProcessor:
     def __str__(self) -> str:
         gpu, processor, crossing = (f"{seconds * 1e6:.0f} us" for seconds in (self.gpu, self.processor, self.crossing))
         why = "asked for" if self.asked else "by costs"
-        return f"on-processor({why}; stretch {self.stretch}: GPU {gpu}, processor {processor}, copies and wait {crossing})"
+        return f"on-processor({why}; GPU {gpu}, processor {processor}, wait and copies {crossing})"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ class DeviceLowering(Lowering):
         self.left: dict[Node, list[Node]] = {}
         """Nodes that the processor computes, by the first of them that follow each other."""
         if host:
-            calls = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target != ops.UNPACK]
+            calls = [
+                node for node in graph_module.graph.nodes if node.op == "call_function" and node.target != ops.UNPACK
+            ]
             for is_left, nodes in groupby(calls, key=lambda node: node.name in host.nodes):
                 if is_left:
                     first, *others = nodes

@@ -56,8 +56,8 @@ class GpuProfile:
     """Slots that a memory operation counts besides."""
     origin: str
     lanes: int
-    """Items that execute a slot at once. This and ``clock`` are those of a usual device of the family, from public tables:
-    only the choice between the GPU and its processor goes by them."""
+    """Items that execute a slot at once. This and ``clock`` are *assumed*, of the order of what public tables say of a
+    device of the family: only the choice between the GPU and its processor goes by them."""
     clock: float
     """Hertz."""
     computes_fp16: bool = True

@@ -5,7 +5,6 @@ items together take on all lanes, or, where they are too few to hide each other'
 itself; and its launch.
 """
 
-from collections.abc import Mapping
 from math import prod
 from typing import Any
 
