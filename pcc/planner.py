@@ -109,7 +109,7 @@ def narrow_types(passes: Sequence[Any]) -> list[DType]:
 
 def _is_beyond(target: Target, step: Any) -> bool:
     """Whether a pass makes activations a type that a target does not compute in: where others of the same library do,
-    it stays with fp32."""
+    or its GPU, it stays with fp32."""
     return step.name == "reduce-precision" and not isa_named(target.isa).computes_in(dtype_named(step.dtype))
 
 
@@ -118,7 +118,7 @@ def check_precision(targets: Sequence[Target], passes: Sequence[Any]) -> None:
     for step in passes:
         for target in targets:
             others = [other for other in targets if other.name == target.name and not _is_beyond(other, step)]
-            if _is_beyond(target, step) and (step.ports or not others):
+            if _is_beyond(target, step) and (step.ports or not (others or target.gpu)):
                 narrow = dtype_named(step.dtype)
                 able = [cpu for cpu, isa in (ARM_CPUS | X86_CPUS).items() if isa_named(isa).computes_in(narrow)]
                 raise PccError(

@@ -55,13 +55,14 @@ class HostProgram:
         of_run = self.program.buffers[value.buffer].is_of_run
         return "another layer's call writes it" if of_run and value.buffer not in known else ""
 
-    def can_cross(self, node: Node, gpu: Program[Any]) -> bool:
-        """Whether both programs have a place for a node's value, of its shape and of one type."""
-        places = [program.values.get(node.name) for program in (self.program, gpu)]
-        return (
-            all(place and place.shape == shape_of(node) for place in places)
-            and len({place.dtype for place in places if place}) == 1
-        )
+    def barrier(self, node: Node, gpu: Program[Any]) -> str:
+        """Why a node's value cannot be copied between the two programs; nothing where it can."""
+        here, there = (program.values.get(node.name) for program in (self.program, gpu))
+        if not (here and there and here.shape == there.shape == shape_of(node)):
+            return "one of the two has a kernel for several layers there"
+        if here.dtype != there.dtype:
+            return f"the GPU's numbers are {there.dtype} there, the processor's {here.dtype}"
+        return ""
 
 
 def operands_of(node: Node) -> list[Node]:

@@ -1,15 +1,26 @@
-"""How often the loops of operators turn that no kernel family prices: what the choice between a GPU and its processor
-goes by, on both sides."""
+"""What the choice between a GPU and its processor goes by on both sides: how often the loops of operators turn that no
+kernel family prices, and how long weights take from memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from torch.fx import Node
 
+from pcc.codegen.program import Call, Program, View
 from pcc.ir import ops
 from pcc.ir.graph import arguments, shape_of
+
+BYTES_PER_SECOND = 10e9
+"""Of memory, which a phone's GPU and processor share: *assumed*."""
+
+
+def memory_seconds(program: Program[Any], calls: Iterable[Call[Any]]) -> float:
+    """How long the weights that calls read come from memory, each once: no call takes less."""
+    read = {value.buffer for call in calls for value in call.args.values() if isinstance(value, View)}
+    buffers = (program.buffers[name] for name in read)
+    return sum(buffer.nbytes for buffer in buffers if buffer.is_weight) / BYTES_PER_SECOND
 
 
 @dataclass(frozen=True)

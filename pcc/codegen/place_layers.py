@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 
 from pcc.codegen.gpu_backend import Crossing, GpuBackend
 from pcc.codegen.host_program import HostProgram, operands_of
-from pcc.codegen.loops import loops_of
+from pcc.codegen.loops import loops_of, memory_seconds
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import Program
 from pcc.dtype import FLOAT32
@@ -63,11 +63,13 @@ def place_layers(
 
 def _processor_seconds(node: Node, of_processor: Node | None, sides: Sides) -> float:
     """What a node takes on one thread of the processor."""
-    if not sides.host.steps.get(node.name):
+    program, steps = sides.host.program, sides.host.steps.get(node.name, [])
+    if not steps:
         return 0.0
     choice = of_processor and annotation(of_processor, KernelChoice)
     if choice:
-        return choice.cost / sides.costs_per_second
+        memory = memory_seconds(program, [program.calls[step] for step in steps])
+        return max(choice.cost / sides.costs_per_second, memory)
     loops, lanes = loops_of(node), sides.machine.isa.lanes(FLOAT32)
     turns = ceil(loops.items / lanes) * loops.steps
     work = Work(crossing=turns * loops.reads, updates=turns, branches=turns, stores=ceil(loops.items / lanes))
@@ -95,8 +97,8 @@ class _Order:
     processor: Sequence[float]
     objections: Sequence[str]
     """Why the processor cannot compute a node by itself; nothing where it can."""
-    crosses: Mapping[Node, bool]
-    """Whether a value can be copied between the two."""
+    barriers: Mapping[Node, str]
+    """Why a value cannot be copied between the two; nothing where it can."""
     nbytes: Mapping[Node, int]
     has_steps: Mapping[Node, bool]
     """Whether the processor computes something for a node; others are views of what is there."""
@@ -115,7 +117,7 @@ class _Order:
                 sides.host.objection(others[node.name]) if node.name in others else "the processor's graph lacks it"
                 for node in calls
             ],
-            {node: sides.host.can_cross(node, sides.gpu_program) for node in values},
+            {node: sides.host.barrier(node, sides.gpu_program) for node in values},
             {
                 node: sides.gpu_program.values[node.name].nbytes if node.name in sides.gpu_program.values else 0
                 for node in values
@@ -148,7 +150,7 @@ class _Order:
             yield Stretch(begin, end, gpu, processor, self._between(begin, end, copied))
 
     def _between(self, begin: int, end: int, copied: set[Node]) -> float:
-        if not all(self.crosses[node] for node in copied):
+        if any(self.barriers[node] for node in copied):
             return inf
         works_before = begin > 0 and end < len(self.nodes)  # in the end the GPU is waited for anyway
         waits = self.crossing.wait if works_before else 0.0
@@ -192,12 +194,11 @@ class _Order:
             if is_wanted:
                 found.append(next(stretch for stretch in self.stretches(begin) if stretch.end == end))
             begin = end
-        for stretch in found:
-            if stretch.crossing == inf:
-                raise PccError(
-                    f"layer '{layer_name(self.nodes[stretch.begin])}' cannot be left to the processor without others: "
-                    "there one of the two has a kernel for several layers"
-                )
+        for begin in (stretch.begin for stretch in found if stretch.crossing == inf):
+            nodes = [*operands_of(self.nodes[begin]), *self.nodes[begin:]]
+            reason = next(self.barriers[node] for node in nodes if self.barriers[node])
+            name = layer_name(self.nodes[begin])
+            raise PccError(f"layer '{name}' cannot be left to the processor without others: {reason}")
         return found
 
     def _named(self, asked: Sequence[str]) -> list[bool]:

@@ -12,8 +12,8 @@ from pcc.target import TARGETS
 from tests.toy import toy_program
 
 HANDWRITTEN = Path(__file__).parents[1] / "runtime"
-LARGEST_RUNTIME = 36_000
-"""Bytes that the runtime of a GPU may add to a library."""
+LARGEST_RUNTIME = 48_000
+"""Bytes that the runtime of a GPU may add to a library, with the toy model's programs."""
 
 
 def _library(folder: Path, name: str, device: str, *, has_gpu: bool) -> Path:

@@ -2,7 +2,7 @@
 
 There is no phone to time on: these are costs (`profiles.py`) times what is *assumed* below. A call takes what all its
 items together take on all lanes, or, where they are too few to hide each other's waiting, what one of them takes by
-itself; and its launch.
+itself, or what its weights take from memory; and its launch.
 """
 
 from math import prod
@@ -11,7 +11,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from pcc.codegen.gpu_backend import Crossing
-from pcc.codegen.loops import loops_of
+from pcc.codegen.loops import loops_of, memory_seconds
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.program import Call, Program
 from pcc.ir.annotations import KernelChoice, annotation
@@ -44,5 +44,5 @@ def node_seconds(graph_module: GraphModule, program: Program[Any], profile: GpuP
             work = DeviceWork(mads=turns, memory=turns * loops.reads, steps=turns, outputs=items, items=items)
             slots = profile.cycles(work)
         busy = max(slots / profile.lanes, slots / items * CYCLES_ALONE) / profile.clock
-        found[name] = len(made) * LAUNCH_SECONDS + busy
+        found[name] = len(made) * LAUNCH_SECONDS + max(busy, memory_seconds(program, made))
     return found

@@ -132,8 +132,8 @@ def test_layers_of_one_kernel_go_together() -> None:
             pooled(),
             (1, 16, 32, 32),
             ["2"],
-            "layer '2' cannot be left to the processor without others: there one of the two has a kernel for several "
-            "layers",
+            "layer '2' cannot be left to the processor without others: one of the two has a kernel for several layers "
+            "there",
         ),
         (Middle(), MIDDLE_SHAPE, ["nothing"], "no layer is named 'nothing' (pcc inspect MODEL lists them)"),
         (Middle(), MIDDLE_SHAPE, ["*"], "all layers would be left to the processor: compile without code for a GPU"),
