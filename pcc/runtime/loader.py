@@ -37,6 +37,8 @@ class _Options(ctypes.Structure):
 DEVICES = {"auto": 0, "cpu": 1, "gpu": 2}
 """``pcc_device_choice``."""
 
+_DEVICE_NAMES = {1: "cpu", 2: "gpu"}
+
 
 class _Tensor(ctypes.Structure):
     _fields_ = (
@@ -57,6 +59,7 @@ class _Call(ctypes.Structure):
         ("macs", ctypes.c_int64),
         ("dense_macs", ctypes.c_int64),
         ("seconds", ctypes.c_double),
+        ("device", ctypes.c_int32),
     )
 
 
@@ -78,6 +81,8 @@ class CallProfile:
     macs: int
     dense_macs: int
     seconds: float
+    device: str
+    """Where it ran: ``gpu``, or ``cpu``, to which a GPU's program may leave calls."""
 
 
 class Model:
@@ -178,12 +183,13 @@ class Model:
             context = self._opened()
             counts = hasattr(self._library, "pcc_context_call_count")  # libraries of earlier packages lack it
             count = self._library.pcc_context_call_count(context) if counts else self._library.pcc_call_count()
+            one_device = self.device[:3]  # of all calls, where the library is an earlier package's
             for index in range(count):
                 call = _Call(ctypes.sizeof(_Call))
                 self._library.pcc_describe_call(context, index, ctypes.byref(call))
-                calls.append(
-                    CallProfile(call.layer.decode(), call.kernel.decode(), call.macs, call.dense_macs, call.seconds)
-                )
+                names = call.layer.decode(), call.kernel.decode()
+                device = _DEVICE_NAMES.get(call.device, one_device)
+                calls.append(CallProfile(*names, call.macs, call.dense_macs, call.seconds, device))
         return calls
 
     def close(self) -> None:

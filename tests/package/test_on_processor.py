@@ -33,16 +33,16 @@ def use(number):
             for batch in batches:
                 results = model(np.load(f"{folder}/x.npy")[:batch])
                 outputs.append(list(results) if isinstance(results, (tuple, list)) else [results])
-        found[number] = said, outputs
+        found[number] = said, outputs, sorted({(call.layer, call.device) for call in model.profile()})
 
 threads = [threading.Thread(target=use, args=(number,)) for number in range(contexts)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-for number, (said, outputs) in enumerate(found):
+for number, (_, outputs, _) in enumerate(found):
     for turn, results in enumerate(outputs):
         for port, result in enumerate(results):
             np.save(f"{folder}/{number}_{turn}_{port}.npy", np.asarray(result))
-print(found[0][0])
+print(json.dumps([found[0][0], found[0][2]]))
 """
 
 
@@ -54,14 +54,16 @@ def run(
     batches: Sequence[int] = (1,),
     contexts: int = 2,
     tolerance: float = 1e-5,
-) -> None:
-    """Several contexts at once, each in a thread with one or two of its own, agree with PyTorch."""
+) -> list[list[str]]:
+    """Several contexts at once, each in a thread with one or two of its own, agree with PyTorch. The layers of the calls,
+    and where they ran."""
     environment = {**os.environ, **pocl_environment(folder / "opencl")}
     np.save(folder / "x.npy", x.numpy())
     command = [sys.executable, "-c", RUN, str(package), str(folder), str(contexts), json.dumps(list(batches))]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.startswith("gpu: "), ran.stdout
+    device, layers = json.loads(ran.stdout)
+    assert device.startswith("gpu: "), device
     with torch.no_grad():
         wanted = module(x)
     for number in range(contexts):
@@ -70,6 +72,7 @@ def run(
                 got = np.load(folder / f"{number}_{turn}_{port}.npy")
                 expected = right[: batches[turn % len(batches)]].numpy()
                 assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+    return layers
 
 
 def test_asked_for_in_the_middle_and_at_the_end(tmp_path: Path) -> None:
@@ -92,7 +95,9 @@ def test_asked_for_in_the_middle_and_at_the_end(tmp_path: Path) -> None:
         assert [layer.layer for layer in left] == ["mid", "view_1", "fc"]
         assert all(layer.on_processor and layer.on_processor.asked for layer in left)
         assert [layer.weight_bytes > 0 for layer in left] == [True, False, True]
-    run(package, x, module, tmp_path, (3, 1, 2), contexts=4)
+    layers = run(package, x, module, tmp_path, (3, 1, 2), contexts=4)
+    assert [layer for layer, device in layers if device == "cpu"] == ["fc", "mid", "view_1"]
+    assert {layer for layer, device in layers if device == "gpu"} >= {"c1", "c2"}
 
 
 def test_costs_leave_boxes_to_the_processor(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ def test_costs_leave_boxes_to_the_processor(tmp_path: Path) -> None:
 
 
 def test_fp16_on_the_gpu_beside_fp32(tmp_path: Path) -> None:
-    """The processor has no fp16 arithmetic, and its form of the model stays fp32; nothing goes between the two, then."""
+    """The processor has no fp16 arithmetic, and its form of the model stays fp32: no layer goes to it."""
     module, x, package = middle(), torch.randn(*MIDDLE_SHAPE), tmp_path / "net"
     with pytest.raises(PccError, match="the GPU's numbers are float16 there, the processor's float32"):
         pcc.compile(module, (x,), package, gpu="opencl", dtype="fp16", on_cpu=["mid"])
