@@ -55,7 +55,7 @@ def run(
     contexts: int = 2,
     tolerance: float = 1e-5,
 ) -> list[list[str]]:
-    """Several contexts at once, each in a thread with one or two of its own, agree with PyTorch. The layers of the calls,
+    """Several contexts at once, each in a thread with one or two of its own, agree with PyTorch. The calls' layers
     and where they ran."""
     environment = {**os.environ, **pocl_environment(folder / "opencl")}
     np.save(folder / "x.npy", x.numpy())
