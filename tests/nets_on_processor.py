@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-import pcc.ir.ops  # noqa: F401  registers nms
+from pcc.ir import ops
 
 MIDDLE_SHAPE = (1, 3, 8, 8)
 DETECTOR_SHAPE = (1, 3, 64, 64)
@@ -34,7 +34,7 @@ class Detector(nn.Module):
         scores, boxes = y[:, 4:6].flatten(2), y[:, :4].flatten(2)
         center, half = boxes[:, :2], boxes[:, 2:].abs()
         corners = torch.cat([center - half, center + half], 1)
-        return torch.ops.pcc.nms(corners, scores, 20, 0.5, 0.0), scores.topk(5).values
+        return ops.NMS(corners, scores, 20, 0.5, 0.0), scores.topk(5).values
 
 
 def middle() -> nn.Module:
