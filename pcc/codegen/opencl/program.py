@@ -92,6 +92,7 @@ class DeviceProgramBuilder(ProgramWriter[DeviceKernel]):
                 "begins": tables[listed.begins],
                 "size": lists.size,
                 "list_groups": list_groups,
+                "columns": views["lists"].shape[1],
                 "blocks": views["lists"].shape[0] // list_groups,
                 "plane": lists.plane,
                 "groups": groups,

@@ -22,9 +22,10 @@ class UnlistWeight:
     filter groups. An item is a filter group; ``begins`` has where its connections begin, every ``begin_step`` numbers.
 
     ``entries`` and ``lists`` are those of `pcc.codegen.kernels.sparse_tables.SharedTables`: for ``blocks`` blocks of
-    channels and ``list_groups`` groups of ``size`` filters, whatever ``share`` is; entries speak of planes that are
-    ``plane`` elements apart. The first filter's connections come in the order of its lists, and behind them those that
-    only others have. A connection whose weights are all zero is in no list: what it would take stays zero.
+    channels and ``list_groups`` groups of ``size`` filters, whatever ``share`` is, ``columns`` numbers in a list;
+    entries speak of planes that are ``plane`` elements apart. The first filter's connections come in the order of its
+    lists, and behind them those that only others have. A connection whose weights are all zero is in no list: what it
+    would take stays zero.
     """
 
     share: int
@@ -41,23 +42,23 @@ class UnlistWeight:
     def params(self) -> tuple[Param, ...]:
         read = (tensor(name, INT32) for name in ("entries", "lists", "begins"))
         made = tensor("weight", self.dtype, writes=True), tensor("places", INT32, writes=True)
-        of_lists = numbers("size", "list_groups", "blocks", "plane")
+        of_lists = numbers("size", "list_groups", "columns", "blocks", "plane")
         return *read, *made, *of_lists, *numbers("groups", "begin_step", "channel_step")
 
     def body(self, k: "DeviceKernelBuilder") -> None:
         k = of_numbers(k)
         group, _, _ = place(k, k["groups"], 1)
-        sets, begin = k.let(k.power_of_two(k["size"])), k.word(k["begins"], group * k["begin_step"])
+        every, begin = k.let(k.power_of_two(k["size"]) - 1), k.word(k["begins"], group * k["begin_step"])
         end = k.variable(begin)
         with k.loop(self.share) as filter:
             listed, lane = k.divide(group * self.share + filter, k["size"])
             bit = k.let(k.power_of_two(lane))
             with k.loop(k["blocks"]) as block:
-                row = k.let((block * k["list_groups"] + listed) * sets)
+                row = k.let((block * k["list_groups"] + listed) * k["columns"])
                 entry = k.variable(k.word(k["lists"], row))
-                with k.loop(sets - 1) as before:
-                    members = k.let(before + 1)
-                    count, kept = k.word(k["lists"], row + members), k.let(k.bits_set(members))
+                with k.loop(k["columns"] - 1) as before:
+                    members = k.let(k.select(k["columns"] > 2, before + 1, every))
+                    count, kept = k.word(k["lists"], row + before + 1), k.let(k.bits_set(members))
                     with k.when_all((members & bit) > 0), k.loop(count) as turn:
                         here = k.let(entry.value + turn * (kept + 1))
                         channel, _ = k.divide(k.word(k["entries"], here), k["plane"])
@@ -71,13 +72,15 @@ class UnlistWeight:
         entries, weight, places = (np.asarray(args[name]).ravel() for name in ("entries", "weight", "places"))
         begins = np.asarray(args["begins"]).ravel()[:: n["begin_step"]]
         lists = np.asarray(args["lists"]).reshape(n["blocks"], n["list_groups"], -1)
+        every = 2 ** n["size"] - 1
+        sets = np.arange(1, every + 1).tolist() if n["columns"] > 2 else [every]
         for group in np.arange(n["groups"]).tolist():
             at_place: dict[int, int] = {}
             for filter in np.arange(self.share).tolist():
                 listed, lane = divmod(group * self.share + filter, n["size"])
                 for row in lists[:, listed].tolist():
                     entry = row[0]
-                    for members, count in enumerate(row[1:], 1):
+                    for members, count in zip(sets, row[1:], strict=True):
                         for _ in np.arange(count) if members >> lane & 1 else ():
                             place = int(entries[entry]) // n["plane"] * n["channel_step"]
                             at = at_place.setdefault(place, int(begins[group]) + len(at_place))

@@ -11,14 +11,16 @@ from pcc.sparsity.fkw import pack
 from tests.opencl import POCL, run, run_reference
 
 
-def check_unlisted(share: int, size: int, dtype: DType = FLOAT32, channels: int = 11, platform: str = POCL) -> None:
+def check_unlisted(
+    share: int, size: int, dtype: DType = FLOAT32, channels: int = 11, platform: str = POCL, zeros: float = 0.3
+) -> None:
     """Asserts that tables made of lists are those that a convolution's kernel would read otherwise, but for the order
-    of a filter group's connections."""
+    of a filter group's connections; of a weight of which a part is kept and zero all the same."""
     random = np.random.default_rng(share * 8 + size)
     kept = np.repeat(random.random((12 // share, channels)) < 0.4, share, axis=0)
     weight = (random.standard_normal((12, channels)) * kept).astype(np.float32)
     fkw = pack(weight.reshape(12, channels, 1, 1), share=share)
-    fkw.weight[random.random(fkw.weight.shape) < 0.3] = 0  # kept, and zero all the same
+    fkw.weight[random.random(fkw.weight.shape) < zeros] = 0
     lists, wanted, groups = shared_tables(fkw, size, 4, 30, FLOAT32), gather_tables(fkw, 1), 12 // share
     arrays = {
         "entries": lists.entries.ravel(),
@@ -27,7 +29,8 @@ def check_unlisted(share: int, size: int, dtype: DType = FLOAT32, channels: int 
         "weight": np.zeros(wanted.weight.size, dtype.numpy),
         "places": np.zeros(len(wanted.channels), np.int32),
     }
-    numbers = {"size": size, "list_groups": lists.groups, "blocks": -(-channels // 4), "plane": 30}
+    of_lists = {"list_groups": lists.groups, "columns": lists.lists.shape[1], "blocks": -(-channels // 4)}
+    numbers = {"size": size, **of_lists, "plane": 30}
     args = {**arrays, **numbers, "groups": groups, "begin_step": 1, "channel_step": 7}
     kernel, range_ = UnlistWeight(share, dtype), range_over((groups, 1, 1))
     for made in (run(kernel, args, range_, platform), run_reference(kernel, args, range_)):
@@ -43,6 +46,11 @@ def check_unlisted(share: int, size: int, dtype: DType = FLOAT32, channels: int 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_tables_made_of_lists(share: int, size: int) -> None:
     check_unlisted(share, size)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_tables_made_of_lists_that_all_filters_share(size: int) -> None:
+    check_unlisted(4, size, zeros=0.0)
 
 
 def test_tables_of_fp16_made_of_lists() -> None:
