@@ -221,16 +221,13 @@ class ConvDepthwiseDirect:
             at = tirx.Max(tirx.Min(at, k["x_height"] - 1), tirx.const(0, INT32.tir()))
         pitch = k["pitch"] if self.plane is None else self.plane.pitch
         source = k.pointer(x, at * pitch + i * self.stride[1])
-        found, pairs = [], {}
-        for v in range(self.kernel[1]):
-            column = v * self.dilation[1] - self.padding[1]
-            if self.stride[1] == 1:
-                value = k.let(k.load(source, column, k.lanes))
-            else:
-                even = column - column % 2
-                if even not in pairs:
-                    pairs[even] = [k.let(k.load(source, even + part, k.lanes)) for part in (0, k.lanes)]
-                value = k.let(k.shuffle(pairs[even], every_second(k.lanes, self.part, column % 2)))
+        places = [v * self.dilation[1] - self.padding[1] for v in range(self.kernel[1])]
+        if self.stride[1] == 1:
+            values = [k.let(k.load(source, column, k.lanes)) for column in places]
+        else:
+            values = _every_second(k, source, places, self.part)
+        found: list[Expr] = []
+        for v, value in enumerate(values):
             mask = columns[v] if columns else None
             if is_inside is not None:
                 mask = k.splat(is_inside, k.lanes) if mask is None else mask & k.splat(is_inside, k.lanes)
@@ -266,3 +263,27 @@ class ConvDepthwiseDirect:
                 residual = np.asarray(args["residual"])[at_of("r")] if self.epilogue.residual else None
                 parameter = self.epilogue.reference_parameter(args, filter)
                 y[at_of("y")] = self.epilogue.reference(sums, residual, parameter)
+
+
+def _every_second(k: "KernelBuilder", row: "Buffer", columns: list[int], part: int) -> "list[Expr]":
+    """Every second element of a row from each of these columns on, in the order of `every_second`.
+
+    Two loads give the even ones and the odd ones of the columns that most want; those a step to either side take one
+    element more, which for vectors longer than 16 bytes is cheaper than two loads that cross cache lines.
+    """
+    evens, order = [column - column % 2 for column in columns], in_order(k.lanes, part)
+    pairs: dict[int, list[Expr]] = {}
+    found: dict[int, Expr] = {}
+    for column in sorted(columns, key=lambda column: -evens.count(column - column % 2)):
+        even, near = column - column % 2, [known for known in found if abs(known - column) == 2]
+        if near and k.lanes > part:
+            known = near[0]
+            lanes, outside = (order, column) if column < known else (order[::-1], known + 2 * k.lanes)
+            places = dict(zip(lanes[1:], lanes, strict=False)) | {lanes[0]: k.lanes}
+            more = k.splat(k.let(k.load(row, outside)), k.lanes)
+            found[column] = k.let(k.shuffle([found[known], more], [places[lane] for lane in range(k.lanes)]))
+            continue
+        if even not in pairs:
+            pairs[even] = [k.let(k.load(row, even + ahead, k.lanes)) for ahead in (0, k.lanes)]
+        found[column] = k.let(k.shuffle(pairs[even], every_second(k.lanes, part, column % 2)))
+    return [found[column] for column in columns]
