@@ -196,12 +196,12 @@ def _call(archive: Archive, node: Mapping[str, Any], graph: Graph, values: dict[
 
 
 def _target(archive: Archive, name: str) -> Any:
-    """An operator of ATen, or arithmetic of sizes; nothing else that Python could reach is called."""
+    """An operator of ATen or of pcc's own, or arithmetic of sizes; nothing else that Python could reach is called."""
     if name in _ARITHMETIC:
         return _ARITHMETIC[name]
-    match = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", name)
-    packet = getattr(torch.ops.aten, match[1], None) if match else None
-    overload = getattr(packet, match[2], None) if packet is not None and match else None
+    match = re.fullmatch(r"torch\.ops\.(aten|pcc)\.(\w+)\.(\w+)", name)
+    packet = getattr(getattr(torch.ops, match[1]), match[2], None) if match else None
+    overload = getattr(packet, match[3], None) if packet is not None and match else None
     if not isinstance(overload, torch._ops.OpOverload) or not _is_pure(overload):
         raise PccError(
             f"pcc cannot compile 1 operator of this model: {name} (in '{archive.path}'; pcc compiles plain operators "

@@ -18,6 +18,7 @@ from pcc.frontend.imported import import_model
 from pcc.frontend.torch_module import import_module
 from pcc.ir.graph import layer_name
 from pcc.ir.verify import relative_error, run_graph
+from tests import public
 from tests.nets import NETS, make
 
 
@@ -52,6 +53,13 @@ def test_the_same_graph_as_of_the_module(name: str, tmp_path: Path) -> None:
         ]
     assert (imported.inputs, imported.outputs) == (direct.inputs, direct.outputs)
     assert imported.origin.startswith("net.pt2 (torch.export, PyTorch")
+
+
+def test_pccs_own_operators(tmp_path: Path) -> None:
+    net, inputs = public.make("suppressed")
+    imported = import_model(save(net, inputs, tmp_path / "net.pt2"))
+    assert any(str(node.target) == "pcc.nms.default" for node in imported.graph.graph.nodes)
+    assert relative_error(run_graph(imported.graph, inputs), net(*inputs)) == 0
 
 
 def test_sizes_that_are_open(tmp_path: Path) -> None:
