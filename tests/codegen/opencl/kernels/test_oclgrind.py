@@ -79,7 +79,8 @@ from tests.opencl_program import GRAPH_PASSES, run_program
 
 for share in (1, 2, 4):
     for size in (1, 2, 3, 4):
-        check_unlisted(share, size, channels=5, platform=OCLGRIND)
+        for zeros in (0.0, 0.3):
+            check_unlisted(share, size, channels=5, platform=OCLGRIND, zeros=zeros)
 check_unlisted(4, 4, FLOAT16, 5, OCLGRIND)
 run = [lambda program, inputs: run_program(program, inputs, OCLGRIND)]
 for passes, tolerance in ((GRAPH_PASSES, 5e-6), (FP16_PASSES, 3e-3)):
