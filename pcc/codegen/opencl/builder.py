@@ -15,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from pcc.codegen.kernel import Param
 from pcc.codegen.opencl.kernel import LANES, DeviceKernel
-from pcc.dtype import DTYPES, FLOAT16, INT32, DType
+from pcc.dtype import DTYPES, FLOAT16, FLOAT32, INT32, DType
 
 tirx: Any = tvm.tirx
 T: Any = tvm.tirx.script.builder
@@ -184,7 +184,7 @@ class DeviceKernelBuilder:
 
     def float_of_word(self, table: Buffer, index: Expr) -> Expr:
         """The fp32 number whose bits are an entry of an int32 table."""
-        return self.let(T.call_pure_extern("float32", "as_float", table[index]))
+        return self.let(T.call_pure_extern(FLOAT32.tir(), "as_float", table[index]))
 
     def store_word(self, table: Buffer, index: Expr, value: Expr) -> None:
         """To an int32 table."""
