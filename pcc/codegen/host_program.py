@@ -57,11 +57,11 @@ class HostProgram:
 
     def barrier(self, node: Node, gpu: Program[Any]) -> str:
         """Why a node's value cannot be copied between the two programs; nothing where it can."""
-        here, there = (program.values.get(node.name) for program in (self.program, gpu))
-        if not (here and there and here.shape == there.shape == shape_of(node)):
+        of_host, of_gpu = (program.values.get(node.name) for program in (self.program, gpu))
+        if not (of_host and of_gpu and of_host.shape == of_gpu.shape == shape_of(node)):
             return "one of the two has a kernel for several layers there"
-        if here.dtype != there.dtype:
-            return f"the GPU's numbers are {there.dtype} there, the processor's {here.dtype}"
+        if of_host.dtype != of_gpu.dtype:
+            return f"the GPU's numbers are {of_gpu.dtype} there, the processor's {of_host.dtype}"
         return ""
 
 

@@ -102,8 +102,8 @@ class DeviceProgramBuilder(ProgramWriter[DeviceKernel]):
             ordered = {param.name: args[param.name] for param in kernel.params}
             return Call(kernel, ordered, groups, layer, node=node, range=range_over((groups, 1, 1)))
 
-        made = FromLists(listed.weight, weight.buffer, places.buffer, made_of)
-        self.from_lists.setdefault((made.weights, made.places), made)
+        pair = FromLists(listed.weight, weight.buffer, places.buffer, made_of)
+        self.from_lists.setdefault((pair.weights, pair.places), pair)
 
     def prepared_weight(self, name: str, weight: PreparedWeight) -> View:
         """What the device makes of a weight when a library is loaded, contiguous; where two calls read the same, it is

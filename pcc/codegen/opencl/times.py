@@ -33,10 +33,10 @@ def node_seconds(graph_module: GraphModule, program: Program[Any], profile: GpuP
         calls.setdefault(call.node, []).append(call)
     nodes = {node.name: node for node in graph_module.graph.nodes if node.op == "call_function"}
     found: dict[str, float] = {}
-    for name, made in calls.items():
+    for name, of_node in calls.items():
         slots, items = 0.0, 1
         if name in nodes and (choice := annotation(nodes[name], KernelChoice)):
-            most = max(prod(call.range.global_size) for call in made if call.range)
+            most = max(prod(call.range.global_size) for call in of_node if call.range)
             slots, items = choice.cost, min(most, prod(shape_of(nodes[name])))
         elif name in nodes:
             loops = loops_of(nodes[name])
@@ -44,5 +44,5 @@ def node_seconds(graph_module: GraphModule, program: Program[Any], profile: GpuP
             work = DeviceWork(mads=turns, memory=turns * loops.reads, steps=turns, outputs=items, items=items)
             slots = profile.cycles(work)
         busy = max(slots / profile.lanes, slots / items * CYCLES_ALONE) / profile.clock
-        found[name] = len(made) * LAUNCH_SECONDS + max(busy, memory_seconds(program, made))
+        found[name] = len(of_node) * LAUNCH_SECONDS + max(busy, memory_seconds(program, of_node))
     return found

@@ -78,12 +78,12 @@ class Winograd:
             self.outputs * (vectors // vectors_of_store(layer.y, vectors)) * (2 if layer.residual is not None else 1)
         )
         loads, turned = form.inputs * ((tiles * self.outputs) // LANES + 2), (columns // tiles, rows)
-        taken = DeviceWork(
+        of_inputs = DeviceWork(
             memory=(squares // tiles) * (loads + places) * channels,
             adds=squares * 2 * form.inputs * form.input_adds * channels,
             items=(squares // tiles) * channels,
         )
-        given = DeviceWork(
+        of_outputs = DeviceWork(
             memory=(squares // tiles) * (places + stores + 2) * filters,
             adds=squares * (form.inputs + self.outputs) * form.output_adds * filters,
             outputs=squares * self.outputs**2 * filters,
@@ -93,7 +93,7 @@ class Winograd:
         stored, groups = schedule.filters * schedule.vectors, -(-filters // schedule.filters)
         ranges = -(-(squares // LANES) // schedule.vectors), groups, places
         items, of_weights = prod(ranges), -(-schedule.filters // pair_size(layer.x.dtype))
-        multiplied = DeviceWork(
+        of_products = DeviceWork(
             mads=items * channels * stored * LANES,
             memory=items * (channels * (of_weights + schedule.vectors) + stored),
             steps=items * sum(divmod(channels, product.unroll)),
@@ -101,7 +101,11 @@ class Winograd:
             outputs=items * stored * LANES,
             items=items,
         )
-        parts = taken * waste((*turned, channels)), multiplied * waste(ranges), given * waste((*turned, filters))
+        parts = (
+            of_inputs * waste((*turned, channels)),
+            of_products * waste(ranges),
+            of_outputs * waste((*turned, filters)),
+        )
         return converted(sum(parts, DeviceWork()), layer.x.dtype, schedule.sums)
 
     def _product(self, layer: Conv2d, schedule: WinogradSchedule) -> WinogradProduct:

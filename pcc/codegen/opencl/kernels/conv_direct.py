@@ -170,11 +170,11 @@ def load_weights(k: "DeviceKernelBuilder", at: "Expr", count: int) -> "list[Expr
         return [k.load(k["weight"], at + place) for place in range(count)]
     vectors: list[Expr] = []
     while LANES * len(vectors) < count:
-        here = at + LANES * len(vectors)
+        begin = at + LANES * len(vectors)
         if count % (2 * LANES) == 0:
-            vectors += k.load_pair(k["weight"], here)
+            vectors += k.load_pair(k["weight"], begin)
         else:
-            vectors.append(k.load_vector(k["weight"], here))
+            vectors.append(k.load_vector(k["weight"], begin))
     return [k.lane(vector, lane) for vector in vectors for lane in range(LANES)]
 
 

@@ -60,10 +60,10 @@ class UnlistWeight:
                     members = k.let(k.select(k["columns"] > 2, before + 1, every))
                     count, kept = k.word(k["lists"], row + before + 1), k.let(k.bits_set(members))
                     with k.when_all((members & bit) > 0), k.loop(count) as turn:
-                        here = k.let(entry.value + turn * (kept + 1))
-                        channel, _ = k.divide(k.word(k["entries"], here), k["plane"])
+                        entry_at = k.let(entry.value + turn * (kept + 1))
+                        channel, _ = k.divide(k.word(k["entries"], entry_at), k["plane"])
                         at = _place_of(k, k.let(channel * k["channel_step"]), begin, end, filter)
-                        number = k.let(here + 1 + k.bits_set(members & (bit - 1)))
+                        number = k.let(entry_at + 1 + k.bits_set(members & (bit - 1)))
                         k.store(k["weight"], at * self.share + filter, k.float_of_word(k["entries"], number))
                     entry.value = entry.value + count * (kept + 1)
 

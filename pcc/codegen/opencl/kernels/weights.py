@@ -142,10 +142,10 @@ class PreparedWeight:
     @cached_property
     def values(self) -> np.ndarray:
         """The numbers, on NumPy."""
-        made = np.zeros(self.elements, self.kernel.dtype.numpy)
+        prepared = np.zeros(self.elements, self.kernel.dtype.numpy)
         shipped = {"weight": self.weight, "rows": plain_rows(self.weight.shape)}
-        self.kernel.reference({**shipped, **self.tables, **self.numbers, self.result: made}, self.range)
-        return made
+        self.kernel.reference({**shipped, **self.tables, **self.numbers, self.result: prepared}, self.range)
+        return prepared
 
 
 def packed_weight(weight: np.ndarray, dtype: DType, packed_rows: np.ndarray, elements: int) -> PreparedWeight:

@@ -161,16 +161,16 @@ class WinogradProduct(_Winograd):
         steps, rest = k.divide(k["channels"], self.unroll)
         for count, channels in ((steps, self.unroll), (rest, 1)):
             with k.loop(count):
-                here, there = k.let(v_at.value), k.let(u_at.value)
+                inputs_at, weights_at = k.let(v_at.value), k.let(u_at.value)
                 for channel in range(channels):
-                    u = self._vectors(k, "u", there + channel * self.filters, self.filters // LANES)
+                    u = self._vectors(k, "u", weights_at + channel * self.filters, self.filters // LANES)
                     weights = [k.lane(vector, lane) for vector in u for lane in range(LANES)]
-                    inputs = self._vectors(k, "v", here + channel * row, self.vectors)
+                    inputs = self._vectors(k, "v", inputs_at + channel * row, self.vectors)
                     for f, weight in enumerate(weights):
                         for v, value in enumerate(inputs):
                             sums[f][v].value = k.mad(value, k.splat(weight), sums[f][v].value)
-                v_at.value = here + channels * row
-                u_at.value = there + channels * self.filters
+                v_at.value = inputs_at + channels * row
+                u_at.value = weights_at + channels * self.filters
         for f in range(self.filters):
             m_at = k.let(((place * k["groups"] + group) * self.filters + f) * row + first * LANES)
             for v in range(self.vectors):
