@@ -111,13 +111,13 @@ class Form:
     """Whether it takes strides."""
 
 
-def _tiled(tile: Tile, *, dense: bool = False, gathered: bool = False) -> Form:
+def _tiled(tile: Tile, *, sinks_weights: bool, dense: bool = False, gathered: bool = False) -> Form:
     def weight(shape: Shape) -> FKW:
         return (every_connection if dense else connections)(shape.filters, shape.channels, tile.filters)
 
     def calls(shape: Shape, dtype: DType, arithmetic: DType) -> list[DeviceCall]:
         call = gather_call if gathered else direct_call
-        return [call(shape.layer(dtype, _NO_WEIGHT), weight(shape), tile, arithmetic, 0, ALONE)]
+        return [call(shape.layer(dtype, _NO_WEIGHT), weight(shape), tile, arithmetic, 0, ALONE, sinks_weights)]
 
     def work(shape: Shape, dtype: DType, arithmetic: DType) -> DeviceWork:
         fkw = weight(shape)
@@ -156,15 +156,17 @@ def _forms(
     shared: list[Tile],
     gathers: list[Tile],
     tiles: int,
+    *,
+    sinks_weights: bool,
 ) -> dict[str, list[Form]]:
     return {
-        "dense direct": [_tiled(tile, dense=True) for tile in dense],
+        "dense direct": [_tiled(tile, sinks_weights=sinks_weights, dense=True) for tile in dense],
         "F(2x2)": [_winograd(2, f, v, 4) for f, v in products],
         "F(4x4)": [_winograd(4, f, v, tiles) for f, v in products],
-        "free": [_tiled(tile) for tile in free],
+        "free": [_tiled(tile, sinks_weights=sinks_weights) for tile in free],
         "shared by 4": [
-            *(_tiled(tile) for tile in shared),
-            *(_tiled(tile, gathered=True) for tile in gathers),
+            *(_tiled(tile, sinks_weights=sinks_weights) for tile in shared),
+            *(_tiled(tile, sinks_weights=sinks_weights, gathered=True) for tile in gathers),
         ],
     }
 
@@ -177,6 +179,7 @@ FORMS: dict[str, dict[str, list[Form]]] = {
         [Tile(4, 2, 4), Tile(4, 2, 2), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1), Tile(4, 1, 2)],
         tiles=4,
+        sinks_weights=False,
     ),
     "mali": _forms(
         [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
@@ -185,6 +188,7 @@ FORMS: dict[str, dict[str, list[Form]]] = {
         [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1)],
         tiles=1,
+        sinks_weights=True,
     ),
 }
 """What is compared on GPUs of a family, each with the schedules of which the one with the fewest slots counts. Mali's

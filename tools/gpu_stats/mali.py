@@ -38,7 +38,7 @@ _ALL_THREADS = 2
 
 
 def _counts(operation: str, line: str) -> Counts:
-    on_stack = "tls" in line
+    on_stack = "thread_local_pointer" in line
     return Counts(
         slots=1,
         mads=operation in ("FMA", "FMA_RSCALE"),

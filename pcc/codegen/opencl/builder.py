@@ -123,8 +123,9 @@ class DeviceKernelBuilder:
         return low, high
 
     def words(self, table: Buffer, index: Expr) -> list[Expr]:
-        """Four neighbours of an int32 table."""
-        four = self.let(T.call_pure_extern(INT32.tir(LANES), "vload4", 0, T.address_of(table[index])))
+        """Four neighbours of an int32 table, by one load; the index is a multiple of four. (vload4, which takes any
+        index, is four loads on Mali, each with an address of 64 bits.)"""
+        four = self.let(self._access(INT32.tir(LANES), "LOAD4", table, index))
         return [T.Shuffle([four], [lane]) for lane in range(LANES)]
 
     def store_vector(self, tensor: Buffer, index: Expr, value: Expr) -> None:

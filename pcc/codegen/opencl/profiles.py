@@ -62,6 +62,9 @@ class GpuProfile:
     """Hertz."""
     computes_fp16: bool = True
     """Whether it has fp16 arithmetic, not only fp16 in memory."""
+    sinks_weights: bool = False
+    """Whether convolutions load weights where they are used: for compilers that keep the order of a kernel's text, as
+    Mali's does, where all weights at once would spill. Adreno's orders loads by itself."""
     sums: DType = FLOAT32
     """What layers of fp16 are to add up in."""
 
@@ -107,9 +110,19 @@ _LANES = {
 
 
 def _profile(name: str, devices: tuple[str, ...], slots: DeviceWork, origin: str) -> GpuProfile:
-    wave, numbers, weight = _LIMITS["adreno" if name.startswith("adreno") else "mali"]
+    is_adreno = name.startswith("adreno")
+    wave, numbers, weight = _LIMITS["adreno" if is_adreno else "mali"]
     return GpuProfile(
-        name, devices, wave, numbers, slots, weight, origin, *_LANES[name], computes_fp16=name != "generic"
+        name,
+        devices,
+        wave,
+        numbers,
+        slots,
+        weight,
+        origin,
+        *_LANES[name],
+        computes_fp16=name != "generic",
+        sinks_weights=not is_adreno,
     )
 
 

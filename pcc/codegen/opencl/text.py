@@ -28,6 +28,8 @@ _ORDER = """\
 """
 """Of numbers, a NaN if either is."""
 
+_WORDS = "#define LOAD4_i32(p) (*(const __global int4*)(p))\n"
+
 _WHOLE = """\
 #define LOAD_{s}(p) (*(p))
 #define LOAD4_{s}(p) (*(const __global {c}4*)(p))
@@ -103,6 +105,7 @@ def _write(kernel: DeviceKernel) -> str:
     held = {param.dtype for param in kernel.params if param.is_pointer and param.dtype.is_float}
     head = (
         _ORDER
+        + _WORDS
         + _ARITHMETIC[kernel.arithmetic.name]
         + "".join(macros(dtype, kernel.arithmetic) for dtype in sorted(held, key=lambda dtype: dtype.short))
     )

@@ -32,13 +32,16 @@ MALI = """\
 block0 {
    r1 = LOAD.i64.unsigned.slot1 r2
 }
+   r1 = LOAD.i32.tl tls_ptr, tls_ptr[1], byte_offset:16
+   STORE.i32.force.slot0 @r61, thread_local_pointer.w0, offset:16
    MOV.i32 r1, r2
    LOAD.i64.unsigned.slot1 @r26:r27, ^r28, offset:0
    FMA.v2f16 r8, r25.h11, r27.h11, ^r8.h00
-   BRANCHZ.eq.reconverge 0x0, offset:-3
+   LOAD.i32.unsigned.slot2.wait2 @r1, thread_local_pointer.w0, offset:16
+   BRANCHZ.eq.reconverge 0x0, offset:-4
    STORE.i64.slot2.end @r2:r3, ^r0, offset:0
 
-SHADER-DB: MESA_SHADER_KERNEL shader: 5 inst, 1.0 cycles, 1.0 fma, 0.0 cvt, 0.0 sfu, 0.0 v, 0.0 t, 1.0 ls, \
+SHADER-DB: MESA_SHADER_KERNEL shader: 7 inst, 1.0 cycles, 1.0 fma, 0.0 cvt, 0.0 sfu, 0.0 v, 0.0 t, 1.0 ls, \
 3 quadwords, 1 threads, 1 loops, 2:3 spills:fills
 """
 
@@ -55,7 +58,8 @@ def test_adreno() -> None:
 
 def test_mali() -> None:
     stats = mali.parse(MALI)
-    assert stats == KernelStats(5, 64, 1, True, Counts(slots=2, writes=1), (Counts(slots=3, mads=1, reads=1),))
+    loop = Counts(slots=4, mads=1, reads=1, spills=1)
+    assert stats == KernelStats(7, 64, 1, True, Counts(slots=3, writes=1, spills=1), (loop,))
     assert mali.parse("no such device") is None
 
 

@@ -37,6 +37,8 @@ class TileSchedule:
     tile: Tile
     group: Sizes
     sums: DType
+    sinks_weights: bool = False
+    """Whether kernels load weights where they are used (`GpuProfile.sinks_weights`)."""
 
     def __str__(self) -> str:
         return f"tile {self.tile.symbol}, groups of {'x'.join(map(str, self.group))}, planes, sums in {self.sums}"
@@ -64,7 +66,7 @@ def tile_candidates(
             items = tile.items(filters, *size)
             offers = [
                 Candidate(
-                    TileSchedule(tile, group, sums),
+                    TileSchedule(tile, group, sums, profile.sinks_weights),
                     converted(work(tile, group), layer.x.dtype, sums) * (layer.x.shape[0] * idle_share(items, group)),
                 )
                 for group in work_groups(items, whole=False)
@@ -85,14 +87,15 @@ def fits(outputs: int, profile: GpuProfile, sums: DType) -> bool:
 
 
 def calls_of_tiles(
-    call: Callable[[Conv2d, FKW, Tile, DType, int, Sizes], DeviceCall],
+    call: Callable[[Conv2d, FKW, Tile, DType, int, Sizes, bool], DeviceCall],
     layer: Conv2d,
     weight: FKW,
     schedule: TileSchedule,
 ) -> list[DeviceCall]:
     """One call an image."""
     return [
-        call(layer, weight, schedule.tile, schedule.sums, image, schedule.group) for image in range(layer.x.shape[0])
+        call(layer, weight, schedule.tile, schedule.sums, image, schedule.group, schedule.sinks_weights)
+        for image in range(layer.x.shape[0])
     ]
 
 

@@ -54,13 +54,15 @@ class ConvDirect:
     arithmetic: DType
     row_multiple: int
     """Of what the rows of the output are multiples (`row_multiple_of`)."""
+    sinks_weights: bool
+    """Whether a turn loads weights where they are used, else where it begins."""
 
     @property
     def name(self) -> str:
         taps = f"p{len(self.patterns)}e{self._taps}_{crc32(repr(self.patterns).encode()):08x}"
-        held = types_symbol(self.dtype, self.arithmetic)
+        held = f"{types_symbol(self.dtype, self.arithmetic)}_w{self.row_multiple}{sunk_symbol(self.sinks_weights)}"
         stride = "x".join(map(str, self.stride))
-        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}_w{self.row_multiple}"
+        return f"pcc_conv_direct_{self.tile.symbol}_s{stride}_{taps}_{self.epilogue.symbol}_{held}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -102,7 +104,7 @@ class ConvDirect:
     def _connection(self, k: "DeviceKernelBuilder", pattern: Taps, base: "Expr", weight_at: "Expr", sums: Any) -> None:
         """Adds one connection of a pattern, whose inputs and weights begin at these elements."""
         tile, (down, across) = self.tile, self.stride
-        weights = load_weights(k, weight_at, self._weights)
+        weights = Weights(k, weight_at, self._weights, sink=self.sinks_weights)
         uses: dict[int, list[tuple[int, int, int]]] = {}
         for tap, (tap_row, tap_column) in enumerate(pattern):
             for row in range(tile.rows):
@@ -164,18 +166,40 @@ def begin_sums(k: "DeviceKernelBuilder", tile: Tile) -> "tuple[tuple[Expr, Expr,
     ]
 
 
-def load_weights(k: "DeviceKernelBuilder", at: "Expr", count: int) -> "list[Expr]":
-    """The numbers that are stored for a connection."""
-    if count < LANES:
-        return [k.load(k["weight"], at + place) for place in range(count)]
-    vectors: list[Expr] = []
-    while LANES * len(vectors) < count:
-        begin = at + LANES * len(vectors)
-        if count % (2 * LANES) == 0:
-            vectors += k.load_pair(k["weight"], begin)
+class Weights:
+    """The numbers that are stored for a connection, from ``at`` on. ``sink``: each load stands where the first of its
+    numbers is used; else all are loaded now."""
+
+    def __init__(self, k: "DeviceKernelBuilder", at: "Expr", count: int, *, sink: bool) -> None:
+        self._k, self._at, self._count = k, at, count
+        self._loaded: dict[int, Expr] = {}
+        if not sink:
+            for place in range(count):
+                self[place]
+
+    def __getitem__(self, place: int) -> "Expr":
+        k = self._k
+        if self._count < LANES:
+            if place not in self._loaded:
+                self._loaded[place] = k.load(k["weight"], self._at + place)
+            return self._loaded[place]
+        vector, lane = divmod(place, LANES)
+        if vector not in self._loaded:
+            self._load(vector)
+        return k.lane(self._loaded[vector], lane)
+
+    def _load(self, vector: int) -> None:
+        k = self._k
+        if self._count % (2 * LANES) == 0:
+            first = vector // 2 * 2
+            self._loaded[first], self._loaded[first + 1] = k.load_pair(k["weight"], self._at + LANES * first)
         else:
-            vectors.append(k.load_vector(k["weight"], begin))
-    return [k.lane(vector, lane) for vector in vectors for lane in range(LANES)]
+            self._loaded[vector] = k.load_vector(k["weight"], self._at + LANES * vector)
+
+
+def sunk_symbol(sinks_weights: bool) -> str:
+    """What the names of kernels say of their loads."""
+    return "_sunk" if sinks_weights else ""
 
 
 def stored_weights(taps: int, filters: int) -> int:
@@ -202,7 +226,9 @@ def stored_weights_of(tables: GatherTables, share: int, dtype: DType) -> np.ndar
     return np.pad(weight, ((0, 0), (0, stored_weights(taps, share) - taps * share))).astype(dtype.numpy)
 
 
-def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: Sizes) -> DeviceCall:
+def direct_call(
+    layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: Sizes, sinks_weights: bool = False
+) -> DeviceCall:
     """The call that computes an image of a layer, whose tensors lie as `pcc.codegen.opencl.planes` says. Filter groups
     of the weight are as large as the tile's."""
     tables = gather_tables(fkw, fkw.patterns.shape[1])
@@ -218,7 +244,7 @@ def direct_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     }
     geometry, epilogue = layer.geometry, Epilogue(layer.residual is not None, layer.activation)
     taps, multiple = taps_of(fkw.patterns, geometry), row_multiple_of(layer.y.shape[3], layer.y.dtype)
-    kernel = ConvDirect(taps, geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple)
+    kernel = ConvDirect(taps, geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple, sinks_weights)
     call = layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
     return replace(call, listed=listed_tables(layer, fkw, "connections", "heads", head_size(patterns)))
 

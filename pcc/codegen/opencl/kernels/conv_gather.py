@@ -19,12 +19,13 @@ from pcc.codegen.layers import Conv2d
 from pcc.codegen.opencl.call import DeviceCall
 from pcc.codegen.opencl.kernel import LANES, types_symbol
 from pcc.codegen.opencl.kernels.conv_direct import (
+    Weights,
     begin_sums,
     layer_numbers,
     listed_tables,
-    load_weights,
     stored_weights,
     stored_weights_of,
+    sunk_symbol,
     taps_of,
 )
 from pcc.codegen.opencl.kernels.reference import plane_index, store_reference
@@ -49,10 +50,11 @@ class ConvGather:
     dtype: DType
     arithmetic: DType
     row_multiple: int
+    sinks_weights: bool
 
     @property
     def name(self) -> str:
-        held = f"{types_symbol(self.dtype, self.arithmetic)}_w{self.row_multiple}"
+        held = f"{types_symbol(self.dtype, self.arithmetic)}_w{self.row_multiple}{sunk_symbol(self.sinks_weights)}"
         stride = "x".join(map(str, self.stride))
         return f"pcc_conv_gather_{self.tile.symbol}_s{stride}_e{self.taps}_{self.epilogue.symbol}_{held}"
 
@@ -75,7 +77,7 @@ class ConvGather:
         stored = stored_weights(self.taps, tile.filters)
         weight_at, tap_at = k.variable(k.let(begin * stored)), k.variable(k.let(begin * self.taps))
         with k.loop(count):
-            weights = load_weights(k, k.let(weight_at.value), stored)
+            weights = Weights(k, k.let(weight_at.value), stored, sink=self.sinks_weights)
             places = k.let(tap_at.value)
             at = (
                 k.words(k["taps_at"], places)
@@ -118,7 +120,9 @@ class ConvGather:
             store_reference(args, self.epilogue, sums, int(group) * share)
 
 
-def gather_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: Sizes) -> DeviceCall:
+def gather_call(
+    layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: int, local_size: Sizes, sinks_weights: bool = False
+) -> DeviceCall:
     """The call that computes an image of a layer. Filter groups of the weight are as large as the tile's."""
     taps = fkw.patterns.shape[1]
     tables = gather_tables(fkw, taps)
@@ -136,7 +140,7 @@ def gather_call(layer: Conv2d, fkw: FKW, tile: Tile, arithmetic: DType, image: i
     }
     epilogue = Epilogue(layer.residual is not None, layer.activation)
     multiple = row_multiple_of(layer.y.shape[3], layer.y.dtype)
-    kernel = ConvGather(taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple)
+    kernel = ConvGather(taps, layer.geometry.stride, tile, epilogue, layer.x.dtype, arithmetic, multiple, sinks_weights)
     call = layer_numbers(layer, fkw, kernel, tile, arrays, image, local_size)
     padded = any(layer.geometry.padding)  # then taps lie beside the planes' first elements
     return call if padded else replace(call, listed=listed_tables(layer, fkw, "taps_at", "segments", 1))

@@ -1,6 +1,8 @@
 """Direct convolutions on a GPU driver for processors: patterns, connections, dense windows, any geometry."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +14,7 @@ from pcc.codegen.layers import Conv2d, ConvGeometry
 from pcc.codegen.opencl.kernels.conv_direct import ConvDirect, direct_call, taps_of
 from pcc.codegen.opencl.kernels.tile import Tile
 from pcc.codegen.opencl.text import opencl_text
-from pcc.dtype import FLOAT16, FLOAT32
+from pcc.dtype import FLOAT16, FLOAT32, DType
 from pcc.ir.activation import Activation
 from pcc.sparsity import fkw as packed
 from tests.codegen.opencl.kernels.support import Case, check
@@ -91,6 +93,32 @@ def test_windows(geometry: ConvGeometry) -> None:
     run_case(Case(17, 5, 13, 9, geometry, activation=RELU), Tile(1, 2, 2), kept=0.4)
 
 
+@pytest.mark.parametrize("tile", [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1), Tile(1, 2, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16], ids=str)
+def test_weights_are_loaded_where_they_are_used(tile: Tile, dtype: DType) -> None:
+    sunk = partial(direct_call, sinks_weights=True)
+    run_case(Case(17, 8, 8, 16, SAME, activation=RELU, residual=True, dtype=dtype), tile, PATTERNS, 0.6, sunk)
+    run_case(Case(3, 8, 13, 9, ConvGeometry((3, 3), (2, 2), (1, 1, 1, 1)), dtype=dtype), tile, call=sunk)
+    run_case(Case(5, 4, 7, 13, ConvGeometry((1, 1)), dtype=dtype), tile, kept=0.7, call=sunk)
+
+
+def test_sunk_weights_are_the_same_loads() -> None:
+    """Of a turn: as many loads, but the last of the weights behind multiply-adds."""
+    taps = taps_of(PATTERNS[:1], SAME)
+    first, sunk = (
+        opencl_text(
+            ConvDirect(taps, (1, 1), Tile(4, 1, 2), Epilogue(), FLOAT16, FLOAT16, 4, sinks_weights=sinks_weights)
+        )
+        .split("while (1)")[1]
+        .split("break;")[0]
+        for sinks_weights in (False, True)
+    )
+    for what in (r"LOAD8_f16\(\(weight", r"LOAD4_f16\(\(x", r"LOAD_f16\(\(x", r"mad\("):
+        assert len(re.findall(what, first)) == len(re.findall(what, sunk)) > 0
+    assert first.rindex("(weight") < first.index("(x") < first.index("mad(")
+    assert sunk.index("(x") < sunk.index("(weight") < sunk.index("mad(") < sunk.rindex("(weight")
+
+
 def test_groups_and_depthwise() -> None:
     run_case(Case(8, 8, 9, 7, SAME, groups=2), Tile(4, 1, 2))
     run_case(Case(6, 6, 9, 13, SAME, groups=6), Tile(1, 2, 2))
@@ -107,12 +135,16 @@ def test_text(golden: Callable[[str, str], None]) -> None:
     """The whole text of a kernel of each storage."""
     taps = taps_of(PATTERNS[:2], SAME)
     for dtype, arithmetic in ((FLOAT32, FLOAT32), (FLOAT16, FLOAT32), (FLOAT16, FLOAT16)):
-        kernel = ConvDirect(taps, (1, 1), Tile(4, 1, 1), Epilogue(True, RELU), dtype, arithmetic, 1)
+        kernel = ConvDirect(
+            taps, (1, 1), Tile(4, 1, 1), Epilogue(True, RELU), dtype, arithmetic, 1, sinks_weights=False
+        )
         golden(opencl_text(kernel), f"conv_direct_{dtype.short}_{arithmetic.short}")
 
 
 def test_patterns_have_loops_of_their_own() -> None:
-    kernel = ConvDirect(taps_of(PATTERNS, SAME), (1, 1), Tile(4, 2, 2), Epilogue(), FLOAT32, FLOAT32, 4)
+    kernel = ConvDirect(
+        taps_of(PATTERNS, SAME), (1, 1), Tile(4, 2, 2), Epilogue(), FLOAT32, FLOAT32, 4, sinks_weights=False
+    )
     text = opencl_text(kernel)
     assert text.count("while (") == len(PATTERNS)
     loops = text.split("for (int")[1:]

@@ -1,5 +1,7 @@
 """Sparse convolutions with a table of taps on a GPU driver for processors."""
 
+from functools import partial
+
 import pytest
 
 from pcc.codegen.layers import ConvGeometry
@@ -15,6 +17,11 @@ from tests.codegen.opencl.kernels.test_conv_direct import PATTERNS, RELU, SAME, 
 def test_patterns(tile: Tile, dtype: DType) -> None:
     run_case(Case(17, 8, 7, 7, SAME, 2, RELU, dtype=dtype), tile, PATTERNS, 0.6, gather_call)
     run_case(Case(3, 4, 9, 13, SAME, residual=True, dtype=dtype), tile, PATTERNS, 0.6, gather_call)
+
+
+def test_weights_are_loaded_where_they_are_used() -> None:
+    sunk = partial(gather_call, sinks_weights=True)
+    run_case(Case(17, 8, 7, 7, SAME, activation=RELU), Tile(4, 1, 2), PATTERNS, 0.6, sunk)
 
 
 @pytest.mark.parametrize(
