@@ -184,7 +184,7 @@ FORMS: dict[str, dict[str, list[Form]]] = {
     "mali": _forms(
         [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
         [(4, 1)],
-        [Tile(1, 2, 2)],
+        [Tile(1, 2, 4), Tile(1, 2, 2)],
         [Tile(4, 2, 1), Tile(4, 1, 2), Tile(4, 1, 1)],
         [Tile(4, 1, 1)],
         tiles=1,
