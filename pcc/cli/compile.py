@@ -233,9 +233,8 @@ def _gpu_lines(target: "TargetReport") -> list[str]:
     lines = list[str]()
     for program in target.gpu.programs:
         kernels = len({call.kernel for call in program.calls})
-        profile = f"{program.profile} beside {program.cpu}" if program.cpu else program.profile
         lines.append(
-            f"{target.gpu.interface}, {profile}: {len(program.calls)} calls of {kernels} kernels, memory "
+            f"{target.gpu.interface}, {program.serves}: {len(program.calls)} calls of {kernels} kernels, memory "
             f"{megabytes(program.arena_bytes)}"
         )
         if left := [layer.layer for layer in program.layers if layer.on_processor]:

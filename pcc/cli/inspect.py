@@ -37,10 +37,7 @@ def command(model: str, input_shapes: tuple[InputShape, ...], weights: str | Non
             if record.library in manifest.files
         }
         head["gpus"] = {
-            record.library: {
-                f"{program.profile} beside {program.cpu}" if program.cpu else program.profile: len(program.calls)
-                for program in record.gpu.programs
-            }
+            record.library: {program.serves: len(program.calls) for program in record.gpu.programs}
             for record in manifest.targets
             if record.gpu
         }

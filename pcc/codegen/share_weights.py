@@ -57,7 +57,7 @@ class _Sharing:
     def unlisting(self, others: Sequence[Program[Any]], preparation: list[Call[Any]]) -> list[Call[Any]]:
         """The program's calls, reading tables that calls at the end of ``preparation`` make of lists."""
         known = {listed.digest: (listed, other) for other in others for listed in other.listed.values()}
-        made: dict[tuple[str, str], dict[str, str]] = {}
+        unlisted: dict[tuple[str, str], dict[str, str]] = {}
         for pair, tables in self.program.from_lists.items():
             if found := known.get(tables.digest):
                 listed, other = found
@@ -68,19 +68,10 @@ class _Sharing:
                     "places": self._prepared(tables.places),
                 }
                 preparation.append(tables.call(listed, views))
-                made[pair] = {name: views[what].buffer for name, what in zip(pair, ("weight", "places"), strict=True)}
-        return [self._reading_made(call, made) for call in self.program.calls]
-
-    def _reading_made(self, call: Call[Any], made: Mapping[tuple[str, str], Mapping[str, str]]) -> Call[Any]:
-        read = {value.buffer for value in call.args.values() if isinstance(value, View)}
-        names = next((names for pair, names in made.items() if read.issuperset(pair)), {})
-        args = {
-            name: replace(value, buffer=names[value.buffer])
-            if isinstance(value, View) and value.buffer in names
-            else value
-            for name, value in call.args.items()
-        }
-        return replace(call, args=args) if names else call
+                unlisted[pair] = {
+                    name: views[what].buffer for name, what in zip(pair, ("weight", "places"), strict=True)
+                }
+        return [_reading_unlisted(call, unlisted) for call in self.program.calls]
 
     def _prepared(self, constant: str) -> View:
         """A buffer like a constant, which is filled when the library is loaded."""
@@ -96,6 +87,17 @@ class _Sharing:
         self.buffers[name] = Buffer(name, "constant", values.size, dtype)
         self.constants[name] = values
         return View(name, values.shape, contiguous_strides(values.shape), dtype=dtype)
+
+
+def _reading_unlisted(call: Call[Any], unlisted: Mapping[tuple[str, str], Mapping[str, str]]) -> Call[Any]:
+    """A call with its tables where these say, by the names of the constants that they replace."""
+    read = {value.buffer for value in call.args.values() if isinstance(value, View)}
+    names = next((names for pair, names in unlisted.items() if read.issuperset(pair)), {})
+    args = {
+        name: replace(value, buffer=names[value.buffer]) if isinstance(value, View) and value.buffer in names else value
+        for name, value in call.args.items()
+    }
+    return replace(call, args=args) if names else call
 
 
 def _without_unread(program: Program[Any]) -> Program[Any]:

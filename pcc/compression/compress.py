@@ -32,7 +32,7 @@ from pcc.files import write_atomically, writing
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.package.read import open_package
 from pcc.target import Target, executes_here
-from pcc.training.distill import distance, distill
+from pcc.training.distill import distances, distill
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
 from pcc.training.methods.one_shot import OneShot
@@ -206,10 +206,8 @@ class _Run:
         with self._timed("distillation"):
             steps = distill(module, self.subject.module, self.photos.fitted, 60 * minutes, self.watch)
         with self._timed("held out"):
-            before, after = (
-                distance(each, self.subject.module, self.photos.held_out_batches(self.batch))
-                for each in (fitted.module, module)
-            )
+            held_out = self.photos.held_out_batches(self.batch)
+            before, after = distances([fitted.module, module], self.subject.module, held_out)
         what = f"{steps} steps of distillation: {before:.3g} from the dense network's outputs before, {after:.3g} after"
         if not after < before:
             report = report.model_copy(update={"note": f"{what}: not kept", "stages": self.stages})

@@ -83,6 +83,11 @@ class GpuProgramRecord(_Record):
     layers: tuple[LayerReport, ...] = ()
 
     @property
+    def serves(self) -> str:
+        """The family of GPUs, and the processor if there is one."""
+        return f"{self.profile} beside {self.cpu}" if self.cpu else self.profile
+
+    @property
     def calls(self) -> tuple[CallRecord, ...]:
         """All kernel calls, in order."""
         return tuple(call for layer in self.layers for call in layer.calls)

@@ -5,7 +5,7 @@ It also learns what goes into the last layer, which says more of an image than a
 long way (Wang et al., "Compressing Models with Few Samples: Mimicking then Replacing", CVPR 2022).
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -81,14 +81,15 @@ def distill(
 
 
 @torch.no_grad()
-def distance(student: nn.Module, teacher: nn.Module, batches: Iterable[Tensor]) -> float:
-    """How far a student's outputs are from the teacher's on batches of samples that it has not learned on: what
+def distances(students: Sequence[nn.Module], teacher: nn.Module, batches: Iterable[Tensor]) -> list[float]:
+    """How far each student's outputs are from the teacher's on batches of samples that they have not learned on: what
     `distill` makes small, but for the last layer's input."""
-    student.eval()
-    total, count = 0.0, 0
+    totals, count = [0.0] * len(students), 0
     for x in batches:
-        total, count = total + len(x) * float(_loss(student(x), teacher(x))), count + len(x)
-    return total / count
+        opinion, count = teacher(x), count + len(x)
+        for place, student in enumerate(students):
+            totals[place] += len(x) * float(_loss(student.eval()(x), opinion))
+    return [total / count for total in totals]
 
 
 @contextmanager

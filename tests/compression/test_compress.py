@@ -9,7 +9,7 @@ from torch import nn
 import pcc
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.frontend.imported import import_model
-from pcc.training.distill import SETTINGS, distance, distill
+from pcc.training.distill import SETTINGS, distances, distill
 from pcc.training.layers import prunable
 from tests.nets import Residual, settle
 
@@ -54,8 +54,9 @@ def test_distillation_comes_nearer_and_keeps_the_zeros(monkeypatch: pytest.Monke
             module.weight.mul_(torch.rand(module.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.7)
     zeros = {name: module.weight == 0 for name, module in prunable(student).items()}
     x = smooth(64, 0)
-    assert distance(teacher, teacher, [x]) == pytest.approx(0, abs=1e-6)
-    far = distance(student, teacher, x.split(48))
+    (same,) = distances([teacher], teacher, [x])
+    assert same == pytest.approx(0, abs=1e-6)
+    (far,) = distances([student], teacher, x.split(48))
     with torch.no_grad():
         before = (student(x) - teacher(x)).square().mean()
     steps, after = 0, before
@@ -67,7 +68,8 @@ def test_distillation_comes_nearer_and_keeps_the_zeros(monkeypatch: pytest.Monke
             break
     assert steps
     assert after < 0.9 * before
-    assert distance(student, teacher, x.split(48)) < far
+    (near,) = distances([student], teacher, x.split(48))
+    assert near < far
     for name, module in prunable(student).items():
         assert torch.equal(module.weight == 0, zeros[name])
 
