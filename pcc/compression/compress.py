@@ -17,11 +17,12 @@ from torch import nn
 from pcc.compression.database import make_database
 from pcc.compression.memory import Memory
 from pcc.compression.network import PACKAGE, Subject
-from pcc.compression.options import Database, Option
+from pcc.compression.options import Database, Option, Plan, filters_left
 from pcc.compression.photos import Photos
-from pcc.compression.plan import Plan, loss_of
+from pcc.compression.plan import loss_of
 from pcc.compression.recipe import recipe_text, structure_of
 from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
+from pcc.compression.search import Trial, of_nearest, search
 from pcc.compression.times import Times, Timing, time_together
 from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.deploy.host import Host
@@ -31,6 +32,7 @@ from pcc.evaluate.network import Network, of_package
 from pcc.files import write_atomically, writing
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.package.read import open_package
+from pcc.sparsity.kernels import Kernels
 from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
 from pcc.training.folder import REPORT
@@ -68,16 +70,13 @@ class Chosen(BaseModel):
     """Of the dense and the pruned network; none where this computer does not execute the target's code."""
     times: Times
     """By which the plan was made."""
+    trials: tuple[Trial, ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
     @property
     def faster(self) -> float:
         """Times as fast as dense, measured."""
         return self.timings[0].seconds / self.timings[1].seconds
-
-    @property
-    def structures(self) -> Structures:
-        return structures_of(self.plan)
 
 
 @dataclass(frozen=True)
@@ -185,12 +184,13 @@ class _Run:
         with self._timed("plan"):
             chosen = self.memory.recall(name, Chosen, lambda: self._planned(value))
         with self._timed("fit"):
-            self.watch(f"fitting {len(chosen.structures)} layers", 0.5)
+            structures = self._structures(chosen.plan)
+            self.watch(f"fitting {len(structures)} layers", 0.5)
             module = copy.deepcopy(self.subject.module).eval()
             weights = self.memory.folder / f"{name}.safetensors"
 
             def fit() -> dict[str, float]:
-                report = reconstruct(module, chosen.structures, self.photos.batches(self.batch))
+                report = reconstruct(module, structures, self.photos.batches(self.batch))
                 save_checkpoint(module, weights)
                 return {each.name: each.fitted for each in report}
 
@@ -199,6 +199,11 @@ class _Run:
         with self._timed("held out"):
             comparison = self._compared(self.subject.network(module))
         return Fitted(chosen, module, errors, comparison)
+
+    def _structures(self, plan: Plan) -> Structures:
+        """Of all layers: what stays dense is fitted, too, to make up for what is pruned."""
+        dense = {name: Kernels() for name in self.subject.layers() if name in self.database}
+        return {**dense, **structures_of(plan)}
 
     def _distilled(self, fitted: Fitted, report: CompressReport, minutes: float) -> CompressReport:
         """Distills, and publishes what comes of it if it is nearer to the dense network on photos held out."""
@@ -221,21 +226,24 @@ class _Run:
         """The plan of least loss, corrected by what plans took where this computer executes the target's code."""
         if not executes_here(self.target):
             times = Times.of_dense(self.database, None)
-            return self._chosen(self.wish.plan(self.database, times, value), times)
+            trials = self._searched(times, value)
+            return self._chosen(self.wish.plan(of_nearest(trials, self.database), times, value), times, trials)
         dense = self._compiled("dense", self.subject.module)
         times = Times.of_dense(self.database, time_together([dense])[0])
+        trials = self._searched(times, value)
+        database = of_nearest(trials, self.database)
         found: list[Chosen] = []
         aim = wanted = value or self.wish.value
         for number in range(1 + CORRECTIONS):
             self.watch(f"plan {number + 1}", 0.35 + 0.03 * number)
             try:
-                plan = self.wish.plan(self.database, times, aim)
+                plan = self.wish.plan(database, times, aim)
             except WishOutOfReach:
                 if not found:
                     raise
                 break
             timings = time_together([dense, self._compiled("pruned", self._one_shot(plan))])
-            found.append(self._chosen(plan, times, (timings[0], timings[1])))
+            found.append(self._chosen(plan, times, trials, (timings[0], timings[1])))
             if self.wish.kind not in ("faster", "keep") or 1 - MISS <= found[-1].faster / wanted <= 1 + EXCESS:
                 break
             times = times.corrected(self.database, plan, *timings)
@@ -243,6 +251,17 @@ class _Run:
             aim = min(max(aim, wanted), MOST_AIM * wanted)
         attempts = tuple(Attempt(predicted=each.predicted, measured=each.faster) for each in found)
         return self._best(found, value).model_copy(update={"attempts": attempts})
+
+    def _searched(self, times: Times, value: float | None) -> list[Trial]:
+        return search(
+            self.subject.module,
+            self.photos.fitted,
+            self.batch,
+            lambda some: self.wish.plan(some, times, value),
+            self.database,
+            self._structures,
+            lambda what: self.watch(what, 0.32),
+        )
 
     def _best(self, found: Sequence[Chosen], value: float | None) -> Chosen:
         """The plan of least loss of those that are as fast as is asked, or the fastest."""
@@ -253,9 +272,9 @@ class _Run:
             return min(enough, key=lambda each: loss_of(self.database, each.plan))
         return max(found, key=lambda each: each.faster)
 
-    def _chosen(self, plan: Plan, times: Times, timings: tuple[Timing, ...] = ()) -> Chosen:
+    def _chosen(self, plan: Plan, times: Times, trials: Sequence[Trial], timings: tuple[Timing, ...] = ()) -> Chosen:
         predicted = times.of_dense_network(self.database) / times.of_plan(self.database, plan)
-        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times)
+        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times, trials=tuple(trials))
 
     def _one_shot(self, plan: Plan) -> nn.Module:
         module = copy.deepcopy(self.subject.module)
@@ -283,7 +302,8 @@ class _Run:
             with self._timed("held out"), of_package(open_package(package), Host(), 1) as network:
                 comparison = self._compared(network)
         layers = layer_results(self.database, chosen.plan, chosen.times, fitted.errors, timings)
-        options = [(self.database[name].dense, option) for name, option in chosen.plan.items()]
+        left = filters_left(chosen.plan)
+        options = [(self.database[name].dense, option, left[name]) for name, option in chosen.plan.items()]
         report = CompressReport(
             model=self.subject.called,
             wish=str(self.wish),
@@ -295,10 +315,11 @@ class _Run:
             measured=timings[0].seconds / timings[1].seconds if timings else None,
             dense_seconds=timings[0].seconds if timings else None,
             seconds=timings[1].seconds if timings else None,
+            trials=chosen.trials,
             attempts=chosen.attempts,
             rank_correlation=rank_correlation(layers),
-            macs=sum(option.macs for _, option in options) / sum(dense.macs for dense, _ in options),
-            size=sum(option.bytes for _, option in options) / sum(dense.bytes for dense, _ in options),
+            macs=sum(option.macs * left for _, option, left in options) / sum(dense.macs for dense, *_ in options),
+            size=sum(option.bytes * left for _, option, left in options) / sum(dense.bytes for dense, *_ in options),
             comparison=comparison,
             layers=layers,
             stages=self.stages,

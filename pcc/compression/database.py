@@ -13,6 +13,7 @@ from pcc.codegen.machine_profile import machine_named
 from pcc.codegen.select_kernels import OpenLayer, by_record
 from pcc.codegen.tuning_records import TuningRecords
 from pcc.compression.candidates import candidates, mined_patterns
+from pcc.compression.channels import with_channels
 from pcc.compression.errors import LayerFit, layer_fits, shown
 from pcc.compression.network import Subject
 from pcc.compression.options import Database, LayerOptions
@@ -22,6 +23,7 @@ from pcc.errors import PccError
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.planner import choosers, open_graph
 from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.zeros import Zeros
 from pcc.target import Target
 from pcc.training.layers import array
 
@@ -54,7 +56,7 @@ def make_database(subject: Subject, batches: Sequence[Tensor], target: Target, s
         if len(layers[name].options) > 1:
             probed = min(layers[name].options[1:], key=lambda option: abs(np.log(option.error / PROBED_ERROR + 1e-9)))
             structure = structure_of(probed.structure)
-            assert isinstance(structure, Kernels)
+            assert isinstance(structure, Zeros)
             found = shown(run, dense, fit, structure) / max(probed.lost, 1e-12)
             layers[name] = layers[name].model_copy(update={"sensitivity": found})
         for cached in ("quadratic", "scores", "dense"):
@@ -85,7 +87,7 @@ def priced(subject: Subject, target: Target, smaller: bool, watch: Watch) -> Dat
             speedup = use.speedup if use is not None and use.speedup else 1.0
             return best.family, float(found[0].cost) / speedup
 
-        layers = priced_layers(graph, choose, candidates_of, smaller, watch)
+        layers = with_channels(priced_layers(graph, choose, candidates_of, smaller, watch), graph, modules)
     for name, layer in layers.items():
         if len(layer.options) == 1:
             layers[name] = layer.model_copy(update={"reason": _why_dense(name, modules, smaller)})
@@ -103,7 +105,7 @@ def _with_errors(layer: LayerOptions, fit: LayerFit) -> LayerOptions:
     found = [layer.dense]
     for option in layer.options[1:]:
         structure = structure_of(option.structure)
-        assert isinstance(structure, Kernels)
+        assert isinstance(structure, Zeros)
         _, error = fit.fitted(structure)
         found.append(option.model_copy(update={"error": max(0.0, error)}))
     better = [
@@ -111,6 +113,7 @@ def _with_errors(layer: LayerOptions, fit: LayerFit) -> LayerOptions:
         for option in found
         if not any(
             other is not option
+            and bool(other.feeders) == bool(option.feeders)  # what feeders save is not in the layer's own cost
             and other.error <= option.error
             and other.cost <= option.cost
             and other.macs <= option.macs

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcc.sparsity.kernels import Kernels
+from pcc.sparsity.zeros import Zeros
 from pcc.training.layers import Layer
 from pcc.training.reconstruct import effect, error_of, gain_of, shift, to_columns, to_weight
 from pcc.training.reconstruction_moments import Moments, MomentSums
@@ -62,17 +63,17 @@ class LayerFit:
         shape = self.module.weight.shape
         return to_weight(cost, shape).numpy(), to_weight(size, shape).numpy()
 
-    def fitted(self, structure: Kernels) -> tuple[Tensor, float]:
+    def fitted(self, structure: Zeros) -> tuple[Tensor, float]:
         """The better of both scores' fits: weight by columns, (g, n, O / g), and its error; of some filters."""
         every = max(1, self.dense.shape[2] // FILTERS)
         fits = (self._fit(structure, scores, slice(None, None, every), ESTIMATE) for scores in self.scores)
         return min(fits, key=lambda fit: fit[1])
 
-    def fully_fitted(self, structure: Kernels) -> tuple[Tensor, float]:
+    def fully_fitted(self, structure: Zeros) -> tuple[Tensor, float]:
         """`fitted`, of all filters."""
         return min((self._fit(structure, scores, slice(None), EXACT) for scores in self.scores), key=lambda fit: fit[1])
 
-    def _fit(self, structure: Kernels, scores: np.ndarray, filters: slice, precision: float) -> tuple[Tensor, float]:
+    def _fit(self, structure: Zeros, scores: np.ndarray, filters: slice, precision: float) -> tuple[Tensor, float]:
         kept = to_columns(torch.from_numpy(structure.keep(scores, self.groups)), self.groups)[:, :, filters]
         whole = self.quadratic
         unit = whole.unit[:, :, filters]
@@ -120,7 +121,7 @@ def layer_fits(
 
 
 @torch.no_grad()
-def shown(run: Callable[[], Tensor], dense: Tensor, fit: LayerFit, structure: Kernels) -> float:
+def shown(run: Callable[[], Tensor], dense: Tensor, fit: LayerFit, structure: Zeros) -> float:
     """How much the network's outputs show of a layer in a structure: the squared error of what ``run`` gives, over the
     squares of the ``dense`` outputs."""
     weight, _ = fit.fully_fitted(structure)

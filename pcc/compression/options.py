@@ -1,5 +1,6 @@
 """The database: what each layer may become, and what that costs."""
 
+from collections.abc import Mapping
 from math import log
 from typing import Any
 
@@ -9,6 +10,8 @@ from pcc.compression.recipe import structure_of
 
 LEAST_LEFT = 1e-3
 """Of a layer's output, that an option leaves in the worst case."""
+DAMPING = 0.7
+"""Exponent of sensitivities: measured once, on few photos, they differ more than they should."""
 
 
 class Option(BaseModel):
@@ -28,6 +31,10 @@ class Option(BaseModel):
     """Multiply-accumulates with weights that are not zero."""
     bytes: int
     """Of the weight as that family reads it."""
+    channels: float = 1.0
+    """The share of its input channels that the layer reads, where the filters that make the others go, too..."""
+    feeders: tuple[str, ...] = ()
+    """...of these layers, that are left with the same share."""
 
     @property
     def lost(self) -> float:
@@ -55,9 +62,17 @@ class LayerOptions(BaseModel):
         return self.options[0]
 
     def loss(self, option: Option) -> float:
-        """What an option does to the network's outputs, in the units of ``sensitivity``."""
-        return self.sensitivity * option.lost
+        """What an option does to the network's outputs, as far as layers can be compared."""
+        return self.sensitivity**DAMPING * option.lost
 
 
 Database = dict[str, LayerOptions]
 """By the layer's name, in order of execution."""
+Plan = Mapping[str, Option]
+"""An option for each layer."""
+
+
+def filters_left(plan: Plan) -> dict[str, float]:
+    """The share of its filters that each layer of a plan is left with."""
+    lost = {feeder: option.channels for option in plan.values() for feeder in option.feeders}
+    return {name: lost.get(name, 1.0) for name in plan}

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 from scipy.stats import spearmanr
 
-from pcc.compression.options import Database, LayerOptions, Option
-from pcc.compression.plan import Plan
+from pcc.compression.options import Database, LayerOptions, Option, Plan, filters_left
+from pcc.compression.search import Trial
 from pcc.compression.times import Times, Timing
 from pcc.evaluate.evaluate import Comparison
 
@@ -57,6 +57,8 @@ class CompressReport(BaseModel):
     measured: float | None
     dense_seconds: float | None
     seconds: float | None
+    trials: tuple[Trial, ...] = ()
+    """The search's; the plan is of the nearest one's options."""
     attempts: tuple[Attempt, ...] = ()
     rank_correlation: float | None
     """Spearman's, of the speed-ups of pruned layers as the cost model has them and as measured."""
@@ -85,22 +87,24 @@ def layer_results(
     """A row for each layer; ``errors`` of the fit by layer; ``timings`` of the dense and the compressed network, or
     none."""
     rows: list[LayerResult] = []
+    left = filters_left(plan)
+    takers = {feeder: name for name, option in plan.items() for feeder in option.feeders}
     for name, option in plan.items():
-        layer = database[name]
+        layer, share = database[name], left[name]
         dense, now = (timing.layers.get(name) for timing in timings) if timings else (None, None)
         rows.append(
             LayerResult(
                 layer=name,
-                structure=str(option),
-                kept=option.macs / max(1, layer.dense.macs),
-                faster=layer.dense.cost / option.cost,
+                structure=str(option) if share == 1 else f"{option}, {share:.0%} of its filters",
+                kept=option.macs * share / max(1, layer.dense.macs),
+                faster=layer.dense.cost / (option.cost * share),
                 measured=dense / now if dense and now else None,
                 predicted_error=option.error,
                 fitted_error=errors.get(name),
                 loss=layer.loss(option),
                 dense_seconds=dense,
                 seconds=now,
-                why=_why(layer, option, times),
+                why=_why(layer, option, times) if share == 1 else f"{takers[name]} reads no more of them",
             )
         )
     return tuple(rows)

@@ -11,8 +11,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel
 
-from pcc.compression.options import Database, LayerOptions, Option
-from pcc.compression.plan import Plan
+from pcc.compression.options import Database, LayerOptions, Option, Plan, filters_left
 from pcc.runtime.loader import Model, load
 
 WARM_UP = 2
@@ -70,7 +69,7 @@ class Times:
     rest: float = 0.0
     """Of all else in the network."""
     corrections: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Measured over predicted, of layers that were measured with a structure..."""
+    """Measured over predicted, of layers that were measured with a structure, or without some filters..."""
     families: Mapping[str, float] = field(default_factory=dict[str, float])
     """...and by the kernel family that took them, for other layers."""
 
@@ -82,15 +81,16 @@ class Times:
         per_cycle = {name: seconds / database[name].dense.cost for name, seconds in known.items()}
         return cls(per_cycle, timing.seconds - sum(known.values()))
 
-    def of(self, layer: LayerOptions, option: Option) -> float:
-        """What one option takes."""
-        if option.structure is None:
+    def of(self, layer: LayerOptions, option: Option, left: float = 1.0) -> float:
+        """What an option takes with a share of the layer's filters."""
+        if option.structure is None and left == 1:
             return option.cost * self.per_cycle[layer.name]
         correction = self.corrections.get(layer.name, self.families.get(option.family, 1.0))
-        return option.cost * self.per_cycle[layer.name] * correction
+        return option.cost * left * self.per_cycle[layer.name] * correction
 
     def of_plan(self, database: Database, plan: Plan) -> float:
-        return self.rest + sum(self.of(database[name], option) for name, option in plan.items())
+        left = filters_left(plan)
+        return self.rest + sum(self.of(database[name], option, left[name]) for name, option in plan.items())
 
     def of_dense_network(self, database: Database) -> float:
         return self.of_plan(database, {name: layer.dense for name, layer in database.items()})
@@ -100,9 +100,11 @@ class Times:
         usual = self.of_dense_network(database) / dense.seconds
         ratios: dict[str, float] = {}
         families: dict[str, list[float]] = {}
+        left = filters_left(plan)
         for name, option in plan.items():
-            if option.structure is not None and (seconds := timing.layers.get(name, 0.0)) > 0:
-                ratios[name] = usual * seconds / (option.cost * self.per_cycle[name])
+            pruned = option.structure is not None or left[name] < 1
+            if pruned and (seconds := timing.layers.get(name, 0.0)) > 0:
+                ratios[name] = usual * seconds / (option.cost * left[name] * self.per_cycle[name])
                 families.setdefault(option.family, []).append(ratios[name])
         of_family = {family: geometric_mean(found) for family, found in families.items()}
         others = usual * (timing.seconds - sum(timing.layers.get(name, 0.0) for name in plan))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pcc.compression.options import Database
-from pcc.compression.plan import OutOfReach, Plan, Price, solve
+from pcc.compression.options import Database, Plan
+from pcc.compression.plan import OutOfReach, Price, solve
 from pcc.compression.times import Times
 from pcc.errors import PccError
 
@@ -31,10 +31,13 @@ class Wish:
         """The plan of least loss that has the wish come true, or ``value`` in its place; of ``keep``, that is so many
         times as fast. `WishOutOfReach` where none has."""
         value = self.value if value is None else value
-        prices: dict[Kind, Price] = {"macs": lambda _, option: option.macs, "size": lambda _, option: option.bytes}
+        prices: dict[Kind, Price] = {
+            "macs": lambda _, option, left: option.macs * left,
+            "size": lambda _, option, left: option.bytes * left,
+        }
         price = prices.get(self.kind, times.of)
         if self.kind in prices:
-            rest, whole = 0.0, sum(price(layer, layer.dense) for layer in database.values())
+            rest, whole = 0.0, sum(price(layer, layer.dense, 1.0) for layer in database.values())
             budget = whole * value
         else:
             rest, whole = times.rest, times.of_dense_network(database)

@@ -9,7 +9,7 @@ and the layer says so.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -62,6 +62,26 @@ class DropFilters:
             share_constants(graph_module)
             finish(graph_module)
         return PassResult(graph_module, modified)
+
+
+def feeders(graph_module: GraphModule) -> dict[Node, tuple[Node, ...]]:
+    """The layers that lose a filter for each channel that a layer no longer reads, because nothing else reads it: those
+    of a bottleneck in front of its last layer, say. Layers that have none, and grouped ones, are not there.
+    """
+    channels, numbers = ChannelGraph(graph_module), channel_numbers(graph_module)
+    reading = {layer: read_channels(layer, numbers) for layer in channels.readers}
+    random = np.random.default_rng(0)
+    found = {}
+    for layer, read in reading.items():
+        count = read.weighted.shape[2]
+        if len(read.weighted) > 1 or count < 2:
+            continue
+        kept = random.permutation(count) < count // 2
+        fewer = replace(read, weighted=read.weighted & kept)
+        selection = _selection(channels, _needed(channels, {**reading, layer: fewer}))
+        if np.array_equal(selection.get(arguments(layer)["x"], {}).get(1, ()), np.flatnonzero(kept)):
+            found[layer] = tuple(node for node in selection if node.target in LAYERS and 1 in selection[node])
+    return found
 
 
 # ---- what is needed ----

@@ -48,7 +48,7 @@ class Slices(Zeros):
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         slices = self.split(scores, groups)
         chosen = self.choose(scores, groups).reshape(*slices.shape[:2], *[1] * (slices.ndim - 2))
-        return self.join(np.broadcast_to(chosen, slices.shape)).reshape(scores.shape)
+        return self.join(np.broadcast_to(chosen, slices.shape).copy()).reshape(scores.shape)
 
     def choose(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         """Which slices stay, bool (groups * slices of a group,): as many as the budget says."""

@@ -16,19 +16,21 @@ from torch.nn import functional
 from pcc.training.layers import prunable
 from pcc.training.methods.train import Train
 from pcc.training.recipe import Distillation, Training
-from pcc.training.steps import learning_rate, loss_of, make_optimizer
+from pcc.training.steps import learning_rate, loss_of
 from pcc.training.views import random_parts
 
 SETTINGS = Training(
     batch=32,
     optimizer="adam",
-    lr=1e-4,
+    lr=1e-3,
     schedule="one-cycle",
     weight_decay=0.0,
     clip=1.0,
     distill=Distillation(weight=1.0, temperature=2.0),
 )
-"""``weight`` 1: nothing but the teacher's opinion counts."""
+"""``weight`` 1: nothing but the teacher's opinion counts. The learning rate is a share of each tensor's own size."""
+LEAST_SIZE = 1e-3
+"""Of a tensor, where that share is concerned: shifts may be zero."""
 
 
 def distill(
@@ -49,7 +51,7 @@ def distill(
     """
     student.eval()
     method = Train(student, {}, epochs=1)
-    optimizer = make_optimizer(method, SETTINGS)
+    optimizer = _optimizer(method)
     random = torch.Generator().manual_seed(seed)
     with _channels_last(student, teacher), _last_inputs(student) as learned, _last_inputs(teacher) as wanted:
 
@@ -69,7 +71,7 @@ def distill(
                     break
                 x = random_parts(samples[indices], random).contiguous(memory_format=torch.channels_last)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(SETTINGS, done)
+                    group["lr"] = learning_rate(SETTINGS, done) * group["size"]
                 optimizer.zero_grad()
                 loss = method.backward(lambda x=x: loss_on(x, precision))
                 nn.utils.clip_grad_norm_(method.parameters(), SETTINGS.clip or 1.0)
@@ -78,6 +80,18 @@ def distill(
                 steps += 1
                 watch(f"distilling, step {steps}, loss {float(loss):.4f}", done)
     return steps
+
+
+def _optimizer(method: Train) -> torch.optim.Optimizer:
+    """Adam moves every weight by about the learning rate, however small the weights are: so each tensor has its own, by
+    its root mean square (Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", ICML
+    2018, section 8)."""
+    sizes = [parameter.detach()[parameter.detach() != 0].square().mean().sqrt() for parameter in method.parameters()]
+    groups = [
+        {"params": [parameter], "size": max(LEAST_SIZE, float(size.nan_to_num()))}
+        for parameter, size in zip(method.parameters(), sizes, strict=True)
+    ]
+    return torch.optim.Adam(groups)
 
 
 @torch.no_grad()

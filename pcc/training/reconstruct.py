@@ -113,7 +113,10 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
     if isinstance(layer.structure, Zeros):
         projected = project(dense * scale) / scale
         quadratic = Quadratic.of(found, dense, scale)
-        best = refit(quadratic, admm(quadratic, dense * quadratic.unit, project)) / quadratic.unit
+        start = dense * quadratic.unit
+        if ((projected == 0) & (dense != 0)).any():  # else there is nothing to choose
+            start = admm(quadratic, start, project)
+        best = refit(quadratic, start) / quadratic.unit
     else:
         projected = project(dense)
         quadratic = Quadratic.of(found, dense, None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcc.compression.options import Database, LayerOptions, Option
+from pcc.compression.options import Database, LayerOptions, Option, Plan, filters_left
 from pcc.compression.plan import GAP, OutOfReach, loss_of, solve
 from pcc.compression.times import Times, Timing
 from pcc.compression.wish import Wish, chosen_wish
@@ -28,32 +28,59 @@ def layer(name: str, dense: float, *others: tuple[float, float], sensitivity: fl
     )
 
 
+def taking(dense: float, channels: float, error: float, feeder: str) -> Option:
+    """An option that takes filters from the layer in front."""
+    return option(dense * channels, error).model_copy(update={"channels": channels, "feeders": (feeder,)})
+
+
+def price(_: LayerOptions, option: Option, left: float) -> float:
+    return option.cost * left
+
+
 costs, errors = st.floats(1, 100), st.floats(0.001, 1)
-layers = st.lists(st.tuples(costs, st.lists(st.tuples(costs, errors), max_size=3), errors), min_size=1, max_size=4)
+channels = st.dictionaries(st.sampled_from([0.25, 0.5, 0.75]), errors, max_size=2)
+layers = st.lists(
+    st.tuples(costs, st.lists(st.tuples(costs, errors), max_size=2), errors, channels), min_size=1, max_size=4
+)
 
 
 @given(layers, st.floats(0.2, 1.5))
-def test_no_plan_is_better(drawn: list[tuple[float, list[tuple[float, float]], float]], share: float) -> None:
-    database: Database = {
-        str(number): layer(str(number), dense, *others, sensitivity=sensitivity)
-        for number, (dense, others, sensitivity) in enumerate(drawn)
-    }
+def test_no_plan_is_better(
+    drawn: list[tuple[float, list[tuple[float, float]], float, dict[float, float]]], share: float
+) -> None:
+    database: Database = {}
+    for number, (dense, others, sensitivity, fewer) in enumerate(drawn):
+        found = layer(str(number), dense, *others, sensitivity=sensitivity)
+        more = [taking(dense, *each, str(number - 1)) for each in fewer.items()] if number else []
+        database[str(number)] = found.model_copy(update={"options": (*found.options, *more)})
     budget = share * sum(found.dense.cost for found in database.values())
     plans = [
         dict(zip(database, options, strict=True))
         for options in product(*(found.options for found in database.values()))
     ]
-    affordable = [plan for plan in plans if sum(each.cost for each in plan.values()) <= budget * (1 - 1e-6)]
+    affordable = [plan for plan in plans if consistent(plan) and total(plan) <= budget * (1 - 1e-6)]
     if not affordable:
         return
-    found = solve(database, lambda _, option: option.cost, budget)
-    assert sum(each.cost for each in found.values()) <= budget * (1 + 1e-5)
-    assert loss_of(database, found) <= min(loss_of(database, plan) for plan in affordable) * (1 + GAP) + 1e-5
+    plan = solve(database, price, budget)
+    assert consistent(plan)
+    assert total(plan) <= budget * (1 + 1e-5)
+    assert loss_of(database, plan) <= min(loss_of(database, plan) for plan in affordable) * (1 + GAP) + 1e-5
+
+
+def consistent(plan: Plan) -> bool:
+    """Whether filters that share connections stay together."""
+    left = filters_left(plan)
+    return all(left[name] == 1 or each.structure is None or each.feeders for name, each in plan.items())
+
+
+def total(plan: Plan) -> float:
+    left = filters_left(plan)
+    return sum(each.cost * left[name] for name, each in plan.items())
 
 
 def test_a_budget_that_no_plan_keeps() -> None:
     with pytest.raises(OutOfReach) as raised:
-        solve({"a": layer("a", 10, (4, 0.1))}, lambda _, option: option.cost, 3)
+        solve({"a": layer("a", 10, (4, 0.1))}, price, 3)
     assert raised.value.least == 4
 
 
@@ -74,6 +101,23 @@ def test_what_is_measured_corrects_what_is_predicted() -> None:
     busy = Timing(layers={name: 2 * seconds for name, seconds in slow.layers.items()})
     twice = Timing(layers={name: 2 * seconds for name, seconds in dense.layers.items()})
     assert times.corrected(database, plan, twice, busy).of_plan(database, plan) == pytest.approx(2.3)
+
+
+def test_filters_that_another_layer_takes() -> None:
+    database: Database = {"a": layer("a", 10, (2, 0.9)), "b": layer("b", 10)}
+    database["b"] = database["b"].model_copy(
+        update={"options": (database["b"].dense, taking(10, 0.5, 0.1, "a"), taking(10, 0.25, 0.2, "a"))}
+    )
+    dense = Timing(layers={"a": 1.0, "b": 1.0})
+    times = Times.of_dense(database, dense)
+    plan = Wish("faster", 2).plan(database, times)
+    assert plan["b"].channels == 0.5
+    assert times.of_plan(database, plan) == pytest.approx(1.0)
+    corrected = times.corrected(database, plan, dense, Timing(layers={"a": 0.8, "b": 0.5}))
+    assert corrected.of_plan(database, plan) == pytest.approx(1.3)
+    assert Wish("macs", 0.5).plan(database, times) == plan
+    with pytest.raises(PccError, match="it comes to 4 times as fast"):
+        Wish("faster", 5).plan(database, times)
 
 
 def test_wishes() -> None:
