@@ -10,10 +10,11 @@ from torch.fx import GraphModule
 from pcc.frontend.torch_module import import_module
 from pcc.ir.annotations import Dropped, annotation, skips
 from pcc.ir.counts import count_all
-from pcc.ir.graph import shape_of
+from pcc.ir.graph import layer_name, shape_of
 from pcc.ir.ops import CONV2D, LINEAR
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, verify_structure
+from pcc.passes.drop_filters import feeders
 from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import Mixed, convs, output, run, weights
 
@@ -472,3 +473,28 @@ def test_any_zeros_in_layers_that_are_shared(data: st.DataObject) -> None:
     run(graph_module, "fuse-epilogues,drop-filters,reorder-kernels")
     verify_structure(graph_module)
     torch.testing.assert_close(output(graph_module, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def chain() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Hardsigmoid(),
+        nn.Conv2d(8, 6, 1),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3),
+    ).eval()
+
+
+def test_layers_that_feed_one_layer_alone() -> None:
+    x = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1))
+    found = feeders(run(import_module(chain(), (x,)), BEFORE))
+    names = {layer_name(layer): [layer_name(each) for each in behind] for layer, behind in found.items()}
+    assert names == {"4": ["0", "2"], "6": ["4"]}
+    module = chain()
+    module[4].weight.data[:, [1, 5, 6]] = 0
+    assert sizes(dropped(module)) == {"0": (5, 3), "2": (5, 1), "4": (6, 5), "6": (5, 6)}
+    shared = {layer_name(layer) for layer in feeders(run(import_module(block(), (x,)), BEFORE))}
+    assert shared == set()  # shortcuts, a concatenation, positions in a row, two channels of one filter
