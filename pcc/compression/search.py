@@ -18,7 +18,7 @@ from pcc.training.distill import distances
 from pcc.training.layers import Structures
 from pcc.training.reconstruct import reconstruct
 
-BOUNDS = (0.1, 0.15, 0.25, 1.0)
+BOUNDS = (0.1, 0.2, 1.0)
 """Of the error of a layer's output."""
 PHOTOS = 128
 """That plans are fitted on, and as many that they are looked at on, at most."""

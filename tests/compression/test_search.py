@@ -46,11 +46,11 @@ def test_the_nearest_plan_is_found() -> None:
 
     seen: list[str] = []
     trials = search(settle(Residual()), photos(80), 20, plan, database, structures, seen.append)
-    assert [trial.bound for trial in trials] == [0.15, 1.0]
+    assert [trial.bound for trial in trials] == [0.2, 1.0]
     assert trials[0].distance < trials[1].distance
     assert len(seen) == 2
-    assert of_nearest(trials, database) == below(database, 0.15)
-    assert len(below(database, 0.15)["second.1"].options) == 1
+    assert of_nearest(trials, database) == below(database, 0.2)
+    assert len(below(database, 0.2)["second.1"].options) == 1
 
 
 def test_there_may_be_nothing_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
