@@ -100,7 +100,7 @@ def test_the_recipe_goes_on_with_labels(
     before = json.loads((compressed / "report.json").read_text())
     kept = {layer["name"]: layer["weights"] / layer["kept"] for layer in json.loads(done.out)["layers"]}
     for row in before["layers"]:
-        if row["kept"] < 1:
+        if row["kept"] < 1 and "of its filters" not in row["structure"]:
             assert kept[row["layer"]] == pytest.approx(1 / row["kept"], rel=0.05)
 
 

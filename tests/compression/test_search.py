@@ -64,6 +64,7 @@ def test_options_with_fewer_channels() -> None:
     module = nn.Sequential(
         nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=64), nn.ReLU(), nn.Conv2d(64, 8, 1), nn.ReLU()
     ).eval()
+    weight = module.get_parameter("4.weight").detach().numpy()
     dense = Option(cost=64.0, family="f", macs=640, bytes=64)
     database = {name: LayerOptions(name=name, options=(dense,)) for name in ("0", "2", "4")}
     graph = run(import_module(module, (torch.zeros(1, 3, 9, 9),)), "decompose,canonicalize")
@@ -73,7 +74,7 @@ def test_options_with_fewer_channels() -> None:
     for each in found["4"].options[1:]:
         assert each.feeders == ("0", "2")
         assert (each.cost, each.macs, each.bytes) == (64 * each.channels, 640 * each.channels, 64 * each.channels)
-        kept = structure_of(each.structure).project(module[4].weight.detach().numpy())
+        kept = structure_of(each.structure).project(weight)
         assert (kept != 0).any(axis=(0, 2, 3)).sum() == 64 * each.channels
         assert 64 * each.channels % MULTIPLE == 0
     assert with_channels(database, graph, {"0"}) == database

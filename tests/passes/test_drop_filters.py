@@ -494,7 +494,7 @@ def test_layers_that_feed_one_layer_alone() -> None:
     names = {layer_name(layer): [layer_name(each) for each in behind] for layer, behind in found.items()}
     assert names == {"4": ["0", "2"], "6": ["4"]}
     module = chain()
-    module[4].weight.data[:, [1, 5, 6]] = 0
+    module.get_parameter("4.weight").data[:, [1, 5, 6]] = 0
     assert sizes(dropped(module)) == {"0": (5, 3), "2": (5, 1), "4": (6, 5), "6": (5, 6)}
     shared = {layer_name(layer) for layer in feeders(run(import_module(block(), (x,)), BEFORE))}
     assert shared == set()  # shortcuts, a concatenation, positions in a row, two channels of one filter
