@@ -17,11 +17,13 @@ from pcc.compression.wish import WishOutOfReach
 from pcc.training.distill import distances
 from pcc.training.layers import Structures
 from pcc.training.reconstruct import reconstruct
+from pcc.training.reconstruction_watch import FEWEST_COLUMNS
 
 BOUNDS = (0.1, 0.2, 1.0)
 """Of the error of a layer's output."""
 PHOTOS = 128
-"""That plans are fitted on, and as many that they are looked at on, at most."""
+"""That plans are fitted on, and as many others that they are looked at on, at most. Where there are too few for a fit
+of half of them, both are all."""
 COLUMNS = 16384
 """Output positions that layers are fitted on."""
 
@@ -54,7 +56,9 @@ def search(
 ) -> list[Trial]:
     """Looks at what ``plan`` makes of the options below each bound, where it does not raise `WishOutOfReach`. Where no
     bound but the last allows a plan, or all give the same, there is nothing to look at, and one trial."""
-    fitted, others = photos[: 2 * PHOTOS].chunk(2)
+    middle = max(FEWEST_COLUMNS, min(PHOTOS, len(photos) // 2))
+    fitted = photos[:middle]
+    others = photos[middle : middle + PHOTOS] if len(photos) > middle else fitted
     plans: dict[float, Plan] = {}
     for bound in BOUNDS:
         with suppress(WishOutOfReach):

@@ -26,7 +26,8 @@ def photos(count: int) -> torch.Tensor:
     return nn.functional.interpolate(noise, size=13, mode="bilinear")
 
 
-def test_the_nearest_plan_is_found() -> None:
+@pytest.mark.parametrize("count", [80, 32])
+def test_the_nearest_plan_is_found(count: int) -> None:
     dense = Option(cost=2.0, family="f", macs=2, bytes=2)
     database: Database = {
         "first.0": LayerOptions(name="first.0", options=(dense, option(0.12))),
@@ -45,7 +46,7 @@ def test_the_nearest_plan_is_found() -> None:
         return {name: Kernels(None, rates[each.error]) for name, each in found.items() if each.structure}
 
     seen: list[str] = []
-    trials = search(settle(Residual()), photos(80), 20, plan, database, structures, seen.append)
+    trials = search(settle(Residual()), photos(count), 20, plan, database, structures, seen.append)
     assert [trial.bound for trial in trials] == [0.2, 1.0]
     assert trials[0].distance < trials[1].distance
     assert len(seen) == 2
