@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -18,12 +19,13 @@ from pcc.training.distill import distances
 from pcc.training.layers import Structures
 from pcc.training.reconstruct import reconstruct
 from pcc.training.reconstruction_watch import FEWEST_COLUMNS
+from pcc.training.views import random_parts
 
 BOUNDS = (0.1, 0.2, 1.0)
 """Of the error of a layer's output."""
 PHOTOS = 128
-"""That plans are fitted on, and as many others that they are looked at on, at most. Where there are too few for a fit
-of half of them, both are all."""
+"""That plans are fitted on, and as many others that they are looked at on, at most. Where half of them are too few
+for a fit, all are fitted on and parts of them looked at: a fit meets what it was fitted on."""
 COLUMNS = 16384
 """Output positions that layers are fitted on."""
 
@@ -58,7 +60,9 @@ def search(
     bound but the last allows a plan, or all give the same, there is nothing to look at, and one trial."""
     middle = max(FEWEST_COLUMNS, min(PHOTOS, len(photos) // 2))
     fitted = photos[:middle]
-    others = photos[middle : middle + PHOTOS] if len(photos) > middle else fitted
+    others = photos[middle : middle + PHOTOS]
+    if not len(others):
+        others = random_parts(fitted, torch.Generator().manual_seed(0))
     plans: dict[float, Plan] = {}
     for bound in BOUNDS:
         with suppress(WishOutOfReach):
