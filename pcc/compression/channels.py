@@ -14,7 +14,6 @@ from pcc.compression.options import Database, Option
 from pcc.compression.recipe import written
 from pcc.ir.graph import arguments, layer_name, shape_of
 from pcc.passes.drop_filters import feeders
-from pcc.sparsity.budget import budget
 from pcc.sparsity.filters import Channel
 
 RATES = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
@@ -39,7 +38,7 @@ def with_channels(layers: Database, graph_module: GraphModule, known: Collection
 def _option(dense: Option, rate: float, inputs: int, names: tuple[str, ...]) -> Option:
     """A layer that reads fewer of its ``inputs``; it takes as much less as it reads less."""
     structure = Channel(rate, MULTIPLE)
-    channels = min(inputs, -(-budget(inputs, rate) // MULTIPLE) * MULTIPLE) / inputs
+    channels = structure.left_of(inputs) / inputs
     return dense.model_copy(
         update={
             "structure": written(structure),

@@ -70,13 +70,13 @@ def search(
                 plans[bound] = found
     if len(plans) < 2:
         return [Trial(bound=BOUNDS[-1], distance=0.0)]
-    trials: list[Trial] = []
+    students: list[nn.Module] = []
     for bound, found in plans.items():
         watch(f"a plan of errors up to {bound:g}")
-        student = copy.deepcopy(module).eval()
-        reconstruct(student, structures(found), fitted.split(batch), COLUMNS)
-        trials.append(Trial(bound=bound, distance=distances([student], module, others.split(batch))[0]))
-    return trials
+        students.append(copy.deepcopy(module).eval())
+        reconstruct(students[-1], structures(found), fitted.split(batch), COLUMNS)
+    each_distance = distances(students, module, others.split(batch))
+    return [Trial(bound=bound, distance=each) for bound, each in zip(plans, each_distance, strict=True)]
 
 
 def of_nearest(trials: Sequence[Trial], database: Database) -> Database:

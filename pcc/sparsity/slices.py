@@ -54,8 +54,11 @@ class Slices(Zeros):
         """Which slices stay, bool (groups * slices of a group,): as many as the budget says."""
         slices = self.split(scores, groups)
         rows = _competing(slices.reshape(*slices.shape[:2], -1).sum(axis=2))
-        wanted = -(-budget(rows.shape[1], self.rate) // self.multiple) * self.multiple
-        return np.concatenate([largest(row, wanted) for row in rows])
+        return np.concatenate([largest(row, self.left_of(rows.shape[1])) for row in rows])
+
+    def left_of(self, count: int) -> int:
+        """How many of ``count`` slices stay."""
+        return min(count, -(-budget(count, self.rate) // self.multiple) * self.multiple)
 
     def thin(self, weight: np.ndarray, chosen: np.ndarray, groups: int = 1) -> tuple[np.ndarray, int]:
         """The smaller dense weight made of the chosen slices, and its groups."""

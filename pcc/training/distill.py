@@ -21,10 +21,8 @@ from pcc.training.views import random_parts
 
 SETTINGS = Training(
     batch=32,
-    optimizer="adam",
     lr=1e-3,
     schedule="one-cycle",
-    weight_decay=0.0,
     clip=1.0,
     distill=Distillation(weight=1.0, temperature=2.0),
 )
