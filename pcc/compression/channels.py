@@ -16,7 +16,7 @@ from pcc.ir.graph import arguments, layer_name, shape_of
 from pcc.passes.drop_filters import feeders
 from pcc.sparsity.filters import Channel
 
-RATES = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+RATES = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 12.0, 24.0, 48.0)
 MULTIPLE = 16
 """Of channels that stay: whole registers of every processor."""
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.zeros import Zeros
 from pcc.training.layers import Layer
-from pcc.training.reconstruct import effect, error_of, gain_of, shift, to_columns, to_weight
+from pcc.training.reconstruct import effect, error_of, gain_of, passed_on, shift, to_columns, to_weight
 from pcc.training.reconstruction_moments import Moments, MomentSums
 from pcc.training.reconstruction_solve import EXACT, Quadratic, refit
-from pcc.training.reconstruction_watch import Norm, Place, observe, places
+from pcc.training.reconstruction_watch import Norm, Place, Wanted, observe, places
 
 FILTERS = 48
 """Of a layer, on which an error is estimated..."""
@@ -40,6 +40,8 @@ class LayerFit:
     """...and what errors are measured on: of other samples, for few samples are fitted too well."""
     scale: Tensor
     """(g, 1, O / g): what a unit of each output counts."""
+    variance: Tensor
+    """(O,), of what is passed on from the layer (`pcc.training.reconstruct.passed_on`)."""
 
     @property
     def groups(self) -> int:
@@ -64,7 +66,8 @@ class LayerFit:
         return to_weight(cost, shape).numpy(), to_weight(size, shape).numpy()
 
     def fitted(self, structure: Zeros) -> tuple[Tensor, float]:
-        """The better of both scores' fits: weight by columns, (g, n, O / g), and its error; of some filters."""
+        """The better of both scores' fits: weight by columns, (g, n, O / g), and its squared error over the variance of
+        what is passed on; of some filters."""
         every = max(1, self.dense.shape[2] // FILTERS)
         fits = (self._fit(structure, scores, slice(None, None, every), ESTIMATE) for scores in self.scores)
         return min(fits, key=lambda fit: fit[1])
@@ -79,7 +82,8 @@ class LayerFit:
         unit = whole.unit[:, :, filters]
         some = Quadratic(whole.a, whole.b[:, :, filters], unit)
         weight = refit(some, self.dense[:, :, filters] * unit * kept, precision) / unit
-        return weight, error_of(self.others.of_filters(filters), weight, self.scale[:, :, filters])
+        variance = self.variance.unflatten(0, (self.groups, -1))[:, filters]
+        return weight, error_of(self.others.of_filters(filters), weight, self.scale[:, :, filters], variance)
 
 
 @torch.no_grad()
@@ -109,15 +113,16 @@ def layer_fits(
         with places(wanted, see):
             model(batch)
     return {
-        found.layer.name: LayerFit(
-            modules[found.layer.name],
-            found.norm,
-            halves[0][module].moments(),
-            halves[1][module].moments(),
-            effect(gain_of(found.norm, found.outputs), found.layer.groups),
-        )
+        found.layer.name: _fit_of(found, *(sums[module].moments() for sums in halves))
         for module, found in wanted.items()
     }
+
+
+def _fit_of(found: Wanted, moments: Moments, others: Moments) -> LayerFit:
+    module, gain = found.layer.module, gain_of(found.norm, found.outputs)
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    scale = effect(gain, found.layer.groups)
+    return LayerFit(module, found.norm, moments, others, scale, passed_on(found, gain))
 
 
 @torch.no_grad()

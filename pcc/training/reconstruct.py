@@ -38,8 +38,8 @@ class Reconstructed:
     columns: int
     """Output positions it was fitted on."""
     projected: float
-    """Squared error of its output, given the compressed network's input, over the variance of the wanted output, had it
-    been projected only..."""
+    """Squared error of its output, given the compressed network's input, over the `passed_on` variance, had it been
+    projected only..."""
     fitted: float
     """...and as it is now. Outputs count as a batch norm that follows scales them."""
     seconds: float
@@ -127,7 +127,8 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
     layer.weight.copy_(to_weight(best, layer.weight.shape))
     if intercept:
         shift(module, norm, found, best)
-    errors = error_of(found, projected, scale), error_of(found, best, scale)
+    passed = passed_on(wanted, gain)
+    errors = error_of(found, projected, scale, passed), error_of(found, best, scale, passed)
     return Reconstructed(layer.name, sums.count, *errors, time.perf_counter() - began)
 
 
@@ -180,8 +181,20 @@ def shift(module: nn.Conv2d | nn.Linear, norm: Norm | None, found: Moments, weig
         norm.running_mean.sub_(bias)
 
 
-def error_of(found: Moments, weight: torch.Tensor, scale: torch.Tensor) -> float:
-    """Squared error of the outputs, over the variance of the wanted ones."""
+def passed_on(wanted: Wanted, gain: torch.Tensor) -> torch.Tensor:
+    """The variance of what goes on from a layer in the dense network, (O,): of its output behind the batch norm, or of
+    that and the shortcut that is added to it. What a branch has lost counts by what is left of the sum.
+    """
+    total, squares, count = torch.zeros_like(gain), torch.zeros_like(gain), 0
+    for part in wanted.parts:
+        added = part.added
+        passed = (part.outputs * gain if added is None else part.outputs * gain + added).double()
+        total, squares, count = total + passed.sum(dim=0), squares + passed.square().sum(dim=0), count + len(passed)
+    return (squares / count - (total / count).square()).clamp_min(0).to(gain)
+
+
+def error_of(found: Moments, weight: torch.Tensor, scale: torch.Tensor, variance: torch.Tensor) -> float:
+    """Squared error of the outputs, over a ``variance`` (O,) of them as they are scaled."""
     of_filter = (weight * (found.xx @ weight - 2 * found.xy)).sum(dim=1).flatten() + found.yy
     counts = scale.flatten().square()
-    return float((of_filter * counts).sum() / (found.yy * counts).sum().clamp_min(torch.finfo(counts.dtype).tiny))
+    return float((of_filter * counts).sum() / variance.sum().clamp_min(torch.finfo(counts.dtype).tiny))

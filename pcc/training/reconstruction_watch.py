@@ -9,7 +9,7 @@ runs, as the input or the output of some module.
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any, Literal
 
@@ -68,10 +68,10 @@ class Wanted:
     """(M, O)."""
     norm: Norm | None = None
     """The batch norm that follows it, and only it."""
-    shortcut: Place | None = None
-    """The tensor that is then added to it..."""
     added: torch.Tensor | None = None
-    """...and what that was, (M, O)."""
+    """What was then added to it, (M, O)..."""
+    shortcut: Place | None = None
+    """...and the place of that, where it is there before the layer runs."""
     parts: list[Part] = field(default_factory=list)
     """Of all batches."""
 
@@ -147,7 +147,8 @@ def observe(
             )
     for wanted in watch.found.values():
         if wanted.norm is not None and watch.norms[wanted.norm] > 1:
-            wanted.norm = wanted.shortcut = None  # its mean belongs to others too
+            wanted.norm = wanted.shortcut = wanted.added = None  # its mean belongs to others too
+            wanted.parts = [replace(part, swapped_addition=None) for part in wanted.parts]
     return watch.found
 
 
@@ -195,15 +196,15 @@ class _Watch:
 
     def see_addition(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """Of two layers that end in a sum the later one takes the other for its shortcut."""
-        ends = {operand: end[0] for operand in (left, right) if (end := self._known(self.ends, operand))}
-        if not ends or left is right:
+        if left is right:
             return
-        branch = max(ends, key=lambda operand: self.begun[ends[operand]])
-        module, shortcut = ends[branch], right if branch is left else left
-        origin = self._known(self.origins, shortcut)
-        wanted = self.found[module]
-        if origin is not None and origin[1] <= self.begun[module] and wanted.shortcut is None:
-            wanted.shortcut, wanted.added = origin[0], outputs_at(shortcut, module, wanted.where)
+        for branch, other in ((left, right), (right, left)):
+            end, origin = self._known(self.ends, branch), self._known(self.origins, other)
+            if end is None or (wanted := self.found[end[0]]).added is not None:
+                continue
+            wanted.added = outputs_at(other, end[0], wanted.where)
+            if origin is not None and origin[1] <= self.begun[end[0]]:
+                wanted.shortcut = origin[0]
 
     @staticmethod
     def _known(tensors: WeakIdKeyDictionary, tensor: torch.Tensor) -> tuple[Any, ...] | None:

@@ -34,12 +34,27 @@ def test_errors_are_those_of_the_layers_output(batches: list[torch.Tensor]) -> N
     pruned = copy.deepcopy(module)
     with torch.no_grad():
         pruned.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
-        wanted, found = (each(x).transpose(0, 1).flatten(1) for each in (module, pruned))
+        wanted, found, everything = (
+            layer(some).transpose(0, 1).flatten(1)
+            for layer, some in ((module, x), (pruned, x), (module, model.get_submodule("stem")(torch.cat(batches))))
+        )
     scale = fits["first.0"].scale.flatten().square()
     left = ((found - wanted).var(dim=1, correction=0) * scale).sum()  # the mean is fitted, too
-    assert error == pytest.approx(float(left / (wanted.var(dim=1, correction=0) * scale).sum()), rel=1e-3)
+    assert error == pytest.approx(float(left / (everything.var(dim=1, correction=0) * scale).sum()), rel=1e-3)
     kept = array(pruned.weight)
     np.testing.assert_array_equal(structure.project(kept) != 0, kept != 0)
+
+
+@torch.no_grad()
+def test_what_a_branch_loses_counts_by_the_sum_that_it_goes_into(batches: list[torch.Tensor]) -> None:
+    model = settle(Residual())
+    fits = layer_fits(model, prunable(model), batches, 10**6)
+    stem = model.get_submodule("stem")(torch.cat(batches))
+    x = nn.functional.relu(stem + model.get_submodule("first")(stem))
+    sums = model.get_submodule("second")(x) + model.get_submodule("shortcut")(x)
+    variance = sums.transpose(0, 1).flatten(1).var(dim=1, correction=0)
+    for branch in ("second.1", "shortcut"):
+        torch.testing.assert_close(fits[branch].variance, variance)
 
 
 def test_more_freedom_costs_less(batches: list[torch.Tensor]) -> None:
