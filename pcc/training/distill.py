@@ -1,8 +1,9 @@
 """Distillation without labels, for a given time: a pruned network learns its dense self's outputs on samples (Hinton et
 al., "Distilling the Knowledge in a Neural Network", 2015).
 
-It also learns what goes into the last layer, which says more of an image than a few scores do, so that few samples go a
-long way (Wang et al., "Compressing Models with Few Samples: Mimicking then Replacing", CVPR 2022).
+It learns what goes into each layer, too, and it sees mixtures of small parts of samples, of which the teacher has an
+opinion (Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022): so few samples go
+a long way.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -11,13 +12,12 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pcc.training.layers import prunable
+from pcc.training.hints import Hints, error
 from pcc.training.methods.train import Train
 from pcc.training.recipe import Distillation, Training
 from pcc.training.steps import learning_rate, loss_of
-from pcc.training.views import random_parts
+from pcc.training.views import random_mixtures, random_parts
 
 SETTINGS = Training(
     batch=32,
@@ -29,6 +29,10 @@ SETTINGS = Training(
 """``weight`` 1: nothing but the teacher's opinion counts. The learning rate is a share of each tensor's own size."""
 LEAST_SIZE = 1e-3
 """Of a tensor, where that share is concerned: shifts may be zero."""
+LEAST_AREA = 0.2
+"""Of a sample, that is looked at."""
+OUTPUTS = 0.1
+"""What outputs count beside what goes into one layer."""
 
 
 def distill(
@@ -42,23 +46,23 @@ def distill(
     """Trains ``student`` in place for ``seconds``, and gives the number of steps. Zeros of its weights stay zeros;
     statistics of batch norms stay as they are.
 
-    ``samples`` are inputs, (N, C, H, W), of which random parts are taken, every second one mirrored. The output, of
-    which only one is allowed, and what goes into the last layer that runs are compared by their squared error over the
-    teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where that is faster; weights and
-    their updates are fp32.
+    ``samples`` are inputs, (N, C, H, W), of which random parts are taken, every second one mirrored, and mixed. What
+    goes into each layer, where the student reads it, and the output, of which only one is allowed, are compared by
+    their squared error over the teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where
+    that is faster; weights and their updates are fp32.
     """
     student.eval()
     method = Train(student, {}, epochs=1)
     optimizer = _optimizer(method)
     random = torch.Generator().manual_seed(seed)
-    with _channels_last(student, teacher), _last_inputs(student) as learned, _last_inputs(teacher) as wanted:
+    with _channels_last(student, teacher), Hints(student, teacher) as hints:
 
         def loss_on(x: Tensor, precision: torch.dtype) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 with torch.no_grad():
                     opinion = teacher(x)
                 found = student(x)
-            return _loss(found, opinion) + sum(map(_error, learned, wanted))
+            return OUTPUTS * _loss(found, opinion) + hints.loss()
 
         precision = _faster(lambda precision: loss_on(samples[: SETTINGS.batch], precision).backward())
         began, steps = perf_counter(), 0
@@ -67,7 +71,8 @@ def distill(
                 done = min(1.0, (perf_counter() - began) / seconds)
                 if done == 1:
                     break
-                x = random_parts(samples[indices], random).contiguous(memory_format=torch.channels_last)
+                x = random_mixtures(random_parts(samples[indices], random, LEAST_AREA), random)
+                x = x.contiguous(memory_format=torch.channels_last)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(SETTINGS, done) * group["size"]
                 optimizer.zero_grad()
@@ -116,22 +121,6 @@ def _channels_last(*models: nn.Module) -> Generator[None]:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-@contextmanager
-def _last_inputs(model: nn.Module) -> Generator[list[Tensor]]:
-    """The input of the last layer of the model's last run, as the list's only entry."""
-    found: list[Tensor] = []
-
-    def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[:] = inputs[:1]
-
-    hooks = [layer.register_forward_pre_hook(see) for layer in prunable(model).values()]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _faster(step: Callable[[torch.dtype], object]) -> torch.dtype:
     """fp32 or bf16, whichever ``step`` is faster in here."""
     seconds: dict[torch.dtype, float] = {}
@@ -145,10 +134,5 @@ def _faster(step: Callable[[torch.dtype], object]) -> torch.dtype:
 
 def _loss(found: Tensor, opinion: Tensor) -> Tensor:
     if opinion.dim() == 2:
-        return _error(found, opinion) + loss_of(SETTINGS, found, opinion.argmax(dim=1), opinion)
-    return _error(found, opinion)
-
-
-def _error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Squared, over the squares of what is wanted."""
-    return functional.mse_loss(found.float(), wanted.float()) / wanted.float().square().mean()
+        return error(found, opinion) + loss_of(SETTINGS, found, opinion.argmax(dim=1), opinion)
+    return error(found, opinion)

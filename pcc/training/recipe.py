@@ -49,6 +49,8 @@ class Distillation(_Strict):
 
     weight: float = Field(default=0.5, gt=0, le=1)
     temperature: float = Field(default=4.0, gt=0)
+    hints: float = Field(default=0.0, ge=0)
+    """What the inputs of layers count (`pcc.training.hints`), added to that."""
 
 
 class Training(_Strict):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.training.data import Data
+from pcc.training.hints import Hints
 from pcc.training.method import Method, average
 from pcc.training.processes import Processes
 from pcc.training.recipe import Stage, Training
@@ -92,30 +94,36 @@ class Steps:
         )
         self.module.train()
         total = 0.0
-        for step, (x, y) in enumerate(batches):
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(settings, (self.method.epoch + step / steps) / self.method.epochs)
-            loss = self._gradients(settings, x, y)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss is {loss}", what, f"step {step + 1}")
-            if settings.clip:
-                nn.utils.clip_grad_norm_(self.method.parameters(), settings.clip)
-            self.optimizer.step()
-            self.method.after_step()
-            total += loss
-            if self.watch:
-                self.watch(f"{what}, loss {loss:.3f}", (step + 1) / steps)
+        with self._hints(settings) as hints:
+            for step, (x, y) in enumerate(batches):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(settings, (self.method.epoch + step / steps) / self.method.epochs)
+                loss = self._gradients(settings, x, y, hints)
+                if not math.isfinite(loss):
+                    raise self._diverged(f"the loss is {loss}", what, f"step {step + 1}")
+                if settings.clip:
+                    nn.utils.clip_grad_norm_(self.method.parameters(), settings.clip)
+                self.optimizer.step()
+                self.method.after_step()
+                total += loss
+                if self.watch:
+                    self.watch(f"{what}, loss {loss:.3f}", (step + 1) / steps)
         self._average_statistics()
         if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             raise self._diverged("weights are not finite", what, f"step {steps}")
         return total / steps
 
-    def _gradients(self, settings: Training, x: torch.Tensor, y: torch.Tensor) -> float:
+    def _hints(self, settings: Training) -> AbstractContextManager[Hints | None]:
+        if settings.distill is None or self.teacher is None or not settings.distill.hints:
+            return nullcontext()
+        return Hints(self.model, self.teacher)
+
+    def _gradients(self, settings: Training, x: torch.Tensor, y: torch.Tensor, hints: Hints | None) -> float:
         """Fills the gradients, averaged over the processes, and gives the loss of the whole batch."""
         x, y = x.to(self.process.device, memory_format=torch.channels_last), y.to(self.process.device)
         self.optimizer.zero_grad()
         self.method.take(x, y)
-        loss = float(self.method.backward(lambda: self._loss(settings, x, y)))
+        loss = float(self.method.backward(lambda: self._loss(settings, x, y, hints)))
         if self.process.ranks > 1:
             wrapped = {id(parameter) for parameter in self.model.parameters()}
             for learned in self.method.parameters():
@@ -124,14 +132,17 @@ class Steps:
         (all_losses,) = self.process.total(loss)
         return all_losses / self.process.ranks
 
-    def _loss(self, settings: Training, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _loss(self, settings: Training, x: torch.Tensor, y: torch.Tensor, hints: Hints | None) -> torch.Tensor:
         with torch.autocast(self.process.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             scores = self.module(x)
             opinion = None
             if settings.distill is not None and self.teacher is not None:
                 with torch.no_grad():
                     opinion = self.teacher(x)
-        return loss_of(settings, scores, y, opinion)
+        loss = loss_of(settings, scores, y, opinion)
+        if hints is not None and settings.distill is not None:
+            loss = loss + settings.distill.hints * hints.loss()
+        return loss
 
     def _average_statistics(self) -> None:
         """Of batch norms: each process has seen its share of the batches. They are linear in the batches' statistics,

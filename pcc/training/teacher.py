@@ -36,5 +36,7 @@ def teacher_of(model: nn.Module, recipe: Recipe, others: Sequence[nn.Module]) ->
                 "leave --teacher out"
             )
         return None
+    if others and any(stage.train.distill and stage.train.distill.hints for stage in recipe.stages):
+        raise PccError("hints come from the network's own dense self: leave them or --teacher out")
     teacher = copy.deepcopy(Ensemble(others) if others else model)
     return teacher.eval().requires_grad_(False)

@@ -1,5 +1,6 @@
 """The loop: steps, schedules, losses, what the log says, and what stops a run."""
 
+import copy
 import csv
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.training.hints import Hints
 from pcc.training.method import Method
 from pcc.training.methods.train import Train
 from pcc.training.processes import Processes
@@ -91,6 +93,28 @@ def test_a_student_learns_from(tmp_path: Path, *, others: bool) -> None:
     with torch.no_grad():
         agreed = student.eval()(x).argmax(1) == teacher.eval()(x).argmax(1)
     assert float(agreed.float().mean()) > 0.9
+
+
+def test_hints_bring_a_student_nearer_to_its_dense_self(tmp_path: Path) -> None:
+    teacher = net()
+    run(teacher, RECIPE.split("  - admm")[0], tmp_path / "teacher")
+    apart = []
+    for hints in (0, 1):
+        student = copy.deepcopy(teacher)
+        recipe = parse_recipe(DISTILLED.replace("weight: 1}", f"weight: 1, hints: {hints}}}"))
+        train(student, data(), recipe, tmp_path / str(hints), Processes(0, 1, CPU))
+        x, _ = data().test_samples(torch.arange(80))
+        with torch.no_grad(), Hints(student.eval(), teacher.eval()) as seen:
+            student(x), teacher(x)
+            apart.append(float(seen.loss()))
+    assert 0 < apart[1] < 0.7 * apart[0]
+
+
+def test_other_teachers_give_no_hints() -> None:
+    recipe = parse_recipe(DISTILLED.replace("weight: 1}", "weight: 1, hints: 0.5}"))
+    assert teacher_of(net(), recipe, []) is not None
+    with pytest.raises(PccError, match="hints come from the network's own dense self: leave them or --teacher out"):
+        teacher_of(net(), recipe, [net()])
 
 
 def test_several_teachers_are_one() -> None:

@@ -1,0 +1,59 @@
+"""What goes into each layer of a network and of its teacher, compared: that says far more than scores (Romero et al.,
+"FitNets: Hints for Thin Deep Nets", ICLR 2015)."""
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pcc.training.layers import prunable
+
+
+class Hints(ExitStack):
+    """Sees what goes into the layers of a student and of its teacher, until it is closed.
+
+    Both have the same layers. Channels that the student's layer has no weights for do not count.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        layers, taught = prunable(student), prunable(teacher)
+        self._read = {name: _channels_read(layer) for name, layer in layers.items()}
+        self._found, self._wanted = self._inputs(layers), self._inputs(taught)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _inputs(self, layers: dict[str, nn.Conv2d | nn.Linear]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def see(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found[name] = inputs[0]
+
+        for name, layer in layers.items():
+            self.callback(layer.register_forward_pre_hook(partial(see, name)).remove)
+        return found
+
+    def loss(self) -> Tensor:
+        """Of the last runs, of the same batch: `error` summed over the layers."""
+        errors = [error(found, self._wanted[name].detach(), self._read[name]) for name, found in self._found.items()]
+        return torch.stack(errors).sum()
+
+
+def error(found: Tensor, wanted: Tensor, channels: Tensor | None = None) -> Tensor:
+    """Squared error over the squares of what is wanted, of some channels."""
+    if channels is not None:
+        found, wanted = found * channels.to(found), wanted * channels.to(wanted)
+    found, wanted = found.float(), wanted.float()
+    return functional.mse_loss(found, wanted) / wanted.square().mean().clamp_min(torch.finfo(wanted.dtype).tiny)
+
+
+def _channels_read(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
+    """1 for input channels that a convolution has weights for and 0 for others, (I, 1, 1); None where it reads all."""
+    if isinstance(layer, nn.Linear) or layer.groups > 1:
+        return None
+    read = (layer.weight.detach() != 0).transpose(0, 1).flatten(1).any(dim=1)
+    return None if bool(read.all()) else read.to(layer.weight.dtype)[:, None, None]

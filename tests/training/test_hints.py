@@ -1,0 +1,40 @@
+"""Hints compare what goes into layers, where the student reads it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pcc.training.hints import Hints, error
+
+
+def test_hints_are_the_errors_of_what_layers_read() -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1, bias=False), nn.Flatten(), nn.Linear(20, 2)
+    )
+    student, x = copy.deepcopy(teacher), torch.randn(6, 3, 4, 4)
+    with torch.no_grad():
+        student.get_parameter("0.weight")[1:3] *= 0.5
+        student.get_parameter("2.weight")[:, 1] = 0  # so nobody asks what filter 1 gives
+    with Hints(student, teacher) as hints:
+        teacher(x), student(x)
+        loss = hints.loss()
+    hidden = [model[:2](x)[:, [0, 2, 3]] for model in (student, teacher)]
+    flat = [model[:4](x) for model in (student, teacher)]
+    torch.testing.assert_close(loss, error(*hidden) + error(*flat))
+    loss.backward()
+    assert student.get_parameter("0.weight").grad is not None
+    assert teacher.get_parameter("0.weight").grad is None
+    with Hints(student, teacher) as hints:
+        pass
+    teacher(x), student(x)
+    with pytest.raises(RuntimeError, match="non-empty"):  # it looks no more
+        hints.loss()
+
+
+def test_an_error_is_relative() -> None:
+    wanted = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+    assert float(error(wanted * 1.5, wanted)) == pytest.approx(0.25)
+    assert float(error(torch.zeros(2), torch.zeros(2))) == 0
