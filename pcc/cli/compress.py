@@ -149,9 +149,6 @@ def _print(report: "CompressReport", output: Path) -> None:
             f"  {report.measured:.2f} times as fast as dense, measured on one thread ({_ms(report.dense_seconds)} to "
             f"{_ms(report.seconds)} ms); predicted {report.predicted:.2f}"
         )
-    if len(report.trials) > 1:
-        tried = ", ".join(f"{trial.distance:.3g} with {trial.bound:g}" for trial in report.trials)
-        click.echo(f"  quick fits of plans with bounds of layers' errors, distance from the dense network: {tried}")
     if report.rank_correlation is not None:
         click.echo(f"  rank correlation of the layers' predicted and measured speed-ups {report.rank_correlation:.2f}")
     click.echo(f"  {report.macs:.1%} of multiply-accumulates, {report.size:.1%} of the weights' bytes")

@@ -22,7 +22,6 @@ from pcc.compression.photos import Photos
 from pcc.compression.plan import loss_of
 from pcc.compression.recipe import recipe_text, structure_of
 from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
-from pcc.compression.search import Trial, of_nearest, search
 from pcc.compression.times import Times, Timing, time_together
 from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.deploy.host import Host
@@ -70,7 +69,6 @@ class Chosen(BaseModel):
     """Of the dense and the pruned network; none where this computer does not execute the target's code."""
     times: Times
     """By which the plan was made."""
-    trials: tuple[Trial, ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -226,24 +224,21 @@ class _Run:
         """The plan of least loss, corrected by what plans took where this computer executes the target's code."""
         if not executes_here(self.target):
             times = Times.of_dense(self.database, None)
-            trials = self._searched(times, value)
-            return self._chosen(self.wish.plan(of_nearest(trials, self.database), times, value), times, trials)
+            return self._chosen(self.wish.plan(self.database, times, value), times)
         dense = self._compiled("dense", self.subject.module)
         times = Times.of_dense(self.database, time_together([dense])[0])
-        trials = self._searched(times, value)
-        database = of_nearest(trials, self.database)
         found: list[Chosen] = []
         aim = wanted = value or self.wish.value
         for number in range(1 + CORRECTIONS):
             self.watch(f"plan {number + 1}", 0.35 + 0.03 * number)
             try:
-                plan = self.wish.plan(database, times, aim)
+                plan = self.wish.plan(self.database, times, aim)
             except WishOutOfReach:
                 if not found:
                     raise
                 break
             timings = time_together([dense, self._compiled("pruned", self._one_shot(plan))])
-            found.append(self._chosen(plan, times, trials, (timings[0], timings[1])))
+            found.append(self._chosen(plan, times, (timings[0], timings[1])))
             if self.wish.kind not in ("faster", "keep") or 1 - MISS <= found[-1].faster / wanted <= 1 + EXCESS:
                 break
             times = times.corrected(self.database, plan, *timings)
@@ -251,17 +246,6 @@ class _Run:
             aim = min(max(aim, wanted), MOST_AIM * wanted)
         attempts = tuple(Attempt(predicted=each.predicted, measured=each.faster) for each in found)
         return self._best(found, value).model_copy(update={"attempts": attempts})
-
-    def _searched(self, times: Times, value: float | None) -> list[Trial]:
-        return search(
-            self.subject.module,
-            self.photos.fitted,
-            self.batch,
-            lambda some: self.wish.plan(some, times, value),
-            self.database,
-            self._structures,
-            lambda what: self.watch(what, 0.32),
-        )
 
     def _best(self, found: Sequence[Chosen], value: float | None) -> Chosen:
         """The plan of least loss of those that are as fast as is asked, or the fastest."""
@@ -272,9 +256,9 @@ class _Run:
             return min(enough, key=lambda each: loss_of(self.database, each.plan))
         return max(found, key=lambda each: each.faster)
 
-    def _chosen(self, plan: Plan, times: Times, trials: Sequence[Trial], timings: tuple[Timing, ...] = ()) -> Chosen:
+    def _chosen(self, plan: Plan, times: Times, timings: tuple[Timing, ...] = ()) -> Chosen:
         predicted = times.of_dense_network(self.database) / times.of_plan(self.database, plan)
-        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times, trials=tuple(trials))
+        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times)
 
     def _one_shot(self, plan: Plan) -> nn.Module:
         module = copy.deepcopy(self.subject.module)
@@ -315,7 +299,6 @@ class _Run:
             measured=timings[0].seconds / timings[1].seconds if timings else None,
             dense_seconds=timings[0].seconds if timings else None,
             seconds=timings[1].seconds if timings else None,
-            trials=chosen.trials,
             attempts=chosen.attempts,
             rank_correlation=rank_correlation(layers),
             macs=sum(option.macs * left for _, option, left in options) / sum(dense.macs for dense, *_ in options),

@@ -7,7 +7,6 @@ from pydantic import BaseModel
 from scipy.stats import spearmanr
 
 from pcc.compression.options import Database, LayerOptions, Option, Plan, filters_left
-from pcc.compression.search import Trial
 from pcc.compression.times import Times, Timing
 from pcc.evaluate.evaluate import Comparison
 
@@ -57,8 +56,6 @@ class CompressReport(BaseModel):
     measured: float | None
     dense_seconds: float | None
     seconds: float | None
-    trials: tuple[Trial, ...] = ()
-    """The search's; the plan is of the nearest one's options."""
     attempts: tuple[Attempt, ...] = ()
     rank_correlation: float | None
     """Spearman's, of the speed-ups of pruned layers as the cost model has them and as measured."""
