@@ -84,7 +84,7 @@ class Fitted:
     chosen: Chosen
     module: nn.Module
     errors: dict[str, float]
-    """Of each layer's output in the compressed network, over its variance."""
+    """Of each layer's output in the compressed network, over the variance of what is passed on."""
     comparison: Comparison
     """With the dense network, on photos held out."""
 

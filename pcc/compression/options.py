@@ -22,7 +22,8 @@ class Option(BaseModel):
     structure: Any = None
     """As a recipe writes it (`pcc.training.recipe.parse_structures`); None: dense."""
     error: float = 0.0
-    """Squared error of the layer's output with weights that were fitted again, over the variance of the output."""
+    """Squared error of the layer's output with weights that were fitted again, over the variance of what is passed on:
+    of the output, or of its sum with a shortcut."""
     cost: float
     """Cycles by the processor's profile, all calls of the layer together."""
     family: str

@@ -23,7 +23,7 @@ class LayerResult(BaseModel):
     measured: float | None = None
     """The same, measured."""
     predicted_error: float
-    """Squared error of its output over the output's variance, on its own, as the plan had it..."""
+    """`Option.error`: of the layer on its own, as the plan had it..."""
     fitted_error: float | None = None
     """...and in the compressed network, whose earlier layers have errors, too."""
     loss: float
