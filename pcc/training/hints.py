@@ -31,7 +31,8 @@ class Hints(ExitStack):
         found: dict[str, Tensor] = {}
 
         def see(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found[name] = inputs[0]
+            if inputs:  # else the caller names it, in both networks
+                found[name] = inputs[0]
 
         for name, layer in layers.items():
             self.callback(layer.register_forward_pre_hook(partial(see, name)).remove)
