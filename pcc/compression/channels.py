@@ -30,8 +30,8 @@ def with_channels(layers: Database, graph_module: GraphModule, known: Collection
         if name in known and all(runs[each] == 1 and each in layers for each in (name, *names)):
             layer, inputs = layers[name], shape_of(arguments(node)["weight"])[1]
             options = [_option(layer.dense, rate, inputs, names) for rate in RATES]
-            fewer = {option.channels: option for option in options if option.channels < 1}
-            found[name] = layer.model_copy(update={"options": (*layer.options, *fewer.values())})
+            fewer = {option.channels: option for option in reversed(options) if option.channels < 1}  # the least rate
+            found[name] = layer.model_copy(update={"options": (*layer.options, *reversed(fewer.values()))})
     return found
 
 

@@ -100,7 +100,7 @@ def _optimizer(method: Train) -> torch.optim.Optimizer:
 @torch.no_grad()
 def distances(students: Sequence[nn.Module], teacher: nn.Module, batches: Iterable[Tensor]) -> list[float]:
     """How far each student's outputs are from the teacher's on batches of samples that they have not learned on: what
-    `distill` makes small, but for the last layer's input."""
+    `distill` makes small, but for the inputs of layers."""
     totals, count = [0.0] * len(students), 0
     for x in batches:
         opinion, count = teacher(x), count + len(x)
