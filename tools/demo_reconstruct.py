@@ -15,7 +15,7 @@ from pcc.models import create, entry
 from pcc.sparsity.kernels import Kernels
 from pcc.training.layers import Structures
 from pcc.training.reconstruct import reconstruct
-from tools.reconstruct import crops, other_photos
+from tools.unlabelled import crops, other_photos
 
 NETWORK = "resnet50"
 STRUCTURE = "8 patterns, connectivity 2x in 13 layers"

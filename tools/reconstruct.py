@@ -1,71 +1,45 @@
 """ImageNet networks without the ImageNet set: how much structure survives one shot, and how much with layer-wise
 reconstruction?
 
-``python -m tools.reconstruct`` runs the rows that docs/results/imagenet.json does not have yet and prints the table; a
-network and a structure, as the table spells them, restrict it. Samples are unlabelled: crops of the photos that a
-package for machine vision carries, and CIFAR-10 enlarged. Measured is on the twenty labelled photos, and on photos and
-CIFAR-10 images that were held out, by how often the network says what its dense self says and by the error of the
-logits over their variance.
+``python -m tools.reconstruct [NETWORK [STRUCTURE]]`` runs the rows that docs/results/imagenet.json does not have yet
+and prints the table. Samples are unlabelled: crops of the photos that a package for machine vision carries with
+CIFAR-10 enlarged, and photos of ``--photos``, too. Measured is top-1 on ``--labelled``, a list or class folders as
+``pcc eval`` takes them, and on images of the package and of CIFAR-10 that were held out how often the network says what
+its dense self says, and the error of the logits over their variance.
 """
 
+import argparse
 import copy
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import nn
 
-from pcc.cache import cache_root
-from pcc.files import write_atomically
+from pcc.compression.photos import open_photos, split
+from pcc.evaluate.evaluate import evaluate
+from pcc.evaluate.network import of_module
+from pcc.evaluate.samples import Samples, open_samples
+from pcc.evaluate.statistics import Share
 from pcc.models import create, entry
-from pcc.models.fetch import RemotePackage, fetch_members
-from pcc.models.photos import photos
-from pcc.models.preprocess import CIFAR10
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Structure
-from pcc.training.data import open_data
 from pcc.training.layers import bind
 from pcc.training.methods.one_shot import OneShot
 from pcc.training.reconstruct import reconstruct
 from tools.table import table
+from tools.unlabelled import crops, other_photos, small_images
 
 RESULTS = Path("docs/results/imagenet.json")
 SAMPLES = 256
 HELD_OUT = 128
-SIDE = 256
-"""Samples are so large before the network's own preprocessing."""
 BATCH = 32
-
-PACKAGE = RemotePackage(
-    "pypi", "mvtb-data", "1.5", "a65d6569289b124b61a5f99e395bf080b035686f637740163b6f9608e7729fd7", "wheel"
-)
-_PHOTO = (
-    r"mvtbdata/images/((58060|building2-3|butterfly|eiffel-1|eiffel-2|flowers\d|greenscreen|image3|lab-scene|monalisa|notre-dame|parks|road|rocks2-l|roof"
-    r"|tomato_\d+|walls-l|campus/(holdout/)?P\d+|mosaic/aerialphoto)\.png|(butterfly|church|image3)\.jpg)"
-)
-"""The colour photos among the package's images; of some there are several views, of which one is taken."""
-_HELD_OUT = (
-    "butterfly",
-    "church",
-    "eiffel",
-    "flowers2",
-    "flowers6",
-    "flowers8",
-    "greenscreen",
-    "lab-scene",
-    "monalisa",
-    "parks",
-    "tomato_54",
-    "holdout",
-)
+SHAPE = (3, 224, 224)
 
 
 @dataclass(frozen=True)
@@ -103,9 +77,7 @@ SETUPS = [
 
 
 class Row(BaseModel):
-    """One setup by one method. Agreement is how often a network names the class that its dense self names; the error of
-    logits is squared, over the variance of the dense network's.
-    """
+    """A setup by one method."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,93 +86,45 @@ class Row(BaseModel):
     rate: float
     """Dense weights for each that is kept, over the layers that were cut."""
     method: str
-    photos_right_of_20: int
-    agreement_with_dense: float
-    """On the labelled photos, as..."""
-    relative_logits_error: float
-    held_out_agreement: float
-    """...and on unlabelled images that nothing was fitted to."""
-    held_out_logits_error: float
-    samples: int
+    samples: str
+    """Where those come from that it was fitted on; empty if no sample was needed."""
+    top1: Share | None
+    """On labelled photos, and..."""
+    dense_top1: Share | None
+    """...of the dense network on the same."""
+    agreement: float
+    """How often it names the class that its dense self names, on images that nothing was fitted to."""
+    logits_error: float
+    """On the same: squared, over the variance of the dense network's logits."""
     seconds: float
     """Of pruning and fitting."""
-    command: str
 
 
 _ROWS = TypeAdapter(list[Row])
 
 
 class Images:
-    """Network inputs: ``samples`` to fit on; ``labelled`` with ``labels``, and ``held_out``, to measure on."""
+    """What a network is fitted and measured on."""
 
-    def __init__(self, network: str) -> None:
-        prepare = entry(network).preprocessing.apply
+    def __init__(self, network: str, photos: str | None, labelled: str | None) -> None:
+        preprocessing = entry(network).preprocessing
         found = other_photos()
-        samples = [*crops(found.to_fit, SAMPLES // 2, 0), *_cifar("train", SAMPLES // 2)]
-        held_out = [*crops(found.held_out, HELD_OUT // 2, 1), *_cifar("test", HELD_OUT // 2)]
-        self.samples, self.held_out = (
-            torch.from_numpy(np.concatenate([prepare(image) for image in images])) for images in (samples, held_out)
+        to_fit = [*crops(found.to_fit, SAMPLES // 2, 0), *small_images("train", SAMPLES // 2)]
+        held_out = [*crops(found.held_out, HELD_OUT // 2, 1), *small_images("test", HELD_OUT // 2)]
+        package, self.held_out = (
+            torch.from_numpy(np.concatenate([preprocessing.apply(image) for image in images]))
+            for images in (to_fit, held_out)
         )
-        self.labelled = torch.from_numpy(np.concatenate([prepare(photo.path) for photo in photos()]))
-        self.labels = torch.tensor([photo.label for photo in photos()])
-
-
-@dataclass(frozen=True)
-class OtherPhotos:
-    """Unlabelled photos, none of them among the twenty labelled ones: to take samples from, and held out."""
-
-    to_fit: list[Image.Image]
-    held_out: list[Image.Image]
-
-
-@cache
-def other_photos() -> OtherPhotos:
-    """The photos of the package for machine vision; the first call fetches them into the cache."""
-    folder = cache_root() / "photos" / f"{PACKAGE.name}-{PACKAGE.version}"
-    done = folder / "complete"
-    if not done.is_file():
-        for name, data in fetch_members(PACKAGE, _PHOTO).items():
-            write_atomically(
-                folder / name.removeprefix("mvtbdata/images/").replace("/", "-"),
-                lambda path, data=data: path.write_bytes(data),
-            )
-        done.touch()
-    found = OtherPhotos([], [])
-    for path in sorted(folder.glob("*.*g")):
-        half = found.held_out if any(name in path.name for name in _HELD_OUT) else found.to_fit
-        half.append(Image.open(BytesIO(path.read_bytes())).convert("RGB"))
-    return found
-
-
-def crops(images: list[Image.Image], count: int, seed: int) -> Iterator[Image.Image]:
-    """Squares of half to all of the shorter side, some mirrored, as many from each image."""
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        image = images[number % len(images)]
-        side = int(min(image.size) * random.uniform(0.5, 1))
-        left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
-        crop = image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        yield crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else crop
-
-
-def _cifar(half: str, count: int) -> Iterator[Image.Image]:
-    data, indices = open_data("cifar10").augmented("none"), torch.arange(count)
-    images, _ = data.train_samples(indices, torch.zeros(count, 3)) if half == "train" else data.test_samples(indices)
-    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (CIFAR10.mean, CIFAR10.std))
-    for pixels in ((images * std + mean) * 255).round().byte().permute(0, 2, 3, 1).numpy():
-        yield Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        self.samples: dict[str, torch.Tensor] = {"package": package}
+        """To fit on, by where they come from."""
+        if photos:
+            self.samples["photos"] = split(open_photos(photos, SHAPE, preprocessing), SAMPLES).fitted
+        self.labelled: Samples | None = open_samples(labelled, SHAPE, preprocessing) if labelled else None
 
 
 @torch.no_grad()
 def outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(batch) for batch in x.split(BATCH)])
-
-
-def compare(found: torch.Tensor, dense: torch.Tensor) -> tuple[float, float]:
-    """(agreement, error of the logits)."""
-    agreement = (found.argmax(1) == dense.argmax(1)).float().mean()
-    variance = (dense - dense.mean(dim=1, keepdim=True)).square().sum()
-    return round(float(agreement), 3), round(float((found - dense).square().sum() / variance), 4)
 
 
 @torch.no_grad()
@@ -215,66 +139,62 @@ def estimate_statistics(model: nn.Module, samples: torch.Tensor) -> None:
     model.eval()
 
 
-def run(setup: Setup, dense: nn.Module, images: Images) -> Iterator[Row]:
-    """The rows of a setup: one-shot, with statistics estimated again, reconstructed."""
-    wanted = [outputs(dense, x) for x in (images.labelled, images.held_out)]
+class Measure:
+    """How near to its dense self a network is."""
 
-    def row(method: str, model: nn.Module, samples: int, seconds: float) -> Row:
-        layers = bind(model, setup.structures())
-        rate = sum(layer.weight.numel() for layer in layers) / sum(
-            int(layer.weight.count_nonzero()) for layer in layers
-        )
-        found = [outputs(model, x) for x in (images.labelled, images.held_out)]
-        (agreement, error), (held_out_agreement, held_out_error) = (
-            compare(*pair) for pair in zip(found, wanted, strict=True)
-        )
+    def __init__(self, dense: nn.Module, images: Images) -> None:
+        self.images, self.dense = images, outputs(dense, images.held_out)
+        self.dense_top1 = self.top1(dense)
+
+    def top1(self, model: nn.Module) -> Share | None:
+        if self.images.labelled is None:
+            return None
+        found = evaluate(of_module("", model, [(1, *SHAPE)]), self.images.labelled).accuracy
+        return found and found.top1
+
+    def row(self, setup: Setup, method: str, samples: str, model: nn.Module, seconds: float) -> Row:
+        weights = [layer.weight for layer in bind(model, setup.structures())]
+        rate = sum(weight.numel() for weight in weights) / sum(int(weight.count_nonzero()) for weight in weights)
+        found = outputs(model, self.images.held_out)
+        variance = (self.dense - self.dense.mean(dim=1, keepdim=True)).square().sum()
         return Row(
             network=setup.network,
             structure=str(setup),
             rate=round(rate, 2),
             method=method,
-            photos_right_of_20=int((found[0].argmax(1) == images.labels).sum()),
-            agreement_with_dense=agreement,
-            relative_logits_error=error,
-            held_out_agreement=held_out_agreement,
-            held_out_logits_error=held_out_error,
             samples=samples,
+            top1=self.top1(model),
+            dense_top1=self.dense_top1,
+            agreement=round(float((found.argmax(1) == self.dense.argmax(1)).float().mean()), 3),
+            logits_error=round(float((found - self.dense).square().sum() / variance), 4),
             seconds=round(seconds, 1),
-            command=f"python -m tools.reconstruct {setup.network} '{setup}'",
         )
 
+
+def run(setup: Setup, dense: nn.Module, samples: Mapping[str, torch.Tensor], measure: Measure) -> Iterator[Row]:
+    """The rows of a setup: one-shot; with statistics estimated again, and reconstructed, on all samples."""
     model, began = copy.deepcopy(dense), time.perf_counter()
     OneShot(model, setup.structures()).finish()
-    yield row("one-shot", model, 0, time.perf_counter() - began)
-    began = time.perf_counter()
-    estimate_statistics(model, images.samples)
-    yield row("batch norms estimated again", model, len(images.samples), time.perf_counter() - began)
-    model, began = copy.deepcopy(dense), time.perf_counter()
-    reconstruct(model, setup.structures(), [images.samples])
-    yield row("reconstructed", model, len(images.samples), time.perf_counter() - began)
+    yield measure.row(setup, "one-shot", "", model, time.perf_counter() - began)
+    for name, x in samples.items():
+        again, began = copy.deepcopy(model), time.perf_counter()
+        estimate_statistics(again, x)
+        yield measure.row(setup, "batch norms estimated again", name, again, time.perf_counter() - began)
+        again, began = copy.deepcopy(dense), time.perf_counter()
+        reconstruct(again, setup.structures(), x.split(BATCH))
+        yield measure.row(setup, "reconstructed", name, again, time.perf_counter() - began)
 
 
 def show(rows: list[Row]) -> str:
     """The table, in Markdown."""
-    headers = [
-        "network",
-        "structure",
-        "weights",
-        "method",
-        "right of 20",
-        "agree",
-        "logits error",
-        "held out: agree",
-        "logits error",
-        "seconds",
-    ]
+    headers = ["network", "structure", "weights", "method", "fitted on", "top-1", "agree", "logits error", "seconds"]
     return table(headers, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
-    on_photos = [f"{row.photos_right_of_20}", f"{row.agreement_with_dense:.0%}", f"{row.relative_logits_error:.3f}"]
-    held_out = [f"{row.held_out_agreement:.0%}", f"{row.held_out_logits_error:.3f}"]
-    return [row.network, row.structure, f"{row.rate:.2f}x", row.method, *on_photos, *held_out, f"{row.seconds:.0f}"]
+    top1 = f"{row.top1.share:.1%} of {row.dense_top1.share:.1%}" if row.top1 and row.dense_top1 else "-"
+    found = [top1, f"{row.agreement:.0%}", f"{row.logits_error:.3f}", f"{row.seconds:.0f}"]
+    return [row.network, row.structure, f"{row.rate:.2f}x", row.method, row.samples or "-", *found]
 
 
 def results() -> list[Row]:
@@ -284,16 +204,27 @@ def results() -> list[Row]:
     return sorted(rows, key=lambda row: order.index((row.network, row.structure)))
 
 
-def main(chosen: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.reconstruct")
+    parser.add_argument("network", nargs="?", choices=sorted({setup.network for setup in SETUPS}))
+    parser.add_argument("structure", nargs="?", choices=sorted({str(setup) for setup in SETUPS}))
+    parser.add_argument("--photos", metavar="FOLDER", help="unlabelled photos to fit on, too")
+    parser.add_argument("--labelled", metavar="DATA", help="labelled photos to measure on")
+    options = parser.parse_args()
     rows = results()
-    for network in dict.fromkeys(setup.network for setup in SETUPS):
-        dense, images = None, None
-        for setup in SETUPS:
-            known = any((row.network, row.structure) == (setup.network, str(setup)) for row in rows)
-            if setup.network != network or known or not all(text in (network, str(setup)) for text in chosen):
-                continue
-            dense, images = dense or create(network), images or Images(network)
-            rows += run(setup, dense, images)
+    done = {(row.network, row.structure) for row in rows}
+    todo = [
+        setup
+        for setup in SETUPS
+        if options.network in (None, setup.network)
+        and options.structure in (None, str(setup))
+        and (setup.network, str(setup)) not in done
+    ]
+    for network, setups in groupby(todo, lambda setup: setup.network):
+        dense, images = create(network), Images(network, options.photos, options.labelled)
+        measure = Measure(dense, images)
+        for setup in setups:
+            rows += run(setup, dense, images.samples, measure)
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_bytes(_ROWS.dump_json(rows, indent=2) + b"\n")
             print(f"{setup.network}: {setup}", flush=True)
@@ -301,4 +232,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

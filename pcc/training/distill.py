@@ -3,7 +3,8 @@ al., "Distilling the Knowledge in a Neural Network", 2015).
 
 It learns what goes into each layer, too, and it sees mixtures of small parts of samples, of which the teacher has an
 opinion (Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022): so few samples go
-a long way.
+a long way. At first they are smaller, so that there are more steps (Touvron et al., "Fixing the Train-Test Resolution
+Discrepancy", NeurIPS 2019).
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -12,8 +13,10 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pcc.training.hints import Hints, error
+from pcc.training.memory_format import memory_format
 from pcc.training.methods.train import Train
 from pcc.training.recipe import Distillation, Training
 from pcc.training.steps import learning_rate, loss_of
@@ -31,6 +34,14 @@ LEAST_SIZE = 1e-3
 """Of a tensor, where that share is concerned: shifts may be zero."""
 LEAST_AREA = 0.2
 """Of a sample, that is looked at."""
+SMALL_PART = 0.75
+"""Of the time, in which samples have..."""
+SMALL = 5 / 7
+"""...this share of their side, as a multiple of `STRIDE` where that is..."""
+STRIDE = 32
+"""...the usual one of a network, but..."""
+LEAST_SIDE = 96
+"""...no less than that."""
 OUTPUTS = 0.1
 """What outputs count beside what goes into one layer."""
 
@@ -55,7 +66,7 @@ def distill(
     method = Train(student, {}, epochs=1)
     optimizer = _optimizer(method)
     random = torch.Generator().manual_seed(seed)
-    with _channels_last(student, teacher), Hints(student, teacher) as hints:
+    with _formatted(student, teacher), Hints(student, teacher) as hints:
 
         def loss_on(x: Tensor, precision: torch.dtype) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -65,14 +76,16 @@ def distill(
             return OUTPUTS * _loss(found, opinion) + hints.loss()
 
         precision = _faster(lambda precision: loss_on(samples[: SETTINGS.batch], precision).backward())
+        small = small_size(teacher, samples)
         began, steps = perf_counter(), 0
         while (done := (perf_counter() - began) / seconds) < 1:
             for indices in torch.randperm(len(samples), generator=random).split(SETTINGS.batch):
                 done = min(1.0, (perf_counter() - began) / seconds)
                 if done == 1:
                     break
-                x = random_mixtures(random_parts(samples[indices], random, LEAST_AREA), random)
-                x = x.contiguous(memory_format=torch.channels_last)
+                size = small if done < SMALL_PART else samples.shape[2:]
+                x = random_mixtures(random_parts(samples[indices], random, LEAST_AREA, size), random)
+                x = x.contiguous(memory_format=memory_format(student))
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(SETTINGS, done) * group["size"]
                 optimizer.zero_grad()
@@ -83,6 +96,18 @@ def distill(
                 steps += 1
                 watch(f"distilling, step {steps}, loss {float(loss):.4f}", done)
     return steps
+
+
+def small_size(teacher: nn.Module, samples: Tensor) -> tuple[int, ...]:
+    """The size (H, W) of small samples: of all, if the network takes no other."""
+    sides = samples.shape[2:]
+    small = tuple(min(side, max(LEAST_SIDE, round(SMALL * side / STRIDE) * STRIDE)) for side in sides)
+    try:
+        with torch.no_grad():
+            teacher(functional.interpolate(samples[: SETTINGS.batch], small))
+    except RuntimeError:  # shapes do not fit: PyTorch has no class of its own for it
+        return tuple(sides)
+    return small
 
 
 def _optimizer(method: Train) -> torch.optim.Optimizer:
@@ -110,10 +135,10 @@ def distances(students: Sequence[nn.Module], teacher: nn.Module, batches: Iterab
 
 
 @contextmanager
-def _channels_last(*models: nn.Module) -> Generator[None]:
-    """Inside, weights lie as convolutions in training are fastest."""
+def _formatted(*models: nn.Module) -> Generator[None]:
+    """Inside, weights lie as convolutions in training want them."""
     for model in models:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
     try:
         yield
     finally:

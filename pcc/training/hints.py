@@ -11,11 +11,15 @@ from torch.nn import functional
 
 from pcc.training.layers import prunable
 
+MOST_VALUES = 1 << 20
+"""Of a layer's input in a batch, that are compared: more say little and take most of a step's time."""
+
 
 class Hints(ExitStack):
     """Sees what goes into the layers of a student and of its teacher, until it is closed.
 
-    Both have the same layers. Channels that the student's layer has no weights for do not count.
+    Both have the same layers. Channels that the student's layer has no weights for do not count, and of large inputs
+    only as many samples of the batch as have `MOST_VALUES`.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
@@ -32,7 +36,8 @@ class Hints(ExitStack):
 
         def see(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if inputs:  # else the caller names it, in both networks
-                found[name] = inputs[0]
+                samples = max(1, MOST_VALUES * len(inputs[0]) // max(1, inputs[0].numel()))
+                found[name] = inputs[0][:samples]
 
         for name, layer in layers.items():
             self.callback(layer.register_forward_pre_hook(partial(see, name)).remove)

@@ -12,6 +12,7 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.training.data import Data
 from pcc.training.hints import Hints
+from pcc.training.memory_format import memory_format
 from pcc.training.method import Method, average
 from pcc.training.processes import Processes
 from pcc.training.recipe import Stage, Training
@@ -120,7 +121,7 @@ class Steps:
 
     def _gradients(self, settings: Training, x: torch.Tensor, y: torch.Tensor, hints: Hints | None) -> float:
         """Fills the gradients, averaged over the processes, and gives the loss of the whole batch."""
-        x, y = x.to(self.process.device, memory_format=torch.channels_last), y.to(self.process.device)
+        x, y = x.to(self.process.device, memory_format=memory_format(self.model)), y.to(self.process.device)
         self.optimizer.zero_grad()
         self.method.take(x, y)
         loss = float(self.method.backward(lambda: self._loss(settings, x, y, hints)))

@@ -20,6 +20,7 @@ from pcc.training.data import Data
 from pcc.training.evaluate import accuracy, sparsity
 from pcc.training.layers import prunable
 from pcc.training.log import Log
+from pcc.training.memory_format import memory_format
 from pcc.training.method import Method
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe, Stage
@@ -67,13 +68,13 @@ def train(
     ``teachers``, see `teacher_of`. ``watch`` is told the part of the whole run. Raises `PccError` for what cannot work
     before the first epoch begins, and for a loss that is not finite; what was saved after the last epoch stays.
     """
-    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(process.device, memory_format=memory_format(model))  # type: ignore[call-overload]
     process.share(model)
     data = data.on(process.device)
     epochs = check(model, data, recipe, process)
     teacher = teacher_of(model, recipe, teachers)
     if teacher:
-        teacher.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher.to(process.device, memory_format=memory_format(teacher))  # type: ignore[call-overload]
     run_identity = identity(recipe, data, model, teacher)
     progress = load_progress(folder, run_identity, process.device) if resume else Progress()
     if process.first and not resume:

@@ -1,5 +1,7 @@
 """Views of photos: parts of them, mirrored or not, and mixtures, for where there are few photos."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -8,14 +10,17 @@ LEAST_AREA = 0.5
 """Of a photo, that a part has."""
 
 
-def random_parts(x: Tensor, random: torch.Generator, least_area: float = LEAST_AREA) -> Tensor:
-    """Of each sample a random part of at least ``least_area`` of it, brought to its size, every second one mirrored."""
+def random_parts(
+    x: Tensor, random: torch.Generator, least_area: float = LEAST_AREA, size: Sequence[int] = ()
+) -> Tensor:
+    """Of each sample a random part of at least ``least_area`` of it, brought to ``size``, (H, W), or its own, every
+    second one mirrored."""
     side = (least_area + (1 - least_area) * torch.rand(len(x), generator=random)).sqrt()
     mirrored = torch.where(torch.rand(len(x), generator=random) < 0.5, -1.0, 1.0)
     across, down = (1 - side) * (2 * torch.rand(2, len(x), generator=random) - 1)
     none = torch.zeros_like(side)
     maps = torch.stack([side * mirrored, none, across, none, side, down], dim=1).reshape(-1, 2, 3).to(x)
-    grid = functional.affine_grid(maps, list(x.shape), align_corners=False)
+    grid = functional.affine_grid(maps, [*x.shape[:2], *(size or x.shape[2:])], align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 

@@ -36,6 +36,7 @@ def test_a_part_shows_what_is_in_the_photo() -> None:
     across = torch.linspace(0, 1, 16).expand(1, 1, 16, 16).repeat(64, 1, 1, 1)
     parts = random_parts(across, torch.Generator().manual_seed(0))
     assert parts.shape == across.shape
+    assert random_parts(across, torch.Generator().manual_seed(0), size=(8, 12)).shape == (64, 1, 8, 12)
     assert parts.min() >= 0
     assert parts.max() <= 1
     slopes = (parts[:, 0, 0, 8] - parts[:, 0, 0, 7]) * 15  # of the photo's: the side of the part, with its direction

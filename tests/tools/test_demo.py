@@ -13,7 +13,7 @@ from pcc.models import entry
 from pcc.models.photos import PACKAGE as COUNTED
 from pcc.training.layers import bind
 from pcc.training.methods.one_shot import OneShot
-from tools import demo, demo_reconstruct, reconstruct
+from tools import demo, demo_reconstruct, unlabelled
 
 
 def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_the_layers_that_the_table_names() -> None:
 
 
 def test_samples_are_not_the_photos_that_are_counted() -> None:
-    assert reconstruct.PACKAGE.name != COUNTED.name
+    assert unlabelled.PACKAGE.name != COUNTED.name
 
 
 class Small(nn.Module):
@@ -74,7 +74,7 @@ def test_the_checkpoint_is_fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     module = Small().eval()
     module.load_state_dict(dense.state_dict())
     monkeypatch.setattr(demo_reconstruct, "create", lambda name: module)
-    monkeypatch.setattr(demo_reconstruct, "other_photos", lambda: reconstruct.OtherPhotos(images, []))
+    monkeypatch.setattr(demo_reconstruct, "other_photos", lambda: unlabelled.OtherPhotos(images, []))
     monkeypatch.setattr(demo_reconstruct, "SAMPLES", 8)
 
     found.load_state_dict(load_file(demo_reconstruct.fit_pruned(tmp_path / "new" / "pruned.safetensors")))

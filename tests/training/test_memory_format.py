@@ -1,0 +1,32 @@
+"""Channels come last, but for layers that oneDNN would write beyond its memory for."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.grad import conv2d_weight
+
+from pcc.training.memory_format import memory_format
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels_last"),
+    [
+        (nn.Conv2d(16, 4, 1, 2), True),
+        (nn.Conv2d(8, 4, 1), True),
+        (nn.Conv2d(8, 4, 3, 2), True),
+        (nn.Conv2d(15, 4, 1, (1, 2)), False),
+        (nn.Conv2d(64, 64, 1, 2, groups=8), False),
+    ],
+)
+def test_memory_format(layer: nn.Conv2d, channels_last: bool) -> None:
+    model = nn.Sequential(nn.ReLU(), layer)
+    assert memory_format(model) == (torch.channels_last if channels_last else torch.contiguous_format)
+    model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
+    x = torch.rand(1, layer.in_channels, 128, 128).to(memory_format=memory_format(model))
+    model(x).sum().backward()
+    gradient = layer.weight.grad
+    assert gradient is not None
+    expected = conv2d_weight(
+        x.double(), layer.weight.shape, torch.ones_like(layer(x)).double(), layer.stride, groups=layer.groups
+    )
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-3)
