@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Memory:
-    """A folder of results by name."""
+    """A folder of results by name. As a context it goes at the end where it has none."""
 
     folder: Path
 
@@ -64,6 +64,13 @@ class Memory:
         with writing(path):
             write_atomically(path, lambda place: place.write_bytes(adapter.dump_json(found)))
         return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if [path.name for path in self.folder.glob("*")] == [IDENTITY]:  # nothing to go on from
+            self.forget()
 
     def forget(self) -> None:
         """The run is over."""

@@ -24,7 +24,7 @@ from pcc.training.views import random_mixtures, random_parts
 
 SETTINGS = Training(
     batch=32,
-    lr=1e-3,
+    lr=2e-3,
     schedule="one-cycle",
     clip=1.0,
     distill=Distillation(weight=1.0, temperature=2.0),
