@@ -5,24 +5,23 @@ anything is fitted, pruned in one shot, and corrected by what was measured; the 
 """
 
 import copy
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from pydantic import BaseModel
 from torch import nn
 
 from pcc.compression.database import make_database
 from pcc.compression.memory import Memory
 from pcc.compression.network import PACKAGE, Subject
-from pcc.compression.options import Database, Option, Plan, filters_left
+from pcc.compression.options import Database, Plan, filters_left
 from pcc.compression.photos import Photos
-from pcc.compression.plan import loss_of
-from pcc.compression.recipe import recipe_text, structure_of
-from pcc.compression.report import Attempt, CompressReport, layer_results, rank_correlation
-from pcc.compression.times import Times, Timing, time_together
+from pcc.compression.planner import Chosen, Planner, structures_of
+from pcc.compression.recipe import recipe_text
+from pcc.compression.report import CompressReport, layer_results, rank_correlation
+from pcc.compression.times import Timing, time_together
 from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.deploy.host import Host
 from pcc.errors import PccError
@@ -36,7 +35,6 @@ from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
-from pcc.training.methods.one_shot import OneShot
 from pcc.training.methods.reconstruct import BATCH_VALUES
 from pcc.training.prune import save_checkpoint
 from pcc.training.reconstruct import reconstruct
@@ -44,37 +42,11 @@ from pcc.training.resume import sha256_of
 
 SAMPLED = 128
 """Photos that errors are estimated on."""
-CORRECTIONS = 4
-"""How often a plan that misses the wish is corrected."""
-MISS = 0.01
-"""How far a measured speed-up may be off below, for two measurements differ..."""
-EXCESS = 0.04
-"""...and above, where accuracy was given away."""
-MOST_AIM = 1.1
-"""Times the wish, that a plan is made for because plans before turned out slower than predicted."""
 MOST_FASTER = 4.0
 KEEP_TRIES = 4
 """Speed-ups that are tried for a share of photos to keep."""
 RECIPE = "recipe.yaml"
 Watch = Callable[[str, float], None]
-
-
-class Chosen(BaseModel):
-    """A plan, with what was measured of it."""
-
-    plan: dict[str, Option]
-    predicted: float
-    """Times as fast as dense."""
-    timings: tuple[Timing, ...] = ()
-    """Of the dense and the pruned network; none where this computer does not execute the target's code."""
-    times: Times
-    """By which the plan was made."""
-    attempts: tuple[Attempt, ...] = ()
-
-    @property
-    def faster(self) -> float:
-        """Times as fast as dense, measured."""
-        return self.timings[0].seconds / self.timings[1].seconds
 
 
 @dataclass(frozen=True)
@@ -182,7 +154,7 @@ class _Run:
 
     def _fitted(self, name: str, value: float | None) -> Fitted:
         with self._timed("plan"):
-            chosen = self.memory.recall(name, Chosen, lambda: self._planned(value))
+            chosen = self.memory.recall(name, Chosen, lambda: self._planner().plan(value))
         with self._timed("fit"):
             structures = self._structures(chosen.plan)
             self.watch(f"fitting {len(structures)} layers", 0.5)
@@ -199,6 +171,9 @@ class _Run:
         with self._timed("held out"):
             comparison = self._compared(self.subject.network(module))
         return Fitted(chosen, module, errors, comparison)
+
+    def _planner(self) -> Planner:
+        return Planner(self.subject, self.database, self.wish, self.target, self.memory.folder, self.watch)
 
     def _structures(self, plan: Plan) -> Structures:
         """Of all layers: what stays dense is fitted, too, to make up for what is pruned."""
@@ -222,57 +197,6 @@ class _Run:
             comparison = self._compared(self.subject.network(module))
         return self._publish(replace(fitted, module=module, comparison=comparison), what)
 
-    def _planned(self, value: float | None) -> Chosen:
-        """The plan of least loss, corrected by what plans took where this computer executes the target's code."""
-        if not executes_here(self.target):
-            times = Times.of_dense(self.database, None)
-            return self._chosen(self.wish.plan(self.database, times, value), times)
-        dense = self._compiled("dense", self.subject.module)
-        times = Times.of_dense(self.database, time_together([dense])[0])
-        found: list[Chosen] = []
-        aim = wanted = value or self.wish.value
-        for number in range(1 + CORRECTIONS):
-            self.watch(f"plan {number + 1}", 0.35 + 0.03 * number)
-            try:
-                plan = self.wish.plan(self.database, times, aim)
-            except WishOutOfReach:
-                if not found:
-                    raise
-                break
-            timings = time_together([dense, self._compiled("pruned", self._one_shot(plan))])
-            found.append(self._chosen(plan, times, (timings[0], timings[1])))
-            if self.wish.kind not in ("faster", "keep") or 1 - MISS <= found[-1].faster / wanted <= 1 + EXCESS:
-                break
-            times = times.corrected(self.database, plan, *timings)
-            aim *= wanted / found[-1].faster  # the solver likes what only looks cheap
-            aim = min(max(aim, wanted), MOST_AIM * wanted)
-        attempts = tuple(Attempt(predicted=each.predicted, measured=each.faster) for each in found)
-        return self._best(found, value).model_copy(update={"attempts": attempts})
-
-    def _best(self, found: Sequence[Chosen], value: float | None) -> Chosen:
-        """The plan of least loss of those that are as fast as is asked, or the fastest."""
-        if self.wish.kind not in ("faster", "keep"):
-            return found[-1]
-        enough = [each for each in found if each.faster >= (1 - MISS) * (value or self.wish.value)]
-        if enough:
-            return min(enough, key=lambda each: loss_of(self.database, each.plan))
-        return max(found, key=lambda each: each.faster)
-
-    def _chosen(self, plan: Plan, times: Times, timings: tuple[Timing, ...] = ()) -> Chosen:
-        predicted = times.of_dense_network(self.database) / times.of_plan(self.database, plan)
-        return Chosen(plan=dict(plan), predicted=predicted, timings=timings, times=times)
-
-    def _one_shot(self, plan: Plan) -> nn.Module:
-        module = copy.deepcopy(self.subject.module)
-        OneShot(module, structures_of(plan)).finish()
-        return module
-
-    def _compiled(self, name: str, module: nn.Module) -> Path:
-        package = self.memory.folder / name
-        if name != "dense" or not package.exists():
-            self.subject.compile(module, package, self.target)
-        return package
-
     def _publish(self, fitted: Fitted, note: str = "") -> CompressReport:
         """Writes package, checkpoint, recipe and report of a state of the network."""
         self.watch("compiling", 0.9)
@@ -284,7 +208,7 @@ class _Run:
         comparison = fitted.comparison
         if executes_here(self.target):
             with self._timed("package"):
-                timings = tuple(time_together([self._compiled("dense", self.subject.module), package]))
+                timings = tuple(time_together([self._planner().dense(), package]))
             with self._timed("held out"), of_package(open_package(package), Host(), 1) as network:
                 comparison = self._compared(network)
         layers = layer_results(self.database, chosen.plan, chosen.times, fitted.errors, timings)
@@ -328,11 +252,6 @@ class _Run:
         began = perf_counter()
         yield
         self.stages[stage] = self.stages.get(stage, 0.0) + perf_counter() - began
-
-
-def structures_of(plan: Plan) -> Structures:
-    """What a plan prunes, by layer."""
-    return {name: structure_of(option.structure) for name, option in plan.items() if option.structure}
 
 
 def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:
