@@ -44,9 +44,10 @@ class Hints(ExitStack):
         return found
 
     def loss(self) -> Tensor:
-        """Of the last runs, of the same batch: `error` summed over the layers."""
-        errors = [error(found, self._wanted[name].detach(), self._read[name]) for name, found in self._found.items()]
-        return torch.stack(errors).sum()
+        """Of the last runs, of the same batch: `error` summed over the layers. The network's input teaches nothing."""
+        learned = {name: found for name, found in self._found.items() if found.requires_grad}
+        errors = [error(found, self._wanted[name].detach(), self._read[name]) for name, found in learned.items()]
+        return torch.stack(errors).sum() if errors else torch.zeros(())
 
 
 def error(found: Tensor, wanted: Tensor, channels: Tensor | None = None) -> Tensor:
