@@ -104,7 +104,7 @@ def test_hints_bring_a_student_nearer_to_its_dense_self(tmp_path: Path) -> None:
         recipe = parse_recipe(DISTILLED.replace("weight: 1}", f"weight: 1, hints: {hints}}}"))
         train(student, data(), recipe, tmp_path / str(hints), Processes(0, 1, CPU))
         x, _ = data().test_samples(torch.arange(80))
-        with torch.no_grad(), Hints(student.eval(), teacher.eval()) as seen:
+        with Hints(student.eval(), teacher.eval()) as seen:
             for model in (student, teacher):
                 model(x)
             apart.append(float(seen.loss()))
