@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from pcc.training.hints import Hints, error
 from pcc.training.memory_format import memory_format
@@ -58,8 +59,8 @@ def distill(
     statistics of batch norms stay as they are.
 
     ``samples`` are inputs, (N, C, H, W), of which random parts are taken, every second one mirrored, and mixed. What
-    goes into each layer, where the student reads it, and the output, of which only one is allowed, are compared by
-    their squared error over the teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where
+    goes into each layer, where the student reads it, and the outputs are compared by their squared error over the
+    teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where
     that is faster; weights and their updates are fp32.
     """
     student.eval()
@@ -157,7 +158,17 @@ def _faster(step: Callable[[torch.dtype], object]) -> torch.dtype:
     return min(seconds, key=lambda precision: seconds[precision])
 
 
-def _loss(found: Tensor, opinion: Tensor) -> Tensor:
+def _loss(found: object, opinion: object) -> Tensor:
+    """How far outputs are from the teacher's, summed: tensors, or whatever networks put them in."""
+    pairs = zip(_tensors(found), _tensors(opinion), strict=True)
+    return torch.stack([_distance(*pair) for pair in pairs]).sum()
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _distance(found: Tensor, opinion: Tensor) -> Tensor:
     if opinion.dim() == 2:
         return error(found, opinion) + loss_of(SETTINGS, found, opinion.argmax(dim=1), opinion)
     return error(found, opinion)

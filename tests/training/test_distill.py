@@ -1,12 +1,13 @@
 """Distillation looks at small samples first, where a network takes them."""
 
+import copy
 from itertools import count
 
 import pytest
 import torch
 from torch import nn
 
-from pcc.training.distill import SETTINGS, distill, small_size
+from pcc.training.distill import SETTINGS, distances, distill, small_size
 from tests.nets import Residual, settle
 
 
@@ -31,3 +32,35 @@ def test_small_samples_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = seen[-steps:]
     assert looked_at == sorted(looked_at)
     assert set(looked_at) == {96, 128}
+
+
+class TwoHeads(nn.Module):
+    """A body with two outputs, as detectors have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, 2, 1)
+        self.boxes = nn.Conv2d(8, 4, 1)
+        self.scores = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.body(x).relu()
+        return {"boxes": self.boxes(x), "scores": self.scores(x)}
+
+
+def test_every_output_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    seconds = count()
+    monkeypatch.setattr("pcc.training.distill.perf_counter", lambda: float(next(seconds)))
+    teacher, x = TwoHeads(), torch.rand(32, 3, 16, 16)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for name in ("boxes", "scores"):
+            student.get_parameter(f"{name}.weight").mul_(0.9)
+    before = [(student(x)[name] - teacher(x)[name]).square().mean() for name in ("boxes", "scores")]
+    (far,) = distances([student], teacher, [x])
+    distill(student, teacher, x, 100.0)
+    after = [(student(x)[name] - teacher(x)[name]).square().mean() for name in ("boxes", "scores")]
+    (near,) = distances([student], teacher, [x])
+    assert near < far
+    assert all(now < then for now, then in zip(after, before, strict=True))
