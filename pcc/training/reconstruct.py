@@ -197,4 +197,5 @@ def error_of(found: Moments, weight: torch.Tensor, scale: torch.Tensor, variance
     """Squared error of the outputs, over a ``variance`` (O,) of them as they are scaled."""
     of_filter = (weight * (found.xx @ weight - 2 * found.xy)).sum(dim=1).flatten() + found.yy
     counts = scale.flatten().square()
-    return float((of_filter * counts).sum() / variance.sum().clamp_min(torch.finfo(counts.dtype).tiny))
+    share = (of_filter * counts).sum() / variance.sum().clamp_min(torch.finfo(counts.dtype).tiny)
+    return max(0.0, float(share))  # rounding may leave a little less than nothing
