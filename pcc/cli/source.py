@@ -109,7 +109,7 @@ def _from_zoo(model: str, weights: str | None, input_shapes: Shapes) -> Source:
         )
     module = create(found.name, weights=None if weights == "none" else weights or "trained")
     labels = found.labels() if found.labels else None
-    return Source(found.name, module, _zeros(shapes), _resized(found.preprocessing, shape), labels)
+    return Source(found.name, module, _zeros(shapes), found.preprocessing.resized(*shape[2:]), labels)
 
 
 def _from_factory(model: str, weights: str | None, input_shapes: Shapes) -> Source:
@@ -148,16 +148,6 @@ def _zeros(shapes: Shapes, untyped: str = "cpu") -> "tuple[torch.Tensor, ...] | 
         {name: zeros(taken) for name, taken in shapes.items()}
         if isinstance(shapes, dict)
         else tuple(map(zeros, shapes))
-    )
-
-
-def _resized(preprocessing: "Preprocessing", shape: tuple[int, ...]) -> "Preprocessing | None":
-    """The preprocessing for another square input, in proportion; None for one that is not square."""
-    height, width = shape[2:]
-    if height != width:
-        return None
-    return preprocessing.model_copy(
-        update={"size": height, "resize": max(height, round(preprocessing.resize * height / preprocessing.size))}
     )
 
 

@@ -1,6 +1,7 @@
 """From a photo to a network's input. A `Preprocessing` is data: it travels in a compiled package's manifest."""
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Preprocessing(PreprocessingData):
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of what `apply` gives: (1, C, H, W)."""
-        return 1, len(self.channels), self.size, self.size
+        return 1, len(self.channels), *self.sides
 
     @property
     def resample(self) -> Image.Resampling:
@@ -70,31 +71,36 @@ class Preprocessing(PreprocessingData):
             raise _damaged(name, error) from None
 
     def values(self, image: Image.Image) -> np.ndarray:
-        """What `upright` gave, resized to ``size`` x ``size``, as float32 (1, C, H, W)."""
-        pixels = np.asarray(image, np.float32).reshape(self.size, self.size, -1)
+        """What `upright` gave, resized to ``size``, as float32 (1, C, H, W)."""
+        pixels = np.asarray(image, np.float32).reshape(*self.sides, -1)
         if self.channels == "BGR":
             pixels = pixels[:, :, ::-1]
         values = (pixels * np.float32(self.scale) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None], np.float32)
 
     def _resize_crop(self, image: Image.Image, name: str) -> Image.Image:
-        width, height = image.size
-        shorter = min(width, height)
+        height, width = self.sides
+        shorter = min(height, width)
+        if height * image.width >= width * image.height:  # the photo is as wide as the input, or wider
+            ratio = Fraction(height, image.height)
+        else:
+            ratio = Fraction(width, image.width)
         if self.order == "crop-resize":
-            side = max(1, int(shorter * self.size / self.resize))
-            return _center_crop(image, side).resize((self.size, self.size), self.resample)
-        scaled = (self.resize * width // shorter, self.resize * height // shorter)
+            part = tuple(max(1, int(side / ratio * shorter / self.resize)) for side in (height, width))
+            return _center_crop(image, *part).resize((width, height), self.resample)
+        larger = ratio * self.resize / shorter
+        scaled = int(image.width * larger), int(image.height * larger)
         if scaled[0] * scaled[1] > MOST_PIXELS:
             raise PccError(
-                f"{name} has {width} x {height} pixels, which is too narrow: its shorter side at {self.resize} makes "
-                f"it {scaled[0]} x {scaled[1]}"
+                f"{name} has {image.width} x {image.height} pixels, which is too narrow: its shorter side at "
+                f"{self.resize} makes it {scaled[0]} x {scaled[1]}"
             )
-        return _center_crop(image.resize(scaled, self.resample), self.size)
+        return _center_crop(image.resize(scaled, self.resample), height, width)
 
 
-def _center_crop(image: Image.Image, side: int) -> Image.Image:
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+def _center_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _open(path: Path) -> Image.Image:

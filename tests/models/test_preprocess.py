@@ -44,6 +44,19 @@ def test_efficientnet_crops_before_it_resizes() -> None:
     np.testing.assert_allclose(EFFICIENTNET_LITE.apply(image)[0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", ["resize-crop", "crop-resize"])
+def test_an_input_that_is_no_square(order: str) -> None:
+    wide = TORCHVISION.model_copy(update={"size": (50, 100), "resize": 50, "order": order})
+    assert wide.shape == (1, 3, 50, 100)
+    landscape, portrait = picture(200, 100), picture(100, 301)
+    np.testing.assert_array_equal(
+        wide.apply(landscape), wide.values(landscape.resize((100, 50), Image.Resampling.BILINEAR))
+    )
+    np.testing.assert_array_equal(wide.apply(portrait), wide.values(portrait.crop((0, 126, 100, 176))))
+    assert Preprocessing.model_validate_json(wide.model_dump_json()) == wide
+    assert wide.resized(20, 10).apply(landscape).shape == (1, 3, 20, 10)
+
+
 def test_keras_swaps_red_and_blue_and_subtracts_means() -> None:
     red = Image.new("RGB", (256, 256), (200, 100, 50))
     np.testing.assert_allclose(
@@ -73,6 +86,8 @@ def test_travels_as_json() -> None:
     "wrong",
     [
         {"size": 300},
+        {"size": (0, 8)},
+        {"size": (8, 1 << 15)},
         {"mean": (1.0,)},
         {"std": (1.0, 0.0, 1.0)},
         {"scale": float("nan")},

@@ -50,16 +50,18 @@ def _open(text: str, input_shape: tuple[int, int, int] | None, preprocessing: Pr
 
 def like_imagenet(text: str, shape: tuple[int, int, int] | None) -> Preprocessing:
     """ImageNet's usual preprocessing at another size, of inputs (C, H, W): 7/8 of the shorter side. `PccError` for
-    inputs that are no squares of 1 or 3 channels."""
+    inputs that have not 1 or 3 channels."""
     if shape is None:
         raise PccError(f"{text}: photos have no size of their own; say which input the network takes")
     channels, height, width = shape
-    if height != width or channels not in (1, 3):
-        raise PccError(f"{text}: photos are made 1 or 3 channels of a square, not {_times(shape)}")
-    changes = {"size": height, "resize": round(height * TORCHVISION.resize / TORCHVISION.size)}
-    if channels == 1:
-        changes |= {"channels": "L", "mean": (sum(TORCHVISION.mean) / 3,), "std": (sum(TORCHVISION.std) / 3,)}
-    return TORCHVISION.model_copy(update=changes)
+    if channels not in (1, 3):
+        raise PccError(f"{text}: photos have 1 or 3 channels, not {channels}")
+    found = TORCHVISION.resized(height, width)
+    if channels == 3:
+        return found
+    return found.model_copy(
+        update={"channels": "L", "mean": (sum(TORCHVISION.mean) / 3,), "std": (sum(TORCHVISION.std) / 3,)}
+    )
 
 
 def _times(shape: tuple[int, ...]) -> str:

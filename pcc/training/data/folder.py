@@ -60,8 +60,8 @@ class FolderData(Data):
 
     def _random_part(self, path: Path, numbers: list[float]) -> np.ndarray:
         image = self.preprocessing.upright(path)
-        size = self.preprocessing.size
-        image = image.resize((size, size), self.preprocessing.resample, box=random_box(*image.size, numbers))
+        height, width = self.preprocessing.sides
+        image = image.resize((width, height), self.preprocessing.resample, box=random_box(*image.size, numbers))
         return self.preprocessing.values(ImageOps.mirror(image) if numbers[4] < 0.5 else image)
 
     def _numbered(self, half: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:

@@ -85,8 +85,9 @@ def test_the_input_shape_chooses_size_and_channels(photos: Path) -> None:
     )
     with pytest.raises(PccError, match="photos have no size of their own; say which input the network takes"):
         open_data(str(photos))
-    with pytest.raises(PccError, match="photos are made 1 or 3 channels of a square, not 3x7x8"):
-        open_data(str(photos), input_shape=(3, 7, 8))
+    assert next(open_data(str(photos), input_shape=(3, 7, 8)).test_batches(2))[0].shape == (2, 3, 7, 8)
+    with pytest.raises(PccError, match="photos have 1 or 3 channels, not 4"):
+        open_data(str(photos), input_shape=(4, 7, 7))
 
 
 def test_wrong_folders_are_one_line(photos: Path) -> None:
