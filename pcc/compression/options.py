@@ -10,6 +10,10 @@ from pcc.compression.recipe import structure_of
 
 LEAST_LEFT = 1e-3
 """Of a layer's output, that an option leaves in the worst case."""
+KNOWN = 0.2
+"""Of a layer's output: sensitivities are measured where less is lost, and beyond it..."""
+STEEPER = 4.0
+"""...each further part counts so often."""
 DAMPING = 0.7
 """Exponent of sensitivities: measured once, on few photos, they differ more than they should."""
 
@@ -40,8 +44,9 @@ class Option(BaseModel):
     @property
     def lost(self) -> float:
         """How much of the output is left, 1 - error, as minus its logarithm: what layers leave multiplies along a
-        network, and this adds up."""
-        return log(1 / max(LEAST_LEFT, 1 - self.error))
+        network, and this adds up. More than is known of counts `STEEPER`."""
+        lost = log(1 / max(LEAST_LEFT, 1 - self.error))
+        return lost + (STEEPER - 1) * max(0.0, lost - log(1 / (1 - KNOWN)))
 
     def __str__(self) -> str:
         return "dense" if self.structure is None else str(structure_of(self.structure))

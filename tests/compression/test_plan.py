@@ -1,12 +1,13 @@
 """The solver: the least loss of all plans under the budget, against every plan there is."""
 
 from itertools import product
+from math import log
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcc.compression.options import Database, LayerOptions, Option, Plan, filters_left
+from pcc.compression.options import KNOWN, STEEPER, Database, LayerOptions, Option, Plan, filters_left
 from pcc.compression.plan import GAP, OutOfReach, loss_of, solve
 from pcc.compression.times import Times, Timing
 from pcc.compression.wish import Wish, chosen_wish
@@ -133,3 +134,10 @@ def test_wishes() -> None:
     for wrong in ({}, {"faster": 2.0, "macs": 0.5}, {"faster": 1.0}, {"faster": float("nan")}, {"size": 1.0}):
         with pytest.raises(PccError, match="give"):
             chosen_wish(**wrong)
+
+
+def test_what_is_lost_adds_up_and_beyond_what_is_known_counts_more() -> None:
+    few, more, most = (option(1, error).lost for error in (0.1, KNOWN, 1 - (1 - KNOWN) ** 2))
+    assert few == pytest.approx(-log(0.9))
+    assert more == pytest.approx(-log(1 - KNOWN))
+    assert most == pytest.approx((1 + STEEPER) * more)
