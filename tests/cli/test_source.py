@@ -44,7 +44,10 @@ def test_preprocessing_follows_the_input_shape() -> None:
     source = open_source("mobilenet_v2", "none", (InputShape(None, (1, 3, 160, 160)),))
     assert source.preprocessing is not None
     assert (source.preprocessing.size, source.preprocessing.resize) == (160, 183)
-    assert open_source("mobilenet_v2", "none", (InputShape(None, (1, 3, 160, 96)),)).preprocessing is None
+    source = open_source("mobilenet_v2", "none", (InputShape(None, (1, 3, 160, 96)),))
+    assert source.preprocessing is not None
+    assert source.preprocessing.shape == (1, 3, 160, 96)
+    assert source.preprocessing.resize == 110
 
 
 def test_factory_keeps_the_weights_it_made(factory: str) -> None:
