@@ -10,7 +10,7 @@ from pcc.compression.recipe import structure_of
 
 LEAST_LEFT = 1e-3
 """Of a layer's output, that an option leaves in the worst case."""
-KNOWN = 0.2
+KNOWN = 0.1
 """Of a layer's output: sensitivities are measured where less is lost, and beyond it..."""
 STEEPER = 4.0
 """...each further part counts so often."""
