@@ -77,7 +77,7 @@ def distill(
             return OUTPUTS * _loss(found, opinion) + hints.loss()
 
         precision = _faster(lambda precision: loss_on(samples[: SETTINGS.batch], precision).backward())
-        small = small_size(teacher, samples)
+        small, layout = small_size(teacher, samples), memory_format(student)
         began, steps = perf_counter(), 0
         while (done := (perf_counter() - began) / seconds) < 1:
             for indices in torch.randperm(len(samples), generator=random).split(SETTINGS.batch):
@@ -86,7 +86,7 @@ def distill(
                     break
                 size = small if done < SMALL_PART else samples.shape[2:]
                 x = random_mixtures(random_parts(samples[indices], random, LEAST_AREA, size), random)
-                x = x.contiguous(memory_format=memory_format(student))
+                x = x.contiguous(memory_format=layout)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(SETTINGS, done) * group["size"]
                 optimizer.zero_grad()

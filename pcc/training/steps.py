@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,10 @@ class Steps:
             raise self._diverged("weights are not finite", what, f"step {steps}")
         return total / steps
 
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        return memory_format(self.model)
+
     def _hints(self, settings: Training) -> AbstractContextManager[Hints | None]:
         if settings.distill is None or self.teacher is None or not settings.distill.hints:
             return nullcontext()
@@ -121,7 +126,7 @@ class Steps:
 
     def _gradients(self, settings: Training, x: torch.Tensor, y: torch.Tensor, hints: Hints | None) -> float:
         """Fills the gradients, averaged over the processes, and gives the loss of the whole batch."""
-        x, y = x.to(self.process.device, memory_format=memory_format(self.model)), y.to(self.process.device)
+        x, y = x.to(self.process.device, memory_format=self._layout), y.to(self.process.device)
         self.optimizer.zero_grad()
         self.method.take(x, y)
         loss = float(self.method.backward(lambda: self._loss(settings, x, y, hints)))
