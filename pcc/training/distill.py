@@ -60,8 +60,8 @@ def distill(
 
     ``samples`` are inputs, (N, C, H, W), of which random parts are taken, every second one mirrored, and mixed. What
     goes into each layer, where the student reads it, and the outputs are compared by their squared error over the
-    teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where
-    that is faster; weights and their updates are fp32.
+    teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where that is faster; weights and
+    their updates are fp32.
     """
     student.eval()
     method = Train(student, {}, epochs=1)
