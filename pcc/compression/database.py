@@ -48,7 +48,8 @@ def make_database(subject: Subject, batches: Sequence[Tensor], target: Target, s
         watch(f"errors of {name}", 0.3 + 0.4 * number / len(fits))
         layers[name] = _with_errors(layers[name], fit)
         fit.__dict__.pop("quadratic", None)  # as large as the moments; made again for the probe
-    probes = torch.cat(list(batches))[:PROBES]
+    samples = torch.cat(list(batches))
+    probes = samples[:: max(1, len(samples) // PROBES)][:PROBES]
     run = _outputs(subject, module, probes)
     dense = run()
     for number, (name, fit) in enumerate(fits.items()):

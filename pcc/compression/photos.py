@@ -26,6 +26,8 @@ class Photos:
     """Inputs of a network, fp32 (N, C, H, W)."""
 
     fitted: Tensor
+    """Each photo with its parts behind it, so that the halves of a batch (`pcc.compression.errors.layer_fits`) show
+    different photos."""
     count: int
     """Of photos among those to fit on; the others are parts of them."""
     held_out: Samples
@@ -66,10 +68,11 @@ def split(samples: Samples, most: int) -> Photos:
         return _read(samples, apart[begin:end]), None
 
     held_out = Samples(f"{held} photos held out", held, read)
-    fitted = torch.from_numpy(_read(samples, np.sort(order[held : held + most])))
+    fitted = torch.from_numpy(_read(samples, order[held : held + most]))  # as drawn: what is sorted goes by classes
     repeats = -(-min(most, ENOUGH) // len(fitted)) - 1
     random = torch.Generator().manual_seed(0)
-    return Photos(torch.cat([fitted, *(random_parts(fitted, random) for _ in range(repeats))]), len(fitted), held_out)
+    views = torch.stack([fitted, *(random_parts(fitted, random) for _ in range(repeats))], dim=1)
+    return Photos(views.flatten(0, 1), len(fitted), held_out)
 
 
 def _read(samples: Samples, indices: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from pcc.training.views import random_parts
 
 
 def photos(count: int, most: int = 256) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Photo ``n`` has values from ``n`` to ``n + 1``."""
     images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images += torch.arange(count).reshape(-1, 1, 1, 1)
     found = split(open_photos(images, (3, 8, 8), None), most)
     held_out = torch.from_numpy(found.held_out.read(0, found.held_out.count)[0])
     return found.fitted, held_out, found.count
@@ -23,11 +25,20 @@ def test_a_fifth_is_held_out_and_nothing_is_in_both() -> None:
     assert (len(fitted), len(held_out), count) == (64, 200, 64)
 
 
+def test_those_that_come_first_are_of_all_photos() -> None:
+    fitted, _, _ = photos(1000, 800)
+    for some in fitted.split(32):
+        assert some.min() < 200
+        assert some.max() > 800
+
+
 def test_few_photos_are_seen_in_parts() -> None:
     fitted, held_out, count = photos(20)
     assert (len(held_out), count) == (4, 16)
     assert ENOUGH <= len(fitted) < ENOUGH + count
     assert len(fitted.flatten(1).unique(dim=0)) == len(fitted)
+    number = fitted.amax(dim=(1, 2, 3)).int()  # of the photo
+    assert bool((number.reshape(count, -1) == number[:: len(fitted) // count, None]).all())
     with pytest.raises(PccError, match="images has 9 photos: 10 are the least"):
         photos(9)
 
