@@ -3,16 +3,18 @@ reconstruction?
 
 ``python -m tools.reconstruct [NETWORK [STRUCTURE]]`` runs the rows that docs/results/imagenet.json does not have yet
 and prints the table. Samples are unlabelled: crops of the photos that a package for machine vision carries with
-CIFAR-10 enlarged, and photos of ``--photos``, too. Measured is top-1 on ``--labelled``, a list or class folders as
-``pcc eval`` takes them, and on images of the package and of CIFAR-10 that were held out how often the network says what
-its dense self says, and the error of the logits over their variance.
+CIFAR-10 enlarged, and photos of ``--photos``, too. With ``--minutes`` the network is also reconstructed on all of
+those, and then distilled. Measured is top-1 on ``--labelled``, a list or class folders as ``pcc eval`` takes them, and
+on images of the package and of CIFAR-10 that were held out how often the network says what its dense self says, and
+the error of the logits over their variance.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from pcc.evaluate.statistics import Share
 from pcc.models import create, entry
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Structure
+from pcc.training.distill import distill
 from pcc.training.layers import bind
 from pcc.training.methods.one_shot import OneShot
 from pcc.training.reconstruct import reconstruct
@@ -118,7 +121,9 @@ class Images:
         self.samples: dict[str, torch.Tensor] = {"package": package}
         """To fit on, by where they come from."""
         if photos:
-            self.samples["photos"] = split(open_photos(photos, SHAPE, preprocessing), SAMPLES).fitted
+            opened = open_photos(photos, SHAPE, preprocessing)
+            self.samples["photos"] = split(opened, SAMPLES).fitted
+            self.all_photos = torch.from_numpy(opened.read(0, opened.count)[0])
         self.labelled: Samples | None = open_samples(labelled, SHAPE, preprocessing) if labelled else None
 
 
@@ -171,18 +176,34 @@ class Measure:
         )
 
 
-def run(setup: Setup, dense: nn.Module, samples: Mapping[str, torch.Tensor], measure: Measure) -> Iterator[Row]:
-    """The rows of a setup: one-shot; with statistics estimated again, and reconstructed, on all samples."""
-    model, began = copy.deepcopy(dense), time.perf_counter()
-    OneShot(model, setup.structures()).finish()
-    yield measure.row(setup, "one-shot", "", model, time.perf_counter() - began)
-    for name, x in samples.items():
-        again, began = copy.deepcopy(model), time.perf_counter()
-        estimate_statistics(again, x)
-        yield measure.row(setup, "batch norms estimated again", name, again, time.perf_counter() - began)
-        again, began = copy.deepcopy(dense), time.perf_counter()
-        reconstruct(again, setup.structures(), x.split(BATCH))
-        yield measure.row(setup, "reconstructed", name, again, time.perf_counter() - began)
+Method = Callable[[nn.Module], None]
+"""Prunes a dense network in place."""
+
+
+def methods(setup: Setup, dense: nn.Module, images: Images, minutes: float) -> Iterator[tuple[str, str, Method]]:
+    """The methods with their names, and what they are fitted on."""
+    structures = setup.structures()
+
+    def one_shot(model: nn.Module) -> None:
+        OneShot(model, structures).finish()
+
+    def estimated(model: nn.Module, samples: torch.Tensor) -> None:
+        one_shot(model)
+        estimate_statistics(model, samples)
+
+    def reconstructed(model: nn.Module, samples: torch.Tensor) -> None:
+        reconstruct(model, structures, samples.split(BATCH))
+
+    def distilled(model: nn.Module) -> None:
+        reconstructed(model, images.all_photos)
+        distill(model, dense, images.all_photos, 60 * minutes)
+
+    yield "one-shot", "", one_shot
+    for name, samples in images.samples.items():
+        yield "batch norms estimated again", name, partial(estimated, samples=samples)
+        yield "reconstructed", name, partial(reconstructed, samples=samples)
+    if minutes:
+        yield f"reconstructed, distilled for {minutes:g} minutes", f"{len(images.all_photos)} photos", distilled
 
 
 def show(rows: list[Row]) -> str:
@@ -210,24 +231,29 @@ def main() -> None:
     parser.add_argument("structure", nargs="?", choices=sorted({str(setup) for setup in SETUPS}))
     parser.add_argument("--photos", metavar="FOLDER", help="unlabelled photos to fit on, too")
     parser.add_argument("--labelled", metavar="DATA", help="labelled photos to measure on")
+    parser.add_argument("--minutes", type=float, default=0, help="of distillation on --photos")
     options = parser.parse_args()
+    if options.minutes and not options.photos:
+        parser.error("--minutes takes --photos")
     rows = results()
-    done = {(row.network, row.structure) for row in rows}
-    todo = [
+    done = {(row.network, row.structure, row.method, row.samples) for row in rows}
+    wanted = [
         setup
         for setup in SETUPS
-        if options.network in (None, setup.network)
-        and options.structure in (None, str(setup))
-        and (setup.network, str(setup)) not in done
+        if options.network in (None, setup.network) and options.structure in (None, str(setup))
     ]
-    for network, setups in groupby(todo, lambda setup: setup.network):
+    for network, setups in groupby(wanted, lambda setup: setup.network):
         dense, images = create(network), Images(network, options.photos, options.labelled)
         measure = Measure(dense, images)
         for setup in setups:
-            rows += run(setup, dense, images.samples, measure)
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_bytes(_ROWS.dump_json(rows, indent=2) + b"\n")
-            print(f"{setup.network}: {setup}", flush=True)
+            for method, samples, prune in methods(setup, dense, images, options.minutes):
+                if (network, str(setup), method, samples) not in done:
+                    model, began = copy.deepcopy(dense), time.perf_counter()
+                    prune(model)
+                    rows.append(measure.row(setup, method, samples, model, time.perf_counter() - began))
+                    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+                    RESULTS.write_bytes(_ROWS.dump_json(rows, indent=2) + b"\n")
+                    print(f"{network}, {setup}: {method}", flush=True)
     print(show(results()))
 
 
