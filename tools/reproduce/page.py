@@ -39,7 +39,7 @@ package for machine vision carries, and CIFAR-10 enlarged; `photos`: of 1,000 ph
 reconstructed on all of those and distilled for N minutes, as `pcc compress --minutes N` does it. *Top-1* is on 650 images of ImageNet's validation set,
 beside the dense network's (95 % intervals are of 3 to 4 points to either side, and narrower for differences). *Agree*: how often the network names the class
 that its dense self names, on images of the package and of CIFAR-10 that were held out; there the error of the logits is squared, over the variance of the
-dense network's. Seconds are those of one busy core, with distillation of two.
+dense network's. Seconds are those of one busy core.
 """
 
 
