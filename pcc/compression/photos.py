@@ -26,8 +26,8 @@ class Photos:
     """Inputs of a network, fp32 (N, C, H, W)."""
 
     fitted: Tensor
-    """Each photo with its parts behind it, so that the halves of a batch (`pcc.compression.errors.layer_fits`) show
-    different photos."""
+    """In random order, each photo with its parts behind it, so that the halves of a batch
+    (`pcc.compression.errors.layer_fits`) show different photos."""
     count: int
     """Of photos among those to fit on; the others are parts of them."""
     held_out: Samples

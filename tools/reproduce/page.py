@@ -33,7 +33,7 @@ for VGG-16 those of the GPU that is named, with torch 2.11, which after the dens
 
 _IMAGENET = """## ImageNet networks without the ImageNet set
 
-Made by `python -m tools.reconstruct --photos FOLDER --labelled LIST`, one row by `python -m tools.reconstruct NETWORK STRUCTURE` with the same options.
+Made by `python -m tools.reconstruct --photos FOLDER --labelled LIST`, one structure by `python -m tools.reconstruct NETWORK STRUCTURE` with the same options.
 Every convolution but the first and depthwise ones is cut in one shot, and no label is used. *Fitted on*: 256 samples, `package`: crops of photos that a
 package for machine vision carries, and CIFAR-10 enlarged; `photos`: of 1,000 photos of ImageNet's classes. With `--minutes N` the network is also
 reconstructed on all of those and distilled for N minutes, as `pcc compress --minutes N` does it. *Top-1* is on 650 images of ImageNet's validation set,
