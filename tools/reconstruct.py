@@ -14,19 +14,20 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import nn
 
 from pcc.compression.photos import open_photos, split
 from pcc.evaluate.evaluate import evaluate
 from pcc.evaluate.network import of_module
-from pcc.evaluate.samples import Samples, open_samples
+from pcc.evaluate.samples import open_samples
 from pcc.evaluate.statistics import Share
 from pcc.models import create, entry
 from pcc.sparsity.kernels import Kernels
@@ -107,24 +108,36 @@ _ROWS = TypeAdapter(list[Row])
 
 
 class Images:
-    """What a network is fitted and measured on."""
+    """What a network is fitted and measured on; read when it is asked for."""
 
     def __init__(self, network: str, photos: str | None, labelled: str | None) -> None:
-        preprocessing = entry(network).preprocessing
-        found = other_photos()
-        to_fit = [*crops(found.to_fit, SAMPLES // 2, 0), *small_images("train", SAMPLES // 2)]
-        held_out = [*crops(found.held_out, HELD_OUT // 2, 1), *small_images("test", HELD_OUT // 2)]
-        package, self.held_out = (
-            torch.from_numpy(np.concatenate([preprocessing.apply(image) for image in images]))
-            for images in (to_fit, held_out)
-        )
-        self.samples: dict[str, torch.Tensor] = {"package": package}
-        """To fit on, by where they come from."""
-        if photos:
-            opened = open_photos(photos, SHAPE, preprocessing)
-            self.samples["photos"] = split(opened, SAMPLES).fitted
-            self.all_photos = torch.from_numpy(opened.read(0, opened.count)[0])
-        self.labelled: Samples | None = open_samples(labelled, SHAPE, preprocessing) if labelled else None
+        self._preprocessing = entry(network).preprocessing
+        self.photos = open_photos(photos, SHAPE, self._preprocessing) if photos else None
+        self.labelled = open_samples(labelled, SHAPE, self._preprocessing) if labelled else None
+
+    @cached_property
+    def package(self) -> torch.Tensor:
+        """To fit on, as are..."""
+        return self._tensor(*crops(other_photos().to_fit, SAMPLES // 2, 0), *small_images("train", SAMPLES // 2))
+
+    @cached_property
+    def some_photos(self) -> torch.Tensor:
+        """...these, and..."""
+        assert self.photos is not None
+        return split(self.photos, SAMPLES).fitted
+
+    @cached_property
+    def all_photos(self) -> torch.Tensor:
+        """...these."""
+        assert self.photos is not None
+        return torch.from_numpy(self.photos.read(0, self.photos.count)[0])
+
+    @cached_property
+    def held_out(self) -> torch.Tensor:
+        return self._tensor(*crops(other_photos().held_out, HELD_OUT // 2, 1), *small_images("test", HELD_OUT // 2))
+
+    def _tensor(self, *images: Image) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([self._preprocessing.apply(image) for image in images]))
 
 
 @torch.no_grad()
@@ -147,9 +160,20 @@ def estimate_statistics(model: nn.Module, samples: torch.Tensor) -> None:
 class Measure:
     """How near to its dense self a network is."""
 
-    def __init__(self, dense: nn.Module, images: Images) -> None:
-        self.images, self.dense = images, outputs(dense, images.held_out)
-        self.dense_top1 = self.top1(dense)
+    def __init__(self, network: str, images: Images) -> None:
+        self.network, self.images = network, images
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        return create(self.network)
+
+    @cached_property
+    def dense_outputs(self) -> torch.Tensor:
+        return outputs(self.dense, self.images.held_out)
+
+    @cached_property
+    def dense_top1(self) -> Share | None:
+        return self.top1(self.dense)
 
     def top1(self, model: nn.Module) -> Share | None:
         if self.images.labelled is None:
@@ -160,8 +184,8 @@ class Measure:
     def row(self, setup: Setup, method: str, samples: str, model: nn.Module, seconds: float) -> Row:
         weights = [layer.weight for layer in bind(model, setup.structures())]
         rate = sum(weight.numel() for weight in weights) / sum(int(weight.count_nonzero()) for weight in weights)
-        found = outputs(model, self.images.held_out)
-        variance = (self.dense - self.dense.mean(dim=1, keepdim=True)).square().sum()
+        found, dense = outputs(model, self.images.held_out), self.dense_outputs
+        variance = (dense - dense.mean(dim=1, keepdim=True)).square().sum()
         return Row(
             network=setup.network,
             structure=str(setup),
@@ -170,8 +194,8 @@ class Measure:
             samples=samples,
             top1=self.top1(model),
             dense_top1=self.dense_top1,
-            agreement=round(float((found.argmax(1) == self.dense.argmax(1)).float().mean()), 3),
-            logits_error=round(float((found - self.dense).square().sum() / variance), 4),
+            agreement=round(float((found.argmax(1) == dense.argmax(1)).float().mean()), 3),
+            logits_error=round(float((found - dense).square().sum() / variance), 4),
             seconds=round(seconds, 1),
         )
 
@@ -180,9 +204,12 @@ Method = Callable[[nn.Module], None]
 """Prunes a dense network in place."""
 
 
-def methods(setup: Setup, dense: nn.Module, images: Images, minutes: float) -> Iterator[tuple[str, str, Method]]:
-    """The methods with their names, and what they are fitted on."""
-    structures = setup.structures()
+def methods(setup: Setup, measure: Measure, minutes: float) -> Iterator[tuple[str, str, Callable[[], Method]]]:
+    """The name of each method, that of what it is fitted on, and what reads that and gives the method."""
+    structures, images = setup.structures(), measure.images
+    samples_of = {"package": lambda: images.package}
+    if images.photos is not None:
+        samples_of["photos"] = lambda: images.some_photos
 
     def one_shot(model: nn.Module) -> None:
         OneShot(model, structures).finish()
@@ -194,16 +221,17 @@ def methods(setup: Setup, dense: nn.Module, images: Images, minutes: float) -> I
     def reconstructed(model: nn.Module, samples: torch.Tensor) -> None:
         reconstruct(model, structures, samples.split(BATCH))
 
-    def distilled(model: nn.Module) -> None:
-        reconstructed(model, images.all_photos)
-        distill(model, dense, images.all_photos, 60 * minutes)
+    def distilled(model: nn.Module, samples: torch.Tensor) -> None:
+        reconstructed(model, samples)
+        distill(model, measure.dense, samples, 60 * minutes)
 
-    yield "one-shot", "", one_shot
-    for name, samples in images.samples.items():
-        yield "batch norms estimated again", name, partial(estimated, samples=samples)
-        yield "reconstructed", name, partial(reconstructed, samples=samples)
-    if minutes:
-        yield f"reconstructed, distilled for {minutes:g} minutes", f"{len(images.all_photos)} photos", distilled
+    yield "one-shot", "", lambda: one_shot
+    for name, samples in samples_of.items():
+        yield "batch norms estimated again", name, lambda samples=samples: partial(estimated, samples=samples())
+        yield "reconstructed", name, lambda samples=samples: partial(reconstructed, samples=samples())
+    if minutes and images.photos is not None:
+        what = f"reconstructed, distilled for {minutes:g} minutes"
+        yield what, f"{images.photos.count} photos", lambda: partial(distilled, samples=images.all_photos)
 
 
 def show(rows: list[Row]) -> str:
@@ -243,12 +271,12 @@ def main() -> None:
         if options.network in (None, setup.network) and options.structure in (None, str(setup))
     ]
     for network, setups in groupby(wanted, lambda setup: setup.network):
-        dense, images = create(network), Images(network, options.photos, options.labelled)
-        measure = Measure(dense, images)
+        measure = Measure(network, Images(network, options.photos, options.labelled))
         for setup in setups:
-            for method, samples, prune in methods(setup, dense, images, options.minutes):
+            for method, samples, ready in methods(setup, measure, options.minutes):
                 if (network, str(setup), method, samples) not in done:
-                    model, began = copy.deepcopy(dense), time.perf_counter()
+                    prune, model = ready(), copy.deepcopy(measure.dense)
+                    began = time.perf_counter()
                     prune(model)
                     rows.append(measure.row(setup, method, samples, model, time.perf_counter() - began))
                     RESULTS.parent.mkdir(parents=True, exist_ok=True)
