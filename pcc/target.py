@@ -78,6 +78,7 @@ X86_CPUS: dict[str, str] = {
     "x86-64-v4": "avx512",
     "skylake-avx512": "avx512",
     "znver4": "avx512",
+    "znver5": "avx512",
 }
 ARM_CPUS: dict[str, str] = {
     **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), "neon"),
@@ -96,19 +97,26 @@ GENERIC_CPUS: dict[str, tuple[str, ...]] = {
 """The processors that stand for them, best first; the last is what every processor that pcc compiles for has."""
 
 
-def host_cpu_flags() -> set[str]:
-    """Feature flags of the processor we run on, as Linux names them; empty where it does not say."""
+def host_fields() -> dict[str, str]:
+    """What /proc/cpuinfo says of the processor we run on; empty where there is none."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return cpu_fields(file.read())
     except OSError:
-        return set()
+        return {}
+
+
+_AVX512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
+_ZEN5 = _AVX512 | {"avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bf16", "gfni"}
 
 
 def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
-    flags = host_cpu_flags()
-    return "x86-64-v4" if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= flags else "x86-64-v3"
+    fields = host_fields()
+    flags = set(fields.get("flags", "").split())
+    if (fields.get("vendor_id"), fields.get("cpu family")) == ("AuthenticAMD", "26") and flags >= _ZEN5:
+        return "znver5"
+    return "x86-64-v4" if flags >= _AVX512 else "x86-64-v3"
 
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:
@@ -130,11 +138,8 @@ def processor_name(fields: Mapping[str, str]) -> str:
 
 def host_processor() -> str:
     """The name of the processor that we run on."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return processor_name(cpu_fields(file.read()))
-    except OSError:
-        return platform.machine()
+    fields = host_fields()
+    return processor_name(fields) if fields else platform.machine()
 
 
 def executes_here(target: Target) -> bool:

@@ -47,7 +47,10 @@ class Work:
     kept: float = 0.0
     """Vectors stored in the L1 cache, from where they are soon taken again."""
     lists: float = 0.0
-    """Ends of lists of any length: what follows starts late, for the processor did not foresee the end."""
+    """Lists of entries: what it takes to begin and end them."""
+    unforeseen: float = 0.0
+    """Ends of lists of any length: what follows starts late, for the processor did not foresee the end. 0 where costs
+    are counts."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*map(add, vars(self).values(), vars(other).values()))
@@ -131,10 +134,26 @@ _AVX512 = Work(
     branches=0.13,
     lines=6.17,
     kept=1.0,
-    lists=5.0,
+    lists=2.0,
+    unforeseen=3.0,
 )
 _AVX512_FMA = 0.53
 _TIMED = "timed on an Intel Xeon of family 6, model 207 (pcc tune --calibrate)"
+_ZEN5 = Work(
+    fma=0.119,
+    loads=0.49,
+    crossing=0.99,
+    far=0.0696,
+    beyond=0.812,
+    updates=0.781,
+    stores=0.724,
+    scalars=0.253,
+    branches=0.105,
+    lines=4.51,
+    kept=1.11,
+    lists=1.94,
+    unforeseen=5.75,
+)
 _AVX2 = Work(
     fma=0.079,
     loads=0.70,
@@ -147,7 +166,8 @@ _AVX2 = Work(
     branches=0.0,
     lines=0.0,
     kept=0.9,
-    lists=5.0,
+    lists=2.0,
+    unforeseen=3.0,
 )
 _NEON = Work(
     fma=0.9,
@@ -190,6 +210,16 @@ MACHINES: dict[str, Machine] = {
             _AVX512,
             "those of intel-avx512: not timed on this processor",
             fma_cycles=_AVX512_FMA,
+        ),
+        Machine(
+            "zen5",
+            isa_named("avx512"),
+            48 * _KIB,
+            1024 * _KIB,
+            8,
+            _ZEN5,
+            "timed on an AMD EPYC of family 26, model 2 (pcc tune --calibrate)",
+            fma_cycles=0.37,
         ),
         Machine(
             "avx2",
@@ -264,6 +294,7 @@ MACHINES: dict[str, Machine] = {
 _OF_CPU = {
     **dict.fromkeys(("x86-64-v4", "skylake-avx512"), "intel-avx512"),
     "znver4": "zen4",
+    "znver5": "zen5",
     **dict.fromkeys(("x86-64-v3", "haswell", "zen3"), "avx2"),
     "cortex-a53": "cortex-a53",
     "cortex-a55": "cortex-a55",
@@ -282,6 +313,7 @@ def machine_of(target: Target) -> Machine:
 _PER_SECOND = {
     "intel-avx512": 3.0e9,
     "zen4": 4.0e9,
+    "zen5": 3.0e9,
     "avx2": 3.0e9,
     "cortex-a53": 1.2e9,
     "cortex-a55": 1.5e9,

@@ -141,8 +141,9 @@ LAYERS: tuple[Pruned, ...] = (
     *(
         Pruned(Case(i, s, o, 1), rate)
         for i, s, o in ((144, 56, 24), (192, 28, 32), (384, 14, 96), (960, 7, 160))
-        for rate in (5.0, 10.0)
+        for rate in (2.0, 5.0, 10.0)
     ),
+    *(Pruned(Case(i, s, o, 1), 2.0) for i, s, o in ((24, 56, 144), (64, 14, 384), (160, 7, 960))),
     *(Pruned(Case(channels, size, channels, 3, stride, channels), rate=1) for channels, size, stride in _DEPTHWISE),
 )
 """Of VGG-16, ResNet-50 and MobileNetV2, at several densities."""

@@ -18,7 +18,7 @@ channels, for its share of those that the next tile reads.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math, sparse_tile
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.runs import exact_run
-from pcc.codegen.kernels.sparse_tables import shared_tables, users_of_channels, weights_of_word, words_of
+from pcc.codegen.kernels.shared_tables import list_lengths, shared_tables, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.listed_weight import ListedWeight
@@ -54,14 +54,18 @@ AHEAD = 1536
 """How many bytes ahead entries are asked for: in a network they come from behind the L2 cache. (MobileNetV2's last 1x1
 layer, half of its weights, shared by 4: 155 us without, 100 with; AMD EPYC of family 26.)"""
 
-FAR = 2
+L1_SHARE = 2 / 3
+"""What inputs may take of the L1 cache: entries go through it, and sums wait there."""
+
+FAR = 4
 """What a vector from the L2 cache counts: most are for one or two multiply-adds, which do not hide it."""
 
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
     """Tiles of ``filters`` filters times ``vectors`` vectors, and one position more where they have a ``last``; an item
-    takes ``block`` such groups of filters, on ``channels`` input channels at a time."""
+    takes ``block`` such groups of filters, on ``channels`` input channels at a time. ``even``: lists have one length
+    (`pcc.codegen.kernels.even_lists`)."""
 
     filters: int
     vectors: int
@@ -69,16 +73,21 @@ class PointwiseSchedule:
     channels: int
     prefetch: bool
     last: bool = False
+    even: bool = False
 
     def __str__(self) -> str:
         return (
             f"tiles of {self.filters} filters x {self.vectors} vectors{' and a position' if self.last else ''}, "
-            f"{self.channels} channels at a time{', prefetch' if self.prefetch else ''}"
+            f"{self.channels} channels at a time{', even lists' if self.even else ''}"
+            f"{', prefetch' if self.prefetch else ''}"
         )
 
     def variants(self) -> Iterator["PointwiseSchedule"]:
-        """Without asking ahead, or with it; smaller items, and other blocks of channels."""
+        """Without asking ahead, or with it; lists of any length, or of one; smaller items, and other blocks of
+        channels."""
         yield replace(self, prefetch=not self.prefetch)
+        if self.filters > 1:
+            yield replace(self, even=not self.even)
         yield from (replace(self, block=self.block // parts) for parts in (2, 4) if self.block >= parts)
         yield from (replace(self, channels=-(-self.channels // parts)) for parts in (2, 4) if self.channels >= parts)
 
@@ -118,18 +127,19 @@ class PointwiseFamily:
             groups = -(-fkw.shape[0] // filters)
             tiles = layer.x.shape[0] * (1 if last else -(-vectors // width))
             for channels in sorted({_channels_at_a_time(inputs, width + last, machine), inputs}):
-                multiplies = (
-                    fkw.weight.size * width / groups if channels == inputs else 0
-                )  # blocks of channels serve as many groups as they can
-                block = sparse_tile.groups_of_item(groups, multiplies, tiles)
-                schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last)
-                found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
+                if channels == inputs:
+                    block = sparse_tile.groups_of_item(groups, fkw.weight.size * width / groups, tiles)
+                else:  # blocks of channels serve as many groups as they can
+                    block = sparse_tile.largest_blocks(groups, tiles)
+                for even in (False, True) if fkw.share % filters and machine.costs.unforeseen else (False,):
+                    schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last, even)
+                    found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
         fkw, lanes = sparse_tile.fkw_of(layer), b.isa.lanes(layer.x.dtype)
         staged = stage(b, layer.x, layer.geometry)
-        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype)
+        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype, schedule.even)
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
         tiles, blocks = 1 if schedule.last else -(-positions // size), -(-tables.groups // schedule.block)
         stays = staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES
@@ -205,8 +215,8 @@ def _is_flat(layer: Conv2d) -> bool:
 
 
 def _channels_at_a_time(channels: int, width: int, machine: Machine) -> int:
-    """Of how many the inputs of a tile fill the L1 cache, so that all blocks have about as many."""
-    blocks = -(-channels * width * machine.isa.vector_bytes // machine.l1_bytes)
+    """Of how many the inputs of a tile fill their share of the L1 cache, so that all blocks have about as many."""
+    blocks = ceil(channels * width * machine.isa.vector_bytes / (L1_SHARE * machine.l1_bytes))
     return -(-channels // blocks)
 
 
@@ -214,22 +224,24 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
     """One tile of all filters of one image."""
     width, groups, inputs = schedule.vectors, -(-fkw.shape[0] // schedule.filters), layer.x.shape[1]
     lines = width + schedule.last
-    users = users_of_channels(fkw, schedule.filters)
-    entries, blocks = len(users), -(-inputs // schedule.channels)
-    left = max(
-        0.0, 1 - machine.l1_bytes / (schedule.channels * lines * machine.isa.vector_bytes)
-    )  # of the inputs, without room in the L1 cache
+    lengths = list_lengths(fkw, schedule.filters, schedule.channels, schedule.even)
+    blocks = len(lengths) // groups
+    users = np.array([members.bit_count() for members in range(lengths.shape[1])])  # of an entry of each set
+    of_set = lengths.sum(axis=0)
+    entries, weights = int(of_set.sum()), float(of_set @ users)
+    swept = schedule.channels * lines * machine.isa.vector_bytes  # by each group again: all of it is lost soon
+    left = min(1.0, max(0.0, swept / (L1_SHARE * machine.l1_bytes) - 1))
     far = FAR * lines * (entries * left + inputs * -(-groups // schedule.block) * (1 - left))
-    multiplies = float(np.maximum(users * width + schedule.last, machine.fma_in_flight).sum())
-    weights = users.sum() / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
+    multiplies = float(of_set @ np.maximum(users * width + schedule.last, machine.fma_in_flight))
+    spread = weights / (machine.isa.lanes(layer.x.dtype) if machine.isa.multiply_add(layer.x.dtype).by_lane else 1)
     listed = (Work(scalars=1, branches=1) + tap_loads(layer.x, layer.geometry, width)) * entries + Work(
-        fma=multiplies, scalars=weights, far=far
+        fma=multiplies, scalars=spread, far=far
     )
     if schedule.last:  # beside the multiply-adds of all filters they take no time
-        listed += Work(loads=1, scalars=1) * int(np.count_nonzero(users < schedule.filters))
-    shared = bool((users == schedule.filters).all())
-    sets = 1 if shared else 2**schedule.filters - 1
+        listed += Work(loads=1, scalars=1) * int(entries - of_set[-1])
+    sets = 1 if entries == of_set[-1] else 2**schedule.filters - 1
     lists = Work(scalars=1, lists=1, fma=2 * schedule.last) * (sets * blocks - 1)
+    lists += Work(unforeseen=(1 if schedule.even else sets) * blocks)
     stored = Work(stores=lines, scalars=2 + (lines if schedule.prefetch else 0)) * schedule.filters
     # The sums of all groups of an item wait in the L1 cache, or do not fit there.
     waiting = schedule.filters * width * (blocks - 1)
@@ -237,7 +249,7 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Ma
         2 * waiting if schedule.block * schedule.filters * width * machine.isa.vector_bytes > machine.l1_bytes else 0
     )
     sums = stored + Work(updates=waiting, loads=from_far, far=from_far)
-    read = machine.foreseen(entries * INT32.bytes + users.sum() * layer.x.dtype.bytes)
+    read = machine.foreseen(entries * INT32.bytes + weights * layer.x.dtype.bytes)
     return listed + (lists + sums) * groups + read
 
 

@@ -20,7 +20,7 @@ from pcc.codegen.kernels.conv_interleaved import window_of
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
-from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS
+from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS, THREADS
 from pcc.codegen.kernels.transpose import QUARTER
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
 from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
@@ -41,9 +41,6 @@ GEMM_TILES: dict[int, tuple[GemmTile, ...]] = {
     16: (GemmTile(8, 3), GemmTile(12, 2), GemmTile(16, 1)),
 }
 """For each size of vectors, in bytes."""
-
-THREADS = 4
-"""As many, or two, share so few items evenly."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,9 @@ L2_BYTES = 1 << 19
 FEWEST_ITEMS = 20
 """Items of a call, where the layer has as many: two threads then differ by less than a twentieth."""
 
+THREADS = 4
+"""Fewer items do, where as many threads, or two, get the same."""
+
 ITEM_MULTIPLIES = 1 << 14
 """Vector multiply-adds in an item, about, where there are items enough."""
 
@@ -61,6 +64,16 @@ def groups_of_item(groups: int, multiplies: float, tiles: int) -> int:
     of ``tiles`` tiles."""
     of_size = round(ITEM_MULTIPLIES / max(1.0, multiplies))
     return max(1, min(groups, of_size, groups * tiles // FEWEST_ITEMS))
+
+
+def largest_blocks(groups: int, tiles: int) -> int:
+    """The most filter groups an item can take in each of ``tiles`` tiles, where threads shall still get nearly the
+    same."""
+    for parts in range(1, groups):
+        items = parts * tiles
+        if items >= FEWEST_ITEMS or (items % THREADS == 0 and groups % parts == 0):
+            return -(-groups // parts)
+    return 1
 
 
 def position_args(staged: Staged, layer: Conv2d, size: int, blocks: int) -> tuple[dict[str, int], int]:

@@ -17,10 +17,10 @@ from pcc.codegen.native import run_native
 from pcc.codegen.objects import compile_kernel
 from pcc.codegen.program import Program, ProgramBuilder, View
 from pcc.dtype import FLOAT32
-from pcc.target import Target, host_cpu, target_named
+from pcc.target import Target, executes_here, target_named
 
 X86_TARGETS: tuple[Target, ...] = tuple(
-    target_named("x86_64-linux", cpu) for cpu in ("x86-64-v3", "x86-64-v4")[: 2 if host_cpu() == "x86-64-v4" else 1]
+    target for cpu in ("x86-64-v3", "x86-64-v4") if executes_here(target := target_named("x86_64-linux", cpu))
 )
 """The x86-64 targets whose code this machine can execute."""
 

@@ -18,7 +18,8 @@ from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseS
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
-from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables, shared_tables, users_of_channels
+from pcc.codegen.kernels.shared_tables import list_lengths, shared_tables
+from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.machine import MACHINES
 from pcc.codegen.objects import compile_kernel
@@ -229,7 +230,11 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
         offered = family_named("conv-sparse-pointwise").candidates(layer, machine_of(b.isa))
         assert not isinstance(offered, str), offered
         family_named("conv-sparse-pointwise").emit(
-            layer, replace(offered[place % len(offered)].schedule, block=2, channels=min(channels, x.shape[1])), b
+            layer,
+            replace(
+                offered[place % len(offered)].schedule, block=2, channels=min(channels, x.shape[1]), even=place > 2
+            ),
+            b,
         )
         outside = b.tensor("outside", added.shape)
         emit_copy(Copy("out", y, outside), b)
@@ -240,8 +245,9 @@ def test_pointwise_schedules_on_planes_of_whole_lines(size, stride, place, chann
 
 @pytest.mark.parametrize("channels", [24, 5], ids=["at-once", "blocks"])
 @pytest.mark.parametrize("share", [1, 4])
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("filters", [2, 3, 4])
-def test_pointwise_last_position_is_a_vector_of_filters(filters, share, channels) -> None:
+def test_pointwise_last_position_is_a_vector_of_filters(filters, even, share, channels) -> None:
     """7x7 is one position more than whole vectors of any width."""
     weight, packed = sparse((12, 24, 1, 1), rate=2.0, share=share)
     x = rng(1).standard_normal((2, 24, 7, 7)).astype(np.float32)
@@ -256,12 +262,12 @@ def test_pointwise_last_position_is_a_vector_of_filters(filters, share, channels
         offered = family.candidates(layer, machine_of(b.isa))
         assert not isinstance(offered, str), offered
         schedule = next(candidate.schedule for candidate in offered if candidate.schedule.last)
-        family.emit(layer, replace(schedule, filters=filters, block=2, channels=channels), b)
+        family.emit(layer, replace(schedule, filters=filters, block=2, channels=channels, even=even), b)
         outside = b.tensor("outside", want.shape)
         emit_copy(Copy("out", y, outside), b)
         b.output("y", outside)
         kernel = b.build().calls[0].kernel
-        assert ("shared" in kernel.name) == (share % filters == 0 and filters > 1)
+        assert ("shared" in kernel.name) == (share % filters == 0 and filters > 1) or even
 
     check(build, [x, added], [RELU6(want + torch.from_numpy(added))])
 
@@ -297,26 +303,31 @@ def test_pointwise_asks_for_outputs(in_blocks) -> None:
     assert "prefetch" not in assembly(replace(kernel, prefetch=False), target)
 
 
+@pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("channels", [9, 4])
-def test_shared_tables_hold_the_weight(channels) -> None:
+def test_shared_tables_hold_the_weight(channels, even) -> None:
     weight, packed = sparse((10, 9, 1, 1), rate=2.0, share=2)
     for size in (1, 2, 3, 4):
-        tables, plane, read = shared_tables(packed, size, channels, 7, FLOAT32), 7, 0
+        tables, plane, read = shared_tables(packed, size, channels, 7, FLOAT32, even), 7, 0
         dense = np.zeros((10, 9), np.float32)
         for place, (at, *counts) in enumerate(tables.lists.tolist()):
             assert at == read
-            assert tables.shared == (size == 2)
+            assert tables.shared == (size == 2) or even
             for members, count in enumerate(counts, (1 << size) - 1 if tables.shared else 1):
                 users = [f for f in range(size) if members >> f & 1]
                 entries = tables.entries[read : read + count * (1 + len(users))].reshape(count, 1 + len(users))
                 kept = entries[:, 0] // plane
                 assert (kept // channels == place // tables.groups).all()
                 filters = tables.filters[place % tables.groups * size :][users]
-                dense[filters[:, None], kept] = entries[:, 1:].copy().view(np.float32).T
+                np.add.at(dense, (filters[:, None], kept), entries[:, 1:].copy().view(np.float32).T)
                 read += entries.size
         assert read == tables.entries.size
+        last = tables.filters[-size:]
+        dense[last] /= np.bincount(last)[last][:, None]  # one that fills the last group up is there more than once
         assert np.array_equal(dense, weight[:, :, 0, 0])
-        assert users_of_channels(packed, size).sum() == read - tables.lists[:, 1:].sum()
+        lengths = list_lengths(packed, size, channels, even)
+        assert np.array_equal(lengths[:, [-1]] if tables.shared else lengths[:, 1:], tables.lists[:, 1:])
+        assert not even or (lengths[:, 1:-1] == lengths[0, 1:-1]).all()
 
 
 @FAMILY

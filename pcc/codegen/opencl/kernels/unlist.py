@@ -24,8 +24,8 @@ class UnlistWeight:
     ``entries`` and ``lists`` are those of `pcc.codegen.kernels.sparse_tables.SharedTables`: for ``blocks`` blocks of
     channels and ``list_groups`` groups of ``size`` filters, whatever ``share`` is, ``columns`` numbers in a list;
     entries speak of planes that are ``plane`` elements apart. The first filter's connections come in the order of its
-    lists, and behind them those that only others have. A connection whose weights are all zero is in no list: what it
-    would take stays zero.
+    lists, and behind them those that only others have. Zeros in a list are no connections: they make lists even. A
+    connection whose weights are all zero is in no list: what it would take stays zero.
     """
 
     share: int
@@ -61,10 +61,11 @@ class UnlistWeight:
                     count, kept = k.word(k["lists"], row + before + 1), k.let(k.bits_set(members))
                     with k.when_all((members & bit) > 0), k.loop(count) as turn:
                         entry_at = k.let(entry.value + turn * (kept + 1))
-                        channel, _ = k.divide(k.word(k["entries"], entry_at), k["plane"])
-                        at = _place_of(k, k.let(channel * k["channel_step"]), begin, end, filter)
                         number = k.let(entry_at + 1 + k.bits_set(members & (bit - 1)))
-                        k.store(k["weight"], at * self.share + filter, k.float_of_word(k["entries"], number))
+                        with k.when_all(k.word(k["entries"], number) != 0):
+                            channel, _ = k.divide(k.word(k["entries"], entry_at), k["plane"])
+                            at = _place_of(k, k.let(channel * k["channel_step"]), begin, end, filter)
+                            k.store(k["weight"], at * self.share + filter, k.float_of_word(k["entries"], number))
                     entry.value = entry.value + count * (kept + 1)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
@@ -82,11 +83,12 @@ class UnlistWeight:
                     entry = row[0]
                     for members, count in zip(sets, row[1:], strict=True):
                         for _ in np.arange(count) if members >> lane & 1 else ():
-                            place = int(entries[entry]) // n["plane"] * n["channel_step"]
-                            at = at_place.setdefault(place, int(begins[group]) + len(at_place))
                             number = entry + 1 + (members & ((1 << lane) - 1)).bit_count()
-                            places[at] = place
-                            weight[at * self.share + filter] = entries[number : number + 1].view(np.float32)[0]
+                            if entries[number]:
+                                place = int(entries[entry]) // n["plane"] * n["channel_step"]
+                                at = at_place.setdefault(place, int(begins[group]) + len(at_place))
+                                places[at] = place
+                                weight[at * self.share + filter] = entries[number : number + 1].view(np.float32)[0]
                             entry += 1 + members.bit_count()
                         entry += 0 if members >> lane & 1 else count * (1 + members.bit_count())
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pcc.codegen.kernels.sparse_tables import gather_tables, shared_tables
+from pcc.codegen.kernels.shared_tables import shared_tables
+from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.opencl.kernels.unlist import UnlistWeight
 from pcc.codegen.opencl.work_group import range_over
 from pcc.dtype import FLOAT16, FLOAT32, DType
@@ -12,7 +13,7 @@ from tests.opencl import POCL, run, run_reference
 
 
 def check_unlisted(
-    share: int, size: int, dtype: DType = FLOAT32, channels: int = 11, platform: str = POCL, zeros: float = 0.3
+    share: int, size: int, dtype: DType = FLOAT32, channels: int = 11, platform: str = POCL, zeros: float = 0.3, even: bool = False
 ) -> None:
     """Asserts that tables made of lists are those that a convolution's kernel would read otherwise, but for the order
     of a filter group's connections; of a weight of which a part is kept and zero all the same."""
@@ -21,7 +22,7 @@ def check_unlisted(
     weight = (random.standard_normal((12, channels)) * kept).astype(np.float32)
     fkw = pack(weight.reshape(12, channels, 1, 1), share=share)
     fkw.weight[random.random(fkw.weight.shape) < zeros] = 0
-    lists, wanted, groups = shared_tables(fkw, size, 4, 30, FLOAT32), gather_tables(fkw, 1), 12 // share
+    lists, wanted, groups = shared_tables(fkw, size, 4, 30, FLOAT32, even), gather_tables(fkw, 1), 12 // share
     arrays = {
         "entries": lists.entries.ravel(),
         "lists": lists.lists.ravel(),
@@ -46,6 +47,11 @@ def check_unlisted(
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_tables_made_of_lists(share: int, size: int) -> None:
     check_unlisted(share, size)
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_tables_made_of_even_lists(share: int) -> None:
+    check_unlisted(share, 4, even=True)
 
 
 @pytest.mark.parametrize("size", [2, 4])
