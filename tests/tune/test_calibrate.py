@@ -29,7 +29,6 @@ def quiet(text: str) -> None:
 def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Few rounds, and measurements in a folder of the test's; compiled kernels stay where they are."""
     monkeypatch.setattr(measure, "ROUNDS", 3)
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0)
     monkeypatch.setattr(measure, "measurements_folder", lambda: tmp_path)
 
 

@@ -13,7 +13,13 @@ from tests.opencl import POCL, run, run_reference
 
 
 def check_unlisted(
-    share: int, size: int, dtype: DType = FLOAT32, channels: int = 11, platform: str = POCL, zeros: float = 0.3, even: bool = False
+    share: int,
+    size: int,
+    dtype: DType = FLOAT32,
+    channels: int = 11,
+    platform: str = POCL,
+    zeros: float = 0.3,
+    even: bool = False,
 ) -> None:
     """Asserts that tables made of lists are those that a convolution's kernel would read otherwise, but for the order
     of a filter group's connections; of a weight of which a part is kept and zero all the same."""
