@@ -11,6 +11,8 @@ blocks of channels: all its groups on the first block, then on the next; sums wa
 A plane of one position more than whole vectors (7x7 on x86) is one tile: that position of all filters of a group is a
 vector of its own, whose lanes are filters.
 
+Lists may have one length (`pcc.codegen.kernels.even_lists`), and the entries of an item lie behind each other.
+
 A tile is a few cache lines of many planes, too few in a row for a processor to foresee. So each group asks for the
 lines it will write, and for entries ahead; and where inputs do not stay in the L2 cache and come as one block of
 channels, for its share of those that the next tile reads.
@@ -50,9 +52,9 @@ TILES: dict[int, tuple[tuple[int, int], ...]] = {
 LAST_LANES = 4
 """Lanes of the vector that holds a group's last position: the filters of the largest tiles."""
 
-AHEAD = 1536
+AHEAD = 3072
 """How many bytes ahead entries are asked for: in a network they come from behind the L2 cache. (MobileNetV2's last 1x1
-layer, half of its weights, shared by 4: 155 us without, 100 with; AMD EPYC of family 26.)"""
+layer, half of its weights: 191 us dense; 156 with 768, 144 with 1536, 136 with 3072; AMD EPYC of family 26.)"""
 
 L1_SHARE = 2 / 3
 """What inputs may take of the L1 cache: entries go through it, and sums wait there."""
@@ -139,7 +141,9 @@ class PointwiseFamily:
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
         fkw, lanes = sparse_tile.fkw_of(layer), b.isa.lanes(layer.x.dtype)
         staged = stage(b, layer.x, layer.geometry)
-        tables = shared_tables(fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype, schedule.even)
+        tables = shared_tables(
+            fkw, schedule.filters, schedule.channels, staged.plane, layer.x.dtype, schedule.even, schedule.block
+        )
         size, positions = schedule.vectors * lanes, -(-staged.positions // lanes) * lanes
         tiles, blocks = 1 if schedule.last else -(-positions // size), -(-tables.groups // schedule.block)
         stays = staged.image * layer.x.dtype.bytes <= sparse_tile.L2_BYTES

@@ -103,16 +103,20 @@ def list_lengths(fkw: FKW, size: int, channels: int, even: bool) -> np.ndarray:
     return even_lists(counts).counts if even else counts
 
 
-def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType, even: bool = False) -> SharedTables:
+def shared_tables(
+    fkw: FKW, size: int, channels: int, plane: int, dtype: DType, even: bool = False, together: int | None = None
+) -> SharedTables:
     """Groups of ``size`` filters as they are stored, in blocks of ``channels`` input channels, which are ``plane``
     elements apart; weights as ``dtype``. ``even``: the lists of a set of filters have the same length in all groups,
-    but for the set of all."""
+    but for the set of all. The entries of ``together`` groups, if not all, follow each other, block after block."""
     dense = _grouped(fkw, size)
     groups, sets, blocks = len(dense), 1 << size, -(-dense.shape[2] // channels)
     entries = _entries(dense, channels)
     if even:
         entries = _even(entries, groups, blocks, channels)
-    order = np.lexsort((entries.channel, entries.members, entries.row))
+    of_block, group = np.divmod(np.arange(blocks * groups), groups)
+    rows = np.lexsort((group, of_block, group // (together or groups)))  # as they lie behind each other
+    order = np.lexsort((entries.channel, entries.members, np.argsort(rows)[entries.row]))
     channel, members, weight = entries.channel[order], entries.members[order], entries.weight[order]
     is_listed = members[:, None] >> np.arange(size) & 1
     listed_first = np.take_along_axis(weight, np.argsort(1 - is_listed, axis=1, kind="stable"), axis=1)
@@ -121,10 +125,8 @@ def shared_tables(fkw: FKW, size: int, channels: int, plane: int, dtype: DType, 
     words = np.array([words_of(of_set.bit_count(), dtype) for of_set in range(sets)])
     is_there = np.arange(fields.shape[1]) <= words[members][:, None]
     counts = entries.counts(blocks * groups)
-    lists = counts.astype(np.int32)
-    lists[1:, 0] = (
-        (counts * (1 + words)).sum(axis=1).cumsum()[:-1]
-    )  # nothing is listed for the empty set: its place holds the start
+    lists, sizes = counts.astype(np.int32), (counts * (1 + words)).sum(axis=1)
+    lists[rows[1:], 0] = sizes[rows].cumsum()[:-1]  # nothing is listed for the empty set: its place holds the start
     filters = np.concatenate([fkw.reorder, np.repeat(fkw.reorder[-1:], -len(fkw.reorder) % size)])
     shared = size > 1 and bool((members == sets - 1).all())
     lists = lists[:, [0, -1]] if shared else lists

@@ -304,13 +304,17 @@ def test_pointwise_asks_for_outputs(in_blocks) -> None:
 
 
 @pytest.mark.parametrize("even", [False, True])
-@pytest.mark.parametrize("channels", [9, 4])
-def test_shared_tables_hold_the_weight(channels, even) -> None:
+@pytest.mark.parametrize(("channels", "together"), [(9, None), (4, None), (4, 2)])
+def test_shared_tables_hold_the_weight(channels, together, even) -> None:
     weight, packed = sparse((10, 9, 1, 1), rate=2.0, share=2)
     for size in (1, 2, 3, 4):
-        tables, plane, read = shared_tables(packed, size, channels, 7, FLOAT32, even), 7, 0
+        tables, plane, read = shared_tables(packed, size, channels, 7, FLOAT32, even, together), 7, 0
         dense = np.zeros((10, 9), np.float32)
-        for place, (at, *counts) in enumerate(tables.lists.tolist()):
+        rows = [divmod(row, tables.groups) for row in range(len(tables.lists))]
+        item = together or tables.groups
+        rows.sort(key=lambda row: (row[1] // item, row))
+        for place in (block * tables.groups + group for block, group in rows):
+            at, *counts = tables.lists[place].tolist()
             assert at == read
             assert tables.shared == (size == 2) or even
             for members, count in enumerate(counts, (1 << size) - 1 if tables.shared else 1):
