@@ -106,17 +106,13 @@ def host_fields() -> dict[str, str]:
         return {}
 
 
-_AVX512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
-_ZEN5 = _AVX512 | {"avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bf16", "gfni"}
-
-
 def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
     fields = host_fields()
-    flags = set(fields.get("flags", "").split())
-    if (fields.get("vendor_id"), fields.get("cpu family")) == ("AuthenticAMD", "26") and flags >= _ZEN5:
-        return "znver5"
-    return "x86-64-v4" if flags >= _AVX512 else "x86-64-v3"
+    if not {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= set(fields.get("flags", "").split()):
+        return "x86-64-v3"
+    is_zen5 = (fields.get("vendor_id"), fields.get("cpu family")) == ("AuthenticAMD", "26")
+    return "znver5" if is_zen5 else "x86-64-v4"
 
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:

@@ -86,6 +86,8 @@ class Machine:
     is no faster than two."""
     llvm_features: tuple[str, ...] = ()
     """What LLVM is told about the core, beside its name."""
+    llvm_cpu: str = ""
+    """The name itself, if another than the target's makes faster code."""
 
     backend: ClassVar[str] = "llvm"
 
@@ -220,6 +222,7 @@ MACHINES: dict[str, Machine] = {
             _ZEN5,
             "timed on an AMD EPYC of family 26, model 2 (pcc tune --calibrate)",
             fma_cycles=0.37,
+            llvm_cpu="x86-64-v4",  # MobileNetV2's first layer: 161 us; 181 as LLVM 22 schedules for znver5
         ),
         Machine(
             "avx2",

@@ -90,8 +90,11 @@ def _build(kernel: Kernel, target: Target, folder: Path) -> None:
 
     function = build_function(kernel, isa_named(target.isa))
     (folder / "kernel.tir").write_text(str(function.script()) + "\n")
-    features = [*isa_named(target.isa).llvm_features, *machine_of(target).llvm_features]
-    host = tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": features})
+    machine = machine_of(target)
+    features = [*isa_named(target.isa).llvm_features, *machine.llvm_features]
+    host = tvm.target.Target(
+        {"kind": "llvm", "mtriple": target.triple, "mcpu": machine.llvm_cpu or target.cpu, "mattr": features}
+    )
     module = _lower(tvm.IRModule({symbol(kernel, target.isa): function}), host)
     library = tvm.get_global_func("target.build.llvm")(module, host)
     for suffix in ("o", "s", "ll"):
