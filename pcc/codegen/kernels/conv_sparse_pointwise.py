@@ -56,6 +56,9 @@ AHEAD = 3072
 """How many bytes ahead entries are asked for: in a network they come from behind the L2 cache. (MobileNetV2's last 1x1
 layer, half of its weights: 191 us dense; 156 with 768, 144 with 1536, 136 with 3072; AMD EPYC of family 26.)"""
 
+MOST_MORE = 1.3
+"""How many times the multiply-adds even lists may take: where groups differ much, all their lists would become one."""
+
 L1_SHARE = 2 / 3
 """What inputs may take of the L1 cache: entries go through it, and sums wait there."""
 
@@ -133,9 +136,14 @@ class PointwiseFamily:
                     block = sparse_tile.groups_of_item(groups, fkw.weight.size * width / groups, tiles)
                 else:  # blocks of channels serve as many groups as they can
                     block = sparse_tile.largest_blocks(groups, tiles)
-                for even in (False, True) if fkw.share % filters and machine.costs.unforeseen else (False,):
-                    schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last, even)
-                    found.append(Candidate(schedule, _tile_work(layer, fkw, schedule, machine) * tiles + staging))
+                schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last)
+                work = _tile_work(layer, fkw, schedule, machine)
+                found.append(Candidate(schedule, work * tiles + staging))
+                if fkw.share % filters and machine.costs.unforeseen:
+                    schedule = replace(schedule, even=True)
+                    evened = _tile_work(layer, fkw, schedule, machine)
+                    if evened.fma <= MOST_MORE * work.fma:
+                        found.append(Candidate(schedule, evened * tiles + staging))
         return found
 
     def emit(self, layer: Conv2d, schedule: PointwiseSchedule, b: ProgramBuilder) -> None:
