@@ -1,5 +1,5 @@
 """Sparse weights of 1x1 windows that lie in a library once: a processor's kernels read them in lists
-(`pcc.codegen.kernels.sparse_tables.SharedTables`), and the tables of a GPU are made of the lists when the library is
+(`pcc.codegen.kernels.shared_tables.SharedTables`), and the tables of a GPU are made of the lists when the library is
 loaded."""
 
 import hashlib

@@ -1,6 +1,6 @@
 """Lists of the same lengths in all groups of filters.
 
-A 1x1 kernel goes through a group's channels list by list (`pcc.codegen.kernels.sparse_tables.SharedTables`). Where the
+A 1x1 kernel goes through a group's channels list by list (`pcc.codegen.kernels.shared_tables.SharedTables`). Where the
 lengths differ from group to group, a processor does not foresee where a list ends, and what follows starts late: 20
 cycles a list, a third of the time of many layers. So each set of filters gets a list of one length. What a group has
 more of it is listed with one filter more, which has a zero for it, and what it has less is filled up with zeros. Only

@@ -21,7 +21,7 @@ class UnlistWeight:
     """``weight`` (K, ``share``) and ``places`` (K,), the channel of each connection times ``channel_step``, of all
     filter groups. An item is a filter group; ``begins`` has where its connections begin, every ``begin_step`` numbers.
 
-    ``entries`` and ``lists`` are those of `pcc.codegen.kernels.sparse_tables.SharedTables`: for ``blocks`` blocks of
+    ``entries`` and ``lists`` are those of `pcc.codegen.kernels.shared_tables.SharedTables`: for ``blocks`` blocks of
     channels and ``list_groups`` groups of ``size`` filters, whatever ``share`` is, ``columns`` numbers in a list;
     entries speak of planes that are ``plane`` elements apart. The first filter's connections come in the order of its
     lists, and behind them those that only others have. Zeros in a list are no connections: they make lists even. A
