@@ -29,6 +29,7 @@ from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math, sparse_tile
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
+from pcc.codegen.kernels.even_lists import even_lists
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.kernels.shared_tables import list_lengths, shared_tables, weights_of_word, words_of
 from pcc.codegen.kernels.stage import is_staged, stage, staging_work, tap_loads
@@ -37,7 +38,6 @@ from pcc.codegen.listed_weight import ListedWeight
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
 from pcc.dtype import FLOAT32, INT32, REALS, DType
-from pcc.sparsity.fkw import FKW
 
 if TYPE_CHECKING:
     from pcc.codegen.builder import Buffer, Expr, KernelBuilder
@@ -137,11 +137,12 @@ class PointwiseFamily:
                 else:  # blocks of channels serve as many groups as they can
                     block = sparse_tile.largest_blocks(groups, tiles)
                 schedule = PointwiseSchedule(filters, width, block, channels, prefetch, last)
-                work = _tile_work(layer, fkw, schedule, machine)
+                lengths = list_lengths(fkw, filters, channels)
+                work = _tile_work(layer, lengths, schedule, machine)
                 found.append(Candidate(schedule, work * tiles + staging))
                 if fkw.share % filters and machine.costs.unforeseen:
                     schedule = replace(schedule, even=True)
-                    evened = _tile_work(layer, fkw, schedule, machine)
+                    evened = _tile_work(layer, even_lists(lengths).counts, schedule, machine)
                     if evened.fma <= MOST_MORE * work.fma:
                         found.append(Candidate(schedule, evened * tiles + staging))
         return found
@@ -232,11 +233,10 @@ def _channels_at_a_time(channels: int, width: int, machine: Machine) -> int:
     return -(-channels // blocks)
 
 
-def _tile_work(layer: Conv2d, fkw: FKW, schedule: PointwiseSchedule, machine: Machine) -> Work:
-    """One tile of all filters of one image."""
-    width, groups, inputs = schedule.vectors, -(-fkw.shape[0] // schedule.filters), layer.x.shape[1]
+def _tile_work(layer: Conv2d, lengths: np.ndarray, schedule: PointwiseSchedule, machine: Machine) -> Work:
+    """One tile of all filters of one image, from what `list_lengths` gives."""
+    width, groups, inputs = schedule.vectors, -(-layer.y.shape[1] // schedule.filters), layer.x.shape[1]
     lines = width + schedule.last
-    lengths = list_lengths(fkw, schedule.filters, schedule.channels, schedule.even)
     blocks = len(lengths) // groups
     users = np.array([members.bit_count() for members in range(lengths.shape[1])])  # of an entry of each set
     of_set = lengths.sum(axis=0)

@@ -20,7 +20,7 @@ from pcc.codegen.kernels.conv_interleaved import window_of
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.gemm_tile import STEPS, GemmTile
-from pcc.codegen.kernels.sparse_tile import FEWEST_ITEMS, THREADS
+from pcc.codegen.kernels.sparse_tile import is_shared_evenly
 from pcc.codegen.kernels.transpose import QUARTER
 from pcc.codegen.kernels.winograd_forms import FORMS, WINDOW, Form
 from pcc.codegen.kernels.winograd_tile import TILE_FIELDS, WinogradTile
@@ -281,9 +281,7 @@ def _schedules(layer: Conv2d, form: Form, machine: Machine) -> Iterator[Winograd
         ):
             for panels_each in dict.fromkeys(-(-panels // count) for count in (1, 2, 4, 8, 20, panels)):
                 items = layer.x.shape[0] * layer.groups * -(-vectors // blocks) * -(-panels // panels_each)
-                if (
-                    panels_each == 1 or items >= FEWEST_ITEMS or (items % THREADS == 0 and panels % panels_each == 0)
-                ):  # threads get nearly the same
+                if panels_each == 1 or is_shared_evenly(items, panels % panels_each == 0):
                     yield WinogradSchedule(form.outputs, gemm, blocks, panels_each)
 
 

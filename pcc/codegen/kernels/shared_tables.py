@@ -96,11 +96,11 @@ def _even(entries: _Entries, groups: int, blocks: int, channels: int) -> _Entrie
     )
 
 
-def list_lengths(fkw: FKW, size: int, channels: int, even: bool) -> np.ndarray:
-    """int (B * G, 2^size): how many entries `shared_tables` lists for each set of a group's filters."""
+def list_lengths(fkw: FKW, size: int, channels: int) -> np.ndarray:
+    """int (B * G, 2^size): how many entries `shared_tables` lists for each set of a group's filters, before lists are
+    made even."""
     dense = _grouped(fkw, size)
-    counts = _entries(dense, channels).counts(-(-dense.shape[2] // channels) * len(dense))
-    return even_lists(counts).counts if even else counts
+    return _entries(dense, channels).counts(-(-dense.shape[2] // channels) * len(dense))
 
 
 def shared_tables(

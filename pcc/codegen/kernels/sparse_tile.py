@@ -66,12 +66,16 @@ def groups_of_item(groups: int, multiplies: float, tiles: int) -> int:
     return max(1, min(groups, of_size, groups * tiles // FEWEST_ITEMS))
 
 
+def is_shared_evenly(items: int, are_equal: bool) -> bool:
+    """Whether threads get nearly the same of a call's items."""
+    return items >= FEWEST_ITEMS or (are_equal and items % THREADS == 0)
+
+
 def largest_blocks(groups: int, tiles: int) -> int:
     """The most filter groups an item can take in each of ``tiles`` tiles, where threads shall still get nearly the
     same."""
     for parts in range(1, groups):
-        items = parts * tiles
-        if items >= FEWEST_ITEMS or (items % THREADS == 0 and groups % parts == 0):
+        if is_shared_evenly(parts * tiles, groups % parts == 0):
             return -(-groups // parts)
     return 1
 
