@@ -120,7 +120,7 @@ def _optimizer(method: Train) -> torch.optim.Optimizer:
         {"params": [parameter], "size": max(LEAST_SIZE, float(size.nan_to_num()))}
         for parameter, size in zip(method.parameters(), sizes, strict=True)
     ]
-    return torch.optim.Adam(groups)
+    return torch.optim.Adam(groups, fused=True)
 
 
 @torch.no_grad()
