@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from pcc.errors import PccError
+from pcc.frontend import load_factory
 from pcc.models import entry
 from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.processes import Processes
 from pcc.training.recipe import load_recipe
 from pcc.training.trainer import check
+from tools.reproduce.cifar_resnets import Photos, resnet20, resnet56
 from tools.reproduce.latency import normal_input
 from tools.reproduce.page import PAGE, page
 from tools.reproduce.rows import ROWS, Row, dense, rows
@@ -21,11 +23,12 @@ from tools.reproduce.rows import ROWS, Row, dense, rows
 def test_every_recipe_fits_its_network(row: Row) -> None:
     """Layers that it names, budgets and options: all that is checked before the first epoch."""
     torch.manual_seed(0)
-    network = entry(row.network)
-    images, labels = torch.zeros(128, *network.input_shape[1:], dtype=torch.uint8), torch.arange(128) % 10
+    shape = (1, 3, 32, 32) if row.published else entry(row.network).input_shape
+    network = load_factory(row.network) if row.published else entry(row.network).factory()
+    images, labels = torch.zeros(128, *shape[1:], dtype=torch.uint8), torch.arange(128) % 10
     channels = (0.5,) * images.shape[1]
     data = ArrayData("black", 10, Arrays(images, labels, images, labels), channels, channels)
-    epochs = check(network.factory(), data, load_recipe(row.recipe), Processes(0, 1, torch.device("cpu")))
+    epochs = check(network, data, load_recipe(row.recipe), Processes(0, 1, torch.device("cpu")))
     assert sum(epochs) > 0
 
 
@@ -37,7 +40,11 @@ def test_a_row_comes_after_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(torch.cuda, "is_available", lambda present=accelerator: present)
         every = rows(["all"])
         assert any(row.network == "vgg16_cifar" for row in every) == accelerator
-        assert all(every.index(dense(row)) <= every.index(row) for row in every)
+        assert all(every.index(origin) <= every.index(row) for row in every if (origin := dense(row)))
+        assert not any(row.published for row in every)
+        assert any(row.published for row in rows(["all"], published=True))
+    with pytest.raises(PccError, match=r"starts from resnet20-12fca82f.th: give the folder where it lies as --check"):
+        rows(["public-resnet20-gradual"])
 
 
 def test_the_page_is_what_the_results_make(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +68,25 @@ def test_latency_is_measured_on_real_values() -> None:
     assert (image.shape, image.dtype) == ((1, 3, 32, 32), np.float32)
     assert 0.9 < image.std() < 1.1
     np.testing.assert_array_equal(image, normal_input((1, 3, 32, 32)))
+
+
+def test_published_resnets_have_the_parameters_of_the_paper() -> None:
+    """Table 6 of He et al.: 0.27 and 0.85 million."""
+    for factory, millions in ((resnet20, 0.27), (resnet56, 0.85)):
+        network = factory().eval()
+        assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_photos_with_a_border_are_parts_every_second_one_mirrored() -> None:
+    photo = torch.arange(3 * 8 * 8).reshape(1, 3, 8, 8).float()
+    torch.manual_seed(0)
+    seen = [Photos(photo, torch.tensor([5]), border=2)[0] for _ in range(64)]
+    padded = torch.nn.functional.pad(photo[0], (2,) * 4)
+    parts = [padded[:, down : down + 8, right : right + 8] for down in range(5) for right in range(5)]
+    straight = sum(any(torch.equal(x, part) for part in parts) for x, _ in seen)
+    mirrored = sum(any(torch.equal(x.flip(2), part) for part in parts) for x, _ in seen)
+    assert straight + mirrored == 64
+    assert min(straight, mirrored) > 16
+    assert {label for _, label in seen} == {5}
+    assert torch.equal(Photos(photo, torch.tensor([5]))[0][0], photo[0])

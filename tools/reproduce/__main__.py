@@ -20,19 +20,25 @@ FOLDER = Path("out/reproduce")
 @click.command()
 @click.argument("names", nargs=-1, metavar="ROW...")
 @click.option("--again", is_flag=True, help="Run rows that have a checkpoint too.")
-def main(names: tuple[str, ...], again: bool) -> None:
+@click.option(
+    "--checkpoints",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Has published checkpoints, which rows called public-... start from.",
+)
+def main(names: tuple[str, ...], again: bool, checkpoints: Path | None) -> None:
     """Run ROWs of the result table, or all; without any, only write docs/results.md from the results that are there."""
     try:
-        wanted = rows(list(names))
+        wanted = rows(list(names), checkpoints is not None)
     except PccError as error:
         raise click.UsageError(str(error)) from None
     asked = {row.name for row in wanted if row.name in names or "all" in names}
     for row in wanted:
         if (again and row.name in asked) or not checkpoint(row).is_file():
-            run(row)
+            run(row, start(row, checkpoints))
     for row in wanted:
         if row.name in asked or load(row.name) is None:
-            measure(row).save()
+            measure(row, start(row, checkpoints)).save()
     write_page()
 
 
@@ -40,12 +46,19 @@ def checkpoint(row: Row) -> Path:
     return FOLDER / row.name / "model.safetensors"
 
 
-def run(row: Row) -> None:
+def start(row: Row, checkpoints: Path | None) -> Path | None:
+    """The weights that a row starts from."""
+    if checkpoints and row.published:
+        return checkpoints / row.published
+    return checkpoint(ROWS[row.start]) if row.start else None
+
+
+def run(row: Row, weights: Path | None) -> None:
     """Trains and prunes; goes on where an earlier run was interrupted."""
     folder = FOLDER / row.name
     arguments = ["prune", row.network, "--data", row.data, "--recipe", row.recipe, "-o", str(folder)]
-    if row.start:
-        arguments += ["--weights", str(checkpoint(ROWS[row.start]))]
+    if weights:
+        arguments += ["--weights", str(weights)]
     if (folder / "resume.pt").is_file():
         arguments.append("--resume")
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
@@ -54,22 +67,19 @@ def run(row: Row) -> None:
         sys.exit(done.returncode)
 
 
-def measure(row: Row) -> Result:
-    """The figures of a row that has run."""
+def measure(row: Row, weights: Path | None) -> Result:
+    """The figures of a row that has run from ``weights``."""
     report, origin = report_of(row), dense(row)
-    gain = (
-        speedup(row.network, checkpoint(origin), checkpoint(row), FOLDER / row.name / "compiled")
-        if row != origin
-        else None
-    )
+    before = checkpoint(origin) if origin else weights
+    gain = speedup(row, before, checkpoint(row), FOLDER / row.name / "compiled") if before and row != origin else None
     return Result(
         row=row.name,
-        command=f"python -m tools.reproduce {row.name}",
+        command=f"python -m tools.reproduce {row.name}" + (" --checkpoints FOLDER" if row.published else ""),
         seed=report.seed,
         epochs=report.epochs,
         seconds=report.seconds,
         device=report.device,
-        dense_accuracy=report_of(origin).accuracy,
+        dense_accuracy=report_of(origin).accuracy if origin else report.dense_accuracy,
         accuracy=report.accuracy,
         weight_rate=report.total.weight_rate,
         data_rate=report.total.data_rate,

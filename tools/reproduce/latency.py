@@ -6,22 +6,22 @@ import numpy as np
 import torch
 
 import pcc
-from pcc.models import create, entry
 from pcc.package import open_package
 from tools.peers import interleaved_medians
+from tools.reproduce.rows import Row, opened
 
 RUNS = 101
 
 
-def speedup(network: str, dense: Path, pruned: Path, folder: Path) -> float | None:
-    """Median latency of ``network`` with the dense checkpoint over that with the pruned one, one thread; None where its
-    kernels do no less."""
-    models, macs = {}, {}
+def speedup(row: Row, dense: Path, pruned: Path, folder: Path) -> float | None:
+    """Median latency of a row's network with the dense checkpoint over that with the pruned one, one thread; None where
+    its kernels do no less."""
+    models, macs, shape = {}, {}, (1,)
     for name, checkpoint in (("dense", dense), ("pruned", pruned)):
-        module = create(network, checkpoint)
+        module, shape = opened(row, checkpoint)
         report = pcc.compile(
             module,
-            [torch.zeros(entry(network).input_shape)],
+            [torch.zeros(shape)],
             folder / name,
             name="net",
             machine_profile="built-in",
@@ -31,7 +31,7 @@ def speedup(network: str, dense: Path, pruned: Path, folder: Path) -> float | No
         models[name] = pcc.load(report.package, threads=1)
     if macs["pruned"] == macs["dense"]:
         return None
-    image = normal_input(entry(network).input_shape)
+    image = normal_input(shape)
     seconds = interleaved_medians({name: lambda model=model: model(image) for name, model in models.items()}, RUNS)
     return seconds["dense"] / seconds["pruned"]
 

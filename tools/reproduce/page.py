@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tools.reconstruct import results, show
 from tools.reproduce.result import Result, load
-from tools.reproduce.rows import ROWS, Row
+from tools.reproduce.rows import PUBLISHED, ROWS, Row
 from tools.table import table
 
 PAGE = Path("docs/results.md")
@@ -17,6 +17,8 @@ _TITLES = {
     "vgg8": "VGG-8 on CIFAR-10",
     "resnet20": "ResNet-20 on CIFAR-10",
     "vgg16_cifar": "VGG-16 on CIFAR-10",
+    f"{PUBLISHED}:resnet20": "ResNet-20 with published weights on CIFAR-10",
+    f"{PUBLISHED}:resnet56": "ResNet-56 with published weights on CIFAR-10",
 }
 
 _INTRODUCTION = """# Results

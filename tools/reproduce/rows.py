@@ -1,10 +1,15 @@
 """The rows of the result table: what is run, and what the papers claim."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from pcc.errors import PccError
+from pcc.models import entry
+from pcc.models.preprocess import CIFAR10
+from pcc.training.prune import open_model
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Row:
     """The row whose checkpoint it starts from; None: from scratch."""
     claim: str = ""
     """What the paper says."""
+    published: str | None = None
+    """Instead of a row, the file that it starts from, of those that its authors publish."""
 
 
 _LENET = [
@@ -135,6 +142,26 @@ _VGG16 = [
 ]
 """For an accelerator: seven times the multiply-accumulates of VGG-8."""
 
+PUBLISHED = "tools/reproduce/cifar_resnets.py"
+_PUBLISHED = [
+    Row(
+        f"public-{network}-{name}",
+        f"{PUBLISHED}:{network}",
+        f"{PUBLISHED}:cifar10",
+        recipe,
+        title,
+        claim=claim,
+        published=checkpoint,
+    )
+    for network, checkpoint, name, recipe, title, claim in (
+        ("resnet20", "resnet20-12fca82f.th", "gradual", "gradual-resnet20", "gradual, 8 patterns, connectivity 2x", ""),
+        ("resnet56", "resnet56-4bfd9763.th", "gradual", "gradual-resnet56", "gradual, 8 patterns, connectivity 2x", ""),
+        ("resnet56", "resnet56-4bfd9763.th", "dcp", "dcp-resnet56", "DCP, half of the channels", "2.0x (Zhuang 2018)"),
+        ("resnet56", "resnet56-4bfd9763.th", "filter", "filter-resnet56", "half of the filters inside blocks", ""),
+    )
+]
+"""For those who have the files: they come in no package."""
+
 
 ROWS = {
     row.name: row
@@ -154,34 +181,46 @@ ROWS = {
             "vgg8-dense",
         ),
         *_cifar("resnet20"),
+        *_PUBLISHED,
         *_VGG16,
     ]
 }
 
 
-def dense(row: Row) -> Row:
-    """The network of a row as it is without compression."""
-    return ROWS[f"{row.name.partition('-')[0]}-dense"]
+def dense(row: Row) -> Row | None:
+    """The network of a row as it is without compression; None where its authors trained it."""
+    return None if row.published else ROWS[f"{row.name.partition('-')[0]}-dense"]
 
 
-def rows(names: list[str]) -> list[Row]:
+def opened(row: Row, checkpoint: Path) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network of a row with weights, and its input's shape, (1, C, H, W)."""
+    shape = CIFAR10.shape if row.published else entry(row.network).input_shape
+    found = open_model(row.network, str(checkpoint), 0, shape[1:] if row.published else None)
+    return found.module, shape
+
+
+def rows(names: list[str], published: bool = False) -> list[Row]:
     """Rows by name, ``all`` for all that this machine can run, each after the dense row and the row it starts from.
-    `PccError` for a name that is none."""
+    `PccError` for a name that is none, or for a row that starts from a file where no files are ``published``."""
     ordered: dict[str, Row] = {}
 
     def add(name: str) -> None:
         if name not in ROWS:
             raise PccError(f"no row '{name}': choose all or some of {', '.join(ROWS)}")
         row = ROWS[name]
-        for before in (dense(row).name, row.start):
+        if row.published and not published:
+            raise PccError(f"row '{name}' starts from {row.published}: give the folder where it lies as --checkpoints")
+        origin = dense(row)
+        for before in (origin.name if origin else None, row.start):
             if before and before != name:
                 add(before)
         ordered[name] = row
 
-    for name in _able() if names == ["all"] else names:
+    for name in _able(published) if names == ["all"] else names:
         add(name)
     return list(ordered.values())
 
 
-def _able() -> list[str]:
-    return [name for name, row in ROWS.items() if row not in _VGG16 or torch.cuda.is_available()]
+def _able(published: bool) -> list[str]:
+    left_out = [*([] if torch.cuda.is_available() else _VGG16), *([] if published else _PUBLISHED)]
+    return [name for name, row in ROWS.items() if row not in left_out]
