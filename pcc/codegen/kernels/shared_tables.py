@@ -1,4 +1,4 @@
-"""FKW weights of 1x1 windows in the lists in which `pcc.codegen.kernels.conv_sparse_pointwise` reads them."""
+"""FKW weights of 1x1 windows in the lists in which `pcc.codegen.kernels.pointwise_tile` reads them."""
 
 from dataclasses import dataclass
 

@@ -13,12 +13,12 @@ from pcc.codegen.family import cheapest, families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_interleaved import _loads
 from pcc.codegen.kernels.conv_sparse_gather import MOST_TAPS, ConvSparseGather, GatherSchedule
-from pcc.codegen.kernels.conv_sparse_pointwise import ConvSparsePointwise
 from pcc.codegen.kernels.conv_sparse_scatter import INPUT_REGISTERS, ConvSparseScatter, ScatterSchedule
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.even_lists import even_lists
 from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
+from pcc.codegen.kernels.pointwise_tile import ConvSparsePointwise
 from pcc.codegen.kernels.shared_tables import list_lengths, shared_tables
 from pcc.codegen.kernels.sparse_tables import gather_tables, scatter_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
