@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,6 +23,8 @@ class Memory:
     """A folder of results by name. As a context it goes at the end where it has none."""
 
     folder: Path
+    of_this_run: bool = False
+    """Whether the folder around it is, which goes with it where nothing else lies there."""
 
     @classmethod
     def open(cls, out: Path, identity: dict[str, str], resume: bool) -> "Memory":
@@ -46,9 +49,11 @@ class Memory:
             if folder.is_symlink() or (folder.exists() and not is_of_a_run):
                 raise PccError(f"{folder} is in the way, and not of a run of pcc compress: choose another folder")
             shutil.rmtree(folder, ignore_errors=True)
+            of_this_run = not out.exists()
             with writing(folder):
                 folder.mkdir(parents=True)
                 write_atomically(place, lambda path: path.write_text(json.dumps(identity, indent=2), encoding="utf-8"))
+            return cls(folder, of_this_run)
         return cls(folder)
 
     def recall(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
@@ -75,3 +80,6 @@ class Memory:
     def forget(self) -> None:
         """The run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.of_this_run:
+            with suppress(OSError):  # it has the results
+                self.folder.parent.rmdir()

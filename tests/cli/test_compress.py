@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(compress, "make_database", interrupted)
         assert pcc(*args).status == 130
-    assert not (tmp_path / "out" / "work").exists()
+    assert not (tmp_path / "out").exists()
     with monkeypatch.context() as patch:
         patch.setattr(compress, "reconstruct", interrupted)
         assert pcc(*args).status == 130
