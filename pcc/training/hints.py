@@ -56,13 +56,14 @@ class _FirstSamples(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int) -> Tensor:
-        ctx.shape, ctx.strides = x.shape, x.stride()
+        ctx.like = torch.empty_like(x, device="meta")  # of an expanded input a gradient has memory of its own
         return x[:count].detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        whole = gradients[0].new_empty_strided(ctx.shape, ctx.strides).zero_()
-        whole[: len(gradients[0])] = gradients[0]
+        (first,) = gradients
+        whole = torch.empty_like(ctx.like, dtype=first.dtype, device=first.device)
+        whole[: len(first)], whole[len(first) :] = first, 0
         return whole, None
 
 

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from pcc.errors import PccError
-from pcc.frontend import load_factory
-from pcc.models import entry
 from pcc.training.data.arrays import ArrayData, Arrays
 from pcc.training.processes import Processes
 from pcc.training.recipe import load_recipe
@@ -16,19 +14,17 @@ from pcc.training.trainer import check
 from tools.reproduce.cifar_resnets import Photos, resnet20, resnet56
 from tools.reproduce.latency import normal_input
 from tools.reproduce.page import PAGE, page
-from tools.reproduce.rows import ROWS, Row, dense, rows
+from tools.reproduce.rows import ROWS, Row, dense, input_shape, opened, rows
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
 def test_every_recipe_fits_its_network(row: Row) -> None:
     """Layers that it names, budgets and options: all that is checked before the first epoch."""
     torch.manual_seed(0)
-    shape = (1, 3, 32, 32) if row.published else entry(row.network).input_shape
-    network = load_factory(row.network) if row.published else entry(row.network).factory()
-    images, labels = torch.zeros(128, *shape[1:], dtype=torch.uint8), torch.arange(128) % 10
+    images, labels = torch.zeros(128, *input_shape(row)[1:], dtype=torch.uint8), torch.arange(128) % 10
     channels = (0.5,) * images.shape[1]
     data = ArrayData("black", 10, Arrays(images, labels, images, labels), channels, channels)
-    epochs = check(network, data, load_recipe(row.recipe), Processes(0, 1, torch.device("cpu")))
+    epochs = check(opened(row, "none"), data, load_recipe(row.recipe), Processes(0, 1, torch.device("cpu")))
     assert sum(epochs) > 0
 
 

@@ -38,3 +38,24 @@ def test_an_error_is_relative() -> None:
     wanted = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
     assert float(error(wanted * 1.5, wanted)) == pytest.approx(0.25)
     assert float(error(torch.zeros(2), torch.zeros(2))) == 0
+
+
+def test_hints_see_inputs_that_share_memory() -> None:
+    """Where every sample is the same piece of memory, its gradient is still the sum over samples."""
+
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.ones(1, 3)), nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.token.expand(len(x), -1))
+
+    student, teacher = Token(), Token()
+    with torch.no_grad():
+        student.token.fill_(2)
+    with Hints(student, teacher) as hints:
+        teacher(torch.zeros(4, 1))
+        student(torch.zeros(4, 1))
+        hints.loss().backward()
+    torch.testing.assert_close(student.token.grad, torch.full((1, 3), 2 / 3))

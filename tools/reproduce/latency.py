@@ -8,7 +8,7 @@ import torch
 import pcc
 from pcc.package import open_package
 from tools.peers import interleaved_medians
-from tools.reproduce.rows import Row, opened
+from tools.reproduce.rows import Row, input_shape, opened
 
 RUNS = 101
 
@@ -16,11 +16,10 @@ RUNS = 101
 def speedup(row: Row, dense: Path, pruned: Path, folder: Path) -> float | None:
     """Median latency of a row's network with the dense checkpoint over that with the pruned one, one thread; None where
     its kernels do no less."""
-    models, macs, shape = {}, {}, (1,)
+    models, macs, shape = {}, {}, input_shape(row)
     for name, checkpoint in (("dense", dense), ("pruned", pruned)):
-        module, shape = opened(row, checkpoint)
         report = pcc.compile(
-            module,
+            opened(row, str(checkpoint)),
             [torch.zeros(shape)],
             folder / name,
             name="net",

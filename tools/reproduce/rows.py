@@ -1,7 +1,6 @@
 """The rows of the result table: what is run, and what the papers claim."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -192,11 +191,14 @@ def dense(row: Row) -> Row | None:
     return None if row.published else ROWS[f"{row.name.partition('-')[0]}-dense"]
 
 
-def opened(row: Row, checkpoint: Path) -> tuple[nn.Module, tuple[int, ...]]:
-    """The network of a row with weights, and its input's shape, (1, C, H, W)."""
-    shape = CIFAR10.shape if row.published else entry(row.network).input_shape
-    found = open_model(row.network, str(checkpoint), 0, shape[1:] if row.published else None)
-    return found.module, shape
+def input_shape(row: Row) -> tuple[int, int, int, int]:
+    """(1, C, H, W)."""
+    return CIFAR10.shape if row.published else entry(row.network).input_shape
+
+
+def opened(row: Row, weights: str) -> nn.Module:
+    """The network of a row, with weights as `open_model` takes them."""
+    return open_model(row.network, weights, 0, input_shape(row)[1:] if row.published else None).module
 
 
 def rows(names: list[str], published: bool = False) -> list[Row]:
