@@ -74,7 +74,7 @@ TARGETS: dict[str, Target] = {
 X86_CPUS: dict[str, str] = {
     "x86-64-v3": "avx2",
     "haswell": "avx2",
-    "zen3": "avx2",
+    "znver3": "avx2",
     "x86-64-v4": "avx512",
     "skylake-avx512": "avx512",
     "znver4": "avx512",

@@ -33,9 +33,10 @@ from pcc.models import create, entry
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.structure import Structure
 from pcc.training.distill import distill
-from pcc.training.layers import bind
+from pcc.training.layers import Structures, bind
 from pcc.training.methods.one_shot import OneShot
 from pcc.training.reconstruct import reconstruct
+from tools.by_layer import by_layer
 from tools.table import table
 from tools.unlabelled import crops, other_photos, small_images
 
@@ -54,15 +55,18 @@ class Setup:
     patterns: int | None
     rate: float
     share: int = 1
+    by_layer: bool = False
+    """Structure and rate are chosen for each layer; as many weights stay as if all were alike."""
 
     def __str__(self) -> str:
         patterns = f"{self.patterns} patterns" if self.patterns else ""
         connectivity = f"connectivity {self.rate:g}x" if self.rate > 1 else ""
         shared = f"shared by {self.share} filters" if self.share > 1 else ""
-        return ", ".join(part for part in (patterns, connectivity, shared) if part)
+        chosen = "as many weights by layer" if self.by_layer else ""
+        return ", ".join(part for part in (patterns, connectivity, shared, chosen) if part)
 
     def structures(self) -> dict[str, Structure | None]:
-        """Patterns on 3x3 convolutions, connectivity on all."""
+        """Patterns on 3x3 convolutions, connectivity on all, alike."""
         connectivity = Kernels(None, self.rate, share=self.share)
         found: dict[str, Structure | None] = {"@first": None}
         if self.patterns is not None:
@@ -76,6 +80,7 @@ SETUPS = [
     *(Setup("mobilenet_v2", None, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
     Setup("resnet50", 8, 1),
     *(Setup("resnet50", 8, rate, share) for rate, share in ((1.5, 1), (2, 1), (2, 2), (2, 4), (3.6, 1))),
+    Setup("resnet50", 8, 3.6, by_layer=True),
 ]
 """MobileNetV2 has no 3x3 convolution for patterns: but for the first they are depthwise."""
 
@@ -175,6 +180,13 @@ class Measure:
     def dense_top1(self) -> Share | None:
         return self.top1(self.dense)
 
+    def structures(self, setup: Setup) -> Structures:
+        """What a setup cuts each layer to."""
+        if not setup.by_layer:
+            return setup.structures()
+        samples = self.images.package if self.images.photos is None else self.images.some_photos
+        return by_layer(self.dense, setup.structures(), list(samples.split(BATCH)))
+
     def top1(self, model: nn.Module) -> Share | None:
         if self.images.labelled is None:
             return None
@@ -206,7 +218,7 @@ Method = Callable[[nn.Module], None]
 
 def methods(setup: Setup, measure: Measure, minutes: float) -> Iterator[tuple[str, str, Callable[[], Method]]]:
     """The name of each method, that of what it is fitted on, and what reads that and gives the method."""
-    structures, images = setup.structures(), measure.images
+    structures, images = measure.structures(setup), measure.images
     samples_of = {"package": lambda: images.package}
     if images.photos is not None:
         samples_of["photos"] = lambda: images.some_photos

@@ -298,7 +298,7 @@ _OF_CPU = {
     **dict.fromkeys(("x86-64-v4", "skylake-avx512"), "intel-avx512"),
     "znver4": "zen4",
     "znver5": "zen5",
-    **dict.fromkeys(("x86-64-v3", "haswell", "zen3"), "avx2"),
+    **dict.fromkeys(("x86-64-v3", "haswell", "znver3"), "avx2"),
     "cortex-a53": "cortex-a53",
     "cortex-a55": "cortex-a55",
     **dict.fromkeys(("cortex-a57", "cortex-a72", "cortex-a73"), "cortex-a72"),

@@ -1,6 +1,9 @@
 """Which option each layer gets: the least loss under a budget, by mixed-integer programming."""
 
-from collections.abc import Callable
+import ctypes
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,16 +92,33 @@ def _consistent(database: Database, choices: list[_Choice]) -> list[LinearConstr
 
 def _least(sizes: np.ndarray, constraints: list[LinearConstraint]) -> np.ndarray | None:
     """The places of the choices whose sizes sum to the least; None where the constraints cannot be kept."""
-    result: Any = milp(
-        sizes / max(float(sizes.max(initial=0.0)), 1e-30),
-        integrality=np.ones(len(sizes)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": GAP, "time_limit": SECONDS},
-    )
+    with _unheard():
+        result: Any = milp(
+            sizes / max(float(sizes.max(initial=0.0)), 1e-30),
+            integrality=np.ones(len(sizes)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+        )
     if result.x is None and result.status == TIME_OVER:
         raise RuntimeError(f"the solver found no plan: {result.message}")
     return None if result.x is None else np.flatnonzero(result.x > 0.5)
+
+
+@contextmanager
+def _unheard() -> Generator[None]:
+    """Inside, what code in C prints goes nowhere: HiGHS 1.12 has a line for its developers that no option turns off."""
+    c_library = ctypes.CDLL(None)
+    c_library.fflush(None)
+    output, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        c_library.fflush(None)  # what it printed may still be in the C library's buffer
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nowhere)
 
 
 def loss_of(database: Database, plan: Plan) -> float:

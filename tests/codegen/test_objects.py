@@ -12,7 +12,7 @@ from pcc.cache import UNUSED_SECONDS
 from pcc.codegen.kernels.copy import CopyRows
 from pcc.codegen.objects import CompiledKernel, compile_kernels
 from pcc.errors import PccError
-from pcc.target import target_named
+from pcc.target import ARM_CPUS, X86_CPUS, target_named
 
 
 def compile_copy() -> CompiledKernel:
@@ -22,6 +22,13 @@ def compile_copy() -> CompiledKernel:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PCC_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("cpu", X86_CPUS | ARM_CPUS)
+def test_llvm_knows_every_processor(cpu: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It makes code for any other as for the oldest one, and only prints that it did."""
+    compile_kernels([CopyRows(unit=True)], target_named("x86_64-linux" if cpu in X86_CPUS else "aarch64-linux", cpu))
+    assert capfd.readouterr().err == ""
 
 
 def test_entries_are_complete_and_made_again_when_they_lost_files(tmp_path: Path) -> None:

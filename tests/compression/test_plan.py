@@ -1,5 +1,7 @@
 """The solver: the least loss of all plans under the budget, against every plan there is."""
 
+import ctypes
+from collections.abc import Callable
 from itertools import product
 from math import log
 
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcc.compression import plan
 from pcc.compression.options import KNOWN, STEEPER, Database, LayerOptions, Option, Plan, filters_left
 from pcc.compression.plan import GAP, OutOfReach, loss_of, solve
 from pcc.compression.times import Times, Timing
@@ -141,3 +144,21 @@ def test_what_is_lost_adds_up_and_beyond_what_is_known_counts_more() -> None:
     assert few == pytest.approx(-log(0.9))
     assert more == pytest.approx(-log(1 - KNOWN))
     assert most == pytest.approx((1 + STEEPER) * more)
+
+
+def test_the_solver_prints_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """HiGHS has lines of its own, through the C library's buffer."""
+    c_library = ctypes.CDLL(None)
+    milp: Callable[..., object] = plan.milp
+
+    def talking(*args: object, **options: object) -> object:
+        c_library.puts(b"for developers")
+        return milp(*args, **options)
+
+    monkeypatch.setattr(plan, "milp", talking)
+    c_library.puts(b"before")
+    database = {"a": layer("a", 10, (5, 0.1))}
+    assert solve(database, price, 6)["a"].error == 0.1
+    c_library.puts(b"after")
+    c_library.fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"
