@@ -37,7 +37,7 @@ class ConvFilters:
     """Tiles of ``vectors`` vectors of ``lanes`` filters times ``positions`` neighbouring outputs of a row.
 
     The last tile of a row begins early and computes some outputs again; all tiles of such a row are in one item.
-    ``prefetch`` and ``steps`` as in `ConvPositions`.
+    ``prefetch`` and ``steps`` as in `ConvPositions`. ``weights_stay`` in the L1 cache: then none are asked for ahead.
     """
 
     positions: int
@@ -46,12 +46,14 @@ class ConvFilters:
     epilogue: Epilogue
     prefetch: bool = False
     steps: int = 1
+    weights_stay: bool = False
 
     @property
     def name(self) -> str:
         ahead = "_ahead" if self.prefetch else ""
         steps = f"_by{self.steps}" if self.steps > 1 else ""
-        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{ahead}{steps}"
+        stay = "_stay" if self.weights_stay else ""
+        return f"pcc_conv_filters_{self.filters}x{self.positions}_{self.epilogue.symbol}{ahead}{steps}{stay}"
 
     @property
     def params(self) -> tuple[Param, ...]:
@@ -67,7 +69,7 @@ class ConvFilters:
         from tvm import tirx
 
         sums = k.local(self.positions * self.filters)
-        with tiles_of_work(k, self.filters, self.epilogue.residual) as at:
+        with tiles_of_work(k, self.filters, self.epilogue.residual, self.weights_stay) as at:
             row, across = k.divide(at.tile, k["across"])
             column = k.let(tirx.Min(across * self.positions, k["width"] - self.positions))
             x = k.pointer(k["x"], at.x + row * k["pitch"] + column)
@@ -115,12 +117,13 @@ class ConvFilters:
         """Adds the products of weights and inputs from ``first`` to ``end`` of the depth."""
         lanes, run = self.lanes, self.filters
         weights = k.pointer(k["w"], at.panel * k["depth"] * run)
-        ahead = k.pointer(k["w"], at.ahead) if self.prefetch else None
+        ahead = k.pointer(k["w"], at.ahead) if self.prefetch and not self.weights_stay else None
 
         def step(depth: "Expr") -> None:
             x = k.pointer(inputs_at, k.load(k["offsets"], depth))
-            if ahead is not None:
+            if self.prefetch:
                 k.prefetch(x, 2 * self.positions - 1, write=False)
+            if ahead is not None:
                 k.prefetch(ahead, depth * k.wide(k["share_ahead"]), write=False)
             panel = [k.let(k.load(weights, depth * run + v, lanes)) for v in range(0, run, lanes)]
             for p, value in enumerate(self._inputs(k, x)):

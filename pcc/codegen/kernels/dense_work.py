@@ -25,6 +25,8 @@ WEIGHTS_IN_L2 = 256 * 1024
 """Bytes of weights an item goes through again for each of its tiles."""
 ITEM_CYCLES = 60_000
 """About what an item should cost: 10 to 100 us."""
+RUN = 16
+"""Tiles, at most, that an item goes through with the weights of a block while they stay in the L1 cache."""
 
 WORK_PARAMS = tuple(
     Param(name)
@@ -97,10 +99,18 @@ def epilogue_strides(y: View, residual: View | None) -> dict[str, View | int | f
 
 
 def split_work(
-    images: int, groups: int, blocks: int, tiles: int, depth: int, block: int, tile_cycles: int, together: int = 1
+    images: int,
+    groups: int,
+    blocks: int,
+    tiles: int,
+    depth: int,
+    block: int,
+    tile_cycles: int,
+    together: int = 1,
+    weights_stay: bool = False,
 ) -> tuple[dict[str, int], int]:
     """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together``
-    says are in the same item.
+    says are in the same item. ``weights_stay``: see `tiles_of_work`.
 
     ``share_ahead`` is how many of the next blocks' weights each step of the depth has to ask for, if all tiles are to
     have asked for all of them.
@@ -109,6 +119,10 @@ def split_work(
     tiles_per_item = (
         max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
     )
+    if weights_stay:
+        rows = tiles // together
+        tiles_per_item = -(-rows // -(-tiles // RUN)) * together
+        blocks_per_item = max(1, min(blocks_per_item, ITEM_CYCLES // (tile_cycles * tiles_per_item)))
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {
         "groups": groups,
@@ -144,8 +158,9 @@ class Tile:
 
 
 @contextmanager
-def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Generator[Tile]":
-    """The loops over items, and over an item's tiles and blocks."""
+def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool, weights_stay: bool = False) -> "Generator[Tile]":
+    """The loops over items, and over an item's tiles and blocks. Blocks are the inner loop, and a tile's inputs stay in
+    the L1 cache; or tiles are, and a block's weights stay there."""
     from tvm import tirx
 
     with k.work() as item:
@@ -156,7 +171,9 @@ def tiles_of_work(k: "KernelBuilder", block_size: int, residual: bool) -> "Gener
         last_block = k.let(tirx.min(first_block + k["blocks_per_item"], k["blocks"]))
         last_tile = k.let(tirx.min(first_tile + k["tiles_per_item"], k["tiles"]))
         x = k.let(image * k["x_image"] + group * k["x_group"])
-        with k.loop(first_tile, last_tile) as tile, k.loop(first_block, last_block) as block:
+        tiles, blocks = k.loop(first_tile, last_tile), k.loop(first_block, last_block)
+        with blocks if weights_stay else tiles as outer, tiles if weights_stay else blocks as inner:
+            tile, block = (inner, outer) if weights_stay else (outer, inner)
             filter = k.let(group * k["filters"] + block * block_size)
             y = k.let(image * k["y_image"] + filter * k["y_plane"])
             r = k.let(image * k["r_image"] + filter * k["r_plane"]) if residual else 0

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from pcc.codegen.family import cheapest, family_named
@@ -98,6 +99,8 @@ def check(
     ``build`` declares inputs and outputs on the builder it gets. Every target runs on the interpreter and natively,
     each in ``parts``.
     """
+    if not targets:
+        pytest.skip("this computer executes the code of no such target")
     programs = []
     for target in targets:
         b = ProgramBuilder("test", isa_named(target.isa))
