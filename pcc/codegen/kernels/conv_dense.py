@@ -107,11 +107,11 @@ class DenseTile:
 
     def work(self, layer: Conv2d, machine: Machine) -> Work:
         """Of one tile. What is not in lanes is spread over vectors or, multiplied by lane, loaded as some. With filters
-        in lanes, both come from the L2 cache, and the tile is transposed."""
+        in lanes, both come from the L2 cache, but for weights that stay, and the tile is transposed."""
         weight, lanes = layer.weight, machine.isa.lanes(layer.x.dtype)
         assert isinstance(weight, np.ndarray)
         outputs, by_lane = self.filters * self.positions // lanes, machine.isa.multiply_add(layer.x.dtype).by_lane
-        asked = 2 if self.prefetch else 0  # lines, at each step
+        asked = (1 if self.weights_stay else 2) if self.prefetch else 0  # lines, at each step
         if self.in_lanes == "positions":
             weights = self.filters / lanes if by_lane and self.filters % lanes == 0 else self.filters
             step = Work(fma=outputs, loads=asked, scalars=weights + 1, branches=1 / self.steps) + tap_loads(
@@ -125,7 +125,7 @@ class DenseTile:
             near = self.weights_stay and self.filters * weight[0].nbytes <= machine.l1_bytes // 2
             step = Work(
                 fma=outputs,
-                loads=vectors + (asked / 2 if self.weights_stay else asked),
+                loads=vectors + asked,
                 far=(0 if near else vectors) + self.positions / lanes,
                 scalars=inputs + 1,
                 branches=1 / self.steps,

@@ -186,6 +186,26 @@ def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
         check(build, [x, addend], [want] * count, targets=[target])
 
 
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("case", [((2, 40, 29, 31), 70, 1), ((1, 9, 12, 25), 35, 2)], ids=str)
+def test_weights_that_stay(case, prefetch: bool) -> None:
+    """Several runs of tiles, and of blocks; asking for tensors ahead, which else only large ones get."""
+    shape, filters, stride = case
+    random, geometry = rng(), ConvGeometry((3, 3), (stride, stride), (1, 1, 1, 1))
+    x, weight = random.standard_normal(shape, np.float32), random.standard_normal((filters, shape[1], 3, 3), np.float32)
+    bias, size = random.standard_normal(filters, np.float32), (shape[0], filters, *geometry.output_size(*shape[2:]))
+
+    def build(b: ProgramBuilder) -> None:
+        layer = Conv2d("conv", b.input("x", shape), b.tensor("y", size), weight, bias, geometry, 1, None, RELU)
+        found = [each.schedule for each in FAMILY.candidates(layer, machine_of(b.isa)) if each.schedule.weights_stay]
+        FAMILY.emit(layer, replace(found[0], prefetch=prefetch), b)
+        b.output("y", layer.y)
+
+    x64, weight64, bias64 = (torch.from_numpy(part).double() for part in (x, weight, bias))
+    sums = torch.nn.functional.conv2d(x64, weight64, bias64, stride, 1)
+    check(build, [x], [RELU(sums)], targets=[target_named("x86_64-linux", "x86-64-v3")])
+
+
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cost_grows_with_the_work(case, isa: Isa) -> None:
@@ -263,3 +283,16 @@ def test_steps_written_out(kernel: ConvPositions | ConvFilters) -> None:
     assert len(re.findall(r"\bfmla\b", loop)) == STEPS * sums
     assert not re.search(r"\bq\d+, \[sp", loop)
     assert len(re.findall(r"^\s+[a-z]", loop, re.MULTILINE)) <= 1.4 * STEPS * sums
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_steps_written_out_on_avx2(prefetch: bool) -> None:
+    """For each multiply-add one instruction beside it at most: weights and inputs, and little that asks for them."""
+    for kernel in (kernel for kernel in KERNELS["avx2"] if isinstance(kernel, ConvFilters)):
+        kernel = replace(kernel, steps=STEPS, weights_stay=True, prefetch=prefetch)
+        loop = inner_loop(assembly(kernel, target_named("x86_64-linux", "x86-64-v3")))
+        sums = STEPS * kernel.vectors * kernel.positions
+        assert len(re.findall(r"\bvfmadd\w+ps\b", loop)) == sums
+        assert len(re.findall(r"\bprefetch", loop)) == STEPS * prefetch
+        assert not re.search(r"^\s+v.*\(%rsp\)", loop, re.MULTILINE), kernel.name
+        assert len(re.findall(r"^\s+[a-z]", loop, re.MULTILINE)) <= 2.1 * sums
