@@ -167,6 +167,7 @@ class Measure:
 
     def __init__(self, network: str, images: Images) -> None:
         self.network, self.images = network, images
+        self._chosen: dict[Setup, Structures] = {}
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -181,11 +182,11 @@ class Measure:
         return self.top1(self.dense)
 
     def structures(self, setup: Setup) -> Structures:
-        """What a setup cuts each layer to."""
-        if not setup.by_layer:
-            return setup.structures()
-        samples = self.images.package if self.images.photos is None else self.images.some_photos
-        return by_layer(self.dense, setup.structures(), list(samples.split(BATCH)))
+        """What a setup cuts each layer to; chosen once."""
+        if setup.by_layer and setup not in self._chosen:
+            samples = self.images.package if self.images.photos is None else self.images.some_photos
+            self._chosen[setup] = by_layer(self.dense, setup.structures(), list(samples.split(BATCH)))
+        return self._chosen[setup] if setup.by_layer else setup.structures()
 
     def top1(self, model: nn.Module) -> Share | None:
         if self.images.labelled is None:
@@ -218,20 +219,20 @@ Method = Callable[[nn.Module], None]
 
 def methods(setup: Setup, measure: Measure, minutes: float) -> Iterator[tuple[str, str, Callable[[], Method]]]:
     """The name of each method, that of what it is fitted on, and what reads that and gives the method."""
-    structures, images = measure.structures(setup), measure.images
+    images = measure.images
     samples_of = {"package": lambda: images.package}
     if images.photos is not None:
         samples_of["photos"] = lambda: images.some_photos
 
     def one_shot(model: nn.Module) -> None:
-        OneShot(model, structures).finish()
+        OneShot(model, measure.structures(setup)).finish()
 
     def estimated(model: nn.Module, samples: torch.Tensor) -> None:
         one_shot(model)
         estimate_statistics(model, samples)
 
     def reconstructed(model: nn.Module, samples: torch.Tensor) -> None:
-        reconstruct(model, structures, samples.split(BATCH))
+        reconstruct(model, measure.structures(setup), samples.split(BATCH))
 
     def distilled(model: nn.Module, samples: torch.Tensor) -> None:
         reconstructed(model, samples)
@@ -288,6 +289,7 @@ def main() -> None:
             for method, samples, ready in methods(setup, measure, options.minutes):
                 if (network, str(setup), method, samples) not in done:
                     prune, model = ready(), copy.deepcopy(measure.dense)
+                    measure.structures(setup)  # the choice is not timed
                     began = time.perf_counter()
                     prune(model)
                     rows.append(measure.row(setup, method, samples, model, time.perf_counter() - began))
