@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.arm64 import arm64
 from tests.cli.conftest import Outcome
 
 SHAPE = "3,3,12,12"
@@ -49,7 +50,7 @@ def test_a_package_against_its_module(pcc: Callable[..., Outcome], factory: str,
     assert "same class  100.00%" in printed
 
 
-@pytest.mark.arm64
+@arm64
 def test_under_qemu(pcc: Callable[..., Outcome], package: Path, photos: Path) -> None:
     result = json.loads(pcc("eval", package, "--data", photos, "--device", "qemu", "--against", package, "--json").out)
     assert result["where"].startswith("qemu")
