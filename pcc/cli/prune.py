@@ -85,10 +85,13 @@ def command(
         torch.set_num_threads(threads)
     try:
         with processes() as process, progress_bar(enabled=process.first) as watch, prints_aside():
+            recipe = load_recipe(recipe_name)
+            if process.first and recipe.has_bf16 and not process.multiplies_bf16:
+                click.echo(f"pcc: note: {process.device_name} does not multiply in bf16: trains in fp32", err=True)
             report = prune(
                 model,
                 data_name,
-                load_recipe(recipe_name),
+                recipe,
                 output,
                 process,
                 recipe_name=recipe_name,

@@ -19,7 +19,7 @@ by name.
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
@@ -67,7 +67,7 @@ class Training(_Strict):
     clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16``: autocast; weights and their updates stay fp32."""
+    """``bf16``: autocast, where the device multiplies in bf16, else fp32; weights and their updates stay fp32."""
     distill: Distillation | None = None
 
 
@@ -94,6 +94,18 @@ class Recipe(_Strict):
     augment: Augment | None = None
     """How training samples are varied: the data's own way unless given (`pcc.training.data`)."""
     stages: tuple[Stage, ...]
+
+    @property
+    def has_bf16(self) -> bool:
+        return any(stage.train.precision == "bf16" for stage in self.stages)
+
+    def in_fp32(self) -> Self:
+        """The same training without bf16."""
+        stages = tuple(
+            stage.model_copy(update={"train": stage.train.model_copy(update={"precision": "fp32"})})
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
 
 def load_recipe(text: str | Path) -> Recipe:

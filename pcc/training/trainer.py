@@ -64,9 +64,10 @@ def train(
 ) -> Outcome:
     """Runs the recipe's stages on the model, in place.
 
-    ``folder`` gets the log and, after each epoch, what a resumed run needs. Stages that distill learn from
-    ``teachers``, see `teacher_of`. ``watch`` is told the part of the whole run. Raises `PccError` for what cannot work
-    before the first epoch begins, and for a loss that is not finite; what was saved after the last epoch stays.
+    Trains in fp32 where the recipe wants bf16 and the device does not multiply in it. ``folder`` gets the log and,
+    after each epoch, what a resumed run needs. Stages that distill learn from ``teachers``, see `teacher_of`. ``watch``
+    is told the part of the whole run. Raises `PccError` for what cannot work before the first epoch begins, and for a
+    loss that is not finite; what was saved after the last epoch stays.
     """
     model.to(process.device, memory_format=memory_format(model))  # type: ignore[call-overload]
     process.share(model)
@@ -80,6 +81,8 @@ def train(
     if process.first and not resume:
         files.begin(folder)
     log = Log(folder, progress.rows) if process.first else None
+    if not process.multiplies_bf16:
+        recipe = recipe.in_fp32()
     run = _Run(model, data, recipe, process, teacher, folder, run_identity, log, progress, watch, epochs)
     run.begin()
     for number in range(progress.stage, len(recipe.stages)):

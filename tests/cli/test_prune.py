@@ -125,6 +125,19 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
     assert np.abs(np.load("y.npy") - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(
+    ("instructions", "note"),
+    [({}, "pcc: note: cpu does not multiply in bf16: trains in fp32\n"), ({"avx512_bf16": True}, "")],
+)
+def test_a_processor_without_bf16_is_said(
+    instructions: dict[str, bool], note: str, pcc, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    (job / "recipe.yaml").write_text(RECIPE.replace("lr: 0.05", "lr: 0.05, precision: bf16"))
+    outcome = pcc("prune", "net.py:make", *ARGS, "--json")
+    assert (outcome.status, outcome.err) == (0, note)
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_file_is_pruned_and_compiles(suffix: str, pcc, job: Path) -> None:
     """What comes out is a file of the same format, which the other commands take."""
