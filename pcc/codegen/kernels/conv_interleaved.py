@@ -21,7 +21,7 @@ from pcc.codegen.kernels.sparse_tables import gather_tables
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
-from pcc.dtype import REALS, DType
+from pcc.dtype import FLOAT32, REALS, DType
 from pcc.sparsity import fkw
 from pcc.sparsity.fkw import FKW, places
 from pcc.sparsity.formats import DENSE
@@ -38,6 +38,18 @@ FEW_TAPS = 5
 ON_THE_STACK = 1.6
 """Lines that each tap of a strided window sends to the stack and back, where that many taps have their weights in
 registers: counted in arm64 code of 5x5 and 7x7 windows. No two loads become one instruction there, either."""
+
+BLOCKS_FIT = (32,)
+"""Bytes of the vectors whose tiles have channels in blocks where that is faster: with 16 registers, a tile has 8
+accumulators, and a line is used for few multiply-adds. Other vectors were not timed with blocks."""
+
+FILLED = 0.75
+"""How much of the L1 cache the lines of a block may take, beside weights and waiting sums."""
+
+OVERFLOW = 4
+"""How many L1 caches the lines of all channels have to fill for blocks to pay: what a filter takes to begin and end its
+patterns comes once more with each block. (3x3, connections 3.6x: 64 and 128 channels lose a tenth by it, 256 gain a
+fifth, 512 half.)"""
 
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
@@ -56,9 +68,12 @@ class InterleavedSchedule:
     """Whether the input is copied to lines a strip at a time, by the kernel that reads them; else whole, before."""
     prefetch: bool = False
     """Whether the cache lines of outputs are asked for ahead."""
+    channels: int | None = None
+    """Of a block that a tile reads at a time; None: it reads all at once."""
 
     def __str__(self) -> str:
         tiles = f"{self.blocks}, tiles of {' and '.join(f'{rows}x{self.columns}' for rows, _ in self.heights)}"
+        tiles += f", {self.channels} channels at a time" if self.channels else ""
         return tiles + (", input by strips" if self.in_strips else "") + (", prefetch" if self.prefetch else "")
 
     def variants(self) -> Iterator["InterleavedSchedule"]:
@@ -117,7 +132,8 @@ class InterleavedFamily:
             * layout.pitch
             * b.isa.lanes(layer.x.dtype)
         )
-        views = _tables(layer, weight, layout, highest if schedule.in_strips else layout.plane, b)
+        plane = highest if schedule.in_strips else layout.plane
+        views = _tables(layer, weight, layout, plane, schedule.channels, b)
         copy = None
         if schedule.in_strips:
             copy, arguments = row_copy(b, layer.x, layout)
@@ -144,10 +160,16 @@ class InterleavedFamily:
                 schedule.prefetch,
                 copy,
                 window_of(layer),
+                schedule.channels is not None,
             )
+            groups_per_item = -(-groups // chunks)
+            if schedule.channels:
+                sums = (groups_per_item * weight.share, rows * schedule.columns * b.isa.lanes(layer.x.dtype))
+                partial = b.thread_tensor(f"{layer.name}.partial{first}", sums, layer.x.dtype)
+                arguments |= {"partial": partial, "blocks": -(-layer.x.shape[1] // schedule.channels)}
             numbers = {
                 "groups": groups,
-                "groups_per_item": -(-groups // chunks),
+                "groups_per_item": groups_per_item,
                 "chunks": chunks,
                 "tiles_down": count,
                 "tiles_across": across,
@@ -178,9 +200,12 @@ def window_of(layer: Conv2d) -> tuple[int, int]:
     return layer.window if isinstance(layer, PooledConv2d) else (1, 1)
 
 
-def _tables(layer: Conv2d, weight: FKW, layout: Layout, channel: int, b: ProgramBuilder) -> dict[str, View]:
-    """The tables of the kernel; ``channel`` is how far apart the lines of two channels are."""
-    tables = gather_tables(weight, weight.patterns.shape[1])
+def _tables(
+    layer: Conv2d, weight: FKW, layout: Layout, channel: int, block: int | None, b: ProgramBuilder
+) -> dict[str, View]:
+    """The tables of the kernel; ``channel`` is how far apart the lines of two channels are, ``block`` how many are
+    read at a time."""
+    tables = gather_tables(weight, weight.patterns.shape[1], block)
     arrays = {
         "weight": tables.weight,
         "channels_at": tables.channels * np.int32(channel),
@@ -224,12 +249,35 @@ def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[Interle
             if rows > height or block_columns > width:
                 continue
             for tile_rows in range(down, min(sums // columns, rows) + 1, down):
-                yield InterleavedSchedule(
+                schedule = InterleavedSchedule(
                     Blocks(lanes, across, rows, block_columns),
                     columns,
                     _heights(rows, tile_rows, down),
                     prefetch=prefetch,
                 )
+                yield schedule
+                yield from _by_blocks(layer, schedule, machine)
+
+
+def _by_blocks(layer: Conv2d, schedule: InterleavedSchedule, machine: Machine) -> Iterator[InterleavedSchedule]:
+    """The schedule with channels in blocks whose lines fit the L1 cache, where those of all do not. Outputs are not
+    asked for: that would take place in the last block only, which is short."""
+    channels = layer.x.shape[1]
+    nbytes = _tile_bytes(layer, max(rows for rows, _ in schedule.heights), schedule.columns, machine)
+    fitting = int(FILLED * machine.l1_bytes / nbytes)
+    if (
+        machine.isa.vector_bytes in BLOCKS_FIT
+        and layer.groups == 1
+        and fitting
+        and channels * nbytes > OVERFLOW * machine.l1_bytes
+    ):
+        yield replace(schedule, channels=_divided(channels, _divided(channels, fitting)), prefetch=False)
+
+
+def _tile_bytes(layer: Conv2d, rows: int, columns: int, machine: Machine) -> int:
+    """Of the lines of a channel that a tile reads."""
+    lines = line_extent(rows, layer.geometry, 0) * line_extent(columns, layer.geometry, 1)
+    return lines * machine.isa.vector_bytes
 
 
 def _chunks(strips: int, groups: int, share: float) -> int:
@@ -316,8 +364,9 @@ def _strip_work(
     sums = rows * schedule.columns * weight.share
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
     row_bytes = weight.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
-    tile_bytes, strip_bytes = row_bytes * line_extent(schedule.columns, layer.geometry, 1), row_bytes * layout.pitch
-    distance = (tile_bytes > machine.l1_bytes) + (strip_bytes > machine.l2_bytes // 2)
+    tile_bytes = weight.shape[1] * _tile_bytes(layer, rows, schedule.columns, machine)
+    strip_is_far = row_bytes * layout.pitch > machine.l2_bytes // 2
+    distance = 0 if schedule.channels else (tile_bytes > machine.l1_bytes) + strip_is_far
     down, right = window_of(layer)
     stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.share
     tile = (
@@ -337,6 +386,13 @@ def _strip_work(
     multiplies, connections = taps * max(sums, machine.fma_in_flight), sum(counts)
     if strains:
         tile += Work(loads=ON_THE_STACK, stores=ON_THE_STACK) * (taps * connections)
+    if schedule.channels:
+        blocks = -(-weight.shape[1] // schedule.channels)
+        weight_bytes = (weight.weight.size + connections) * FLOAT32.bytes
+        once = tile_bytes * (1 + strip_is_far) + weight_bytes
+        tile += Work(far=once / machine.isa.vector_bytes) + machine.foreseen(weight_bytes)
+        again = Work(loads=sums, stores=sums, branches=2 * len(patterns), unforeseen=len(patterns))
+        tile += again * ((blocks - 1) * groups)
     tile += (
         Work(loads=loads, far=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
     )

@@ -10,10 +10,16 @@ Outputs go to rows of ``y`` in pieces of a few columns, one for each lane: far a
 that are not near. There the cache lines of the next filter's outputs are asked for while a filter is computed, some of
 them before each pattern; without that, stores are half of the time. A max pool that follows takes place in the
 registers: the windows of a tile become one value each, and only those are stored.
+
+Every connection reads a tile's lines of its channel. Where those of all channels do not fit the L1 cache, and the
+registers hold too few accumulators for a line to be used long, the L2 cache is what limits. Then channels may go by in
+blocks whose lines do fit: a tile has its filters one after the other, block by block, and the sums of a filter wait in
+the thread's memory until the next block.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import groupby, product
@@ -58,6 +64,8 @@ class InterleavedTile:
     copy: RowCopy | None = None
     window: tuple[int, int] = (1, 1)
     """Rows and columns of outputs of which only the maximum is stored; they divide those of the tile."""
+    by_blocks: bool = False
+    """Whether channels go by in blocks."""
 
     @property
     def name(self) -> str:
@@ -66,7 +74,8 @@ class InterleavedTile:
         prefetch, copy = "_ahead" if self.prefetch else "", f"_strips{self.copy}" if self.copy else ""
         pool = "" if self.window == (1, 1) else f"_max{self.window[0]}x{self.window[1]}"
         patterns = f"{len(self.patterns)}x{len(self.patterns[0])}_{digest}"
-        return f"pcc_conv_interleaved_{shape}_{patterns}_{self.epilogue.symbol}{pool}{prefetch}{copy}"
+        blocks = "_blocks" if self.by_blocks else ""
+        return f"pcc_conv_interleaved_{shape}_{patterns}_{self.epilogue.symbol}{pool}{prefetch}{copy}{blocks}"
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -105,6 +114,9 @@ class InterleavedTile:
         if self.copy:
             pointers += [Param("image", "f32*"), *self.copy.params]
             numbers += ["x_channels", "x_plane", "strip_plane", "strip_rows"]
+        if self.by_blocks:
+            pointers += [Param("partial", "f32*", writes=True)]
+            numbers += ["blocks"]
         return (*pointers, *(Param(name) for name in numbers))
 
     def body(self, k: "KernelBuilder") -> None:
@@ -122,24 +134,67 @@ class InterleavedTile:
                     self._copy_strip(k, self.copy, k.let(image * k["x_image"]), first_line)
             row_at = 0 if self.copy else k.let(image * k["x_image"] + first_line * (self.pitch * lanes))
             first = k.let(chunk * k["groups_per_item"])
-            # Tiles side by side come one after the other: they share the weights, and cache lines of the output.
-            with (
-                k.loop(first, k.let(tirx.Min(first + k["groups_per_item"], k["groups"]))) as group,
-                k.loop(0, k["tiles_across"]) as across,
-            ):
+            last = k.let(tirx.Min(first + k["groups_per_item"], k["groups"]))
+            with self._tiles(k, first, last) as (group, across, block):
                 column = k.let(across * self.columns)
                 x_at = k.let(row_at + column * (self.stride[1] * lanes))
-                for f in range(self.share):
-                    bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.share + f)), lanes))
-                    for i in range(tile):
-                        k.store(sums, (f * tile + i) * lanes, bias, lanes)
+                partial_at = (group - first) * (self.share * tile * lanes)
+                self._begin(k, sums, group, block, partial_at)
                 asked_for = self._following_outputs(k, group, image, row, column) if self.prefetch else []
                 for pattern in range(len(self.patterns)):
                     for place in asked_for[pattern :: len(self.patterns)]:
                         k.prefetch(k["y"], place, write=True)
-                    self._segment(k, pattern, group, x_at, sums)
-                for f in range(self.share):
-                    self._store(k, sums, f, k.let(k.load(k["channels"], group * self.share + f)), image, row, column)
+                    self._segment(k, pattern, block * k["groups"] + group, x_at, sums)
+                with self._finished(k, sums, block, partial_at):
+                    for f in range(self.share):
+                        channel = k.let(k.load(k["channels"], group * self.share + f))
+                        self._store(k, sums, f, channel, image, row, column)
+
+    @contextmanager
+    def _tiles(self, k: "KernelBuilder", first: "Expr", last: "Expr") -> Generator[tuple["Expr", "Expr", "Expr"]]:
+        """(filter group, tile across, block of channels). Without blocks, tiles side by side come one after the other:
+        they share the weights, and cache lines of the output."""
+        if self.by_blocks:
+            with k.loop(0, k["tiles_across"]) as across, k.loop(0, k["blocks"]) as block, k.loop(first, last) as group:
+                yield group, across, block
+        else:
+            with k.loop(first, last) as group, k.loop(0, k["tiles_across"]) as across:
+                yield group, across, 0
+
+    def _begin(self, k: "KernelBuilder", sums: "Buffer", group: "Expr", block: "Expr", partial_at: "Expr") -> None:
+        """The accumulators, from the bias or from the block of channels before."""
+
+        def biases() -> None:
+            for f in range(self.share):
+                bias = k.let(k.splat(k.load(k["bias"], k.load(k["channels"], group * self.share + f)), k.lanes))
+                for i in range(tile):
+                    k.store(sums, (f * tile + i) * k.lanes, bias, k.lanes)
+
+        tile = self.rows * self.columns
+        if not self.by_blocks:
+            biases()
+            return
+        with k.when_else(block < 1) as (start, further):
+            with start:
+                biases()
+            with further:
+                self._move(k, sums, 0, k["partial"], partial_at)
+
+    @contextmanager
+    def _finished(self, k: "KernelBuilder", sums: "Buffer", block: "Expr", partial_at: "Expr") -> Generator[None]:
+        """Inside is what happens to accumulators that no further block of channels adds to; others wait."""
+        if not self.by_blocks:
+            yield
+            return
+        with k.when_else(block + 1 < k["blocks"]) as (further, done):
+            with further:
+                self._move(k, k["partial"], partial_at, sums, 0)
+            with done:
+                yield
+
+    def _move(self, k: "KernelBuilder", target: "Buffer", at: "Expr", source: "Buffer", source_at: "Expr") -> None:
+        for i in range(0, self.share * self.rows * self.columns * k.lanes, k.lanes):
+            k.store(target, at + i, k.load(source, source_at + i, k.lanes), k.lanes)
 
     def _copy_strip(self, k: "KernelBuilder", copy: RowCopy, image_at: "Expr", first_line: "Expr") -> None:
         """Copies what the tiles of a strip read, of all channels."""
@@ -229,8 +284,8 @@ class InterleavedTile:
                 sums = np.repeat(np.asarray(args["bias"])[outputs], self.rows * self.columns * lanes).reshape(
                     self.share, self.rows, self.columns, lanes
                 )
-                for p, pattern in enumerate(self.patterns):
-                    members = range(*segments[group * len(self.patterns) + p :][:2])
+                for block, (p, pattern) in product(range(n.get("blocks", 1)), enumerate(self.patterns)):
+                    members = range(*segments[(block * n["groups"] + group) * len(self.patterns) + p :][:2])
                     for tap, (u, v) in enumerate(pattern):
                         line = (
                             (r * self.stride[0] + u) * self.pitch + (column + q) * self.stride[1] + v

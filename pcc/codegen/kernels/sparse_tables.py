@@ -90,24 +90,27 @@ def scatter_tables(fkw: FKW, filters: int, run: int, most_taps: int) -> ScatterT
 
 @dataclass(frozen=True)
 class GatherTables:
-    """A weight as `ConvSparseGather` reads it."""
+    """A weight as `ConvSparseGather` and `InterleavedTile` read it."""
 
     patterns: np.ndarray
     """int32 (P, E): taps."""
     segments: np.ndarray
-    """int32 (G * P + 1,): first connection of each (filter group, pattern)."""
+    """int32 (B * G * P + 1,): first connection of each (block of channels, filter group, pattern)."""
     channels: np.ndarray
     """int32 (K,): input channel of each connection."""
     weight: np.ndarray
     """fp32 (K, E, share)."""
 
 
-def gather_tables(fkw: FKW, most_taps: int) -> GatherTables:
-    """Connections of filter groups, ordered by group, pattern and channel."""
-    connections = connections_of(fkw, most_taps)
-    segment = connections.group * len(connections.patterns) + connections.pattern
+def gather_tables(fkw: FKW, most_taps: int, block: int | None = None) -> GatherTables:
+    """Connections of filter groups, ordered by block of ``block`` channels (one of all if there is none), group,
+    pattern and channel."""
+    connections, channels = connections_of(fkw, most_taps), fkw.shape[1] * fkw.groups
+    block, groups = block or channels, fkw.shape[0] // fkw.share
+    row = connections.channel // block * groups + connections.group
+    segment = row * len(connections.patterns) + connections.pattern
     order = np.lexsort((connections.channel, segment))
-    edges = np.arange(fkw.shape[0] // fkw.share * len(connections.patterns) + 1)
+    edges = np.arange(-(-channels // block) * groups * len(connections.patterns) + 1)
     segments = np.searchsorted(segment[order], edges).astype(np.int32)
     return GatherTables(
         connections.patterns.astype(np.int32),

@@ -40,14 +40,17 @@ SMALL_TILE = 300
 """Multiply-adds in the code of a kernel that tests compile: they are many."""
 
 
-def emit(name: str, layer: Conv2d, b: ProgramBuilder, place: int, by_strips: bool) -> None:
-    """The layer by one of the family's schedules with little code."""
+def emit(
+    name: str, layer: Conv2d, b: ProgramBuilder, place: int, by_strips: bool, at_a_time: int | None = None
+) -> None:
+    """The layer by one of the family's schedules with little code, so many channels at a time."""
     offered = family_named(name).candidates(layer, machine_of(b.isa))
     assert not isinstance(offered, str), offered
     taps = np.prod(layer.geometry.window) * (1 if isinstance(layer.weight, np.ndarray) else len(pattern.DESIGNED))
     schedules = [c.schedule for c in offered if not c.schedule.in_strips]
     small = [s for s in schedules if all(rows * s.columns * taps <= SMALL_TILE for rows, _ in s.heights)] or schedules
-    family_named(name).emit(layer, replace(small[place % len(small)], in_strips=by_strips, prefetch=by_strips), b)
+    schedule = replace(small[place % len(small)], in_strips=by_strips, prefetch=by_strips, channels=at_a_time)
+    family_named(name).emit(layer, schedule, b)
 
 
 def weights(name: str, shape: tuple[int, ...], groups: int = 1) -> tuple[np.ndarray, np.ndarray | fkw.FKW]:
@@ -60,7 +63,17 @@ def weights(name: str, shape: tuple[int, ...], groups: int = 1) -> tuple[np.ndar
 
 
 def compare(
-    name, size, channels=5, filters=6, geometry=PADDED, groups=1, window=(1, 1), batch=2, place=0, by_strips=False
+    name,
+    size,
+    channels=5,
+    filters=6,
+    geometry=PADDED,
+    groups=1,
+    window=(1, 1),
+    batch=2,
+    place=0,
+    by_strips=False,
+    at_a_time=None,
 ) -> None:
     weight, stored = weights(name, (filters, channels // groups, *geometry.window), groups)
     x = rng(1).standard_normal((batch, channels, *size)).astype(np.float32)
@@ -82,7 +95,7 @@ def compare(
         layer = Conv2d("conv", view, y, stored, bias, geometry, groups, activation=RELU)
         if name in POOLED:
             layer = PooledConv2d(**vars(layer), window=window)
-        emit(name, layer, b, place, by_strips)
+        emit(name, layer, b, place, by_strips, at_a_time)
         b.output("y", y)
 
     # A tile of whole windows and the nine weights of a dense window do not fit 16 registers.
@@ -141,6 +154,36 @@ def test_pools_of_strided_grouped_and_dilated_convolutions(name) -> None:
 def test_dense_weights(size, geometry, by_strips) -> None:
     compare("conv-dense-interleaved", size, geometry=geometry, by_strips=by_strips)
     compare("conv-dense-interleaved", size, channels=6, groups=3, geometry=geometry, by_strips=by_strips)
+
+
+@pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
+@pytest.mark.parametrize("at_a_time", [1, 3, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_by_blocks(name, at_a_time, by_strips) -> None:
+    """Sums wait in a thread's memory, whose part of the filters begins anywhere; the last block may be smaller."""
+    window = (2, 2) if name in POOLED else (1, 1)
+    compare(name, (12, 20), 7, 24, window=window, place=at_a_time, by_strips=by_strips, at_a_time=at_a_time)
+    strided = ConvGeometry((3, 3), (2, 1), (0, 1, 2, 0), (1, 2))
+    compare(name, (8, 13), 8, 6, strided, 2, window, place=2, by_strips=by_strips, at_a_time=at_a_time)
+
+
+@pytest.mark.parametrize(
+    ("isa", "channels", "at_a_time"),
+    [("avx2", 256, 32), ("avx2", 96, None), ("avx512", 256, None), ("neon", 256, None)],
+)
+def test_blocks_fit_the_l1_cache(isa, channels, at_a_time) -> None:
+    """Where a tile has few accumulators, and its lines of all channels are far more than the cache holds."""
+    _, stored = weights("conv-sparse-interleaved", (8, channels, 3, 3))
+    b = ProgramBuilder("blocks", isa_named(isa))
+    layer = Conv2d("conv", b.input("x", (1, channels, 28, 28)), b.tensor("y", (1, 8, 28, 28)), stored, None, PADDED)
+    offered = family_named("conv-sparse-interleaved").candidates(layer, machine_of(b.isa))
+    assert not isinstance(offered, str)
+    tiles = {
+        candidate.schedule.channels
+        for candidate in offered
+        if candidate.schedule.columns == 4 and {rows for rows, _ in candidate.schedule.heights} == {2}
+    }
+    assert tiles == {None, at_a_time}
 
 
 @pytest.mark.parametrize("name", POOLED)
@@ -232,7 +275,8 @@ def test_loop_of_a_dense_weight(target: Target) -> None:
 
 
 @arm64
-def test_arm64() -> None:
+@pytest.mark.parametrize("at_a_time", [None, 2])
+def test_arm64(at_a_time: int | None) -> None:
     """Every family on emulated cores."""
     b, want = ProgramBuilder("arm64", isa_named("neon")), []
     value = rng(1).standard_normal((1, 5, 12, 20)).astype(np.float32)
@@ -244,7 +288,7 @@ def test_arm64() -> None:
         want.append(F.max_pool2d(expected, window).numpy())
         y = b.tensor(f"y_{name}", want[-1].shape)
         layer = Conv2d(f"conv_{name}", x, y, stored, None, PADDED, activation=RELU)
-        emit(name, PooledConv2d(**vars(layer), window=window) if name in POOLED else layer, b, 3, by_strips=True)
+        emit(name, PooledConv2d(**vars(layer), window=window) if name in POOLED else layer, b, 3, True, at_a_time)
         b.output(y.buffer, y)
     for cpu, outputs in run_emulated(b.build(), [value]).items():
         for output, expected in zip(outputs, want, strict=True):
