@@ -116,13 +116,12 @@ def split_work(
     have asked for all of them.
     """
     blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
-    tiles_per_item = (
-        max(1, min(tiles // together, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
-    )
+    rows = tiles // together
     if weights_stay:
-        rows = tiles // together
         tiles_per_item = -(-rows // -(-tiles // RUN)) * together
         blocks_per_item = max(1, min(blocks_per_item, ITEM_CYCLES // (tile_cycles * tiles_per_item)))
+    else:
+        tiles_per_item = max(1, min(rows, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {
         "groups": groups,
