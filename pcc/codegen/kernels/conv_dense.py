@@ -29,7 +29,11 @@ AVX2 has 16 registers, and LLVM keeps an activation's constants in some of them 
 spilled in the inner loop.
 """
 
-FILTERS: dict[int, tuple[tuple[int, int], ...]] = {64: ((14, 2), (7, 3)), 32: ((6, 2), (5, 2)), 16: ((14, 2), (7, 3))}
+FILTERS: dict[int, tuple[tuple[int, int], ...]] = {
+    64: ((14, 2), (7, 3)),
+    32: ((6, 2), (5, 2), (4, 3)),
+    16: ((14, 2), (7, 3)),
+}
 """(positions, vectors) of the tiles with filters in lanes: so many positions at most."""
 
 WEIGHTS_STAY = (32,)
@@ -194,10 +198,14 @@ class ConvDense:
             tiles += [replace(tile, by_rows=True) for tile in tiles if tile.positions <= rows.width]
         if stay:
             prefetch = _asks(layer, steps * lanes, machine)
-        tiles += [
+        in_lanes = [
             DenseTile("filters", vectors * lanes, rows.even_run(positions), prefetch, steps, weights_stay=stay)
             for positions, vectors in FILTERS[machine.isa.vector_bytes]
         ]
+        if stay:  # a multiply-add takes as long in all of these tiles: those win that fill their last block best
+            empty = [-layer.y.shape[1] // layer.groups % tile.filters for tile in in_lanes]
+            in_lanes = [tile for tile, filters in zip(in_lanes, empty, strict=True) if filters == min(empty)]
+        tiles += in_lanes
         return [Candidate(tile, _work(layer, tile, machine)) for tile in dict.fromkeys(tiles)]
 
     def emit(self, layer: Conv2d, schedule: DenseTile, b: ProgramBuilder) -> None:

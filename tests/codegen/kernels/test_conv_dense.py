@@ -168,8 +168,9 @@ def test_every_schedule_agrees_with_pytorch(case, residual: bool) -> None:
     want = torch.nn.functional.conv2d(inputs, weights, biases, stride, padding, 1, groups)
     want = RELU(want + torch.from_numpy(addend).double() if residual else want)
     for target in X86_TARGETS:
-        lanes = LANES[target.isa]
-        count = len(POSITIONS[4 * lanes]) + len({vectors for _, vectors in FILTERS[4 * lanes]})
+        scratch = ProgramBuilder("count", ISAS[target.isa])
+        counted = Conv2d("conv", scratch.input("x", shape), scratch.planes("y", size), weight, bias, geometry, groups)
+        count = len(FAMILY.candidates(counted, machine_of(scratch.isa)))
 
         def build(b: ProgramBuilder, count: int = count) -> None:
             views = b.input("x", shape), b.input("r", size)
