@@ -16,8 +16,10 @@ from pcc.codegen.kernels import sparse_tile
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work, line_extent, row_copy
-from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, pieces, users_of_lines
+from pcc.codegen.kernels.interleaved_schedule import FEW_TAPS, InterleavedSchedule, schedules, tile_bytes, window_of
+from pcc.codegen.kernels.interleaved_tile import InterleavedTile, Pattern, users_of_lines
 from pcc.codegen.kernels.sparse_tables import gather_tables
+from pcc.codegen.kernels.tile_store import pieces
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder, View
@@ -26,59 +28,15 @@ from pcc.sparsity import fkw
 from pcc.sparsity.fkw import FKW, places
 from pcc.sparsity.formats import DENSE
 
-MOST_MULTIPLIES = 1100
-"""Vector multiply-adds in the code of a kernel: each takes 3 ms to compile."""
-
 MOST_COPIED_AGAIN = 0.25
 """How much of a layer's time strips may take that several threads copy, each for its items."""
-
-FEW_TAPS = 5
-"""A line that more taps use lives longer: LLVM then spills accumulators unless half of the registers are free."""
 
 ON_THE_STACK = 1.6
 """Lines that each tap of a strided window sends to the stack and back, where that many taps have their weights in
 registers: counted in arm64 code of 5x5 and 7x7 windows. No two loads become one instruction there, either."""
 
-BLOCKS_FIT = (32,)
-"""Bytes of the vectors whose tiles have channels in blocks where that is faster: with 16 registers, a tile has 8
-accumulators, and a line is used for few multiply-adds. Other vectors were not timed with blocks."""
-
-FILLED = 0.75
-"""How much of the L1 cache the lines of a block may take, beside weights and waiting sums."""
-
-OVERFLOW = 4
-"""How many L1 caches the lines of all channels have to fill for blocks to pay: what a filter takes to begin and end its
-patterns comes once more with each block. (3x3, connections 3.6x: 64 and 128 channels lose a tenth by it, 256 gain a
-fifth, 512 half.)"""
-
 LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
-
-
-@dataclass(frozen=True)
-class InterleavedSchedule:
-    """How a layer is cut: blocks in the lanes, tiles of ``columns`` and of these numbers of rows, one strip after the
-    other."""
-
-    blocks: Blocks
-    columns: int
-    heights: tuple[tuple[int, int], ...]
-    """(rows of a tile, how many tiles below each other)."""
-    in_strips: bool = False
-    """Whether the input is copied to lines a strip at a time, by the kernel that reads them; else whole, before."""
-    prefetch: bool = False
-    """Whether the cache lines of outputs are asked for ahead."""
-    channels: int | None = None
-    """Of a block that a tile reads at a time; None: it reads all at once."""
-
-    def __str__(self) -> str:
-        tiles = f"{self.blocks}, tiles of {' and '.join(f'{rows}x{self.columns}' for rows, _ in self.heights)}"
-        tiles += f", {self.channels} channels at a time" if self.channels else ""
-        return tiles + (", input by strips" if self.in_strips else "") + (", prefetch" if self.prefetch else "")
-
-    def variants(self) -> Iterator["InterleavedSchedule"]:
-        """With and without prefetches."""
-        yield replace(self, prefetch=not self.prefetch)
 
 
 @dataclass(frozen=True)
@@ -110,7 +68,7 @@ class InterleavedFamily:
             layout = Layout(blocks, layer.geometry, *layer.x.shape[2:])
             return (layout, interleaving_work(layer.x, layout, machine)) if layout.is_possible else None
 
-        for schedule in _schedules(layer, weight, machine):
+        for schedule in schedules(layer, weight, machine):
             if possible := copied(schedule.blocks):
                 found += _priced(layer, weight, counts, schedule, *possible, machine)
         return found or "no tiling in blocks fits the plane and the registers"
@@ -195,11 +153,6 @@ DENSE_FAMILY = InterleavedFamily("conv-dense-interleaved", Conv2d, DENSE)
 DENSE_POOLED_FAMILY = InterleavedFamily("conv-dense-interleaved-pool", PooledConv2d, DENSE)
 
 
-def window_of(layer: Conv2d) -> tuple[int, int]:
-    """Of the max pool that is part of a layer."""
-    return layer.window if isinstance(layer, PooledConv2d) else (1, 1)
-
-
 def _tables(
     layer: Conv2d, weight: FKW, layout: Layout, channel: int, block: int | None, b: ProgramBuilder
 ) -> dict[str, View]:
@@ -229,78 +182,10 @@ def _connections_of_patterns(weight: FKW) -> tuple[int, ...]:
     return tuple(np.bincount(places(weight)[1], minlength=len(weight.patterns)).tolist())
 
 
-def _schedules(layer: Conv2d, weight: FKW, machine: Machine) -> Iterator[InterleavedSchedule]:
-    """Every cut of the plane into blocks, with every tile that the registers hold."""
-    height, width = layer.geometry.output_size(*layer.x.shape[2:])
-    down, right = window_of(layer)
-    lanes, taps = machine.isa.lanes(layer.x.dtype), weight.patterns.shape[1]
-    weights = (
-        -(-taps * weight.share // lanes) if machine.isa.multiply_add(layer.x.dtype).by_lane else taps * weight.share
-    )
-    free = machine.isa.registers - weights - machine.loads_ahead - 2
-    if taps > FEW_TAPS:
-        free = min(free, machine.isa.registers // 2)
-    sums = min(free, MOST_MULTIPLIES // (taps * len(weight.patterns))) // weight.share
-    prefetch = layer.y.strides[0] * layer.y.shape[0] * layer.y.dtype.bytes > machine.l2_bytes // 2
-    for across in range(1, lanes + 1):
-        rows = _divided(_divided(height, lanes // across), down) * down
-        for columns in range(right, min(sums, width) + 1, right):
-            block_columns = _divided(_divided(width, across), columns) * columns
-            if rows > height or block_columns > width:
-                continue
-            for tile_rows in range(down, min(sums // columns, rows) + 1, down):
-                schedule = InterleavedSchedule(
-                    Blocks(lanes, across, rows, block_columns),
-                    columns,
-                    _heights(rows, tile_rows, down),
-                    prefetch=prefetch,
-                )
-                yield schedule
-                yield from _by_blocks(layer, schedule, machine)
-
-
-def _by_blocks(layer: Conv2d, schedule: InterleavedSchedule, machine: Machine) -> Iterator[InterleavedSchedule]:
-    """The schedule with channels in blocks whose lines fit the L1 cache, where those of all do not. Outputs are not
-    asked for: that would take place in the last block only, which is short."""
-    channels = layer.x.shape[1]
-    nbytes = _tile_bytes(layer, max(rows for rows, _ in schedule.heights), schedule.columns, machine)
-    fitting = int(FILLED * machine.l1_bytes / nbytes)
-    if (
-        machine.isa.vector_bytes in BLOCKS_FIT
-        and layer.groups == 1
-        and fitting
-        and channels * nbytes > OVERFLOW * machine.l1_bytes
-    ):
-        yield replace(schedule, channels=_divided(channels, _divided(channels, fitting)), prefetch=False)
-
-
-def _tile_bytes(layer: Conv2d, rows: int, columns: int, machine: Machine) -> int:
-    """Of the lines of a channel that a tile reads."""
-    lines = line_extent(rows, layer.geometry, 0) * line_extent(columns, layer.geometry, 1)
-    return lines * machine.isa.vector_bytes
-
-
 def _chunks(strips: int, groups: int, share: float) -> int:
     """Into how many items the filter groups of a strip are divided, so that a call of so many strips, a share of the
     layer, has enough of them."""
     return max(1, min(groups // LEAST_GROUPS, ceil(sparse_tile.FEWEST_ITEMS * share / strips)))
-
-
-def _divided(size: int, parts: int) -> int:
-    """The least size of which so many cover the whole."""
-    return -(-size // parts)
-
-
-def _heights(rows: int, tile_rows: int, step: int) -> tuple[tuple[int, int], ...]:
-    """``rows`` in tiles of ``tile_rows`` and, for what is left, of one other height; all of them multiples of
-    ``step``."""
-    count, left = divmod(rows, tile_rows)
-    if not left:
-        return ((tile_rows, count),)
-    if (tile_rows + left) % (2 * step) == 0:  # two of the mean height instead of a high and a low one
-        heights = ((tile_rows, count - 1), ((tile_rows + left) // 2, 2))
-        return heights if count > 1 else heights[1:]
-    return (tile_rows, count), (left, 1)
 
 
 @cache
@@ -364,9 +249,9 @@ def _strip_work(
     sums = rows * schedule.columns * weight.share
     # A filter reads from all channels of its tile, and the next one again; tiles side by side take turns.
     row_bytes = weight.shape[1] * line_extent(rows, layer.geometry, 0) * machine.isa.vector_bytes
-    tile_bytes = weight.shape[1] * _tile_bytes(layer, rows, schedule.columns, machine)
+    lines_bytes = weight.shape[1] * tile_bytes(layer, rows, schedule.columns, machine)
     strip_is_far = row_bytes * layout.pitch > machine.l2_bytes // 2
-    distance = 0 if schedule.channels else (tile_bytes > machine.l1_bytes) + strip_is_far
+    distance = 0 if schedule.channels else (lines_bytes > machine.l1_bytes) + strip_is_far
     down, right = window_of(layer)
     stores = sum(len(runs) for _, runs in pieces(rows // down, schedule.columns // right)) * lanes * weight.share
     tile = (
@@ -389,7 +274,7 @@ def _strip_work(
     if schedule.channels:
         blocks = -(-weight.shape[1] // schedule.channels)
         weight_bytes = (weight.weight.size + connections) * FLOAT32.bytes
-        once = tile_bytes * (1 + strip_is_far) + weight_bytes
+        once = lines_bytes * (1 + strip_is_far) + weight_bytes
         tile += Work(far=once / machine.isa.vector_bytes) + machine.foreseen(weight_bytes)
         again = Work(loads=sums, stores=sums, branches=2 * len(patterns), unforeseen=len(patterns))
         tile += again * ((blocks - 1) * groups)

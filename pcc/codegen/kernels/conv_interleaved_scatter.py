@@ -28,7 +28,7 @@ from pcc.codegen.kernels.conv_sparse_scatter import (
 from pcc.codegen.kernels.dense_work import epilogue_strides
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
 from pcc.codegen.kernels.interleave import Blocks, Layout, interleave, interleaving_work
-from pcc.codegen.kernels.interleaved_tile import pieces, store_lines
+from pcc.codegen.kernels.tile_store import pieces, store_lines
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
 from pcc.codegen.program import ProgramBuilder

@@ -25,7 +25,7 @@ from pcc.codegen.kernels.dense_work import (
     tiles_of_work,
 )
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.interleaved_tile import pieces
+from pcc.codegen.kernels.tile_store import pieces
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels import math
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.gemm_tile import GemmTile
-from pcc.codegen.kernels.interleaved_tile import pieces, pooled
 from pcc.codegen.kernels.linear_map import apply
 from pcc.codegen.kernels.runs import run_tail
+from pcc.codegen.kernels.tile_store import pieces, pooled
 from pcc.codegen.kernels.transpose import QUARTER, split_lanes, transpose, transpose_quarters
 from pcc.codegen.kernels.winograd_forms import Form
 from pcc.dtype import INT32

@@ -13,7 +13,8 @@ from pcc.codegen.family import families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_interleaved import InterleavedFamily
 from pcc.codegen.kernels.epilogue import Epilogue
-from pcc.codegen.kernels.interleaved_tile import InterleavedTile, pieces, users_of_lines
+from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
+from pcc.codegen.kernels.tile_store import pieces
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
 from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32
