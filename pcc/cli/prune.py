@@ -85,13 +85,10 @@ def command(
         torch.set_num_threads(threads)
     try:
         with processes() as process, progress_bar(enabled=process.first) as watch, prints_aside():
-            recipe = load_recipe(recipe_name)
-            if process.first and recipe.has_bf16 and not process.multiplies_bf16:
-                click.echo(f"pcc: note: {process.device_name} does not multiply in bf16: trains in fp32", err=True)
             report = prune(
                 model,
                 data_name,
-                recipe,
+                load_recipe(recipe_name),
                 output,
                 process,
                 recipe_name=recipe_name,
@@ -128,7 +125,7 @@ def _print(report: "Report", output: Path) -> None:
 
     click.echo(
         f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed "
-        f"{report.seed}"
+        f"{report.seed}, in {report.precision} on {report.device}"
     )
     click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
     click.echo(

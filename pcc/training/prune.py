@@ -43,6 +43,8 @@ class Report(BaseModel):
     """Of training and measuring, without what was lost to interruptions."""
     device: str = "cpu"
     """What trained it: ``cpu``, or a GPU's name."""
+    precision: str = "fp32"
+    """``bf16`` where a stage wanted it and the device multiplies in it (`pcc.training.recipe.Training`)."""
     checkpoint_bytes: int
     """Of the checkpoint's tensors on disk: all weights as fp32, zeros too."""
     total: Cost
@@ -105,6 +107,7 @@ def prune(
         dense_accuracy=outcome.dense_accuracy,
         seconds=outcome.seconds,
         device=process.device_name,
+        precision="bf16" if recipe.has_bf16 and process.multiplies_bf16 else "fp32",
         checkpoint_bytes=sum(value.nbytes for value in module.state_dict().values()),
         total=total(layers),
         layers=layers,

@@ -125,17 +125,16 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
     assert np.abs(np.load("y.npy") - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(
-    ("instructions", "note"),
-    [({}, "pcc: note: cpu does not multiply in bf16: trains in fp32\n"), ({"avx512_bf16": True}, "")],
-)
-def test_a_processor_without_bf16_is_said(
-    instructions: dict[str, bool], note: str, pcc, job: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("instructions", "precision"), [({}, "fp32"), ({"avx512_bf16": True}, "bf16")])
+def test_what_a_recipe_in_bf16_trained_in_is_said(
+    instructions: dict[str, bool], precision: str, pcc, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     (job / "recipe.yaml").write_text(RECIPE.replace("lr: 0.05", "lr: 0.05, precision: bf16"))
-    outcome = pcc("prune", "net.py:make", *ARGS, "--json")
-    assert (outcome.status, outcome.err) == (0, note)
+    outcome = pcc("prune", "net.py:make", *ARGS)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"seed 0, in {precision} on " in outcome.out
+    assert json.loads((job / "out" / "report.json").read_text())["precision"] == precision
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
@@ -166,7 +165,7 @@ def test_what_people_see(pcc) -> None:
     outcome = pcc("prune", "net.py:make", *ARGS)
     assert (outcome.status, outcome.err) == (0, "")
     assert re.match(
-        r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0\n  accuracy [\d.]+%, dense [\d.]+%\n",
+        r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0, in fp32 on .+\n  accuracy [\d.]+%, dense [\d.]+%\n",
         outcome.out,
     )
     assert re.search(r"^conv2 +kernels\{patterns=designed, rate=3.6\} +2,304 +284 ", outcome.out, re.M)
