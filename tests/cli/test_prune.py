@@ -165,7 +165,8 @@ def test_what_people_see(pcc) -> None:
     outcome = pcc("prune", "net.py:make", *ARGS)
     assert (outcome.status, outcome.err) == (0, "")
     assert re.match(
-        r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0, in fp32 on .+\n  accuracy [\d.]+%, dense [\d.]+%\n",
+        r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0, in fp32 on .+\n"
+        r"  accuracy [\d.]+%, dense [\d.]+%\n",
         outcome.out,
     )
     assert re.search(r"^conv2 +kernels\{patterns=designed, rate=3.6\} +2,304 +284 ", outcome.out, re.M)
