@@ -129,6 +129,7 @@ def test_a_pruned_network_compiles(pcc, job: Path) -> None:
 def test_what_a_recipe_in_bf16_trained_in_is_said(
     instructions: dict[str, bool], precision: str, pcc, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     (job / "recipe.yaml").write_text(RECIPE.replace("lr: 0.05", "lr: 0.05, precision: bf16"))
     outcome = pcc("prune", "net.py:make", *ARGS)
