@@ -109,10 +109,11 @@ def host_fields() -> dict[str, str]:
 def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
     fields = host_fields()
-    if not {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= set(fields.get("flags", "").split()):
-        return "x86-64-v3"
-    is_zen5 = (fields.get("vendor_id"), fields.get("cpu family")) == ("AuthenticAMD", "26")
-    return "znver5" if is_zen5 else "x86-64-v4"
+    maker, family = fields.get("vendor_id"), fields.get("cpu family")
+    if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= set(fields.get("flags", "").split()):
+        return "znver5" if (maker, family) == ("AuthenticAMD", "26") else "x86-64-v4"
+    # Zen 4 is of the same family as Zen 3, and has AVX-512.
+    return "znver3" if (maker, family) == ("AuthenticAMD", "25") else "x86-64-v3"
 
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:

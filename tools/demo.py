@@ -130,7 +130,7 @@ def make_packages(name: str) -> Mapping[str, Path]:
     """A network's packages by structure: dense, and the one whose pruned weights are fitted here."""
     packages = {"dense": run_compile(FOLDER / f"{name}-dense", name)}
     if name == NETWORK:
-        print(f"\nfitting a pruned {name} to the dense one (about a minute): {STRUCTURE}", flush=True)
+        print(f"\nfitting a pruned {name} to the dense one (a minute or two): {STRUCTURE}", flush=True)
         weights = fit_pruned(FOLDER / f"{name}-pruned.safetensors")
         packages[STRUCTURE] = run_compile(FOLDER / f"{name}-pruned", name, "--weights", str(weights))
     return packages

@@ -33,6 +33,8 @@ class Work:
     """Vectors at any address: many cross a cache line."""
     far: float = 0.0
     """Those of either kind that come from the L2 cache, counted once more."""
+    scattered: float = 0.0
+    """The same where they do not follow each other: the processor does not ask for them ahead."""
     beyond: float = 0.0
     """Vectors' worth of tensors too large for the L2 cache that come from behind it, or go there."""
     updates: float = 0.0
@@ -129,6 +131,7 @@ _AVX512 = Work(
     loads=1.03,
     crossing=2.03,
     far=0.199,
+    scattered=0.199,
     beyond=9.9,
     updates=1.25,
     stores=3.7,
@@ -146,6 +149,7 @@ _ZEN5 = Work(
     loads=0.49,
     crossing=0.99,
     far=0.0696,
+    scattered=0.0696,
     beyond=0.812,
     updates=0.781,
     stores=0.724,
@@ -161,6 +165,7 @@ _AVX2 = Work(
     loads=0.70,
     crossing=1.12,
     far=0.25,
+    scattered=0.25,
     beyond=6.5,
     updates=1.18,
     stores=1.93,
@@ -170,6 +175,22 @@ _AVX2 = Work(
     kept=0.9,
     lists=2.0,
     unforeseen=3.0,
+)
+_ZEN3 = Work(
+    fma=0.124,
+    loads=0.589,
+    crossing=1.28,
+    far=0.103,
+    scattered=0.384,
+    beyond=1.38,
+    updates=1.1,
+    stores=1.2,
+    scalars=0.606,
+    branches=0.0,
+    lines=0.0,
+    kept=0.969,
+    lists=1.97,
+    unforeseen=3.61,
 )
 _NEON = Work(
     fma=0.9,
@@ -232,6 +253,16 @@ MACHINES: dict[str, Machine] = {
             8,
             _AVX2,
             "timed on the Intel Xeon of intel-avx512 (pcc tune --calibrate --cpu x86-64-v3)",
+        ),
+        Machine(
+            "zen3",
+            isa_named("avx2"),
+            32 * _KIB,
+            512 * _KIB,
+            8,
+            _ZEN3,
+            "timed on an AMD EPYC of family 25, model 1 (pcc tune --calibrate)",
+            fma_cycles=0.5,
         ),
         Machine(
             "cortex-a53",
@@ -298,7 +329,8 @@ _OF_CPU = {
     **dict.fromkeys(("x86-64-v4", "skylake-avx512"), "intel-avx512"),
     "znver4": "zen4",
     "znver5": "zen5",
-    **dict.fromkeys(("x86-64-v3", "haswell", "znver3"), "avx2"),
+    **dict.fromkeys(("x86-64-v3", "haswell"), "avx2"),
+    "znver3": "zen3",
     "cortex-a53": "cortex-a53",
     "cortex-a55": "cortex-a55",
     **dict.fromkeys(("cortex-a57", "cortex-a72", "cortex-a73"), "cortex-a72"),
@@ -318,6 +350,7 @@ _PER_SECOND = {
     "zen4": 4.0e9,
     "zen5": 3.0e9,
     "avx2": 3.0e9,
+    "zen3": 3.0e9,
     "cortex-a53": 1.2e9,
     "cortex-a55": 1.5e9,
     "cortex-a72": 3.0e9,
