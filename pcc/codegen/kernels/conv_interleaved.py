@@ -39,8 +39,8 @@ LEAST_GROUPS = 4
 """Filter groups of an item, so that a tile's lines are used while they are near."""
 
 SHORT_LISTS = 3
-"""Where channels go by in blocks, a filter has few connections of each pattern in a block, in any number: their ends are
-foreseen so many times less often than those of long lists. (AVX2, 3x3: 11 cycles for each pattern of each block.)"""
+"""Where channels go by in blocks, a filter has few connections of each pattern in a block, in any number: their ends
+are foreseen so many times less often than those of long lists. (Zen 3, 3x3: 11 cycles for each pattern of a block.)"""
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,16 @@ class InterleavedFamily:
     def emit(self, layer: Conv2d, schedule: InterleavedSchedule, b: ProgramBuilder) -> None:
         weight = self._packed(layer)
         layout = Layout(schedule.blocks, layer.geometry, *layer.x.shape[2:])
-        highest = (
-            line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0)
-            * layout.pitch
-            * b.isa.lanes(layer.x.dtype)
-        )
-        plane = highest if schedule.in_strips else layout.plane
+        highest = line_extent(max(rows for rows, _ in schedule.heights), layer.geometry, 0)
+        strip = layout.elements(layout.apart(highest))
+        plane = strip if schedule.in_strips else layout.plane
         views = _tables(layer, weight, layout, plane, schedule.channels, b)
         copy = None
         if schedule.in_strips:
             copy, arguments = row_copy(b, layer.x, layout)
-            lines = b.thread_tensor(f"{layer.name}.strip", (layer.x.shape[1], highest), layer.x.dtype)
+            lines = b.thread_tensor(f"{layer.name}.strip", (layer.x.shape[1], strip), layer.x.dtype)
             arguments |= {"x": lines, "image": layer.x, "x_image": layer.x.strides[0], "x_plane": layer.x.strides[1]}
-            arguments |= {"x_channels": layer.x.shape[1], "strip_plane": highest}
+            arguments |= {"x_channels": layer.x.shape[1], "strip_plane": strip}
         else:
             arguments = {"x": interleave(b, layer.x, layout), "x_image": layer.x.shape[1] * layout.plane}
         patterns, epilogue = _patterns(weight, layer.geometry), Epilogue(layer.residual is not None, layer.activation)
@@ -283,6 +280,7 @@ def _strip_work(
         again = Work(loads=sums, stores=sums, branches=2 * len(patterns), unforeseen=SHORT_LISTS * len(patterns))
         tile += again * ((blocks - 1) * groups)
     tile += (
-        Work(loads=loads, scattered=distance * lines) + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
+        Work(loads=loads, scattered=distance * lines)
+        + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
     )
     return tile * (schedule.blocks.columns // schedule.columns)

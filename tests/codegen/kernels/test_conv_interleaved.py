@@ -13,6 +13,8 @@ from pcc.codegen.family import families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_interleaved import InterleavedFamily
 from pcc.codegen.kernels.epilogue import Epilogue
+from pcc.codegen.kernels.interleave import SAME_SETS, Blocks, Layout
+from pcc.codegen.kernels.interleaved_schedule import InterleavedSchedule
 from pcc.codegen.kernels.interleaved_tile import InterleavedTile, users_of_lines
 from pcc.codegen.kernels.tile_store import pieces
 from pcc.codegen.layers import Conv2d, ConvGeometry, PooledConv2d
@@ -107,6 +109,27 @@ def compare(
         [F.max_pool2d(want, window)],
         targets=[target for target in X86_TARGETS if fits_avx2 or target.isa != "avx2"],
     )
+
+
+@pytest.mark.parametrize("by_strips", [False, True])
+def test_channels_do_not_share_the_sets_of_caches(by_strips: bool) -> None:
+    """16 rows of 4 lines are 2 KiB: a row more lies between channels, and the sums are the same."""
+    blocks = Blocks(8, 7, 14, 2)
+    layout = Layout(blocks, PADDED, 14, 14)
+    assert (layout.rows, layout.apart(16), layout.apart(7)) == (17, 17, 7)
+    assert layout.plane * FLOAT32.bytes % SAME_SETS
+    weight, stored = weights("conv-sparse-interleaved", (6, 5, 3, 3))
+    x = rng(1).standard_normal((2, 5, 14, 14)).astype(np.float32)
+
+    def build(b: ProgramBuilder) -> None:
+        view, y = b.input("x", x.shape), b.tensor("y", (2, 6, 14, 14))
+        layer = Conv2d("conv", view, y, stored, None, PADDED)
+        schedule = InterleavedSchedule(blocks, 1, ((14, 1),), in_strips=by_strips)
+        family_named("conv-sparse-interleaved").emit(layer, schedule, b)
+        b.output("y", y)
+
+    want = F.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), padding=1)
+    check(build, [x], [want], targets=[target for target in X86_TARGETS if target.isa == "avx2"])
 
 
 @pytest.mark.parametrize("by_strips", [False, True], ids=["whole", "strips"])
