@@ -263,6 +263,7 @@ MACHINES: dict[str, Machine] = {
             _ZEN3,
             "timed on an AMD EPYC of family 25, model 1 (pcc tune --calibrate)",
             fma_cycles=0.5,
+            llvm_cpu="x86-64-v3",  # as fast as LLVM's znver3, and any processor with AVX2 executes it
         ),
         Machine(
             "cortex-a53",
