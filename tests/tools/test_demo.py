@@ -38,7 +38,8 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_layers_that_the_table_names() -> None:
     layers = bind(entry(demo_reconstruct.NETWORK).factory(), demo_reconstruct.STRUCTURES)
     assert f"in {len(layers)} layers" in demo_reconstruct.STRUCTURE
-    assert all(layer.weight.shape[2:] == (3, 3) for layer in layers)
+    assert {layer.weight.shape[2:] for layer in layers} == {(1, 1), (3, 3)}
+    assert not any(layer.name.startswith("layer4") for layer in layers)
 
 
 def test_samples_are_not_the_photos_that_are_counted() -> None:
