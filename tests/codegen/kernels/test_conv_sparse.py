@@ -411,7 +411,8 @@ def test_cost(machine) -> None:
         return found[1]
 
     assert cost(EIGHT, 3.6) < cost(EIGHT, 2.0) < cost(EIGHT, 1.0)
-    assert cost(EIGHT, 3.6, share=4) < 1.05 * cost(EIGHT, 3.6)  # tiles of one filter are larger: sharing gains little
+    # Tiles of one filter are larger: sharing gains little. (Zen 3: 0.63 ms and 0.56 of 128 channels at 28x28.)
+    assert cost(EIGHT, 3.6, share=4) < (1.05 if machine.name == "zen3" else 1.02) * cost(EIGHT, 3.6)
     assert cost(pattern.DESIGNED, 3.6) < dense(3) / 2
     assert cost(None, 1.2, kernel=1) > 0.8 * dense(1)
 
