@@ -48,6 +48,13 @@ class DType:
 
         return getattr(torch, self.name)
 
+    def nearest(self, value: float) -> float:
+        """The finite number of a floating-point type that stands for a literal: its largest for one beyond it."""
+        import numpy as np
+
+        largest = float(np.finfo(self.numpy).max)
+        return max(-largest, min(largest, value))
+
     def tir(self, lanes: int = 1) -> str:
         """TVM's name of a scalar, or of a vector of so many lanes."""
         return self.name if lanes == 1 else f"{self.name}x{lanes}"

@@ -127,7 +127,15 @@ def _subject(model: str, weights: str | None, input_shapes: tuple[InputShape, ..
     shapes = [tuple(example.shape) for example in examples]
     if isinstance(source.model, Path):
         return open_subject(model, one_image(model, shapes) if shapes else None, name=source.name)
-    return Subject(source.name, model, source.model, one_image(model, shapes), source.preprocessing, source.labels)
+    return Subject(
+        source.name,
+        model,
+        source.model,
+        one_image(model, shapes),
+        source.preprocessing,
+        source.labels,
+        weights=weights,
+    )
 
 
 def _print(report: "CompressReport", output: Path) -> None:

@@ -103,6 +103,8 @@ def command(
 
 def _chosen_target(names: tuple[str, ...], cpus: tuple[str, ...], device: str | None, gpu: str | None) -> Target:
     """The target of a command line; `PccError` where the device cannot judge it."""
+    if device == "qemu" and gpu:
+        raise PccError("--device qemu counts instructions of processors: leave it out to time --gpu on this computer")
     targets = (
         [target_named("aarch64-linux")]
         if device == "qemu" and not names and not cpus

@@ -87,7 +87,8 @@ class Candidate:
     """A frozen dataclass of the family's; ``str`` describes it in a few words. It may have ``variants()``: schedules
     that compute the same and that costs do not tell apart."""
     work: Any
-    """What it executes, for all images of the layer: counts of the backend's kind, which its processors price."""
+    """What it executes for one image, on average of as many as the layer is for: counts of the backend's kind, which
+    its processors price."""
 
 
 class KernelFamily(Protocol):

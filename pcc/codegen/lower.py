@@ -355,14 +355,17 @@ def _permute(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
 
 
 def _slice(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
-    x = lowering.view(node.args[0])  # type: ignore[arg-type]
+    part = sliced(lowering.view(node.args[0]), node)  # type: ignore[arg-type]
+    return part if part.strides[-1] == 1 else lowering.contiguous(part, node.name)
+
+
+def sliced(x: View, node: Node) -> View:
+    """The part of ``x`` that a slice takes, where it lies."""
+    args = arguments(node)
     dim, step = args["dim"] % len(x.shape), args["step"]
-    begin, end, _ = slice(args["start"], args["end"]).indices(x.shape[dim])
-    if step == 1:
-        return slice_view(x, dim, begin, max(begin, end))
+    begin, _, _ = slice(args["start"], args["end"]).indices(x.shape[dim])
     strides = (*x.strides[:dim], x.strides[dim] * step, *x.strides[dim + 1 :])
-    stepped = replace(x, shape=shape_of(node), strides=strides, offset=x.offset + begin * x.strides[dim])
-    return lowering.contiguous(stepped, node.name) if dim == len(x.shape) - 1 else stepped
+    return replace(x, shape=shape_of(node), strides=strides, offset=x.offset + begin * x.strides[dim])
 
 
 def _expand(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:

@@ -116,9 +116,11 @@ def plane_strides(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
 
 
 def has_whole_lines(view: View) -> bool:
-    """Whether the rest of a plane's last cache line is the plane's."""
-    line, plane = line_elements(view.dtype), view.strides[1]
-    return plane == whole_lines(prod(view.shape[2:]), view.dtype) and plane % line == view.offset % line == 0
+    """Whether planes are one row after the other, and the rest of a plane's last cache line is the plane's."""
+    (_, _, height, width), (_, plane, pitch, _), line = view.shape, view.strides, line_elements(view.dtype)
+    lines = whole_lines(height * width, view.dtype)
+    is_apart = (pitch == width or height == 1) and lines <= plane
+    return is_apart and lines % line == plane % line == view.offset % line == 0
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

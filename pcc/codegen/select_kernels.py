@@ -25,7 +25,7 @@ from pcc.codegen.family import (
 )
 from pcc.codegen.kernels.pool import pool_work
 from pcc.codegen.layers import Conv2d, Linear, Pool2d, PooledConv2d
-from pcc.codegen.lower import geometry_of, has_planes, with_pool
+from pcc.codegen.lower import geometry_of, has_planes, sliced, with_pool
 from pcc.codegen.machine import Machine
 from pcc.codegen.processor import Processor, processor_named
 from pcc.codegen.program import View, contiguous_strides, plane_strides
@@ -36,7 +36,7 @@ from pcc.errors import PccError
 from pcc.ir.activation import Activation
 from pcc.ir.annotations import ComputedWith, KernelChoice, Rejected, Skipped, TuningUse, annotate
 from pcc.ir.graph import add_constant, arguments, constant, finish, infer, max_batch, shape_of
-from pcc.ir.ops import CONV2D, LINEAR, POOL2D, UNPACK
+from pcc.ir.ops import CONV2D, LINEAR, POOL2D, SLICE, UNPACK
 from pcc.passes.operands import set_argument
 from pcc.passes.packing import packed_weight
 from pcc.sparsity.formats import DENSE, PackedWeight, WeightFormat, format_named
@@ -269,8 +269,12 @@ def _why_dense(cost: float, others: Sequence[Priced], weights: Mapping[str, Any]
 
 
 def _view(value: Node) -> View:
-    """A value as cost models see it: its size, not its place."""
+    """A value as cost models see it: its size, and how its rows and planes follow each other, but not its buffer."""
     shape, dtype = shape_of(value), dtype_of(value.meta["val"].dtype)
+    if value.target is SLICE and len(shape) == 4:
+        part = sliced(_view(value.args[0]), value)  # type: ignore[arg-type]
+        if part.strides[-1] == 1:
+            return replace(part, buffer=value.name)
     strides = (
         plane_strides(shape, dtype) if value.op == "call_function" and has_planes(value) else contiguous_strides(shape)
     )

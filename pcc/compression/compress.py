@@ -78,6 +78,8 @@ def compress_network(
     ``resume`` an interrupted run goes on, and another wish uses what is known of the layers. Raises `PccError` for a
     network that no structure makes faster, a wish that cannot come true, and a folder that cannot be written.
     """
+    subject.check_apart(out)
+    subject.network(subject.module)  # says so where it takes no images
     run = _Run(subject, photos, wish, out, target, minutes, watch, resume)
     with run.memory:
         return run.run()

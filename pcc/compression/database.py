@@ -16,7 +16,7 @@ from pcc.compression.candidates import candidates, mined_patterns
 from pcc.compression.channels import with_channels
 from pcc.compression.errors import LayerFit, layer_fits, shown
 from pcc.compression.network import Subject
-from pcc.compression.options import Database, LayerOptions
+from pcc.compression.options import Database, LayerOptions, Option
 from pcc.compression.prices import priced_layers
 from pcc.compression.recipe import structure_of
 from pcc.errors import PccError
@@ -103,26 +103,29 @@ def _why_dense(name: str, modules: dict[str, nn.Conv2d | nn.Linear], smaller: bo
 
 def _with_errors(layer: LayerOptions, fit: LayerFit) -> LayerOptions:
     """With the errors of its options, and without those that another one beats at everything."""
-    found = [layer.dense]
+    found: list[Option] = []
     for option in layer.options[1:]:
         structure = structure_of(option.structure)
         assert isinstance(structure, Zeros)
         _, error = fit.fitted(structure)
         found.append(option.model_copy(update={"error": max(0.0, error)}))
-    better = [
-        option
-        for option in found
-        if not any(
-            other is not option
-            and bool(other.feeders) == bool(option.feeders)  # what feeders save is not in the layer's own cost
-            and other.error <= option.error
-            and other.cost <= option.cost
-            and other.macs <= option.macs
-            and other.bytes <= option.bytes
-            for other in found[1:]
-        )
-    ]
-    return layer.model_copy(update={"options": (layer.dense, *(each for each in better if each.structure is not None))})
+    return layer.model_copy(update={"options": (layer.dense, *best(found))})
+
+
+def best(options: Sequence[Option]) -> list[Option]:
+    """Without those that another one beats at everything; of equal ones the first stays."""
+    found: list[Option] = []
+    for option in options:
+        if not any(_beats(other, option) for other in found):
+            found = [*(other for other in found if not _beats(option, other)), option]
+    return found
+
+
+def _beats(a: Option, b: Option) -> bool:
+    """Whether ``a`` is no worse than ``b`` at anything. What feeders save is not in a layer's own cost."""
+    return bool(a.feeders) == bool(b.feeders) and all(
+        getattr(a, what) <= getattr(b, what) for what in ("error", "cost", "macs", "bytes")
+    )
 
 
 def _outputs(subject: Subject, module: nn.Module, x: Tensor) -> Callable[[], Tensor]:

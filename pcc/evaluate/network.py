@@ -11,7 +11,7 @@ import numpy as np
 from pcc.deploy import Device
 from pcc.deploy.host import Host
 from pcc.dtype import dtype_named
-from pcc.errors import PccError
+from pcc.errors import PccError, shortened
 from pcc.models.preprocess import Preprocessing
 from pcc.package.read import Package
 
@@ -62,7 +62,8 @@ def of_module(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Network:
-    """A module, in eval mode, whose inputs have ``shapes``: one, (N, C, H, W) for any N."""
+    """A module, in eval mode, whose inputs have ``shapes``: one, (N, C, H, W) for any N. `PccError` where it does not
+    take that, two at once included."""
     import torch
 
     def compute(x: np.ndarray) -> list[np.ndarray]:
@@ -71,7 +72,17 @@ def of_module(
 
     module.eval()
     chw = _chw(name, shapes)
-    outputs = tuple(f"output {number}" for number in range(len(compute(np.zeros((1, *chw), np.float32)))))
+    for count in (1, 2):
+        try:
+            found = compute(np.zeros((count, *chw), np.float32))
+        except PccError:
+            raise
+        except Exception as error:  # a network is the user's own code
+            raise PccError(
+                f"{name} cannot take {count} image{'s' * (count > 1)} of {'x'.join(map(str, chw))}: "
+                f"{type(error).__name__}: {shortened(' '.join(str(error).split()), 200)}"
+            ) from error
+    outputs = tuple(f"output {number}" for number in range(len(found)))
     return Network(name, "PyTorch", chw, preprocessing, tuple(class_names or ()), outputs, BATCH, False, compute)
 
 

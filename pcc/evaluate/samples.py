@@ -48,11 +48,12 @@ def open_samples(
     """The test set of ``mnist``, ``cifar10`` or ``FILE.py:loader``; or photos, as a network with ``preprocessing`` sees
     them (as ImageNet's usual one for networks without).
 
-    Photos are those of a list (a text file, or the only one in a folder, with a line ``NAME CLASS`` for each, names
-    below the file's folder or below the folder of its name); of class folders (``FOLDER/CLASS/*``, also below ``test``
-    or ``val``); or all in a folder, without labels. Class folders are numbered by ``class_names`` if all are among
-    them, by their own numbers if they are numbers, else in the order of their names. Raises `PccError` for data that
-    do not exist, cannot be read, or do not fit ``input_shape``, (C, H, W).
+    Photos are those of a list (a text file, or the only one in a folder, with a line ``NAME CLASS`` or ``NAME`` for
+    each, names below the file's folder or below the folder of its name); of class folders (``FOLDER/CLASS/*``, or those
+    below ``test`` or ``val``); or all in a folder, without labels. Beside ``train`` class folders have the numbers that
+    they have in training, in the order of the names in ``train``; else they are numbered by ``class_names`` if all are
+    among them, by their own numbers if they are numbers, or in the order of their names. Raises `PccError` for data
+    that do not exist, cannot be read, or do not fit ``input_shape``, (C, H, W).
     """
     path = Path(text)
     if path.is_dir() or path.suffix == ".txt":
@@ -102,32 +103,33 @@ def _photos(path: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndar
     """The photos that a path names, and their classes."""
     if not path.is_dir():
         return _listed(path)
-    if folder := next((folder for folder in (path / "test", path / "val") if _class_folders(folder)), None):
-        path = folder
-    if folders := _class_folders(path):
-        numbers = _numbered([folder.name for folder in folders], class_names)
+    lists = [file for file in sorted(path.glob("*.txt")) if _is_list(file)]
+    if len(lists) > 1:
+        raise PccError(f"{path} has more than one list of photos: give {', or '.join(map(str, lists))}")
+    if lists:
+        return _listed(lists[0])
+    half = next((half for half in (path / "test", path / "val") if photos_below(half)), None)
+    if folders := _class_folders(half or path):
+        trained = [folder.name for folder in _class_folders(path / "train")] if half else []
+        numbers = _numbered(path, [folder.name for folder in folders], trained, class_names)
         found = [
             (photo, number) for folder, number in zip(folders, numbers, strict=True) for photo in photos_below(folder)
         ]
         return [photo for photo, _ in found], np.array([number for _, number in found])
-    lists = sorted(path.glob("*.txt"))
-    if len(lists) == 1:
-        return _listed(lists[0])
-    if photos := photos_below(path):
+    if photos := photos_below(half or path):
         return photos, None
     raise PccError(f"{path} holds no photos ({', '.join(PHOTOS)}), class folders or list of photos")
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    """Folders with photos, if those are all that a folder has; a list of photos says more than folders do."""
-    if any(folder.glob("*.txt")):
-        return []
     return sorted(path for path in folder.glob("*") if path.is_dir() and photos_below(path))
 
 
-def _numbered(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:
+def _numbered(path: Path, folders: Sequence[str], trained: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """The classes of folders, by their names."""
-    known = {name: number for number, name in enumerate(class_names)}
+    if trained and (unknown := sorted(set(folders) - set(trained))):
+        raise PccError(f"{path}: the test set has photos of '{unknown[0]}', the training set has none")
+    known = {name: number for number, name in enumerate(trained or class_names)}
     if all(folder in known for folder in folders):
         return [known[folder] for folder in folders]
     if all(folder.isdecimal() for folder in folders):
@@ -135,25 +137,38 @@ def _numbered(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:
     return list(range(len(folders)))
 
 
-def _listed(path: Path) -> tuple[list[Path], np.ndarray]:
-    """The photos of a list, each below the list's folder or below the folder of the list's name."""
+def _is_list(path: Path) -> bool:
+    """Whether a text file is a list of photos: its first line begins with the name of one."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = next((line for line in map(str.strip, file) if line), "")
+    named = _LINE.fullmatch(first)
+    return Path(named["name"] if named else first).suffix.lower() in PHOTOS
+
+
+def _listed(path: Path) -> tuple[list[Path], np.ndarray | None]:
+    """The photos of a list, each below the list's folder or below the folder of the list's name, and their classes if
+    it has them."""
     try:
         lines = read_limited(path, "list of photos", MOST_LIST_BYTES).decode().splitlines()
     except UnicodeDecodeError:
         raise PccError(f"{path} is not a list of photos: it is no UTF-8 text") from None
-    photos, labels = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        found = _LINE.fullmatch(line.strip())
-        if found is None:
-            raise PccError(f"{path}, line {number}: not 'NAME CLASS' with a number for the class: {line.strip()[:60]}")
-        places = [folder / found["name"] for folder in (path.parent, path.with_suffix(""))]
-        photo = next((place for place in places if place.is_file()), None)
-        if photo is None:
-            raise PccError(f"{path}, line {number}: there is no photo {places[0]}, and none {places[1]}")
-        photos.append(photo)
-        labels.append(int(found["number"]))
-    if not photos:
+    entries = [_entry(path, number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not entries:
         raise PccError(f"{path} lists no photos: a line for each is wanted, 'NAME CLASS'")
-    return photos, np.array(labels)
+    photos, labels = [photo for photo, _ in entries], [label for _, label in entries if label is not None]
+    if len(labels) not in (0, len(photos)):
+        raise PccError(f"{path}: {len(labels)} of {len(photos)} lines have a class: give all of them one, or none")
+    return photos, np.array(labels) if labels else None
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[Path, int | None]:
+    """The photo of a line, and its class if it has one."""
+    folders = path.parent, path.with_suffix("")
+    named = _LINE.fullmatch(line)
+    for name, label in ((line, None), *([(named["name"], int(named["number"]))] if named else [])):
+        if photo := next((folder / name for folder in folders if (folder / name).is_file()), None):
+            return photo, label
+    if named is None and Path(line).suffix.lower() not in PHOTOS:
+        raise PccError(f"{path}, line {number}: not 'NAME CLASS' with a number for the class: {line[:60]}")
+    places = [str(folder / (named["name"] if named else line)) for folder in folders]
+    raise PccError(f"{path}, line {number}: there is no photo {', and none '.join(places)}")

@@ -2,7 +2,7 @@
 and number by number."""
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,7 @@ from pcc.frontend.torch_file import open_torch_file
 
 _SHOWN = 3
 """How many keys of a kind an error names."""
+_COUNTED = ("running_mean", "running_var")
 
 
 def load_weights(module: nn.Module, source: str | Path) -> None:
@@ -26,8 +27,8 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``). What a
     file is, its content says: safetensors, or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie
     anywhere in it and its names may have a prefix (`pcc.frontend.state_dicts`); reparametrised weights become plain.
-    Floats are converted to the module's type. Raises `PccError` if the file cannot be read, does not fit, or holds NaN
-    or Inf.
+    Floats are converted to the module's type. Raises `PccError` if the file cannot be read, does not fit, or its
+    weights are not finite (`check_finite`).
     """
     path, place = _path_and_place(str(source))
     try:
@@ -76,12 +77,16 @@ def _state_dicts(path: Path) -> Generator[list[Found]]:
         yield state_dicts(loaded)
 
 
-def check_finite(module: nn.Module) -> None:
-    """`PccError` naming the layers whose parameters or buffers are not all finite."""
+def check_finite(module: nn.Module, weights: Collection[str] | None = None) -> None:
+    """`PccError` naming the weights that are not all finite (None: parameters, and what norms counted), and whatever
+    else holds a NaN. Infinities are what attention masks are made of."""
+    if weights is None:
+        parameters = {name for name, _ in module.named_parameters()}
+        weights = parameters | {name for name, _ in module.named_buffers() if name.endswith(_COUNTED)}
     bad = [
         f"{name} ({int(values.isnan().sum())} NaN, {int(values.isinf().sum())} Inf of {values.numel()})"
         for name, values in (*module.named_parameters(), *module.named_buffers())
-        if values.is_floating_point() and not values.isfinite().all()
+        if values.is_floating_point() and bool((~values.isfinite() if name in weights else values.isnan()).any())
     ]
     if bad:
         raise PccError(f"weights are not finite: {_some(bad)}")

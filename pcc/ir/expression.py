@@ -74,6 +74,7 @@ def _truth(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Cal
     return lambda a, b: compare(a, b).to(a.dtype)
 
 
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "add": (2, torch.add),
     "sub": (2, torch.sub),
@@ -99,7 +100,7 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "ceil": (1, torch.ceil),
     "trunc": (1, torch.trunc),
     "round": (1, torch.round),
-    **{name: (2, _truth(getattr(torch, name))) for name in ("lt", "le", "gt", "ge", "eq", "ne")},
+    **{name: (2, _truth(getattr(torch, name))) for name in COMPARISONS},
     "where": (3, lambda c, a, b: torch.where(c != 0, a, b)),
 }
 """Name: arity, meaning. All arguments may be expressions."""
@@ -150,6 +151,13 @@ def operand_indices(expr: Expr) -> tuple[int, ...]:
 def count_calls(expr: Expr) -> int:
     """How many functions are applied for one element."""
     return 1 + sum(map(count_calls, expr.args)) if isinstance(expr, Call) else 0
+
+
+def is_truth(expr: Expr) -> bool:
+    """Whether nothing but 0 and 1 comes out, as the expression shows."""
+    if not isinstance(expr, Call):
+        return False
+    return expr.function in COMPARISONS or (expr.function in ("mul", "max") and all(map(is_truth, expr.args)))
 
 
 def apply(activation: Activation, expr: Expr) -> Expr:

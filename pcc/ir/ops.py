@@ -197,6 +197,8 @@ def _pool2d(
     if mode == "max":
         padded = _pad(_pad(x, padding, -torch.inf), hang, -torch.inf)
         return F.max_pool2d(padded, kernel, stride, 0, dilation)[:, :, :height, :width].contiguous()
+    if mode == "sum":
+        return _window_sums(x, kernel, stride, dilation)
     counted = _pad(torch.ones_like(x[:1, :1]), padding, 1.0 if count_include_pad else 0.0)
     total, count = (_window_sums(_pad(part, hang), kernel, stride, dilation) for part in (_pad(x, padding), counted))
     return (total / count)[:, :, :height, :width].contiguous()
@@ -221,8 +223,10 @@ def _pool2d_shape(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> tuple[int, ...]:
-    if mode not in ("max", "avg") or x.dim() != 4:
+    if mode not in ("max", "avg", "sum") or x.dim() != 4:
         raise PccError(f"pool2d: mode '{mode}' on {tuple(x.shape)} is not a pooling")
+    if mode == "sum" and (any(padding) or any(taps not in (1, n) for taps, n in zip(kernel, x.shape[2:], strict=True))):
+        raise PccError(f"pool2d: sums are of whole rows, columns or planes of {tuple(x.shape)}, not of {kernel}")
     return x.shape[0], x.shape[1], *window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
 
 
@@ -232,7 +236,8 @@ POOL2D = register(
     _pool2d,
     _pool2d_shape,
 )
-"""``max`` or ``avg`` pooling as PyTorch means it; padding may be uneven, and averages dilated."""
+"""``max`` or ``avg`` pooling as PyTorch means it; padding may be uneven, and averages dilated. ``sum`` adds up whole
+rows, columns or planes: of whole numbers it is exact up to 2^24, and an average times their number is not."""
 
 
 def _resize2d(x: Tensor, size: list[int], mode: str, align_corners: bool, scales: list[float] | None) -> Tensor:

@@ -33,8 +33,8 @@ MUSL_FILES = {
     "signal": "block",
     "stat": "fstat fstatat",
     "stdio": "__fdopen __fmodeflags __lockfile __overflow __stdio_close __stdio_exit __stdio_read __stdio_seek "
-    "__stdio_write __stdout_write __toread __towrite __uflow fclose fflush fgetc fgets fopen fputc fputs fread fwrite "
-    "ofl ofl_add printf putchar puts snprintf stderr stdout vfprintf vsnprintf",
+    "__stdio_write __stdout_write __toread __towrite __uflow fclose ferror fflush fgetc fgets fopen fputc fputs fread "
+    "fwrite ofl ofl_add printf putchar puts snprintf stderr stdout vfprintf vsnprintf",
     "stdlib": "strtod",
     "thread": "__lock __set_thread_area __syscall_cp __timedwait __unmapself __wait clone default_attr "
     "pthread_create pthread_join pthread_setcancelstate pthread_testcancel vmlock",

@@ -155,6 +155,8 @@ def _pool(node: Node, numbers: Numbers) -> np.ndarray:
     """The largest of equal numbers is that number; a mean may count zeros at the border."""
     args = arguments(node)
     number = _channelwise(node, numbers)
+    if args["mode"] == "sum":
+        return number * np.float32(prod(args["kernel"]))
     partly = args["mode"] == "avg" and args["count_include_pad"] and any(args["padding"])
     return np.where(number == 0, number, np.float32(np.nan)) if partly else number
 

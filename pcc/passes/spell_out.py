@@ -13,7 +13,18 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.graph import add_constant, arguments, finish, layer_name, rewrite, shape_of
-from pcc.ir.ops import ELEMENTWISE, GATHER, NMS, POOL2D, RESIZE2D, SCAN, TOP_K, UNPACK, packed_weight
+from pcc.ir.ops import (
+    ELEMENTWISE,
+    GATHER,
+    NMS,
+    POOL2D,
+    RESIZE2D,
+    SCAN,
+    TOP_K,
+    UNPACK,
+    packed_weight,
+    window_output_size,
+)
 from pcc.ir.register import REFERENCES
 from pcc.passes.decompose import take_apart
 from pcc.sparsity.formats import format_named
@@ -83,19 +94,31 @@ def _pool2d(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> Tensor:
+    if mode == "sum":
+        summed = [axis for axis, taps in zip((2, 3), kernel, strict=True) if taps > 1]
+        return x.sum(summed, keepdim=True) if summed else x
     if mode == "avg" and dilation != [1, 1]:
         return REFERENCES[POOL2D](x, mode, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
     if padding[:2] == padding[2:] and all(2 * before <= taps for before, taps in zip(padding, kernel, strict=False)):
         if mode == "max":
             return F.max_pool2d(x, kernel, stride, padding[:2], dilation, ceil_mode)
         return F.avg_pool2d(x, kernel, stride, padding[:2], ceil_mode, count_include_pad)
+    height, width = window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+
+    def pooled(x: Tensor, fill: float = 0.0) -> Tensor:
+        x = _padded(x, padding, fill)
+        if mode == "max":
+            found = F.max_pool2d(x, kernel, stride, 0, dilation, ceil_mode)
+        else:
+            found = F.avg_pool2d(x, kernel, stride, 0, ceil_mode)
+        # In ceil mode the last window may see nothing but padding.
+        return found if found.shape[2:] == (height, width) else found[:, :, :height, :width]
+
     if mode == "max":
-        return F.max_pool2d(_padded(x, padding, -torch.inf), kernel, stride, 0, dilation, ceil_mode)
-    means = F.avg_pool2d(_padded(x, padding), kernel, stride, 0, ceil_mode)
+        return pooled(x, -torch.inf)
     if count_include_pad:
-        return means
-    ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
-    return means / F.avg_pool2d(_padded(ones, padding), kernel, stride, 0, ceil_mode)
+        return pooled(x)
+    return pooled(x) / pooled(torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype))
 
 
 def _elementwise(xs: list[Tensor], expression: str) -> Tensor:

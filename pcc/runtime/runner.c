@@ -333,12 +333,12 @@ static double read_tolerance(const char *folder) {
   return tolerance;
 }
 
-/* Largest difference between two tensors, relative to the largest expected value; infinite where only one of them is, or one is NaN. */
+/* Largest difference between two tensors, relative to the largest expected value; infinite where only one of them is infinite or NaN. */
 static double relative_error(const void *found_values, const void *expected_values, const struct pcc_port *port, int32_t batch) {
   double worst = 0, scale = 0;
   for (size_t i = 0; i < port->bytes / port->element->bytes * (size_t)batch; i++) {
     const double found = port->element->get(found_values, i), expected = port->element->get(expected_values, i);
-    if (found == expected && isinf(expected)) continue;
+    if ((found == expected && isinf(expected)) || (isnan(found) && isnan(expected))) continue;
     if (!isfinite(found) || !isfinite(expected)) return INFINITY;
     worst = fmax(worst, fabs(found - expected));
     scale = fmax(scale, fabs(expected));
@@ -381,8 +381,11 @@ static int command_selftest(const struct arguments *arguments) {
 int main(int count, char **words) {
   model = pcc_chosen_model();
   const struct arguments arguments = parse(count, words);
-  if (!strcmp(arguments.command, "run")) return command_run(&arguments);
-  if (!strcmp(arguments.command, "bench")) return command_bench(&arguments);
-  if (!strcmp(arguments.command, "selftest")) return command_selftest(&arguments);
-  stop("unknown command '%s': run, bench or selftest", arguments.command);
+  int status;
+  if (!strcmp(arguments.command, "run")) status = command_run(&arguments);
+  else if (!strcmp(arguments.command, "bench")) status = command_bench(&arguments);
+  else if (!strcmp(arguments.command, "selftest")) status = command_selftest(&arguments);
+  else stop("unknown command '%s': run, bench or selftest", arguments.command);
+  if (fflush(stdout) || ferror(stdout)) stop("standard output cannot be written");
+  return status;
 }

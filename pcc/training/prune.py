@@ -15,7 +15,7 @@ from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
-from pcc.training.folder import CHECKPOINT, REPORT
+from pcc.training.folder import CHECKPOINT, REPORT, check_apart
 from pcc.training.from_file import FromFile, open_file
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe
@@ -83,6 +83,8 @@ def prune(
 
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
+    results = [folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])]
+    check_apart(results, [model, weights, *(files for _, files in teachers)])
     with process.first_ahead():
         if is_model_file(model):
             data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)

@@ -111,7 +111,8 @@ class _Additions(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in _ADDITIONS and not kwargs and len(args) == 2:
+        name = getattr(func, "__name__", "").partition(".")[0]  # models from files call ``add.Tensor``
+        if name in _ADDITIONS and not kwargs and len(args) == 2:
             left, right = args
             if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and left.shape == right.shape:
                 self.see(left, right)

@@ -31,6 +31,9 @@ class Net(nn.Module):
 def make():
     torch.manual_seed(0)
     return Net().eval()
+
+def one_at_a_time():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(0), nn.Unflatten(0, (1, -1)), nn.Linear(8 * 22 * 22, 10))
 """
 SHAPE = "1,3,24,24"
 
@@ -168,6 +171,8 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     assert "more than 1, which the dense network is" in pcc(*args, "--faster", "1").error
     assert "no share" in pcc(*args, "--keep", "most").error
     assert "images 'cifar10': give a folder" in pcc(*args[:3], "cifar10", *args[4:], "--faster", "2").error
+    one = [*args[:1], net.replace(":make", ":one_at_a_time"), *args[2:]]
+    assert "cannot take 2 images of" in pcc(*one, "--faster", "2").error
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "1.png").symlink_to(photos / "1.png")
     few = ["compress", net, "--images", tmp_path / "few", "--input-shape", SHAPE, "--faster", "2", "-o", tmp_path / "x"]

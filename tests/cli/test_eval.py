@@ -74,3 +74,5 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], factory: str, packag
     assert "no data 'nothing'" in pcc("eval", package, "--data", "nothing").error
     assert "goes with a model" in pcc("eval", package, "--data", photos, "--weights", "none").error
     assert "no model 'resnet51'" in pcc(*model, "--against", "resnet51").error
+    wrong = pcc("eval", factory, "--input-shape", "1,1,12,12", "--data", photos).error
+    assert "cannot take 1 image of 1x12x12: RuntimeError: " in wrong

@@ -160,6 +160,9 @@ def test_a_file_is_pruned_and_compiles(suffix: str, pcc, job: Path) -> None:
     assert any("sparse" in family for family in json.loads(compiled.out)["targets"][0]["families"])
     assert pcc("export", f"out/model{suffix}", "-o", "again.onnx").status == 0
     assert "holds its weights" in pcc("prune", f"net{suffix}", *ARGS, "--weights", "none").err
+    written_over = pcc("prune", f"out/model{suffix}", *ARGS)
+    assert f"out/model{suffix} would be written over" in written_over.error
+    assert "would be written over" in pcc("prune", "net.py:make", *ARGS, "--weights", "out/model.safetensors").error
 
 
 def test_what_people_see(pcc) -> None:

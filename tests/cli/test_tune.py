@@ -124,6 +124,7 @@ def test_wrong_use(pcc, net: str, tmp_path: Path) -> None:
         in pcc("tune", net, "--device", "host", "--target", "aarch64-linux").error
     )
     assert "counts instructions of arm64 code" in pcc("tune", net, "--device", "qemu", "--target", "x86_64-linux").error
+    assert "leave it out to time --gpu" in pcc("tune", net, "--device", "qemu", "--gpu", "opencl").error
     assert "has to be kept in a file" in pcc("tune", net, *NET, "--tuning-records", "none").error
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "manifest.json").write_text("{}")

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from pcc.compression.candidates import candidates, mined_patterns
+from pcc.compression.database import best
 from pcc.compression.errors import layer_fits, shown
+from pcc.compression.options import Option
 from pcc.compression.recipe import structure_of, written
 from pcc.sparsity.kernels import Kernels
 from pcc.training.layers import array, prunable
@@ -85,6 +87,14 @@ def test_what_outputs_show_is_measured_and_leaves_the_network_alone(batches: lis
     assert found["fc"] == pytest.approx(float(expected), rel=1e-4)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_of_two_equal_options_one_stays() -> None:
+    def option(name: str, error: float, cost: float) -> Option:
+        return Option(structure=name, error=error, cost=cost, family="", macs=1, bytes=1)
+
+    options = [option(*each) for each in (("a", 0.1, 2), ("b", 0.1, 2), ("c", 0.2, 1), ("d", 0.2, 3), ("e", 0.2, 1))]
+    assert [each.structure for each in best(options)] == ["a", "c"]
 
 
 def test_candidates_can_be_written_and_have_the_layers_shape() -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import pcc
 from pcc.codegen.interpret import interpret
 from pcc.codegen.objects import compile_kernels
 from pcc.deploy import Host, Qemu, device_named
@@ -186,6 +189,27 @@ def test_selftest_passes_and_fails(copy: Path) -> None:
         assert "FAILED" in _runner("selftest", str(copy / "selftest"), package=copy).stdout
     with pytest.raises(PccError, match=r"selftest/output_1.bin is damaged"):
         Host().selftest(package)
+
+
+def test_nan_where_it_is_expected_passes(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), Logarithm()).eval()
+    pcc.compile(module, (torch.randn(1, 3, 8, 8),), out=tmp_path / "net")
+    assert np.isnan(np.fromfile(tmp_path / "net/selftest/output_0.bin", np.float32)).any()
+    assert Host().selftest(open_package(tmp_path / "net")).passed
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.log()
+
+
+def test_output_that_cannot_be_written() -> None:
+    program = toy_package() / "bin/x86_64-linux/pcc-run"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [program, "bench", "--runs", "1", "--json"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, b"pcc-run: standard output cannot be written\n")
 
 
 def test_runner_is_used_wrongly(tmp_path: Path) -> None:

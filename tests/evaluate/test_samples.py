@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pcc.errors import PccError
 from pcc.evaluate.samples import open_samples
 from pcc.models.preprocess import Preprocessing
+from pcc.training.data.folder import FolderData
 
 SEEN = Preprocessing(size=4, resize=4, scale=1 / 255, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 SHAPE = (3, 4, 4)
@@ -30,6 +32,21 @@ def reds(folder: Path | str, names: tuple[str, ...] = ()) -> tuple[list[int], li
     return found, None if labels[0] is None else np.concatenate([y for y in labels if y is not None]).tolist()
 
 
+def test_a_list_without_classes_and_a_text_that_is_none(tmp_path: Path) -> None:
+    for red in (30, 10, 20):
+        photo(tmp_path / "photos" / f"{red}.png", red)
+    (tmp_path / "some.txt").write_text("photos/20.png\nphotos/10.png\n")
+    assert reds(tmp_path / "some.txt") == ([20, 10], None)
+    (tmp_path / "photos" / "notes.txt").write_text("taken in 2019")
+    assert reds(tmp_path / "photos") == ([10, 20, 30], None)
+    (tmp_path / "some.txt").write_text("photos/20.png\nphotos/10.png 3\n")
+    with pytest.raises(PccError, match="1 of 2 lines have a class"):
+        open_samples(str(tmp_path / "some.txt"), SHAPE, SEEN)
+    (tmp_path / "more.txt").write_text("photos/20.png\n")
+    with pytest.raises(PccError, match="more than one list of photos"):
+        open_samples(str(tmp_path), SHAPE, SEEN)
+
+
 def test_photos_without_labels(tmp_path: Path) -> None:
     for red in (30, 10, 20):
         photo(tmp_path / f"{red}.png", red)
@@ -42,6 +59,21 @@ def test_class_folders(tmp_path: Path, half: str) -> None:
         photo(tmp_path / half / name / "1.png", 10 * number)
     assert reds(tmp_path) == ([10, 20, 0], [0, 1, 2])
     assert reds(tmp_path, ("bee", "owl", "cat", "ant")) == ([10, 20, 0], [3, 0, 1])
+
+
+def test_class_folders_beside_those_of_training(tmp_path: Path) -> None:
+    """As `pcc prune` numbers them: by all names of the training set, a text file beside them or not."""
+    for name in ("2", "10", "1"):
+        photo(tmp_path / "train" / name / "1.png", 99)
+    for name in ("2", "1"):
+        photo(tmp_path / "test" / name / "1.png", int(name))
+    (tmp_path / "test" / "README.txt").write_text("These are 12")
+    assert reds(tmp_path, ("1", "2")) == ([1, 2], [0, 2])
+    data = FolderData(tmp_path, SEEN)
+    assert data.test_samples(torch.arange(2))[1].tolist() == [0, 2]
+    photo(tmp_path / "test" / "3" / "1.png", 1)
+    with pytest.raises(PccError, match="the test set has photos of '3', the training set has none"):
+        open_samples(str(tmp_path), SHAPE, SEEN)
 
 
 def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
@@ -80,7 +112,7 @@ def test_a_users_test_set(tmp_path: Path) -> None:
 def test_bad_data_are_one_line(tmp_path: Path) -> None:
     photo(tmp_path / "photos" / "1.png", 1)
     (tmp_path / "empty").mkdir()
-    for name, text in (("torn", "1.png\n"), ("gone", "2.png 1\n"), ("blank", "\n"), ("binary", "\udcff\n")):
+    for name, text in (("torn", "one 1st\n"), ("gone", "2.png 1\n"), ("blank", "\n"), ("binary", "\udcff\n")):
         (tmp_path / f"{name}.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
     cases = {
         "empty": "holds no photos",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from pcc.errors import PccError, PccWarning
-from pcc.frontend.checkpoint import load_weights
+from pcc.frontend.checkpoint import check_finite, load_weights
 
 
 def net() -> nn.Module:
@@ -257,6 +257,15 @@ def test_numbers_that_are_not_finite(tmp_path: Path, value: float) -> None:
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(PccError, match=r"not finite: bn.running_var \("):
         load_weights(net(), tmp_path / "w.pt")
+
+
+def test_masks_are_infinite_and_hold_no_nan() -> None:
+    module = net()
+    module.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+    check_finite(module)
+    module.register_buffer("other", torch.tensor([1.0, torch.nan]))
+    with pytest.raises(PccError, match=r"not finite: other \(1 NaN"):
+        check_finite(module)
 
 
 @pytest.mark.parametrize(

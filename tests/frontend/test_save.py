@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +18,7 @@ from pcc.ir.verify import relative_error, run_graph
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline
 from pcc.passes.spell_out import SpellOut
-from tests.frontend.onnx.models import run_onnxruntime
+from tests.frontend.onnx.models import model, run_onnxruntime
 from tests.nets import NETS, make, settle
 
 FUSED = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels"
@@ -36,6 +37,22 @@ def test_the_round_trip(name: str, pipeline: str, tmp_path: Path) -> None:
         assert relative_error(run_graph(back.graph, inputs), expected) < 1e-5
         assert (back.inputs, back.outputs) == (exported.inputs, exported.outputs)
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), expected) < 1e-5
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_windows_that_see_nothing_but_padding_are_none(operator: str, tmp_path: Path) -> None:
+    proto = model(
+        "agraph (float[1,2,4,4] x) => (float[1,2,H,W] y) { y = OPERATOR <kernel_shape = [2, 2], strides = [2, 2], "
+        "pads = [0, 0, 1, 1], ceil_mode = 1> (x) }".replace("OPERATOR", operator),
+        opset=19,
+    )
+    x = (torch.randn(1, 2, 4, 4),)
+    (expected,) = run_graph(import_model(proto).graph, x)
+    onnx.save(proto, tmp_path / "net.onnx")
+    export_model(tmp_path / "net.onnx", None, out=tmp_path / "out.onnx")
+    assert expected.shape == (1, 2, 2, 2)
+    for found in (run_graph(import_model(tmp_path / "out.onnx").graph, x), run_onnxruntime(tmp_path / "out.onnx", x)):
+        assert relative_error(found, (expected,)) < 1e-6
 
 
 def test_filters_that_are_dropped_are_not_in_the_file(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ ONE = [
     (lambda m, x: F.relu(x), "relu(x0)"),
     (lambda m, x: F.relu6(x), "clip(x0,0,6)"),
     (lambda m, x: F.hardtanh(x, -0.5, 2.0), "clip(x0,-0.5,2)"),
+    (lambda m, x: F.hardtanh(x, 0.0, torch.inf), "relu(x0)"),
     (lambda m, x: x.clamp(min=0), "relu(x0)"),
     (lambda m, x: x.clamp(max=0.5), "min(x0,0.5)"),
     (lambda m, x: x.clamp(min=-0.5), "max(x0,-0.5)"),

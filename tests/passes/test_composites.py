@@ -213,6 +213,9 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(7, 7).tril() > 0, scale=0.3),
     lambda x: F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True),
+    lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(7, 7).tril(-1) > 0),  # the first sees nothing
+    lambda x: F.scaled_dot_product_attention(x, x, x, x[:, :1, :, :1] > 0),
+    lambda x: F.scaled_dot_product_attention(x, x, x, torch.full((7, 7), -torch.inf).triu(0)),
     lambda x: x @ x[0, 0].t(),
     lambda x: x[0, 0].t() @ x,
     lambda x: x[:, :1].transpose(2, 3) @ x,

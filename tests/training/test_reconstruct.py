@@ -4,6 +4,7 @@ near its dense self."""
 import copy
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import UniformLevels
 from pcc.sparsity.structure import Structure
 from pcc.sparsity.unstructured import Unstructured
+from pcc.training.from_file import open_file
 from pcc.training.layers import Layer, array, bind
 from pcc.training.paused_run import NAME
 from pcc.training.reconstruct import reconstruct
@@ -283,6 +285,16 @@ class InPlace(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.relu(self.norm(self.conv(x)))
+
+
+def test_shortcuts_of_a_model_from_a_file_are_seen(model: nn.Module, tmp_path: Path) -> None:
+    exported = torch.export.export(model, (torch.zeros(2, 3, 13, 13),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(exported, tmp_path / "net.pt2")
+    found: list[dict[str, tuple[bool, bool]]] = []
+    for each in (model, open_file(str(tmp_path / "net.pt2"), (3, 13, 13)).module):
+        seen = observe(each, bind(each, {"@conv1x1": Unstructured(2)}), [smooth(50, 6)], 1000)
+        found.append({one.layer.name: (one.added is not None, one.shortcut is not None) for one in seen.values()})
+    assert found == [{"second.0": (True, True)}] * 2
 
 
 @torch.inference_mode()

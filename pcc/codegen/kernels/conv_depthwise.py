@@ -32,7 +32,7 @@ from pcc.codegen.kernels.stage import (
 )
 from pcc.codegen.layers import Conv2d
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, View, has_whole_lines
+from pcc.codegen.program import ProgramBuilder, View, has_whole_lines, whole_lines
 from pcc.dtype import REALS, DType
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class DepthwiseFamily:
         vectors = {DepthwiseSchedule("rows"): _vectors_by_rows(height, width, lanes)}
         if width >= lanes:
             vectors[DepthwiseSchedule("wide", rows)] = -(-height // rows) * rows * -(-width // lanes)
-        elif (height - 1) * layer.y.strides[2] + lanes <= layer.y.strides[1] and has_whole_lines(layer.y):
+        elif has_whole_lines(layer.y) and (height - 1) * width + lanes <= whole_lines(height * width, layer.y.dtype):
             vectors[DepthwiseSchedule("narrow", rows)] = -(-height // rows) * rows
         elif positions <= FLAT_POSITIONS:
             vectors[DepthwiseSchedule("flat")] = -(-positions // lanes)

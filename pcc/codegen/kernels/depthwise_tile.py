@@ -11,7 +11,7 @@ from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.kernels.window_columns import every_second, in_order
 from pcc.codegen.layers import Conv2d
-from pcc.codegen.program import has_whole_lines
+from pcc.codegen.program import has_whole_lines, whole_lines
 from pcc.dtype import INT32
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def stored_lanes(layer: Conv2d, lanes: int) -> tuple[int, ...] | None:
     """How many lanes of a vector each row stores, which may be the junk behind a narrow one: all where the plane has
     room, else half of them, or a quarter; None where nothing fits."""
-    (height, width), (_, room, pitch, _) = layer.y.shape[2:], layer.y.strides
+    (height, width), pitch = layer.y.shape[2:], layer.y.strides[2]
+    room = whole_lines(height * width, layer.y.dtype)
     if width >= lanes:
         return (lanes,) * height
     fits = [

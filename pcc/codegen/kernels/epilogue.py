@@ -87,7 +87,7 @@ def activate(
     if activation.kind not in _CODE:
         raise PccError(f"no kernel code for activation '{activation}': add it to pcc/codegen/kernels/epilogue.py")
     if activation.kind in _IN_TYPE or k.real == FLOAT32:
-        return _CODE[activation.kind](k, k.let(x), lanes, *activation.args)
+        return _CODE[activation.kind](k, k.let(x), lanes, *map(k.real.nearest, activation.args))
     with k.computing_in(FLOAT32):
         wide = _CODE[activation.kind](k, k.let(k.converted(x, FLOAT32)), lanes, *activation.args)
     return k.converted(wide, k.real)

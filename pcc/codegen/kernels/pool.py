@@ -1,4 +1,4 @@
-"""Max and average pooling: rows first, columns second.
+"""Maxima, averages and sums of windows: rows first, columns second.
 
 The rows a window covers are combined into one row on the stack, whole vectors at a time; the window's columns are then
 combined from there, with the padding filled in. Windows are clipped to the rows that exist, so that no padded copy of
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 ITEM_READS = 32768
 """Input elements an item should look at."""
-IDENTITY = {"max": float("-inf"), "avg": 0.0}
+IDENTITY = {"max": float("-inf"), "avg": 0.0, "sum": 0.0}
 """What padding is to the combination: minus infinity, zero."""
+WRITTEN_OUT = 16
+"""Columns of a window that the code has one after the other; it loops over those of wider ones."""
 
 
 def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
@@ -49,7 +51,7 @@ def emit_pool(layer: Pool2d, b: ProgramBuilder) -> None:
             places |= {"height": 1, "width": height * width}
         channels_per_item = max(1, ITEM_READS // (height * width))
         items = batch * -(-channels // channels_per_item)
-        scale = 1.0 if layer.mode == "max" else 1.0 / (height * width)
+        scale = 1.0 / (height * width) if layer.mode == "avg" else 1.0
         b.call(
             PoolPlane(layer.mode),
             places | {"channels_per_item": channels_per_item, "scale": scale},
@@ -102,11 +104,11 @@ def pool_work(x: View, y: View, machine: Machine) -> Work:
 
 
 def inverse_counts(layer: Pool2d, axis: int) -> np.ndarray:
-    """Per output row (or column), one over the rows (columns) that count in an average; ones for a maximum."""
+    """Per output row (or column), one over the rows (columns) that count in an average; else ones."""
     geometry: ConvGeometry = layer.geometry
     outputs, size = layer.y.shape[2 + axis], layer.x.shape[2 + axis]
     before, after = geometry.padding[axis], geometry.padding[axis + 2]
-    if layer.mode == "max":
+    if layer.mode != "avg":
         return np.ones(outputs, np.float32)
     taps = (
         np.arange(outputs)[:, None] * geometry.stride[axis]
@@ -161,13 +163,14 @@ class PoolWindow:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
         inputs = (outputs - 1) * self.stride + (self.window - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
+        total = k.local(k.lanes) if self.window > WRITTEN_OUT else None
         with output_rows(k) as (x_at, y_at, oy), k.loop(0, (k["out_width"] + (outputs - 1)) // outputs) as tile:
             column = k.let(
                 tile * (outputs * self.stride) - k["left"]
             )  # of the image, at the start of the row on the stack
             self._combine_rows(k, row, inputs, x_at, oy, column)
             out = k.let(tile * outputs)
-            self._combine_columns(k, row, y_at, oy, out, math.smaller(k["out_width"] - out, outputs))
+            self._combine_columns(k, row, total, y_at, oy, out, math.smaller(k["out_width"] - out, outputs))
 
     def _combine_rows(
         self, k: "KernelBuilder", row: "Expr", inputs: int, x_at: "Expr", oy: "Expr", column: "Expr"
@@ -193,23 +196,37 @@ class PoolWindow:
             k.store(row, i, k["empty"])
 
     def _combine_columns(
-        self, k: "KernelBuilder", row: "Expr", y_at: "Expr", oy: "Expr", out: "Expr", count: "Expr"
+        self,
+        k: "KernelBuilder",
+        row: "Expr",
+        total: "Expr | None",
+        y_at: "Expr",
+        oy: "Expr",
+        out: "Expr",
+        count: "Expr",
     ) -> None:
         scale = k.let(k.load(k["inverse_rows"], oy))
 
         def emit(offset: "Expr", lanes: int) -> None:
-            total = self._every(k, row, offset * self.stride, lanes)
-            for tap in range(1, self.window):
-                total = k.let(
-                    _combine(
-                        k, self.mode, total, self._every(k, row, offset * self.stride + tap * self.dilation, lanes)
-                    )
-                )
+            value = self._combined(k, row, total, offset * self.stride, lanes)
             if self.mode == "avg":
-                total = total * k.splat(scale, lanes) * k.load(k["inverse_columns"], out + offset, lanes)
-            k.store(k["y"], y_at + out + offset, total, lanes)
+                value = value * k.splat(scale, lanes) * k.load(k["inverse_columns"], out + offset, lanes)
+            k.store(k["y"], y_at + out + offset, value, lanes)
 
         exact_run(k, count, emit)
+
+    def _combined(self, k: "KernelBuilder", row: "Expr", total: "Expr | None", at: "Expr", lanes: int) -> "Expr":
+        """The columns of ``lanes`` windows, of which the first begins at ``at``."""
+        value = self._every(k, row, at, lanes)
+        if total is None:
+            for tap in range(1, self.window):
+                value = k.let(_combine(k, self.mode, value, self._every(k, row, at + tap * self.dilation, lanes)))
+            return value
+        k.store(total, 0, value, lanes)
+        with k.loop(1, self.window) as tap:
+            value = self._every(k, row, at + tap * self.dilation, lanes)
+            k.store(total, 0, _combine(k, self.mode, k.load(total, 0, lanes), value), lanes)
+        return k.let(k.load(total, 0, lanes))
 
     def _every(self, k: "KernelBuilder", row: "Expr", at: "Expr", lanes: int) -> "Expr":
         """``lanes`` elements of the row from ``at`` on, a stride apart."""

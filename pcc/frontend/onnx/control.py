@@ -35,8 +35,8 @@ def run_if(model: "ModelImport", node: ir.Node) -> None:
 
 
 def run_loop(model: "ModelImport", node: ir.Node) -> None:
-    """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds,
-    stacked."""
+    """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds, stacked.
+    Without a condition what the body says of it does not count."""
     limit, condition, *state = (_value(model, value) for value in node.inputs)
     most = None if limit is None else int(number(limit, "its number of steps is"))
     _check_attributes(node, "body")
@@ -44,7 +44,8 @@ def run_loop(model: "ModelImport", node: ir.Node) -> None:
     more, step, rows = condition, 0, []
     while (most is None or step < most) and (more is None or bool(_condition(more))):
         _check_steps(step)
-        more, *results = _body(model, body, [torch.tensor(step), torch.tensor(True), *state])
+        said, *results = _body(model, body, [torch.tensor(step), torch.tensor(True), *state])
+        more = None if condition is None else said
         state, added = results[: len(state)], results[len(state) :]
         rows.append(added)
         step += 1

@@ -32,6 +32,16 @@ DOMAINS = ("", "ai.onnx")
 OPSETS = range(7, 100)
 """Before 7 operators broadcast by rules of their own."""
 
+_aten: Any = torch.ops.aten
+
+_WEIGHTED = {
+    *(_aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transpose3d),
+    *(_aten.linear, _aten.mm, _aten.matmul),
+    *(_aten.lstm, _aten.gru, _aten.rnn_tanh, _aten.rnn_relu),
+    *(_aten.batch_norm, _aten.instance_norm, _aten.layer_norm, _aten.group_norm),
+}
+"""What has weights."""
+
 
 def import_onnx(
     model: str | Path | onnx.ModelProto, examples: Any = None, batch: int | None = None, any_batch: bool = False
@@ -55,7 +65,7 @@ def import_onnx(
                 f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to "
                 "fp32 first"
             )
-    check_finite(graph_module)
+    check_finite(graph_module, _weights(graph_module))
     producer = (
         f", by {shortened(f'{parsed.producer_name} {parsed.producer_version}'.strip(), 40)}"
         if parsed.producer_name
@@ -66,6 +76,16 @@ def import_onnx(
         f"{name.strip(chr(39))} (ONNX, opset {opset_of(parsed)}{producer})",
         tuple(entry.name for entry in declared),
     )
+
+
+def _weights(graph_module: GraphModule) -> set[str]:
+    """The constants that a layer or a norm reads."""
+    constants = graph_module.graph.find_nodes(op="get_attr")
+    return {
+        str(node.target)
+        for node in constants
+        if any(getattr(user.target, "overloadpacket", None) in _WEIGHTED for user in node.users)
+    }
 
 
 def without_rule(operator: str) -> bool:

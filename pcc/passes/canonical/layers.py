@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from pcc.ir import expression as language
 from pcc.ir.graph import insert, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import (
     BATCH_NORM,
@@ -281,17 +282,26 @@ def _uneven(node: Node, x: Node, axis: int, want: int, mode: str) -> Node:
 
 
 def reduction(node: Node, self: Node, dim: Sequence[int] | int | None = None, keepdim: bool = False) -> None:
-    """``mean``, ``sum`` and ``amax`` over any dimensions: a pooling whose window is all of them."""
+    """``mean``, ``sum`` and ``amax`` over any dimensions: a pooling whose window is all of them. A sum of whole numbers
+    has to be exact; others are means times their number, which fit fp16."""
     require_fp32(node)
     rank = len(shape_of(self))
     chosen = [dim] if isinstance(dim, int) else dim or range(rank)
     dims = sorted(d % rank for d in chosen) if rank else []
-    mode = "max" if node.target is _aten.amax.default else "avg"
+    is_sum = node.target in (_aten.sum.default, _aten.sum.dim_IntList)
+    is_whole = not node.meta["val"].dtype.is_floating_point or _counts(self)
+    mode = "max" if node.target is _aten.amax.default else "sum" if is_sum and is_whole else "avg"
     pooled, count = _pool_over(node, self, dims, mode)
-    shape = [1 if d in dims else size for d, size in enumerate(shape_of(self)) if keepdim or d not in dims]
-    if node.target in (_aten.sum.default, _aten.sum.dim_IntList):
+    if is_sum and not is_whole:
         pooled = insert(node, ELEMENTWISE, ([pooled], f"mul(x0,{count})"), node, f"{node.name}_sum")
+    shape = [1 if d in dims else size for d, size in enumerate(shape_of(self)) if keepdim or d not in dims]
     become(node, make_reshape(node, pooled, shape))
+
+
+def _counts(x: Node) -> bool:
+    """Whether a value is whole numbers or truth, also as fp32."""
+    is_truth = x.target is ELEMENTWISE and language.is_truth(language.parse(str(x.args[1])))
+    return is_truth or not x.meta["val"].dtype.is_floating_point
 
 
 def _pool_over(node: Node, x: Node, dims: list[int], mode: str) -> tuple[Node, int]:

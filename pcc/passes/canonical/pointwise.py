@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from pcc.ir.activation import LARGEST
-from pcc.ir.expression import Call, Expr, Literal, Operand
+from pcc.ir.expression import COMPARISONS, Call, Expr, Literal, Operand, is_truth
 from pcc.ir.graph import constant, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import ELEMENTWISE
 from pcc.passes.canonical import WHOLE, CannotCompile, Rule, dtype_name, require_fp32
@@ -19,6 +19,8 @@ from pcc.passes.canonical.moves import make_reshape
 _aten: Any = torch.ops.aten
 
 _ONE, _TWENTY = Literal(1.0), Literal(20.0)
+_LEAVES_RANGE = ("add", "sub", "mul", "pow", "neg", "abs")
+"""Functions whose result may be a whole number that its type does not have."""
 
 
 def elementwise(formula: Callable[..., Expr]) -> Rule:
@@ -30,12 +32,24 @@ def elementwise(formula: Callable[..., Expr]) -> Rule:
         require_fp32(node)
         operands: list[Node] = []
         terms = {name: _term(value, operands) for name, value in values.items()}
-        expression = formula(**terms)
+        expression = _wrapped(formula(**terms), node.meta["val"].dtype)
         if not operands:
             raise CannotCompile("computed from numbers alone")
         rewrite(node, ELEMENTWISE, (operands, str(expression)))
 
     return rule
+
+
+def _wrapped(value: Expr, dtype: torch.dtype) -> Expr:
+    """Arithmetic of 8 bits, which begins again where it ends, and of truth; that of more bits is exact up to 2^24."""
+    if not isinstance(value, Call) or value.function not in _LEAVES_RANGE:
+        return value
+    if dtype == torch.bool:
+        return _truth(value)
+    if dtype not in (torch.uint8, torch.int8):
+        return value
+    above = value if dtype == torch.uint8 else _call("add", value, 128)
+    return _call("sub", value, _call("mul", _call("floor", _call("mul", above, 1 / 256)), 256))
 
 
 def _term(value: Any, operands: list[Node]) -> Any:
@@ -117,6 +131,10 @@ def clamp(node: Node, self: Node, min: Any = None, max: Any = None) -> None:
         elementwise(_clamp)(node, self=self, min=low, max=high)
 
 
+def hardtanh(node: Node, self: Node, min_val: float, max_val: float) -> None:
+    clamp(node, self, min_val, max_val)
+
+
 def _leaky_relu(self: Expr, negative_slope: Literal) -> Expr:
     return Call("leaky_relu", (self, negative_slope))
 
@@ -158,6 +176,13 @@ def _of_truth(formula: Callable[..., Expr]) -> Rule:
         rule(node, **values)
 
     return checked
+
+
+def _log2(self: Expr) -> Expr:
+    """Exact for powers of two, of which the levels of a pyramid are computed."""
+    value = _call("mul", _call("log", self), 1 / log(2))
+    whole = _call("round", value)
+    return _where(_call("eq", _call("exp2", whole), self), whole, value)
 
 
 def _odd(formula: Callable[[Expr], Expr]) -> Callable[..., Expr]:
@@ -244,7 +269,7 @@ def _xor(self: Expr, other: Expr) -> Expr:
 
 
 def _truth(x: Expr) -> Expr:
-    return x if isinstance(x, Call) and x.function in _COMPARISONS else _call("ne", x, 0)
+    return x if is_truth(x) else _call("ne", x, 0)
 
 
 def _nan_to_num(
@@ -308,23 +333,18 @@ def prelu(node: Node, self: Node, weight: Node) -> None:
     rewrite(node, ELEMENTWISE, ([self, weight], "prelu(x0,x1)"))
 
 
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
-
-
 def _comparison(name: str) -> Callable[..., Expr]:
     return lambda self, other: _call(name, self, other)
 
 
 _FORMULAS: dict[Any, Callable[..., Expr]] = {
-    **{
-        getattr(getattr(_aten, name), kind): _comparison(name) for name in _COMPARISONS for kind in ("Tensor", "Scalar")
-    },
+    **{getattr(getattr(_aten, name), kind): _comparison(name) for name in COMPARISONS for kind in ("Tensor", "Scalar")},
     **{getattr(_aten, name).default: _unary(name) for name in ("floor", "ceil", "trunc", "round", "erf", "exp2")},
     _aten.sign.default: lambda self: _call("sub", _call("gt", self, 0), _call("lt", self, 0)),
     _aten.frac.default: lambda self: _call("sub", self, _call("trunc", self)),
     _aten.isnan.default: lambda self: _call("ne", self, self),
     _aten.isinf.default: lambda self: _call("eq", _call("abs", self), inf),
-    _aten.log2.default: lambda self: _call("mul", _call("log", self), 1 / log(2)),
+    _aten.log2.default: _log2,
     _aten.log10.default: lambda self: _call("mul", _call("log", self), 1 / log(10)),
     **{getattr(_aten, name).default: _unary(name) for name in ("sin", "cos", "atan")},
     _aten.tan.default: lambda self: _call("div", _call("sin", self), _call("cos", self)),
@@ -369,7 +389,6 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
         for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")
     },
     _aten.relu6.default: lambda self: _call("clip", self, 0, 6),
-    _aten.hardtanh.default: lambda self, min_val, max_val: _clamp(self, min_val, max_val),
     _aten.leaky_relu.default: _leaky_relu,
     _aten.gelu.default: _gelu,
     _aten.elu.default: _elu,
@@ -408,6 +427,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp
     ),
+    _aten.hardtanh.default: hardtanh,
     **dict.fromkeys((_aten.prelu.default, _aten._prelu_kernel.default), prelu),
     ELEMENTWISE: require_fp32,
 }

@@ -30,7 +30,15 @@ def scaled_dot_product_attention(
             if attn_mask.dtype == torch.bool
             else scores + attn_mask
         )
-    return scores.softmax(-1) @ value
+    found = scores.softmax(-1) @ value
+    if attn_mask is None:
+        return found
+    unseen = attn_mask.any(-1, True).logical_not() if attn_mask.dtype == torch.bool else _all_hidden(attn_mask)
+    return torch.where(unseen, 0.0, found)  # PyTorch gives 0 where there is nothing to look at
+
+
+def _all_hidden(mask: Tensor) -> Tensor:
+    return mask.amax(-1, True) == -torch.inf
 
 
 def matmul(self: Tensor, other: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def kth_value(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tup
 def bucketize(self: Tensor, boundaries: Tensor, out_int32: bool = False, right: bool = False) -> Tensor:
     """How many boundaries are smaller, or with ``right`` not larger; of what is no number, all."""
     beyond = (self.unsqueeze(-1) < boundaries) if right else (self.unsqueeze(-1) <= boundaries)
-    return (beyond == 0).to(torch.float32).sum(-1).to(torch.int32 if out_int32 else torch.int64)
+    return (beyond == 0).sum(-1).to(torch.int32 if out_int32 else torch.int64)
 
 
 def searchsorted(

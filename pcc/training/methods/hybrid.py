@@ -40,8 +40,8 @@ class Hybrid(Method):
     """Takes filters away until the network has ``macs_rate`` times fewer MACs. Needs no epochs.
 
     Layers take `Filter`: its rate is the most that the layer may lose (8 keeps at least one filter in 8), its multiple
-    the number that the hardware likes. ``samples``: of the sensitivity test; ``points``: of each curve. A filter that
-    is taken away is gone wherever it is read (`Source.silence`).
+    the number that the hardware likes. ``samples``: of the sensitivity test, at most; ``points``: of each curve. A
+    filter that is taken away is gone wherever it is read (`Source.silence`).
     """
 
     name: ClassVar[str] = "hybrid"
@@ -63,6 +63,8 @@ class Hybrid(Method):
                 f"hybrid: a MACs rate of {macs_rate:g} asks for nothing: give the factor by which MACs become fewer, "
                 "above 1"
             )
+        if samples < 1:
+            raise PccError(f"hybrid: a sensitivity test of {samples} samples: give 1 or more")
         if points < 1:
             raise PccError(f"hybrid: a curve of {points} points: give 1 or more")
         for layer in self.layers:
@@ -88,7 +90,7 @@ class Hybrid(Method):
                 "these keep all filters, as their feature maps are added to others, concatenated or returned: %s",
                 ", ".join(self.left_out),
             )
-        self.macs_rate, self.samples, self.points = macs_rate, samples, points
+        self.macs_rate, self.samples, self.points = macs_rate, min(samples, data.train_size), points
         self.data = data
         self.kept: dict[str, torch.Tensor] = {}
         """Which filters stayed, bool (filters,), by layer."""

@@ -51,6 +51,9 @@ CASES = [  # kernel, stride, padding, dilation, ceil mode, height, width
     (3, 2, 0, 1, True, 34, 36),
     ((2, 3), (1, 2), (1, 1), 1, True, 9, 40),
     ((3, 2), (3, 1), (1, 0), 1, False, 11, 18),
+    ((1, 40), (1, 40), 0, 1, False, 5, 120),
+    ((2, 20), (1, 3), (0, 7), 1, False, 5, 33),
+    ((2, 17), (1, 1), (1, 8), 1, False, 4, 40),
 ]
 
 
@@ -81,12 +84,12 @@ def test_dilated_and_uneven_maximum(case: tuple[Any, ...]) -> None:
     check_pool(x.shape, "max", geometry, F.max_pool2d(padded, kernel, stride, 0, dilation), x)
 
 
-@pytest.mark.parametrize("mode", ["max", "avg"])
+@pytest.mark.parametrize("mode", ["max", "avg", "sum"])
 @pytest.mark.parametrize("shape", [(2, 17, 7, 7), (1, 3, 1, 1), (1, 5, 13, 6), (3, 1, 2, 40)], ids=str)
 def test_whole_planes(shape: tuple[int, ...], mode: str) -> None:
     x = rng().standard_normal(shape, np.float32)
     values = torch.from_numpy(x).double()
-    expected = values.amax((2, 3), keepdim=True) if mode == "max" else values.mean((2, 3), keepdim=True)
+    expected = {"max": values.amax, "avg": values.mean, "sum": values.sum}[mode]((2, 3), keepdim=True)
     check_pool(shape, mode, ConvGeometry((shape[2], shape[3])), expected, x)
 
 

@@ -190,8 +190,23 @@ def test_other_types_are_refused() -> None:
         weights={"d": np.ones((4, 4))},
     )
     assert "'d' is float64: pcc compiles fp32 models" in refusal(double)
-    infinite = built(node("Add", ["x", "w"], ["y"]), weights={"w": np.array([1, np.inf, 0, np.nan], np.float32)})
-    assert "weights are not finite: w (1 NaN, 1 Inf of 4)" in refusal(infinite)
+    nothing = built(node("Add", ["x", "w"], ["y"]), weights={"w": np.array([1, np.inf, 0, np.nan], np.float32)})
+    assert "weights are not finite: w (1 NaN, 1 Inf of 4)" in refusal(nothing)
+    infinite = model(
+        "agraph (float[2,2] x) => (float[2,2] y) { y = MatMul (x, w) }",
+        {"w": np.array([[1, np.inf], [0, 1]], np.float32)},
+    )
+    assert "weights are not finite: w (0 NaN, 1 Inf of 4)" in refusal(infinite)
+
+
+def test_masks_are_infinite() -> None:
+    hidden = np.triu(np.full((5, 5), -np.inf, np.float32), 1)
+    proto = model(
+        "agraph (float[5,5] x) => (float[5,5] y) { masked = Add (x, mask) y = Softmax <axis = -1> (masked) }",
+        {"mask": hidden},
+    )
+    x = (torch.randn(5, 5),)
+    assert relative_error(run_graph(import_model(proto).graph, x), run_onnxruntime(proto, x)) < 1e-6
 
 
 def test_old_opsets() -> None:

@@ -312,6 +312,22 @@ def test_a_loop_of_known_length_is_written_out() -> None:
         import_model(model(graph.replace("LENGTH", "open").replace("COUNT", "N")))
 
 
+def test_a_loop_without_a_condition_does_not_ask_its_body() -> None:
+    proto = model("""
+    agraph (float[2] x) => (float[2] y) {
+        count = Constant <value = int64 {3}> ()
+        y = Loop (count, , x) <
+            body = step (int64 i, bool go, float[2] state) => (bool on, float[2] next) {
+                total = ReduceSum <keepdims = 0> (state)
+                on = Less (total, total)
+                next = Add (state, state)
+            }>
+    }
+    """)
+    (found,) = run_graph(import_model(proto).graph, (torch.ones(2),))
+    assert found.tolist() == [8, 8]
+
+
 def test_boxes_that_stay_come_first_and_are_counted() -> None:
     graph = """
     agraph (float[1,6,4] boxes, float[1,2,6] scores) => (int64[N,3] chosen) {

@@ -154,3 +154,9 @@ def test_wrong_use() -> None:
         Hybrid(net(), {"@conv": Filter(2)}, data=data(), macs_rate=1)
     with pytest.raises(PccError, match=r"MACs cannot become 9 times fewer: 2\.\d\d times is the most"):
         Hybrid(net(), {"conv2": Filter(8, multiple=3)}, data=data(), macs_rate=9, samples=60).finish()
+
+
+def test_a_test_of_no_more_samples_than_there_are() -> None:
+    assert Hybrid(net(), {"@conv": Filter(4)}, data=data(), macs_rate=1.1, samples=10**6).samples == data().train_size
+    with pytest.raises(PccError, match="a sensitivity test of 0 samples"):
+        Hybrid(net(), {"@conv": Filter(4)}, data=data(), macs_rate=1.1, samples=0)

@@ -40,7 +40,7 @@ def activate(k: "DeviceKernelBuilder", activation: Activation, x: "Expr", parame
         return _PARAMETRIC_CODE[activation.kind](k, k.let(x), parameter)
     if activation.kind not in _CODE:
         raise PccError(f"no GPU code for activation '{activation}': add it to pcc/codegen/opencl/kernels/epilogue.py")
-    return _CODE[activation.kind](k, k.let(x), *(k.splat(value) for value in activation.args))
+    return _CODE[activation.kind](k, k.let(x), *(k.splat(k.arithmetic.nearest(value)) for value in activation.args))
 
 
 def _relu(k: "DeviceKernelBuilder", x: "Expr") -> "Expr":

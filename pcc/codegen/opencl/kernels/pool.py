@@ -49,7 +49,7 @@ def emit_pool(layer: Pool2d, b: "DeviceProgramBuilder") -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """``max`` or ``avg``; windows are clipped to the map. The maximum of a window that holds a NaN is NaN."""
+    """``max``, ``avg`` or ``sum``; windows are clipped to the map. The maximum of a window that holds a NaN is NaN."""
 
     mode: str
     dtype: DType
