@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import pcc
 from pcc.codegen.interpret import interpret
+from pcc.codegen.program import Program
 from pcc.passes.pipeline import DEFAULT_PIPELINE
 from pcc.planner import plan_stage
 from pcc.target import target_named
@@ -95,6 +96,7 @@ def test_planned(target: str, cpu: str, name: str) -> None:
         machine_profile="built-in",
         tuning_records="none",
     )
+    assert isinstance(program, Program)
     with torch.no_grad():
         wanted = module(*inputs).numpy()
     (found,) = interpret(program, [x.numpy() for x in inputs])
