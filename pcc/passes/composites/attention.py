@@ -24,21 +24,13 @@ def scaled_dot_product_attention(
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
         scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
-    if attn_mask is not None:
-        scores = (
-            scores.masked_fill(attn_mask.logical_not(), -torch.inf)
-            if attn_mask.dtype == torch.bool
-            else scores + attn_mask
-        )
-    found = scores.softmax(-1) @ value
     if attn_mask is None:
-        return found
-    unseen = attn_mask.any(-1, True).logical_not() if attn_mask.dtype == torch.bool else _all_hidden(attn_mask)
-    return torch.where(unseen, 0.0, found)  # PyTorch gives 0 where there is nothing to look at
-
-
-def _all_hidden(mask: Tensor) -> Tensor:
-    return mask.amax(-1, True) == -torch.inf
+        return scores.softmax(-1) @ value
+    if attn_mask.dtype == torch.bool:
+        scores, unseen = scores.masked_fill(attn_mask.logical_not(), -torch.inf), attn_mask.any(-1, True).logical_not()
+    else:
+        scores, unseen = scores + attn_mask, attn_mask.amax(-1, True) == -torch.inf
+    return torch.where(unseen, 0.0, scores.softmax(-1) @ value)  # what sees nothing gives 0 in PyTorch
 
 
 def matmul(self: Tensor, other: Tensor) -> Tensor:
