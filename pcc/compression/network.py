@@ -16,7 +16,7 @@ from pcc.frontend.imported import import_model, is_model_file
 from pcc.frontend.inputs import library_name, model_name
 from pcc.models.preprocess import Preprocessing
 from pcc.target import Target
-from pcc.training.folder import CHECKPOINT, check_apart
+from pcc.training.folder import CHECKPOINT
 from pcc.training.from_file import FromFile, open_file
 from pcc.training.layers import prunable
 from pcc.training.prune import save_checkpoint, saved_name
@@ -72,11 +72,6 @@ class Subject:
             labels=self.labels,
             verify_each=verify,
         )
-
-    def check_apart(self, folder: Path) -> None:
-        """`PccError` where `save` would write over what the network was read from."""
-        saved = [folder / CHECKPOINT, *([folder / saved_name(self.called)] if self.file else [])]
-        check_apart(saved, [self.called, self.weights])
 
     def save(self, module: nn.Module, folder: Path) -> str:
         """Writes the checkpoint of a state of the network, and for a model from a file that file, too; gives the

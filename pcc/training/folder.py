@@ -1,9 +1,7 @@
 """The folder of a run: what lies there under which name, and how it is written, complete or not at all."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from pcc.errors import PccError
 from pcc.files import writing
 
 CHECKPOINT = "model.safetensors"
@@ -12,14 +10,6 @@ REPORT = "report.json"
 LOG = "log.csv"
 BOARD = "tensorboard"
 RESUME = "resume.pt"
-
-
-def check_apart(written: Iterable[Path], read: Iterable[str | None]) -> None:
-    """`PccError` where a file that a run writes is one that it reads, a ``FILE`` or ``FILE:KEY``."""
-    files = [Path(part) for text in read if text for part in (text, text.rpartition(":")[0]) if Path(part).is_file()]
-    for result in written:
-        if any(result.exists() and result.samefile(file) for file in files):
-            raise PccError(f"{result} would be written over: choose another folder for the results")
 
 
 def begin(folder: Path) -> None:

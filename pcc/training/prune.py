@@ -15,7 +15,7 @@ from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
-from pcc.training.folder import CHECKPOINT, REPORT, check_apart
+from pcc.training.folder import CHECKPOINT, REPORT
 from pcc.training.from_file import FromFile, open_file
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe
@@ -83,8 +83,7 @@ def prune(
 
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
-    results = [folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])]
-    check_apart(results, [model, weights, *(files for _, files in teachers)])
+    check_apart(folder, model, weights, *(files for _, files in teachers))
     with process.first_ahead():
         if is_model_file(model):
             data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)
@@ -162,6 +161,15 @@ def open_model_file(model: str, weights: str | None, input_shape: Shape) -> Open
 def saved_name(model: str) -> str:
     """What the pruned model of a file is called: ``model.onnx``, ``model.pt2``."""
     return f"model{Path(model).suffix.lower()}"
+
+
+def check_apart(folder: Path, model: str, *read: str | None) -> None:
+    """`PccError` where a compressed network would be written over a file, a ``FILE`` or ``FILE:KEY``, that it is made
+    from."""
+    files = [Path(part) for text in (model, *read) if text for part in (text, text.rpartition(":")[0])]
+    for result in (folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])):
+        if result.exists() and any(file.is_file() and result.samefile(file) for file in files):
+            raise PccError(f"{result} would be written over: choose another folder for the results")
 
 
 def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data) -> nn.Module:
