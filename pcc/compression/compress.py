@@ -33,9 +33,9 @@ from pcc.package.read import open_package
 from pcc.sparsity.kernels import Kernels
 from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
+from pcc.training.evaluate import BATCH_VALUES
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
-from pcc.training.methods.reconstruct import BATCH_VALUES
 from pcc.training.prune import check_apart, save_checkpoint
 from pcc.training.reconstruct import reconstruct
 from pcc.training.resume import sha256_of

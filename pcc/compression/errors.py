@@ -103,12 +103,15 @@ def layer_fits(
     ]
     for number, batch in enumerate(batches):
 
-        def see(place: Place, tensor: Tensor, number: int = number) -> None:
+        def see(place: Place, tensor: Tensor, number: int = number, samples: int = len(batch)) -> None:
             if place.end == "in" and place.run == 1:
                 part = wanted[place.module].parts[number]
                 outputs, middle = part.outputs, len(part.where) // 2  # positions are in the order of the samples
+                if samples == 1 and len(batches) > 1:  # a sample has no two halves
+                    middle = 0 if number % 2 else len(part.where)
                 for sums, some in zip(halves, (slice(middle), slice(middle, None)), strict=True):
-                    sums[place.module].add(tensor, part.where[some], outputs[some])
+                    if len(part.where[some]):
+                        sums[place.module].add(tensor, part.where[some], outputs[some])
 
         with places(wanted, see):
             model(batch)

@@ -5,21 +5,15 @@ part leaves, so rates multiply, as in hybrid pruning (Xu et al., 2018), where th
 its own. Every weight that the zeros let stay takes a value, unless it is exactly zero already. Exact means: no weight
 that keeps as many weights that are not zero is nearer.
 
-========================================================
-================================================================================== parts
-the projection is ========================================================
-================================================================================== unstructured, then levels,
-power-of-two, ternary, binary  exact, as far as the scale is (levels: 0.2 % of the distance, `pcc.sparsity.scale`): the
-or conductance                                            value v >= 0 keeps v(2|w| - v) of a weight w, the best v keeps
-the more the larger |w| is, so
-                                                          the largest weights stay, whatever the scale
-other zeros, then values                                  not exact: zeros for the scale and the scale for the zeros, in
-turn, while the distance falls;
-                                                          each step is exact (`Composition.nearest`), up to what the
-                                                          parts say of themselves
-filters, channels or columns, then any of the above       not exact: the slices of largest norm, then the nearest in
-what they leave ========================================================
-==================================================================================
+The projection of
+
+* unstructured zeros, then levels, power-of-two, ternary, binary or conductance is exact, as far as the scale is
+  (levels: 0.2 % of the distance, `pcc.sparsity.scale`): the value v >= 0 keeps v(2|w| - v) of a weight w, the best v
+  keeps the more the larger |w| is, so the largest weights stay, whatever the scale;
+* other zeros, then values is not exact: zeros for the scale and the scale for the zeros, in turn, while the distance
+  falls; each step is exact (`Composition.nearest`), up to what the parts say of themselves;
+* filters, channels or columns, then any of the above is not exact: the slices of largest norm, then the nearest in what
+  they leave.
 
 `Composition.nearest` is exact wherever the scale is known, for all zeros that take scores (`pcc.sparsity.zeros`):
 keeping a weight w is worth w^2 - (w - v)^2 where v is its value, and the zeros with the largest sum of that are the
@@ -89,6 +83,10 @@ class Composition(Structure):
     def rest(self) -> Structure:
         """What lives in the weight that the first part leaves."""
         return self.parts[1] if len(self.parts) == 2 else Composition(self.parts[1:])
+
+    @property
+    def zeros_only(self) -> bool:
+        return all(part.zeros_only for part in self.parts)
 
     @property
     def exact(self) -> bool:

@@ -79,6 +79,11 @@ class Structure(ABC):
     values_only: ClassVar[bool] = False
     """Whether it restricts the values of weights (levels, centroids, signs) and not which of them are zero."""
 
+    @property
+    def zeros_only(self) -> bool:
+        """Whether it restricts which weights are zero and not their values."""
+        return False
+
     def __str__(self) -> str:
         """In one line, near to what a recipe has: ``kernels{patterns=designed, rate=3.6}``. Orders of filters are left
         out."""

@@ -14,6 +14,10 @@ class Zeros(Structure):
     strengths, what quantisation will leave) keeps the mask of its own largest sum: `keep` takes any scores.
     """
 
+    @property
+    def zeros_only(self) -> bool:
+        return True
+
     @abstractmethod
     def keep(self, scores: np.ndarray, groups: int = 1) -> np.ndarray:
         """Of the masks that spend the budget in full, the one with the largest sum of scores: bool, of the weight's

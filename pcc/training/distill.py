@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from pcc.training.hints import Hints, error
-from pcc.training.memory_format import memory_format
+from pcc.training.memory_format import lay_out, memory_format
 from pcc.training.methods.train import Train
 from pcc.training.recipe import Distillation, Training
 from pcc.training.steps import learning_rate, loss_of
@@ -106,7 +106,7 @@ def small_size(teacher: nn.Module, samples: Tensor) -> tuple[int, ...]:
     try:
         with torch.no_grad():
             teacher(functional.interpolate(samples[: SETTINGS.batch], small))
-    except RuntimeError:  # shapes do not fit: PyTorch has no class of its own for it
+    except Exception:  # whatever a network says to a shape that it does not take
         return tuple(sides)
     return small
 
@@ -139,12 +139,12 @@ def distances(students: Sequence[nn.Module], teacher: nn.Module, batches: Iterab
 def _formatted(*models: nn.Module) -> Generator[None]:
     """Inside, weights lie as convolutions in training want them."""
     for model in models:
-        model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
+        lay_out(model, memory_format(model))
     try:
         yield
     finally:
         for model in models:
-            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            lay_out(model, torch.contiguous_format)
 
 
 def _faster(step: Callable[[torch.dtype], object]) -> torch.dtype:

@@ -1,15 +1,19 @@
 """Accuracy and sparsity of a model, and how often its layers compute."""
 
+import math
 from contextlib import ExitStack
 
 import torch
 from torch import nn
 
+from pcc.errors import PccError
 from pcc.training.data import Data
 from pcc.training.layers import prunable
 from pcc.training.processes import Processes
 
 TEST_BATCH = 500
+BATCH_VALUES = 1 << 23
+"""Input values that run through a network at a time: 55 photos of 224 x 224."""
 
 
 @torch.no_grad()
@@ -18,7 +22,8 @@ def accuracy(model: nn.Module, data: Data, process: Processes, *, bf16: bool = F
     training = model.training
     model.eval()
     right = count = 0
-    for x, y in data.test_batches(TEST_BATCH, rank=process.rank, ranks=process.ranks):
+    batch = max(1, min(TEST_BATCH, BATCH_VALUES // math.prod(data.input_shape)))
+    for x, y in data.test_batches(batch, rank=process.rank, ranks=process.ranks):
         with torch.autocast(process.device.type, torch.bfloat16, enabled=bf16):
             scores = model(x.to(process.device, memory_format=torch.channels_last))
         right += int((scores.argmax(dim=1) == y.to(process.device)).sum())
@@ -26,6 +31,14 @@ def accuracy(model: nn.Module, data: Data, process: Processes, *, bf16: bool = F
     model.train(training)
     all_right, all_count = process.total(right, count)
     return all_right / all_count
+
+
+def check_scores(scores: object, samples: str) -> None:
+    """`PccError` if what a network gave for ``samples`` is no row of class scores for each."""
+    if isinstance(scores, torch.Tensor) and scores.dim() == 2:
+        return
+    what = "x".join(map(str, scores.shape)) if isinstance(scores, torch.Tensor) else type(scores).__name__
+    raise PccError(f"the network gives {what} for {samples}: training needs a row of class scores for each, NxK")
 
 
 def sparsity(model: nn.Module) -> float:

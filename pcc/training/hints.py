@@ -15,6 +15,10 @@ MOST_VALUES = 1 << 20
 """Of a layer's input in a batch, that are compared: more say little and take most of a step's time."""
 
 
+LEAST_WANTED = 1e-3
+"""Of the squares that are found: less would make the error of one layer all that counts."""
+
+
 class Hints(ExitStack):
     """Sees what goes into the layers of a student and of its teacher, until it is closed.
 
@@ -24,7 +28,8 @@ class Hints(ExitStack):
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
-        layers, taught = prunable(student), prunable(teacher)
+        taught = prunable(teacher)
+        layers = {name: layer for name, layer in prunable(student).items() if name in taught}  # a method has others
         self._read = {name: _channels_read(layer) for name, layer in layers.items()}
         self._found, self._wanted = self._inputs(layers), self._inputs(taught)
 
@@ -68,11 +73,13 @@ class _FirstSamples(torch.autograd.Function):
 
 
 def error(found: Tensor, wanted: Tensor, channels: Tensor | None = None) -> Tensor:
-    """Squared error over the squares of what is wanted, of some channels."""
+    """Squared error over the squares of what is wanted, of some channels; where next to nothing is wanted, over a share
+    of what is found."""
     if channels is not None:
         found, wanted = found * channels.to(found), wanted * channels.to(wanted)
     found, wanted = found.float(), wanted.float()
-    return functional.mse_loss(found, wanted) / wanted.square().mean().clamp_min(torch.finfo(wanted.dtype).tiny)
+    size = torch.maximum(wanted.square().mean(), LEAST_WANTED * found.detach().square().mean())
+    return functional.mse_loss(found, wanted) / size.clamp_min(torch.finfo(wanted.dtype).tiny)
 
 
 def _channels_read(layer: nn.Conv2d | nn.Linear) -> Tensor | None:

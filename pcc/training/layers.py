@@ -71,12 +71,24 @@ def prunable(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     }
 
 
+def check_weights(model: nn.Module) -> None:
+    """`PccError` for a layer whose weight is computed from other tensors: what is written to it is lost."""
+    for name, module in prunable(model).items():
+        if "weight" not in module._parameters:
+            raise PccError(
+                f"layer {name}: its weight is computed from other tensors (weight norm, a pruning mask, another "
+                "parametrization): make it a plain one first, as torch.nn.utils.parametrize.remove_parametrizations, "
+                "remove_weight_norm or prune.remove do"
+            )
+
+
 def bind(model: nn.Module, structures: Structures) -> list[Layer]:
     """The layers that take a structure, in order of definition; structures that share something between layers (mined
     patterns) are settled.
 
-    Raises `PccError` for a selector that fits no layer.
+    Raises `PccError` for a selector that fits no layer, and as `check_weights` does.
     """
+    check_weights(model)
     modules = prunable(model)
     first = next(iter(modules), "")
     chosen: dict[str, list[str]] = {selector: [] for selector in structures}

@@ -1,5 +1,7 @@
 """How activations of networks in training lie in memory."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -19,3 +21,10 @@ def memory_format(model: nn.Module) -> torch.memory_format:
         for layer in model.modules()
     )
     return torch.contiguous_format if wrong else torch.channels_last
+
+
+def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    """Makes the model's parameters and buffers of four dimensions, which are the weights of convolutions, lie so."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)

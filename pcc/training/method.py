@@ -23,9 +23,9 @@ the loss gets the penalty::
     on_train_epoch_end:     method.end_epoch()
     on_train_end:           method.finish()
 
-Methods that draw several samples a step need `backward`. A method with losses of its own on the labels (`Dcp`) is shown
-each batch by ``take(x, y)`` before the model sees it. Parameters of its own are there once it is made, so
-``method.parameters()`` is what the optimizer takes.
+Methods that draw several samples a step, and `Cluster`, which changes gradients, need `backward`. A method with losses
+of its own on the labels (`Dcp`) is shown each batch by ``take(x, y)`` before the model sees it. Parameters of its own
+are there once it is made, so ``method.parameters()`` is what the optimizer takes.
 
 To go on after an interruption: the method is made on the weights that it was made on the first time, then the saved
 states are loaded, the model's, the method's (``method.epoch = ...; method.load_state_dict(...)``, in place of
@@ -41,9 +41,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import distributed, nn
+from torch.nn.modules.conv import _ConvNd
 
 from pcc.errors import PccError
-from pcc.training.layers import Layer, Structures, bind, prunable
+from pcc.training.layers import Layer, Structures, bind
 
 
 class Method:
@@ -127,13 +128,14 @@ class Method:
 
 
 class Masks:
-    """Weights that are zero now and stay zero: of all convolutions and linear layers."""
+    """Weights that are zero now and stay zero: of all convolutions, depthwise and transposed ones too, and linear
+    layers."""
 
     def __init__(self, model: nn.Module) -> None:
         self.kept = {
             name: (module.weight, module.weight.detach() != 0)
-            for name, module in prunable(model).items()
-            if not bool((module.weight.detach() != 0).all())
+            for name, module in model.named_modules()
+            if isinstance(module, _ConvNd | nn.Linear) and not bool((module.weight.detach() != 0).all())
         }
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
+from pcc.training.evaluate import check_scores
 from pcc.training.folder import CHECKPOINT, REPORT
 from pcc.training.from_file import FromFile, open_file
 from pcc.training.processes import Processes
@@ -93,9 +94,9 @@ def prune(
             data = open_data(
                 data_name, input_shape=opened.input_shape, preprocessing=opened.preprocessing, augment=recipe.augment
             )
-        teaching = [_teacher(*teacher, recipe.seed, input_shape, data) for teacher in teachers]
-    module = opened.module
-    check_outputs(module, data)
+        module = opened.module
+        classes = check_outputs(module, data)
+        teaching = [_teacher(*teacher, recipe.seed, input_shape, data, classes) for teacher in teachers]
     outcome = train(module, data, recipe, folder, process, teachers=teaching, resume=resume, watch=watch)
     layers = layer_costs(module, recipe.stages, data.input_shape)
     report = Report(
@@ -172,19 +173,21 @@ def check_apart(folder: Path, model: str, *read: str | None) -> None:
             raise PccError(f"{result} would be written over: choose another folder for the results")
 
 
-def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data) -> nn.Module:
+def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data, classes: int) -> nn.Module:
     module = open_model(model, weights, seed, input_shape if ".py" in model else None).module
     try:
-        check_outputs(module, data)
+        taught = check_outputs(module, data)
     except PccError as error:
         raise PccError(f"teacher {model}: {error}") from None
+    if taught != classes:
+        raise PccError(f"teacher {model} tells {taught} classes apart, the network {classes}")
     return module
 
 
 @torch.no_grad()
-def check_outputs(module: nn.Module, data: Data) -> None:
-    """`PccError` if the network does not take the data's inputs, or does not tell their classes apart: one input runs
-    through it."""
+def check_outputs(module: nn.Module, data: Data) -> int:
+    """The classes that a network tells apart. `PccError` if it does not take the data's inputs, or does not tell their
+    classes apart: one input runs through it."""
     try:
         scores = module.eval()(torch.zeros(1, *data.input_shape))
     except Exception as error:  # a network is the user's own code
@@ -192,14 +195,9 @@ def check_outputs(module: nn.Module, data: Data) -> None:
             f"the network cannot take an input of {_times(data.input_shape)}, as {data.name} has: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        outputs = (
-            f"an output of {_times(tuple(scores.shape))}"
-            if isinstance(scores, torch.Tensor)
-            else f"a {type(scores).__name__}"
-        )
-        raise PccError(f"the network gives {outputs} for one input: training needs one row of class scores, 1xK")
+    check_scores(scores, "one input")
     data.check_labels(scores.shape[1])
+    return int(scores.shape[1])
 
 
 def save_checkpoint(module: nn.Module, path: Path) -> None:

@@ -60,6 +60,7 @@ class Training(_Strict):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(default=0.05, gt=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of Adam the first beta."""
     weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "cosine", "one-cycle"] = "cosine"
     """Over the stage, by step: ``one-cycle`` warms up over its first fifth, then falls to zero in a straight line."""

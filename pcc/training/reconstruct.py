@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.sparsity.zeros import Zeros
 from pcc.training.layers import Structures, bind
 from pcc.training.reconstruction_moments import Moments, MomentSums, outputs_at
 from pcc.training.reconstruction_runs import Arrived, arrive_at, batch_runs
@@ -110,7 +109,7 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
 
     dense = to_columns(layer.weight.float(), groups)
     scale = effect(gain, groups)
-    if isinstance(layer.structure, Zeros):
+    if layer.structure.zeros_only:
         projected = project(dense * scale) / scale
         quadratic = Quadratic.of(found, dense, scale)
         start = dense * quadratic.unit

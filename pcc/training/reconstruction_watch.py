@@ -101,12 +101,15 @@ def places(modules: Iterable[nn.Module], see: Callable[[Place, torch.Tensor], No
         yield
 
 
-class _Additions(TorchFunctionMode):
-    """Inside, the operands of every sum of two tensors of one shape are shown to ``see``."""
+class _Operations(TorchFunctionMode):
+    """Inside, the operands of every sum of two tensors of one shape are shown to ``see_addition``, and every tensor
+    that another is made of to ``see_reading``."""
 
-    def __init__(self, see: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+    def __init__(
+        self, see_addition: Callable[[torch.Tensor, torch.Tensor], None], see_reading: Callable[[torch.Tensor], None]
+    ) -> None:
         super().__init__()
-        self.see = see
+        self.see_addition, self.see_reading = see_addition, see_reading
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,8 +118,13 @@ class _Additions(TorchFunctionMode):
         if name in _ADDITIONS and not kwargs and len(args) == 2:
             left, right = args
             if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and left.shape == right.shape:
-                self.see(left, right)
-        return func(*args, **(kwargs or {}))
+                self.see_addition(left, right)
+        read = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, torch.Tensor)]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            for value in read:
+                self.see_reading(value)
+        return result
 
 
 def observe(
@@ -129,7 +137,7 @@ def observe(
     watch, file = _Watch(layers, columns), SwapFile()
     for number, batch in enumerate(batches):
         watch = _Watch(layers, -(-columns * len(batch) // samples), number)
-        with places(model.modules(), watch.see), _Additions(watch.see_addition):
+        with places(model.modules(), watch.see), _Operations(watch.see_addition, watch.see_reading):
             model(batch)
         for module, found in watch.found.items():
             added = file.write(found.added) if found.added is not None else None
@@ -147,8 +155,8 @@ def observe(
                 f"layer {layer.name} never runs when the model sees the samples: leave it out of the structures"
             )
     for wanted in watch.found.values():
-        if wanted.norm is not None and watch.norms[wanted.norm] > 1:
-            wanted.norm = wanted.shortcut = wanted.added = None  # its mean belongs to others too
+        if wanted.norm is not None and (watch.norms[wanted.norm] > 1 or watch.readings[wanted.layer.module] > 1):
+            wanted.norm = wanted.shortcut = wanted.added = None  # a mean that belongs to others too
             wanted.parts = [replace(part, swapped_addition=None) for part in wanted.parts]
     return watch.found
 
@@ -165,6 +173,10 @@ class _Watch:
         version."""
         self.ends = WeakIdKeyDictionary()
         """Tensor -> (its version, the layer whose output that is, perhaps through a batch norm)."""
+        self.raw = WeakIdKeyDictionary()
+        """Tensor -> (its version, the layer whose output that is)."""
+        self.readings: Counter[nn.Module] = Counter()
+        """How often something is made of the output of each layer."""
         self.begun: dict[nn.Module, int] = {}
         """When each layer was first reached."""
         self.time = 0
@@ -179,7 +191,7 @@ class _Watch:
                 self.begun[module] = self.time
             else:
                 self.found[module] = self._wanted(self.layers[module], tensor)
-                self.ends[tensor] = tensor._version, module
+                self.ends[tensor] = self.raw[tensor] = tensor._version, module
         elif isinstance(module, Norm) and module.running_mean is not None:
             if place.end == "in":
                 self.norms[module] += 1
@@ -194,6 +206,10 @@ class _Watch:
         for layer, wanted in self.found.items():
             if wanted.norm is norm and self.norms[norm] == 1:
                 self.ends[output] = output._version, layer
+
+    def see_reading(self, tensor: torch.Tensor) -> None:
+        if (layer := self._known(self.raw, tensor)) is not None:
+            self.readings[layer[0]] += 1
 
     def see_addition(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """Of two layers that end in a sum the later one takes the other for its shortcut."""

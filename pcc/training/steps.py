@@ -37,7 +37,8 @@ def make_optimizer(method: Method, settings: Training) -> torch.optim.Optimizer:
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return (torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW)(groups, lr=settings.lr)
+    adam = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
 
 
 def learning_rate(settings: Training, done: float) -> float:
@@ -61,6 +62,13 @@ def loss_of(
     student, teacher = (F.log_softmax(logits.float() / temperature, dim=1) for logits in (scores, opinion))
     return (1 - weight) * loss + weight * temperature**2 * F.kl_div(
         student, teacher, reduction="batchmean", log_target=True
+    )
+
+
+def _finite(model: nn.Module) -> bool:
+    """Whether weights are finite, and buffers numbers: masks among these may be infinite."""
+    return all(bool(value.isfinite().all()) for value in model.parameters()) and not any(
+        bool(value.isnan().any()) for value in model.buffers()
     )
 
 
@@ -111,7 +119,7 @@ class Steps:
                 if self.watch:
                     self.watch(f"{what}, loss {loss:.3f}", (step + 1) / steps)
         self._average_statistics()
-        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+        if not _finite(self.model):
             raise self._diverged("weights are not finite", what, f"step {steps}")
         return total / steps
 

@@ -17,10 +17,10 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.training import folder as files
 from pcc.training.data import Data
-from pcc.training.evaluate import accuracy, sparsity
-from pcc.training.layers import prunable
+from pcc.training.evaluate import accuracy, check_scores, sparsity
+from pcc.training.layers import check_weights, prunable
 from pcc.training.log import Log
-from pcc.training.memory_format import memory_format
+from pcc.training.memory_format import lay_out, memory_format
 from pcc.training.method import Method
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe, Stage
@@ -69,13 +69,13 @@ def train(
     is told the part of the whole run. Raises `PccError` for what cannot work before the first epoch begins, and for a
     loss that is not finite; what was saved after the last epoch stays.
     """
-    model.to(process.device, memory_format=memory_format(model))  # type: ignore[call-overload]
+    lay_out(model.to(process.device), memory_format(model))
     process.share(model)
     data = data.on(process.device)
     epochs = check(model, data, recipe, process)
     teacher = teacher_of(model, recipe, teachers)
     if teacher:
-        teacher.to(process.device, memory_format=memory_format(teacher))  # type: ignore[call-overload]
+        lay_out(teacher.to(process.device), memory_format(teacher))
     run_identity = identity(recipe, data, model, teacher)
     progress = load_progress(folder, run_identity, process.device) if resume else Progress()
     if process.first and not resume:
@@ -203,6 +203,7 @@ def check(model: nn.Module, data: Data, recipe: Recipe, process: Processes) -> l
     cannot have, batches, options."""
     if not prunable(model):
         raise PccError("the model has no convolution or linear layer")
+    check_weights(model)
     epochs = []
     for number, stage in enumerate(recipe.stages, start=1):
         try:
@@ -221,12 +222,13 @@ def _check_training(model: nn.Module, data: Data, batch: int, process: Processes
     one what is special about it."""
     count = min(batch, 2)
     try:
-        model.train()(torch.zeros(count, *data.input_shape, device=process.device))
+        scores = model.train()(torch.zeros(count, *data.input_shape, device=process.device))
     except Exception as error:
         raise PccError(
             f"the network cannot be trained with {batch} samples at once in each process: {type(error).__name__}: "
             f"{error}"
         ) from error
+    check_scores(scores, f"{count} inputs in training")
 
 
 def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, process: Processes) -> int:
@@ -240,6 +242,8 @@ def _dry_run(model: nn.Module, data: Data, stage: Stage, seed: int, process: Pro
             )
         layer.project(layer.weight)
     if method.epochs:
+        if not method.parameters():
+            raise PccError("every parameter is frozen, so that there is nothing to train")
         data.batches(0, stage.train.batch, seed=seed, rank=process.rank, ranks=process.ranks)
     return method.epochs
 

@@ -19,7 +19,7 @@ STAGES = {
     "train": "{epochs: 2}",
     "one-shot": f"{{structures: {{{UNSTRUCTURED}}}}}",
     "reconstruct": f"{{samples: 100, structures: {{{UNSTRUCTURED}}}}}",
-    "admm": f"{{epochs: 2, structures: {{{UNSTRUCTURED}}}}}",
+    "admm": f"{{epochs: 2, rhos: [1e-2, 1e-1], structures: {{{UNSTRUCTURED}}}}}",
     "pruning-network": "{epochs: 2, structures: {conv2: {filter: {rate: 2}}}}",
     "dcp": "{epochs: 2, losses: 1, rate: 2, rounds: 2, batches: 2, batch: 60, steps: 2}",
     "synaptic-strength": "{epochs: 2, rate: 4}",

@@ -59,3 +59,12 @@ def test_hints_see_inputs_that_share_memory() -> None:
         student(torch.zeros(4, 1))
         hints.loss().backward()
     torch.testing.assert_close(student.token.grad, torch.full((1, 3), 2 / 3))
+
+
+def test_where_nothing_is_wanted_what_is_found_counts_by_its_size() -> None:
+    found = torch.rand(4, 8, requires_grad=True)
+    loss = error(found, torch.zeros(4, 8))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(1000)
+    assert found.grad is not None
+    assert bool(found.grad.isfinite().all())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcc.training.memory_format import memory_format
+from pcc.training.memory_format import lay_out, memory_format
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,12 @@ def test_memory_format(layer: nn.Conv2d, channels_last: bool) -> None:
     assert found is not None
     assert expected is not None
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_only_weights_of_convolutions_are_laid_out() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model.register_buffer("grid", torch.zeros(1, 3, 2, 2, 2))  # five dimensions, as anchors have
+    lay_out(model, torch.channels_last)
+    assert model.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    lay_out(model, torch.contiguous_format)
+    assert model.get_parameter("0.weight").is_contiguous()

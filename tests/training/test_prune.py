@@ -124,7 +124,7 @@ class Maps(nn.Module):
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "toy has labels 0 to 3, but the network tells 3 classes apart"),
         (nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), "the network cannot take an input of 1x8x8, as toy has: "),
-        (Maps(), "the network gives an output of 1x1x8x8 for one input: training needs one row of class scores"),
+        (Maps(), "the network gives 1x1x8x8 for one input: training needs a row of class scores"),
     ],
 )
 def test_networks_that_do_not_fit_the_data(model: nn.Module, message: str) -> None:

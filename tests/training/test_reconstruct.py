@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.sparsity.compose import Composition
 from pcc.sparsity.filters import Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import UniformLevels
@@ -423,3 +424,34 @@ def test_wrong_use(
     with pytest.raises(PccError, match=message):
         reconstruct(model, structures, samples)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class PreActivation(nn.Module):
+    """A convolution without a bias, which a batch norm and a shortcut read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return x + self.last(self.norm(x).relu())
+
+
+def test_the_mean_of_a_batch_norm_that_is_not_the_only_reader_stays() -> None:
+    torch.manual_seed(0)
+    model, x = PreActivation().eval(), torch.rand(16, 4, 8, 8)
+    reconstruct(model, {"conv": Unstructured(3)}, [x])
+    assert torch.equal(model.norm.get_buffer("running_mean"), torch.zeros(8))
+
+
+def test_compositions_of_zeros_are_fitted_as_their_parts_are() -> None:
+    torch.manual_seed(0)
+    x = torch.einsum("oc,nchw->nohw", torch.randn(8, 8), torch.randn(32, 8, 6, 6))
+    fitted = []
+    for structure in (Unstructured(3), Composition((Filter(1), Unstructured(3)))):
+        torch.manual_seed(1)
+        (report,) = reconstruct(nn.Sequential(nn.Conv2d(8, 8, 3)), {"0": structure}, [x])
+        fitted.append(report.fitted)
+    assert fitted[1] == pytest.approx(fitted[0], rel=1e-4)

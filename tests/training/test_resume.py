@@ -163,9 +163,10 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     """Whatever is other in it than what a run wrote: cut off, bytes, keys, kinds, shapes, numbers."""
+    structures = "{fc1: {unstructured: {rate: 2}}}"
     recipe = (
-        "train: {batch: 240, optimizer: adam}\nstages: [{admm: {epochs: 2, structures: {fc1: {unstructured: {rate: "
-        "2}}}}}]"
+        "train: {batch: 240, optimizer: adam}\n"
+        f"stages: [{{admm: {{epochs: 2, rhos: [0.1], structures: {structures}}}}}]"
     )
     with pytest.raises(Interrupted):
         train(net(), data(), parse_recipe(recipe), tmp_path, Processes(0, 1, CPU), watch=_stop_after(2))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.prune import identity as with_mask
 
 from pcc.errors import PccError
 from pcc.training.hints import Hints
@@ -245,3 +246,76 @@ def test_methods_get_each_batch_first(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Method, "take", lambda _, x, y: shapes.append((*x.shape, len(y))))
     run(net(), "train: {batch: 80}\nstages: [{train: {epochs: 1}}]", tmp_path)
     assert shapes == [(80, 1, 8, 8, 80)] * 3
+
+
+class Heads(nn.Module):
+    """Gives a second head's scores in training, as Inception does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        scores = self.net(x)
+        return (scores, scores) if self.training else scores
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.utils.parametrizations.weight_norm(nn.Linear(64, 4)), "its weight is computed from other tensors"),
+        (with_mask(nn.Linear(64, 4), "weight"), "its weight is computed from other tensors"),
+        (nn.Linear(64, 4).requires_grad_(False), "stage 1, train: every parameter is frozen"),
+        (Heads(), "the network gives tuple for 2 inputs in training: training needs a row of class scores for each"),
+    ],
+)
+def test_networks_that_cannot_be_trained(tmp_path: Path, model: nn.Module, message: str) -> None:
+    module = model if isinstance(model, Heads) else nn.Sequential(nn.Flatten(), model)
+    with pytest.raises(PccError) as error:
+        train(
+            module,
+            data(),
+            parse_recipe("train: {batch: 60}\nstages: [{train: {epochs: 1}}]"),
+            tmp_path / "out",
+            Processes(0, 1, CPU),
+        )
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+class Unusual(nn.Module):
+    """Depthwise and transposed convolutions, and a mask of infinities."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(1, 4, 3, groups=1)
+        self.last = nn.Conv2d(4, 4, 3, groups=4)
+        self.up = nn.ConvTranspose2d(4, 4, 2)
+        self.head = nn.Linear(4, 4)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.up(self.last(self.depthwise(x).relu()).relu()).mean((2, 3))
+        return self.head(x * self.mask.softmax(dim=0))
+
+
+def test_zeros_of_every_convolution_stay_and_masks_may_be_infinite(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Unusual()
+    with torch.no_grad():
+        for layer in (model.last, model.up):
+            layer.weight[:2] = 0
+    run(model, "train: {batch: 60}\nstages: [{train: {epochs: 1}}]", tmp_path)
+    for layer in (model.last, model.up):
+        assert int(layer.weight.count_nonzero()) == layer.weight.numel() // 2
+
+
+def test_classifiers_of_a_method_are_no_hints(tmp_path: Path) -> None:
+    recipe = "train: {batch: 60, distill: {hints: 0.3}}\nstages: [{dcp: {epochs: 2, losses: 1, batches: 1, batch: 60}}]"
+    assert run(net(), recipe, tmp_path).epochs == 2
+    model = net()
+    model.conv2.requires_grad_(False)
+    with pytest.raises(PccError, match="dcp: layer conv2 is frozen"):
+        run(model, recipe, tmp_path)

@@ -25,7 +25,8 @@ from pcc.training.method import Masks, Method
 
 
 class Admm(Method):
-    """Pulls the weights of each layer towards its structure; zeros that are there already stay.
+    """Pulls the weights of each layer towards its structure; zeros that are there already stay, where the structure has
+    zeros.
 
     ``rhos`` are used for equal shares of the epochs, in their order; ``every``: epochs between two updates of Z and U;
     ``exact``: whether W is projected at the end. Without, it stays near S: `Quantize` takes it the rest of the way, the
@@ -49,6 +50,8 @@ class Admm(Method):
             raise PccError("admm: no layer has a structure")
         if not rhos or min(rhos) <= 0:
             raise PccError("admm: rhos are positive numbers, at least one")
+        if epochs < len(rhos):
+            raise PccError(f"admm: {len(rhos)} rhos take at least as many epochs; there are {epochs}")
         if not 1 <= every <= epochs:
             raise PccError(f"admm: Z and U are updated every {every} epochs of {epochs}; give 1 to epochs")
         self.rhos, self.every, self.exact = tuple(rhos), every, exact

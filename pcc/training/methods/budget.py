@@ -11,15 +11,18 @@ from torch import nn
 from pcc.errors import PccError
 from pcc.sparsity.budget import largest
 from pcc.sparsity.unstructured import Unstructured
+from pcc.training.evaluate import positions
 from pcc.training.layers import Structures, bind, prunable
 
 _HALVINGS = 30
 """Of an interval of at most the largest s: less than a fp32 step of 1 is left."""
 
 
-def spanned(model: nn.Module, structures: Structures, method: str) -> dict[str, nn.Module]:
-    """The layers that share the budget, by module path: all but the last, whose outputs are the classes, and those that
-    ``structures`` leaves dense."""
+def spanned(
+    model: nn.Module, structures: Structures, method: str, input_shape: tuple[int, int, int]
+) -> dict[str, nn.Module]:
+    """The layers that share the budget, by module path: all but the one that runs last, whose outputs are the classes,
+    and those that ``structures`` leaves dense."""
     for selector, structure in structures.items():
         if structure is not None:
             raise PccError(
@@ -28,8 +31,8 @@ def spanned(model: nn.Module, structures: Structures, method: str) -> dict[str, 
             )
     every = dict(structures)
     every.setdefault("@all", Unstructured(1))
-    last = list(prunable(model))[-1:]
-    layers = {layer.name: layer.module for layer in bind(model, every) if layer.name not in last}
+    layers = {layer.name: layer.module for layer in bind(model, every)}
+    layers.pop([name for name in positions(model, input_shape) if name in prunable(model)][-1], None)
     if not layers:
         raise PccError(f"{method}: no layer is left to prune: the last one and dense ones stay as they are")
     return layers

@@ -115,6 +115,9 @@ class Dcp(Method):
             for a, b in itertools.pairwise(ends)
         ]
         """Layers that are pruned, by part."""
+        for name in itertools.chain(*self.parts):
+            if not model.get_submodule(name).get_parameter("weight").requires_grad:
+                raise PccError(f"dcp: layer {name} is frozen, and what it keeps is trained: let it require gradients")
         self.masks = Masks(model)
         self.features: list[torch.Tensor] = [torch.empty(0)] * losses
         self.labels: torch.Tensor | None = None

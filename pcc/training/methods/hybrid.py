@@ -149,9 +149,8 @@ class Macs:
 
     def __init__(self, model: nn.Module, layers: list[Layer], sources: Mapping[str, Source], data: Data) -> None:
         names = {module: name for name, module in model.named_modules()}
-        weights = dict(model.named_parameters())
         self.dense = {
-            name: count * weights[f"{name}.weight"].numel()
+            name: count * model.get_submodule(name).get_parameter("weight").numel()
             for name, count in positions(model, data.input_shape).items()
         }
         self.touched = {

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
+from pcc.training.data import Data
 from pcc.training.layers import Structures
 from pcc.training.method import Masks, Method
 from pcc.training.methods.budget import most_probable, onto_budget, spanned
@@ -27,7 +28,7 @@ class Probabilistic(Method, ABC):
     processes.
     """
 
-    uses: ClassVar[tuple[str, ...]] = ("seed",)
+    uses: ClassVar[tuple[str, ...]] = ("data", "seed")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Probabilistic(Method, ABC):
         structures: Structures,
         epochs: int,
         *,
+        data: Data,
         rate: float,
         start: float,
         score_lr: float,
@@ -46,8 +48,13 @@ class Probabilistic(Method, ABC):
         if score_lr <= 0:
             raise PccError(f"{self.name}: score_lr is {score_lr:g}: give a positive number")
         self.masks = Masks(model)
-        self.spanned = spanned(model, structures, self.name)
-        weights = {name: layer.get_parameter("weight") for name, layer in self.spanned.items()}
+        self.spanned = spanned(model, structures, self.name, data.input_shape)
+        owners: dict[int, str] = {}
+        self.owner = {
+            name: owners.setdefault(id(layer.get_parameter("weight")), name) for name, layer in self.spanned.items()
+        }
+        """The layer whose mask each one has: of layers that are tied, which have one weight, the first."""
+        weights = {name: self.spanned[name].get_parameter("weight") for name in owners.values()}
         self.shapes = {name: self.mask_shape(weight) for name, weight in weights.items()}
         self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.kept = budget(sum(self.sizes), rate)
@@ -111,7 +118,7 @@ class Probabilistic(Method, ABC):
     @torch.no_grad()
     def finish(self) -> None:
         for name, layer in self.spanned.items():
-            kept = self.chosen()[name] != 0
+            kept = self.chosen()[self.owner[name]] != 0
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
             layer.get_parameter("weight").masked_fill_(~kept, 0)
 
@@ -132,7 +139,7 @@ class Probabilistic(Method, ABC):
         self._chosen = None
 
     def _mask(self, name: str) -> torch.Tensor:
-        return (self._drawn or self.chosen())[name]
+        return (self._drawn or self.chosen())[self.owner[name]]
 
     def _by_layer(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         parts = mask.split(self.sizes)

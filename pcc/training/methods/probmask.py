@@ -20,6 +20,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from pcc.errors import PccError
+from pcc.training.data import Data
 from pcc.training.layers import Structures
 from pcc.training.method import average
 from pcc.training.methods.probabilistic import Probabilistic
@@ -45,11 +47,14 @@ class ProbMask(Probabilistic):
         structures: Structures,
         epochs: int,
         *,
+        data: Data,
         rate: float,
         score_lr: float = 6e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, structures, epochs, rate=rate, start=1.0, score_lr=score_lr, seed=seed)
+        if epochs == 1:
+            raise PccError("probmask: in its first epoch every weight may stay: give 2 epochs or more")
+        super().__init__(model, structures, epochs, data=data, rate=rate, start=1.0, score_lr=score_lr, seed=seed)
         self.scores.requires_grad_()
 
     def mask_shape(self, weight: torch.Tensor) -> tuple[int, ...]:

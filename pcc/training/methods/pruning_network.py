@@ -59,7 +59,7 @@ class Pruner(nn.Module):
 
     def __init__(self, target: nn.Module, last: str, filters: int) -> None:
         super().__init__()
-        self.body = copy.deepcopy(target)
+        self.body, self.last = copy.deepcopy(target), last
         old = self.body.get_submodule(last)
         if isinstance(old, nn.Linear):
             head: nn.Linear | nn.Conv2d = nn.Linear(old.in_features, filters)
@@ -77,11 +77,34 @@ class Pruner(nn.Module):
         """In training the batch's logits; in evaluation their running mean."""
         if not self.training:
             return self.mean
-        scores = self.body(x).float()
+        scores = self._scores(x).float()
         logits = scores.flatten(2).mean(2).mean(0) if scores.ndim > 2 else scores.mean(0)
         with torch.no_grad():
             self.mean.lerp_(logits, MOMENTUM)
         return logits
+
+    def _scores(self, x: torch.Tensor) -> torch.Tensor:
+        """What the last layer gives: what the network makes of that is for classes."""
+
+        def stop(module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> None:
+            raise _Reached(output)
+
+        hook = self.body.get_submodule(self.last).register_forward_hook(stop)
+        try:
+            self.body(x)
+        except _Reached as reached:
+            return reached.output
+        finally:
+            hook.remove()
+        raise PccError(f"pruning-network: layer {self.last} does not run in training")
+
+
+class _Reached(Exception):
+    """Ends a run behind a layer."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
 
 
 class PruningNetwork(Method):

@@ -96,17 +96,18 @@ class _Settling:
     def __init__(self, layer: Layer) -> None:
         self.layer, self.values = layer, values_of(layer, Quantize.name)
         self.state: dict[str, torch.Tensor] = {}
-        """``scale`` of the levels; ``limit``: the largest magnitude; ``pruned``, ``fixed``: bool, ``target``: where
-        weights that are one of these stay, all of the weight's shape."""
+        """``scale`` of the levels; ``low``, ``high``: the least and the largest level; ``pruned``, ``fixed``: bool,
+        ``target``: where weights that are one of these stay; all but the scale of the weight's shape."""
 
     def begin(self) -> None:
         weight = array(self.layer.weight)
         scale = self.values.scale(weight)
         target = self.values.nearest(weight, scale)
-        limit = self.values.nearest(np.full_like(weight, np.finfo(np.float32).max), scale)
+        largest = np.full_like(weight, np.finfo(np.float32).max)
         self._keep(
             scale=scale,
-            limit=limit,
+            low=self.values.nearest(-largest, scale),
+            high=self.values.nearest(largest, scale),
             pruned=(weight == 0) & (target == 0),
             fixed=np.zeros(weight.shape, dtype=bool),
             target=target,
@@ -124,7 +125,7 @@ class _Settling:
     @torch.no_grad()
     def hold(self) -> None:
         weight = self.layer.weight
-        weight.clamp_(-self.state["limit"], self.state["limit"])
+        weight.clamp_(self.state["low"], self.state["high"])
         weight.copy_(torch.where(self.state["fixed"] | self.state["pruned"], self.state["target"], weight))
 
     def _keep(self, **arrays: np.ndarray) -> None:

@@ -7,12 +7,10 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.training.data import Data
+from pcc.training.evaluate import BATCH_VALUES
 from pcc.training.layers import Structures
 from pcc.training.method import Method
 from pcc.training.reconstruct import reconstruct
-
-BATCH_VALUES = 1 << 23
-"""Input values of a batch: 55 photos of 224 x 224. All samples of small images are one batch, which is fastest."""
 
 
 class Reconstruct(Method):

@@ -28,6 +28,7 @@ Where we depart from it:
 Structures that a recipe gives are ignored: the threshold decides alone. Zeros that are there already stay.
 """
 
+import logging
 from typing import ClassVar
 
 import torch
@@ -40,6 +41,8 @@ from pcc.training.data import Data
 from pcc.training.layers import Structures, prunable
 from pcc.training.method import Masks, Method
 from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight
+
+_LOG = logging.getLogger(__name__)
 
 LEAST_SCALE = 1e-4
 """Batch norms scale by less where a map is all but dead; its connections' strengths then are what they would be at this
@@ -94,6 +97,8 @@ class SynapticStrength(Method):
             raise PccError(
                 f"synaptic-strength: {type(model).__name__} has one layer, and the last one keeps its connections"
             )
+        left_out = [name for name in prunable(model) if name not in layers and name in wiring.runs]
+        _LOG.info("these keep all connections, as they run more than once, or last: %s", ", ".join(left_out))
         self.connections = sum(
             len(module.weight) * len(scales[name]) // groups_of(module) for name, module in layers.items()
         )

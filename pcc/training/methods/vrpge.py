@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.training.data import Data
 from pcc.training.layers import Structures
 from pcc.training.method import average
 from pcc.training.methods.probabilistic import Probabilistic
@@ -49,6 +50,7 @@ class Vrpge(Probabilistic):
         structures: Structures,
         epochs: int,
         *,
+        data: Data,
         rate: float,
         draws: int = 2,
         preconditioned: bool = True,
@@ -57,7 +59,7 @@ class Vrpge(Probabilistic):
     ) -> None:
         if draws < 2:
             raise PccError(f"vrpge: {draws} draws a step have no mean to compare with: give 2 or more")
-        super().__init__(model, structures, epochs, rate=rate, start=1 / rate, score_lr=score_lr, seed=seed)
+        super().__init__(model, structures, epochs, data=data, rate=rate, start=1 / rate, score_lr=score_lr, seed=seed)
         self.draws, self.preconditioned = draws, preconditioned
 
     def mask_shape(self, weight: torch.Tensor) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ taken away. The channel-dependency graph (`pcc.ir.channels`) says which these ar
 """
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,8 @@ class Wiring:
         self.nodes = dict(sorted(single.items(), key=lambda call: order[call[1]]))
         """The call of each prunable layer, in order of execution; layers that are called never or more than once are
         left out."""
+        self.runs = Counter(name for node in self.graph.graph.nodes if (name := self.name(node)))
+        """How often each layer and batch norm is called, by module path."""
         self.channels = ChannelGraph(self.graph)
         self.sources = {source.name: source for name in self.nodes if (source := self._source(name))}
         """Layers whose maps can be taken away, in order of execution."""
@@ -151,7 +154,7 @@ class Wiring:
                 continue
             depthwise = node.target in LAYERS and is_constant_layer(node) and is_depthwise(node)
             if depthwise or node.target is BATCH_NORM:
-                if module is None or shape_of(node)[1] != len(decisions):
+                if module is None or self.runs[self.name(node)] > 1 or shape_of(node)[1] != len(decisions):
                     return None
                 between.append(module)
             elif not self.keeps_zeros(node):

@@ -58,13 +58,13 @@ def test_the_most_probable_are_kept_and_something_of_each_layer() -> None:
 
 
 def test_the_budget_spans_all_but_the_last_and_dense_layers() -> None:
-    assert list(spanned(net(), {}, "vrpge")) == ["conv1", "conv2", "fc1"]
-    assert list(spanned(net(), {"conv1": None}, "vrpge")) == ["conv2", "fc1"]
+    assert list(spanned(net(), {}, "vrpge", (1, 8, 8))) == ["conv1", "conv2", "fc1"]
+    assert list(spanned(net(), {"conv1": None}, "vrpge", (1, 8, 8))) == ["conv2", "fc1"]
     with pytest.raises(
         PccError, match="vrpge: one rate is for all layers together, 'conv1' has no structure of its own"
     ):
-        spanned(net(), {"conv1": Unstructured(2)}, "vrpge")
+        spanned(net(), {"conv1": Unstructured(2)}, "vrpge", (1, 8, 8))
     with pytest.raises(PccError, match="no layer is left"):
-        spanned(net(), {"@all": None}, "vrpge")
+        spanned(net(), {"@all": None}, "vrpge", (1, 8, 8))
     with pytest.raises(PccError, match="is called 'conv3'"):
-        spanned(net(), {"conv3": None}, "vrpge")
+        spanned(net(), {"conv3": None}, "vrpge", (1, 8, 8))

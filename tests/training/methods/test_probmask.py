@@ -45,7 +45,7 @@ def test_gradients_follow_the_chain_rule_and_stay_finite() -> None:
 
 
 def test_the_kept_share_falls_as_a_cubic_and_the_temperature_in_a_line() -> None:
-    method = ProbMask(net(), {}, epochs=100, rate=10)
+    method = ProbMask(net(), {}, epochs=100, data=data(), rate=10)
     shares, temperatures = [], []
     for method.epoch in (0, 16, 38, 60, 99):
         shares.append(method.total / len(method.scores))
@@ -58,7 +58,7 @@ def test_the_kept_share_falls_as_a_cubic_and_the_temperature_in_a_line() -> None
 def test_ends_as_a_plain_module_with_an_exact_budget() -> None:
     model, plain = net(), net()
     parameters = dict(model.named_parameters())
-    method = ProbMask(model, {"conv1": None}, epochs=6, rate=20, score_lr=0.02, seed=1)
+    method = ProbMask(model, {"conv1": None}, epochs=6, data=data(), rate=20, score_lr=0.02, seed=1)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.02)
     assert method.scores not in set(method.parameters())
     for epoch in method:
@@ -87,6 +87,8 @@ def test_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 def test_wrong_use() -> None:
     with pytest.raises(PccError, match="give 1 epoch or more"):
-        ProbMask(net(), {}, epochs=0, rate=2)
+        ProbMask(net(), {}, epochs=0, data=data(), rate=2)
     with pytest.raises(PccError, match="score_lr is -1"):
-        ProbMask(net(), {}, epochs=1, rate=2, score_lr=-1)
+        ProbMask(net(), {}, epochs=2, data=data(), rate=2, score_lr=-1)
+    with pytest.raises(PccError, match="give 2 epochs or more"):
+        ProbMask(net(), {}, epochs=1, data=data(), rate=2)

@@ -8,7 +8,7 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.models.cifar import ResNet20
-from pcc.training.methods.pruning_network import PruningNetwork
+from pcc.training.methods.pruning_network import OPEN, PruningNetwork
 from pcc.training.recipe import parse_structures
 from tests.training.methods.loop import data, net, run, run_interrupted, same
 
@@ -135,3 +135,21 @@ def test_wrong_use() -> None:
         PruningNetwork(net(), parse_structures({}), 1, data=data(), beta=0.5)
     with pytest.raises(PccError, match="has to be trained"):
         PruningNetwork(net(), {}, 0, data=data())
+
+
+class LogSoftmax(nn.Module):
+    """Makes of scores what is for classes alone: logarithms, in rows of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).view(-1, 4).log_softmax(dim=1)
+
+
+def test_logits_are_what_the_last_layer_gives() -> None:
+    model = LogSoftmax().train()
+    method = PruningNetwork(model, {}, 1, data=data())
+    x, _ = next(data().batches(0, 60, seed=0))
+    assert float(method.pruner(x).detach().min()) == pytest.approx(OPEN, abs=0.5)

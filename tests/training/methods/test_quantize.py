@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pcc.errors import PccError
+from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.conductance import Conductance
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
 from pcc.sparsity.unstructured import Unstructured
@@ -23,7 +25,7 @@ stages:
 """
 
 
-def noise(model: torch.nn.Module, size: float, generator: torch.Generator) -> None:
+def noise(model: nn.Module, size: float, generator: torch.Generator) -> None:
     """What a step of an optimizer does, at worst: every parameter moves, pruned ones too."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -130,3 +132,19 @@ def test_wrong_use() -> None:
     for shares in ([], [0.5, 0.9], [0.9, 0.5, 1.0], [-0.1, 1.0]):
         with pytest.raises(PccError, match="shares ascend"):
             Quantize(net(), {"@all": Binary()}, epochs=4, shares=shares)
+
+
+def test_free_weights_stay_between_the_least_and_the_largest_level() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16, bias=False))
+    with torch.no_grad():
+        near = torch.where(torch.arange(256) % 2 == 0, -1.0, 0.3) + 0.02 * torch.randn(256)
+        model.get_parameter("0.weight").copy_(near.reshape(16, 16))
+    method = Quantize(model, {"@all": Centroids(2)}, epochs=4, shares=(0.0, 1.0))
+    method.begin()
+    assert float(model.get_parameter("0.weight").detach().mean()) == pytest.approx(-0.35, abs=0.01)
+    for _ in range(4):
+        method.after_step()
+        method.end_epoch()
+    levels = model.get_parameter("0.weight").detach().unique()
+    assert levels.tolist() == pytest.approx([-1.0, 0.3], abs=0.01)

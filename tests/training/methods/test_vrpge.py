@@ -54,7 +54,7 @@ def test_certain_filters_have_no_gradient() -> None:
 
 def test_weights_get_the_mean_gradient_of_the_draws_through_filters_that_are_there() -> None:
     model, plain = net().eval(), net().eval()
-    method = Vrpge(model, {"conv2": None, "fc1": None}, epochs=1, rate=2, seed=3)
+    method = Vrpge(model, {"conv2": None, "fc1": None}, epochs=1, data=data(), rate=2, seed=3)
     x, y = next(data().batches(0, 24, seed=0))
     masks: list[torch.Tensor] = []
 
@@ -89,7 +89,7 @@ def test_weights_get_the_mean_gradient_of_the_draws_through_filters_that_are_the
 
 def test_masks_follow_from_seed_epoch_and_step() -> None:
     def draws(seed: int, epoch: int, step: int) -> list[float]:
-        method = Vrpge(net(), {}, epochs=3, rate=2, seed=seed)
+        method = Vrpge(net(), {}, epochs=3, data=data(), rate=2, seed=seed)
         method.epoch, method.step = epoch, step
         return torch.rand(4, generator=method.random()).tolist()
 
@@ -101,7 +101,7 @@ def test_masks_follow_from_seed_epoch_and_step() -> None:
 def test_ends_as_a_plain_module_with_an_exact_budget() -> None:
     model, plain = net(), net()
     parameters = dict(model.named_parameters())
-    method = Vrpge(model, {"conv1": None}, epochs=2, rate=4, score_lr=0.05, seed=1)
+    method = Vrpge(model, {"conv1": None}, epochs=2, data=data(), rate=4, score_lr=0.05, seed=1)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.02)
     for epoch in method:
         for x, y in data().batches(epoch, 24, seed=0):
@@ -122,7 +122,7 @@ def test_ends_as_a_plain_module_with_an_exact_budget() -> None:
 
 def test_outside_a_draw_the_model_is_the_one_that_would_be_kept() -> None:
     model = net().eval()
-    method = Vrpge(model, {}, epochs=1, rate=3)
+    method = Vrpge(model, {}, epochs=1, data=data(), rate=3)
     method.load_state_dict(
         {
             "scores": torch.rand(36, generator=torch.Generator().manual_seed(0)),
@@ -153,10 +153,10 @@ def test_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 def test_wrong_use() -> None:
     with pytest.raises(PccError, match="1 draws a step have no mean"):
-        Vrpge(net(), {}, epochs=1, rate=2, draws=1)
+        Vrpge(net(), {}, epochs=1, data=data(), rate=2, draws=1)
     with pytest.raises(PccError, match="a pruning rate of"):
-        Vrpge(net(), {}, epochs=1, rate=0.5)
+        Vrpge(net(), {}, epochs=1, data=data(), rate=0.5)
     with pytest.raises(PccError, match="vrpge: a budget of 1 does not leave something of each of 3 layers"):
-        Vrpge(net(), {}, epochs=1, rate=36)
+        Vrpge(net(), {}, epochs=1, data=data(), rate=36)
     with pytest.raises(PccError, match="give 1 epoch or more"):
-        Vrpge(net(), {}, epochs=0, rate=2)
+        Vrpge(net(), {}, epochs=0, data=data(), rate=2)

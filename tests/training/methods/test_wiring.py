@@ -110,3 +110,21 @@ def test_a_forward_that_cannot_be_imported() -> None:
 
     with pytest.raises(PccError, match="cannot follow the feature maps of Asks: "):
         Wiring(Asks(), (3, 4, 4))
+
+
+class SharedNorm(nn.Module):
+    """Two branches with one batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.reads_left, self.reads_right = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.norm(self.left(x)), self.norm(self.right(x))
+        return self.reads_left(left.relu()) + self.reads_right(right.relu())
+
+
+def test_maps_of_a_batch_norm_that_runs_twice_stay() -> None:
+    assert not Wiring(SharedNorm(), (3, 8, 8)).sources
