@@ -14,7 +14,7 @@ Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -67,6 +67,13 @@ class Call:
 
 
 Expr = Call | Operand | Literal
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and all that it is made of."""
+    yield expr
+    for arg in expr.args if isinstance(expr, Call) else ():
+        yield from walk(arg)
 
 
 def _truth(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -3,7 +3,8 @@ up in fp16 and fp32 in turn."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from math import inf
+from typing import ClassVar, Literal
 
 import torch
 from torch.fx import GraphModule, Node
@@ -12,10 +13,12 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError
 from pcc.ir import ops
+from pcc.ir.expression import Call, parse, walk
+from pcc.ir.expression import Literal as Number
 from pcc.ir.graph import arguments, constant, finish, infer, insert, layer_name
+from pcc.passes.kept_wide import LAYERS, comparing_whole_numbers, computing_places, statistics
 from pcc.passes.operands import change_operand
 
-LAYERS = (ops.CONV2D, ops.LINEAR, ops.MATMUL)
 NARROWED = (
     *LAYERS,
     *(ops.POOL2D, ops.RESIZE2D, ops.SOFTMAX, ops.ELEMENTWISE, ops.CONCAT, ops.GATHER),
@@ -31,7 +34,8 @@ only."""
 @dataclass(frozen=True)
 class ReducePrecision:
     """Makes activations and weights a narrower floating-point type; what an index is computed from stays fp32, and so
-    do sums of poolings and softmax.
+    do whole numbers that are compared, statistics of squares (`pcc.passes.kept_wide`), and sums of poolings and
+    softmax.
 
     Inputs and outputs of the model stay what they are, unless ``ports``: then those that are fp32 become the narrower
     type, too.
@@ -45,17 +49,22 @@ class ReducePrecision:
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         narrow, graph = dtype_named(self.dtype), graph_module.graph
-        wide = _computing_indices(graph_module)
+        bounded = statistics(graph_module)
+        wide = computing_places(graph_module) | comparing_whole_numbers(graph_module) | bounded
         narrowed = {
             node for node in graph.nodes if node.op == "call_function" and node.target in NARROWED and node not in wide
         }
         if self.ports:
             narrowed |= {node for node in graph.find_nodes(op="placeholder") if node.meta["val"].dtype == torch.float32}
+        for node in bounded:
+            _bound(node, narrowed, narrow)
         for node in list(graph.nodes):
             if node.op == "placeholder" and node in narrowed:
                 node.meta["val"] = node.meta["val"].to(narrow.torch)
             elif node.op == "call_function":
                 _convert_operands(node, narrowed, narrow)
+                if node in narrowed:
+                    _fit_numbers(node, narrow)
                 infer(node)
         _convert_outputs(graph_module, narrow, narrowed if self.ports else ())
         finish(graph_module)
@@ -76,21 +85,6 @@ def narrowed_constant(node: Node, operand: Node, dtype: DType) -> torch.Tensor:
     return value.to(dtype.torch)
 
 
-def _computing_indices(graph_module: GraphModule) -> set[Node]:
-    """The nodes from which indices and whole numbers are computed, back to the layers whose values they look at."""
-    pending = [node.args[0] for node in graph_module.graph.nodes if node.target is ops.CONVERT]
-    pending += [
-        arguments(node)["index"] for node in graph_module.graph.nodes if node.target in (ops.GATHER, ops.SCATTER)
-    ]
-    found: set[Any] = set()
-    while pending:
-        node = pending.pop()
-        if isinstance(node, Node) and node.op == "call_function" and node not in found and node.target not in LAYERS:
-            found.add(node)
-            pending += node.all_input_nodes
-    return found
-
-
 def _convert_operands(node: Node, narrowed: Collection[Node], narrow: DType) -> None:
     """Gives a call operands of the type it takes: constants in it, values converted once."""
     args = arguments(node)
@@ -104,6 +98,37 @@ def _convert_operands(node: Node, narrowed: Collection[Node], narrow: DType) -> 
             change_operand(node, operand, narrowed_constant(node, operand, wanted))
         else:
             node.replace_input_with(operand, _converted(operand, wanted))
+
+
+def _bound(node: Node, narrowed: Collection[Node], narrow: DType) -> None:
+    """Keeps what nodes that become narrower read of a statistic in their type's range: the scale of a row that is
+    constant may be beyond it, and zero times infinity is no number."""
+    readers = [user for user in node.users if user in narrowed]
+    if readers:
+        bounded = insert(node.next, ops.ELEMENTWISE, ([node], _clipped("x0", narrow)), node, f"{node.name}_bounded")
+        for reader in readers:
+            reader.replace_input_with(node, bounded)
+
+
+def _fit_numbers(node: Node, narrow: DType) -> None:
+    """Keeps results in the type's range where a number that is not takes part, as in masks: -1e9 hides as well as the
+    least number of fp16 does, and infinity is no number when all is hidden."""
+    args, end = arguments(node), torch.finfo(narrow.torch).max
+    if node.target is ops.ELEMENTWISE:
+        text = args["expression"]
+        if any(end < abs(value) < inf for value in _numbers(text)):
+            node.args = (node.args[0], _clipped(text, narrow))
+    elif node.target is ops.PAD and end < abs(args["value"]) < inf:
+        node.args = (*node.args[:2], narrow.nearest(args["value"]), *node.args[3:])
+
+
+def _numbers(text: str) -> list[float]:
+    return [part.value for part in walk(parse(text)) if isinstance(part, Number)]
+
+
+def _clipped(text: str, narrow: DType) -> str:
+    end = torch.finfo(narrow.torch).max
+    return str(Call("clip", (parse(text), Number(-end), Number(end))))
 
 
 def _converted(value: Node, dtype: DType) -> Node:

@@ -174,7 +174,7 @@ def layer_programs(
 def _on_gpu(layer: Conv2d | Linear, emits: Sequence[Emit]) -> Program[Any]:
     b = DeviceProgramBuilder("trial")
     b.layer = b.node = "inputs"
-    border = border_of(layer.geometry.padding) if isinstance(layer, Conv2d) else 0
+    border = border_of(layer.geometry.padding, 1) if isinstance(layer, Conv2d) else 0
     x = _input(b, "x", layer.x, border)
     residual = None if layer.residual is None else _input(b, "residual", layer.residual, 0)
     for place, emit in enumerate(emits):

@@ -173,3 +173,41 @@ def test_weights_in_fp16_on_this_machine(tmp_path: Path) -> None:
         ).numpy()
     with pcc.load(half.package) as model:
         np.testing.assert_allclose(model(x.numpy()), want, atol=1e-5 * np.abs(want).max(), rtol=0)
+
+
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+ROWS = torch.randn(1, 16, 32, generator=torch.Generator().manual_seed(1))
+CONSTANT_ROW = torch.cat([ROWS[:, :15], torch.full((1, 1, 32), 0.5)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        (nn.LayerNorm(32), [400 * ROWS]),
+        (nn.LayerNorm(32, 1e-12), [CONSTANT_ROW]),
+        (nn.GroupNorm(4, 16), [400 * ROWS]),
+        (nn.RMSNorm(32, 1e-6), [2e-3 * ROWS]),
+        (nn.LocalResponseNorm(3), [400 * ROWS[..., None]]),
+        (Applied(lambda x: F.normalize(x, dim=1)), [1e-3 * ROWS]),
+        (Applied(lambda x, ids: x.masked_fill(ids == 50256, 0)), [ROWS, torch.arange(50241, 50273).reshape(1, 1, 32)]),
+        (Applied(lambda x, n: x.masked_fill(torch.arange(2040, 2072) >= n, 0)), [ROWS, torch.tensor([2049])]),
+        (Applied(lambda x: F.softmax(x.masked_fill(x < 9, -1e9), dim=-1)), [ROWS]),
+        (Applied(lambda x: F.softmax(F.pad(x, (0, 2), value=-1e9), dim=-1)), [ROWS]),
+    ],
+)
+def test_fp16_loses_what_it_rounds_and_no_more(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    graph = canonical(module.eval(), *inputs)
+    (wanted,) = run_graph(graph, inputs)
+    (found,) = run_graph(ReducePrecision()(graph).graph_module, inputs)
+    assert bool(np.isfinite(found).all())
+    np.testing.assert_allclose(found, wanted, atol=2e-3 * float(np.abs(wanted).max()))

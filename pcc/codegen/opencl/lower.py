@@ -92,7 +92,12 @@ class DeviceLowering(Lowering):
         if not has_planes(node) or not (readers or is_written_so):
             return self.tensor(node)
         border = max(
-            (border_of(arguments(user)["padding"]) for user in readers if arguments(user)["x"] is node), default=0
+            (
+                border_of(arguments(user)["padding"], _border(user) or 0)
+                for user in readers
+                if arguments(user)["x"] is node
+            ),
+            default=0,
         )
         return self.builder.bordered(node.name, shape_of(node), border, dtype_of(node.meta["val"].dtype))
 
@@ -104,9 +109,14 @@ class DeviceLowering(Lowering):
 
 
 def _takes_planes(node: Node) -> bool:
+    return _border(node) is not None
+
+
+def _border(node: Node) -> int | None:
+    """Of the family that computes a node."""
     choice = annotation(node, KernelChoice)
     family = choice and families(OPENCL).get(choice.family)
-    return family is not None and cast(DeviceFamily, family).planes
+    return cast(DeviceFamily, family).border if family else None
 
 
 def _copy(layer: layers.Copy | layers.Convert, b: DeviceProgramBuilder) -> None:

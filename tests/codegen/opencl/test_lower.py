@@ -91,6 +91,8 @@ CONVOLUTIONS = [
     dict(inputs=16, outputs=24, size=(7, 13), kernel_size=1),
     dict(inputs=4, outputs=6, size=(16, 16), kernel_size=8, stride=8),
     dict(inputs=2, outputs=3, size=(23, 21), kernel_size=11, stride=4, padding=10),
+    dict(inputs=48, outputs=64, size=(18, 12), kernel_size=3),
+    dict(inputs=64, outputs=64, size=(32, 32), kernel_size=3),
 ]
 
 

@@ -12,6 +12,7 @@ class DeviceFamily(KernelFamily, Protocol):
     """A family for GPUs."""
 
     @property
-    def planes(self) -> bool:
-        """Whether its tensors lie in planes (`pcc.codegen.opencl.planes`); else they may have any strides."""
+    def border(self) -> int | None:
+        """Rows of zeros that it reads around the planes in which its tensors lie (`pcc.codegen.opencl.planes`), beside
+        those of a layer's padding; None where tensors may have any strides."""
         ...

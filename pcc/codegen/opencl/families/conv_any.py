@@ -26,7 +26,7 @@ class ConvAny:
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = False
+    border: int | None = None
 
     def candidates(self, layer: Conv2d, machine: GpuProfile) -> Sequence[Candidate] | str:
         outputs, taps = prod(layer.y.shape), prod(layer.weight.shape[1:])

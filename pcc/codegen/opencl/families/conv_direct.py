@@ -31,7 +31,7 @@ class DirectDense:
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = True
+    border: int | None = 0
 
     def candidates(self, layer: Conv2d, machine: GpuProfile) -> Sequence[Candidate] | str:
         filters, inputs = layer.weight.shape[:2]

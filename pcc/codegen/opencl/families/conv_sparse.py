@@ -42,7 +42,7 @@ class SparseDirect:
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "fkw"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = True
+    border: int | None = 0
     gathered: bool = False
 
     def candidates(self, layer: Conv2d, machine: GpuProfile) -> Sequence[Candidate] | str:

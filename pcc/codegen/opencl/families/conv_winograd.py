@@ -44,7 +44,8 @@ class Winograd:
     layer: type[Conv2d] = Conv2d
     format: WeightFormat = "dense"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = True
+    border: int | None = 1
+    """The last tiles of a map reach below it and beside it."""
 
     @property
     def name(self) -> str:
@@ -120,7 +121,7 @@ class Winograd:
         ]
 
     def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: DeviceProgramBuilder) -> None:
-        emit_in_planes(layer, schedule, self.calls, b)
+        emit_in_planes(layer, schedule, self.calls, b, 1)
 
 
 F2_FAMILY = Winograd(2)

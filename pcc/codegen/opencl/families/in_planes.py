@@ -13,10 +13,11 @@ from pcc.codegen.opencl.program import DeviceProgramBuilder
 from pcc.codegen.program import View
 
 
-def border_of(padding: tuple[int, int, int, int]) -> int:
-    """Rows of zeros that a convolution reads above or below its map; at least one where it reads any beside it."""
+def border_of(padding: tuple[int, int, int, int], least: int = 0) -> int:
+    """Rows of zeros that a convolution reads above or below its map; at least one where it reads any beside it, and at
+    least what its family reads in any case."""
     top, left, bottom, right = padding
-    return max(top, bottom, int(bool(left or right)))
+    return max(top, bottom, int(bool(left or right)), least)
 
 
 def emit_in_planes(
@@ -24,10 +25,11 @@ def emit_in_planes(
     schedule: Any,
     calls: Callable[[Conv2d, Any, Scratch], list[DeviceCall]],
     b: DeviceProgramBuilder,
+    least_border: int = 0,
 ) -> None:
     """Records the calls of a layer."""
     name, y = layer.name, layer.y
-    layer = replace(layer, x=_in_planes(layer.x, border_of(layer.geometry.padding), f"{name}.x", b))
+    layer = replace(layer, x=_in_planes(layer.x, border_of(layer.geometry.padding, least_border), f"{name}.x", b))
     if layer.residual is not None:
         layer = replace(layer, residual=_in_planes(layer.residual, 0, f"{name}.residual", b))
     if not b.is_bordered(y, 0):

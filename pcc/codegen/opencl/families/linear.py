@@ -27,7 +27,7 @@ class LinearColumnsFamily:
     layer: type[Linear] = Linear
     format: WeightFormat = "dense"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = False
+    border: int | None = None
 
     def candidates(self, layer: Linear, machine: GpuProfile) -> Sequence[Candidate] | str:
         outputs, depth = layer.weight.shape

@@ -29,7 +29,7 @@ class LinearSparseFamily:
     layer: type[Linear] = Linear
     format: WeightFormat = "csr"
     dtypes: tuple[DType, ...] = (FLOAT32, FLOAT16)
-    planes: bool = False
+    border: int | None = None
 
     def candidates(self, layer: Linear, machine: GpuProfile) -> Sequence[Candidate] | str:
         weight, rows = layer.weight, prod(layer.x.shape[:-1])
