@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from pcc.errors import PccError
 from pcc.frontend.advice import RANDOM, advice
+from pcc.frontend.modes import inline_modes
 from pcc.frontend.source_lines import line_of_error, line_of_node
 from pcc.ir.graph import arguments, is_random
 
@@ -33,6 +34,7 @@ def export(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> ExportedPro
     """
     with _one_line(module, example_inputs):
         exported = torch.export.export(module, example_inputs, strict=False)
+        inline_modes(exported)
     _refuse(exported.graph)
     with _one_line(module, example_inputs):
         # An empty table changes no operator; it makes the graph functional: no in-place updates, no views that are
@@ -122,10 +124,7 @@ def _unfixed(node: Node) -> str | None:
     """Why a call is not the same each time the model runs, if it is not."""
     target: Any = node.target
     if isinstance(target, HigherOrderOperator):
-        return (
-            "runs a part of the model by itself, as control flow, autocast and gradient modes do; pcc compiles plain "
-            "operators"
-        )
+        return "runs a part of the model by itself, as control flow and autocast do; pcc compiles plain operators"
     if _is_symbolic(node):
         first = not any(_is_symbolic(operand) for operand in node.all_input_nodes)
         return (

@@ -1,5 +1,8 @@
 """What stops an export is one line that names the operator and the line of the model."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +10,7 @@ from torch import Tensor, nn
 
 from pcc.errors import PccError
 from pcc.frontend.torch_module import import_module
+from pcc.ir.verify import run_graph
 
 
 class Branches(nn.Module):
@@ -125,3 +129,40 @@ def test_what_a_model_prints_goes_to_standard_error(capsys: pytest.CaptureFixtur
 def test_an_empty_input_is_refused() -> None:
     with pytest.raises(PccError, match="input 0 is empty: 0x3x8x8"):
         import_module(nn.ReLU(), (torch.ones(0, 3, 8, 8),))
+
+
+class Modes(nn.Module):
+    """Runs a part of itself under a mode, and a part of that under another."""
+
+    def __init__(self, mode: Callable[[], AbstractContextManager[object]]) -> None:
+        super().__init__()
+        self.mode = mode
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(x)
+        with self.mode():
+            inner = self.second(x.relu() * 2)
+            with torch.enable_grad():
+                deepest = inner + 1
+        return x + inner, deepest * 3
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.no_grad,
+        torch.enable_grad,
+        lambda: torch.autocast("cpu", enabled=False),
+        lambda: torch.autocast("cuda", enabled=False),
+    ],
+)
+def test_modes_that_change_nothing(mode: Callable[[], AbstractContextManager[object]]) -> None:
+    model, x = Modes(mode).eval(), torch.randn(1, 3, 5, 4)
+    for found, wanted in zip(run_graph(import_module(model, (x,)), [x]), model(x), strict=True):
+        torch.testing.assert_close(torch.as_tensor(found), wanted)
+
+
+def test_autocast_that_is_on() -> None:
+    with pytest.raises(PccError, match=r"wrap_with_autocast .*runs a part of the model by itself"):
+        import_module(Modes(lambda: torch.autocast("cpu")).eval(), (torch.randn(1, 3, 5, 4),))
