@@ -1,6 +1,7 @@
 """Gradient modes and autocast that is off, inside a model: what runs under them computes what it would without."""
 
 import operator
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,25 +32,27 @@ def _changes_nothing(node: Node) -> bool:
 
 
 def _inline(module: GraphModule, call: Node) -> None:
-    name, *operands = call.args[1:] if call.target is _GRADIENTS else call.args[4:]
-    assert isinstance(name, Node)
-    part = module.get_submodule(str(name.target))
+    arguments: tuple[Any, ...] = call.args[1:] if call.target is _GRADIENTS else call.args[4:]
+    name, *operands = arguments
+    part = module.get_submodule(name.target)
     assert isinstance(part, GraphModule)
-    values = dict(zip(part.graph.find_nodes(op="placeholder"), operands, strict=True))
+    values: dict[Node, Any] = dict(zip(part.graph.find_nodes(op="placeholder"), operands, strict=True))
     with module.graph.inserting_before(call):
         for node in part.graph.nodes:
             if node.op in ("placeholder", "output"):
                 continue
             copied = module.graph.node_copy(node, lambda operand: values[operand])
             if node.op == "get_attr":
-                copied.target, value = f"{name.target}_{node.target}", operator.attrgetter(node.target)(part)
+                target, value = f"{name.target}_{node.target}", operator.attrgetter(node.target)(part)
+                copied.target = target
                 if isinstance(value, nn.Module):  # what runs under a mode within
-                    module.add_submodule(copied.target, value)
+                    module.add_submodule(target, value)
                 else:
-                    assign_attribute(module, copied.target, value)
+                    assign_attribute(module, target, value)
             values[node] = copied
-    (outputs,) = part.graph.output_node().args
+    outputs: Any = part.graph.output_node().args[0]
     for user in list(call.users):  # each takes an output
-        user.replace_all_uses_with(values[outputs[user.args[1]]])
+        place: Any = user.args[1]
+        user.replace_all_uses_with(values[outputs[place]])
         module.graph.erase_node(user)
     module.graph.erase_node(call)

@@ -322,6 +322,22 @@ def _in_place(x: Tensor) -> Tensor:
     return y
 
 
+@pytest.mark.parametrize(
+    ("taps", "options"),
+    [
+        ((3, 3), {}),
+        ((3, 2), {"stride": (2, 1), "padding": (1, 2)}),
+        ((2, 3), {"dilation": (2, 3), "padding": "same"}),
+        ((1, 1), {"stride": 2}),
+        ((9, 8), {"padding": 4}),
+    ],
+)
+def test_depthwise_convolutions_with_computed_weights(taps: tuple[int, int], options: dict[str, Any]) -> None:
+    check(
+        lambda x: F.conv2d(x, x.mean((0, 2, 3))[:, None, None, None] * torch.ones(taps).cumsum(0), groups=4, **options)
+    )
+
+
 def test_assignments_in_place() -> None:
     check(_in_place)
 

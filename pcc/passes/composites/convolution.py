@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import gcd, prod
 from typing import Any
 
@@ -14,6 +15,10 @@ from pcc.passes.composites.moves import im2col, take
 
 _aten: Any = torch.ops.aten
 _pcc: Any = torch.ops.pcc
+
+MOST_TAPS = 64
+"""Of a depthwise convolution whose weight is computed, that are computed one after the other; more are a matrix
+product."""
 
 
 def conv1d(
@@ -67,10 +72,28 @@ def _with_computed_weight(
     sizes = [
         (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
     ]
+    if groups == x.shape[1] == filters and prod(kernel) <= MOST_TAPS:
+        return _tap_by_tap(x, weight, sizes, stride, dilation)
     single = list(kernel) == [1, 1] and list(stride) == [1, 1]
     windows = x if single else im2col(x, kernel, dilation, (0, 0), stride)
     product = weight.reshape(groups, filters // groups, -1) @ windows.reshape(x.shape[0], groups, -1, prod(sizes))
     return product.reshape(x.shape[0], filters, *sizes)
+
+
+def _tap_by_tap(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """A depthwise convolution: each tap's inputs times its weights, added up."""
+    total = None
+    for row, column in product(*map(range, weight.shape[2:])):
+        down, right = (
+            slice(tap * d, tap * d + (size - 1) * s + 1, s)
+            for tap, d, size, s in zip((row, column), dilation, sizes, stride, strict=True)
+        )
+        part = x[:, :, down, right] * weight[:, 0, row, column][:, None, None]
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 # ---- transposed ----
