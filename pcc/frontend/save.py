@@ -1,9 +1,12 @@
 """Graphs go out again: as ONNX, as an archive of ``torch.export.save``, as a file of weights."""
 
 import io
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -21,8 +24,10 @@ OPSET = 18
 
 def save_onnx(model: ImportedModel, path: Path) -> None:
     """An ONNX file with the weights in it, by PyTorch's exporter; inputs and outputs are called as the model calls
-    them."""
-    program = _exported(model)
+    them. So are weights, but for those with a name that the exporter gives to what it computes: ``t`` becomes
+    ``constant.t``."""
+    names = [name for name, _ in model.graph.named_buffers()]
+    program = _exported(model, {name: f"constant.{name}" for name in names if _is_computed(name)})
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -63,26 +68,37 @@ def writer_for(path: Path) -> Callable[[ImportedModel, Path], None]:
     return WRITERS[path.suffix.lower()]
 
 
-def _exported(model: ImportedModel) -> ExportedProgram:
+def _is_computed(name: str) -> bool:
+    """Whether it is an operator's name, perhaps with a number."""
+    operator = re.sub(r"_\d+$", "", name)
+    return operator in ("val", "getitem") or hasattr(torch.ops.aten, operator)
+
+
+def _exported(model: ImportedModel, renamed: Mapping[str, str] = MappingProxyType({})) -> ExportedProgram:
     with quiet(), torch.no_grad():
         return torch.export.export(
-            _returning(model),
+            _returning(model, renamed),
             tuple(torch.zeros(taken.shape, dtype=taken.dtype) for taken in model.inputs),
             strict=False,
         )
 
 
-def _returning(model: ImportedModel) -> GraphModule:
+def _returning(model: ImportedModel, renamed: Mapping[str, str]) -> GraphModule:
     """The graph as a module that returns what its outputs are called: one value alone, ``output_0``, ... as a tuple,
-    others as a dict."""
+    others as a dict; with other names for some constants."""
     graph = Graph()
+    constants: dict[str, Any] = {}
     copied: dict[Node, Node] = {}
     for node in model.graph.graph.nodes:
         if node.op != "output":
             copied[node] = graph.node_copy(node, lambda operand: copied[operand])
+        if node.op == "get_attr":
+            name = str(node.target)
+            copied[node].target = renamed.get(name, name)
+            constants[renamed.get(name, name)] = model.graph.get_buffer(name)
     results = {name: copied[node] for name, node in outputs(model.graph).items()}
     if len(results) == 1:
         graph.output(next(iter(results.values())))
     else:
         graph.output(tuple(results.values()) if all(name.startswith("output_") for name in results) else results)
-    return GraphModule(model.graph, graph)
+    return GraphModule(constants, graph)

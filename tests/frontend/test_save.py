@@ -1,6 +1,7 @@
 """Export: other tools compute what the graph computes, and pcc reads it back."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -37,6 +38,16 @@ def test_the_round_trip(name: str, pipeline: str, tmp_path: Path) -> None:
         assert relative_error(run_graph(back.graph, inputs), expected) < 1e-5
         assert (back.inputs, back.outputs) == (exported.inputs, exported.outputs)
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), expected) < 1e-5
+
+
+def test_an_exported_file_is_exported_again(tmp_path: Path) -> None:
+    """PyTorch calls the weight of a linear layer ``t``, and what it computes of another one, too."""
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 3)).eval(), torch.randn(1, 3, 2, 2)
+    files = [tmp_path / f"{number}.onnx" for number in range(3)]
+    export_model(net, (x,), out=files[0])
+    for file, again in pairwise(files):
+        export_model(file, None, out=again)
+        assert relative_error(run_onnxruntime(again, (x,)), (net(x),)) < 1e-6
 
 
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
