@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,6 +66,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         Path(temporary).unlink(missing_ok=True)
         os.close(handle)
+
+
+def check_apart(results: Sequence[Path], *read: Path) -> None:
+    """`PccError` where a result would be written over a file that is read, or over another result."""
+    for place, result in enumerate(results):
+        if any(file.is_file() and result.exists() and result.samefile(file) for file in read):
+            raise PccError(f"{result} would be written over: choose another place for the result")
+        if result.resolve() in [other.resolve() for other in results[:place]]:
+            raise PccError(f"{result} would be written twice: choose a place for each result")
 
 
 @contextmanager

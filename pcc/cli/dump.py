@@ -7,6 +7,7 @@ import click
 
 from pcc.cli.options import InputShape, ModelOptions, chosen_shapes, chosen_targets, model_only, model_options
 from pcc.errors import PccError
+from pcc.files import check_apart, write_atomically, writing
 
 if TYPE_CHECKING:
     from pcc.planner import Stage
@@ -56,6 +57,8 @@ def command(
 
     if output and output.suffix.lower() not in SUFFIXES:
         raise PccError(f"'{output}': give a file that ends in {' or '.join(SUFFIXES)}")
+    if output:
+        check_apart([output], Path(model))
     as_view = output is not None and output.suffix.lower() == ".onnx"
     if (folder := dump_folder(model)) is not None:
         model_only(model, options.by_name | {"--target": target_names, "--cpu": cpus})
@@ -73,7 +76,6 @@ def command(
     if output is None:
         click.echo(_text(result), nl=False)
         return
-    from pcc.files import write_atomically, writing
 
     with writing(f"'{output}'"):
         write_atomically(output, lambda path: _save(result, Path(model).stem, path, as_view))

@@ -18,7 +18,7 @@ from pcc.cli.options import (
 )
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
-from pcc.files import read_limited
+from pcc.files import check_apart, read_limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +83,7 @@ def command(
             f"{opened.manifest.name} has {len(ports)} outputs ({', '.join(port.name for port in ports)}): give -o once "
             "for each, or not at all"
         )
+    check_apart(outputs, *inputs)
     arrays = read_inputs(opened, inputs)
     with progress() as step:
         step(f"running on {chosen.name}")

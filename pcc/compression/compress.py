@@ -36,7 +36,7 @@ from pcc.training.distill import distances, distill
 from pcc.training.evaluate import BATCH_VALUES
 from pcc.training.folder import REPORT
 from pcc.training.layers import Structures
-from pcc.training.prune import check_apart, save_checkpoint
+from pcc.training.prune import check_results_apart, save_checkpoint
 from pcc.training.reconstruct import reconstruct
 from pcc.training.resume import sha256_of
 
@@ -78,7 +78,7 @@ def compress_network(
     ``resume`` an interrupted run goes on, and another wish uses what is known of the layers. Raises `PccError` for a
     network that no structure makes faster, a wish that cannot come true, and a folder that cannot be written.
     """
-    check_apart(out, subject.called, subject.weights)
+    check_results_apart(out, subject.called, subject.weights)
     subject.network(subject.module)  # says so where it takes no images
     run = _Run(subject, photos, wish, out, target, minutes, watch, resume)
     with run.memory:

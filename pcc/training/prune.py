@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import write_atomically, writing
+from pcc.files import check_apart, write_atomically, writing
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
@@ -84,7 +84,7 @@ def prune(
 
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
-    check_apart(folder, model, weights, *(files for _, files in teachers))
+    check_results_apart(folder, model, weights, *(files for _, files in teachers))
     with process.first_ahead():
         if is_model_file(model):
             data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)
@@ -164,13 +164,11 @@ def saved_name(model: str) -> str:
     return f"model{Path(model).suffix.lower()}"
 
 
-def check_apart(folder: Path, model: str, *read: str | None) -> None:
+def check_results_apart(folder: Path, model: str, *read: str | None) -> None:
     """`PccError` where a compressed network would be written over a file, a ``FILE`` or ``FILE:KEY``, that it is made
     from."""
     files = [Path(part) for text in (model, *read) if text for part in (text, text.rpartition(":")[0])]
-    for result in (folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])):
-        if result.exists() and any(file.is_file() and result.samefile(file) for file in files):
-            raise PccError(f"{result} would be written over: choose another folder for the results")
+    check_apart([folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])], *files)
 
 
 def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data, classes: int) -> nn.Module:

@@ -160,6 +160,14 @@ def test_an_output_is_whole_or_not_there(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"y.npy", "link.npy"}
 
 
+def test_an_output_that_is_an_input(lenet: Path, tmp_path: Path, pcc) -> None:
+    x = tmp_path / "x.npy"
+    np.save(x, np.zeros(SHAPE, np.float32))
+    before = x.read_bytes()
+    assert "x.npy would be written over" in pcc("run", str(lenet), "-i", str(x), "-o", str(x)).error
+    assert x.read_bytes() == before
+
+
 def test_scores_without_a_best_class(lenet: Path, tmp_path: Path, pcc, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", np.zeros(SHAPE, np.float32))
     monkeypatch.setattr("pcc.deploy.host.Host.run", lambda *_: [np.full((1, 10), np.nan, np.float32)])
