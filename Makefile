@@ -16,7 +16,7 @@ setup: $(STAMP) ## the environment in .venv, with the pinned dependencies
 # An environment that already has all of it, and this checkout, is taken as it is.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
-	@$(PYTHON) tools/environment.py || $(PYTHON) -m pip install --quiet -c constraints.txt -e .[dev]
+	@$(PYTHON) tools/environment.py || { echo "installing the pinned dependencies into $(VENV): 2.6 GB, some minutes"; $(PYTHON) -m pip install --quiet -c constraints.txt -e .[dev]; }
 	@touch $(STAMP)
 
 demo: setup ## real networks, dense and pruned, on real photos, beside ONNX Runtime

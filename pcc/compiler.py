@@ -27,7 +27,7 @@ from pcc.errors import PccError
 from pcc.files import writing
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
-from pcc.ir.dump import dump_graph
+from pcc.ir.dump import dump_graph, remove_dumps
 from pcc.ir.graph import max_batch
 from pcc.ir.left_alone import left_alone
 from pcc.ir.verify import TOLERANCE, as_taken, run_graph
@@ -38,6 +38,7 @@ from pcc.package.write import GpuBuild, PackageSpec, SelfTest, TargetBuild, buil
 from pcc.passes.instruments import DumpAfterEach, NotePruning, PrintAfter, VerifyEach
 from pcc.passes.manager import Instrument, PassEvent
 from pcc.passes.pipeline import DEFAULT_PIPELINE, SplitPipeline, parse_pipeline, prunes, split_pipeline
+from pcc.passes.registry import pass_names
 from pcc.planner import (
     Chooser,
     Clock,
@@ -119,6 +120,7 @@ def compile_model(
             )
         graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
+            remove_dumps(root, ("import", *pass_names()))
             dump_graph(root, 0, "import", graph)
         pruning = NotePruning()
         printing = [PrintAfter(print_ir_after)] if print_ir_after else []

@@ -134,6 +134,12 @@ def _numbered(path: Path, folders: Sequence[str], trained: Sequence[str], class_
         return [known[folder] for folder in folders]
     if all(folder.isdecimal() for folder in folders):
         return [int(folder) for folder in folders]
+    if known and len(folders) != len(known):
+        other = next(folder for folder in folders if folder not in known)
+        raise PccError(
+            f"{path}: '{other}' is none of the network's {len(known)} classes, and {len(folders)} class folders cannot "
+            "be all of them: call the folders as the classes are called, or by their numbers"
+        )
     return list(range(len(folders)))
 
 
@@ -149,7 +155,7 @@ def _listed(path: Path) -> tuple[list[Path], np.ndarray | None]:
     """The photos of a list, each below the list's folder or below the folder of the list's name, and their classes if
     it has them."""
     try:
-        lines = read_limited(path, "list of photos", MOST_LIST_BYTES).decode().splitlines()
+        lines = read_limited(path, "list of photos", MOST_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise PccError(f"{path} is not a list of photos: it is no UTF-8 text") from None
     entries = [_entry(path, number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

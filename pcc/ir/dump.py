@@ -1,5 +1,6 @@
 """``--dump-ir DIR``: the graph after each pass as ``NNN_pass-name.txt``."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from torch.fx import GraphModule
@@ -16,6 +17,14 @@ def dump_graph(directory: Path, index: int, name: str, graph_module: GraphModule
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(print_graph(graph_module), encoding="utf-8")
     return path
+
+
+def remove_dumps(directory: Path, stages: Collection[str]) -> None:
+    """Removes the dumps of ``stages`` that an earlier run left, which had other passes."""
+    for path in directory.glob("[0-9][0-9][0-9]_*.txt"):
+        if path.name[4:-4] in stages:
+            with writing(f"the dump '{path}'"):
+                path.unlink()
 
 
 MOST_BYTES = 256 << 20

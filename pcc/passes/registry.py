@@ -69,5 +69,6 @@ def pass_class(name: str) -> type:
 
 
 def pass_summary(name: str) -> str:
-    """The first line of a pass's documentation."""
-    return (pass_class(name).__doc__ or "").strip().split("\n", 1)[0]
+    """The first sentence of a pass's documentation."""
+    text = " ".join((pass_class(name).__doc__ or "").split())
+    return text.split(". ", 1)[0].removesuffix(".") + "." if text else ""

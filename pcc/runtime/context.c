@@ -317,8 +317,12 @@ static pcc_status set_up(pcc_context *context, const pcc_options *options) {
 
 pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_size) {
   pcc_options known = {0};
-  if (options) memcpy(&known, options, options->size < sizeof known ? options->size : sizeof known);
   if (error && error_size) error[0] = 0;
+  if (options && options->size < sizeof options->size) {
+    if (error && error_size) snprintf(error, error_size, "options.size is %zu: set it to sizeof(pcc_options)", options->size);
+    return NULL;
+  }
+  if (options) memcpy(&known, options, options->size < sizeof known ? options->size : sizeof known);
   pcc_context *context = calloc(1, sizeof *context);
   if (context && set_up(context, &known) == PCC_OK) return context;
   if (error && error_size) snprintf(error, error_size, "%s", context ? context->error : "no memory");
@@ -345,7 +349,7 @@ int32_t pcc_context_call_count(const pcc_context *context) {
 }
 
 pcc_status pcc_describe_call(const pcc_context *context, int32_t index, pcc_call *call) {
-  if (index < 0 || index >= pcc_context_call_count(context) || !call) return PCC_BAD_ARGUMENT;
+  if (index < 0 || index >= pcc_context_call_count(context) || !call || call->size < sizeof call->size) return PCC_BAD_ARGUMENT;
   const double seconds = context && context->clock ? (double)context->clock[index] * 1e-9 : 0;
   pcc_call known;
   if (context && context->device) {

@@ -28,7 +28,7 @@ size_t pcc_weight_bytes(void) { return pcc_chosen_model()->weight_bytes; }
 
 static pcc_status describe(const struct pcc_port *ports, int32_t count, int32_t index, pcc_tensor *tensor) {
   const int32_t images = pcc_max_batch() ? pcc_max_batch() : 1;
-  if (index < 0 || index >= count || !tensor) return PCC_BAD_ARGUMENT;
+  if (index < 0 || index >= count || !tensor || tensor->size < sizeof tensor->size) return PCC_BAD_ARGUMENT;
   const pcc_tensor known = {
       .size = tensor->size,
       .name = ports[index].name,

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -117,6 +117,11 @@ class Model:
         self._context = self._library.pcc_create(ctypes.byref(options), error, len(error))
         if not self._context:
             raise PccError(f"{library}: {error.value.decode()}")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:  # copies, too, are made by it
+        raise PccError(
+            f"model {self.name} has threads and memory of its own: load the package again in place of a copy"
+        )
 
     @property
     def name(self) -> str:

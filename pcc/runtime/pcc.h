@@ -28,7 +28,7 @@ extern "C" {
 /* Grows only when an existing program would break; compare with pcc_abi_version(). */
 #define PCC_ABI_VERSION 2
 
-/* Every struct begins with its size as the caller knows it, so that later versions can add fields at the end. */
+/* Every struct begins with its size, so that later versions can add fields at the end: set it to sizeof the struct before each call. */
 
 typedef enum pcc_status {
   PCC_OK = 0,

@@ -82,6 +82,19 @@ def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
     assert reds(tmp_path) == ([12, 3, 7], [12, 3, 7])
 
 
+def test_class_folders_that_cannot_be_all_classes(tmp_path: Path) -> None:
+    for name in ("cat", "wolf"):
+        photo(tmp_path / name / "1.png", 1)
+    with pytest.raises(PccError, match="'wolf' is none of the network's 3 classes, and 2 class folders cannot be all"):
+        open_samples(str(tmp_path), SHAPE, SEEN, ["cat", "dog", "zebra"])
+
+
+def test_a_list_that_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 5)
+    (tmp_path / "list.txt").write_text("a.png 2\r\n", encoding="utf-8-sig")
+    assert reds(tmp_path / "list.txt") == ([5], [2])
+
+
 @pytest.mark.parametrize("below", ["", "list"])
 def test_lists(tmp_path: Path, below: str) -> None:
     for name in ("b c.png", "a.png", "unlisted.png"):

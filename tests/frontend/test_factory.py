@@ -1,5 +1,7 @@
 """``FILE.py:factory``."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "my_model.py"
     path.write_text(SOURCE)
     return path
+
+
+def test_files_as_people_write_them(tmp_path: Path) -> None:
+    """Annotations that are texts, a data class, and a module beside it that the function imports."""
+    (tmp_path / "beside_it.py").write_text(
+        "from torch import nn\n\ndef layer(width):\n    return nn.Linear(width, 2)\n"
+    )
+    (tmp_path / "json.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Sizes:\n"
+        "    width: int = 5\n\ndef make():\n    from beside_it import layer\n    return layer(Sizes().width)\n"
+    )
+    assert load_factory(f"{tmp_path / 'json.py'}:make").in_features == 5
+    assert sys.modules["json"] is json, "a module that is there already stays"
 
 
 @pytest.mark.parametrize("name", ["Net", "build"])

@@ -1,10 +1,14 @@
 """The Python loader: numbers, tensors from elsewhere, threads, profile, and wrong use in one line."""
 
+import copy
 import ctypes
+import pickle
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ import torch
 
 from pcc.codegen.interpret import interpret
 from pcc.errors import PccError
-from pcc.runtime.loader import _max_batch, load
+from pcc.runtime.loader import _max_batch, _Options, load
 from tests.toy import toy_inputs, toy_package, toy_program
 
 PROGRAM = toy_program()
@@ -106,6 +110,23 @@ def test_wrong_inputs() -> None:
             with pytest.raises(PccError, match=message):
                 model(*inputs)
         _agree(model(*INPUTS))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_models_are_not_copied(copied: Callable[[Any], object]) -> None:
+    with load(toy_package()) as model:
+        with pytest.raises(PccError, match="load the package again in place of a copy"):
+            copied(model)
+        _agree(model(*INPUTS))
+
+
+def test_structs_without_a_size() -> None:
+    with load(toy_package()) as model:
+        library, error = model._library, ctypes.create_string_buffer(256)
+        assert not library.pcc_create(ctypes.byref(_Options(threads=2)), error, len(error))
+        assert error.value == b"options.size is 0: set it to sizeof(pcc_options)"
+        for describe in (library.pcc_describe_input, library.pcc_describe_output):
+            assert describe(0, ctypes.create_string_buffer(256)) != 0
 
 
 def test_closed_and_impossible_models() -> None:

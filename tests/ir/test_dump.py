@@ -1,0 +1,13 @@
+"""Dumps of a folder are those of one run."""
+
+from pathlib import Path
+
+from pcc.ir.dump import remove_dumps, stage_files
+
+
+def test_dumps_of_an_earlier_run_go_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("000_import.txt", "007_fold-batchnorm.txt", "001_notes.txt", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    remove_dumps(tmp_path, ("import", "fold-batchnorm"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["001_notes.txt", "notes.txt"]
+    assert list(stage_files(tmp_path)) == ["notes"]
