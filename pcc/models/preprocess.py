@@ -35,7 +35,7 @@ _UPRIGHT = {
 
 def photos_below(folder: Path) -> list[Path]:
     """The photos in a folder and its folders, by name: the order in which a file system lists files is its own."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS and not path.is_dir())
 
 
 class Preprocessing(PreprocessingData):
@@ -131,7 +131,7 @@ def _damaged(name: str, error: Exception) -> PccError:
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """A photo with 16 bits for a pixel, which Pillow's `convert` would clip, with the upper 8; others as they are."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # which Pillow scales to 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise PccError(f"{name} has 32-bit pixels, and nothing says which is white: save it with 8 or 16 bits")

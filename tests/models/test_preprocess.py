@@ -9,7 +9,15 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from pcc.errors import PccError
-from pcc.models.preprocess import CIFAR10, EFFICIENTNET_LITE, KERAS_CAFFE, MNIST, TORCHVISION, Preprocessing
+from pcc.models.preprocess import (
+    CIFAR10,
+    EFFICIENTNET_LITE,
+    KERAS_CAFFE,
+    MNIST,
+    TORCHVISION,
+    Preprocessing,
+    photos_below,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -156,6 +164,10 @@ def test_sixteen_bits_are_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(np.asarray(MNIST.upright(tmp_path / "deep.png")), [[0, 0, 1, 128, 255]])
     np.testing.assert_array_equal(np.asarray(CIFAR10.upright(tmp_path / "deep.png"))[0, 4], [255, 255, 255])
+    (tmp_path / "deep.pgm").write_bytes(b"P5 5 1 65535\n" + grey.astype(">u2").tobytes())
+    np.testing.assert_array_equal(np.asarray(MNIST.upright(tmp_path / "deep.pgm")), [[0, 0, 1, 128, 255]])
+    (tmp_path / "folder.png").mkdir()
+    assert [photo.name for photo in photos_below(tmp_path)] == ["deep.png"]
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "real.tiff")
     with pytest.raises(PccError, match="32-bit pixels"):
         MNIST.apply(tmp_path / "real.tiff")
