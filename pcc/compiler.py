@@ -107,6 +107,8 @@ def compile_model(
             "the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end"
         )
     _check_outside(out, dumps=dump_ir, report=report)
+    if report and report.suffix.lower() not in (".html", ".htm"):  # it might be the model's own file
+        raise PccError(f"report '{report}': give a file that ends in .html")
     chooser_of = choosers(targets, steps.graph, machine_profile, tuning_records)
     check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in chooser_of.items()}
