@@ -124,6 +124,14 @@ def class_scores(outputs: list[np.ndarray]) -> np.ndarray | None:
     return scores.reshape(scores.shape[:2])
 
 
+def _scores(network: Network, outputs: list[np.ndarray]) -> np.ndarray | None:
+    """`class_scores`; `PccError` where there is no best class."""
+    scores = class_scores(outputs)
+    if scores is not None and np.isnan(scores).any():
+        raise PccError(f"{network.name} gives scores that are not numbers (NaN)")
+    return scores
+
+
 @dataclass
 class _Tally:
     """Counts over the batches so far."""
@@ -141,7 +149,7 @@ class _Tally:
     labelled: bool = False
 
     def add(self, network: Network, outputs: list[np.ndarray], labels: np.ndarray | None) -> None:
-        scores = class_scores(outputs)
+        scores = _scores(network, outputs)
         self.classifies, self.labelled = scores is not None, labels is not None
         if scores is None or labels is None:
             return
@@ -193,7 +201,7 @@ class _Pair:
         labels: np.ndarray | None,
     ) -> None:
         self._add_errors(network, outputs, against, expected)
-        first, second = class_scores(outputs), class_scores(expected)
+        first, second = _scores(network, outputs), _scores(against, expected)
         self.classifies = first is not None and second is not None
         if first is None or second is None:
             return

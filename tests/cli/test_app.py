@@ -12,7 +12,7 @@ import pytest
 
 from pcc.cli.app import COMMANDS, main
 from pcc.cli.app import run as run_command
-from pcc.errors import PccError
+from pcc.errors import PccError, PccWarning
 from tests.cli.conftest import SCRIPT
 
 
@@ -198,3 +198,13 @@ def test_warnings_of_libraries_are_not_shown(monkeypatch: pytest.MonkeyPatch, pc
     with warnings.catch_warnings(record=True) as shown:
         assert pcc("targets").status == 0
     assert [str(warning.message) for warning in shown] == ["from net"]
+
+
+def test_what_pcc_warns_of_is_a_line_each_time(monkeypatch: pytest.MonkeyPatch, pcc) -> None:
+    def warn(**options: object) -> None:
+        for _ in range(2):
+            warnings.warn("took 'ema'", PccWarning, stacklevel=1)
+
+    monkeypatch.setattr("pcc.cli.targets.command.callback", warn)
+    outcome = pcc("targets")
+    assert (outcome.status, outcome.err) == (0, "note: took 'ema'\n" * 2)

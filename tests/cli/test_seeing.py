@@ -109,8 +109,10 @@ def test_diff_ir_by_layer(pcc, factory: str, package: Path, tmp_path: Path) -> N
     assert "\nfc\n" not in outcome.out
     same = pcc("diff-ir", package, package / "ir", "--after", "program")
     assert (same.status, same.out.startswith("0 layers differ")) == (0, True)
-    found = json.loads(pcc("diff-ir", factory, package, "--input-shape", SHAPE, "--json").out)
-    assert "conv2" in [layer["layer"] for layer in found["layers"]]
+    as_json = pcc("diff-ir", factory, package, "--input-shape", SHAPE, "--json")
+    assert as_json.status == 1
+    assert "conv2" in [layer["layer"] for layer in json.loads(as_json.out)["layers"]]
+    assert pcc("diff-ir", package, package, "--json").status == 0
 
 
 @pytest.mark.parametrize(

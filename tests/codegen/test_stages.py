@@ -89,3 +89,17 @@ def test_rows_of_images_share_weights(program: Program) -> None:
     together = [call for call in program.calls if call.together]
     assert {call.layer for call in together} == {"hidden", "beside", "fc"}
     assert all(call.items(1) == call.items(4) == call.work and call.items(5) == 2 * call.work for call in together)
+
+
+@pytest.mark.parametrize(
+    ("weights", "alive", "bridged"),
+    [
+        ([100, 0, 60], [0, 50, 0], True),
+        ([100, 0, 10], [0, 50, 0], False),  # less than both
+        ([10, 0, 100], [0, 50, 0], False),
+        ([100, 0, 0, 100], [0, 50, 150, 0], False),
+    ],
+)
+def test_calls_between_two_that_are_at_once(weights: list[int], alive: list[int], bridged: bool) -> None:
+    chosen = [True, *[False] * (len(weights) - 2), True]
+    assert stages._bridged(chosen, weights, alive) == ([True] * len(weights) if bridged else chosen)

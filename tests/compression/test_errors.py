@@ -97,6 +97,14 @@ def test_of_two_equal_options_one_stays() -> None:
     assert [each.structure for each in best(options)] == ["a", "c"]
 
 
+def test_what_feeders_save_is_not_in_an_options_own_cost() -> None:
+    own = Option(structure="a", error=0.1, cost=1, family="", macs=1, bytes=1)
+    with_feeders = own.model_copy(update={"structure": "b", "error": 0.2, "cost": 2, "feeders": ("c",)})
+    assert best([own, with_feeders]) == [own, with_feeders]
+    worse = with_feeders.model_copy(update={"error": 0.3})
+    assert best([own, with_feeders, worse]) == [own, with_feeders]
+
+
 def test_candidates_can_be_written_and_have_the_layers_shape() -> None:
     model = settle(Residual())
     weights = {name: array(module.weight) for name, module in prunable(model).items()}

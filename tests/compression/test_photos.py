@@ -55,3 +55,13 @@ def test_a_part_shows_what_is_in_the_photo() -> None:
     assert bool((slopes > 0).any())
     assert slopes.abs().min() >= 0.5**0.5 - 1e-3
     assert slopes.abs().max() <= 1 + 1e-3
+
+
+def test_parts_lie_anywhere_and_are_upright() -> None:
+    ramp = torch.linspace(0, 1, 16)
+    both = torch.stack([ramp.expand(16, 16), ramp[:, None].expand(16, 16)]).expand(64, 2, 16, 16)
+    parts = random_parts(both, torch.Generator().manual_seed(0), least_area=0.25)
+    assert bool((parts[:, 1].diff(dim=1) >= 0).all())
+    for middles in (parts[:, 0, 0, 7:9].mean(dim=1), parts[:, 1, 7:9, 0].mean(dim=1)):
+        assert middles.min() < 0.4
+        assert middles.max() > 0.6

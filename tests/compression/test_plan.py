@@ -96,6 +96,8 @@ def test_what_is_measured_corrects_what_is_predicted() -> None:
     plan = Wish("faster", 1.2).plan(database, times)
     assert [option.structure for option in plan.values()] == [HALF, None]
     assert times.of_plan(database, plan) == pytest.approx(2.0)
+    with pytest.raises(PccError, match=r"it comes to 1\.67 times as fast"):  # the pool takes what it took
+        Wish("faster", 2).plan(database, times)
     slow = Timing(layers={"a": 0.8, "b": 1.0, "pool": 0.5})  # 0.5 was expected of a
     corrected = times.corrected(database, plan, dense, slow)
     assert corrected.of_plan(database, plan) == pytest.approx(2.3)

@@ -191,6 +191,13 @@ def test_selftest_passes_and_fails(copy: Path) -> None:
         Host().selftest(package)
 
 
+def test_nan_where_numbers_are_expected_fails(copy: Path) -> None:
+    image = copy / "selftest/input_0.bin"
+    np.full(image.stat().st_size // 4, math.nan, np.float32).tofile(image)
+    done = _runner("selftest", str(copy / "selftest"), "--json", package=copy)
+    assert (done.returncode, json.loads(done.stdout)["passed"]) == (1, False)
+
+
 def test_nan_where_it_is_expected_passes(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), Logarithm()).eval()
     pcc.compile(module, (torch.randn(1, 3, 8, 8),), out=tmp_path / "net")

@@ -68,8 +68,19 @@ def test_the_loss_of_probabilities_is_theirs(scores: np.ndarray, labels: np.ndar
     assert probabilities.loss == pytest.approx(logits.loss, rel=1e-5)
 
 
-def test_scores_of_some_batches_may_look_like_probabilities(scores: np.ndarray, labels: np.ndarray) -> None:
-    scores[:32] = np.eye(CLASSES, dtype=np.float32)[0]
+@pytest.mark.parametrize("batch", [slice(0, 32), slice(96, 101)], ids=["the first", "the last"])
+def test_scores_of_some_batches_may_look_like_probabilities(
+    scores: np.ndarray, labels: np.ndarray, batch: slice
+) -> None:
+    scores[batch] = np.eye(CLASSES, dtype=np.float32)[0]
+    found = evaluate(network(Scores()), samples(scores, labels)).accuracy
+    assert found is not None
+    expected = nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert found.loss == pytest.approx(float(expected))
+
+
+def test_scores_that_sum_to_one_may_be_negative(scores: np.ndarray, labels: np.ndarray) -> None:
+    scores += (1 - scores.sum(axis=1, keepdims=True)) / CLASSES
     found = evaluate(network(Scores()), samples(scores, labels)).accuracy
     assert found is not None
     expected = nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
@@ -86,8 +97,29 @@ def test_against_another(scores: np.ndarray, labels: np.ndarray) -> None:
     assert result.only_second == (other == labels).sum()
     assert result.chance is not None
     (output,) = result.outputs
-    difference = np.abs(2 * scores - np.roll(scores, 1, 1)).max()
-    assert output.largest == pytest.approx(difference / np.abs(scores).max(), rel=1e-6)
+    difference = 2 * scores - np.roll(scores, 1, 1)
+    assert output.largest == pytest.approx(np.abs(difference).max() / np.abs(scores).max(), rel=1e-6)
+    assert output.rms == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(scores), rel=1e-6)
+
+
+def test_each_sees_the_samples_in_its_own_way(scores: np.ndarray, labels: np.ndarray) -> None:
+    other = network(Scores(-1.0), "other")
+    found = [
+        evaluate(network(Scores()), samples(scores, labels), other, seen).against
+        for seen in (None, samples(-scores, labels))
+    ]
+    assert [each and each.agreement and each.agreement.right for each in found] == [0, 101]
+
+
+@pytest.mark.parametrize(("classes", "has_five"), [(5, False), (6, True)])
+def test_the_best_five_of_five_say_nothing(
+    scores: np.ndarray, labels: np.ndarray, classes: int, has_five: bool
+) -> None:
+    net = of_module("net", Scores(), [(1, classes, 1, 1)])
+    some = Samples("made up", 9, lambda begin, end: (scores[begin:end, :classes, None, None], labels[begin:end] % 5))
+    found = evaluate(net, some).accuracy
+    assert found is not None
+    assert (found.top5 is not None) == has_five
 
 
 def test_without_labels_there_is_agreement_alone(scores: np.ndarray) -> None:
@@ -117,17 +149,21 @@ def test_outputs_that_are_no_class_scores(scores: np.ndarray, labels: np.ndarray
 
 
 def test_an_output_that_is_not_a_number_is_no_small_error(scores: np.ndarray) -> None:
-    other = network(Scores(), "other")
-    result = evaluate(network(Scores(float("nan"))), samples(scores, None), other).against
+    rows = nn.Unflatten(1, (1, CLASSES))  # no class scores
+    other = network(nn.Sequential(Scores(), rows), "other")
+    result = evaluate(network(nn.Sequential(Scores(float("nan")), rows)), samples(scores, None), other).against
     assert result is not None
     assert np.isnan([result.outputs[0].largest, result.outputs[0].rms]).all()
 
 
 def test_what_is_refused(scores: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(PccError, match="a class 9, and net tells 7"):
-        evaluate(network(Scores()), samples(scores, labels + 9 - labels.max()))
+    with pytest.raises(PccError, match="a class 7, and net tells 7"):
+        evaluate(network(Scores()), samples(scores, labels + 7 - labels.max()))
     with pytest.raises(PccError, match="a class -1, and net tells 7"):
         evaluate(network(Scores()), samples(scores, labels - 1 - labels.min()))
+    for labelled, nan in ((labels, network(Scores(float("nan")))), (None, network(Scores()))):
+        with pytest.raises(PccError, match=r"net gives scores that are not numbers \(NaN\)"):
+            evaluate(nan, samples(scores, labelled), network(Scores(float("nan"))))
     with pytest.raises(PccError, match="networks of one image input"):
         of_module("net", Scores(), [(1, 3, 4, 4), (1, 3)])
     with pytest.raises(PccError, match="one row for each image"):

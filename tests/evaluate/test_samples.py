@@ -80,6 +80,8 @@ def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
     for name in ("7", "12", "3"):
         photo(tmp_path / name / "1.png", int(name))
     assert reds(tmp_path) == ([12, 3, 7], [12, 3, 7])
+    photo(tmp_path / "others" / "1.png", 0)
+    assert reds(tmp_path) == ([12, 3, 7, 0], [0, 1, 2, 3])
 
 
 def test_class_folders_that_cannot_be_all_classes(tmp_path: Path) -> None:

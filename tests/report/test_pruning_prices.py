@@ -1,9 +1,11 @@
 """What pruning would bring, before it is done, beside what the passes and select-kernels make of it."""
 
+from typing import Any
+
 import pytest
 
 from pcc.codegen.machine import MACHINES
-from pcc.codegen.select_kernels import SelectKernels
+from pcc.codegen.select_kernels import OpenLayer, SelectKernels
 from pcc.ir.annotations import KernelChoice, annotation
 from pcc.passes.pipeline import parse_pipeline
 from pcc.report.pruning_prices import RATES, LayerPrices, RatePrice, pruning_prices
@@ -58,13 +60,21 @@ def test_a_structure_without_a_rate_has_one_price() -> None:
     assert "3x3" in prices["expand"].reason
 
 
-def test_equal_layers_are_priced_once() -> None:
+def test_equal_layers_are_priced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch import nn
 
     graph, _ = graph_of(nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))), 1, 8, 12, 12)
+    priced, price = list[str](), OpenLayer.priced
+
+    def counted(layer: OpenLayer, *args: Any, **options: Any) -> Any:
+        priced.append(layer.node.name)
+        return price(layer, *args, **options)
+
+    monkeypatch.setattr(OpenLayer, "priced", counted)
     prices = pruning_prices(graph, parse_pipeline("prune-connectivity"), MACHINES["avx2"])
-    assert len(prices) == 3
-    assert prices["_1"] is prices["_1"]
+    assert set(priced) == {"_0"}
+    assert prices["_0"].prices
+    assert prices["_0"] == prices["_1"] == prices["_2"]
 
 
 def test_break_even() -> None:

@@ -46,10 +46,13 @@ static void *use(void *argument) {
       for (int i = 0; i < ITEMS; i++) assert(fabsf(found[(batch - 1) * ITEMS + i] - right[i]) <= 1e-4f * right[i]);
     }
   }
+  const int on_cpu = !strncmp(pcc_device(context), "cpu", 3);
+  assert(!on_cpu || pcc_context_call_count(context) == pcc_call_count());
   double total = 0;
   for (int32_t i = 0; i < pcc_context_call_count(context); i++) {
     pcc_call call = {.size = sizeof call};
     assert(pcc_describe_call(context, i, &call) == PCC_OK && call.layer && call.seconds >= 0);
+    assert(!on_cpu || call.device == PCC_CPU);
     total += call.seconds;
   }
   assert((total > 0) == (user->options.profile != 0));

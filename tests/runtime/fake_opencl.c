@@ -1,5 +1,5 @@
 /* An OpenCL library whose device computes the toy model's kernels on the processor, at once, and fails on demand, by environment:
- * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG (its results),
+ * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG=NUMBER (its results are off by it),
  * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME (of its device). */
 #define _GNU_SOURCE
 #include <stdatomic.h>
@@ -212,7 +212,7 @@ static void compute(const struct kernel *kernel) {
   const float number = kernel->arguments[at + 1].value;
   for (int i = 0; i < items; i++) {
     if (kernel->name[0] == 'b') tensors[1][i] = tensors[0][i] / number;
-    if (kernel->name[1] == 'q') tensors[1][i] = tensors[0][items - 1 - i] * tensors[0][items - 1 - i] + (getenv("FAKE_WRONG") ? 0.01f : 0);
+    if (kernel->name[1] == 'q') tensors[1][i] = tensors[0][items - 1 - i] * tensors[0][items - 1 - i] + (getenv("FAKE_WRONG") ? (float)atof(getenv("FAKE_WRONG")) : 0);
     if (kernel->name[1] == 'c') tensors[2][i] = number * tensors[0][i] + tensors[1][i & 1];
   }
 }

@@ -92,6 +92,14 @@ static void other_versions(void) {
   old.size = offsetof(pcc_tensor, dtype);
   assert(pcc_describe_input(0, (pcc_tensor *)&old) == PCC_OK && !strcmp(old.name, "x") && old.untouched[0] == 0x55);
   struct {
+    size_t size;
+    const char *layer;
+    char untouched[64];
+  } old_call;
+  memset(&old_call, 0x55, sizeof old_call);
+  old_call.size = offsetof(pcc_call, kernel);
+  assert(pcc_describe_call(NULL, 0, (pcc_call *)&old_call) == PCC_OK && !strcmp(old_call.layer, "scale") && old_call.untouched[0] == 0x55);
+  struct {
     pcc_options known;
     char future[64];
   } newer = {{.size = sizeof newer, .threads = 2}, {1}};
@@ -102,6 +110,12 @@ static void other_versions(void) {
   context = pcc_create(&short_options, NULL, 0);
   assert(context);
   pcc_destroy(context);
+  void *shortest = malloc(offsetof(pcc_options, profile)); /* behind it nothing may be read */
+  memcpy(shortest, &short_options, offsetof(pcc_options, profile));
+  context = pcc_create(shortest, NULL, 0);
+  assert(context);
+  pcc_destroy(context);
+  free(shortest);
 }
 
 int main(void) {

@@ -177,11 +177,12 @@ def test_what_a_gpu_is(run_on_fake: Run) -> None:
     assert "options.device is 7" in run_on_fake("7", status=3)
 
 
-def test_wrong_results_are_not_trusted(run_on_fake: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", ["0.01", "nan", "inf"])
+def test_wrong_results_are_not_trusted(run_on_fake: Run, tmp_path: Path, wrong: str) -> None:
     said = "cpu: self-test: output 'z' is wrong by"
-    assert run_on_fake(FAKE_WRONG="1").startswith(said)
-    assert run_on_fake(FAKE_WRONG="1", cache=tmp_path).startswith(said)
-    assert run_on_fake(FAKE_WRONG="1", FAKE_NAME="Mali-G57", cache=tmp_path).startswith(said)  # recorded input
+    assert run_on_fake(FAKE_WRONG=wrong).startswith(said)
+    assert run_on_fake(FAKE_WRONG=wrong, cache=tmp_path).startswith(said)
+    assert run_on_fake(FAKE_WRONG=wrong, FAKE_NAME="Mali-G57", cache=tmp_path).startswith(said)  # recorded input
     assert not list(tmp_path.glob("*.right"))
 
 
@@ -233,6 +234,32 @@ def test_the_runner_times_one_processor(tmp_path: Path) -> None:
     assert lost.returncode == 2
     assert lost.stderr.startswith("pcc-run: no times: cpu: the GPU failed in a run: Fake GPU: CL_OUT_OF_RESOURCES")
     assert bench("--device", "npu").stderr == "pcc-run: --device npu: auto, cpu or gpu\n"
+
+
+SLOWER_AND_SLOWER = """
+#include <time.h>
+static int fake_clock(struct timespec *time) { /* run by run, so many milliseconds */
+  static const int took[] = {7, 3, 11, 1, 9, 5, 2, 10, 4, 8, 6};
+  static int calls, now;
+  if (calls++ % 2) now += took[calls / 2 - 1];
+  time->tv_sec = 0;
+  time->tv_nsec = now * 1000000;
+  return 0;
+}
+#define clock_gettime(which, time) fake_clock(time)
+"""
+
+
+def test_the_runner_says_what_a_share_of_runs_does_not_exceed(tmp_path: Path) -> None:
+    main = tmp_path / "main.c"
+    main.write_text(f'#define _GNU_SOURCE\n{SLOWER_AND_SLOWER}#include "{RUNTIME}/runner.c"\n{WEIGHTS_ARE_LINKED}')
+    program = _application(tmp_path, main=main)
+    command = [str(program), "bench", "--device", "cpu", "--warmup", "0", "--runs", "11"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, check=True)
+    result = json.loads(done.stdout)
+    assert [round(result[name] * 1e3) for name in ("min", "p10", "median", "p90")] == [1, 2, 6, 10]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "11 runs: median 6.000 ms, p10 2.000, p90 10.000, min 1.000" in printed
 
 
 def test_no_library(tmp_path: Path) -> None:

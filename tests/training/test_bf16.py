@@ -56,6 +56,24 @@ def test_without_bf16_a_run_is_that_of_fp32(processor_has: Has, tmp_path: Path) 
         torch.testing.assert_close(value, second.state_dict()[name], rtol=0, atol=0)
 
 
+def test_accuracies_that_are_reported_are_those_of_fp32(
+    processor_has: Has, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor_has("avx512_bf16")
+    measured = list[bool]()
+
+    def accuracy(*_: object, bf16: bool = False) -> float:
+        measured.append(bf16)
+        return len(measured) / 10
+
+    monkeypatch.setattr("pcc.training.trainer.accuracy", accuracy)
+    one_shot = "{one-shot: {structures: {fc1: {unstructured: {rate: 4}}}}}"
+    outcome = run(net(), BF16.replace("epochs: 2}}]", f"epochs: 1}}}}, {one_shot}]"), tmp_path)
+    assert [row["stage"] for row in outcome.rows] == ["as it came in", "train", "train, done", "one-shot, done"]
+    assert measured == [False, True, False, False]
+    assert (outcome.dense_accuracy, outcome.accuracy) == (0.3, 0.4)
+
+
 def test_recipes_say_whether_they_have_bf16() -> None:
     recipe = parse_recipe("stages: [{train: {epochs: 1}}, {train: {epochs: 1, train: {precision: bf16}}}]")
     assert recipe.has_bf16

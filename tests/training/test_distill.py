@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pcc.training.distill import SETTINGS, distances, distill, small_size
+from pcc.training.distill import LEAST_SIZE, SETTINGS, _loss, _optimizer, distances, distill, small_size
+from pcc.training.methods.train import Train
 from tests.nets import Residual, settle
 
 
@@ -32,6 +33,50 @@ def test_small_samples_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = seen[-steps:]
     assert looked_at == sorted(looked_at)
     assert set(looked_at) == {96, 128}
+
+
+def test_statistics_of_batch_norms_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = count()
+    monkeypatch.setattr("pcc.training.distill.perf_counter", lambda: float(next(seconds)))
+    teacher, student = settle(Residual()), settle(Residual()).train()
+    before = {name: value.clone() for name, value in student.named_buffers()}
+    assert distill(student, teacher, torch.rand(8, 3, 16, 16), 10.0)
+    for name, value in student.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+def test_each_tensor_moves_by_a_share_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    seconds = count()
+    monkeypatch.setattr("pcc.training.distill.perf_counter", lambda: float(next(seconds)))
+    teacher = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False))
+    with torch.no_grad():
+        teacher.get_parameter("0.weight").mul_(1e-2)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.mul_(0.8)
+    before = [weight.detach().clone() for weight in student.parameters()]
+    distill(student, teacher, torch.rand(32, 3, 8, 8), 40.0)
+    for weight, was in zip(student.parameters(), before, strict=True):
+        assert 1e-3 < float((weight.detach() - was).norm() / was.norm()) < 0.2
+
+
+def test_a_tensors_size_is_that_of_its_weights_that_are_not_zero() -> None:
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+        layer.bias.zero_()
+    sizes = [group["size"] for group in _optimizer(Train(layer, {}, epochs=1)).param_groups]
+    assert sizes == pytest.approx([12.5**0.5, LEAST_SIZE])
+
+
+def test_every_sample_counts_alike() -> None:
+    torch.manual_seed(0)
+    teacher, student = nn.Linear(3, 4), nn.Linear(3, 4)
+    many, one = torch.randn(7, 3), torch.randn(1, 3)
+    of_many, of_one = (float(_loss(student(x), teacher(x)).detach()) for x in (many, one))
+    assert distances([student], teacher, [many, one]) == pytest.approx([(7 * of_many + of_one) / 8])
 
 
 class TwoHeads(nn.Module):

@@ -40,6 +40,19 @@ def test_an_error_is_relative() -> None:
     assert float(error(torch.zeros(2), torch.zeros(2))) == 0
 
 
+def test_grouped_layers_read_all_channels() -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2))
+    student, x = copy.deepcopy(teacher), torch.randn(2, 3, 2, 2)
+    with torch.no_grad():
+        student.get_parameter("0.weight").mul_(0.5)
+        student.get_parameter("1.weight")[:, 0] = 0
+    with Hints(student, teacher) as hints:
+        for model in (teacher, student):
+            model(x)
+        torch.testing.assert_close(hints.loss(), error(student[0](x), teacher[0](x)))
+
+
 def test_hints_see_inputs_that_share_memory() -> None:
     """Where every sample is the same piece of memory, its gradient is still the sum over samples."""
 

@@ -11,7 +11,7 @@ from pcc.errors import PccError
 from pcc.training.methods.admm import Admm
 from pcc.training.processes import Processes
 from pcc.training.recipe import parse_recipe
-from pcc.training.resume import load_progress
+from pcc.training.resume import load_progress, sha256_of
 from pcc.training.trainer import Outcome, train
 from tests.training.methods.loop import Interrupted, Net, data, net, run, same
 
@@ -219,6 +219,17 @@ def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     for nothing in ([], None, 3, "text", other):
         torch.save(nothing, file)
         refused()
+
+
+def test_a_digest_tells_kinds_and_sizes_apart() -> None:
+    zeros = torch.zeros(2)
+    values = [
+        *(zeros, zeros.int(), zeros.half(), zeros[None], zeros + 1, torch.zeros(4).half()),
+        *([0, 0], (0, 0), [[0], 0], [[0, 0]], {0: 0}, {"0": 0}, [], {}, 0, "0", 0.0, False, None),
+    ]
+    assert len({sha256_of(value) for value in values}) == len(values)
+    assert sha256_of({"a": zeros.clone()}) == sha256_of({"a": zeros})
+    assert sha256_of(torch.eye(3)[:, 0]) == sha256_of(torch.tensor([1.0, 0, 0]))
 
 
 def _stop_after(steps: int) -> Callable[[str, float], None]:

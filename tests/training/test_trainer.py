@@ -56,6 +56,12 @@ def test_weight_decay_is_for_weights(name: str, cls: type[torch.optim.Optimizer]
     assert [len(group["params"]) for group in (decayed, rest)] == [4, 6]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_momentum_is_nesterovs(momentum: float) -> None:
+    optimizer = make_optimizer(Train(net(), {}, 1), Training(momentum=momentum))
+    assert {(group["momentum"], group["nesterov"]) for group in optimizer.param_groups} == {(momentum, momentum > 0)}
+
+
 def test_the_teachers_opinion_is_in_the_loss() -> None:
     torch.manual_seed(0)
     scores, opinion, labels = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
@@ -319,3 +325,12 @@ def test_classifiers_of_a_method_are_no_hints(tmp_path: Path) -> None:
     model.conv2.requires_grad_(False)
     with pytest.raises(PccError, match="dcp: layer conv2 is frozen"):
         run(model, recipe, tmp_path)
+
+
+def test_every_epoch_of_every_stage_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = list[tuple[int, ...]]()
+    monkeypatch.setattr(Method, "take", lambda _, x, y: orders.append(tuple(y.tolist())))
+    for seed in (0, 1):
+        stages = f"seed: {seed}\ntrain: {{batch: 240}}\nstages: [{{train: {{epochs: 2}}}}, {{train: {{epochs: 2}}}}]"
+        run(net(), stages, tmp_path / str(seed))
+    assert len(set(orders)) == len(orders) == 8

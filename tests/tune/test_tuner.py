@@ -4,6 +4,7 @@ ratios that nobody measured."""
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from pcc.planner import open_graph
 from pcc.target import Target, executes_here, target_named
 from pcc.tune import tuner
 from pcc.tune.search import Search
-from pcc.tune.tuner import ProcessorJudge, TunedLayer, tune
+from pcc.tune.tuner import ProcessorJudge, TunedLayer, mean_speedup, tune
 from tests.arm64 import arm64
 
 HERE = target_named("x86_64-linux")
@@ -211,3 +212,9 @@ def test_a_search_asks_for_each_schedule_once() -> None:
         search.tell({each.text: 1.0 + len(each.text) / 100 for each in asked})
     assert seen[:2] == [each.text for each in schedules[:2]]
     assert sorted(seen) == sorted(each.text for each in schedules if each != schedules[5])
+
+
+def test_equal_layers_count_as_often_as_they_are_there() -> None:
+    records: list[Any] = [SimpleNamespace(speedup=speedup) for speedup in (4.0, 1.0)]
+    layers = [TunedLayer(("a",), "", "", records[0]), TunedLayer(("b", "c", "d"), "", "", records[1])]
+    assert mean_speedup(layers) == pytest.approx(4**0.25)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pcc.errors import PccError
 from pcc.models.preprocess import MNIST, TORCHVISION
@@ -62,6 +62,19 @@ def test_random_parts_follow_from_seed_and_epoch(photos: Path) -> None:
     )
     for x in next(plain.batches(3, 4, seed=1))[0]:
         assert (tested == x).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize("drawn", [0.49, 0.51])
+def test_a_random_part_is_what_the_numbers_say(photos: Path, drawn: float) -> None:
+    data = open_data(str(photos), preprocessing=SMALL)
+    numbers = torch.tensor([[0.3, 0.9, 0.2, 0.8, drawn, 0.0]])
+    x, y = data.train_samples(torch.tensor([4]), numbers)
+    image = SMALL.upright(photos / "train/dog/b.JPEG")
+    assert image.width != image.height
+    part = image.resize((8, 8), SMALL.resample, box=random_box(*image.size, numbers[0].tolist()))
+    wanted = SMALL.values(ImageOps.mirror(part) if drawn < 0.5 else part)
+    np.testing.assert_array_equal(x.numpy(), wanted)
+    assert y.tolist() == [1]
 
 
 @settings(max_examples=40)

@@ -8,7 +8,7 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.training.layers import prunable
-from pcc.training.methods.vrpge import Vrpge, structure_gradient
+from pcc.training.methods.vrpge import CLIP, Vrpge, structure_gradient
 from tests.training.methods.loop import data, net, run, run_interrupted, same
 
 RECIPE = """
@@ -85,6 +85,15 @@ def test_weights_get_the_mean_gradient_of_the_draws_through_filters_that_are_the
         structure_gradient(method.scores, stacked, torch.stack(losses).detach(), preconditioned=True),
         atol=1e-5,
     )
+
+
+def test_the_structure_gradient_is_clipped() -> None:
+    model = net().eval()
+    method = Vrpge(model, {}, epochs=1, rate=2, data=data())
+    x, y = next(data().batches(0, 24, seed=0))
+    method.backward(lambda: 1e4 * F.cross_entropy(model(x), y))
+    assert method.scores.grad is not None
+    assert float(method.scores.grad.norm()) == pytest.approx(CLIP, rel=1e-4)
 
 
 def test_masks_follow_from_seed_epoch_and_step() -> None:
