@@ -56,7 +56,7 @@ class ReducePrecision:
         }
         if self.ports:
             narrowed |= {node for node in graph.find_nodes(op="placeholder") if node.meta["val"].dtype == torch.float32}
-        for node in bounded:
+        for node in [node for node in graph.nodes if node in bounded]:
             _bound(node, narrowed, narrow)
         for node in list(graph.nodes):
             if node.op == "placeholder" and node in narrowed:

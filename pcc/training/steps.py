@@ -66,8 +66,9 @@ def loss_of(
 
 
 def _finite(model: nn.Module) -> bool:
-    """Whether weights are finite, and buffers numbers: masks among these may be infinite."""
-    return all(bool(value.isfinite().all()) for value in model.parameters()) and not any(
+    """Whether weights and statistics are finite, and other buffers numbers: masks may be infinite."""
+    statistics = [value for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_")]
+    return all(bool(value.isfinite().all()) for value in (*model.parameters(), *statistics)) and not any(
         bool(value.isnan().any()) for value in model.buffers()
     )
 

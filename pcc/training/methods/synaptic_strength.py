@@ -97,8 +97,8 @@ class SynapticStrength(Method):
             raise PccError(
                 f"synaptic-strength: {type(model).__name__} has one layer, and the last one keeps its connections"
             )
-        left_out = [name for name in prunable(model) if name not in layers and name in wiring.runs]
-        _LOG.info("these keep all connections, as they run more than once, or last: %s", ", ".join(left_out))
+        left_out = [name for name in prunable(model) if name not in layers]
+        _LOG.info("these keep all connections, as they run last, or not once: %s", ", ".join(left_out))
         self.connections = sum(
             len(module.weight) * len(scales[name]) // groups_of(module) for name, module in layers.items()
         )
