@@ -16,7 +16,7 @@ RECIPE = b"""train: {batch: 4, lr: 0.01, weight_decay: 5e-4, clip: 1}
 structures: {conv: {unstructured: {rate: 2}}, fc: dense}
 stages:
 - one-shot:
-- admm: {epochs: 1, rhos: [0.1, 1e-1]}
+- admm: {epochs: 2, rhos: [0.1, 1e-1]}
 """
 
 
