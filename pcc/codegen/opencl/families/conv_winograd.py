@@ -121,7 +121,7 @@ class Winograd:
         ]
 
     def emit(self, layer: Conv2d, schedule: WinogradSchedule, b: DeviceProgramBuilder) -> None:
-        emit_in_planes(layer, schedule, self.calls, b, 1)
+        emit_in_planes(layer, schedule, self.calls, b, self.border or 0)
 
 
 F2_FAMILY = Winograd(2)
