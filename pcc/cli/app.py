@@ -97,7 +97,7 @@ def run(args: Sequence[str]) -> int:
             warnings.simplefilter("always", PccWarning)
         show = warnings.showwarning
         warnings.showwarning = lambda message, category, *place: (
-            streams.say(f"note: {message}") if category is PccWarning else show(message, category, *place)
+            streams.say(f"pcc: note: {message}") if category is PccWarning else show(message, category, *place)
         )
         try:
             status = _run(args)

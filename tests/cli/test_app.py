@@ -207,4 +207,4 @@ def test_what_pcc_warns_of_is_a_line_each_time(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("pcc.cli.targets.command.callback", warn)
     outcome = pcc("targets")
-    assert (outcome.status, outcome.err) == (0, "note: took 'ema'\n" * 2)
+    assert (outcome.status, outcome.err) == (0, "pcc: note: took 'ema'\n" * 2)

@@ -1,6 +1,6 @@
-"""Convolutions and pools of other kinds as 2-d ones: transposed, 1-d, of inputs without a batch."""
+"""Convolutions of other kinds as 2-d ones: transposed, 1-d, of inputs without a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
@@ -10,11 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcc.passes.canonical import CannotCompile
-from pcc.passes.composites.moves import im2col, take
+from pcc.passes.composites.moves import im2col
 
 _aten: Any = torch.ops.aten
-_pcc: Any = torch.ops.pcc
 
 MOST_TAPS = 64
 """Of a depthwise convolution whose weight is computed, that are computed one after the other; more are a matrix
@@ -31,9 +29,9 @@ def conv1d(
     groups: int = 1,
 ) -> Tensor:
     """A convolution of images of height 1."""
-    sides = padding if isinstance(padding, str) else (0, _single(padding))
+    sides = padding if isinstance(padding, str) else (0, single(padding))
     return F.conv2d(
-        input.unsqueeze(-2), weight.unsqueeze(2), bias, (1, _single(stride)), sides, (1, _single(dilation)), groups
+        input.unsqueeze(-2), weight.unsqueeze(2), bias, (1, single(stride)), sides, (1, single(dilation)), groups
     ).squeeze(-2)
 
 
@@ -53,7 +51,7 @@ def conv2d(
     if bias is not None and computed & {"weight", "bias"}:
         return F.conv2d(input, weight, None, stride, padding, dilation, groups) + bias[:, None, None]
     if "weight" in computed:
-        return _with_computed_weight(input, weight, _pair(stride), padding, _pair(dilation), groups)
+        return _with_computed_weight(input, weight, pair(stride), padding, pair(dilation), groups)
     return NotImplemented
 
 
@@ -67,7 +65,7 @@ def _with_computed_weight(
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
         sides = [side for amount in reversed(total) for side in (amount // 2, amount - amount // 2)]
     else:
-        sides = [side for amount in reversed(_pair(padding)) for side in (amount, amount)]
+        sides = [side for amount in reversed(pair(padding)) for side in (amount, amount)]
     x = F.pad(x, sides) if any(sides) else x
     sizes = [
         (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
@@ -148,7 +146,7 @@ def conv_transpose2d(
         return conv_transpose2d(
             input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation
         ).squeeze(0)
-    (sh, sw), pads, extra, dilations = _pair(stride), _pair(padding), _pair(output_padding), _pair(dilation)
+    (sh, sw), pads, extra, dilations = pair(stride), pair(padding), pair(output_padding), pair(dilation)
     batch, channels, *sizes = input.shape
     kernel, filters = weight.shape[2:], weight.shape[1]
     outputs = [
@@ -214,10 +212,10 @@ def conv_transpose1d(
     dilation: Any = 1,
 ) -> Tensor:
     steps, sides, extra, dilations = (
-        (1, _single(stride)),
-        (0, _single(padding)),
-        (0, _single(output_padding)),
-        (1, _single(dilation)),
+        (1, single(stride)),
+        (0, single(padding)),
+        (0, single(output_padding)),
+        (1, single(dilation)),
     )
     return conv_transpose2d(
         input.unsqueeze(-2), weight.unsqueeze(2), bias, steps, sides, extra, groups, dilations
@@ -250,207 +248,15 @@ def convolution(
     return F.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
-# ---- pools ----
-
-
-def avg_pool1d(
-    self: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Tensor:
-    kernel = (1, _single(kernel_size))
-    return F.avg_pool2d(
-        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), ceil_mode, count_include_pad
-    ).squeeze(-2)
-
-
-def max_pool1d(
-    self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Tensor:
-    kernel = (1, _single(kernel_size))
-    return F.max_pool2d(
-        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), (1, _single(dilation)), ceil_mode
-    ).squeeze(-2)
-
-
-def max_pool1d_with_places(
-    self: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> tuple[Tensor, Tensor]:
-    kernel = (1, _single(kernel_size))
-    values, places = F.max_pool2d_with_indices(
-        self.unsqueeze(-2), kernel, _step(stride, kernel), (0, _single(padding)), (1, _single(dilation)), ceil_mode
-    )
-    return values.squeeze(-2), places.squeeze(-2)
-
-
-def avg_pool2d(
-    self: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    """With a divisor of its own it is a mean of whole windows, times their size by the divisor: what hangs over counts
-    as zeros."""
-    if self.dim() == 3:
-        return F.avg_pool2d(
-            self.unsqueeze(0), kernel_size, stride or None, padding, ceil_mode, count_include_pad, divisor_override
-        ).squeeze(0)
-    if divisor_override is None:
-        return NotImplemented
-    kernel, pads = _pair(kernel_size), _pair(padding)
-    steps = _pair(stride or kernel)
-    sizes = F.avg_pool2d(self, kernel, steps, pads, ceil_mode).shape[2:]
-    sides = [
-        side
-        for k, s, p, n, size in zip(kernel, steps, pads, sizes, self.shape[2:], strict=True)
-        for side in (p, (n - 1) * s + k - size - p)
-    ]
-    padded = F.pad(self, (*sides[2:], *sides[:2]))
-    return F.avg_pool2d(padded, kernel, steps) * (prod(kernel) / divisor_override)
-
-
-def avg_pool3d(
-    self: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Tensor:
-    """Along the first of the three dimensions only, as local response normalisation has it."""
-    kernel, steps, pads = (
-        [value] * 3 if isinstance(value, int) else list(value)
-        for value in (kernel_size, stride or kernel_size, padding)
-    )
-    if (kernel[1:], steps[1:], pads[1:]) != ([1, 1], [1, 1], [0, 0]):
-        raise CannotCompile("pooling of volumes; pcc pools images")
-    planes = self.flatten(-2)
-    return F.avg_pool2d(planes, (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad).unflatten(
-        -1, self.shape[-2:]
-    )
-
-
-def max_pool_with_places(
-    self: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    *,
-    used: frozenset[int] = frozenset(),
-) -> tuple[Tensor, Tensor]:
-    """Where somebody asks for the places of the maxima in the image: the first largest element of each window, from the
-    windows written out."""
-    if self.dim() == 3:
-        return tuple(
-            part.squeeze(0)
-            for part in F.max_pool2d_with_indices(
-                self.unsqueeze(0), kernel_size, stride or None, padding, dilation, ceil_mode
-            )
-        )  # type: ignore[return-value]
-    if 1 not in used:
-        return NotImplemented
-    kernel, pads, apart = _pair(kernel_size), _pair(padding), _pair(dilation)
-    steps = _pair(stride or kernel)
-    values = F.max_pool2d(self, kernel, steps, pads, apart, ceil_mode)
-    sizes, (height, width) = values.shape[2:], self.shape[2:]
-    reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(sizes, steps, apart, kernel, strict=True)]
-    behind = [max(0, need - have - before) for need, have, before in zip(reach, (height, width), pads, strict=True)]
-    x = F.pad(self, (pads[1], behind[1], pads[0], behind[0]), value=-torch.inf)
-    rows, columns = (
-        torch.arange(k)[:, None] * d + torch.arange(n) * s
-        for k, d, n, s in zip(kernel, apart, sizes, steps, strict=True)
-    )
-    tap = _pcc.top_k(_windows(x, rows, columns), 1, True, True).reshape(values.shape)
-    down = torch.floor(tap / kernel[1])
-    row = down * apart[0] + (torch.arange(sizes[0]) * steps[0] - pads[0]).reshape(-1, 1)
-    column = (tap - down * kernel[1]) * apart[1] + (torch.arange(sizes[1]) * steps[1] - pads[1])
-    return values, (row * width + column).to(torch.int64)
-
-
-def adaptive_max_pool2d(
-    self: Tensor, output_size: Sequence[int], *, used: frozenset[int] = frozenset()
-) -> tuple[Tensor, Tensor]:
-    """Where somebody asks for the places of the maxima, the windows are written out, as large as the largest; smaller
-    ones have their last elements twice."""
-    if self.dim() == 3:
-        return tuple(part.squeeze(0) for part in F.adaptive_max_pool2d_with_indices(self.unsqueeze(0), output_size))  # type: ignore[return-value]
-    if 1 not in used:
-        return NotImplemented
-    sizes, width = self.shape[2:], self.shape[3]
-    starts, tables = [], []
-    for size, count in zip(sizes, output_size, strict=True):
-        begin = torch.arange(count) * size // count
-        end = -(-(torch.arange(count) + 1) * size // count)
-        longest = max(-(-(i + 1) * size // count) - i * size // count for i in range(count))
-        starts.append(begin)
-        tables.append(torch.minimum(begin + torch.arange(longest)[:, None], end - 1))
-    windows = _windows(self, *tables)
-    values, tap = (
-        _pcc.top_k(windows, 1, True, indices).reshape(*self.shape[:2], *output_size) for indices in (False, True)
-    )
-    down = torch.floor(tap / tables[1].shape[0])
-    row, column = down + starts[0].reshape(-1, 1), tap - down * tables[1].shape[0] + starts[1]
-    return values, (row * width + column).to(torch.int64)
-
-
-def _windows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The elements of each window, (N * C, taps, windows), by tables of rows and columns (taps, windows) of each
-    axis."""
-    (kh, height), (kw, width) = rows.shape, columns.shape
-    taken = take(take(x, rows.reshape(-1), 2), columns.reshape(-1), 3).reshape(-1, kh, height, kw, width)
-    return taken.permute(0, 1, 3, 2, 4).reshape(-1, kh * kw, height * width)
-
-
-def max_unpool2d(self: Tensor, indices: Tensor, output_size: Sequence[int]) -> Tensor:
-    """Each value at its place, zeros elsewhere."""
-    rows = prod(self.shape[:-2])
-    places, values = (part.reshape(rows, -1) for part in (indices.to(torch.float32), self))
-    return _pcc.scatter(torch.zeros(rows, prod(output_size)), places, values, "set").reshape(
-        *self.shape[:-2], *output_size
-    )
-
-
-def batched(pool: Callable[..., Any], rank: int) -> Callable[..., Any]:
-    """A pool of an input that may lack its batch dimension; with it the operator stays as it is."""
-
-    def function(self: Tensor, **options: Any) -> Any:
-        if self.dim() == rank + 2:
-            return NotImplemented
-        values = pool(self.unsqueeze(0), **options)
-        return tuple(value.squeeze(0) for value in values) if isinstance(values, tuple) else values.squeeze(0)
-
-    return function
-
-
-def adaptive_row(pool: Callable[..., Any]) -> Callable[..., Any]:
-    """A 1-d adaptive pool as a 2-d one."""
-
-    def function(self: Tensor, output_size: Any) -> Any:
-        values = pool(self.unsqueeze(-2), (1, _single(output_size)))
-        return tuple(value.squeeze(-2) for value in values) if isinstance(values, tuple) else values.squeeze(-2)
-
-    return function
-
-
-def _single(value: Any) -> int:
+def single(value: Any) -> int:
+    """A number that ATen has alone or as a list of it."""
     return value if isinstance(value, int) else value[0]
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """Numbers of two dimensions, which ATen has as a number for both, a list of it, or two."""
     values = [value] if isinstance(value, int) else list(value)
     return (values[0], values[-1])
-
-
-def _step(stride: Any, kernel: Sequence[int]) -> tuple[int, ...]:
-    return (1, _single(stride)) if stride or isinstance(stride, int) else tuple(kernel)
 
 
 COMPOSITES = {
@@ -459,16 +265,4 @@ COMPOSITES = {
     _aten.convolution.default: convolution,
     _aten.conv_transpose1d.default: conv_transpose1d,
     _aten.conv_transpose2d.input: conv_transpose2d,
-    _aten.avg_pool1d.default: avg_pool1d,
-    _aten.max_pool1d.default: max_pool1d,
-    _aten.max_pool1d_with_indices.default: max_pool1d_with_places,
-    _aten.avg_pool2d.default: avg_pool2d,
-    _aten.avg_pool3d.default: avg_pool3d,
-    _aten.max_pool2d.default: batched(_aten.max_pool2d.default, 2),
-    _aten.max_pool2d_with_indices.default: max_pool_with_places,
-    _aten.max_unpool2d.default: max_unpool2d,
-    _aten.adaptive_avg_pool2d.default: batched(_aten.adaptive_avg_pool2d.default, 2),
-    _aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
-    _aten.adaptive_avg_pool1d.default: adaptive_row(_aten.adaptive_avg_pool2d.default),
-    _aten.adaptive_max_pool1d.default: adaptive_row(_aten.adaptive_max_pool2d.default),
 }
