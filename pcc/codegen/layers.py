@@ -74,7 +74,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pool2d:
-    """Max or average pooling, ``mode`` is ``max`` or ``avg``. For ``avg`` the divisor counts padding only if
+    """Pooling, ``mode`` is ``max``, ``avg`` or ``sum``. For ``avg`` the divisor counts padding only if
     ``count_include_pad``.
 
     ``y`` may be larger than the geometry alone gives (ceil mode): windows are clipped to what exists.
@@ -106,7 +106,7 @@ class Resize2d:
 
 @dataclass(frozen=True)
 class Copy:
-    """``y[...] = x[...]`` between views of one shape (up to 6 dimensions, any strides): concat, slice, permute,
+    """``y[...] = x[...]`` between views of one shape (any strides): concat, slice, permute,
     padding."""
 
     name: str

@@ -86,8 +86,9 @@ def buffer_lifetimes(program: Program[Any]) -> Mapping[str, Lifetime]:
             if isinstance(value, View) and program.buffers[value.buffer].is_of_run:
                 uses.setdefault(value.buffer, []).append(index)
     touched = program.touched_stages()
-    for port in program.inputs:
-        uses.setdefault(port.buffer, []).append(program.stages[touched[port.buffer][0]].begin - 1)
+    for port in program.inputs:  # copied before a stage, and again at its beginning where the images take turns
+        begin = program.stages[touched[port.buffer][0]].begin
+        uses.setdefault(port.buffer, []).extend((begin - 1, begin))
     for port in program.outputs:
         uses.setdefault(port.buffer, []).append(program.stages[touched[port.buffer][-1]].end)
     for name, places in touched.items():

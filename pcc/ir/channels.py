@@ -54,7 +54,7 @@ class Flow(ABC):
 
     @abstractmethod
     def tie(self, node: Node, left: Labels, right: Labels) -> None:
-        """Elements of ``one`` and ``other``, which broadcast, meet in a node."""
+        """Elements of ``left`` and ``right``, which broadcast, meet in a node."""
 
     @abstractmethod
     def read(self, layer: Node, channels: Labels) -> None:

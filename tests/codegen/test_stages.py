@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from pcc.any_batch import import_one_image
@@ -83,6 +84,30 @@ def test_turns_share_memory(graph: GraphModule, monkeypatch: pytest.MonkeyPatch)
     whole = PlanMemory()(lower(graph, "two", isa_named("neon")))
     assert [stage.at_once for stage in whole.stages] == [True]
     assert whole.arena_bytes > 3 * single.arena_bytes
+
+
+class Unread(nn.Module):
+    """Does not read its second input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 22 * 20, 16)
+
+    def forward(self, x: Tensor, unread: Tensor) -> Tensor:
+        return self.fc(self.conv(x).relu().flatten(1))
+
+
+def test_an_input_that_nobody_reads_overwrites_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is copied in turns, to where nothing of other images lies."""
+    monkeypatch.setattr(stages, "NEAR_BYTES", 0)
+    module, (x, _) = settle(Unread()), inputs(4)
+    graph = selected(import_one_image(module, (x[:1], x[:1]), 4).graph)
+    program = PlanMemory()(lower(graph, "unread", isa_named("neon")))
+    assert [stage.at_once for stage in program.stages] == [False, True]
+    (found,) = interpret(program, [x.numpy(), x.numpy()])
+    with torch.no_grad():
+        wanted = module(x, x).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-6 * float(np.abs(wanted).max()))
 
 
 def test_rows_of_images_share_weights(program: Program) -> None:

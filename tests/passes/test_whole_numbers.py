@@ -86,6 +86,12 @@ def test_eight_bits_begin_again(function: Callable[[Tensor], Tensor], dtype: tor
     check(lambda x: function(x).float(), (x,))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_more_bits_begin_again_as_eight(dtype: torch.dtype) -> None:
+    x = torch.tensor([3, 300, -5, 255, -129, 70000], dtype=torch.int32)
+    check(lambda x: x.to(dtype).to(torch.int32) + 1, (x,))
+
+
 def test_truth_added_is_truth() -> None:
     check(lambda x: ((x > 0) + (x > -1)).float() + ((x > 0) * (x < 1)), (torch.linspace(-2, 2, 9),))
 

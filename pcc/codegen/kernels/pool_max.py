@@ -29,6 +29,7 @@ def reads_in_place(layer: Pool2d, isa: Isa) -> bool:
     """Whether `PoolMax` computes a layer: rows of a vector and more, and windows that have a row inside."""
     geometry, lanes, size = layer.geometry, isa.lanes(layer.x.dtype), layer.x.dtype.bytes
     (kh, kw), (top, left), height = geometry.window, geometry.padding[:2], layer.y.shape[2]
+    beyond = (layer.y.shape[3] - 1) * geometry.stride[1] - left + kw - layer.x.shape[3]
     return (
         layer.mode == "max"
         and max(kh, kw) <= LARGEST
@@ -38,7 +39,7 @@ def reads_in_place(layer: Pool2d, isa: Isa) -> bool:
         and top < kh
         and (height - 1) * geometry.stride[0] - top < layer.x.shape[2]
         and (left + 1) * size <= READ_LEAD
-        and (kw + 2 * lanes) * size <= READ_SLACK
+        and (max(kw, beyond) + 2 * lanes) * size <= READ_SLACK
     )
 
 

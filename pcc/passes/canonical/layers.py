@@ -159,7 +159,10 @@ def addmm(node: Node, self: Node, mat1: Node, mat2: Node, beta: float, alpha: fl
     ):
         require_fp32(node)
         product = insert(node, _aten.mm.default, (mat1, mat2), node, f"{node.name}_product")
-        rewrite(node, ELEMENTWISE, ([self, product], f"add(mul(x0,{float(beta)}),mul(x1,{float(alpha)}))"))
+        if beta:
+            rewrite(node, ELEMENTWISE, ([self, product], f"add(mul(x0,{float(beta)}),mul(x1,{float(alpha)}))"))
+        else:  # whatever `self` is, be it no number
+            rewrite(node, ELEMENTWISE, ([product], f"mul(x0,{float(alpha)})"))
         matmul(product, mat1, mat2=mat2)
         return
     _become_linear(node, mat1, make_permute(node, mat2, (1, 0)), make_reshape(node, self, shape_of(mat2)[1:]))

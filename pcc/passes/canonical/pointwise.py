@@ -19,7 +19,7 @@ from pcc.passes.canonical.moves import make_reshape
 _aten: Any = torch.ops.aten
 
 _ONE, _TWENTY = Literal(1.0), Literal(20.0)
-_LEAVES_RANGE = ("add", "sub", "mul", "pow", "neg", "abs")
+_LEAVES_RANGE = ("add", "sub", "mul", "pow", "neg", "abs", "trunc")
 """Functions whose result may be a whole number that its type does not have."""
 
 

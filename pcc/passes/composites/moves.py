@@ -47,12 +47,18 @@ def _border(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
     for position in range(0, len(pad), 2):
         dim = x.dim() - 1 - position // 2
         before, after, size = pad[position], pad[position + 1], x.shape[dim]
-        if before or after:
-            x = take(x, border(torch.arange(-before, size + after), size, mode), dim)
+        if not (before or after):
+            continue
+        if mode == "circular":  # repeats what cropping leaves
+            begin, end = max(0, -before), size + min(0, after)
+            inside = begin + (torch.arange(-before, size + after) - begin) % (end - begin)
+        else:
+            inside = _inside(torch.arange(-before, size + after), size, mode)
+        x = take(x, inside, dim)
     return x
 
 
-def border(at: Tensor, size: int, mode: str) -> Tensor:
+def _inside(at: Tensor, size: int, mode: str) -> Tensor:
     """The place inside that a place outside stands for."""
     match mode:
         case "reflect":
@@ -60,8 +66,6 @@ def border(at: Tensor, size: int, mode: str) -> Tensor:
             return (size - 1) - ((size - 1) - inside).abs()
         case "replicate":
             return at.clamp(0, size - 1)
-        case "circular":
-            return at % size
         case _:
             raise CannotCompile(f"padding mode '{mode}'")
 

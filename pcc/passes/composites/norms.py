@@ -183,7 +183,7 @@ def vector_norm(self: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = F
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The product of the normalised vectors; their lengths are at least ``eps``."""
-    first, second = (x / vector_norm(x, 2, [dim], True).clamp_min(eps) for x in (x1, x2))
+    first, second = (x / vector_norm(x, 2, [dim], True).clamp_min(eps) for x in torch.broadcast_tensors(x1, x2))
     return (first * second).sum(dim)
 
 

@@ -163,7 +163,7 @@ COMPOSITES = {
     _aten.min.default: lambda self: self.amin(),
     _aten.amin.default: amin,
     _aten.aminmax.default: lambda self, dim=None, keepdim=False: (
-        (self.amin(dim or (), keepdim), self.amax(dim or (), keepdim))
+        (self.amin((), keepdim), self.amax((), keepdim))
         if dim is None
         else (self.amin(dim, keepdim), self.amax(dim, keepdim))
     ),

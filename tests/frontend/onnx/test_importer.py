@@ -249,11 +249,25 @@ def test_recurrent_layers(kind: Any, bidirectional: bool, tmp_path: Path) -> Non
     assert relative_error(results[:1], net(x)[:1]) < 1e-5
 
 
+FLOORED = 'coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"'
+
+
 @pytest.mark.parametrize(
     ("graph", "opset"),
     [
         ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Upsample <mode = "nearest"> (x, scales) }', 9),
         ('agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Resize <mode = "linear"> (x, scales) }', 10),
+        # A region counts for tf_crop_and_resize only. Places of nearest elements, and sizes, are computed in fp32.
+        ("agraph (float[1,2,3,4] x) => (float[1,2,6,12] y) { y = Resize (x, region, scales) }", 13),
+        ("agraph (float[1,2,3,4] x) => (float[1,2,H,W] y) { y = Resize <FLOORED> (x, , part) }", 13),
+        ("agraph (float[1,2,3,4] x) => (float[1,2,H,W] y) { y = Resize <FLOORED> (x, , , sizes) }", 13),
+        (
+            "agraph (float[1,2,3,4] x) => (float[1,2,H,W] y) { w = Concat <axis = 3> (x, x, x, x, x)"
+            "  y = Resize <FLOORED> (w, , part) }",
+            13,
+        ),
+        ('agraph (float[1,2,3,4] x) => (float[1,2,3,W] y) { y = Pad <mode = "wrap"> (x, crop) }', 19),
+        ("agraph (float[1,2,3,4] x) => (float[1,2,3,1] y) { y = Slice (x, before, least, last, back) }", 13),
         ("agraph (float[1,2,3,4] x) => (float[1,2,1,1] y) { y = GlobalLpPool <p = 3> (x) }", 13),
         (
             "agraph (float[1,2,3,4] x) => (float[1,2,3,4] y) { z = Less (x, zero)  n = Not (z)  y = Where (n, x, zero) "
@@ -263,7 +277,20 @@ def test_recurrent_layers(kind: Any, bidirectional: bool, tmp_path: Path) -> Non
     ],
 )
 def test_operators_that_onnx_has_no_tests_of(graph: str, opset: int) -> None:
-    proto = model(graph, {"scales": np.array([1, 1, 2, 3], np.float32), "zero": np.array(0, np.float32)}, opset=opset)
+    constants = {
+        "scales": np.array([1, 1, 2, 3], np.float32),
+        "part": np.array([1, 1, 1, 0.7], np.float32),
+        "region": np.zeros(8, np.float32),
+        "sizes": np.array([1, 2, 27, 18]),
+        "crop": np.array([0, 0, 0, -2, 0, 0, 0, 3]),
+        "before": np.array([-10]),
+        "least": np.array([-100]),
+        "last": np.array([3]),
+        "back": np.array([-1]),
+        "zero": np.array(0, np.float32),
+    }
+    graph = graph.replace("FLOORED", FLOORED)
+    proto = model(graph, {name: value for name, value in constants.items() if name in graph}, opset=opset)
     x = torch.randn(1, 2, 3, 4)
     assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
 

@@ -105,7 +105,7 @@ def _clip(
     min: float | None = None,
     max: float | None = None,
 ) -> Value:
-    """Bounds are attributes up to opset 6, inputs from 11 on."""
+    """Bounds are attributes up to opset 10, inputs since."""
     bounds = [attribute if bound is None else scalar(bound, x) for bound, attribute in ((low, min), (high, max))]
     if bounds == [None, None]:
         return x
@@ -265,7 +265,7 @@ def _dropout(
     ratio: float = 0.5,
     seed: int = 0,
 ) -> tuple[Value, Value]:
-    """In inference, nothing; rate and seed belong to training. The rate is an attribute up to opset 10."""
+    """In inference, nothing; rate and seed belong to training. The rate is an attribute up to opset 11."""
     if training is not None and number(training, "its training mode is"):
         raise Refused("dropout in training mode: export the model in evaluation mode")
     return x, torch.ones(shape(x), dtype=torch.bool)

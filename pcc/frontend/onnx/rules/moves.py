@@ -122,10 +122,9 @@ def slice_(
         dim = axis_of(dim, rank(x))
         have = shape(x)[dim]
         taken = range(*slice(begin, stop, step).indices(have))
-        if step < 0:
-            if stop < -have:  # behind the beginning, which Python's slices cannot say
-                taken = range(min(begin if begin >= 0 else begin + have, have - 1), -1, step)
-            x = pick(emit, x, dim, list(taken))
+        if step < 0:  # starts are clamped to an element, where Python's slices are empty
+            first, last = (place if place >= 0 else place + have for place in (begin, stop))
+            x = pick(emit, x, dim, range(min(max(first, 0), have - 1), max(last, -1), step))
         elif (taken.start, taken.stop, step) != (0, have, 1):
             x = emit.call(_aten.slice.Tensor, x, dim, taken.start, max(taken.start, taken.stop), step)
     return x
@@ -171,7 +170,7 @@ def pad(
     pads: Sequence[int] | None = None,
     value: float = 0.0,
 ) -> Value:
-    """Amounts and value are attributes up to opset 2, inputs from 11 on."""
+    """Amounts and value are attributes up to opset 10, inputs since."""
     wanted = integers(amounts if amounts is not None else pads, "its pads are")
     if wanted is None:
         raise Refused("its pads are missing")
@@ -196,17 +195,24 @@ def pad(
             emit,
             x,
             dim,
-            [_source(place, shape(x)[dim], mode) for place in range(-pairs[dim][0], shape(x)[dim] + pairs[dim][1])],
+            _sources(pairs[dim], shape(x)[dim], mode),
         )
     return x
+
+
+def _sources(pads: tuple[int, int], size: int, mode: str) -> list[int]:
+    """Where each element of a padded dimension comes from."""
+    places = range(-pads[0], size + pads[1])
+    if mode == "wrap":  # repeats what cropping leaves
+        begin, end = max(0, -pads[0]), size + min(0, pads[1])
+        return [begin + (place - begin) % (end - begin) for place in places]
+    return [_source(place, size, mode) for place in places]
 
 
 def _source(place: int, size: int, mode: str) -> int:
     """Where the element at ``place``, inside or outside, comes from."""
     if mode == "edge" or size == 1:
         return min(max(place, 0), size - 1)
-    if mode == "wrap":
-        return place % size
     place %= 2 * (size - 1)
     return min(place, 2 * (size - 1) - place)
 

@@ -85,7 +85,8 @@ def resize(
         bool(antialias),
         extrapolation_value,
     )
-    resampled = _axes(x, dims, roi, scales, sizes, keep_aspect_ratio_policy)
+    region = known(roi, "its region is") if method.coordinates == "tf_crop_and_resize" else None
+    resampled = _axes(x, dims, region, scales, sizes, keep_aspect_ratio_policy)
     check_size([resampled[dim].want if dim in resampled else have for dim, have in enumerate(shape(x))])
     if not dtype(x).is_floating_point and mode != "nearest":
         raise Refused(f"mode={mode} of {dtype(x)}")
@@ -104,16 +105,15 @@ def resize(
 
 
 def _axes(
-    x: Value, dims: list[int], roi: Value | None, scales: Value | None, sizes: Value | None, policy: str
+    x: Value, dims: list[int], region: Tensor | None, scales: Value | None, sizes: Value | None, policy: str
 ) -> dict[int, _Axis]:
     have = shape(x)
     wanted = integers(sizes, "its sizes are") or []
     constants = known(scales, "its scales are")
     factors = [float(factor) for factor in constants.flatten()] if constants is not None else []
-    box = known(roi, "its region is")
     corners = (
-        [float(corner) for corner in box.flatten()]
-        if box is not None and box.numel()
+        [float(corner) for corner in region.flatten()]
+        if region is not None and region.numel()
         else [0.0] * len(dims) + [1.0] * len(dims)
     )
     if len(corners) != 2 * len(dims):
@@ -131,11 +131,11 @@ def _axes(
         else:
             raise Refused(f"keep_aspect_ratio_policy={policy}")
     elif len(factors) == len(dims):
-        spans = [
-            corners[len(dims) + place] - corners[place] if box is not None and box.numel() else 1.0
-            for place in range(len(dims))
+        spans = [corners[len(dims) + place] - corners[place] for place in range(len(dims))]
+        wanted = [
+            floor(torch.tensor(have[dim] * span, dtype=torch.float32) * factor)
+            for dim, span, factor in zip(dims, spans, factors, strict=True)
         ]
-        wanted = [floor(have[dim] * span * factor) for dim, span, factor in zip(dims, spans, factors, strict=True)]
     else:
         raise Refused(f"scales={factors} for {len(dims)} axes")
     if any(want < 1 for want in wanted) or any(not factor > 0 for factor in factors):
@@ -154,20 +154,21 @@ def _is_identity(axis: _Axis, method: _Method) -> bool:
     )
 
 
-def _coordinate(place: int, axis: _Axis, mode: str) -> float:
-    """The place of an output in the input, by the specification's formulas."""
+def _coordinates(axis: _Axis, mode: str, dtype: torch.dtype) -> Tensor:
+    """The place of each output in the input, (want,), by the specification's formulas."""
+    place = torch.arange(axis.want, dtype=dtype)
     match mode:
-        case "half_pixel":
+        case "pytorch_half_pixel" if axis.want == 1:
+            return place
+        case "half_pixel" | "pytorch_half_pixel":
             return (place + 0.5) / axis.scale - 0.5
-        case "pytorch_half_pixel":
-            return (place + 0.5) / axis.scale - 0.5 if axis.want > 1 else 0.0
         case "align_corners":
             if abs(axis.have * axis.scale - axis.want) > 1e-3:
                 raise Refused(
                     f"align_corners with a scale of {axis.scale:g}, which makes no whole size of {axis.have}: give "
                     "sizes in place of scales"
                 )
-            return place * (axis.have - 1) / (axis.want - 1) if axis.want > 1 else 0.0
+            return place * (axis.have - 1) / max(1, axis.want - 1)
         case "asymmetric":
             return place / axis.scale
         case "half_pixel_symmetric":
@@ -178,17 +179,19 @@ def _coordinate(place: int, axis: _Axis, mode: str) -> float:
             return (place + 0.5) / axis.scale
         case "tf_crop_and_resize":
             begin, end = axis.region
-            if axis.want > 1:
-                return begin * (axis.have - 1) + place * (end - begin) * (axis.have - 1) / (axis.want - 1)
-            return 0.5 * (begin + end) * (axis.have - 1)
+            if axis.want == 1:
+                return place + 0.5 * (begin + end) * (axis.have - 1)
+            return begin * (axis.have - 1) + place * (end - begin) * (axis.have - 1) / (axis.want - 1)
         case _:
             raise Refused(f"coordinate_transformation_mode={mode}")
 
 
 def _nearest(emit: Emitter, x: Value, changed: dict[int, _Axis], method: _Method) -> Value:
+    """Places are computed in fp32, as PyTorch and ONNX Runtime do it: a little less than 7 and 7 are different
+    elements."""
     places: dict[int, list[int]] = {}
     for dim, axis in changed.items():
-        at = [_coordinate(place, axis, method.coordinates) for place in range(axis.want)]
+        at = _coordinates(axis, method.coordinates, torch.float32).tolist()
         if method.coordinates == "tf_crop_and_resize" and any(not 0 <= place <= axis.have - 1 for place in at):
             raise Refused("a region that leaves the image")
         places[dim] = [min(max(_rounded(place, method.nearest), 0), axis.have - 1) for place in at]
@@ -229,8 +232,7 @@ def _matrix(axis: _Axis, method: _Method) -> tuple[Tensor, Tensor]:
     )
     stretch = min(axis.scale, 1.0) if method.antialias else 1.0
     reach = (1 if method.mode == "linear" else 2) / stretch
-    for row in range(axis.want):
-        at = _coordinate(row, axis, method.coordinates)
+    for row, at in enumerate(_coordinates(axis, method.coordinates, torch.float64).tolist()):
         if method.coordinates == "tf_crop_and_resize" and not 0 <= at <= axis.have - 1:
             outside[row] = 1
             continue
