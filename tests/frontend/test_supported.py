@@ -37,8 +37,8 @@ def test_every_node_is_named_with_its_place_and_reason() -> None:
         PassManager([Decompose(), Canonicalize()], [refuse_unsupported])(graph_module)
     text = str(caught.value)
     assert text.startswith("pcc cannot compile 4 operators of this model: ")
-    assert "aten.conv3d.default (node volume, at test_supported.py:" in text
-    assert ": it works on volumes; pcc compiles images and rows: cut the volume into images)" in text
+    assert "aten.convolution.default (node convolution, in volume, at test_supported.py:" in text
+    assert ": 3-d convolution; pcc compiles those of images and rows: cut the volume into images)" in text
     assert "aten.logcumsumexp.default (node logcumsumexp" in text
     assert "aten.lgamma.default" in text
     assert "aten.digamma.default" in text

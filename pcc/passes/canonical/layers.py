@@ -55,7 +55,7 @@ def convolution(
     if transposed or any(output_padding):
         raise CannotCompile("transposed convolution that decompose did not take apart")
     if rank != 2:
-        raise CannotCompile(f"{rank}-d convolution; pcc compiles 2-d ones")
+        raise CannotCompile(f"{rank}-d convolution; pcc compiles those of images and rows: cut the volume into images")
     if len(shape_of(input)) != 4:
         raise CannotCompile("convolution of an input without a batch dimension that decompose did not take apart")
     if not is_constant(weight) or not (bias is None or is_constant(bias)):

@@ -127,6 +127,10 @@ def median(self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tenso
     return kth_value(self, (self.shape[dim] + 1) // 2, dim, keepdim)
 
 
+def median_of_all(self: Tensor) -> Tensor:
+    return median(self.reshape(-1), 0)[0]
+
+
 def kth_value(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The smallest is the first."""
     found = (part.narrow(dim, k - 1, 1) for part in top_k(self, k, dim, False))
@@ -179,6 +183,7 @@ COMPOSITES = {
     _aten.topk.default: topk,
     **dict.fromkeys((_aten.sort.default, _aten.sort.stable), sort),
     **dict.fromkeys((_aten.argsort.default, _aten.argsort.stable), argsort),
+    _aten.median.default: median_of_all,
     _aten.median.dim: median,
     _aten.kthvalue.default: kth_value,
     _aten.bucketize.Tensor: bucketize,
