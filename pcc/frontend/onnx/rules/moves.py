@@ -123,8 +123,8 @@ def slice_(
         have = shape(x)[dim]
         taken = range(*slice(begin, stop, step).indices(have))
         if step < 0:  # starts are clamped to an element, where Python's slices are empty
-            first, last = (place if place >= 0 else place + have for place in (begin, stop))
-            x = pick(emit, x, dim, range(min(max(first, 0), have - 1), max(last, -1), step))
+            start, end = (place if place >= 0 else place + have for place in (begin, stop))
+            x = pick(emit, x, dim, range(min(max(start, 0), have - 1), max(end, -1), step))
         elif (taken.start, taken.stop, step) != (0, have, 1):
             x = emit.call(_aten.slice.Tensor, x, dim, taken.start, max(taken.start, taken.stop), step)
     return x
