@@ -2,7 +2,7 @@
 
 Operands are ``x0``, ``x1``, ...; numbers are literals (``inf``, too); everything else is a function call:
 
-* arithmetic: ``add sub mul div max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt
+* arithmetic: ``add sub mul div fmod max min pow`` of two expressions, ``neg abs exp exp2 expm1 log log1p sqrt rsqrt
   reciprocal erf sin cos atan`` of one;
 * whole numbers: ``floor ceil trunc round``, halves to the even one;
 * activations with a parameter: ``prelu swish`` of two expressions (``max`` and ``min`` are such, too);
@@ -87,6 +87,7 @@ _ARITHMETIC: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "sub": (2, torch.sub),
     "mul": (2, torch.mul),
     "div": (2, torch.div),
+    "fmod": (2, torch.fmod),
     **{name: (2, meaning) for name, meaning in PARAMETRIC.items()},
     "pow": (2, torch.pow),
     "neg": (1, torch.neg),

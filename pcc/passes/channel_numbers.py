@@ -25,7 +25,7 @@ from pcc.ir.ops import BATCH_NORM, ELEMENTWISE, PAD, POOL2D, RESIZE2D
 Numbers = dict[Node, np.ndarray]
 """For each value fp32 of its rank, which broadcasts to it; NaN where the value depends on the input."""
 
-_JUMPS = {"floor", "ceil", "trunc", "round", "lt", "le", "gt", "ge", "eq", "ne", "where"}
+_JUMPS = {"floor", "ceil", "trunc", "round", "fmod", "lt", "le", "gt", "ge", "eq", "ne", "where"}
 """Functions that make much of a rounding error."""
 
 

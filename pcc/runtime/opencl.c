@@ -41,12 +41,6 @@ static struct pcc_word busy; /* 1 while a thread looks at what follows */
 static struct shared *shared;
 static char refusal[200]; /* why this process tries no more: something hangs */
 
-static void lock(void) {
-  while (atomic_exchange(&busy.value, 1)) pcc_wait_change(&busy, 1);
-}
-
-static void unlock(void) { pcc_publish(&busy, 0); }
-
 /* The first device of a type on any platform. */
 static cl_handle find_device(const struct pcc_opencl *cl, uint64_t type) {
   cl_handle platforms[MAX_PLATFORMS], device = NULL;
@@ -119,10 +113,10 @@ static bool set_up_shared(struct shared *common, const struct pcc_device_request
 
 /* What contexts share, for one more of them; NULL, and why, where there is none. */
 static struct shared *join(const struct pcc_device_request *request, char *why, size_t why_size) {
-  lock();
+  pcc_lock(&busy);
   if (*refusal) {
     snprintf(why, why_size, "%s", refusal);
-    unlock();
+    pcc_unlock(&busy);
     return NULL;
   }
   if (!shared && (shared = calloc(1, sizeof *shared))) {
@@ -141,17 +135,17 @@ static struct shared *join(const struct pcc_device_request *request, char *why, 
     joined = NULL;
   }
   if (joined) joined->users++;
-  unlock();
+  pcc_unlock(&busy);
   return joined;
 }
 
 static void leave(struct shared *joined) {
-  lock();
+  pcc_lock(&busy);
   if (!--joined->users) {
     free_shared(joined);
     shared = NULL;
   }
-  unlock();
+  pcc_unlock(&busy);
 }
 
 static void finish(void *argument) {
@@ -170,9 +164,9 @@ static bool wait_for_queue(struct context *context, const char *what, char *why,
     return false;
   }
   snprintf(why, why_size, "%s took more than %d s", context->shared->device.name, PCC_OPENCL_RUN_SECONDS);
-  lock();
+  pcc_lock(&busy);
   snprintf(refusal, sizeof refusal, "%s", why);
-  unlock();
+  pcc_unlock(&busy);
   return false;
 }
 
@@ -386,14 +380,14 @@ const struct pcc_device_backend pcc_opencl_backend = {opencl_open, opencl_run, o
 static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
   struct shared *joined = context->shared;
   const struct pcc_device_program *program = joined->program;
-  lock();
+  pcc_lock(&busy);
   const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program);
-  unlock();
+  pcc_unlock(&busy);
   if (trusted) return true;
   if (!pcc_device_agrees(request, &pcc_opencl_backend, context, why, why_size)) return false;
   pcc_opencl_is_right(&joined->device, program);
-  lock();
+  pcc_lock(&busy);
   joined->trusted = true;
-  unlock();
+  pcc_unlock(&busy);
   return true;
 }

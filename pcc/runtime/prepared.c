@@ -16,12 +16,6 @@ static struct pcc_word busy; /* 1 while a thread looks at what follows, or fills
 static void *memory;
 static int32_t contexts;
 
-static void lock(void) {
-  while (atomic_exchange(&busy.value, 1)) pcc_wait_change(&busy, 1);
-}
-
-static void unlock(void) { pcc_publish(&busy, 0); }
-
 /* Kernels stream through hundreds of megabytes, and would wait for the addresses of small pages: VGG-16 took 7 % longer. Systems without huge pages say
  * no, which is fine. */
 static void prefer_huge_pages(const char *begin, size_t bytes) {
@@ -31,22 +25,22 @@ static void prefer_huge_pages(const char *begin, size_t bytes) {
 }
 
 char *pcc_prepared_share(size_t bytes, void (*fill)(void *context, char *memory), void *context) {
-  lock();
+  pcc_lock(&busy);
   if (!contexts && (memory = calloc(1, bytes + PCC_AROUND))) {
     prefer_huge_pages(pcc_aligned(memory), bytes);
     fill(context, pcc_aligned(memory));
   }
   char *const shared = memory ? pcc_aligned(memory) : NULL;
   if (shared) contexts++;
-  unlock();
+  pcc_unlock(&busy);
   return shared;
 }
 
 void pcc_prepared_leave(void) {
-  lock();
+  pcc_lock(&busy);
   if (!--contexts) {
     free(memory);
     memory = NULL;
   }
-  unlock();
+  pcc_unlock(&busy);
 }

@@ -37,3 +37,9 @@ void pcc_add(struct pcc_word *word, uint32_t delta) {
   atomic_fetch_add(&word->value, delta);
   wake(word);
 }
+
+void pcc_lock(struct pcc_word *word) {
+  while (atomic_exchange(&word->value, 1)) pcc_wait_change(word, 1);
+}
+
+void pcc_unlock(struct pcc_word *word) { pcc_publish(word, 0); }

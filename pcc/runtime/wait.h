@@ -22,6 +22,11 @@ void pcc_publish(struct pcc_word *word, uint32_t value);
 /* Adds to the value and wakes whoever sleeps on it. */
 void pcc_add(struct pcc_word *word, uint32_t delta);
 
+/* Makes 1 of the word's 0, once no other thread holds it. */
+void pcc_lock(struct pcc_word *word);
+
+void pcc_unlock(struct pcc_word *word);
+
 /* Tells the processor that this is a loop that waits. */
 static inline void pcc_pause(void) {
 #if defined(__x86_64__)

@@ -193,6 +193,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **PARAMETRIC_CODE,
     "neg": lambda k, a, lanes: a * math.constant(k, -1.0, lanes),
     "abs": math.absolute,
+    "fmod": math.fmod,
     "exp": math.exp,
     "expm1": math.expm1,
     "log": math.log,

@@ -165,6 +165,18 @@ def copy_sign(k: "KernelBuilder", magnitude: "Expr", sign: "Expr", lanes: int) -
     return as_float(as_bits(magnitude, lanes) | (as_bits(sign, lanes) & integer(-0x80000000, lanes)), lanes)
 
 
+def fmod(k: "KernelBuilder", a: "Expr", b: "Expr", lanes: int) -> "Expr":
+    """What is left of ``a`` when ``b`` is taken away as often as it goes into it, with the sign of ``a``: exact while
+    that is less than 2^24 times."""
+    a, b = k.let(a), k.let(b)
+    times = k.let(intrinsic("llvm.trunc", a / b, lanes))
+    rest = k.let(fused(constant(k, 0.0, lanes) - times, b, a, lanes))
+    # The quotient may have been rounded up to a whole number: then b was taken away once too often.
+    other_sign = rest * copy_sign(k, constant(k, 1.0, lanes), a, lanes) < constant(k, 0.0, lanes)
+    rest = select(k, other_sign, rest + copy_sign(k, absolute(k, b, lanes), a, lanes), rest)
+    return select(k, equal(times, constant(k, 0.0, lanes)), a, rest)  # as it is where b is infinite
+
+
 def sqrt(k: "KernelBuilder", x: "Expr", lanes: int) -> "Expr":
     """The square root, exactly rounded (an instruction)."""
     return intrinsic("llvm.sqrt", x, lanes)

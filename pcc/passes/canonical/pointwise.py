@@ -107,9 +107,31 @@ def _div(self: Expr, other: Expr, rounding_mode: str | None = None) -> Expr:
 
 def _remainder(self: Expr, other: Expr) -> Expr:
     """With the sign of the divisor."""
-    rest = _fmod(self, other)
-    turned = _where(_call("ne", _call("lt", rest, 0), _call("lt", other, 0)), _call("add", rest, other), rest)
-    return _where(_call("ne", rest, 0), turned, rest)
+    rest = _call("fmod", self, other)
+    return _where(_signs_differ(rest, other), _call("add", rest, other), rest)
+
+
+def _floor_divide(self: Expr, other: Expr) -> Expr:
+    """Of fp32 values, the quotient that belongs to the remainder: the rounded one may be a whole number too high."""
+    rest = _call("fmod", self, other)
+    times = _call("round", _call("div", _call("sub", self, rest), other))
+    times = _call("sub", times, _signs_differ(rest, other))
+    return _where(_call("eq", other, 0), _call("div", self, other), times)
+
+
+def _signs_differ(rest: Expr, divisor: Expr) -> Expr:
+    return _call("mul", _call("ne", rest, 0), _call("ne", _call("lt", rest, 0), _call("lt", divisor, 0)))
+
+
+def divide(node: Node, self: Node, other: Any, rounding_mode: str | None = None) -> None:
+    if rounding_mode == "floor" and node.meta["val"].dtype not in WHOLE:
+        elementwise(_floor_divide)(node, self=self, other=other)
+    else:
+        elementwise(_div)(node, self=self, other=other, rounding_mode=rounding_mode)
+
+
+def floor_divide(node: Node, self: Node, other: Any) -> None:
+    divide(node, self, other, "floor")
 
 
 def _clamp(self: Expr, min: Expr | None = None, max: Expr | None = None) -> Expr:
@@ -280,12 +302,6 @@ def _nan_to_num(
     return _where(_call("ne", self, self), nan or Literal(0.0), finite)
 
 
-def _fmod(self: Expr, other: Expr) -> Expr:
-    """With the sign of the dividend, which it is where nothing is taken away, of infinity too."""
-    count = _div(self, other, "trunc")
-    return _call("sub", self, _where(_call("eq", count, 0), 0, _call("mul", other, count)))
-
-
 def _rrelu(self: Expr, lower: Literal, upper: Literal, training: bool = False) -> Expr:
     if training:
         raise CannotCompile("a random slope in training mode")
@@ -374,12 +390,9 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     ),
     _aten.threshold.default: lambda self, threshold, value: _where(_call("le", self, threshold), value, self),
     **dict.fromkeys((_aten.remainder.Tensor, _aten.remainder.Scalar), _remainder),
-    **dict.fromkeys((_aten.fmod.Tensor, _aten.fmod.Scalar), _fmod),
+    **dict.fromkeys((_aten.fmod.Tensor, _aten.fmod.Scalar), lambda self, other: _call("fmod", self, other)),
     _aten.nan_to_num.default: _nan_to_num,
     _aten.rrelu.default: _rrelu,
-    **dict.fromkeys(
-        (_aten.floor_divide.default, _aten.floor_divide.Scalar), lambda self, other: _div(self, other, "floor")
-    ),
     **{
         getattr(_aten, name).default: _unary(name)
         for name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh")
@@ -400,7 +413,6 @@ _FORMULAS: dict[Any, Callable[..., Expr]] = {
     **dict.fromkeys((_aten.sub.Tensor, _aten.sub.Scalar), _sub),
     **dict.fromkeys((_aten.rsub.Tensor, _aten.rsub.Scalar), _rsub),
     **dict.fromkeys((_aten.mul.Tensor, _aten.mul.Scalar), _mul),
-    **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar, _aten.div.Tensor_mode, _aten.div.Scalar_mode), _div),
     **dict.fromkeys((_aten.maximum.default, _aten.max.other), lambda self, other: _call("max", self, other)),
     **dict.fromkeys((_aten.minimum.default, _aten.min.other), lambda self, other: _call("min", self, other)),
     **dict.fromkeys((_aten.pow.Tensor_Scalar, _aten.pow.Tensor_Tensor, _aten.pow.Scalar), _pow),
@@ -423,6 +435,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (_aten._to_copy.default, _aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.type_as.default), convert
     ),
+    **dict.fromkeys((_aten.div.Tensor, _aten.div.Scalar, _aten.div.Tensor_mode, _aten.div.Scalar_mode), divide),
+    **dict.fromkeys((_aten.floor_divide.default, _aten.floor_divide.Scalar), floor_divide),
     **dict.fromkeys((_aten.clamp.default, _aten.clamp.Tensor, _aten.clip.default), clamp),
     **dict.fromkeys(
         (_aten.clamp_min.default, _aten.clamp_min.Tensor, _aten.clamp_max.default, _aten.clamp_max.Tensor), clamp

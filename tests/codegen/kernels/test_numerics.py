@@ -71,6 +71,7 @@ EXPRESSIONS: list[tuple[str, Function, Any, float]] = [
     ("sub(x0,0.1)", lambda x: x - np.float32(0.1), 0.5, 0),
     ("mul(x0,0.1)", lambda x: x * np.float32(0.1), 0.5, 0),
     ("div(x0,3)", lambda x: x / 3, 0.5, 0),
+    ("fmod(x0,3)", lambda x: np.fmod(x, 3), lambda x: np.where(np.abs(x) < 3 * 2.0**24, 0, np.inf), 0),
     ("max(x0,0.5)", lambda x: np.maximum(x, 0.5), 0, 0),
     ("min(0.5,x0)", lambda x: np.minimum(x, 0.5), 0, 0),
     ("neg(x0)", lambda x: -x, 0, 0),
@@ -262,6 +263,32 @@ def test_two_operands_that_have_special_cases() -> None:
         with np.errstate(all="ignore"):
             wanted = meaning(a.astype(np.float64), b.astype(np.float64)).astype(np.float32)
         np.testing.assert_allclose(got, wanted, rtol=3e-7)
+
+
+REMAINDERS = [
+    lambda x, y: torch.fmod(x, y),
+    lambda x, y: torch.remainder(x, y),
+    lambda x, y: torch.div(x, y, rounding_mode="floor"),
+]
+
+
+@pytest.mark.parametrize("target", X86_TARGETS, ids=lambda target: target.cpu)
+def test_remainders_are_exact(target: Target) -> None:
+    """As PyTorch's, also where the quotient is rounded to a whole number that it does not reach (1 by 0.1)."""
+    generator = torch.Generator().manual_seed(0)
+    tenths, whole = torch.arange(-400, 400) / 10, torch.arange(-400, 400).float()
+    special = torch.tensor([0.0, -0.0, 0.1, -0.1, 1.0, -1.0, 0.7, 3.0, torch.inf, -torch.inf, torch.nan])
+    x = torch.cat([tenths, whole, special, torch.randn(4000, generator=generator) * 100])
+    a, b = x[torch.randint(len(x), (2, 1 << 16), generator=generator)]
+    a, b = torch.cat([a, special.repeat(len(special))]), torch.cat([b, special.repeat_interleave(len(special))])
+    for function in REMAINDERS:
+        builder = ProgramBuilder("test", isa_named(target.isa))
+        views = tuple(builder.input(name, a.shape) for name in "xy")
+        z = builder.tensor("z", a.shape)
+        emit_elementwise(Elementwise("f", views, z, expression_of(function, 2)), builder)
+        builder.output("z", z)
+        (got,) = run_native(builder.build(), [a.numpy(), b.numpy()], target)
+        np.testing.assert_array_equal(got, function(a, b).numpy())
 
 
 def expression_of(layer: Any, inputs: int = 1) -> str:

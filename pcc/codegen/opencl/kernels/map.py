@@ -157,7 +157,7 @@ class Emitter:
 
 _OPENCL = {
     **{name: name for name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "exp2", "erf", "pow")},
-    **{name: name for name in ("sin", "cos", "atan", "floor", "ceil", "trunc")},
+    **{name: name for name in ("sin", "cos", "atan", "floor", "ceil", "trunc", "fmod")},
     "abs": "fabs",
     "round": "rint",
 }
