@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pcc.errors import PccError
-from pcc.frontend.imported import ImportedModel, Input, import_model, importer_of
+from pcc.frontend.imported import ImportedModel, import_model, importer_of
 from pcc.frontend.supported import refuse_unsupported
 from pcc.frontend.torch_module import refuse_batch_branches
 from pcc.ir.graph import MAX_BATCH
@@ -47,7 +47,7 @@ def import_one_image(model: Any, examples: Any, max_batch: int) -> ImportedModel
         graph = PassManager([Decompose(), Canonicalize(), FoldConstants()], [refuse_unsupported])(
             imported.graph
         ).graph_module
-        inputs = tuple(Input(taken.name, (1, *taken.shape[1:])) for taken in imported.inputs)
+        inputs = tuple(replace(taken, shape=(1, *taken.shape[1:])) for taken in imported.inputs)
         models.append(replace(imported, graph=one_image(graph, count), inputs=inputs))
     refuse_difference(models[0].graph, models[1].graph)
     if importer_of(model).suffix is None:

@@ -20,16 +20,19 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcc"
 
 
-def gpu_cache() -> Path:
+def gpu_cache() -> Path | None:
     """The folder, which exists, of programs that a GPU's driver built, and of notes which of them were right. What no
-    run has used for a month is removed; the runtime marks what it uses."""
+    run has used for a month is removed; the runtime marks what it uses. None where it cannot be written: it is only a
+    help."""
     folder = cache_root() / "gpu"
-    with writing_cache():
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
             with suppress(FileNotFoundError):  # another process removes it, too
                 if time.time() - file.stat().st_mtime > UNUSED_SECONDS:
                     file.unlink()
+    except OSError:
+        return None
     return folder
 
 

@@ -55,7 +55,7 @@ from pcc.planner import (
 )
 from pcc.reporter import write_report
 from pcc.scratch import temporary_folder
-from pcc.target import Target
+from pcc.target import TARGETS, Target
 
 SELFTEST_IMAGES = 3
 """In the recorded input of a package for any batch: fewer than the maximum, mostly, and no multiple of a tile's
@@ -122,12 +122,11 @@ def compile_model(
             )
         graph, samples = imported.graph, _sample_inputs(imported)
         for root in roots:
-            remove_dumps(root, ("import", *pass_names()))
+            remove_dumps(root, ("import", *pass_names()), (*TARGETS, "gpu"))
             dump_graph(root, 0, "import", graph)
         pruning = NotePruning()
         printing = [PrintAfter(print_ir_after)] if print_ir_after else []
         instruments: list[Instrument] = [
-            *map(DumpAfterEach, roots),
             *printing,
             refuse_unsupported,
             pruning,
@@ -135,7 +134,7 @@ def compile_model(
         verifier = _verifier(verify_each, steps, graph, samples, clock)
 
         progress("running passes")
-        shared, by_chooser = _plan(graph, name, steps, chooser_of, instruments, verifier, clock)
+        shared, by_chooser = _plan(graph, name, steps, chooser_of, roots, instruments, verifier, clock)
         if print_ir_after in ("all", *(step.name for step in steps.program)):
             for _, program in by_chooser.values():
                 print(print_program(program))
@@ -201,21 +200,30 @@ def _plan(
     name: str,
     steps: SplitPipeline,
     chooser_of: Mapping[Target, Chooser],
+    roots: Sequence[Path],
     instruments: Sequence[Instrument],
     verifier: VerifyEach | None,
     clock: Clock,
 ) -> tuple[GraphModule, dict[Chooser, tuple[GraphModule, Program]]]:
     """The graph after the passes that are the same for every target; and after all of them, with its program, for each
-    way in which the targets choose kernels."""
+    way in which the targets choose kernels. The graphs of the first way are dumped beside the shared ones, those of
+    others in the folder of a target that chooses so."""
     shared, selecting = split_at_target(steps.graph)
-    graph = run_passes(shared, graph, [*instruments, *_verifying(verifier, clock)], 0, clock)
+    dumping = list(map(DumpAfterEach, roots))
+    graph = run_passes(shared, graph, [*dumping, *instruments, *_verifying(verifier, clock)], 0, clock)
     planned: dict[Chooser, tuple[GraphModule, Program]] = {}
     for chooser, target in {chooser: target for target, chooser in chooser_of.items()}.items():
         verifying = _verifying(
             copy.copy(verifier), clock
         )  # a lossy pass changes what is expected, and the next target may do without it
+        if planned:
+            dumping = [DumpAfterEach(root / target.folder) for root in roots]
         selected = run_passes(
-            steps_for(target, selecting, chooser), copy.deepcopy(graph), [*instruments, *verifying], len(shared), clock
+            steps_for(target, selecting, chooser),
+            copy.deepcopy(graph),
+            [*dumping, *instruments, *verifying],
+            len(shared),
+            clock,
         )
         planned[chooser] = selected, lower_program(selected, name, target, steps.program, clock)
     return graph, planned

@@ -35,7 +35,7 @@ from pcc.planner import (
     steps_for,
 )
 from pcc.report.pruning_prices import LayerPrices, pruning_prices
-from pcc.target import Gpu, Target
+from pcc.target import Gpu, Target, host_target
 
 DEFAULT_PRUNING = "pattern,connectivity"
 """What is priced where nobody asks for another structure."""
@@ -112,7 +112,7 @@ def explain_model(
     chosen = run_passes(steps(asked[first:]), graph, [refuse_unsupported, noted], first, clock)
     if of_processor is not None:
         progress("choosing between the GPU and the processor")
-        chosen = _placed(chosen, of_processor, target, pipeline, asked[first:], clock)
+        chosen = _placed(chosen, of_processor, target, pipeline, asked[first:], tuning_records, clock)
     progress("pricing rates")
     prices = pruning_prices(dense, pruning, processor)
     return Explanation(
@@ -127,11 +127,17 @@ def explain_model(
 
 
 def _placed(
-    chosen: GraphModule, graph: GraphModule, target: Target, pipeline: str, passes: Sequence[Any], clock: Clock
+    chosen: GraphModule,
+    graph: GraphModule,
+    target: Target,
+    pipeline: str,
+    passes: Sequence[Any],
+    tuning_records: str | None,
+    clock: Clock,
 ) -> GraphModule:
     """The graph for a GPU with what is left to the processor; ``graph`` is the one before the ``passes``."""
     assert target.gpu is not None
-    chooser = choosers([target], passes, None, None)[target]
+    chooser = choosers([target], passes, None, tuning_records)[target]
     of_processor = run_passes(steps_for(target, passes, chooser), graph, [], 0, clock)
     program = lower_program(of_processor, "net", target, split_pipeline(parse_pipeline(pipeline)).program, clock)
     plan = GpuPlan(chosen, backend_named(target.gpu.interface).lower(chosen, "net"))
@@ -154,13 +160,14 @@ def _costs(processor: Processor) -> Mapping[str, Any]:
 def explain_package(package: Package, names: Sequence[str], cpus: Sequence[str], gpu: Gpu | None = None) -> Explanation:
     """What a package's manifest says, of the first of its libraries' codes that fits the targets and processors, or the
     GPU; `PccError` where none does."""
+    cpus = [host_target().cpu if cpu == "native" else cpu for cpu in cpus]
     if gpu is not None:
         profile = _only_profile(gpu)
         for record in package.manifest.targets:
             for program in record.gpu.programs if record.gpu and (not names or record.name in names) else ():
-                if program.profile == profile:
+                if program.profile == profile and (not cpus or program.cpu in (None, *cpus)):
                     return Explanation(record.name, f"{gpu.interface}:{profile}", None, program.layers)
-        raise PccError(f"{package.path} has no code for {' '.join([*names, f'{gpu.interface}:{profile}'])}")
+        raise PccError(f"{package.path} has no code for {' '.join([*names, *cpus, f'{gpu.interface}:{profile}'])}")
     levels: list[tuple[str, LevelRecord]] = [
         (record.name, level) for record in package.manifest.targets for level in (*record.better, record)
     ]

@@ -5,10 +5,10 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from pcc.errors import PccError
 
@@ -44,9 +44,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Makes ``path`` with what ``write`` puts into the temporary path it is given: afterwards the file is complete, or
     as it was.
 
-    What a killed process left of the same file is removed. OSError where it cannot be made, and for a device or a pipe,
-    which it would replace.
+    A file that is there keeps its permissions, and a link to it stays. What a killed process left of the same file is
+    removed. OSError where it cannot be made, and for a device or a pipe, which it would replace.
     """
+    path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,15 +57,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             with suppress(OSError), (path.parent / name).open("rb") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(left.name)
-    handle, temporary = tempfile.mkstemp(suffix, prefix, path.parent)
+    temporary = path.parent / f"{prefix}{token_hex(4)}{suffix}"
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
+        mode = stat.S_IMODE((path if path.is_file() else temporary).stat().st_mode)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        write(Path(temporary))
-        os.chmod(temporary, 0o644)
+        write(temporary)
+        temporary.chmod(mode)  # the file may be another by now
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         os.close(handle)
 
 
@@ -75,6 +78,11 @@ def check_apart(results: Sequence[Path], *read: Path) -> None:
             raise PccError(f"{result} would be written over: choose another place for the result")
         if result.resolve() in [other.resolve() for other in results[:place]]:
             raise PccError(f"{result} would be written twice: choose a place for each result")
+
+
+def named_files(*texts: str | None) -> list[Path]:
+    """The files that words of a command line may mean: ``FILE`` or ``FILE:KEY``; None names none."""
+    return [Path(part) for text in texts if text for part in (text, text.rpartition(":")[0]) if part]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,18 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
         write_atomically(tmp_path / "pipe", lambda path: path.write_text("x"))
     assert (tmp_path / "pipe").is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_permissions_and_links_stay(tmp_path: Path) -> None:
+    private, link = tmp_path / "private", tmp_path / "link"
+    private.touch(mode=0o600)
+    link.symlink_to(private)
+    before = os.umask(0o027)
+    try:
+        write_atomically(link, lambda path: path.write_text("x"))
+        write_atomically(tmp_path / "new", lambda path: path.write_text("x"))
+    finally:
+        os.umask(before)
+    assert link.is_symlink()
+    assert private.read_text() == "x"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (private, tmp_path / "new")] == [0o600, 0o640]

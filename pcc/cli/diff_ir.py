@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pcc.cli.options import InputShape, input_shapes_option, json_option, weights_option
+from pcc.cli.options import InputShape, input_shapes_option, json_option, model_only, weights_option
+from pcc.errors import PccError
 
 DIFFERENT = 1
 """The exit status where they differ, as diff has it."""
@@ -31,9 +32,15 @@ def command(
     Each is a model, as pcc compile takes it, a package, a folder of --dump-ir, or a text that pcc dump wrote. The
     options for models are for both.
     """
+    from pcc.cli.dump import dump_folder
     from pcc.report.ir_diff import diff_ir
 
-    found = diff_ir(*(_text(side, after, input_shapes, weights) for side in (first, second)))
+    sides = (first, second)
+    if all(side.endswith(".txt") or dump_folder(side) for side in sides):
+        model_only(first, {"--weights": weights, "--input-shape": input_shapes})
+    if all(side.endswith(".txt") for side in sides) and after:
+        raise PccError(f"--after {after}: {first} and {second} are texts of one stage")
+    found = diff_ir(*(_text(side, after, input_shapes, weights) for side in sides))
     if as_json:
         click.echo(json.dumps({"layers": [asdict(layer) for layer in found.layers], "equal": found.equal}, indent=2))
         return DIFFERENT if found.layers else 0

@@ -68,8 +68,12 @@ def command(
     from pcc.evaluate.evaluate import evaluate
 
     chosen = chosen_device(device, cpu, use)
-    if device != "host" and not any(map(is_package, filter(None, (model, against)))):
-        raise PccError(f"--device {device} is for packages; {model} is run by PyTorch")
+    packages = [is_package(side) for side in (model, against) if side]
+    for option, value, default in (("--device", device, "host"), ("--use", use, "auto")):
+        if value != default and not any(packages):
+            raise PccError(f"{option} {value} is for packages; {model} is run by PyTorch")
+    if all(packages):
+        model_only(model, {"--input-shape": input_shapes})
     torch.set_num_threads(threads)
     with ExitStack() as stack, progress_bar() as watch:
         watch(f"loading {model}", 0.0)
@@ -111,7 +115,12 @@ def _network(
         return of_file(model, source.model, source.examples)
     examples = source.examples.values() if isinstance(source.examples, dict) else source.examples
     return of_module(
-        model, source.model, [tuple(example.shape) for example in examples], source.preprocessing, source.labels
+        model,
+        source.model,
+        [tuple(example.shape) for example in examples],
+        source.preprocessing,
+        source.labels,
+        next(example.dtype for example in examples),
     )
 
 

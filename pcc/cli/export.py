@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option, prune_option, weights_option
-from pcc.files import check_apart
+from pcc.files import check_apart, named_files
 
 
 @click.command("export")
@@ -45,7 +45,7 @@ def command(
     from pcc.exporter import DEFAULT_PIPELINE, export_model
     from pcc.passes.pipeline import insert_pruning
 
-    check_apart([output], Path(model))
+    check_apart([output], *named_files(model, weights))
     text = DEFAULT_PIPELINE if pipeline is None else pipeline
     text = text if prune is None else insert_pruning(text, prune)
     with progress() as step:

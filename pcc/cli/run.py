@@ -216,12 +216,16 @@ def save(path: Path, array: "np.ndarray") -> None:
         if path.exists() and not path.is_file():
             path.write_bytes(content.getvalue())
         else:
-            write_atomically(path.resolve(), lambda temporary: temporary.write_bytes(content.getvalue()))
+            write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
 def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> list[list[dict[str, object]]]:
-    """For each image the best classes, with the softmax of the scores. ``scores`` is (N, classes)."""
+    """For each image the best classes, with the softmax of the scores unless they are probabilities. ``scores`` is (N,
+    classes)."""
     import numpy as np
+    from scipy.special import softmax
+
+    from pcc.evaluate.evaluate import are_probabilities
 
     if scores.ndim != 2:
         raise PccError(f"--top is for class scores, N x classes; the first output is {scores.shape}")
@@ -235,8 +239,8 @@ def best_classes(scores: "np.ndarray", labels: list[str] | None, count: int) -> 
             f"the scores of image {unclear[0]} have no best class: the largest is {best[unclear[0], 0]}; -o FILE.npy "
             "saves them as they are"
         )
-    exponentials = np.exp(scores - best)
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    wide = scores.astype(np.float64)
+    probabilities = wide if are_probabilities(wide) else softmax(wide, axis=1)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     return [
         [{"index": int(i), "label": labels[i] if labels else f"class {i}", "probability": float(row[i])} for i in best]

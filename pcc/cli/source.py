@@ -59,12 +59,13 @@ def open_source(model: str, weights: str | None, input_shapes: Shapes) -> Source
     not exist or does not fit.
     """
     from pcc.frontend.imported import is_model_file
+    from pcc.models import names
 
     if is_model_file(model):
         return _from_model_file(model, weights, input_shapes)
     if model.endswith(".py") or ".py:" in model:
         return _from_factory(model, weights, input_shapes)
-    if is_package(model):
+    if is_package(model) and model not in names():
         raise PccError(
             f"'{model}' is a package, whose weights are packed for its kernels: give the model it was compiled from"
         )

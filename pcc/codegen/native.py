@@ -2,8 +2,6 @@
 for shipping."""
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -15,6 +13,7 @@ from pcc.codegen.objects import compile_kernels
 from pcc.codegen.program import Program
 from pcc.scratch import temporary_folder
 from pcc.target import Target
+from pcc.zig import run_tool, zig
 
 
 class NativeKernels:
@@ -26,10 +25,7 @@ class NativeKernels:
         with temporary_folder() as folder:
             library = folder / "kernels.so"
             emulation = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux"}[target.arch]
-            subprocess.run(
-                [sys.executable, "-m", "ziglang", "ld.lld", "-m", emulation, "-shared", "-o", str(library), *objects],
-                check=True,
-            )
+            run_tool([*zig(), "ld.lld", "-m", emulation, "-shared", "-o", str(library), *objects])
             self._library = ctypes.CDLL(str(library))
 
     def call(self, kernel: Kernel, arguments: Mapping[str, Argument], begin: int, end: int) -> None:

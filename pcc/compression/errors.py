@@ -2,7 +2,9 @@
 
 Which weights go is decided by what they cost when the others make up for them, w^2 / diag(H^-1) (Hassibi and Stork,
 "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon", NIPS 1992; Frantar and Alistarh, "Optimal Brain
-Compression", NeurIPS 2022), by their size where that leaves less error; those that stay are fitted by least squares.
+Compression", NeurIPS 2022, which takes one after the other and H anew for each; this is an estimate, and takes all at
+once), by their size where that leaves less error; those that stay are fitted by least squares. The network itself is
+fitted by `pcc.training.reconstruct`, whose ADMM finds its own zeros.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

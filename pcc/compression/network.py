@@ -73,18 +73,19 @@ class Subject:
             verify_each=verify,
         )
 
-    def save(self, module: nn.Module, folder: Path) -> str:
+    def save(self, module: nn.Module, folder: Path, target: Target) -> str:
         """Writes the checkpoint of a state of the network, and for a model from a file that file, too; gives the
-        command line that compiles it."""
+        command line that compiles it for a target."""
         save_checkpoint(module, folder / CHECKPOINT)
-        package = folder / PACKAGE
-        if self.file is not None:
+        if file := self.file:
             saved = folder / saved_name(self.called)
             with writing(saved):
-                write_atomically(saved, lambda path: self.file.save(path, saved.suffix))  # type: ignore[union-attr]
-            return f"pcc compile {saved} -o {package}"
-        shape = f" --input-shape {','.join(map(str, (1, *self.input_shape)))}" if ".py" in self.called else ""
-        return f"pcc compile {self.called} --weights {folder / CHECKPOINT}{shape} -o {package}"
+                write_atomically(saved, lambda path: file.save(module, path, saved.suffix))
+            source = str(saved)
+        else:
+            shape = ",".join(map(str, (1, *self.input_shape)))
+            source = f"{self.called} --weights {folder / CHECKPOINT} --input-shape {shape}"
+        return f"pcc compile {source} --target {target.name} --cpu {target.cpu} -o {folder / PACKAGE}"
 
 
 def open_subject(

@@ -2,7 +2,7 @@
 
 The kernels are those that ``select-kernels`` would choose for the layer where it stands in the network: by a tuning
 record where there is one, else the cheapest. Costs go by which weights are zero and hardly by their values, so equal
-layers are priced once.
+layers that may take the same structures are priced once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ from pcc.compression.options import LayerOptions, Option
 from pcc.compression.recipe import written
 from pcc.ir.graph import arguments, layer_name, max_batch, shape_of
 from pcc.ir.ops import CONV2D
+from pcc.passes.pruning import layer_weight
 from pcc.report.pruning_prices import alike
 from pcc.sparsity.formats import DENSE, format_named
 from pcc.sparsity.kernels import Kernels
@@ -39,13 +40,18 @@ def priced_layers(
     ``candidates`` what a layer of that name with that weight and groups may take. With ``smaller`` options that are no
     faster stay, if they have fewer weights.
     """
-    kinds = alike(graph_module)
+    kinds: dict[tuple[str, bytes, tuple[Kernels, ...]], list[Node]] = {}
+    for signature, nodes in alike(graph_module).items():
+        for node in nodes:
+            weight = layer_weight(node)
+            structures = tuple(candidates(layer_name(node), weight, _groups(node)))
+            kinds.setdefault((signature, np.packbits(weight == 0).tobytes(), structures), []).append(node)
     found: dict[str, LayerOptions] = {}
-    for number, nodes in enumerate(kinds.values()):
+    for number, ((_, _, structures), nodes) in enumerate(kinds.items()):
         names = [layer_name(node) for node in nodes]
         watch(f"pricing {names[0]}", number / len(kinds))
         layer = OpenLayer.of(nodes[0], max_batch(graph_module) or 1)
-        options = _options(layer, choose, candidates(names[0], layer.weights[DENSE], _groups(nodes[0])), smaller)
+        options = _options(layer, choose, structures, smaller)
         for name in names:
             found[name] = _together(found[name], options) if name in found else LayerOptions(name=name, options=options)
     order = [layer_name(node) for node in graph_module.graph.nodes if node.op == "call_function"]

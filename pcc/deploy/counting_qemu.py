@@ -10,7 +10,7 @@ from pathlib import Path
 from pcc.deploy.qemu import Qemu
 from pcc.errors import PccError
 from pcc.package import Package
-from pcc.package.zig import run_tool, zig
+from pcc.zig import run_tool, zig
 
 CPU = "cortex-a76"
 MEMORY = ("load_bytes", "store_bytes", "l1_misses", "l2_misses")

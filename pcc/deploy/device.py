@@ -208,7 +208,8 @@ class Device(ABC):
                 f"{package.path} has no runner that uses a GPU: compile it with ANDROID_NDK_HOME set, or use the CPU"
             )
         package.file(record.gpu.runner)
-        return record.gpu.runner, ["--device", self.use, "--cache", str(gpu_cache())]
+        cache = gpu_cache()
+        return record.gpu.runner, ["--device", self.use, *(["--cache", str(cache)] if cache else [])]
 
 
 def _read_output(package: Package, path: Path, port: TensorRecord, batch: int | None) -> np.ndarray:

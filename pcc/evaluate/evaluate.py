@@ -124,6 +124,11 @@ def class_scores(outputs: list[np.ndarray]) -> np.ndarray | None:
     return scores.reshape(scores.shape[:2])
 
 
+def are_probabilities(scores: np.ndarray) -> bool:
+    """Whether scores, (N, classes), are what softmax makes of others."""
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
+
+
 def _scores(network: Network, outputs: list[np.ndarray]) -> np.ndarray | None:
     """`class_scores`; `PccError` where there is no best class."""
     scores = class_scores(outputs)
@@ -167,7 +172,7 @@ class _Tally:
         at_labels = np.arange(len(labels)), labels
         wide = scores.astype(np.float64)
         self.losses -= float(log_softmax(wide, axis=1)[at_labels].sum())
-        self.are_probabilities &= bool((wide >= 0).all() and np.allclose(wide.sum(axis=1), 1, atol=1e-3))
+        self.are_probabilities &= are_probabilities(wide)
         if self.are_probabilities:
             self.losses_of_probabilities -= float(np.log(np.maximum(wide[at_labels], TINY)).sum())
 

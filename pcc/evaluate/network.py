@@ -61,14 +61,17 @@ def of_module(
     shapes: Sequence[tuple[int, ...]],
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    dtype: "torch.dtype | None" = None,
 ) -> Network:
-    """A module, in eval mode, whose inputs have ``shapes``: one, (N, C, H, W) for any N. `PccError` where it does not
-    take that, two at once included."""
+    """A module, in eval mode, whose inputs have ``shapes``: one, (N, C, H, W) for any N, and a type: fp32 if None.
+    `PccError` where it does not take that, two at once included."""
     import torch
+
+    taken = _numpy_type(dtype or torch.float32)
 
     def compute(x: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            return [tensor.numpy() for tensor in _tensors(name, module(torch.from_numpy(x)))]
+            return [tensor.numpy() for tensor in _tensors(name, module(torch.from_numpy(_of_type(name, x, taken))))]
 
     module.eval()
     chw = _chw(name, shapes)
@@ -94,11 +97,11 @@ def of_file(name: str, path: Any, examples: Any) -> Network:
     from pcc.ir.verify import run_graph
 
     imported = import_model(path, examples)
-    shape = imported.inputs[0].shape
+    shape, taken = imported.inputs[0].shape, _numpy_type(imported.inputs[0].dtype)
     chw = _chw(name, [taken.shape for taken in imported.inputs])
 
     def compute(x: np.ndarray) -> list[np.ndarray]:
-        return [tensor.numpy() for tensor in run_graph(imported.graph, (torch.from_numpy(x),))]
+        return [tensor.numpy() for tensor in run_graph(imported.graph, (torch.from_numpy(_of_type(name, x, taken)),))]
 
     return Network(name, "PyTorch", chw, None, (), imported.outputs, shape[0], True, compute)
 
@@ -106,13 +109,13 @@ def of_file(name: str, path: Any, examples: Any) -> Network:
 @contextmanager
 def of_package(package: Package, device: Device, threads: int) -> Generator[Network]:
     """A package, by its library in this process, or by its runner on another device."""
-    manifest = package.manifest
+    manifest, name = package.manifest, str(package.path)
     chw = _chw(manifest.name, [port.shape for port in manifest.inputs])
     dtype = dtype_named(manifest.inputs[0].dtype).numpy
     described = manifest.preprocessing
     network = partial(
         Network,
-        name=str(package.path),
+        name=name,
         where=device.name,
         input_shape=chw,
         preprocessing=None if described is None else Preprocessing.model_validate(described),
@@ -122,7 +125,7 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
         fixes_batch=not manifest.max_batch,
     )
     if not isinstance(device, Host):
-        yield network(compute=lambda x: device.run(package, [x.astype(dtype)], threads))
+        yield network(compute=lambda x: device.run(package, [_of_type(name, x, dtype)], threads))
         return
     from pcc.runtime.loader import load
 
@@ -130,10 +133,29 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
         where = device.name if model.device == "cpu" else f"{device.name}, {model.device}"
 
         def compute(x: np.ndarray) -> list[np.ndarray]:
-            results = model(x.astype(dtype))
+            results = model(_of_type(name, x, dtype))
             return list(results) if isinstance(results, tuple) else [results]
 
         yield network(where=where, compute=compute)
+
+
+def _numpy_type(dtype: "torch.dtype") -> np.dtype[Any]:
+    import torch
+
+    return torch.empty((), dtype=dtype).numpy().dtype
+
+
+def _of_type(name: str, x: np.ndarray, dtype: "np.dtype[Any] | type") -> np.ndarray:
+    """Samples as the input takes them; `PccError` for normalised ones where it takes whole numbers."""
+    if not np.issubdtype(dtype, np.integer):
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    if ((x != np.trunc(x)) | (x < limits.min) | (x > limits.max)).any():
+        raise PccError(
+            f"{name} takes whole numbers ({np.dtype(dtype).name}), and the samples are normalised: give FILE.py:loader "
+            "whose samples are what it takes"
+        )
+    return x.astype(dtype)
 
 
 def _chw(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:

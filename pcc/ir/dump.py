@@ -1,5 +1,6 @@
 """``--dump-ir DIR``: the graph after each pass as ``NNN_pass-name.txt``."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,10 +20,13 @@ def dump_graph(directory: Path, index: int, name: str, graph_module: GraphModule
     return path
 
 
-def remove_dumps(directory: Path, stages: Collection[str]) -> None:
-    """Removes the dumps of ``stages`` that an earlier run left, which had other passes."""
-    for path in directory.glob("[0-9][0-9][0-9]_*.txt"):
-        if path.name[4:-4] in stages:
+def remove_dumps(directory: Path, stages: Collection[str], folders: Collection[str] = ()) -> None:
+    """Removes what an earlier run left, which had other passes or targets: the dumps of ``stages``, and in the folders
+    of targets and of GPUs the kernel programs, too."""
+    of_targets = [path for folder in folders for path in (directory / folder).rglob("*.txt")]
+    for path in (*directory.glob("*.txt"), *of_targets):
+        is_graph = re.match(r"\d{3}_", path.name) and path.name[4:-4] in stages
+        if is_graph or (path in of_targets and path.name == "program.txt"):
             with writing(f"the dump '{path}'"):
                 path.unlink()
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pcc.cache import cache_root, writing_cache
-from pcc.package.zig import run_tool, zig, zig_folder
+from pcc.zig import run_tool, zig, zig_folder
 
 MUSL_FILES = {
     "conf": "sysconf",

@@ -19,8 +19,8 @@ from pathlib import Path
 from pcc.cache import cache_root
 from pcc.errors import PccError
 from pcc.package.libc import libc_archive
-from pcc.package.zig import run_tool, zig
 from pcc.target import Target
+from pcc.zig import run_tool, zig
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
 _MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")

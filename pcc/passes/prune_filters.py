@@ -13,7 +13,9 @@ from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant
 from pcc.passes.operands import set_constant
 from pcc.passes.pruning import Pruned, PruneSlices, layer_weight
+from pcc.sparsity.compose import Composition
 from pcc.sparsity.filters import Filter
+from pcc.sparsity.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class PruneFilters(PruneSlices):
         """The biases of filters that are taken away become zero, and those of depthwise filters behind: with them they
         would go on making constants."""
         result, channels = super().__call__(graph_module), ChannelGraph(graph_module)
-        pruned = [layer for layer in channels.labels_of if annotation(layer, Pruned)]
+        pruned = [
+            layer
+            for layer in channels.labels_of
+            if (found := annotation(layer, Pruned)) and _takes_filters(found.structure)
+        ]
         gone = [
             channels.decision[channels.labels_of[layer]][
                 ~layer_weight(layer).reshape(self.count(layer), -1).any(axis=1)
@@ -59,3 +65,8 @@ class PruneFilters(PruneSlices):
             for layer in layers
             if channels and layer not in reasons and (reason := channels.why_bound(layer))
         }
+
+
+def _takes_filters(structure: Structure) -> bool:
+    parts = structure.parts if isinstance(structure, Composition) else (structure,)
+    return any(isinstance(part, Filter) for part in parts)

@@ -158,6 +158,8 @@ class Kernels(Zeros):
             connectivity.check_share(self.share, len(weight), groups)
         except PccError as error:
             return str(error)
+        if self.order is not None and not _is_order(self.order, len(weight), groups):
+            return f"kernels: the order does not name each of {len(weight)} filters once, those of a group together"
         return None
 
     def places(self, filters: int) -> np.ndarray:
@@ -213,6 +215,13 @@ class Kernels(Zeros):
         )
         fkw.validate(stored)
         return fkw.unpack(stored).reshape(packed.shape)
+
+
+def _is_order(order: tuple[int, ...], filters: int, groups: int) -> bool:
+    if len(order) != filters:
+        return False
+    by_group = np.sort(np.array(order).reshape(groups, -1), axis=1)
+    return bool((by_group.ravel() == np.arange(filters)).all())
 
 
 def _four_dimensional(weight: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Accuracy and sparsity of a model, and how often its layers compute."""
 
 import math
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import torch
@@ -8,7 +9,6 @@ from torch import nn
 
 from pcc.errors import PccError
 from pcc.training.data import Data
-from pcc.training.layers import prunable
 from pcc.training.processes import Processes
 
 TEST_BATCH = 500
@@ -41,9 +41,9 @@ def check_scores(scores: object, samples: str) -> None:
     raise PccError(f"the network gives {what} for {samples}: training needs a row of class scores for each, NxK")
 
 
-def sparsity(model: nn.Module) -> float:
-    """Share of the weights of convolutions and linear layers that are zero, 0..1."""
-    weights = [module.weight for module in prunable(model).values()]
+def sparsity(layers: Iterable[nn.Conv2d | nn.Linear]) -> float:
+    """Share of the weights of layers that are zero, 0..1."""
+    weights = [layer.weight for layer in layers]
     return 1 - sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 

@@ -5,6 +5,7 @@ What else has weights in the file (recurrent layers, PReLU, layer norms) compute
 file is imported for two samples and for three; what differs between the two graphs is what hangs on their number.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem, mul
@@ -33,11 +34,10 @@ class FromFile:
     """Of one sample."""
     outputs: tuple[str, ...]
 
-    def save(self, path: Path, suffix: str) -> None:
-        """Writes the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called as they
-        were."""
-        module = self.module.cpu().eval()
-        imported = import_model(module, torch.zeros(self.input.shape))
+    def save(self, module: nn.Module, path: Path, suffix: str) -> None:
+        """Writes a state of the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called
+        as they were."""
+        imported = import_model(copy.deepcopy(module).cpu().eval(), torch.zeros(self.input.shape))
         imported.graph.meta[OUTPUT_NAMES] = self.outputs
         WRITERS[suffix](replace(imported, inputs=(self.input,), outputs=self.outputs), path)
 

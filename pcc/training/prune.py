@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import check_apart, write_atomically, writing
+from pcc.files import check_apart, named_files, write_atomically, writing
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
 from pcc.tensor_file import save_tensors
@@ -119,7 +119,7 @@ def prune(
         save_checkpoint(module, folder / CHECKPOINT)
         if file := opened.file:
             with writing(saved := folder / saved_name(model)):
-                write_atomically(saved, lambda path: file.save(path, saved.suffix))
+                write_atomically(saved, lambda path: file.save(module, path, saved.suffix))
         with writing(folder / REPORT):
             write_atomically(
                 folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -167,8 +167,8 @@ def saved_name(model: str) -> str:
 def check_results_apart(folder: Path, model: str, *read: str | None) -> None:
     """`PccError` where a compressed network would be written over a file, a ``FILE`` or ``FILE:KEY``, that it is made
     from."""
-    files = [Path(part) for text in (model, *read) if text for part in (text, text.rpartition(":")[0])]
-    check_apart([folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])], *files)
+    results = [folder / CHECKPOINT, *([folder / saved_name(model)] if is_model_file(model) else [])]
+    check_apart(results, *named_files(model, *read))
 
 
 def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data, classes: int) -> nn.Module:

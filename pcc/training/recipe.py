@@ -164,7 +164,7 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
         stage = Stage(
             method=name,
             options=_checked(method_class(name), options),
-            train=Training(**{**train, **own_train}),
+            train=Training(**_changed(train, own_train)),
             structures=own_structures,
         )
         parse_structures(stage.structures)
@@ -173,6 +173,14 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
     except PccError as error:
         raise PccError(f"{where}: {error}") from None
     return stage
+
+
+def _changed(train: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's training as a stage changes it; of ``distill`` what the stage does not write stays, too."""
+    distill = train.get("distill"), own.get("distill")
+    if all(isinstance(part, dict) for part in distill):
+        own = {**own, "distill": {**distill[0], **distill[1]}}
+    return {**train, **own}
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -104,10 +104,13 @@ def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:
         sums.add(batch.x, part.where, _wanted_now(part, batch, module, gain))
     found = sums.moments()
 
-    def project(by_column: torch.Tensor) -> torch.Tensor:
-        return to_columns(layer.project(to_weight(by_column, layer.weight.shape)), groups)
-
     dense = to_columns(layer.weight.float(), groups)
+    there = dense != 0
+
+    def project(by_column: torch.Tensor) -> torch.Tensor:
+        """Onto the structure, without what earlier pruning took away."""
+        return to_columns(layer.project(to_weight(by_column * there, layer.weight.shape)), groups) * there
+
     scale = effect(gain, groups)
     if layer.structure.zeros_only:
         projected = project(dense * scale) / scale

@@ -6,7 +6,7 @@ computes what an uninterrupted one would have. It is the same in all processes, 
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -109,6 +109,11 @@ class _Run:
     watch: Watcher | None
     epochs: list[int]
     """Of each stage."""
+    layers: tuple[nn.Conv2d | nn.Linear, ...] = field(init=False)
+    """The model's, without those that methods have while they run."""
+
+    def __post_init__(self) -> None:
+        self.layers = tuple(prunable(self.model).values())
 
     def begin(self) -> None:
         """Measures the model as it came in, or takes up the one of the stage that goes on."""
@@ -161,7 +166,7 @@ class _Run:
             self._seed(number, method.epoch)
             row = {"stage": stage.method, "epoch": method.epoch + 1, "loss": steps.epoch()}
             row |= {"accuracy": accuracy(self.model, self.data, self.process, bf16=stage.train.precision == "bf16")}
-            row |= {**method.metrics(), "sparsity": sparsity(self.model)}
+            row |= {**method.metrics(), "sparsity": sparsity(self.layers)}
             method.end_epoch()
             self._record(row, start)
             self._save(self.progress.after_epoch(self.model, method, optimizer))
@@ -171,7 +176,7 @@ class _Run:
             {
                 "stage": what,
                 "accuracy": accuracy(self.model, self.data, self.process),
-                "sparsity": sparsity(self.model),
+                "sparsity": sparsity(self.layers),
             },
             start,
         )

@@ -71,6 +71,8 @@ def test_an_onnx_file_on_photos_without_labels(
 def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], factory: str, package: Path, photos: Path) -> None:
     model = ["eval", factory, "--input-shape", SHAPE, "--data", photos]
     assert "is for packages" in pcc(*model, "--device", "qemu").error
+    assert "--use cpu is for packages" in pcc(*model, "--use", "cpu").error
+    assert "goes with a model" in pcc("eval", package, "--data", photos, "--input-shape", SHAPE).error
     assert "no data 'nothing'" in pcc("eval", package, "--data", "nothing").error
     assert "goes with a model" in pcc("eval", package, "--data", photos, "--weights", "none").error
     assert "no model 'resnet51'" in pcc(*model, "--against", "resnet51").error

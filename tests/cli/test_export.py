@@ -120,3 +120,12 @@ def test_a_disk_that_is_full(pcc, factory: str, suffix: str, tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert outcome.error.startswith(f"cannot write '{path}': File too large")
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [(path.name, "older")]
+
+
+def test_the_checkpoint_that_is_read_is_not_written_over(pcc, tmp_path: Path) -> None:
+    assert pcc("export", "lenet5", "--weights", "none", "-o", tmp_path / "net.safetensors").status == 0
+    before = (tmp_path / "net.safetensors").read_bytes()
+    for weights in (tmp_path / "net.safetensors", f"{tmp_path / 'net.safetensors'}:model"):
+        arguments = ["export", "lenet5", "--weights", weights, "-o", tmp_path / "net.safetensors"]
+        assert "would be written over" in pcc(*arguments).error
+    assert (tmp_path / "net.safetensors").read_bytes() == before

@@ -186,6 +186,8 @@ def test_best_classes() -> None:
     assert [row["probability"] for row in first] == pytest.approx([0.75, 0.25])
     assert [row["probability"] for row in second] == [1, 0]
     assert len(best_classes(scores, None, 10**30)[0]) == 3
+    (probable,) = best_classes(np.array([[0.1, 0.9, 0]], np.float32), None, 2)
+    assert [row["probability"] for row in probable] == pytest.approx([0.9, 0.1])
     for wrong in (np.nan, np.inf):
         with pytest.raises(PccError, match="the scores of image 1 have no best class"):
             best_classes(np.array([[0, 1], [0, wrong]], np.float32), None, 1)

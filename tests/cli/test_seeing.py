@@ -113,6 +113,9 @@ def test_diff_ir_by_layer(pcc, factory: str, package: Path, tmp_path: Path) -> N
     assert as_json.status == 1
     assert "conv2" in [layer["layer"] for layer in json.loads(as_json.out)["layers"]]
     assert pcc("diff-ir", package, package, "--json").status == 0
+    assert "goes with a model" in pcc("diff-ir", package, tmp_path / "dense.txt", "--input-shape", SHAPE).error
+    texts = ["diff-ir", tmp_path / "dense.txt", tmp_path / "dense.txt"]
+    assert "are texts of one stage" in pcc(*texts, "--after", "program").error
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,14 @@ def test_zoo_model_without_trained_weights_says_so() -> None:
         open_source("resnet18", None, ())
 
 
-def test_what_holds_no_network_is_said_to_hold_none(tmp_path: Path) -> None:
+def test_what_holds_no_network_is_said_to_hold_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "manifest.json").touch()
     with pytest.raises(PccError, match=r"'.*net' is a package, .*: give the model it was compiled from$"):
         open_source(str(tmp_path / "net"), None, ())
+    (tmp_path / "net").rename(tmp_path / "lenet5")
+    monkeypatch.chdir(tmp_path)
+    assert open_source("lenet5", "none", ()).name == "lenet5"
     torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
     with pytest.raises(PccError, match=r"'.*net.pth' is no model file: a checkpoint is for --weights"):
         open_source(str(tmp_path / "net.pth"), None, ())

@@ -10,6 +10,7 @@ import pcc
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.frontend.imported import import_model
 from pcc.training.distill import SETTINGS, distances, distill
+from pcc.training.from_file import open_file
 from pcc.training.layers import prunable
 from tests.nets import Residual, settle
 
@@ -36,14 +37,17 @@ def test_an_archive_stays_one(tmp_path: Path) -> None:
     )
     assert report.macs <= 0.6
     assert "steps of distillation" in report.note
-    assert report.compile == f"pcc compile {out / 'model.pt2'} -o {out / 'package'}"
+    options = "--target aarch64-linux --cpu cortex-a53"
+    assert report.compile == f"pcc compile {out / 'model.pt2'} {options} -o {out / 'package'}"
     imported = import_model(out / "model.pt2")
     x = smooth(1, 1)
     state = read_safetensors(out / "model.safetensors")
     for row in (row for row in report.layers if "of its filters" not in row.structure):
         kept = float((state[f"{row.layer}.weight"] != 0).float().mean())
         assert kept == pytest.approx(row.kept, rel=0.05), row.layer
-    assert imported.graph(x)[0].shape == (1, 5)
+    fitted = open_file(tmp_path / "net.pt2", (3, 16, 16)).module
+    fitted.load_state_dict(state)
+    torch.testing.assert_close(imported.graph(x)[0], fitted.eval()(x))
 
 
 def test_distillation_comes_nearer_and_keeps_the_zeros(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pcc.codegen.select_kernels import OpenLayer
 from pcc.compression.options import LayerOptions
 from pcc.compression.prices import LEAST_GAIN, priced_layers
+from pcc.frontend.torch_module import import_module
 from pcc.sparsity.formats import DENSE
 from pcc.sparsity.kernels import Kernels
-from tests.passes.prunable import graph_of
+from tests.passes.prunable import FRONT, graph_of, run
 
 RATES = (2, 4)
 
@@ -56,3 +58,29 @@ def test_a_layer_that_runs_twice() -> None:
     assert [option.cost for option in found.options] == [200, 160, 100]
     assert [option.macs for option in found.options] == [2 * 8 * 8 * 9 * 144 // rate for rate in (1, *RATES)]
     assert {option.bytes for option in found.options} == {4 * 8 * 8 * 9}
+
+
+class Mixed(nn.Module):
+    """Three layers alike: a module, a convolution that is none, and a module that has lost half of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.weight = nn.Parameter(torch.randn(8, 8, 3, 3))
+        self.last.weight.data[::2] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(functional.conv2d(self.first(x), self.weight, padding=1))
+
+
+def test_layers_alike_that_may_not_take_the_same() -> None:
+    graph = run(import_module(Mixed(), (torch.zeros(1, 8, 12, 12),)), FRONT)
+
+    def candidates(name: str, weight: np.ndarray, groups: int) -> list[Kernels]:
+        return [Kernels(None, 4)] if name in ("first", "last") else []
+
+    found = priced_layers(graph, lambda layer: ("conv-dense", 1.0), candidates, True, lambda what, done: None)
+    options = {name: [option.macs for option in layer.options] for name, layer in found.items()}
+    macs = 8 * 8 * 9 * 144
+    assert (options.pop("first"), options.pop("last")) == ([macs, macs // 4], [macs // 2, macs // 4])
+    assert list(options.values()) == [[macs]]

@@ -166,5 +166,9 @@ def test_what_is_refused(scores: np.ndarray, labels: np.ndarray) -> None:
             evaluate(nan, samples(scores, labelled), network(Scores(float("nan"))))
     with pytest.raises(PccError, match="networks of one image input"):
         of_module("net", Scores(), [(1, 3, 4, 4), (1, 3)])
+    bytes_only = of_module("net", Scores(), [(1, *SHAPE)], dtype=torch.uint8)
+    with pytest.raises(PccError, match=r"net takes whole numbers \(uint8\), and the samples are normalised"):
+        evaluate(bytes_only, samples(scores, labels))
+    evaluate(bytes_only, samples(np.arange(101 * CLASSES, dtype=np.float32).reshape(101, -1) % 256, labels))
     with pytest.raises(PccError, match="one row for each image"):
         evaluate(network(nn.Flatten(0)), samples(scores, labels), network(nn.Flatten(0)))

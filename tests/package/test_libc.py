@@ -10,8 +10,8 @@ from elftools.elf.elffile import ELFFile
 from pcc.cache import cache_root
 from pcc.errors import PccError
 from pcc.package import libc
-from pcc.package.zig import zig_folder
 from pcc.target import TARGETS, host_target
+from pcc.zig import zig_folder
 from tests.toy import toy_package
 
 ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})
@@ -60,7 +60,7 @@ def test_it_is_built_once_and_of_few_files() -> None:
 
 def test_without_zig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PCC_CACHE", str(tmp_path))
-    monkeypatch.setattr("pcc.package.zig.find_spec", lambda name: None)
+    monkeypatch.setattr("pcc.zig.find_spec", lambda name: None)
     zig_folder.cache_clear()
     try:
         with pytest.raises(PccError, match="ziglang is not installed"):

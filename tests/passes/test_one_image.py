@@ -28,6 +28,15 @@ def split(model: Network | nn.Module, *shapes: tuple[int, ...]) -> GraphModule:
     return import_one_image(model, tuple(torch.zeros(1, *shape) for shape in shapes), 8).graph
 
 
+def test_inputs_keep_their_types() -> None:
+    examples = torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    imported = import_one_image(lambda ids, photo: (100 // ids, photo / 255), examples, 8)
+    assert [(taken.shape, taken.dtype) for taken in imported.inputs] == [
+        ((1, 3), torch.int64),
+        ((1, 3, 4, 4), torch.uint8),
+    ]
+
+
 def assert_same(model: Network | nn.Module, graph: GraphModule, *shapes: tuple[int, ...]) -> None:
     """The graph gives for each image what the model gives for all of them."""
     torch.manual_seed(0)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
 from pcc.errors import PccError
 from pcc.ir.annotations import annotation, skips
-from pcc.ir.graph import layer_name, shape_of
+from pcc.ir.graph import arguments, constant, layer_name, shape_of
 from pcc.ir.printer import print_graph
 from pcc.ir.verify import relative_error, verify_structure
 from pcc.passes.detect_structure import DetectStructure
@@ -159,3 +160,25 @@ def test_detection_finds_what_pruning_made_and_changes_nothing(golden: Callable[
     reasons = [skip.reason for skip in skips(layers(graph_module)["1"])]
     assert reasons == ["it has kernels{patterns=4x4}, which does not go with unstructured{rate=4}"]
     assert make_pass("detect-structure", {}) == DetectStructure()
+
+
+class Shortcut(nn.Module):
+    """Two branches that are added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + self.second(x)
+
+
+def test_biases_of_filters_that_stay_are_as_they_were() -> None:
+    """A filter of zeros is not taken away where a shortcut needs its channel."""
+    module = Shortcut()
+    graph_module, _ = graph_of(module, 1, 4, 8, 8)
+    run(graph_module, "prune-connectivity{rate=8,spare_first=false},prune-filters{rate=1,spare_first=false}")
+    found = layers(graph_module)
+    assert not layer_weight(found["first"]).any(axis=(1, 2, 3)).all()
+    for name, node in found.items():
+        torch.testing.assert_close(constant(arguments(node)["bias"]), module.get_submodule(name).get_parameter("bias"))

@@ -153,6 +153,10 @@ def test_weights_that_do_not_fit():
     assert not Kernels(rate=2, share=4).fits(nonzero_weight(0, 6, 4, 3, 3))
     with pytest.raises(PccError, match="6 filters do not divide into groups of 4"):
         Kernels(rate=2, share=4).project(nonzero_weight(0, 6, 4, 3, 3))
+    for order in ((0, 1), (0, 0, 2, 3), (1, 2, 3, 4)):
+        with pytest.raises(PccError, match="the order does not name each of 4 filters once"):
+            Kernels(rate=2, order=order).project(nonzero_weight(0, 4, 4, 3, 3))
+    assert not Kernels(rate=2, order=(2, 1, 0, 3)).fits(nonzero_weight(0, 4, 4, 3, 3), groups=2)
     with pytest.raises(PccError, match="project it first"):
         structure.pack(nonzero_weight(0, 4, 4, 3, 3))
 

@@ -62,7 +62,7 @@ def test_an_archive_trains_and_comes_back(net: Net, tmp_path: Path) -> None:
     assert not torch.equal(opened.module.get_submodule("norm").running_mean, net.norm.running_mean)  # type: ignore[arg-type]
     with torch.no_grad():
         opened.module.get_parameter("again.weight")[:, :2] = 0
-    opened.save(tmp_path / "saved.pt2", ".pt2")
+    opened.save(opened.module, tmp_path / "saved.pt2", ".pt2")
     again = import_model(tmp_path / "saved.pt2")
     assert [taken.shape for taken in again.inputs] == [(1, *SHAPE)]
     torch.testing.assert_close(again.graph(x[:1])[0], opened.module.eval()(x[:1]))
@@ -79,7 +79,7 @@ def test_an_onnx_file_of_one_sample_trains_on_many(net: Net, tmp_path: Path) -> 
     opened = open_file(path, SHAPE)
     x = torch.randn(3, *SHAPE)
     torch.testing.assert_close(opened.module.eval()(x), net(x), rtol=1e-4, atol=1e-5)
-    opened.save(tmp_path / "saved.onnx", ".onnx")
+    opened.save(opened.module, tmp_path / "saved.onnx", ".onnx")
     assert onnx.load(tmp_path / "saved.onnx").graph.input[0].name == "photo"
     torch.testing.assert_close(run_onnxruntime(tmp_path / "saved.onnx", (x[:1],))[0], net(x[:1]), rtol=1e-4, atol=1e-5)
 

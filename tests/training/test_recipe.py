@@ -50,6 +50,17 @@ def test_a_recipe_in_full() -> None:
     assert parse_structures(train.structures) == {"fc": Unstructured(4)}
 
 
+def test_a_stage_changes_a_part_of_what_is_distilled() -> None:
+    text = """
+        train: {distill: {weight: 0.7, temperature: 3}}
+        stages: [train: {epochs: 1, train: {distill: {hints: 0.3}}}, train: {epochs: 1, train: {distill: null}}]
+    """
+    first, last = (stage.train.distill for stage in parse_recipe(text).stages)
+    assert first is not None
+    assert (first.weight, first.temperature, first.hints) == (0.7, 3, 0.3)
+    assert last is None
+
+
 def test_recipes_that_ship_are_known_by_name() -> None:
     assert "cifar10-dense" in shipped_recipes()
     for name in shipped_recipes():

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.sparsity.centroids import Centroids
+from pcc.sparsity.columns import Column
 from pcc.sparsity.compose import Composition
 from pcc.sparsity.filters import Filter
 from pcc.sparsity.kernels import Kernels
@@ -201,6 +203,19 @@ def test_a_layer_that_may_keep_everything_keeps_its_weight(model: nn.Module) -> 
     report = reconstruct(model, {"@all": Unstructured(1)}, [smooth(100, 6)])
     assert max(done.fitted for done in report) < 1e-6
     assert relative_error(model, dense, smooth(50, 7)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [Filter(2), Column(2), Kernels("designed"), Unstructured(4), Centroids(8), UniformLevels(4)],
+    ids=lambda structure: structure.name,
+)
+def test_weights_that_were_pruned_before_stay_zero(model: nn.Module, structure: Structure) -> None:
+    pruned = one_shot(model, {"last.1": Unstructured(2)})
+    zeros = pruned.get_submodule("last.1").get_parameter("weight") == 0
+    reconstruct(pruned, {"last.1": structure}, [smooth(64, 1)])
+    assert zeros.sum() == zeros.numel() // 2
+    assert not pruned.get_submodule("last.1").get_parameter("weight")[zeros].any()
 
 
 def test_later_layers_make_up_for_earlier_ones(model: nn.Module) -> None:

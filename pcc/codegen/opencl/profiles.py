@@ -137,11 +137,3 @@ PROFILES: dict[str, GpuProfile] = {
         _profile("generic", (), _ADRENO, "those of adreno-6xx, with Mali's limits: for a GPU that none knows"),
     )
 }
-
-
-def profile_of_device(name: str) -> GpuProfile:
-    """The profile for a device that reports a name; ``generic`` for one that none knows."""
-    lower = name.lower()
-    return next(
-        (each for each in PROFILES.values() if any(part in lower for part in each.devices)), PROFILES["generic"]
-    )

@@ -29,7 +29,7 @@ stage of its own, `Train`.
 """
 
 import itertools
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -109,6 +109,7 @@ class Dcp(Method):
         self.data, self.seed = data, seed
         self.rate, self.epsilon, self.weight = rate, epsilon, weight
         self.rounds, self.batches, self.batch, self.steps, self.lr = rounds, batches, batch, steps, lr
+        self._batches()  # refuses, before anything is trained, a batch that the processes cannot share
         ends = [part * len(convolutions) // (losses + 1) for part in range(losses + 2)]
         self.parts = [
             [name for name in convolutions[a:b] if not self.wiring.reads_input(name)]
@@ -173,8 +174,9 @@ class Dcp(Method):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.masks = Masks(self.model)
 
-    def _observe(self, number: int, module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> None:
+    def _observe(self, number: int, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         self.features[number] = output
+        return output.clone()  # an activation behind may work in place
 
     def _prune(self, part: int) -> None:
         """Algorithm 2 on each layer of a part, on the same batches."""
@@ -185,14 +187,16 @@ class Dcp(Method):
                 Selection(self, part, name, dense, samples).run()
 
     def _samples(self) -> list[Batch]:
-        """The batches on which channels are chosen; of several processes each has its share."""
+        """The batches on which channels are chosen."""
+        device = next(self.model.parameters()).device
+        return [(x.to(device), y.to(device)) for x, y in itertools.islice(self._batches(), self.batches)]
+
+    def _batches(self) -> Iterator[Batch]:
+        """Of several processes each has its share."""
         joined = distributed.is_available() and distributed.is_initialized()
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
-        batches = self.data.batches(
-            EPOCHS + self.epoch, min(self.batch, self.data.train_size), seed=self.seed, rank=rank, ranks=ranks
-        )
-        device = next(self.model.parameters()).device
-        return [(x.to(device), y.to(device)) for x, y in itertools.islice(batches, self.batches)]
+        size = min(self.batch, self.data.train_size)
+        return self.data.batches(EPOCHS + self.epoch, size, seed=self.seed, rank=rank, ranks=ranks)
 
 
 class Selection:
@@ -274,8 +278,9 @@ class Selection:
     def _output(self) -> Generator[None]:
         """Keeps the layer's last output while it lasts."""
 
-        def keep(module: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor) -> None:
+        def keep(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             self.outputs[:] = [output]
+            return output.clone()  # as in `Dcp._observe`
 
         hook = self.module.register_forward_hook(keep)
         try:

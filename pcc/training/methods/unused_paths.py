@@ -14,7 +14,7 @@ from torch import nn
 
 from pcc.training.data import Data
 from pcc.training.evaluate import sparsity
-from pcc.training.layers import Structures
+from pcc.training.layers import Structures, prunable
 from pcc.training.method import Method
 from pcc.training.methods.wiring import Wiring
 
@@ -32,8 +32,9 @@ class UnusedPaths(Method):
 
     @torch.no_grad()
     def finish(self) -> None:
-        removed, before = sparsity(self.model), -1.0
+        layers = prunable(self.model).values()
+        removed, before = sparsity(layers), -1.0
         while removed > before:
             for source in self.wiring.sources.values():
                 source.silence(source.unread() | ~source.module.weight.flatten(1).any(dim=1))
-            removed, before = sparsity(self.model), removed
+            removed, before = sparsity(layers), removed

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.sparsity.budget import budget
 from pcc.training.data import Data
 from pcc.training.layers import Structures
 from pcc.training.method import average
@@ -59,6 +60,7 @@ class Vrpge(Probabilistic):
     ) -> None:
         if draws < 2:
             raise PccError(f"vrpge: {draws} draws a step have no mean to compare with: give 2 or more")
+        budget(1, rate)
         super().__init__(model, structures, epochs, data=data, rate=rate, start=1 / rate, score_lr=score_lr, seed=seed)
         self.draws, self.preconditioned = draws, preconditioned
 

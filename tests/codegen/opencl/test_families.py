@@ -17,7 +17,7 @@ from pcc.codegen.opencl.kernels.conv_direct import direct_call
 from pcc.codegen.opencl.kernels.conv_gather import gather_call
 from pcc.codegen.opencl.kernels.tile import Tile
 from pcc.codegen.opencl.planes import Planes
-from pcc.codegen.opencl.profiles import PROFILES, GpuProfile, profile_of_device
+from pcc.codegen.opencl.profiles import PROFILES, GpuProfile
 from pcc.codegen.opencl.text import opencl_text
 from pcc.codegen.program import View, contiguous_strides
 from pcc.dtype import FLOAT16, FLOAT32, DType
@@ -179,9 +179,3 @@ def test_all_connections_hold_zeros_too() -> None:
     dense = all_connections(weight, 2, 4)
     packed.validate(dense)
     np.testing.assert_array_equal(unpack(dense), weight)
-
-
-def test_profiles_by_name() -> None:
-    assert profile_of_device("QUALCOMM Adreno(TM) 640").name == "adreno-6xx"
-    assert profile_of_device("Mali-G57 r0p1").name == "mali-g5x"
-    assert profile_of_device("pthread-Intel Xeon").name == "generic"

@@ -178,3 +178,20 @@ def test_wrong_use() -> None:
         Dcp(net(), {}, 3, data=data(), seed=0, losses=1, rate=0.9)
     with pytest.raises(PccError, match="epsilon are 0 or more"):
         Dcp(net(), {}, 3, data=data(), seed=0, losses=1, epsilon=-1)
+
+
+def test_activations_in_place_change_nothing() -> None:
+    chosen = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=in_place)),
+            *(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=in_place)),
+            *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)),
+        )
+        method = Dcp(model, {}, 2, data=data(), seed=0, losses=1, rounds=4, batches=1, batch=60, steps=1)
+        method.end_epoch()
+        method.end_epoch()
+        method.finish()
+        chosen.append(channels(model.get_submodule("2").get_parameter("weight")))
+    assert chosen[0] == chosen[1] != [0, 1, 2, 3]

@@ -163,6 +163,8 @@ def test_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
 def test_wrong_use() -> None:
     with pytest.raises(PccError, match="1 draws a step have no mean"):
         Vrpge(net(), {}, epochs=1, data=data(), rate=2, draws=1)
+    with pytest.raises(PccError, match="a pruning rate of 0"):
+        Vrpge(net(), {}, 1, data=data(), rate=0)
     with pytest.raises(PccError, match="a pruning rate of"):
         Vrpge(net(), {}, epochs=1, data=data(), rate=0.5)
     with pytest.raises(PccError, match="vrpge: a budget of 1 does not leave something of each of 3 layers"):
