@@ -32,16 +32,6 @@ def assign(weight: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return np.where(weight != 0, np.searchsorted(middles.astype(np.float32), weight), -1).astype(np.int16)
 
 
-def update(weight: np.ndarray, assigned: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Every centroid as the mean of its members, fp32; those without members stay. What joint clustering training does
-    after each Z step."""
-    members = assigned.ravel() >= 0
-    held = assigned.ravel()[members]
-    counts = np.bincount(held, minlength=len(centroids))
-    sums = np.bincount(held, weights=weight.ravel()[members], minlength=len(centroids))
-    return np.where(counts > 0, sums / np.maximum(counts, 1), centroids).astype(np.float32)
-
-
 def cluster(weight: np.ndarray, count: int) -> np.ndarray:
     """Ascending centroids for the weights that are not zero, fp32 (count,) or fewer where there are fewer different
     weights.

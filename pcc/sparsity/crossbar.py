@@ -24,23 +24,6 @@ LINES = ("rows", "columns")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What of the crossbars a weight needs; usages of layers add."""
-
-    crossbars: int
-    empty: int
-    """Crossbars without a weight that is not zero."""
-    cells: int
-    used: int
-    """Cells at rows and columns of their crossbar that are both not all zero."""
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.crossbars + other.crossbars, self.empty + other.empty, self.cells + other.cells, self.used + other.used
-        )
-
-
-@dataclass(frozen=True)
 class Crossbar(Zeros):
     """One line in ``rate`` stays, counted over all crossbars of the layer; lines that are cut short by an edge count
     like others.
@@ -100,17 +83,6 @@ class Crossbar(Zeros):
         kept = unpack_places(packed.index, int(np.prod(shape))).reshape(shape)
         weight.ravel()[structure._cells(kept, packed.shape, groups)] = packed.data["weight"]
         return weight
-
-    def usage(self, weight: np.ndarray, groups: int = 1) -> Usage:
-        """Crossbars and cells that are left when zero rows and columns are taken out of each crossbar."""
-        used = _matrix(weight, groups) != 0
-        rows, columns = self.size
-        by_column, by_row = (
-            _runs(used, columns, 1),
-            _runs(used, rows, 2),
-        )  # (groups, across, rows of the matrix), (groups, columns of it, down)
-        live = _runs(by_column > 0, rows, 2) * _runs(by_row > 0, columns, 1)
-        return Usage(live.size, int((live == 0).sum()), weight.size, int(live.sum()))
 
     def _run(self) -> tuple[int, int]:
         """How many cells a line takes, and along which axis of (groups, columns, rows)."""

@@ -1,5 +1,4 @@
-"""Orders of filters and channels in which few blocks hold what matters: the search of TETRIS (Ji et al., NeurIPS 2018),
-and folding orders into networks.
+"""Orders of filters and channels in which few blocks hold what matters: the search of TETRIS (Ji et al., NeurIPS 2018).
 
 Scores (groups, R, C) say what each connection is worth; R filters and C channels of a convolution group are cut into
 blocks of ``rows x columns`` *slots*, the last ones of what is left over. An order says which filter sits in which slot.
@@ -15,12 +14,10 @@ pairs of slices; here it is computed for pairs of blocks, with the best slice to
 swap in a fraction of the time.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pcc.errors import PccError
 from pcc.sparsity.budget import largest
 from pcc.sparsity.connectivity import similar_order
 
@@ -159,42 +156,3 @@ def _alike(profiles: np.ndarray, size: int) -> np.ndarray:
 def _sums(scores: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Sums over runs of ``size`` along an axis."""
     return np.add.reduceat(scores, np.arange(0, scores.shape[axis], size), axis=axis)
-
-
-def fold(
-    order: np.ndarray, producers: Sequence[np.ndarray], consumers: Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A new order of the channels between layers, written into the layers: the network computes what it did.
-
-    ``order`` (C,) says which old channel sits in each place. ``producers`` have the channels on their first axis:
-    weights and biases of the layers that make them, vectors of batch normalisation, and weights of depthwise
-    convolutions between them. ``consumers`` are weights of the layers that read them, with channels on the second axis:
-    (O, C, kh, kw), (O, C), (O, C * H * W) for a linear layer behind a flattening, or (O, C / groups, kh, kw), where the
-    order must stay inside the groups. Channels that are added to others (residual branches) need the same order in all
-    of them. Raises `PccError` otherwise.
-    """
-    for array in producers:
-        if len(array) != len(order):
-            raise PccError(
-                f"an order of {len(order)} channels does not fit an array of shape {array.shape} that has them on its "
-                "first axis"
-            )
-    return [array[order] for array in producers], [_fold_channels(order, weight) for weight in consumers]
-
-
-def _fold_channels(order: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    channels, per_filter = len(order), weight.shape[1]
-    if per_filter % channels == 0:
-        positions = weight.reshape(len(weight), channels, -1)
-        return positions[:, order].reshape(weight.shape)
-    groups = channels // per_filter
-    if groups * per_filter != channels or len(weight) % groups:
-        raise PccError(f"an order of {channels} channels does not fit a weight of shape {weight.shape} that reads them")
-    within = order.reshape(groups, per_filter) - np.arange(groups)[:, None] * per_filter
-    if (within < 0).any() or (within >= per_filter).any():
-        raise PccError(
-            f"the order moves channels between the {groups} groups of a convolution with weight {weight.shape} that "
-            "reads them"
-        )
-    grouped = weight.reshape(groups, len(weight) // groups, per_filter, -1)
-    return np.take_along_axis(grouped, within[:, None, :, None], axis=2).reshape(weight.shape)

@@ -2,9 +2,9 @@
 al., NeurIPS 2018).
 
 The weight is a matrix of connections, filters down and channels across, for each convolution group; a linear layer is
-one of 1x1 connections. Orders are found by `pcc.sparsity.reorder` and cost nothing at run time once they are folded
-into the neighbours (`fold` there), which leaves dense blocks for the kernel. The paper ranks blocks by L1 norm; here it
-is the squared norm, so that the search lowers the very distance that a projection is measured by.
+one of 1x1 connections. Orders are found by `pcc.sparsity.reorder`; in them the blocks that stay are dense for the
+kernel. The paper ranks blocks by L1 norm; here it is the squared norm, so that the search lowers the very distance that
+a projection is measured by.
 """
 
 from dataclasses import dataclass, field, replace
@@ -27,9 +27,7 @@ class Tetris(Zeros):
     smaller, one in ``rate`` stays.
 
     ``filters`` (O,) and ``channels`` (I,) fix the orders: which one sits in each slot, numbered over all groups and
-    staying inside them. What is not fixed is searched anew for each weight; `arranged` fixes what it finds. Channels of
-    a linear layer behind a flattening are single positions: their order is no order of the channels before it and
-    cannot be folded there.
+    staying inside them. What is not fixed is searched anew for each weight; `arranged` fixes what it finds.
     """
 
     name: ClassVar[str] = "tetris"

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
 from pcc.sparsity.conductance import Conductance
-from pcc.sparsity.crossbar import LINES, Crossbar, Usage
+from pcc.sparsity.crossbar import LINES, Crossbar
 from pcc.sparsity.scale import TOLERANCE
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
@@ -67,16 +67,6 @@ def test_budget_and_detection_at_the_usual_size(lines: str, shape: tuple[int, ..
     found = Crossbar.detect(once, groups)
     assert isinstance(found, Crossbar)
     assert np.array_equal(found.project(once, groups), once)
-
-
-def test_crossbars_that_vanish():
-    weight = nonzero_weight(1, 8, 8)
-    weight[:4, :4] = 0  # columns 0..3 and rows 0..3: one of four crossbars
-    weight[5, 4:] = 0
-    weight[4:, 2] = 0
-    structure = Crossbar(1, size=(4, 4))
-    assert structure.usage(weight) == Usage(4, 1, 64, 16 + 12 + 12)
-    assert structure.usage(weight) + structure.usage(0 * weight) == Usage(8, 5, 128, 40)
 
 
 few = hnp.arrays(

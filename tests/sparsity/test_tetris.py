@@ -2,14 +2,12 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
-from pcc.sparsity.reorder import Orders, fold, search
+from pcc.sparsity.reorder import Orders, search
 from pcc.sparsity.tetris import Tetris
 from tests.sparsity.weights import distance, nonzero_weight, weights
 
@@ -126,70 +124,6 @@ def test_one_fixed_order_is_kept_and_the_other_searched():
     filters, kept = structure.orders(weight)
     assert kept.tolist() == list(channels)
     assert in_blocks(structure.project(weight)[filters][:, kept], 1, (2, 2)).sum() == 8
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm, self.depthwise = (
-            nn.Conv2d(3, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.Conv2d(8, 8, 3, padding=1, groups=8),
-        )
-        self.second, self.grouped, self.last = nn.Conv2d(8, 12, 3), nn.Conv2d(12, 6, 1, groups=1), nn.Linear(6 * 4, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.depthwise(self.norm(self.first(x)).relu())
-        return self.last(self.grouped(self.second(x).relu()).flatten(1))
-
-
-@torch.no_grad()
-def test_folded_orders_leave_the_network_as_it_was():
-    torch.manual_seed(0)
-    net = Net().eval()
-    for vector in (net.norm.running_mean, net.norm.weight, net.norm.bias):
-        assert vector is not None
-        vector.uniform_(-1, 1)
-    structure = Tetris(3, (4, 2))
-    net.second.weight.copy_(torch.from_numpy(structure.project(net.second.weight.numpy())))
-    x = torch.randn(2, 3, 4, 4)
-    expected = net(x)
-    filters, channels = structure.orders(net.second.weight.numpy())
-
-    def refold(order: np.ndarray, producers: list[torch.Tensor | None], consumers: list[torch.Tensor]) -> None:
-        before, after = [producer for producer in producers if producer is not None], consumers
-        written = fold(order, [producer.numpy() for producer in before], [producer.numpy() for producer in after])
-        for old, new in zip([*before, *after], [*written[0], *written[1]], strict=True):
-            old.copy_(torch.from_numpy(new))
-
-    folded = [
-        net.first.weight,
-        net.first.bias,
-        net.norm.weight,
-        net.norm.bias,
-        net.norm.running_mean,
-        net.norm.running_var,
-        net.depthwise.weight,
-        net.depthwise.bias,
-    ]
-    refold(channels, folded, [net.second.weight])
-    refold(filters, [net.second.weight, net.second.bias], [net.grouped.weight])
-    refold(np.array([3, 1, 0, 5, 4, 2]), [net.grouped.weight, net.grouped.bias], [net.last.weight])
-    assert torch.allclose(net(x), expected, atol=1e-5)
-    blocks = in_blocks(net.second.weight.numpy(), 1, (4, 2))
-    assert blocks.sum() == budget(blocks.size, 3) == 4
-
-
-def test_folding_into_groups():
-    weight = np.arange(4 * 2).reshape(4, 2, 1, 1)
-    _, (folded,) = fold(np.array([1, 0, 2, 3]), [], [weight])
-    assert folded.ravel().tolist() == [1, 0, 3, 2, 4, 5, 6, 7]
-    with pytest.raises(PccError, match="between the 2 groups"):
-        fold(np.array([2, 1, 0, 3]), [], [weight])
-    with pytest.raises(PccError, match="does not fit"):
-        fold(np.array([2, 1, 0]), [], [weight])
-    with pytest.raises(PccError, match="first axis"):
-        fold(np.array([2, 1, 0]), [weight], [])
 
 
 def test_nothing_to_gain_and_wrong_use_are_said():
