@@ -10,9 +10,10 @@ from pcc.package import open_package
 
 
 def run_compile(package: Path, network: str, *options: str) -> Path:
-    """Runs ``pcc compile`` for this machine, showing the command, and gives the package's folder. Ends this program
-    when it fails."""
-    arguments = ["compile", network, "-o", str(package), *options]
+    """Runs ``pcc compile`` for this machine, without what is tuned or calibrated there, showing the command, and gives
+    the package's folder. Ends this program when it fails."""
+    costs = ["--machine-profile", "built-in", "--tuning-records", "none"]
+    arguments = ["compile", network, "-o", str(package), *options, *costs]
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)
     if done.returncode:

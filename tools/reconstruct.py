@@ -277,6 +277,7 @@ def main() -> None:
     if options.minutes and not options.photos:
         parser.error("--minutes takes --photos")
     rows = results()
+    rows = [row for row in rows if row.top1 or not options.labelled]  # the others are measured again
     done = {(row.network, row.structure, row.method, row.samples) for row in rows}
     wanted = [
         setup

@@ -14,6 +14,7 @@ from pcc.cli.options import (
     json_option,
     weights_option,
 )
+from pcc.errors import PccError
 
 if TYPE_CHECKING:
     from pcc.compression.network import Subject
@@ -125,6 +126,8 @@ def _subject(model: str, weights: str | None, input_shapes: tuple[InputShape, ..
     source = open_source(model, weights, chosen_shapes(input_shapes))
     examples = source.examples.values() if isinstance(source.examples, dict) else source.examples or ()
     shapes = [tuple(example.shape) for example in examples]
+    if not all(example.is_floating_point() for example in examples):
+        raise PccError(f"{model} takes whole numbers: pcc compress gives it photos as fp32, scaled and normalised")
     if isinstance(source.model, Path):
         return open_subject(model, one_image(model, shapes) if shapes else None, name=source.name)
     return Subject(

@@ -127,7 +127,7 @@ def _print(report: "Report", output: Path) -> None:
         f"{report.model}: {output / CHECKPOINT} after {report.epochs} epochs in {report.seconds:.0f} s, seed "
         f"{report.seed}, in {report.precision} on {report.device}"
     )
-    click.echo(f"  accuracy {report.accuracy:.2%}, dense {report.dense_accuracy:.2%}")
+    click.echo(f"  accuracy {report.accuracy:.2%}, before {report.dense_accuracy:.2%}")
     click.echo(
         f"  {megabytes(report.checkpoint_bytes)} on disk, every weight as fp32; data, index and rates below are "
         "counted from the structures"

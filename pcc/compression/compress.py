@@ -13,6 +13,8 @@ from time import perf_counter
 
 from torch import nn
 
+from pcc.codegen.kernel_cache import generation
+from pcc.codegen.machine_profile import MachineProfile, machine_named
 from pcc.compression.database import make_database
 from pcc.compression.memory import Memory
 from pcc.compression.network import PACKAGE, Subject
@@ -30,6 +32,8 @@ from pcc.evaluate.network import Network, of_package
 from pcc.files import write_atomically, writing
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.package.read import open_package
+from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
+from pcc.planner import choosers
 from pcc.sparsity.kernels import Kernels
 from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
@@ -42,6 +46,8 @@ from pcc.training.resume import sha256_of
 
 SAMPLED = 128
 """Photos that errors are estimated on."""
+NOISE = 0.03
+"""By which a speed-up that is measured again differs."""
 KEEP_TRIES = 4
 """Speed-ups that are tried for a share of photos to keep."""
 RECIPE = "recipe.yaml"
@@ -133,10 +139,10 @@ class _Run:
         slow, fast = 1.0, None
         best: Fitted | None = None
         shares: list[str] = []
-        for number in range(KEEP_TRIES):
+        for _ in range(KEEP_TRIES):
             value = 2 * slow if fast is None else (slow * fast) ** 0.5
             try:
-                fitted = self._fitted(f"plan {self.wish}, {number}", value)
+                fitted = self._fitted(f"plan {self.wish}, {value:.4g}x", value)
             except WishOutOfReach:
                 shares.append(f"{value:.3g}x is out of reach")
                 fast = value
@@ -191,7 +197,8 @@ class _Run:
             before, after = distances([fitted.module, module], self.subject.module, held_out)
         what = f"{steps} steps of distillation: {before:.3g} from the dense network's outputs before, {after:.3g} after"
         if not after < before:
-            report = report.model_copy(update={"note": f"{what}: not kept", "stages": self.stages})
+            note = "; ".join(filter(None, [report.note, f"{what}: not kept"]))
+            report = report.model_copy(update={"note": note, "stages": self.stages})
             _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
             return report
         with self._timed("held out"):
@@ -206,10 +213,11 @@ class _Run:
             command = self.subject.save(fitted.module, self.out, self.target)
             self.subject.compile(fitted.module, package, self.target)
         timings: tuple[Timing, ...] = ()
-        comparison = fitted.comparison
+        comparison, measured = fitted.comparison, None
         if executes_here(self.target):
             with self._timed("package"):
                 timings = tuple(time_together([self._planner().dense(), package]))
+            measured = timings[0].seconds / timings[1].seconds
             with self._timed("held out"), of_package(open_package(package), Host(), 1) as network:
                 comparison = self._compared(network)
         layers = layer_results(self.database, chosen.plan, chosen.times, fitted.errors, timings)
@@ -223,7 +231,7 @@ class _Run:
             photos=self.photos.count,
             held_out=self.photos.held_out.count,
             predicted=chosen.predicted,
-            measured=timings[0].seconds / timings[1].seconds if timings else None,
+            measured=measured,
             dense_seconds=timings[0].seconds if timings else None,
             seconds=timings[1].seconds if timings else None,
             attempts=chosen.attempts,
@@ -233,7 +241,7 @@ class _Run:
             comparison=comparison,
             layers=layers,
             stages=self.stages,
-            note=note,
+            note="; ".join(filter(None, [self._missed(measured), note])),
             compile=command,
         )
         structures = {name: option.structure for name, option in chosen.plan.items() if option.structure}
@@ -241,6 +249,12 @@ class _Run:
         _write(self.out / RECIPE, recipe_text(structures, source))
         _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
         return report
+
+    def _missed(self, measured: float | None) -> str:
+        """What is to be said where the wish did not come true."""
+        if self.wish.kind != "faster" or measured is None or measured >= (1 - NOISE) * self.wish.value:
+            return ""
+        return f"the wish is missed: {measured:.3g} of {self.wish.value:.3g} times as fast"
 
     def _compared(self, network: Network) -> Comparison:
         """A state of the network beside the dense one, on photos held out."""
@@ -256,10 +270,16 @@ class _Run:
 
 
 def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:
+    """What a resumed run has to find as it was: packages of other kernels are not compared."""
+    level = target.levels[0]
+    chooser = choosers([level], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[level]
     return {
         "network": sha256_of(subject.module.state_dict()),
         "set of photos": sha256_of(photos.fitted),
         "target": f"{target.name}, {target.cpu}",
+        "version of pcc": generation(),
+        "machine profile": sha256_of(MachineProfile.of(machine_named(chooser.processor)).model_dump()),
+        "set of tuning records": sha256_of(Path(chooser.records).read_bytes().hex()) if chooser.records else "",
     }
 
 

@@ -97,7 +97,7 @@ def priced(subject: Subject, target: Target, smaller: bool, watch: Watch) -> Dat
 
 def _why_dense(name: str, modules: dict[str, nn.Conv2d | nn.Linear], smaller: bool) -> str:
     if name not in modules:
-        return "dense: a depthwise convolution, or none of the model's own layers"
+        return "dense: a depthwise convolution, none of the model's own layers, or one that shares its weight"
     return f"dense: no structure is {'smaller' if smaller else 'faster'} there"
 
 

@@ -1,5 +1,7 @@
 """The network that is compressed: a module in memory, whatever it came from."""
 
+import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -50,8 +52,15 @@ class Subject:
         return torch.zeros(1, *self.input_shape)
 
     def layers(self, module: nn.Module | None = None) -> dict[str, nn.Conv2d | nn.Linear]:
-        """Those that can be pruned; `PccError` where there are none."""
-        found = prunable(module or self.module)
+        """Those that can be pruned, without any whose weight another layer has, too; `PccError` where there are
+        none."""
+        module = module or self.module
+        owners = Counter(
+            id(layer.weight)
+            for _, layer in module.named_modules(remove_duplicate=False)
+            if isinstance(layer, nn.Conv2d | nn.Linear)
+        )
+        found = {name: layer for name, layer in prunable(module).items() if owners[id(layer.weight)] == 1}
         if not found:
             raise PccError(f"{self.called} has no convolution or linear layer that can be pruned")
         return found
@@ -60,17 +69,17 @@ class Subject:
         """A state of the network, to be evaluated."""
         return of_module(self.called, module, [(1, *self.input_shape)], self.preprocessing, self.labels)
 
-    def compile(self, module: nn.Module, out: Path, target: Target, verify: bool | None = False) -> None:
+    def compile(self, module: nn.Module, out: Path, target: Target) -> None:
         """A package of a state of the network."""
         compile_model(
-            module.eval(),
+            self.file.imported(module) if self.file else module.eval(),
             (self.example,),
             out=out,
             targets=[target],
             name=self.name,
             preprocessing=self.preprocessing,
             labels=self.labels,
-            verify_each=verify,
+            verify_each=False,
         )
 
     def save(self, module: nn.Module, folder: Path, target: Target) -> str:
@@ -81,11 +90,12 @@ class Subject:
             saved = folder / saved_name(self.called)
             with writing(saved):
                 write_atomically(saved, lambda path: file.save(module, path, saved.suffix))
-            source = str(saved)
+            source = [str(saved)]
         else:
             shape = ",".join(map(str, (1, *self.input_shape)))
-            source = f"{self.called} --weights {folder / CHECKPOINT} --input-shape {shape}"
-        return f"pcc compile {source} --target {target.name} --cpu {target.cpu} -o {folder / PACKAGE}"
+            source = [self.called, "--weights", str(folder / CHECKPOINT), "--input-shape", shape]
+        made_for = ["--target", target.name, "--cpu", target.cpu]
+        return shlex.join(["pcc", "compile", *source, *made_for, "-o", str(folder / PACKAGE)])
 
 
 def open_subject(

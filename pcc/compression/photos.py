@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pcc.errors import PccError
-from pcc.evaluate.samples import Batch, Samples, open_samples
+from pcc.evaluate import samples as files
+from pcc.evaluate.samples import Batch, Samples
 from pcc.models.preprocess import Preprocessing
 from pcc.training.views import random_parts
 
@@ -48,7 +49,7 @@ def open_photos(
         path = Path(images)
         if not path.is_dir() and path.suffix != ".txt":
             raise PccError(f"images '{path}': give a folder of photos, or a list of them (FILE.txt)")
-        return open_samples(str(path), input_shape, preprocessing)
+        return files.open_photos(str(path), input_shape, preprocessing)
     if images.dtype != torch.float32 or images.shape[1:] != input_shape:
         raise PccError(f"images are {images.dtype} {tuple(images.shape)}: the network takes fp32 {('N', *input_shape)}")
     values = images.detach().cpu().numpy()

@@ -13,7 +13,7 @@ import numpy as np
 
 from pcc.errors import PccError
 from pcc.files import read_limited
-from pcc.models.preprocess import PHOTOS, Preprocessing, photos_below
+from pcc.models.preprocess import PHOTOS, TEST_FOLDERS, Preprocessing, photos_below
 
 if TYPE_CHECKING:
     from pcc.training.data import Data
@@ -49,15 +49,16 @@ def open_samples(
     them (as ImageNet's usual one for networks without).
 
     Photos are those of a list (a text file, or the only one in a folder, with a line ``NAME CLASS`` or ``NAME`` for
-    each, names below the file's folder or below the folder of its name); of class folders (``FOLDER/CLASS/*``, or those
-    below ``test`` or ``val``); or all in a folder, without labels. Beside ``train`` class folders have the numbers that
-    they have in training, in the order of the names in ``train``; else they are numbered by ``class_names`` if all are
-    among them, by their own numbers if they are numbers, or in the order of their names. Raises `PccError` for data
-    that do not exist, cannot be read, or do not fit ``input_shape``, (C, H, W).
+    each, names below the file's folder or below the folder of its name); of class folders (``FOLDER/CLASS/*`` with no
+    photo beside them, or those below ``test``, ``val`` or ``valid``); or all in a folder, without labels. Beside
+    ``train`` class folders have the numbers that they have in training, in the order of the names in ``train``; else
+    they are numbered by ``class_names`` if all are among them, by their own numbers if they are numbers, or in the
+    order of their names. Raises `PccError` for data that do not exist, cannot be read, or do not fit ``input_shape``,
+    (C, H, W).
     """
     path = Path(text)
     if path.is_dir() or path.suffix == ".txt":
-        photos, labels = _photos(path, class_names)
+        photos, labels = _labelled(path, class_names)
         return _of_photos(text, photos, labels, _fitting(text, input_shape, preprocessing))
     from pcc.training.data import PACKAGED, open_data
 
@@ -67,6 +68,21 @@ def open_samples(
             "a list of photos (FILE.txt)"
         )
     return _of_data(text, open_data(text, input_shape=input_shape))
+
+
+def open_photos(text: str, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None) -> Samples:
+    """The photos of a list, or of a folder and its folders (of its ``train``, where it has class folders there), as a
+    network with ``preprocessing`` sees them; nobody looks at classes. Raises `PccError` as `open_samples` does."""
+    path = Path(text)
+    listed = _list_in(path)
+    photos = (
+        [photo for photo, _ in _entries(listed)]
+        if listed
+        else photos_below(path / "train" if _class_folders(path / "train") else path)
+    )
+    if not photos:
+        raise _no_photos(path)
+    return _of_photos(text, photos, None, _fitting(text, input_shape, preprocessing))
 
 
 def _of_data(text: str, data: "Data") -> Samples:
@@ -99,16 +115,12 @@ def _fitting(text: str, shape: tuple[int, int, int], preprocessing: Preprocessin
     return preprocessing
 
 
-def _photos(path: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray | None]:
-    """The photos that a path names, and their classes."""
-    if not path.is_dir():
-        return _listed(path)
-    lists = [file for file in sorted(path.glob("*.txt")) if _is_list(file)]
-    if len(lists) > 1:
-        raise PccError(f"{path} has more than one list of photos: give {', or '.join(map(str, lists))}")
-    if lists:
-        return _listed(lists[0])
-    half = next((half for half in (path / "test", path / "val") if photos_below(half)), None)
+def _labelled(path: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray | None]:
+    """The photos that a path names, and their classes where they have some."""
+    if listed := _list_in(path):
+        return _listed(listed)
+    halves = [path / name for name in TEST_FOLDERS]
+    half = next((half for find in (_class_folders, photos_below) for half in halves if find(half)), None)
     if folders := _class_folders(half or path):
         trained = [folder.name for folder in _class_folders(path / "train")] if half else []
         numbers = _numbered(path, [folder.name for folder in folders], trained, class_names)
@@ -118,10 +130,27 @@ def _photos(path: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndar
         return [photo for photo, _ in found], np.array([number for _, number in found])
     if photos := photos_below(half or path):
         return photos, None
-    raise PccError(f"{path} holds no photos ({', '.join(PHOTOS)}), class folders or list of photos")
+    raise _no_photos(path)
+
+
+def _no_photos(path: Path) -> PccError:
+    return PccError(f"{path} holds no photos ({', '.join(PHOTOS)}), class folders or list of photos")
+
+
+def _list_in(path: Path) -> Path | None:
+    """The list that a path is, or has; None for a folder without any."""
+    if not path.is_dir():
+        return path
+    lists = [file for file in sorted(path.glob("*.txt")) if _is_list(file)]
+    if len(lists) > 1:
+        raise PccError(f"{path} has more than one list of photos: give {', or '.join(map(str, lists))}")
+    return lists[0] if lists else None
 
 
 def _class_folders(folder: Path) -> list[Path]:
+    """Folders of photos; none where photos lie beside them, which are of no class."""
+    if any(path.suffix.lower() in PHOTOS for path in folder.glob("*")):
+        return []
     return sorted(path for path in folder.glob("*") if path.is_dir() and photos_below(path))
 
 
@@ -152,8 +181,16 @@ def _is_list(path: Path) -> bool:
 
 
 def _listed(path: Path) -> tuple[list[Path], np.ndarray | None]:
-    """The photos of a list, each below the list's folder or below the folder of the list's name, and their classes if
-    it has them."""
+    """The photos of a list, and their classes if it has them."""
+    entries = _entries(path)
+    photos, labels = [photo for photo, _ in entries], [label for _, label in entries if label is not None]
+    if len(labels) not in (0, len(photos)):
+        raise PccError(f"{path}: {len(labels)} of {len(photos)} lines have a class: give all of them one, or none")
+    return photos, np.array(labels) if labels else None
+
+
+def _entries(path: Path) -> list[tuple[Path, int | None]]:
+    """The lines of a list: a photo, below the list's folder or below the folder of the list's name, and its class."""
     try:
         lines = read_limited(path, "list of photos", MOST_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -161,10 +198,7 @@ def _listed(path: Path) -> tuple[list[Path], np.ndarray | None]:
     entries = [_entry(path, number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not entries:
         raise PccError(f"{path} lists no photos: a line for each is wanted, 'NAME CLASS'")
-    photos, labels = [photo for photo, _ in entries], [label for _, label in entries if label is not None]
-    if len(labels) not in (0, len(photos)):
-        raise PccError(f"{path}: {len(labels)} of {len(photos)} lines have a class: give all of them one, or none")
-    return photos, np.array(labels) if labels else None
+    return entries
 
 
 def _entry(path: Path, number: int, line: str) -> tuple[Path, int | None]:

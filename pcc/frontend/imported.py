@@ -75,6 +75,9 @@ class Importer:
 
 IMPORTERS = (
     Importer("an ONNX file", ".onnx", ("onnx.onnx_ml_pb2.ModelProto",), "pcc.frontend.onnx.importer:import_onnx"),
+    Importer(
+        "a model that is imported", None, ("pcc.frontend.imported.ImportedModel",), "pcc.frontend.imported:as_it_is"
+    ),
     Importer("an archive of torch.export.save", ".pt2", (), "pcc.frontend.pt2:import_pt2"),
     Importer(
         "a torch module",
@@ -84,6 +87,12 @@ IMPORTERS = (
     ),
 )
 """Adding one is a file and a line."""
+
+
+def as_it_is(model: ImportedModel, examples: Any, batch: int | None) -> ImportedModel:
+    """A model that somebody imported and changed the names of."""
+    return model
+
 
 _FALLBACK = IMPORTERS[-1]
 """It also takes functions, and says what is no model."""

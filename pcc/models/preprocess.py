@@ -33,6 +33,10 @@ _UPRIGHT = {
 """What turns a photo upright, by its EXIF tag."""
 
 
+TEST_FOLDERS = ("test", "val", "valid")
+"""What the folder of the test set is called, the first that there is."""
+
+
 def photos_below(folder: Path) -> list[Path]:
     """The photos in a folder and its folders, by name: the order in which a file system lists files is its own."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS and not path.is_dir())

@@ -55,15 +55,15 @@ def distill(
     watch: Callable[[str, float], None] = lambda what, done: None,
     seed: int = 0,
 ) -> int:
-    """Trains ``student`` in place for ``seconds``, and gives the number of steps. Zeros of its weights stay zeros;
-    statistics of batch norms stay as they are.
+    """Trains ``student`` in place for ``seconds``, frozen parameters too, and gives the number of steps. Zeros of its
+    weights stay zeros; statistics of batch norms stay as they are.
 
     ``samples`` are inputs, (N, C, H, W), of which random parts are taken, every second one mirrored, and mixed. What
     goes into each layer, where the student reads it, and the outputs are compared by their squared error over the
     teacher's squares, and outputs (N, K) as distributions, too. Multiplies in bf16 where that is faster; weights and
     their updates are fp32.
     """
-    student.eval()
+    student.eval().requires_grad_(True)
     method = Train(student, {}, epochs=1)
     optimizer = _optimizer(method)
     random = torch.Generator().manual_seed(seed)

@@ -34,12 +34,15 @@ class FromFile:
     """Of one sample."""
     outputs: tuple[str, ...]
 
+    def imported(self, module: nn.Module) -> ImportedModel:
+        """A state of the module, for one sample at a time; input and output are called as in the file."""
+        found = import_model(copy.deepcopy(module).cpu().eval(), torch.zeros(self.input.shape))
+        found.graph.meta[OUTPUT_NAMES] = self.outputs
+        return replace(found, inputs=(self.input,), outputs=self.outputs)
+
     def save(self, module: nn.Module, path: Path, suffix: str) -> None:
-        """Writes a state of the module, for one sample at a time, as ``.onnx`` or ``.pt2``; input and output are called
-        as they were."""
-        imported = import_model(copy.deepcopy(module).cpu().eval(), torch.zeros(self.input.shape))
-        imported.graph.meta[OUTPUT_NAMES] = self.outputs
-        WRITERS[suffix](replace(imported, inputs=(self.input,), outputs=self.outputs), path)
+        """Writes a state of the module, as `imported` has it, as ``.onnx`` or ``.pt2``."""
+        WRITERS[suffix](self.imported(module), path)
 
 
 def open_file(path: str | Path, shape: Sequence[int]) -> FromFile:

@@ -30,6 +30,8 @@ from pcc.training.teacher import teacher_of
 
 BEFORE = "as it came in"
 """The stage in the log's first row."""
+PRUNED = 0.01
+"""Share of zeros from which on a network counts as pruned."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Outcome:
     """On the test set, 0..1, with the weights of the last epoch, in fp32."""
     dense_accuracy: float
     """Before the first stage that compresses: of the model as it came in, or as the plain training that the recipe
-    begins with left it."""
+    begins with left it; of one that came in pruned, and is only trained, as it came in."""
     seconds: float
     """Of all epochs, those before an interruption too."""
     rows: tuple[dict[str, Any], ...]
@@ -257,4 +259,5 @@ def _dense_accuracy(rows: tuple[dict[str, Any], ...]) -> float:
     compressing = next(
         (place for place, row in enumerate(rows) if row["stage"] not in (BEFORE, "train", "train, done")), len(rows)
     )
-    return rows[compressing - 1]["accuracy"]
+    came_pruned = compressing == len(rows) and rows[0]["sparsity"] >= PRUNED
+    return rows[0 if came_pruned else compressing - 1]["accuracy"]

@@ -173,6 +173,8 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     assert "images 'cifar10': give a folder" in pcc(*args[:3], "cifar10", *args[4:], "--faster", "2").error
     one = [*args[:1], net.replace(":make", ":one_at_a_time"), *args[2:]]
     assert "cannot take 2 images of" in pcc(*one, "--faster", "2").error
+    whole = [*args[:5], f"{SHAPE}:uint8", *args[6:]]
+    assert "takes whole numbers: pcc compress gives it photos as fp32" in pcc(*whole, "--faster", "2").error
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "1.png").symlink_to(photos / "1.png")
     few = ["compress", net, "--images", tmp_path / "few", "--input-shape", SHAPE, "--faster", "2", "-o", tmp_path / "x"]

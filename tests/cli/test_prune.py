@@ -170,7 +170,7 @@ def test_what_people_see(pcc) -> None:
     assert (outcome.status, outcome.err) == (0, "")
     assert re.match(
         r"net.py:make: out/model.safetensors after 2 epochs in \d+ s, seed 0, in fp32 on .+\n"
-        r"  accuracy [\d.]+%, dense [\d.]+%\n",
+        r"  accuracy [\d.]+%, before [\d.]+%\n",
         outcome.out,
     )
     assert re.search(r"^conv2 +kernels\{patterns=designed, rate=3.6\} +2,304 +284 ", outcome.out, re.M)

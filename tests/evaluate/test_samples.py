@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pcc.errors import PccError
-from pcc.evaluate.samples import open_samples
+from pcc.evaluate.samples import open_photos, open_samples
 from pcc.models.preprocess import Preprocessing
 from pcc.training.data.folder import FolderData
 
@@ -59,6 +59,30 @@ def test_class_folders(tmp_path: Path, half: str) -> None:
         photo(tmp_path / half / name / "1.png", 10 * number)
     assert reds(tmp_path) == ([10, 20, 0], [0, 1, 2])
     assert reds(tmp_path, ("bee", "owl", "cat", "ant")) == ([10, 20, 0], [3, 0, 1])
+
+
+def test_photos_beside_folders_are_of_no_class(tmp_path: Path) -> None:
+    for number, name in enumerate(("1.png", "small/1.png", "small/2.png")):
+        photo(tmp_path / name, 10 * number)
+    assert reds(tmp_path) == ([0, 10, 20], None)
+
+
+def test_the_test_set_is_where_classes_are(tmp_path: Path) -> None:
+    """As `pcc prune` takes it."""
+    for number, name in enumerate(("train/ant", "train/bee", "valid/ant", "valid/bee", "test")):
+        photo(tmp_path / name / "1.png", 10 * number)
+    assert reds(tmp_path) == ([20, 30], [0, 1])
+    assert FolderData(tmp_path, SEEN).test_samples(torch.arange(2))[1].tolist() == [0, 1]
+
+
+def test_photos_of_no_test_set(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/ant", "train/bee", "test/ant")):
+        photo(tmp_path / name / "1.png", 10 * number)
+    (x, labels) = open_photos(str(tmp_path), SHAPE, SEEN).read(0, 2)
+    assert labels is None
+    assert np.rint(x[:, 0, 0, 0] * 255).tolist() == [0, 10]
+    (tmp_path / "list.txt").write_text("train/ant/1.png\ntest/ant/1.png 1\n")
+    assert open_photos(str(tmp_path), SHAPE, SEEN).count == 2
 
 
 def test_class_folders_beside_those_of_training(tmp_path: Path) -> None:

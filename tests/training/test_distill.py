@@ -38,11 +38,13 @@ def test_small_samples_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_statistics_of_batch_norms_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = count()
     monkeypatch.setattr("pcc.training.distill.perf_counter", lambda: float(next(seconds)))
-    teacher, student = settle(Residual()), settle(Residual()).train()
+    teacher, student = settle(Residual()), settle(Residual()).train().requires_grad_(False)  # frozen ones learn, too
     before = {name: value.clone() for name, value in student.named_buffers()}
+    weight = student.get_parameter(next(name for name, _ in student.named_parameters())).clone()
     assert distill(student, teacher, torch.rand(8, 3, 16, 16), 10.0)
     for name, value in student.named_buffers():
         assert torch.equal(value, before[name]), name
+    assert not torch.equal(next(student.parameters()), weight)
 
 
 def test_each_tensor_moves_by_a_share_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,8 @@ def test_an_onnx_file_of_one_sample_trains_on_many(net: Net, tmp_path: Path) -> 
     torch.testing.assert_close(opened.module.eval()(x), net(x), rtol=1e-4, atol=1e-5)
     opened.save(opened.module, tmp_path / "saved.onnx", ".onnx")
     assert onnx.load(tmp_path / "saved.onnx").graph.input[0].name == "photo"
+    found = import_model(opened.imported(opened.module))
+    assert ([taken.name for taken in found.inputs], found.outputs) == (["photo"], opened.outputs)
     torch.testing.assert_close(run_onnxruntime(tmp_path / "saved.onnx", (x[:1],))[0], net(x[:1]), rtol=1e-4, atol=1e-5)
 
 

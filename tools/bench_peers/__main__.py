@@ -97,6 +97,7 @@ def measure(network: Network, engines: Sequence[Engine], rounds: int, machine: M
             best.engine for best in (result.best(dense=True), result.best(dense=False)) if best and result.timing("pcc")
         ]
         result.duels = [duel for name in rivals if (duel := comparison.duel(name, 2 * rounds))]
+        result.disturbance = comparison.disturbance  # of the duels, too
         result.layers = comparison.layers()
     print(f"\n{timings(result)}\n", flush=True)
     for duel in result.duels:

@@ -101,12 +101,14 @@ class Comparison:
         """The engine against pcc: A B, B A, A B..., each turn's median one half of a pair. None if one of them
         fails."""
         times: dict[str, list[float]] = {name: [], "pcc": []}
+        watch = Watch(self.machine.pinned)
         for pair in range(pairs):
             for engine in (name, "pcc") if pair % 2 == 0 else ("pcc", name):
                 turn = self._turn(engine, DUEL_TURN)
                 if not turn:
                     return None
                 times[engine].append(median(turn))
+        self.disturbance = max(self.disturbance, watch.others())
         return Duel(engine=name, ratio=paired_ratio(times[name], times["pcc"]))
 
     def layers(self) -> dict[str, dict[str, float]]:

@@ -57,6 +57,7 @@ def assembly(prepared: Prepared, folder: Path, cpu: str, dtype: str = "fp32") ->
         machine_profile="built-in",
         tuning_records="none",
         dtype=dtype,
+        weight_dtype=prepared.network.weight_dtype if dtype == "fp32" else "fp32",
     )
     return [(path.stem, path) for path in sorted((folder / cpu / "ir" / target.name / "kernels").glob("*.s"))]
 

@@ -64,7 +64,7 @@ def main() -> None:
 def measure(sweep: Sweep, saved: Path, layers: Sequence[tuple[Path, BuiltLayer]], target: Target, until: float) -> int:
     """Fills the sweep with what was saved and, as long as there is time, with what was not; saves it after each layer.
     How many points are left."""
-    ratios = {point.digest: point.gain for point in load_points(saved, sweep.measure)}
+    ratios = {point.digest: point.gain for point in load_points(saved, sweep.measure, sweep.processor)}
     missing = [
         (layer, [each for each in layer.variants if each.program != DENSE and each.digest not in ratios])
         for _, layer in layers

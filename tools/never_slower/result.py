@@ -62,6 +62,7 @@ def load_sweeps(folder: Path) -> list[Sweep]:
     ]
 
 
-def load_points(folder: Path, measure: str) -> list[Point]:
-    """What was measured before."""
-    return [point for sweep in load_sweeps(folder) if sweep.measure == measure for point in sweep.points]
+def load_points(folder: Path, measure: str, processor: str) -> list[Point]:
+    """What was measured before on that processor."""
+    saved = [sweep for sweep in load_sweeps(folder) if (sweep.measure, sweep.processor) == (measure, processor)]
+    return [point for sweep in saved for point in sweep.points]

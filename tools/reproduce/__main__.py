@@ -34,8 +34,9 @@ def main(names: tuple[str, ...], again: bool, checkpoints: Path | None) -> None:
         raise click.UsageError(str(error)) from None
     asked = {row.name for row in wanted if row.name in names or "all" in names}
     for row in wanted:
-        if (again and row.name in asked) or not checkpoint(row).is_file():
-            run(row, start(row, checkpoints))
+        anew = again and row.name in asked
+        if anew or not checkpoint(row).is_file():
+            run(row, start(row, checkpoints), resume=not anew)
     for row in wanted:
         if row.name in asked or load(row.name) is None:
             measure(row, start(row, checkpoints)).save()
@@ -53,13 +54,13 @@ def start(row: Row, checkpoints: Path | None) -> Path | None:
     return checkpoint(ROWS[row.start]) if row.start else None
 
 
-def run(row: Row, weights: Path | None) -> None:
-    """Trains and prunes; goes on where an earlier run was interrupted."""
+def run(row: Row, weights: Path | None, *, resume: bool) -> None:
+    """Trains and prunes; with ``resume`` goes on where an earlier run was interrupted, if one was."""
     folder = FOLDER / row.name
     arguments = ["prune", row.network, "--data", row.data, "--recipe", row.recipe, "-o", str(folder)]
     if weights:
         arguments += ["--weights", str(weights)]
-    if (folder / "resume.pt").is_file():
+    if resume and (folder / "resume.pt").is_file():
         arguments.append("--resume")
     print(f"\n$ pcc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([Path(sys.executable).with_name("pcc"), *arguments], check=False)

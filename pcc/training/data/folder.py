@@ -1,4 +1,5 @@
-"""Photos in folders, one folder a class: ``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/test/CLASS/*.jpg`` (or ``val``)."""
+"""Photos in folders, one folder a class: ``FOLDER/train/CLASS/*.jpg`` and ``FOLDER/test/CLASS/*.jpg`` (or ``val``, or
+``valid``)."""
 
 import math
 import os
@@ -14,7 +15,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from pcc.errors import PccError
-from pcc.models.preprocess import PHOTOS, Preprocessing, photos_below
+from pcc.models.preprocess import PHOTOS, TEST_FOLDERS, Preprocessing, photos_below
 from pcc.training.data.data import Augment, Batch, Data, check_augment
 
 AUGMENTATIONS: tuple[Augment, ...] = ("crop-flip", "none")
@@ -31,7 +32,7 @@ class FolderData(Data):
     def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
         self.name, self.preprocessing = str(folder), preprocessing
         self.augment: Augment = "crop-flip"
-        train, test = _half(folder, "train"), _half(folder, "test", "val")
+        train, test = _half(folder, "train"), _half(folder, *TEST_FOLDERS)
         self.class_names = sorted(train)
         self.classes = len(train)
         if unknown := sorted(set(test) - set(train)):

@@ -107,9 +107,10 @@ def test_measuring_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == sum(
         variant.program != DENSE for variant in layers[1][1].variants
     )
-    first = load_points(tmp_path, TIME)
+    first = load_points(tmp_path, TIME, "A processor")
     assert measure(_sweep(TIME), tmp_path, layers, target, until=0) == 0
-    done = load_points(tmp_path, TIME)
+    done = load_points(tmp_path, TIME, "A processor")
+    assert not load_points(tmp_path, TIME, "Another processor")
     assert [point for point in done if point in first] == first
     assert (
         len(done)

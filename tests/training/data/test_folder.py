@@ -119,7 +119,7 @@ def test_wrong_folders_are_one_line(photos: Path) -> None:
     with pytest.raises(PccError, match="the test set has photos of 'mouse', the training set has none"):
         open_data(str(photos), preprocessing=SMALL)
     (photos / "val").rename(photos / "other")
-    with pytest.raises(PccError, match="has no test or val folder"):
+    with pytest.raises(PccError, match="has no test or val or valid folder"):
         open_data(str(photos), preprocessing=SMALL)
 
 
