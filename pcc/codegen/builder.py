@@ -96,6 +96,7 @@ class KernelBuilder:
         """The buffer from an element on, where ``dtype`` says so as elements of another type.
 
         What is added to its indices becomes part of an address, where sums of 32 bits are instructions of their own.
+        LLVM takes what lies behind different pointers to be apart: stores that overlap go through one.
         """
         element = str(buffer.dtype) if dtype is None else dtype.tir()
         return T.decl_buffer((_UNBOUNDED,), element, data=T.bind(T.address_of(buffer[index])))

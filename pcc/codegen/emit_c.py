@@ -168,6 +168,11 @@ class _Emitter:
             return together[param.name], param.name
         value = call.args[param.name]
         if isinstance(value, View):
+            if sum((size - 1) * stride for size, stride in zip(value.shape, value.strides, strict=True)) > INT32_MAX:
+                raise PccError(
+                    f"layer '{call.layer}': {param.name} of {call.kernel.name} has elements that 32 bits do not count; "
+                    "the tensors are too large"
+                )
             return (
                 f"({param.c_type})({self.address(value)})",
                 f"{param.name} = {c_comment(value.buffer)}{list(value.shape)}",

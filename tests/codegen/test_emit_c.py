@@ -9,7 +9,7 @@ import pytest
 
 from pcc.codegen.emit_c import emit_model_c, float_text, lay_out_weights, weight_chunks
 from pcc.codegen.kernel import READ_SLACK
-from pcc.codegen.program import Call, Program
+from pcc.codegen.program import Call, Program, View
 from pcc.errors import PccError
 from pcc.target import target_named
 from tests.toy import toy_program
@@ -63,6 +63,12 @@ def test_numbers_that_do_not_fit() -> None:
     program = toy_program()
     with pytest.raises(PccError, match=r"layer 'scale.0': width=4294967296 of pcc_toy_scale_rows does not fit 32 bits"):
         emit_model_c([(TARGET, _with_call(program, args={**program.calls[0].args, "width": 1 << 32}))])
+    call = program.calls[0]
+    view = next(value for value in call.args.values() if isinstance(value, View))
+    large = replace(view, shape=(1 << 20, 1 << 12), strides=(1 << 12, 1))
+    args = {name: large if value is view else value for name, value in call.args.items()}
+    with pytest.raises(PccError, match="has elements that 32 bits do not count; the tensors are too large"):
+        emit_model_c([(TARGET, _with_call(program, args=args))])
     for work in (0, 1 << 31):
         with pytest.raises(PccError, match=rf"layer 'scale.0': {work} work items"):
             emit_model_c([(TARGET, _with_call(program, work=work))])

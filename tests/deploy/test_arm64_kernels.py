@@ -3,6 +3,7 @@ output for each case."""
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from pcc.codegen.family import families, family_named
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_dense import FILTERS, POSITIONS
+from pcc.codegen.kernels.elementwise import emit_elementwise
 from pcc.codegen.layers import (
     Conv2d,
     Convert,
@@ -102,10 +104,20 @@ SIZES = [(1, 3, 5, 1), (2, 17, 9, 7), (1, 1, 13, 13)]
 
 
 def _convolve(
-    cases: Cases, family: str, size, geometry, weight, packed, groups=1, residual=False, activation="none", number=None
+    cases: Cases,
+    family: str,
+    size,
+    geometry,
+    weight,
+    packed,
+    groups=1,
+    residual=False,
+    activation="none",
+    number=None,
+    whole_lines=False,
 ):
     """One convolution, checked with bias and, if asked for, residual and activation; by the family's cheapest schedule,
-    or the one of that number."""
+    or the one of that number; into planes of ``whole_lines`` if asked for."""
     top, left, bottom, right = geometry.padding
     padded_size = size[2] + top + bottom, size[3] + left + right
     if any(have < d * (k - 1) + 1 for have, d, k in zip(padded_size, geometry.dilation, geometry.window, strict=True)):
@@ -125,9 +137,13 @@ def _convolve(
     parameter = cases.values(len(weight)).astype(np.float32) if function.is_parametric else None
     of_channels = None if parameter is None else torch.from_numpy(parameter).double()[:, None, None]
     y = cases.output((size, geometry, groups, activation), function(y64 + extra64, of_channels))
-    layer = Conv2d(f"conv{len(cases.expected)}", x, y, packed, bias, geometry, groups, extra, function, parameter)
+    name = f"conv{len(cases.expected)}"
+    target = cases.builder.planes(name, y.shape, cases.dtype) if whole_lines else y
+    layer = Conv2d(name, x, target, packed, bias, geometry, groups, extra, function, parameter)
     cases.builder.layer = layer.name
     emit_by(family, layer, cases.builder, number)
+    if whole_lines:
+        emit_elementwise(Elementwise(f"{name}.copy", (target,), y, "x0"), cases.builder)
 
 
 @arm64
@@ -218,6 +234,21 @@ def test_conv_depthwise(cases: Cases) -> None:
     for size, geometry in product([(1, 3, 5, 1), (2, 17, 9, 7), (1, 8, 14, 14)], [*GEOMETRIES[:4], GEOMETRIES[6]]):
         weight = cases.values(size[1], 1, *geometry.window)
         _convolve(cases, "conv-depthwise", size, geometry, weight, weight, groups=size[1], activation="clip(0,6)")
+    cases.check()
+
+
+@arm64
+def test_conv_depthwise_in_rows_of_less_than_a_vector(cases: Cases) -> None:
+    """Rows are stored with junk behind them, which the next row replaces: in this order."""
+    for size, geometry in (
+        ((1, 4, 30, 11), ConvGeometry((5, 5), (4, 4), (2, 2, 2, 2))),
+        ((2, 3, 10, 3), ConvGeometry((3, 3), (1, 1), (1, 1, 1, 1))),
+        ((1, 3, 33, 10), ConvGeometry((3, 3), (3, 3), (1, 1, 1, 1))),
+    ):
+        weight = cases.values(size[1], 1, *geometry.window)
+        for number in range(2):
+            options: dict[str, Any] = {"groups": size[1], "activation": "relu", "number": number, "whole_lines": True}
+            _convolve(cases, "conv-depthwise", size, geometry, weight, weight, **options)
     cases.check()
 
 
@@ -470,8 +501,6 @@ ENDS = [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e-45, -3e38, 100.
 @arm64
 def test_ends_of_functions() -> None:
     """NaN and infinity come out of vectors and of single values as PyTorch has them."""
-    from pcc.codegen.kernels.elementwise import emit_elementwise
-
     functions = ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "hardswish", "silu", "gelu", "atan"]
     values = torch.tensor(ENDS).double()
     b = ProgramBuilder("ends", isa_named("neon"))
@@ -488,8 +517,6 @@ def test_ends_of_functions() -> None:
 
 @arm64
 def test_elementwise(cases: Cases) -> None:
-    from pcc.codegen.kernels.elementwise import emit_elementwise
-
     for text, (first, second) in product(EXPRESSIONS, [((2, 3, 5, 7), (2, 3, 5, 7)), ((2, 17, 3, 1), (1, 17, 1, 1))]):
         operands = [cases.input(*shape) for shape in ((first, second) if "x1" in text else (first,))]
         y64 = evaluate(parse(text), [value for _, value in operands])

@@ -257,7 +257,9 @@ class ConvDepthwise:
         blocks, _ = k.divide(k["height"] + (self.rows - 1), self.rows)
         with k.loop(0, blocks) as block:
             row = k.let(tirx.Min(block * self.rows, k["height"] - self.rows))
-            ys = [k.pointer(k["y"], target + (row + place) * k["y_row"]) for place in range(self.rows)]
+            # One pointer: rows of the narrow form overlap, and through several LLVM may change the order of stores.
+            y = k.pointer(k["y"], target)
+            at = [k.let(k.wide((row + place) * k["y_row"])) for place in range(self.rows)]
             rs = (
                 [k.pointer(k["residual"], addend + (row + place) * k["r_row"]) for place in range(self.rows)]
                 if self.epilogue.residual
@@ -269,7 +271,7 @@ class ConvDepthwise:
                 for place, value in enumerate(self._sums(k, window, plane, row, i, k.lanes)):
                     residual = k.load(rs[place], i, k.lanes) if self.epilogue.residual else None
                     value = self.epilogue.apply(k, value, residual, k.lanes, window.parameter)
-                    k.store(ys[place], i, value, k.lanes)
+                    k.store(y, at[place] + i, value, k.lanes)
 
     def _plane_flat(self, k: "KernelBuilder", window: "_Window", plane: "Expr", target: "Expr", addend: "Expr") -> None:
         """All positions of the plane to the stack, then row by row to ``y``."""

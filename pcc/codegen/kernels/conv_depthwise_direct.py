@@ -64,12 +64,12 @@ class DirectFamily:
             return "a filter reads more than one channel"
         if geometry.window not in WINDOWS or geometry.stride[1] > 2:
             return "its window is not 3x3 or 5x5, or steps over more than every second column"
-        reach = (geometry.window[1] - 1) * geometry.dilation[1]
-        if (geometry.padding[1] + 1) * layer.x.dtype.bytes > READ_LEAD or (
-            reach + 2 * lanes
-        ) * layer.x.dtype.bytes > READ_SLACK:
-            return "the window reaches too far outside of the rows"
         height, width = geometry.output_size(*layer.x.shape[2:])
+        left, reach = geometry.padding[1], (geometry.window[1] - 1) * geometry.dilation[1]
+        beyond = (width - 1) * geometry.stride[1] + reach + 1 - left - layer.x.shape[3]
+        size = layer.x.dtype.bytes
+        if (left + 1) * size > READ_LEAD or (max(reach, beyond) + 2 * lanes) * size > READ_SLACK:
+            return "the window reaches too far outside of the rows"
         narrow = width < lanes
         stored = stored_lanes(layer, lanes)
         if stored is None:
@@ -101,7 +101,7 @@ class DirectFamily:
             geometry.stride,
             geometry.dilation,
             geometry.padding[:2],
-            min(below, _lines(geometry, schedule.rows)),
+            max(0, min(below, _lines(geometry, schedule.rows))),
             schedule.rows,
             schedule.narrow,
             tuple(bool((masks[:, tap] == 0).any()) for tap in range(geometry.window[1])),

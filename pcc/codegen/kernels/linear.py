@@ -65,14 +65,15 @@ class LinearFamily:
     def candidates(self, layer: Linear, machine: Machine) -> list[Candidate]:
         batch, depth = layer.x.shape
         outputs = layer.weight.shape[0]
+        images = layer.images if batch == 1 else 1  # that share tiles
         rows = 1 if batch * layer.images == 1 else 4
         vectors, lanes = VECTORS[machine.isa.vector_bytes][rows], machine.isa.lanes(layer.x.dtype)
-        tiles = -(-outputs // (vectors * lanes)) * -(-batch * layer.images // rows)
+        tiles = -(-outputs // (vectors * lanes)) * -(-batch * images // rows)
         step = Work(fma=rows * vectors, loads=vectors, far=vectors, scalars=rows, branches=1)
         assert isinstance(layer.weight, np.ndarray)
         memory = machine.beyond(View("weight", (outputs, depth), (depth, 1), dtype=dtype_of(layer.weight.dtype)))
         together = (step * depth + Work(stores=rows * vectors)) * tiles + memory
-        return [Candidate(LinearSchedule(rows, vectors), together * (1 / layer.images))]
+        return [Candidate(LinearSchedule(rows, vectors), together * (1 / images))]
 
     def emit(self, layer: Linear, schedule: LinearSchedule, b: ProgramBuilder) -> None:
         batch, depth = layer.x.shape

@@ -31,6 +31,8 @@ ITEM_READS = 32768
 """Input elements an item should look at."""
 IDENTITY = {"max": float("-inf"), "avg": 0.0, "sum": 0.0}
 """What padding is to the combination: minus infinity, zero."""
+MOST_INPUTS = 1 << 14
+"""Of a tile, about: they lie on the stack."""
 WRITTEN_OUT = 16
 """Columns of a window that the code has one after the other; it loops over those of wider ones."""
 
@@ -161,6 +163,7 @@ class PoolWindow:
 
     def body(self, k: "KernelBuilder") -> None:
         outputs = k.lanes * (4 if self.stride <= 2 else 1)  # of a tile
+        outputs = max(1, min(outputs, MOST_INPUTS // self.stride))
         inputs = (outputs - 1) * self.stride + (self.window - 1) * self.dilation + 1
         row = k.local(inputs + 2 * k.lanes)
         total = k.local(k.lanes) if self.window > WRITTEN_OUT else None

@@ -106,6 +106,7 @@ def check(
         b = ProgramBuilder("test", isa_named(target.isa))
         build(b)
         program = b.build()
+        assert all(kernel.name.isidentifier() for kernel in program.kernels)
         programs.append(program)
         for split in parts:
             for how, outputs in (

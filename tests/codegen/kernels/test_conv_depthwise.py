@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pcc.codegen.family import family_named
+from pcc.codegen.isa import isa_named
 from pcc.codegen.kernels.conv_depthwise import ConvDepthwise
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.epilogue import Epilogue
@@ -14,7 +16,7 @@ from pcc.codegen.program import ProgramBuilder
 from pcc.ir.activation import IDENTITY, Activation
 from pcc.target import Target
 
-from .support import ALL_TARGETS, assembly, check, emit_by, external_calls, rng
+from .support import ALL_TARGETS, X86_TARGETS, assembly, check, emit_by, external_calls, machine_of, rng
 
 CASES = [
     # shape, multiplier, kernel, stride, padding (top, left, bottom, right), dilation
@@ -101,7 +103,27 @@ DIRECT_CASES = [
     ((1, 3, 5, 5), 2, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
     ((1, 3, 4, 6), 1, (3, 3), (1, 1), (5, 5, 5, 5), (5, 5)),
     ((1, 2, 60, 21), 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    ((1, 2, 40, 40), 1, (3, 3), (1, 1), (1, 1, 29, 29), (1, 1)),
 ]
+
+
+def test_much_padding_at_the_right_is_beyond_what_may_be_read() -> None:
+    b = ProgramBuilder("test", isa_named(X86_TARGETS[0].isa))
+    layers = [
+        Conv2d(
+            "conv",
+            b.input(f"x{right}", (1, 8, 100, 100)),
+            b.planes(f"y{right}", (1, 8, 100, 99 + right)),
+            np.ones((8, 1, 3, 3), np.float32),
+            np.zeros(8, np.float32),
+            ConvGeometry((3, 3), (1, 1), (1, 1, 1, right)),
+            8,
+        )
+        for right in (1, 128)
+    ]
+    usual, far = (family_named("conv-depthwise-direct").candidates(layer, machine_of(b.isa)) for layer in layers)
+    assert not isinstance(usual, str)
+    assert far == "the window reaches too far outside of the rows"
 
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
