@@ -2,9 +2,10 @@
 
 import copy
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph, remove_dumps
 from pcc.ir.graph import max_batch
 from pcc.ir.left_alone import left_alone
-from pcc.ir.verify import TOLERANCE, as_taken, run_graph
+from pcc.ir.verify import TOLERANCE, as_taken, relative_error, run_graph
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.toolchain import Progress, quiet
@@ -131,7 +132,8 @@ def compile_model(
             refuse_unsupported,
             pruning,
         ]
-        verifier = _verifier(verify_each, steps, graph, samples, clock)
+        two_images = partial(import_model, model, examples, 2)
+        verifier = _verifier(verify_each, steps, graph, samples, two_images, clock)
 
         progress("running passes")
         shared, by_chooser = _plan(graph, name, steps, chooser_of, roots, instruments, verifier, clock)
@@ -293,13 +295,33 @@ def _gpu_folders(target: Target) -> list[Path]:
 
 
 def _verifier(
-    verify_each: bool | None, steps: SplitPipeline, graph: GraphModule, samples: Sequence[Tensor], clock: Clock
+    verify_each: bool | None,
+    steps: SplitPipeline,
+    graph: GraphModule,
+    samples: Sequence[Tensor],
+    two_images: Callable[[], ImportedModel],
+    clock: Clock,
 ) -> VerifyEach | None:
-    """The verifier, where one is asked for, or nothing is said and no pass prunes."""
+    """The verifier, where one is asked for, or nothing is said and no pass prunes. A graph of one image is compared
+    with the model for two, of which it was made."""
     if verify_each is False or (verify_each is None and any(map(prunes, steps.graph))):
         return None
     with clock.measure("verify"):
+        if max_batch(graph):
+            _check_images(two_images().graph, graph, samples)
         return VerifyEach(graph, samples)
+
+
+def _check_images(batch: GraphModule, graph: GraphModule, samples: Sequence[Tensor]) -> None:
+    """`PccError` where a model for two images, as it was imported, computes something else than its graph of one."""
+    images = [as_taken(graph, [sample.roll(image) for sample in samples]) for image in range(2)]
+    expected = run_graph(batch, [torch.cat(pair) for pair in zip(*images, strict=True)])
+    found = [torch.cat(pair) for pair in zip(*(run_graph(graph, image) for image in images), strict=True)]
+    if not (error := relative_error(found, expected)) <= TOLERANCE:
+        raise PccError(
+            f"the graph of one image computes something else than the model: relative error {error:.2g} (--no-verify "
+            "compiles it all the same)"
+        )
 
 
 def _verifying(verifier: VerifyEach | None, clock: Clock) -> list[Instrument]:

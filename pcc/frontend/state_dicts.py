@@ -5,6 +5,7 @@ What fits is taken: of all dicts of tensors that a file holds, and of all prefix
 the most names of the model.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcc.errors import PccError, suggestion
+from pcc.errors import PccError, PccWarning, suggestion
 from pcc.frontend.pickled import Inert
 from pcc.frontend.stored import Stored
 
@@ -183,6 +184,12 @@ def plain_weights(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
             and (alone := take(key))
         ):
             plain[_parametrised(key)] = alone[0]
+            warnings.warn(
+                f"'{_parametrised(key)}' is taken as it is: what the parametrization that it had makes of it is not in "
+                "the file",
+                PccWarning,
+                stacklevel=2,
+            )
     return plain
 
 

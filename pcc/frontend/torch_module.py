@@ -1,7 +1,8 @@
 """An ``nn.Module`` becomes a graph: ``torch.export``, then one plain `torch.fx.GraphModule` of ATen calls without side
 effects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,13 +39,8 @@ def import_module(
     check_finite(module)
     for position, example in enumerate(example_inputs):
         check_input(position, example)
-    was_training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
+    with _evaluating(module):
         exported = export(module, example_inputs)
-    finally:
-        for part in was_training:
-            part.training = True
     graph_module = _plain_graph(exported)
     infer_all(graph_module, example_inputs)
     finish(graph_module)
@@ -72,9 +68,21 @@ def refuse_batch_branches(
     """`PccError` if what a model of Python code does depends on how many images its inputs have, up to
     ``max_batch``."""
     module = as_module(model)
-    refuse_branches(
-        module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch
-    )
+    with _evaluating(module):
+        refuse_branches(
+            module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch
+        )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Generator[None]:
+    was_training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in was_training:
+            part.training = True
 
 
 def _check_fp32(module: nn.Module) -> None:

@@ -171,14 +171,20 @@ class _Split:
             return
         if operand.op == "get_attr":
             value = constant(operand)
+            if shape[dim] != place.outer * self.count * place.inner:
+                raise _Mixed(f"the constant {operand.target} has another number of rows than there are of images")
             parts = value.unflatten(dim, (place.outer, self.count, place.inner))
             first = parts.narrow(dim + 1, 0, 1)
             if not torch.equal(first.expand_as(parts), parts):
                 raise _Mixed(f"the constant {operand.target} has other values for each of them")
             single = add_constant(user, f"{operand.target}_image", first.flatten(dim, dim + 2))
         elif operand.target is ops.EXPAND and self._spreads(operand, dim):
-            single = insert(
-                user, ops.EXPAND, (operand.args[0], self.divided(shape, dim)), operand, f"{operand.name}_image"
+            source: Any = operand.args[0]
+            divided = self.divided(shape, dim)
+            single = (
+                source
+                if list(shape_of(source)) == divided
+                else insert(user, ops.EXPAND, (source, divided), operand, f"{operand.name}_image")
             )
         else:
             raise _Mixed(f"{operand.name}, which is no constant, has a part for each of them")
@@ -220,10 +226,10 @@ def _elementwise(split: _Split, node: Node, args: dict[str, Any]) -> Images:
 
 
 def _concat(split: _Split, node: Node, args: dict[str, Any]) -> Images:
-    place = split.together(node, args["xs"], len(shape_of(node)))
-    if place.dim == args["dim"] % len(shape_of(node)):
+    along = args["dim"] % len(shape_of(node))
+    if any(place is not None and place.dim == along for place in (split.places[x] for x in args["xs"])):
         raise _Mixed("it joins along the dimension that they lie in")
-    return place
+    return split.together(node, args["xs"], len(shape_of(node)))
 
 
 def _convert(split: _Split, node: Node, args: dict[str, Any]) -> Images:

@@ -311,6 +311,12 @@ FUNCTIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.cat([part.float() for part in x.kthvalue(4, -2, keepdim=True)]),
     lambda x: (x > -1).amin(1, keepdim=True) * x + x.abs().to(torch.uint8).amin(2, keepdim=True) * 3,
     lambda x: x.index_copy(1, torch.tensor([3, 0]), x[:, :2] * 2),
+    lambda x: F.scaled_dot_product_attention(x, x, x, (x[:, :, :, 0] > -0.5)[:, :, None].expand(-1, -1, 7, -1).tril()),
+    lambda x: (x[0, 0] > 0).diag_embed().logical_not().float(),
+    lambda x: x.sum(1, keepdim=True, dtype=torch.int64) + (x * 3).sum((2, 3), keepdim=True, dtype=torch.int32),
+    lambda x: (x.abs() * 20).to(torch.uint8)[..., :2].prod(3),
+    lambda x: torch.embedding(torch.arange(35.0).reshape(7, 5), x.argmax(2), sparse=True),
+    lambda x: (x * (1 - x.round()).sqrt()).argmin(2) + (x * (1 - x.round()).sqrt()).min(1)[1].sum(1, keepdim=True),
 ]
 
 

@@ -84,6 +84,32 @@ def test_large_broadcasts_stay_and_say_why() -> None:
     assert reasons(expand) == "fold-constants: the result would be 3 MiB larger than what it is computed from"
 
 
+def test_large_constants_that_no_kernel_computes_are_computed() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = nn.Buffer(torch.ones(1, 600, 600).bool())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.masked_fill(~self.seen, 0.0) + torch.full((600, 600), -torch.inf).triu(1)
+
+    graph_module = apply_exactly(canonical(Masked(), torch.zeros(1, 600, 600)), FoldConstants())
+    assert set(operators(graph_module)) <= {"elementwise"}
+
+
+def test_what_is_computed_of_a_large_broadcast_is_computed() -> None:
+    class Corner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.row = nn.Parameter(torch.arange(1024.0).reshape(1, 1, 1, 1024))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + (self.row.expand(1, 1, 1024, 1024) * 2)[..., :3, :3]
+
+    graph_module = apply_exactly(canonical(Corner(), torch.zeros(1, 1, 3, 3)), FoldConstants())
+    assert set(operators(graph_module)) <= {"elementwise"}
+
+
 def test_an_output_may_be_constant() -> None:
     class Half(nn.Module):
         def __init__(self) -> None:

@@ -28,6 +28,41 @@ def split(model: Network | nn.Module, *shapes: tuple[int, ...]) -> GraphModule:
     return import_one_image(model, tuple(torch.zeros(1, *shape) for shape in shapes), 8).graph
 
 
+class Learned(nn.Module):
+    """Positions that are learnt, for each image; 784 KiB of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(256, 28, 28))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.positions.unsqueeze(0).repeat(x.shape[0], 1, 1, 1)
+
+
+class Training(nn.Module):
+    """Goes another way in training, and where there are many images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("targets needed")
+        return x * 2 if x.shape[0] > 3 else x
+
+
+def test_constants_for_each_image_of_any_size() -> None:
+    module = Learned()
+    assert_same(module, split(module, (256, 28, 28)), (256, 28, 28))
+
+
+def test_rows_joined_to_images_are_refused() -> None:
+    with pytest.raises(PccError, match="it joins along the dimension that they lie in"):
+        split(lambda x: torch.cat([x, torch.ones(5, 4)]), (4,))
+
+
+def test_branches_are_those_of_inference() -> None:
+    with pytest.raises(PccError, match="does not do the same for every batch of 1 to 8 images"):
+        split(Training(), (4,))
+
+
 def test_inputs_keep_their_types() -> None:
     examples = torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     imported = import_one_image(lambda ids, photo: (100 // ids, photo / 255), examples, 8)

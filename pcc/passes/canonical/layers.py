@@ -293,6 +293,8 @@ def reduction(node: Node, self: Node, dim: Sequence[int] | int | None = None, ke
     dims = sorted(d % rank for d in chosen) if rank else []
     is_sum = node.target in (_aten.sum.default, _aten.sum.dim_IntList)
     is_whole = not node.meta["val"].dtype.is_floating_point or _counts(self)
+    if is_sum and not node.meta["val"].dtype.is_floating_point and self.meta["val"].dtype.is_floating_point:
+        self = insert(node, ELEMENTWISE, ([self], "trunc(x0)"), node, f"{node.name}_whole")
     mode = "max" if node.target is _aten.amax.default else "sum" if is_sum and is_whole else "avg"
     pooled, count = _pool_over(node, self, dims, mode)
     if is_sum and not is_whole:

@@ -17,9 +17,13 @@ def triangle(lower: bool) -> Any:
 
     def function(self: Tensor, diagonal: int = 0) -> Tensor:
         below = torch.arange(self.shape[-1]) - torch.arange(self.shape[-2])[:, None]
-        return torch.where(below <= diagonal if lower else below >= diagonal, self, 0)
+        return torch.where(below <= diagonal if lower else below >= diagonal, self, _zero(self))
 
     return function
+
+
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros((), dtype=x.dtype)  # the number 0 would make whole numbers of truth
 
 
 def diagonal(self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -34,7 +38,7 @@ def diagonal(self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Ten
 def diag_embed(self: Tensor, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The last dimension as the diagonal of two, zeros beside it."""
     on = torch.eye(self.shape[-1], dtype=torch.bool)
-    return torch.where(on, self.unsqueeze(-1), 0).movedim((-2, -1), (dim1, dim2))
+    return torch.where(on, self.unsqueeze(-1), _zero(self)).movedim((-2, -1), (dim1, dim2))
 
 
 def meshgrid(tensors: Sequence[Tensor], indexing: str = "ij") -> list[Tensor]:

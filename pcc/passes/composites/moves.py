@@ -141,7 +141,9 @@ def take_along_dim(self: Tensor, indices: Tensor, dim: int | None = None) -> Ten
     return self.expand(around[0]).gather(dim, indices.expand(around[1]))
 
 
-def embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False) -> Tensor:
+def embedding(
+    weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Tensor:
     """Rows of a table; the other arguments are for training."""
     return take(weight, indices.reshape(-1), 0).reshape(*indices.shape, weight.shape[1])
 

@@ -40,7 +40,9 @@ def place_of(largest: bool) -> Any:
 
     def function(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         flat = self.reshape(-1) if dim is None else self
-        places = top_k(flat, 1, dim or 0, largest)[1]
+        if not largest and self.is_floating_point():  # where something is no number, its place is both
+            flat = -flat
+        places = top_k(flat, 1, dim or 0, largest or self.is_floating_point())[1]
         if keepdim:
             return places.reshape((1,) * self.dim()) if dim is None else places
         return places.reshape(()) if dim is None else places.squeeze(dim)
@@ -54,8 +56,12 @@ def amin(self: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
     return -(-self).amax(dim, keepdim)
 
 
-def product(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The last of the running products."""
+def product(self: Tensor, dim: int | None = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    """The last of the running products, as `running_total` has their type."""
+    if not (dtype or self.dtype).is_floating_point:
+        self = self.to(dtype or torch.int64)
+    elif not self.is_floating_point():
+        self = self.to(torch.float32)
     if dim is None:
         return _pcc.scan(self.reshape(1, -1, 1), "prod")[0, -1, 0]
     last = _pcc.scan(columns(self, dim), "prod")[:, -1]

@@ -402,3 +402,17 @@ def test_functions_that_hold_functions_are_written_out_whole() -> None:
     graph = "agraph (float[3,5] x) => (float y) { a = Relu(x) y = SoftmaxCrossEntropyLoss(a, labels) }"
     proto, x = model(graph, {"labels": np.array([1, 4, 0])}), torch.randn(3, 5)
     assert relative_error(run_graph(import_model(proto).graph, (x,)), run_onnxruntime(proto, (x,))) < 1e-6
+
+
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_transposed_convolutions_that_leave_places_out(pad: str) -> None:
+    """They have the bias alone there; what is missing to the size that ONNX says comes last, where ONNX Runtime stops
+    before."""
+    proto = model(
+        f'net (float[1,1,3] x) => (float[1,1,N] y) {{ y = ConvTranspose<auto_pad="{pad}", strides=[2]>(x, w, b) }}',
+        {"w": np.full((1, 1, 1), 10, np.float32), "b": np.array([5], np.float32)},
+    )
+    x = torch.tensor([[[1.0, 2.0, 3.0]]])
+    (found,) = run_graph(import_model(proto).graph, (x,))
+    assert found.flatten().tolist() == [15, 5, 25, 5, 35, 5]
+    assert run_onnxruntime(proto, (x,))[0].flatten().tolist() == [15, 5, 25, 5, 35]

@@ -66,7 +66,9 @@ def conv_transpose(
             (have - 1) * s + (taps - 1) * d + 1 + e
             for have, s, taps, d, e in zip(shape(x)[2:], stride, w.kernel, dilation, extra, strict=True)
         ]
-        crop = [split(have - want, auto_pad) for have, want in zip(full, wanted, strict=True)]
+        # What is missing comes behind.
+        amounts = [have - want for have, want in zip(full, wanted, strict=True)]
+        crop = [split(amount, auto_pad) if amount > 0 else (0, amount) for amount in amounts]
     even = all(before == after and before >= 0 for before, after in crop) and all(
         e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)
     )
