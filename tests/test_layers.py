@@ -23,6 +23,7 @@ EVERYWHERE = {
     "scratch",
     "target",
     "tensor_file",
+    "zig",
 }
 
 MAY_IMPORT = {
@@ -102,6 +103,7 @@ MAY_IMPORT = {
     "preprocessing": set(),
     "scratch": set(),
     "target": set(),
+    "zig": set(),
 }
 """Downward only: the structures of sparsity know no graph, the graph knows no kernels, kernels know no package."""
 

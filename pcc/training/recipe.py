@@ -177,9 +177,9 @@ def _stage(entry: Any, train: Mapping[str, Any], structures: Mapping[str, Any], 
 
 def _changed(train: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's training as a stage changes it; of ``distill`` what the stage does not write stays, too."""
-    distill = train.get("distill"), own.get("distill")
-    if all(isinstance(part, dict) for part in distill):
-        own = {**own, "distill": {**distill[0], **distill[1]}}
+    before, after = train.get("distill"), own.get("distill")
+    if isinstance(before, dict) and isinstance(after, dict):
+        own = {**own, "distill": {**before, **after}}
     return {**train, **own}
 
 

@@ -105,6 +105,7 @@ def test_the_manifest_and_the_dumps_have_each_level(report: CompileReport, packa
     } == {
         "model.c",
         "avx512/program.txt",
+        "avx2/009_select-kernels.txt",
         "avx2/program.txt",
     }
     assert list((report.package.parent / "dump/x86_64-linux/avx512/kernels").glob("*.s"))
