@@ -47,9 +47,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     A file that is there keeps its permissions, and a link to it stays. What a killed process left of the same file is
     removed. OSError where it cannot be made, and for a device or a pipe, which it would replace.
     """
-    path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no file", str(path))
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = f".{path.name}.pcc-", ".part"
     for name in os.listdir(path.parent):

@@ -56,11 +56,11 @@ class Subject:
         none."""
         module = module or self.module
         owners = Counter(
-            id(layer.weight)
+            _weight_id(layer)
             for _, layer in module.named_modules(remove_duplicate=False)
             if isinstance(layer, nn.Conv2d | nn.Linear)
         )
-        found = {name: layer for name, layer in prunable(module).items() if owners[id(layer.weight)] == 1}
+        found = {name: layer for name, layer in prunable(module).items() if owners[_weight_id(layer)] == 1}
         if not found:
             raise PccError(f"{self.called} has no convolution or linear layer that can be pruned")
         return found
@@ -96,6 +96,11 @@ class Subject:
             source = [self.called, "--weights", str(folder / CHECKPOINT), "--input-shape", shape]
         made_for = ["--target", target.name, "--cpu", target.cpu]
         return shlex.join(["pcc", "compile", *source, *made_for, "-o", str(folder / PACKAGE)])
+
+
+def _weight_id(layer: nn.Module) -> int:
+    """The same for layers that share a weight; one that is computed is its layer's."""
+    return id(layer._parameters.get("weight", layer))
 
 
 def open_subject(

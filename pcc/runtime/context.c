@@ -41,7 +41,7 @@ struct pcc_context {
   struct pcc_pool *pool;    /* NULL for one thread */
   int32_t threads;
   void *device;             /* NULL where the processor computes */
-  char device_text[360];    /* pcc_device() */
+  char device_text[600];    /* pcc_device() */
   char error[240];
 };
 

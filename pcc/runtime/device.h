@@ -114,9 +114,9 @@ extern const struct pcc_device_backend *const pcc_device_backend;
 extern const struct pcc_device_program *const pcc_device_programs[];
 extern const int32_t pcc_device_program_count;
 
-/* The program for a device that reports this name, of those that fit the form of the model that this processor runs: that of its family, else the
+/* The program for a device that reports this name and version, of those that fit the form of the model that this processor runs: that of its family, else the
  * one for any (without names), else the first, which is right on every device. */
-const struct pcc_device_program *pcc_device_program_for(const char *name);
+const struct pcc_device_program *pcc_device_program_for(const char *name, const char *version);
 
 /* Copies a tensor between a context's arena and a device's buffer, which is mapped. */
 void pcc_device_copy_tensor(const struct pcc_device_copy *copy, char *arena, char *buffer);

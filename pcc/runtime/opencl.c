@@ -51,12 +51,27 @@ static cl_handle find_device(const struct pcc_opencl *cl, uint64_t type) {
   return NULL;
 }
 
+/* A text of the device, of any length, cut to the room: OpenCL gives none to who has too little. */
+static bool ask(const struct pcc_opencl_device *device, uint32_t what, const char *called, char *text, size_t room, char *why, size_t why_size) {
+  size_t bytes = 0;
+  if (pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, what, 0, NULL, &bytes), called, why, why_size)) return false;
+  char *whole = calloc(1, bytes + 1);
+  if (!whole) {
+    snprintf(why, why_size, "no memory");
+    return false;
+  }
+  const bool failed = pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, what, bytes, whole, NULL), called, why, why_size);
+  snprintf(text, room, "%s", whole);
+  free(whole);
+  return !failed;
+}
+
 /* Names the device, and checks what pcc relies on. */
 static bool describe(struct pcc_opencl_device *device, char *why, size_t why_size) {
   uint32_t align = 0;
-  if (pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_NAME, sizeof device->name - 1, device->name, NULL), "the device's name", why, why_size) ||
-      pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DRIVER_VERSION, sizeof device->driver - 1, device->driver, NULL), "the driver's version", why,
-             why_size) ||
+  if (!ask(device, CL_DEVICE_NAME, "the device's name", device->name, sizeof device->name, why, why_size) ||
+      !ask(device, CL_DEVICE_VERSION, "the device's version", device->version, sizeof device->version, why, why_size) ||
+      !ask(device, CL_DRIVER_VERSION, "the driver's version", device->driver, sizeof device->driver, why, why_size) ||
       pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
     return false;
   snprintf(device->described, sizeof device->described, "%s, driver %s", device->name, device->driver);
@@ -93,7 +108,7 @@ static bool set_up_shared(struct shared *common, const struct pcc_device_request
     return false;
   }
   if (!describe(device, why, why_size)) return false;
-  common->program = pcc_device_program_for(device->name);
+  common->program = pcc_device_program_for(device->name, device->version);
   if (request->cache && (size_t)snprintf(device->cache, sizeof device->cache, "%s", request->cache) >= sizeof device->cache) {
     snprintf(why, why_size, "the path of the cache is longer than %zu bytes", sizeof device->cache - 1);
     return false;
@@ -336,7 +351,11 @@ static int32_t run_calls(struct context *context, int64_t *clock, bool *failed, 
 static bool opencl_run(void *opened, const void *const *inputs, void *const *outputs, int64_t *clock, char *why, size_t why_size) {
   struct context *context = opened;
   const struct pcc_model *model = pcc_chosen_model();
-  if (!copy_inputs(context, model, inputs, why, why_size)) return false;
+  pcc_lock(&busy);
+  context->hangs = *refusal; /* nothing that it uses may be freed, for what hangs may use it, too */
+  if (context->hangs) snprintf(why, why_size, "%s", refusal);
+  pcc_unlock(&busy);
+  if (context->hangs || !copy_inputs(context, model, inputs, why, why_size)) return false;
   bool failed;
   const int32_t started = run_calls(context, clock, &failed, why, why_size);
   if (context->hangs) return false;
@@ -381,11 +400,11 @@ static bool is_trusted(struct context *context, const struct pcc_device_request 
   struct shared *joined = context->shared;
   const struct pcc_device_program *program = joined->program;
   pcc_lock(&busy);
-  const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program);
+  const bool trusted = joined->trusted || pcc_opencl_was_right(&joined->device, program, request->model);
   pcc_unlock(&busy);
   if (trusted) return true;
   if (!pcc_device_agrees(request, &pcc_opencl_backend, context, why, why_size)) return false;
-  pcc_opencl_is_right(&joined->device, program);
+  pcc_opencl_is_right(&joined->device, program, request->model);
   pcc_lock(&busy);
   joined->trusted = true;
   pcc_unlock(&busy);

@@ -18,6 +18,7 @@ enum {
   CL_DEVICE_MEM_BASE_ADDR_ALIGN = 0x1019, /* bits */
   CL_DEVICE_NAME = 0x102B,
   CL_DRIVER_VERSION = 0x102D,
+  CL_DEVICE_VERSION = 0x102F,
   CL_QUEUE_PROFILING_ENABLE = 2,
   CL_MEM_READ_WRITE = 1,
   CL_MEM_READ_ONLY = 4,
@@ -80,8 +81,8 @@ const char *pcc_opencl_error(cl_int error);
 struct pcc_opencl_device {
   struct pcc_opencl cl;
   cl_handle id, context;
-  char name[96], driver[96];
-  char described[208]; /* "NAME, driver VERSION" */
+  char name[96], version[96], driver[320]; /* as much as there is room for: drivers of phones tell 200 letters */
+  char described[440];                     /* "NAME, driver VERSION" */
   uint64_t key;      /* of device and driver */
   char cache[512];   /* a folder, or "" */
 };
@@ -89,6 +90,7 @@ struct pcc_opencl_device {
 struct pcc_device_kernel;
 struct pcc_device_call;
 struct pcc_device_program;
+struct pcc_model;
 
 /* Builds each kernel's program, from a binary in the cache where there is one. False, and why, where the compiler fails or
  * takes longer than PCC_OPENCL_BUILD_SECONDS; *hangs then says that it still runs: nothing that it uses may be freed.
@@ -109,7 +111,7 @@ bool pcc_opencl_upload(const struct pcc_opencl_device *device, const struct pcc_
 bool pcc_opencl_failed(cl_int error, const char *what, char *why, size_t why_size);
 
 /* Whether the cache says that a program was right on this device; and noting that it is. */
-bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program);
-void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program);
+bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const struct pcc_model *model);
+void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const struct pcc_model *model);
 
 #endif

@@ -61,6 +61,7 @@ const char *pcc_opencl_error(cl_int error) {
       {-11, "CL_BUILD_PROGRAM_FAILURE"},
       {-12, "CL_MAP_FAILURE"},
       {-14, "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST"},
+      {-30, "CL_INVALID_VALUE"},
       {-34, "CL_INVALID_CONTEXT"},
       {-36, "CL_INVALID_COMMAND_QUEUE"},
       {-46, "CL_INVALID_KERNEL_NAME"},

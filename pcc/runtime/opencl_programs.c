@@ -17,6 +17,8 @@
 #endif
 
 /* A file of the cache: a binary, or the note that a program was right (no bytes). */
+enum { WEIGHT_BYTES = 8 }; /* of the weights' digest, that a note's name has */
+
 struct header {
   char magic[8]; /* "pccbin01" */
   uint64_t bytes;
@@ -120,12 +122,16 @@ static cl_handle from_text(const struct pcc_opencl_device *device, const struct 
   }
   error = device->cl.clBuildProgram(program, 1, &device->id, "", NULL, NULL);
   if (!error) return program;
-  char log[1024] = "";
-  size_t count = 0;
-  if (device->cl.clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log, &count)) log[0] = 0;
-  for (char *at = log; *at; at++)
-    if (*at == '\n') *at = 0; /* its first line */
-  snprintf(why, why_size, "the driver's compiler refuses %.60s: %s %.80s", kernel->name, pcc_opencl_error(error), log);
+  size_t bytes = 0;
+  const bool has_log = !device->cl.clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &bytes);
+  char *log = has_log ? calloc(1, bytes + 1) : NULL;
+  if (log && device->cl.clGetProgramBuildInfo(program, device->id, CL_PROGRAM_BUILD_LOG, bytes, log, NULL)) *log = 0;
+  const char *first = log ? log : ""; /* the first line that is not empty */
+  while (*first == '\n') first++;
+  int letters = 0;
+  while (first[letters] && first[letters] != '\n') letters++;
+  snprintf(why, why_size, "the driver's compiler refuses %.60s: %s %.*s", kernel->name, pcc_opencl_error(error), letters, first);
+  free(log);
   device->cl.clReleaseProgram(program);
   return NULL;
 }
@@ -172,19 +178,25 @@ bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_
   return is_built;
 }
 
-static bool note_path(char *path, size_t size, const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
-  return path_of(path, size, device, program->digest, "right");
+/* Of a program and weights: others of the same network may leave fp16's range. */
+static bool note_path(char *path, size_t size, const struct pcc_opencl_device *device, const struct pcc_device_program *program,
+                      const struct pcc_model *model) {
+  char digest[160];
+  const int at = snprintf(digest, sizeof digest, "%s-", program->digest);
+  for (int i = 0; i < WEIGHT_BYTES; i++) snprintf(digest + at + 2 * i, sizeof digest - (size_t)(at + 2 * i), "%02x", model->weight_digest[i]);
+  return path_of(path, size, device, digest, "right");
 }
 
-bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
+bool pcc_opencl_was_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const struct pcc_model *model) {
   char path[700];
   size_t bytes;
-  unsigned char *note = note_path(path, sizeof path, device, program) ? read_file(path, &bytes) : NULL;
+  unsigned char *note = note_path(path, sizeof path, device, program, model) ? read_file(path, &bytes) : NULL;
+  const bool is_there = note;
   free(note);
-  return note;
+  return is_there;
 }
 
-void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program) {
+void pcc_opencl_is_right(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const struct pcc_model *model) {
   char path[700];
-  if (note_path(path, sizeof path, device, program)) write_file(path, "", 0);
+  if (note_path(path, sizeof path, device, program, model)) write_file(path, "", 0);
 }

@@ -16,7 +16,7 @@ enum { RUNS = 6, MAX_CONTEXTS = 8 };
 struct user {
   pthread_t thread;
   pcc_options options;
-  char device[240];
+  char device[600];
   int failed;
 };
 

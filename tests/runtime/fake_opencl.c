@@ -1,6 +1,6 @@
 /* An OpenCL library whose device computes the toy model's kernels on the processor, at once, and fails on demand, by environment:
  * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG=NUMBER (its results are off by it),
- * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME (of its device). */
+ * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME, FAKE_VERSION (of its device), FAKE_DRIVER, FAKE_LOG. */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "opencl.h"
 
 #define EXPORT __attribute__((visibility("default")))
-enum { LOST = -5, MAX_ARGUMENTS = 8 };
+enum { LOST = -5, INVALID_VALUE = -30, MAX_ARGUMENTS = 8 };
 
 struct memory {
   char *data;
@@ -67,13 +67,24 @@ EXPORT cl_int clGetDeviceIDs(cl_handle platform, uint64_t type, uint32_t room, c
   return 0;
 }
 
+/* A text from the environment, as OpenCL tells it: nothing where there is too little room. */
+static cl_int tell(const char *variable, const char *usual, size_t room, void *value, size_t *count) {
+  const char *text = getenv(variable) ? getenv(variable) : usual;
+  const size_t bytes = strlen(text) + 1;
+  if (count) *count = bytes;
+  if (value && room < bytes) return INVALID_VALUE;
+  if (value) memcpy(value, text, bytes);
+  return 0;
+}
+
 EXPORT cl_int clGetDeviceInfo(cl_handle device, uint32_t what, size_t room, void *value, size_t *count) {
   STATUS_UNLESS_FINE
-  (void)device, (void)count;
+  (void)device;
+  if (what == CL_DEVICE_NAME) return tell("FAKE_NAME", "Fake GPU", room, value, count);
+  if (what == CL_DEVICE_VERSION) return tell("FAKE_VERSION", "OpenCL 1.2", room, value, count);
+  if (what == CL_DRIVER_VERSION) return tell("FAKE_DRIVER", "1.0", room, value, count);
   const char *align = getenv("FAKE_ALIGN");
   if (what == CL_DEVICE_MEM_BASE_ADDR_ALIGN) *(uint32_t *)value = align ? (uint32_t)atoi(align) : 1024;
-  if (what == CL_DEVICE_NAME) snprintf(value, room, "%s", getenv("FAKE_NAME") ? getenv("FAKE_NAME") : "Fake GPU");
-  if (what == CL_DRIVER_VERSION) snprintf(value, room, "%s", getenv("FAKE_DRIVER") ? getenv("FAKE_DRIVER") : "1.0");
   return 0;
 }
 
@@ -154,9 +165,8 @@ EXPORT cl_int clGetProgramInfo(cl_handle program, uint32_t what, size_t room, vo
 
 EXPORT cl_int clGetProgramBuildInfo(cl_handle program, cl_handle device, uint32_t what, size_t room, void *value, size_t *count) {
   STATUS_UNLESS_FINE
-  (void)program, (void)device, (void)what, (void)count;
-  snprintf(value, room, "line 3: no such thing\nline 4: and more");
-  return 0;
+  (void)program, (void)device, (void)what;
+  return tell("FAKE_LOG", "\nline 3: no such thing\nline 4: and more", room, value, count);
 }
 
 EXPORT cl_int clReleaseProgram(cl_handle program) {

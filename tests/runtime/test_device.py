@@ -161,6 +161,26 @@ def test_the_program_fits_the_device(run_on_fake: Run, name: str, profile: str) 
     assert test == ("" if profile == "chosen" else "self-test without recorded input: the package has none")
 
 
+def test_a_device_that_tells_its_model_in_the_version_alone(run_on_fake: Run) -> None:
+    adreno = {"FAKE_NAME": "QUALCOMM Adreno(TM)", "FAKE_VERSION": "OpenCL 2.0 Adreno (TM) 640"}
+    assert run_on_fake(**adreno) == "gpu: QUALCOMM Adreno(TM), driver 1.0, code for chosen"
+    assert "code for generic" in run_on_fake(FAKE_VERSION="OpenCL 3.0 v1.r38p1-01eac0.adreno (tm) 6")
+
+
+def test_a_driver_that_tells_much(run_on_fake: Run) -> None:
+    driver = "OpenCL 2.0 QUALCOMM build: commit #" + "272cf717f5 " * 17 + "Compiler E031.38.01.08"
+    assert run_on_fake(FAKE_DRIVER=driver) == ON_GPU.replace("1.0", driver)
+    said = run_on_fake(FAKE_FAIL="clBuildProgram:2", FAKE_LOG="\n" + "not this " * 300)
+    assert "refuses square: CL_OUT_OF_RESOURCES not this not this" in said
+
+
+def test_a_verdict_is_of_the_weights_too(run_on_fake: Run, tmp_path: Path) -> None:
+    assert run_on_fake(cache=tmp_path) == ON_GPU
+    (note,) = tmp_path.glob("*.right")
+    note.rename(note.with_name(note.name.replace("-0000", "-0001")))
+    assert run_on_fake(cache=tmp_path, FAKE_WRONG="0.01").startswith("cpu: self-test: output 'z' is wrong by")
+
+
 def test_the_compiler_refuses(run_on_fake: Run) -> None:
     said = run_on_fake(FAKE_FAIL="clBuildProgram:2")
     assert said == "cpu: the driver's compiler refuses square: CL_OUT_OF_RESOURCES line 3: no such thing"

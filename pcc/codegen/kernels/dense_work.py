@@ -109,19 +109,23 @@ def split_work(
     together: int = 1,
     weights_stay: bool = False,
 ) -> tuple[dict[str, int], int]:
-    """How many blocks and tiles an item covers, as arguments, and the number of items. So many tiles as ``together``
-    says are in the same item. ``weights_stay``: see `tiles_of_work`.
+    """How many blocks and tiles an item covers, as arguments, and the number of items. The last of so many tiles as
+    ``together`` says overlaps the one before: these two are in the same item. ``weights_stay``: see `tiles_of_work`.
 
     ``share_ahead`` is how many of the next blocks' weights each step of the depth has to ask for, if all tiles are to
     have asked for all of them.
     """
     blocks_per_item = max(1, min(blocks, WEIGHTS_IN_L2 // (FLOAT32.bytes * depth * block)))
+    is_one_row = together == tiles > 1
+    together = 1 if is_one_row else together
     rows = tiles // together
     if weights_stay:
         tiles_per_item = -(-rows // -(-tiles // RUN)) * together
         blocks_per_item = max(1, min(blocks_per_item, ITEM_CYCLES // (tile_cycles * tiles_per_item)))
     else:
         tiles_per_item = max(1, min(rows, ITEM_CYCLES // (tile_cycles * blocks_per_item * together))) * together
+    while is_one_row and tiles_per_item < tiles and (tiles_per_item == 1 or tiles % tiles_per_item == 1):
+        tiles_per_item += 1
     block_chunks, tile_chunks = -(-blocks // blocks_per_item), -(-tiles // tiles_per_item)
     args = {
         "groups": groups,

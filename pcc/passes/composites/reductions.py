@@ -40,7 +40,7 @@ def place_of(largest: bool) -> Any:
 
     def function(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         flat = self.reshape(-1) if dim is None else self
-        if not largest and self.is_floating_point():  # where something is no number, its place is both
+        if not largest and self.is_floating_point():  # as NaN is the largest in `top_k`, and has the place in PyTorch
             flat = -flat
         places = top_k(flat, 1, dim or 0, largest or self.is_floating_point())[1]
         if keepdim:

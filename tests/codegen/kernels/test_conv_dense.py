@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -14,6 +15,7 @@ from pcc.codegen.kernels.conv_dense import FAMILY, FILTERS, POSITIONS, STEPS
 from pcc.codegen.kernels.copy import emit_copy
 from pcc.codegen.kernels.dense_filters import ConvFilters
 from pcc.codegen.kernels.dense_positions import ConvPositions
+from pcc.codegen.kernels.dense_work import split_work
 from pcc.codegen.kernels.epilogue import Epilogue
 from pcc.codegen.layers import Conv2d, ConvGeometry, Copy
 from pcc.codegen.program import ProgramBuilder
@@ -297,3 +299,14 @@ def test_steps_written_out_on_avx2(prefetch: bool) -> None:
         assert len(re.findall(r"\bprefetch", loop)) == STEPS * prefetch
         assert not re.search(r"^\s+v.*\(%rsp\)", loop, re.MULTILINE), kernel.name
         assert len(re.findall(r"^\s+[a-z]", loop, re.MULTILINE)) <= 2.1 * sums
+
+
+@pytest.mark.parametrize("weights_stay", [False, True])
+def test_a_row_whose_last_tiles_overlap_is_several_items(weights_stay: bool) -> None:
+    counts = set()
+    for tiles, cycles in product(range(2, 40), (100, 20_000, 200_000)):
+        split, _ = split_work(1, 1, 3, tiles, 64, 16, cycles, together=tiles, weights_stay=weights_stay)
+        assert tiles - (split["tile_chunks"] - 1) * split["tiles_per_item"] >= 2
+        counts.add(split["tile_chunks"])
+    assert max(counts) > 10 or weights_stay
+    assert len(counts) > 1

@@ -13,6 +13,7 @@ from pcc.codegen.opencl.families.tiles import Scratch, converted, fits, out_of_r
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.winograd import WinogradProduct
 from pcc.codegen.opencl.kernels.winograd_calls import tile_counts, winograd_calls
+from pcc.codegen.opencl.planes import LEFT
 from pcc.codegen.opencl.profiles import DeviceWork, GpuProfile
 from pcc.codegen.opencl.program import DeviceProgramBuilder
 from pcc.codegen.opencl.work_group import idle_share, range_over, work_groups
@@ -57,6 +58,8 @@ class Winograd:
             return "only windows of 3x3 with stride, dilation and groups of 1"
         if reason := out_of_reach(layer):
             return reason
+        if self.outputs > 2 and geometry.padding[3] + 2 >= LEFT:
+            return "the last tiles of a row reach beyond the zeros beside it, which their sums would have to cancel"
         sums = FLOAT32 if self.outputs > 2 else machine.arithmetic(layer.x.dtype)
         tiles = LANES if self.outputs == 2 or machine.numbers >= 64 else 1
         products = ((8, 2), (8, 1), (4, 1))
