@@ -15,7 +15,7 @@ from torch import nn
 
 from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine_profile import MachineProfile, machine_named
-from pcc.compression.database import make_database
+from pcc.compression.database import chooser_of, make_database
 from pcc.compression.memory import Memory
 from pcc.compression.network import PACKAGE, Subject
 from pcc.compression.options import Database, Plan, filters_left
@@ -32,8 +32,6 @@ from pcc.evaluate.network import Network, of_package
 from pcc.files import write_atomically, writing
 from pcc.frontend.checkpoint import read_safetensors
 from pcc.package.read import open_package
-from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
-from pcc.planner import choosers
 from pcc.sparsity.kernels import Kernels
 from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
@@ -271,8 +269,7 @@ class _Run:
 
 def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str]:
     """What a resumed run has to find as it was: packages of other kernels are not compared."""
-    level = target.levels[0]
-    chooser = choosers([level], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[level]
+    chooser = chooser_of(target.levels[0])
     return {
         "network": sha256_of(subject.module.state_dict()),
         "set of photos": sha256_of(photos.fitted),

@@ -21,7 +21,7 @@ from pcc.compression.prices import priced_layers
 from pcc.compression.recipe import structure_of
 from pcc.errors import PccError
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
-from pcc.planner import choosers, open_graph
+from pcc.planner import Chooser, choosers, open_graph
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.zeros import Zeros
 from pcc.target import Target
@@ -69,7 +69,7 @@ def priced(subject: Subject, target: Target, smaller: bool, watch: Watch) -> Dat
     """The options of each layer without their errors."""
     level = target.levels[0]  # the best that its library has code for
     graph = open_graph(subject.module.eval(), (subject.example,), DEFAULT_PIPELINE, level)
-    chooser = choosers([level], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[level]
+    chooser = chooser_of(level)
     machine = machine_named(chooser.processor)
     modules = subject.layers()
     patterns = mined_patterns([array(module.weight) for module in modules.values()])
@@ -93,6 +93,11 @@ def priced(subject: Subject, target: Target, smaller: bool, watch: Watch) -> Dat
         if len(layer.options) == 1:
             layers[name] = layer.model_copy(update={"reason": _why_dense(name, modules, smaller)})
     return layers
+
+
+def chooser_of(level: Target) -> Chooser:
+    """How kernels are chosen for a target: by the costs and the tuning records that are saved."""
+    return choosers([level], split_pipeline(parse_pipeline(DEFAULT_PIPELINE)).graph, None, None)[level]
 
 
 def _why_dense(name: str, modules: dict[str, nn.Conv2d | nn.Linear], smaller: bool) -> str:

@@ -39,7 +39,7 @@ def import_module(
     check_finite(module)
     for position, example in enumerate(example_inputs):
         check_input(position, example)
-    with _evaluating(module):
+    with evaluating(module):
         exported = export(module, example_inputs)
     graph_module = _plain_graph(exported)
     infer_all(graph_module, example_inputs)
@@ -68,14 +68,15 @@ def refuse_batch_branches(
     """`PccError` if what a model of Python code does depends on how many images its inputs have, up to
     ``max_batch``."""
     module = as_module(model)
-    with _evaluating(module):
+    with evaluating(module):
         refuse_branches(
             module, tuple(example_of_batch(example, 2) for example in example_tensors(module, examples)), max_batch
         )
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Generator[None]:
+def evaluating(module: nn.Module) -> Generator[None]:
+    """Inside, a module and all that it is made of are in eval mode; afterwards each part is in the mode that it had."""
     was_training = [part for part in module.modules() if part.training]
     module.eval()
     try:

@@ -11,14 +11,14 @@ twice in all, and memory holds the samples and the activations of one batch, how
 """
 
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.frontend.torch_module import evaluating
 from pcc.training.layers import Structures, bind
 from pcc.training.reconstruction_moments import Moments, MomentSums, outputs_at
 from pcc.training.reconstruction_runs import Arrived, arrive_at, batch_runs
@@ -63,7 +63,7 @@ def reconstruct(
     layers = bind(model, structures)
     batches = _on_device(samples, model)
     report: list[Reconstructed] = []
-    with _evaluating(model):
+    with evaluating(model):
         wanted = observe(model, layers, batches, columns)
         with batch_runs(model, batches, wanted) as runs:
             for module, target in wanted.items():
@@ -77,17 +77,6 @@ def _on_device(samples: Iterable[torch.Tensor], model: nn.Module) -> list[torch.
         raise PccError("reconstruction needs samples of the model's input: there are none; a few hundred are usual")
     device = next((parameter.device for parameter in model.parameters()), batches[0].device)
     return [batch.to(device) for batch in batches]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _fit(wanted: Wanted, arrived: Iterable[Arrived]) -> Reconstructed:

@@ -70,12 +70,14 @@ def test_equality_is_of_bytes() -> None:
     assert len(dict(graph_module.named_buffers())) == 2
 
 
-def test_large_broadcasts_stay_and_say_why() -> None:
-    class Broadcast(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.row = nn.Parameter(torch.arange(1024.0).reshape(1, 1, 1, 1024))
+class Row(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.arange(1024.0).reshape(1, 1, 1, 1024))
 
+
+def test_large_broadcasts_stay_and_say_why() -> None:
+    class Broadcast(Row):
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x, self.row.expand(1, 1, 1024, 1024)], 1)
 
@@ -98,11 +100,7 @@ def test_large_constants_that_no_kernel_computes_are_computed() -> None:
 
 
 def test_what_is_computed_of_a_large_broadcast_is_computed() -> None:
-    class Corner(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.row = nn.Parameter(torch.arange(1024.0).reshape(1, 1, 1, 1024))
-
+    class Corner(Row):
         def forward(self, x: Tensor) -> Tensor:
             return x + (self.row.expand(1, 1, 1024, 1024) * 2)[..., :3, :3]
 
