@@ -25,7 +25,7 @@ from pcc.codegen.print_program import print_program
 from pcc.codegen.program import Program
 from pcc.compile_report import CompileReport, TargetReport
 from pcc.errors import PccError
-from pcc.files import writing
+from pcc.files import check_writable, writing
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.dump import dump_graph, remove_dumps
@@ -108,8 +108,10 @@ def compile_model(
             "the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end"
         )
     _check_outside(out, dumps=dump_ir, report=report)
-    if report and report.suffix.lower() not in (".html", ".htm"):  # it might be the model's own file
-        raise PccError(f"report '{report}': give a file that ends in .html")
+    if report:
+        if report.suffix.lower() not in (".html", ".htm"):  # it might be the model's own file
+            raise PccError(f"report '{report}': give a file that ends in .html")
+        check_writable(report, "the report")
     chooser_of = choosers(targets, steps.graph, machine_profile, tuning_records)
     check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in chooser_of.items()}

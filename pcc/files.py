@@ -71,6 +71,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.close(handle)
 
 
+def check_writable(path: Path, what: str) -> None:
+    """`PccError` where ``what`` could not be written at ``path`` later: said before the work whose result it is."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"'{folder}' is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"nothing may be written into '{folder}'"
+    else:
+        return
+    raise PccError(f"cannot write {what} '{path}': {reason}")
+
+
 def check_apart(results: Sequence[Path], *read: Path) -> None:
     """`PccError` where a result would be written over a file that is read, or over another result."""
     for place, result in enumerate(results):

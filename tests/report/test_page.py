@@ -143,6 +143,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
             name="net",
             report=tmp_path / "file" / "p.html",
         )
+    assert not (tmp_path / "net").exists()
 
 
 def test_buffers_are_those_of_the_program() -> None:
