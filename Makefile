@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint measure reproduce arm64
+.PHONY: help setup demo test test-slow lint measure reproduce arm64
 SHELL := /bin/bash
 
 VENV := .venv
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.pcc-setup
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell command -v $(name))))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## the environment in .venv, with the pinned dependencies
 
@@ -22,21 +22,24 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## real networks, dense and pruned, on real photos, beside ONNX Runtime
 	@$(PYTHON) -m tools.demo
 
-test: setup arm64 ## the whole test-suite, arm64 under qemu included
+test: setup arm64 ## the test-suite, arm64 under qemu included
 	@$(PYTHON) -m pytest -n 2 --dist loadscope
+
+test-slow: setup arm64 ## the tests that take minutes each: before a release
+	@$(PYTHON) -m pytest -n 2 --dist loadscope -m slow
 
 lint: setup ## ruff and pyright
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/pyright
 
-measure: setup arm64 ## docs/performance.md: times beside nine other engines, arm64 instructions; hours on a machine with nothing else to do
+measure: setup arm64 ## docs/performance.md: times beside eight other engines, arm64 instructions; hours on a machine with nothing else to do
 	@$(PYTHON) -m tools.bench_peers all
 	@$(PYTHON) -m tools.count_arm64 all --memory
 	@$(PYTHON) -m tools.never_slower
 	@$(PYTHON) -m tools.never_slower --arm64
 
-reproduce: setup ## the table of docs/results.md, hours of training; ROWS="..." for some of its rows
+reproduce: setup ## rows of docs/results.md, hours of training; ROWS="..." for some of them (all: those that need no GPU and no --checkpoints)
 	@$(PYTHON) -m tools.reproduce $(or $(ROWS),all)
 
 arm64:

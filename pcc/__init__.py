@@ -48,7 +48,7 @@ def compile(
     name: str | None = None,
     **options: Any,
 ) -> "CompileReport":
-    """Compiles a model for inputs of exactly the examples' shapes (NCHW fp32) into a package folder at ``out``.
+    """Compiles a model for inputs of exactly the examples' shapes and types into a package folder at ``out``.
 
     With ``max_batch=N`` the package runs any first dimension from 1 to N, whatever it is in the examples.
 
@@ -56,14 +56,14 @@ def compile(
     path of an ONNX file or of an archive of ``torch.export.save``. ``example_inputs`` are tensors or NumPy arrays: one,
     a tuple or list of them, or a dict by the names of ``forward`` or of the file's inputs; None for a file that says
     all its shapes. ``target`` is a target's name or a `Target` (`target_named` takes a processor, too), or several;
-    this machine with all it can do if None. ``pipeline`` is a pass pipeline as text, ``prune`` what to prune before it
-    (``"pattern,connectivity{rate=3.6}"``). ``dtype`` ``"fp16"`` makes activations, weights and arithmetic fp16 on
-    processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype`` ``"fp16"`` stores weights of
-    linear layers so. ``gpu`` adds code for a GPU to each library, which is used where one can be trusted: ``"opencl"``,
-    or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``; ``on_cpu`` names the layers that this code leaves to the
-    processor, by globs, or is ``["none"]``; if None, costs choose. ``name`` (the class's, function's or file's, in
-    small letters) names the library. Other options are those of `pcc.compiler.compile_model`. Raises `PccError` for
-    what cannot be compiled or written.
+    this machine if None (x86-64: all that it can do; arm64: as a Cortex-A53). ``pipeline`` is a pass pipeline as text,
+    ``prune`` what to prune before it (``"pattern,connectivity{rate=3.6}"``). ``dtype`` ``"fp16"`` makes activations,
+    weights and arithmetic fp16 on processors that have it, ``port_dtype`` inputs and outputs, too; ``weight_dtype``
+    ``"fp16"`` stores weights of linear layers so. ``gpu`` adds code for a GPU to each library, which is used where one
+    can be trusted: ``"opencl"``, or for families of GPUs ``"opencl:adreno-6xx,mali-g7x"``; ``on_cpu`` names the layers
+    that this code leaves to the processor, by globs, or is ``["none"]``; if None, costs choose. ``name`` (the class's,
+    function's or file's, in small letters) names the library. ``threads`` (1) kernels are compiled at once. Other
+    options are those of `pcc.compiler.compile_model`. Raises `PccError` for what cannot be compiled or written.
     """
     from pcc.compiler import compile_model
     from pcc.frontend.inputs import model_name

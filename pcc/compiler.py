@@ -107,11 +107,7 @@ def compile_model(
         raise PccError(
             "the pipeline has no plan-memory, and a library needs a place for each buffer: put plan-memory at its end"
         )
-    _check_outside(out, dumps=dump_ir, report=report)
-    if report:
-        if report.suffix.lower() not in (".html", ".htm"):  # it might be the model's own file
-            raise PccError(f"report '{report}': give a file that ends in .html")
-        check_writable(report, "the report")
+    _check_places(out, dump_ir, report)
     chooser_of = choosers(targets, steps.graph, machine_profile, tuning_records)
     check_precision(targets, steps.graph)
     profiles = {target: MachineProfile.of(machine_named(chooser.processor)) for target, chooser in chooser_of.items()}
@@ -192,11 +188,16 @@ def compile_model(
     return compiled_report
 
 
-def _check_outside(package: Path, **places: Path | None) -> None:
-    """`PccError` for what would be written into the package, which is a folder of known files."""
-    for what, place in places.items():
+def _check_places(package: Path, dumps: Path | None, report: Path | None) -> None:
+    """`PccError` for what would be written into the package, which is a folder of known files, and for a report that
+    could not be written."""
+    for what, place in {"dumps": dumps, "report": report}.items():
         if place and place.absolute().is_relative_to(package.absolute()):
             raise PccError(f"the {what} would lie in the package: choose a place outside of {package}")
+    if report:
+        if report.suffix.lower() not in (".html", ".htm"):  # it might be the model's own file
+            raise PccError(f"report '{report}': give a file that ends in .html")
+        check_writable(report, "the report")
 
 
 def _plan(

@@ -20,6 +20,7 @@ from pcc.cli.options import (
     json_option,
     model_options,
     on_cpu_option,
+    target_options,
 )
 from pcc.errors import PccError, suggestion
 
@@ -35,20 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes."
 )
-@click.option(
-    "--target",
-    "target_names",
-    multiple=True,
-    metavar="TARGET",
-    help="What to compile for; may be repeated (pcc targets). Default: this machine.",
-)
-@click.option(
-    "--cpu",
-    "cpus",
-    multiple=True,
-    metavar="CPU",
-    help="The processor to use fully, for the targets of its architecture; may be repeated.",
-)
+@target_options("What to compile for, may be repeated")
 @gpu_option
 @on_cpu_option
 @model_options

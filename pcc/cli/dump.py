@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import InputShape, ModelOptions, chosen_shapes, chosen_targets, model_only, model_options
+from pcc.cli.options import (
+    InputShape,
+    ModelOptions,
+    chosen_shapes,
+    chosen_targets,
+    model_only,
+    model_options,
+    target_options,
+)
 from pcc.errors import PccError
 from pcc.files import check_apart, write_atomically, writing
 
@@ -30,14 +38,7 @@ SUFFIXES = (".txt", ".onnx")
     metavar="FILE",
     help="FILE.txt, or FILE.onnx, a view for Netron. Default: print it.",
 )
-@click.option(
-    "--target",
-    "target_names",
-    multiple=True,
-    metavar="TARGET",
-    help="What kernels are chosen for (pcc targets). Default: this machine.",
-)
-@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@target_options("What kernels are chosen for")
 @model_options
 def command(
     model: str,

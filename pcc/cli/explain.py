@@ -17,6 +17,7 @@ from pcc.cli.options import (
     model_only,
     model_options,
     on_cpu_option,
+    target_options,
 )
 from pcc.errors import PccError
 from pcc.target import GENERIC
@@ -29,14 +30,7 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("model", metavar="MODEL|PACKAGE")
-@click.option(
-    "--target",
-    "target_names",
-    multiple=True,
-    metavar="TARGET",
-    help="What to explain for (pcc targets). Default: this machine.",
-)
-@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@target_options("What to explain for")
 @click.option("--gpu", metavar="GPU", help="Explain for a GPU: opencl, or opencl:PROFILE (pcc targets).")
 @on_cpu_option
 @model_options

@@ -223,6 +223,28 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
+def target_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--target`` and ``--cpu``, which `chosen_targets` reads; ``what`` says what a target is for."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = click.option(
+            "--cpu",
+            "cpus",
+            multiple=True,
+            metavar="CPU",
+            help="The processor to use fully, of the targets of its architecture.",
+        )(function)
+        return click.option(
+            "--target",
+            "target_names",
+            multiple=True,
+            metavar="TARGET",
+            help=f"{what} (pcc targets). Default: this machine, or Linux for --cpu.",
+        )(function)
+
+    return decorate
+
+
 def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--device``, ``--cpu`` and ``--use``, which `chosen_device` reads."""
     function = click.option(

@@ -41,7 +41,7 @@ MOST_BYTES = 8 * MOST_ELEMENTS + 2**16
     multiple=True,
     required=True,
     metavar="FILE",
-    help="A photo or a .npy file; once an input.",
+    help="A photo for each image, or a .npy file for each input, in order.",
 )
 @click.option(
     "-o",

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import ModelOptions, chosen_shapes, chosen_targets, json_option, model_options, written
+from pcc.cli.options import (
+    ModelOptions,
+    chosen_shapes,
+    chosen_targets,
+    json_option,
+    model_options,
+    target_options,
+    written,
+)
 from pcc.config import saved_profile
 from pcc.errors import PccError
 from pcc.target import GENERIC, Target, executes_here, target_named
@@ -36,14 +44,7 @@ TRIALS = 32
     type=click.Choice(["host", "qemu"]),
     help="Time on this computer, or count arm64 instructions. Default: by the target.",
 )
-@click.option(
-    "--target",
-    "target_names",
-    multiple=True,
-    metavar="TARGET",
-    help="What is compiled for (pcc targets). Default: this machine.",
-)
-@click.option("--cpu", "cpus", multiple=True, metavar="CPU", help="The processor.")
+@target_options("What is compiled for")
 @click.option(
     "--gpu",
     metavar="GPU",

@@ -12,7 +12,7 @@ from pcc.sparsity.tetris import Tetris
 
 @dataclass(frozen=True)
 class PruneBlocks(PruneLayers):
-    """Keeps one in ``rate`` blocks of ``filters`` x ``channels`` connections of each convolution and linear layer, in
+    """Keeps one block in ``rate``, of ``filters`` x ``channels`` connections, of each convolution and linear layer, in
     orders that are searched.
 
     The first convolution is spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are

@@ -12,7 +12,7 @@ from pcc.sparsity.filters import Channel
 
 @dataclass(frozen=True)
 class PruneChannels(PruneSlices):
-    """Keeps one in ``rate`` input channels of each convolution and linear layer, those of largest norm; drop-filters
+    """Keeps one input channel in ``rate`` of each convolution and linear layer, those of largest norm; drop-filters
     takes out filters that nobody reads.
 
     Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is

@@ -13,7 +13,7 @@ from pcc.sparsity.columns import Column
 
 @dataclass(frozen=True)
 class PruneColumns(PruneSlices):
-    """Keeps one in ``rate`` columns of each convolution and linear layer, those of largest norm.
+    """Keeps one column in ``rate`` of each convolution and linear layer, those of largest norm.
 
     Their number (in each group of a grouped convolution) is rounded up to a ``multiple``. The first convolution is
     spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are rates by module path.

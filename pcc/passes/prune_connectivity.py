@@ -15,7 +15,7 @@ from pcc.sparsity.kernels import Kernels
 
 @dataclass(frozen=True)
 class PruneConnectivity(PruneLayers):
-    """Keeps one in ``rate`` connections of each convolution, those of largest norm after their best pattern.
+    """Keeps one connection in ``rate`` of each convolution, those of largest norm after their best pattern.
 
     ``scope`` spends a convolution's budget over the ``layer`` or in each ``filter`` alike, which balances the work.
     With ``share`` 2 or 4, groups of so many filters, like ones brought together, keep the same channels (and patterns);

@@ -20,7 +20,7 @@ from pcc.sparsity.structure import Structure
 
 @dataclass(frozen=True)
 class PruneFilters(PruneSlices):
-    """Keeps one in ``rate`` filters of each convolution and linear layer, those of largest norm; drop-filters takes the
+    """Keeps one filter in ``rate`` of each convolution and linear layer, those of largest norm; drop-filters takes the
     others out.
 
     Their number is rounded up to a ``multiple``. Layers whose channels are an output, or are added to those of other

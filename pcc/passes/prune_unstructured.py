@@ -11,7 +11,7 @@ from pcc.sparsity.unstructured import Unstructured
 
 @dataclass(frozen=True)
 class PruneUnstructured(PruneLayers):
-    """Keeps one in ``rate`` weights of each convolution and linear layer, those of largest magnitude.
+    """Keeps one weight in ``rate`` of each convolution and linear layer, those of largest magnitude.
 
     The first convolution is spared unless ``spare_first`` is false or it has a rate of its own in ``layers``, which are
     rates by module path.

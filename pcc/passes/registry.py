@@ -70,5 +70,5 @@ def pass_class(name: str) -> type:
 
 def pass_summary(name: str) -> str:
     """The first sentence of a pass's documentation."""
-    text = " ".join((pass_class(name).__doc__ or "").split())
+    text = " ".join((pass_class(name).__doc__ or "").replace("`", "").split())
     return text.split(". ", 1)[0].removesuffix(".") + "." if text else ""

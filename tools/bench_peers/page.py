@@ -15,6 +15,9 @@ MOST_LAYERS = 8
 QUIET = 0.05
 """Part of the time that other work may take before a table says so."""
 
+DISTURBED = "\\*"
+"""Behind such a figure."""
+
 _HEAD = f"""# Performance
 
 pcc beside other engines: the same network and weights (random: time does not depend on their values) as an ONNX file or as PyTorch's exported program,
@@ -48,13 +51,13 @@ def overview(results: Sequence[Result]) -> str:
     """The table of networks and engines: minimum milliseconds, and the best dense peer to pcc."""
     engines = [engine for engine in ENGINES.values() if any(result.timing(engine.name) for result in results)]
     headers = ["network", "fewer MACs", *(engine.title for engine in engines), "best dense / pcc"]
-    return table(
-        headers,
-        [
-            [result.network, _fewer(result), *(_cell(result, engine.name) for engine in engines), _verdict(result)]
-            for result in results
-        ],
-    )
+    rows = [
+        [result.network, _fewer(result), *(_cell(result, engine.name) for engine in engines), _verdict(result)]
+        for result in results
+    ]
+    disturbed = any(result.disturbance > QUIET for result in results)
+    note = f"\n\n{DISTURBED} Other work ran on the core or on another one meanwhile: not to be trusted." * disturbed
+    return table(headers, rows) + note
 
 
 def section(result: Result) -> str:
@@ -146,7 +149,7 @@ def _verdict(result: Result) -> str:
         return ""
     duel = next((duel for duel in result.duels if duel.engine == best.engine), None)
     ratio = duel.ratio if duel else best.to(ours)
-    return f"{ratio.median:.2f} ({best.title})"
+    return f"{ratio.median:.2f}{DISTURBED if result.disturbance > QUIET else ''} ({best.title})"
 
 
 def _commands(results: Sequence[Result]) -> str:

@@ -23,7 +23,8 @@ _TITLES = {
 
 _INTRODUCTION = """# Results
 
-Made by `python -m tools.reproduce all`, or one row by `python -m tools.reproduce ROW`; a row first runs the row it starts from, if that is not there.
+Made by `python -m tools.reproduce all` (without VGG-16 where there is no GPU, and without rows called `public-...` where no `--checkpoints` are named), or one row
+by `python -m tools.reproduce ROW`; a row first runs the row it starts from, if that is not there.
 Accuracy is on the whole test set, in fp32, with the weights of the last epoch: no epoch was picked by it. Rates are over the weights of all
 convolutions and linear layers, those left dense included: *weights* counts those that are not zero, *weight data* the bytes that the structure's values take
 (weights, codes of a few bits, code books), *with index* also those that say where they belong, *MACs* multiply-accumulates with weights that are not zero.
