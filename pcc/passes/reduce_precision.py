@@ -36,8 +36,8 @@ class ReducePrecision:
     """Makes activations and weights a narrower floating-point type.
 
     What an index is computed from stays fp32, and so do whole numbers that are compared, statistics of squares
-    (`pcc.passes.kept_wide`), and sums of poolings and softmax. Inputs and outputs of the model stay what they are, unless ``ports``: then those that are fp32 become the narrower
-    type, too.
+    (`pcc.passes.kept_wide`), and sums of poolings and softmax. Inputs and outputs of the model stay what they are,
+    unless ``ports``: then those that are fp32 become the narrower type, too.
     """
 
     dtype: Literal["float16"] = "float16"

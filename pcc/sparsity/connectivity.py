@@ -12,16 +12,10 @@ convolutions a connection is one weight and this is unstructured pruning.
 import numpy as np
 
 from pcc.errors import PccError
-from pcc.sparsity import pattern
 from pcc.sparsity.budget import budget
 
 SCOPES = ("layer", "filter")
 SHARES = (1, 2, 4)
-
-
-def connection_scores(weight: np.ndarray) -> np.ndarray:
-    """Squared norm of every connection, float64 (O, I)."""
-    return pattern.scores(weight, pattern.every_tap(weight.shape[2] * weight.shape[3]))[:, :, 0]
 
 
 def select(scores: np.ndarray, rate: float, scope: str = "layer") -> np.ndarray:
@@ -60,42 +54,6 @@ def check_share(share: int, filters: int, groups: int) -> None:
             f"{filters // groups} filters{' in each convolution group' if groups > 1 else ''} do not divide into "
             f"groups of {share}"
         )
-
-
-def project(
-    weight: np.ndarray,
-    rate: float,
-    *,
-    scope: str = "layer",
-    share: int = 1,
-    groups: int = 1,
-    order: np.ndarray | None = None,
-) -> np.ndarray:
-    """The nearest weight with as many connections as the budget allows, where groups of ``share`` filters keep the same
-    channels.
-
-    ``order`` (O,) says which filters form a group, by their place in it (default: consecutive filters); it stays inside
-    a convolution's groups.
-    """
-    check_share(share, len(weight), groups)
-    kept = select(share_scores(connection_scores(weight), share, order), rate, scope)
-    of_filter = np.empty((len(weight), weight.shape[1]), dtype=bool)
-    of_filter[np.arange(len(weight)) if order is None else order] = np.repeat(kept, share, axis=0)
-    return np.where(of_filter[:, :, None, None], weight, np.float32(0))
-
-
-def count(weight: np.ndarray) -> int:
-    """Connections with a weight that is not zero."""
-    return int(weight.any(axis=(2, 3)).sum())
-
-
-def detect(weight: np.ndarray) -> np.ndarray | str:
-    """The connections that are there, bool (O, I), or why there is nothing to gain: no connection is all zero, or every
-    one is."""
-    connections: np.ndarray = (weight != 0).any(axis=(2, 3))
-    if connections.all():
-        return "no connection is all zero"
-    return connections if connections.any() else "every weight is zero"
 
 
 def similar_order(features: np.ndarray, share: int, groups: int = 1) -> np.ndarray:

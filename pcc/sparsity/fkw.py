@@ -166,28 +166,3 @@ def validate(fkw: FKW) -> None:
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise PccError(f"damaged FKW weight: {otherwise}")
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Sizes of one weight in bytes, with fp32 values and 32-bit indices."""
-
-    values: int
-    """FKW: the kept weights."""
-    tables: int
-    """FKW: patterns, reorder, offset, index and stride."""
-    csr: int
-    """The same non-zeros in compressed sparse rows, one row a filter: value and column of each, and where rows
-    start."""
-    dense: int
-
-    @property
-    def fkw(self) -> int:
-        return self.values + self.tables
-
-
-def nbytes(fkw: FKW) -> Bytes:
-    """What a packed weight takes, beside compressed sparse rows and the dense weight."""
-    tables = sum(array.nbytes for array in (fkw.patterns, fkw.reorder, fkw.offset, fkw.index, fkw.stride))
-    csr = int(np.count_nonzero(fkw.weight)) * 8 + (fkw.shape[0] + 1) * 4
-    return Bytes(fkw.weight.nbytes, tables, csr, int(np.prod(fkw.shape)) * 4)

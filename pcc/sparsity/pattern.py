@@ -154,25 +154,13 @@ def apply(weight: np.ndarray, patterns: np.ndarray, choice: np.ndarray) -> np.nd
     return np.where(allowed[choice].reshape(weight.shape), weight, np.float32(0))
 
 
-def project(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """The nearest weight whose connections all use one of the patterns: each keeps the one of largest norm (ties: the
-    first)."""
-    return apply(weight, patterns, scores(weight, patterns).argmax(axis=2))
-
-
-def detect(weight: np.ndarray) -> np.ndarray | str:
-    """The pattern set that the zeros of a weight (O, I, kh, kw) follow, int32 (P, E) in lexicographic order, or why
-    there is none.
+def detect_shapes(used: np.ndarray) -> np.ndarray | str:
+    """The pattern set that connections follow, int32 (P, E) in lexicographic order, or why there is none; from the taps
+    that each connection uses, bool (n, taps).
 
     All-zero connections are left out (that is connectivity). A shape contained in another is that pattern with an
     accidental zero.
     """
-    outputs, inputs, kh, kw = weight.shape
-    return detect_shapes(weight.reshape(outputs * inputs, kh * kw) != 0)
-
-
-def detect_shapes(used: np.ndarray) -> np.ndarray | str:
-    """As `detect`, from the taps each connection uses, bool (n, taps)."""
     taps = used.shape[1]
     if not used.any():
         return "every weight is zero"
@@ -198,15 +186,6 @@ def _distinct(used: np.ndarray) -> np.ndarray:
     unique = np.unique(words[:, 0])[:, None] if words.shape[1] == 1 else np.unique(words, axis=0)
     rows = np.unpackbits(np.ascontiguousarray(unique).view(np.uint8), axis=1, count=taps).astype(bool)
     return rows[rows.any(axis=1)]
-
-
-def count(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-    """How many connections use each pattern, int64 (P,); connections that fit several count for the first, all-zero
-    connections for none.
-
-    Raises `PccError` where a connection fits no pattern.
-    """
-    return np.bincount(fit(weight, patterns).ravel() + 1, minlength=len(patterns) + 1)[1:]
 
 
 def fit(weight: np.ndarray, patterns: np.ndarray) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import geometric_mean, mean
 
 import numpy as np
+from scipy.optimize import nnls
+from scipy.stats import spearmanr
 
 from pcc.codegen.machine import Work
 from pcc.tune.trials import Measurable, Trial, counts, vector
@@ -38,20 +39,9 @@ def fit(trials: Sequence[Trial], cost: Cost, before: Work) -> Work:
 
 
 def non_negative_least_squares(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The x >= 0 of least ``|matrix @ x - wanted|``, for few columns: of all sets of columns whose plain least squares
-    are positive, the best."""
+    """The x >= 0 of least ``|matrix @ x - wanted|``; columns may be of very different sizes."""
     scales = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(float).tiny)
-    scaled = matrix / scales
-    gram, right = scaled.T @ scaled, scaled.T @ wanted
-    best, most = np.zeros(matrix.shape[1]), 0.0
-    for count in range(1, matrix.shape[1] + 1):
-        for columns in map(list, combinations(range(matrix.shape[1]), count)):
-            solution = np.linalg.lstsq(gram[np.ix_(columns, columns)], right[columns])[0]
-            explained = float(right[columns] @ solution)
-            if explained > most and (solution > 0).all():
-                best, most = np.zeros(matrix.shape[1]), explained
-                best[columns] = solution
-    return best / scales
+    return nnls(matrix / scales, wanted)[0] / scales
 
 
 @dataclass(frozen=True)
@@ -84,9 +74,7 @@ def rank(trials: Sequence[Trial], cost: Cost, costs: Work) -> Ranking:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two rows of numbers; equal ones are ranked as they come."""
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(values))
+    """Spearman's rank correlation of two rows of numbers; 0 where all of a row are equal, which ranks nothing."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(spearmanr(first, second).statistic)

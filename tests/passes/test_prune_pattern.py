@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from pcc.passes.pruning import Pruned
 from pcc.sparsity import pattern
 from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import convs, mixed, output, run, weights
+from tests.sparsity.weights import connections_with, cut_to_patterns
 
 PATTERNED = ("stem", "left", "right", "grouped", "dilated")
 
@@ -25,7 +27,7 @@ def test_every_3x3_convolution_gets_the_nearest_designed_patterns():
     run(graph_module, "prune-pattern{spare_first=false}")
     verify_structure(graph_module)
     for name, weight in weights(graph_module).items():
-        expected = pattern.project(dense[name].numpy(), pattern.DESIGNED) if name in PATTERNED else dense[name].numpy()
+        expected = cut_to_patterns(dense[name].numpy(), pattern.DESIGNED) if name in PATTERNED else dense[name].numpy()
         assert np.array_equal(weight, expected), name
     for name in PATTERNED:
         found = annotation(convs(graph_module)[name], Pruned)
@@ -60,9 +62,26 @@ def test_mined_patterns_are_those_of_the_whole_model(count: int):
         assert pruned.structure.patterns == tuple(map(tuple, mined.tolist()))  # type: ignore[union-attr]
     for name in PATTERNED:
         assert (
-            pattern.count(weights(graph_module)[name].numpy(), mined).sum()
+            connections_with(weights(graph_module)[name].numpy(), mined)
             == weights(graph_module)[name][:, :, 0, 0].numel()
         )
+
+
+def test_adjacent_patterns_are_in_single_pieces():
+    graph_module, _ = mixed()
+    with torch.no_grad():
+        for name in PATTERNED:  # the corners are largest, and no two of them touch
+            weight = constant(convs(graph_module)[name].args[1])  # type: ignore[arg-type]
+            weight[:, :, ::2, ::2] += 10
+    free, adjacent = ({}, {})
+    for found, options in ((free, "patterns=4"), (adjacent, "patterns=4,adjacent=true")):
+        module = copy.deepcopy(graph_module)
+        run(module, f"prune-pattern{{spare_first=false,{options}}}")
+        found |= {name: annotation(convs(module)[name], Pruned).structure.patterns for name in PATTERNED}
+    assert (0, 2, 6, 8) in free["left"]
+    everything = [weights(graph_module)[name].numpy() for name in PATTERNED]
+    assert adjacent["left"] == tuple(map(tuple, pattern.mine(everything, 4, adjacent=True).tolist()))
+    assert (0, 2, 6, 8) not in adjacent["left"]
 
 
 def test_only_the_layers_that_are_named():
@@ -81,6 +100,7 @@ def test_only_the_layers_that_are_named():
         ({"layers": ("expand",)}, "layer expand cannot take patterns: the patterns are for 3x3 connections, not 1x1"),
         ({"patterns": "3"}, r"patterns=3}: choose designed, or how many to mine, 4 to 12"),
         ({"patterns": "mined"}, "choose designed"),
+        ({"adjacent": True}, "patterns that are mined"),
     ],
 )
 def test_wrong_use_is_one_line(options: dict[str, Any], message: str):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from pcc.errors import PccError
 from pcc.sparsity import connectivity, joint, pattern
-from pcc.sparsity.budget import budget
-from pcc.sparsity.fkw import FKW, nbytes, pack, unpack, validate
-from tests.sparsity.weights import nonzero_weight
+from pcc.sparsity.fkw import FKW, pack, unpack, validate
+from tests.sparsity.weights import cut_connections, cut_to_patterns, nonzero_weight
 
 
 @settings(max_examples=60)
@@ -37,7 +36,7 @@ def test_round_trip_bit_for_bit(
 
 
 def test_connections_are_ordered_by_pattern_then_channel():
-    weight = pattern.project(nonzero_weight(0, 4, 30, 3, 3), pattern.DESIGNED)
+    weight = cut_to_patterns(nonzero_weight(0, 4, 30, 3, 3), pattern.DESIGNED)
     packed = pack(weight, patterns=pattern.DESIGNED)
     choice = pattern.fit(weight, pattern.DESIGNED)
     for filter_ in range(4):
@@ -48,7 +47,7 @@ def test_connections_are_ordered_by_pattern_then_channel():
 
 
 def test_grouped_convolutions_store_absolute_channels():
-    weight = connectivity.project(nonzero_weight(0, 6, 4, 3, 3), 2)
+    weight = cut_connections(nonzero_weight(0, 6, 4, 3, 3), 2)
     packed = pack(weight, groups=3)
     for filter_ in range(6):
         channels = packed.index[packed.offset[filter_] : packed.offset[filter_ + 1]]
@@ -95,17 +94,6 @@ def test_golden_tables(golden: Callable[[str, str], None]):
     )
 
 
-def test_bytes_against_csr():
-    weight = joint.project(nonzero_weight(0, 64, 64, 3, 3), pattern.DESIGNED, 3.6, share=4).weight
-    sizes = nbytes(pack(weight, 1, pattern.DESIGNED, 1))
-    connections = budget(16 * 64, 3.6) * 4
-    assert sizes.values == connections * 4 * 4
-    assert sizes.csr == connections * 4 * 8 + 65 * 4
-    assert sizes.dense == 64 * 64 * 9 * 4
-    assert sizes.tables == 4 * (16 + 64 + 65 + connections + 64 * 5)
-    assert sizes.fkw < 0.75 * sizes.csr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -148,7 +136,7 @@ def _changed(array: np.ndarray, at: int | tuple[int, ...], value: float) -> np.n
     ],
 )
 def test_validation_names_the_damage(damage: Callable[[FKW], FKW], message: str):
-    weight = pattern.project(nonzero_weight(0, 4, 8, 3, 3), pattern.DESIGNED)
+    weight = cut_to_patterns(nonzero_weight(0, 4, 8, 3, 3), pattern.DESIGNED)
     shared = joint.project(weight, pattern.DESIGNED, share=2, groups=2, order=np.arange(4)).weight
     packed = pack(shared, 2, pattern.DESIGNED, 2)
     validate(packed)

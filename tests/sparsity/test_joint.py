@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pcc.sparsity import connectivity, joint, pattern
 from pcc.sparsity.budget import budget
-from tests.sparsity.weights import cuts, distance, nonzero_weight, weights
+from tests.sparsity.weights import cut_connections, cut_to_patterns, cuts, distance, nonzero_weight, weights
 
 TWO = np.array([[0, 1], [1, 2]], dtype=np.int32)
 
@@ -49,7 +49,7 @@ def test_idempotent_in_its_own_order(weight: np.ndarray, rate: float, scope: str
     scope=st.sampled_from(connectivity.SCOPES),
 )
 def test_connectivity_after_patterns_is_the_joint_projection(weight: np.ndarray, rate: float, scope: str):
-    after = connectivity.project(pattern.project(weight, pattern.DESIGNED), rate, scope=scope)
+    after = cut_connections(cut_to_patterns(weight, pattern.DESIGNED), rate, scope=scope)
     assert np.array_equal(after, joint.project(weight, pattern.DESIGNED, rate, scope=scope).weight)
 
 
@@ -58,7 +58,7 @@ def test_connectivity_before_patterns_is_not():
     in_pattern = np.zeros(9)
     in_pattern[pattern.DESIGNED[0]] = 1.4
     weight = np.stack([spread, in_pattern]).reshape(1, 2, 3, 3).astype(np.float32)
-    before = pattern.project(connectivity.project(weight, 2), pattern.DESIGNED)
+    before = cut_to_patterns(cut_connections(weight, 2), pattern.DESIGNED)
     exact = joint.project(weight, pattern.DESIGNED, 2).weight
     assert before.any(axis=(2, 3)).tolist() == [[True, False]]
     assert exact.any(axis=(2, 3)).tolist() == [[False, True]]
@@ -90,13 +90,6 @@ def test_grouping_by_likeness_keeps_more_than_neighbours_do():
     alike = joint.project(weight, pattern.DESIGNED, 3.6, share=4).kept
     assert neighbours < 0.9 * free
     assert alike > 0.97 * free
-
-
-def test_without_patterns_it_is_connectivity():
-    weight = nonzero_weight(8, 8, 12, 5, 5)
-    assert np.array_equal(
-        joint.project(weight, rate=2.5, scope="filter").weight, connectivity.project(weight, 2.5, scope="filter")
-    )
 
 
 def test_a_weight_of_zeros_stays():

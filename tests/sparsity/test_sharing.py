@@ -4,7 +4,7 @@ import pytest
 from pcc.sparsity import joint, pattern
 from pcc.sparsity.fkw import pack, unpack, validate
 from pcc.sparsity.kernels import Kernels
-from tests.sparsity.weights import nonzero_weight
+from tests.sparsity.weights import cut_to_patterns, nonzero_weight
 
 
 def found_in(weight: np.ndarray, groups: int = 1) -> Kernels:
@@ -84,6 +84,6 @@ def test_reasons(weight: np.ndarray, groups: int, reason: str):
 
 
 def test_patterns_of_one_filter_each_need_no_sharing():
-    found = found_in(pattern.project(nonzero_weight(7, 3, 5, 3, 3), pattern.DESIGNED))
+    found = found_in(cut_to_patterns(nonzero_weight(7, 3, 5, 3, 3), pattern.DESIGNED))
     assert found.share == 1
     assert found.rate == 1

@@ -7,6 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pcc.sparsity import joint, pattern
+
 
 def weights(
     filters: st.SearchStrategy[int], inputs: st.SearchStrategy[int], kernel: tuple[int, int] = (3, 3)
@@ -28,6 +30,30 @@ def nonzero_weight(seed: int, *shape: int) -> np.ndarray:
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a.astype(np.float64) - b).sum())
+
+
+def cut_connections(
+    weight: np.ndarray,
+    rate: float,
+    *,
+    scope: str = "layer",
+    share: int = 1,
+    groups: int = 1,
+    order: np.ndarray | None = None,
+) -> np.ndarray:
+    """Connectivity alone; without an ``order`` neighbours share."""
+    order = np.arange(len(weight)) if order is None else order
+    return joint.project(weight, rate=rate, scope=scope, share=share, groups=groups, order=order).weight
+
+
+def cut_to_patterns(weight: np.ndarray, patterns: np.ndarray = pattern.DESIGNED) -> np.ndarray:
+    """Patterns alone."""
+    return joint.project(weight, patterns).weight
+
+
+def connections_with(weight: np.ndarray, patterns: np.ndarray) -> int:
+    """How many connections use one of the patterns; `PccError` where one uses none."""
+    return int((pattern.fit(weight, patterns) >= 0).sum())
 
 
 def cuts(groups: int, channels: int, patterns: int, kept: int, *, per_group: bool) -> Iterator[np.ndarray]:
