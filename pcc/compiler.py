@@ -150,7 +150,7 @@ def compile_model(
             if dump_ir:
                 _dump_kernels(dump_ir / target.folder / "kernels", compiled[-1][1])
 
-        gpu_plans = _gpu_plans(shared, name, steps, targets, tuning_records, printing, roots, progress, clock)
+        gpu_plans = _gpu_plans(shared, name, steps, targets, tuning_records, printing, verifier, roots, progress, clock)
         gpu_builds = _gpu_builds(gpu_plans, planned, chooser_of, roots, dump_ir, clock)
 
         with clock.measure("package"):
@@ -241,21 +241,29 @@ def _gpu_plans(
     targets: Sequence[Target],
     tuning_records: str | None,
     printing: Sequence[Instrument],
+    verifier: VerifyEach | None,
     roots: Sequence[Path],
     progress: Progress,
     clock: Clock,
 ) -> dict[Path, GpuPlan]:
     """The graph for each family of GPUs that a target has, with the program that leaves nothing to the processor, by
-    the folder that texts about it go to. ``graph`` is the one after the passes that are the same for every target."""
+    the folder that texts about it go to. ``graph`` is the one after the passes that are the same for every target. What
+    is narrower for GPUs alone is verified here."""
     plans: dict[Path, GpuPlan] = {}
     shared, rest = split_at_target(steps.graph)
+    narrowing = [step.name for step in rest if step.name == "reduce-precision"]
     for place in dict.fromkeys(place for target in targets for place in _gpu_folders(target)):
         _, interface, profile = place.parts
         progress(f"writing kernels for GPUs: {interface}, {profile}")
+        is_new = verifier and not set(narrowing) <= {result.pass_name for result in verifier.results}
         of_gpu = run_passes(
             gpu_steps(rest, interface, profile, tuning_records),
             copy.deepcopy(graph),
-            [*printing, *(DumpAfterEach(root / place) for root in roots)],
+            [
+                *printing,
+                *(DumpAfterEach(root / place) for root in roots),
+                *_verifying(copy.copy(verifier) if is_new else None, clock),
+            ],
             len(shared),
             clock,
         )

@@ -52,17 +52,17 @@ def command(
 
     opened = open_package(package)
     chosen = chosen_device(device, cpu, use)
-    record = opened.target(chosen.target)
+    record, name = chosen.record(opened), chosen.named(opened)
     batch = _checked_batch(opened.manifest, batch)
     with progress() as step:
-        step(f"{warmup + runs} runs on {chosen.name}")
+        step(f"{warmup + runs} runs on {name}")
         result = chosen.bench(opened, threads, warmup, runs, profile, batch)
     say_why_no_gpu(result.device)
     layers = layer_times(result, chosen.layers(opened, result)) if profile else []
     library_bytes = opened.file(record.library).stat().st_size
     if as_json:
         report = result.model_dump(exclude={"calls"}) | {
-            "device": chosen.name,
+            "device": name,
             "computed_by": result.device,
             "library_bytes": library_bytes,
             "batch": batch,
@@ -75,7 +75,7 @@ def command(
     images = f"batch {batch} of up to {opened.manifest.max_batch}, " if batch else ""
     on_gpu = result.device.startswith("gpu")
     computed = result.device if on_gpu else f"{threads} thread{'s' * (threads > 1)}"
-    click.echo(f"{result.model}, {result.target}, on {chosen.name}, {images}{computed}, {runs} runs")
+    click.echo(f"{result.model}, {result.target}, on {name}, {images}{computed}, {runs} runs")
     click.echo(
         f"median {milliseconds['median']} ms, p10 {milliseconds['p10']}, p90 {milliseconds['p90']}, min "
         f"{milliseconds['min']}"

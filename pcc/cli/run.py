@@ -86,7 +86,7 @@ def command(
     check_apart(outputs, *inputs)
     arrays = read_inputs(opened, inputs)
     with progress() as step:
-        step(f"running on {chosen.name}")
+        step(f"running on {chosen.named(opened)}")
         results = chosen.run(opened, arrays, threads)
     say_why_no_gpu(chosen.used)
     for path, result in zip(outputs, results, strict=False):

@@ -26,18 +26,19 @@ def command(package: Path, device: str, cpu: str | None, use: str, threads: int,
 
     opened = open_package(package)
     chosen = chosen_device(device, cpu, use)
+    name = chosen.named(opened)
     opened.verify()
     with progress() as step:
-        step(f"running on {chosen.name}")
+        step(f"running on {name}")
         result = chosen.selftest(opened, threads)
     say_why_no_gpu(result.device)
     if as_json:
-        report = result.model_dump() | {"device": chosen.name, "computed_by": result.device}
+        report = result.model_dump() | {"device": name, "computed_by": result.device}
         click.echo(json.dumps(report, indent=2))
     else:
         computed = result.device if result.device.startswith("gpu") else "cpu"
         click.echo(
-            f"{opened.manifest.name}, on {chosen.name}, {computed}: {'right' if result.passed else 'WRONG'}, largest "
+            f"{opened.manifest.name}, on {name}, {computed}: {'right' if result.passed else 'WRONG'}, largest "
             f"error {result.max_error:.1e} of the largest value, {result.tolerance:.0e} allowed"
         )
     return 0 if result.passed else FAILED_STATUS

@@ -34,7 +34,7 @@ def generation() -> str:
     cache."""
     digest = hashlib.sha256(f"{version('apache-tvm')}|{version('apache-tvm-ffi')}".encode())
     package = Path(__file__).parents[1]
-    for source in sorted([*package.glob("codegen/**/*.py"), *package.glob("ir/*.py")]):
+    for source in sorted([*package.glob("codegen/**/*.py"), *package.glob("ir/*.py"), package / "dtype.py"]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pcc.codegen.kernel import READ_SLACK
 from pcc.codegen.program import ALIGNMENT, Buffer, K, Program, View
+from pcc.errors import PccError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class PlanMemory:
     name: ClassVar[str] = "plan-memory"
     level: ClassVar[str] = "program"
     exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.alignment < ALIGNMENT or self.alignment % ALIGNMENT:
+            raise PccError(
+                f"plan-memory{{alignment={self.alignment}}}: kernels take buffers that begin at multiples of "
+                f"{ALIGNMENT} bytes: give a multiple of it"
+            )
 
     def __call__(self, program: Program[K]) -> Program[K]:
         lifetimes = buffer_lifetimes(program)

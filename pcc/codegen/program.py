@@ -96,6 +96,11 @@ class View:
     def is_contiguous(self) -> bool:
         return self.strides == contiguous_strides(self.shape)
 
+    @property
+    def batch_stride(self) -> int:
+        """Elements from one of the first dimension to the next; 0 where there is no next, so that one serves all."""
+        return self.strides[0] if self.shape[0] > 1 else 0
+
 
 def line_elements(dtype: DType) -> int:
     """Elements of a cache line."""

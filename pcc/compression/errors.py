@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.zeros import Zeros
-from pcc.training.layers import Layer
+from pcc.training.layers import Layer, groups_of
 from pcc.training.reconstruct import effect, error_of, gain_of, passed_on, shift, to_columns, to_weight
 from pcc.training.reconstruction_moments import Moments, MomentSums
 from pcc.training.reconstruction_solve import EXACT, Quadratic, refit
@@ -47,7 +47,7 @@ class LayerFit:
 
     @property
     def groups(self) -> int:
-        return self.module.groups if isinstance(self.module, nn.Conv2d) else 1
+        return groups_of(self.module)
 
     @cached_property
     def dense(self) -> Tensor:

@@ -15,7 +15,7 @@ from pcc.deploy.process import run_program
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.package.layer_report import LayerReport
-from pcc.package.manifest import TensorRecord
+from pcc.package.manifest import TargetRecord, TensorRecord
 from pcc.package.read import Package, parse_record
 from pcc.scratch import temporary_folder
 
@@ -87,9 +87,23 @@ class Device(ABC):
     def command(self, program: Path) -> list[str]:
         """The words that start a program there. Raises `PccError` if the device is not to be had."""
 
+    def record(self, package: Package) -> TargetRecord:
+        """The package's library that the device runs."""
+        return package.target(self.target)
+
+    def named(self, package: Package) -> str:
+        """The device's name, in lines about a package."""
+        return self.name
+
+    def note(self, used: str) -> None:
+        """Keeps what a run was computed by. `PccError` where that had to be a GPU, and is none."""
+        self.used = used
+        if self.use == "gpu" and not used.startswith("gpu"):
+            raise PccError(f"{self.name}: no GPU computed this: {used.removeprefix('cpu: ')}")
+
     def push(self, package: Package) -> Path:
         """Makes the package's files available to the device, checked; the folder under which it sees them."""
-        record = package.target(self.target)
+        record = self.record(package)
         for name in (record.library, record.runner):
             package.file(name)
         return package.path
@@ -118,7 +132,7 @@ class Device(ABC):
             for path in outputs:
                 arguments += ["--output", str(path)]
             printed = self._runner(package, arguments)
-            self.used = self._parsed(RunResult, package, printed or b"{}").device
+            self.note(self._parsed(RunResult, package, printed or b"{}").device)
             return [
                 _read_output(package, path, port, batch)
                 for path, port in zip(outputs, package.manifest.outputs, strict=True)
@@ -147,7 +161,7 @@ class Device(ABC):
 
     def layers(self, package: Package, result: BenchResult) -> Sequence[LayerReport]:
         """The layers of what was timed."""
-        record = package.target(self.target)
+        record = self.record(package)
         if result.device.startswith("gpu") and record.gpu:
             return record.gpu.program(result.device, result.target).layers
         return record.level(result.target).layers
@@ -172,7 +186,7 @@ class Device(ABC):
     ) -> Answer:
         """What pcc-run prints with ``--json``."""
         result = self._parsed(answer, package, self._runner(package, arguments, accepted))
-        self.used = result.device
+        self.note(result.device)
         return result
 
     def _parsed(self, answer: type[Answer], package: Package, printed: bytes) -> Answer:
@@ -197,7 +211,7 @@ class Device(ABC):
 
     def _chosen_runner(self, package: Package) -> tuple[str, list[str]]:
         """The runner, and the words for a GPU, if one may compute. `PccError` where one has to and cannot."""
-        record = package.target(self.target)
+        record = self.record(package)
         has_gpu_runner = record.gpu is not None and record.gpu.runner is not None
         if self.use == "cpu" or (self.use == "auto" and not has_gpu_runner):
             return record.runner, []

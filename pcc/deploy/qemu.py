@@ -5,6 +5,11 @@ from pathlib import Path
 
 from pcc.deploy.device import Device
 from pcc.errors import PccError
+from pcc.package.manifest import TargetRecord
+from pcc.package.read import Package
+
+LINUX, ANDROID = "aarch64-linux", "aarch64-android"
+"""The first of them that a package has is what it runs; of Android the static runner alone, which needs no Android."""
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 """Where Debian puts the arm64 C library, which dynamic programs need (the runner is static)."""
@@ -23,10 +28,22 @@ class Qemu(Device):
     does not load.
     """
 
-    def __init__(self, cpu: str = "max", page_size: int | None = None, target: str = "aarch64-linux") -> None:
+    def __init__(self, cpu: str = "max", page_size: int | None = None, target: str = LINUX) -> None:
         self.name = f"qemu ({cpu})"
         self.target = target
         self._cpu, self._page_size = cpu, page_size
+
+    def record(self, package: Package) -> TargetRecord:
+        names = [target.name for target in package.manifest.targets]
+        is_for_android = self.target == LINUX and LINUX not in names and ANDROID in names
+        record = package.target(ANDROID if is_for_android else self.target)
+        if record.name != ANDROID or record.gpu is None:
+            return record
+        return record.model_copy(update={"gpu": record.gpu.model_copy(update={"runner": None})})
+
+    def named(self, package: Package) -> str:
+        record = self.record(package)
+        return self.name if record.name == LINUX else f"{self.name}, {record.name}"
 
     def command(self, program: Path) -> list[str]:
         missing = self.missing()

@@ -27,8 +27,8 @@ class Network:
     """A network of one image input."""
 
     name: str
-    where: str
-    """What runs it: ``PyTorch``, or a package's device."""
+    place: Callable[[], str]
+    """Says `where`, which a GPU that fails changes."""
     input_shape: tuple[int, int, int]
     """C, H, W."""
     preprocessing: Preprocessing | None
@@ -39,6 +39,11 @@ class Network:
     fixes_batch: bool
     compute: Callable[[np.ndarray], list[np.ndarray]]
     """All outputs for inputs, fp32 (N, C, H, W) with N as ``batch`` says."""
+
+    @property
+    def where(self) -> str:
+        """What runs it: ``PyTorch``, or a package's device."""
+        return self.place()
 
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         """All outputs, as fp32 (N, ...), for inputs, fp32 (N, C, H, W), N at most ``batch``. `PccError` for outputs
@@ -86,7 +91,9 @@ def of_module(
                 f"{type(error).__name__}: {shortened(' '.join(str(error).split()), 200)}"
             ) from error
     outputs = tuple(f"output {number}" for number in range(len(found)))
-    return Network(name, "PyTorch", chw, preprocessing, tuple(class_names or ()), outputs, BATCH, False, compute)
+    return Network(
+        name, lambda: "PyTorch", chw, preprocessing, tuple(class_names or ()), outputs, BATCH, False, compute
+    )
 
 
 def of_file(name: str, path: Any, examples: Any) -> Network:
@@ -103,12 +110,18 @@ def of_file(name: str, path: Any, examples: Any) -> Network:
     def compute(x: np.ndarray) -> list[np.ndarray]:
         return [tensor.numpy() for tensor in run_graph(imported.graph, (torch.from_numpy(_of_type(name, x, taken)),))]
 
-    return Network(name, "PyTorch", chw, None, (), imported.outputs, shape[0], True, compute)
+    return Network(name, lambda: "PyTorch", chw, None, (), imported.outputs, shape[0], True, compute)
 
 
 @contextmanager
 def of_package(package: Package, device: Device, threads: int) -> Generator[Network]:
-    """A package, by its library in this process, or by its runner on another device."""
+    """A package, by its library in this process, or by its runner on another device. `PccError` as soon as the device's
+    ``use`` is ``gpu`` and something else computes."""
+
+    def place() -> str:
+        named = device.named(package)
+        return named if device.used == "cpu" else f"{named}, {device.used}"
+
     manifest, name = package.manifest, str(package.path)
     chw = _chw(manifest.name, [port.shape for port in manifest.inputs])
     dtype = dtype_named(manifest.inputs[0].dtype).numpy
@@ -116,7 +129,7 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
     network = partial(
         Network,
         name=name,
-        where=device.name,
+        place=place,
         input_shape=chw,
         preprocessing=None if described is None else Preprocessing.model_validate(described),
         class_names=tuple(package.labels() or ()),
@@ -130,13 +143,14 @@ def of_package(package: Package, device: Device, threads: int) -> Generator[Netw
     from pcc.runtime.loader import load
 
     with load(package.path, threads, device.use) as model:
-        where = device.name if model.device == "cpu" else f"{device.name}, {model.device}"
+        device.note(model.device)
 
         def compute(x: np.ndarray) -> list[np.ndarray]:
             results = model(_of_type(name, x, dtype))
+            device.note(model.device)
             return list(results) if isinstance(results, tuple) else [results]
 
-        yield network(where=where, compute=compute)
+        yield network(compute=compute)
 
 
 def _numpy_type(dtype: "torch.dtype") -> np.dtype[Any]:

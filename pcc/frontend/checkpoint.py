@@ -34,7 +34,9 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     try:
         with _state_dicts(path) as found:
             chosen = choose(found, place, module)
-            state = plain_weights(_read(chosen.state), module)
+            unsaved = _unsaved(module)
+            state = {key: value for key, value in _read(chosen.state).items() if key not in unsaved}
+            state = plain_weights(state, module)
     except (PccError, ValueError) as error:
         raise PccError(f"weights '{path.name}': {error}") from error
     except RuntimeError as error:
@@ -120,8 +122,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise PccError(f"it cannot be read: {_first_line(error)}") from error
 
 
+def _unsaved(module: nn.Module) -> set[str]:
+    """The buffers that are not in a module's state dict. TorchScript's files have them all the same."""
+    return {name for name, _ in module.named_buffers()} - set(module.state_dict())
+
+
 def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    odd = [f"{key} ({str(value.dtype).removeprefix('torch.')})" for key, value in state.items() if value.is_complex()]
+    odd = [f"{key} ({_type(value)})" for key, value in state.items() if value.is_complex()]
     if odd:
         raise PccError(f"weights '{name}': tensors are not plain real numbers: {_some(odd)}")
     expected = module.state_dict()
@@ -133,9 +140,19 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
+    whole = [
+        f"{key} ({_type(state[key])}, the model has {_type(expected[key])})"
+        for key in expected
+        if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     problems = [
         f"{len(keys)} {word}: {_some(keys)}"
-        for keys, word in ((missing, "missing"), (unexpected, "unexpected"), (wrong, "of another shape"))
+        for keys, word in (
+            (missing, "missing"),
+            (unexpected, "unexpected"),
+            (wrong, "of another shape"),
+            (whole, "of another type"),
+        )
         if keys
     ]
     if near := get_close_matches(missing[0], unexpected, n=1) if missing else []:
@@ -150,6 +167,10 @@ def _some(items: list[str]) -> str:
 
 def _shape(x: Tensor) -> str:
     return "x".join(map(str, x.shape)) or "scalar"
+
+
+def _type(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _first_line(error: Exception) -> str:

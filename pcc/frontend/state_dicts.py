@@ -199,13 +199,14 @@ def _parametrised(key: str) -> str:
 
 
 def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
+    g, v = g.float(), v.float()
     if not g.dim():
         return g * v / torch.linalg.vector_norm(v)
     return g * v / torch.linalg.vector_norm(v, dim=[dim for dim, size in enumerate(g.shape) if size == 1], keepdim=True)
 
 
 def _spectral_norm(parts: list[Tensor], transposed: bool) -> Tensor:
-    weight, u, v = parts
+    weight, u, v = (part.float() for part in parts)
     matrix = (weight.transpose(0, 1) if transposed else weight).flatten(1)
     return weight / torch.dot(u, matrix @ v)
 

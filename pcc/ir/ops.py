@@ -53,7 +53,8 @@ def window_output_size(
     return extent(0), extent(1)
 
 
-def _pad(x: Tensor, padding: Sequence[int], fill: float = 0.0) -> Tensor:
+def padded(x: Tensor, padding: Sequence[int], fill: float = 0.0) -> Tensor:
+    """Planes with ``padding`` (top, left, bottom, right) around them."""
     top, left, bottom, right = padding
     return F.pad(x, (left, right, top, bottom), value=fill) if any(padding) else x
 
@@ -78,7 +79,7 @@ def _conv2d(
 ) -> Tensor:
     symmetric = padding[:2] == padding[2:]
     value = F.conv2d(
-        x if symmetric else _pad(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups
+        x if symmetric else padded(x, padding), weight, bias, stride, padding[:2] if symmetric else 0, dilation, groups
     )
     return _finish(value, residual, activation, parameter).contiguous()
 
@@ -195,12 +196,12 @@ def _pool2d(
     # What the windows need beyond the declared padding in ceil mode; it never counts in an average.
     hang = (0, 0, *(max(0, reach[a] - x.shape[2 + a] - padding[a] - padding[a + 2]) for a in (0, 1)))
     if mode == "max":
-        padded = _pad(_pad(x, padding, -torch.inf), hang, -torch.inf)
-        return F.max_pool2d(padded, kernel, stride, 0, dilation)[:, :, :height, :width].contiguous()
+        filled = padded(padded(x, padding, -torch.inf), hang, -torch.inf)
+        return F.max_pool2d(filled, kernel, stride, 0, dilation)[:, :, :height, :width].contiguous()
     if mode == "sum":
         return _window_sums(x, kernel, stride, dilation)
-    counted = _pad(torch.ones_like(x[:1, :1]), padding, 1.0 if count_include_pad else 0.0)
-    total, count = (_window_sums(_pad(part, hang), kernel, stride, dilation) for part in (_pad(x, padding), counted))
+    ones = padded(torch.ones_like(x[:1, :1]), padding, 1.0 if count_include_pad else 0.0)
+    total, count = (_window_sums(padded(part, hang), kernel, stride, dilation) for part in (padded(x, padding), ones))
     return (total / count)[:, :, :height, :width].contiguous()
 
 

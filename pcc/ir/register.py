@@ -2,6 +2,7 @@
 shape function."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def register(
     result is; else it has the type of the first operand. A ``composite`` operator is not canonical."""
     name = "pcc::" + schema.split("(", 1)[0]
     torch.library.define(name, schema[schema.index("(") :])
-    torch.library.impl(name, "CompositeExplicitAutograd", reference if dtype else _rounded_once(reference))
+    torch.library.impl(name, "CompositeExplicitAutograd", reference if dtype else rounded_once(reference))
 
     def fake(*args: Any, **kwargs: Any) -> Tensor:
         first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
@@ -42,13 +43,16 @@ def register(
     return operator
 
 
-def _rounded_once(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def rounded_once(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A reference that computes in fp32 where operands are narrower, and rounds what it gives to the type of the first
     one."""
 
-    def computed(*args: Any) -> Tensor:
-        first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
-        return reference(*pytree.tree_map(_widened, args)).to(first.dtype)
+    @wraps(reference)
+    def computed(*args: Any, **kwargs: Any) -> Tensor:
+        first = next(iter((*args, *kwargs.values())))
+        dtype = (first[0] if isinstance(first, list | tuple) else first).dtype
+        result = reference(*pytree.tree_map(_widened, args), **pytree.tree_map(_widened, kwargs))
+        return result if result is NotImplemented else result.to(dtype)
 
     return computed
 

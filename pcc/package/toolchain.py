@@ -18,12 +18,13 @@ from pathlib import Path
 
 from pcc.cache import cache_root
 from pcc.errors import PccError
+from pcc.package.header import declarations, own_name
 from pcc.package.libc import libc_archive
 from pcc.target import Target
 from pcc.zig import run_tool, zig
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
-_MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "wait.c")
+_MODEL_SOURCES = ("context.c", "prepared.c", "describe.c", "chosen.c", "cpu.c", "pool.c", "text.c", "wait.c")
 LIBRARY_SOURCES = (*_MODEL_SOURCES, "embedded.c")
 RUNNER_SOURCES = (*_MODEL_SOURCES, "mapped.c", "runner.c")
 DEVICE_SOURCES = (
@@ -69,7 +70,8 @@ class Toolchain:
 
     def link_library(self, name: str, objects: Sequence[Path], output: Path, *, has_gpu: bool = False) -> None:
         """``lib<name>.so`` from the model's objects (model, kernels, weights) and the runtime; it exports the interface
-        and nothing else. ``has_gpu``: one of the objects defines programs for GPUs."""
+        (under names of its own, too, by which a program tells two models apart) and nothing else. ``has_gpu``: one of
+        the objects defines programs for GPUs, whose driver may keep a thread in the library: it is not unloaded."""
         ndk = self._ndk_clang()
         device = DEVICE_SOURCES if has_gpu else NO_DEVICE_SOURCES
         note = ("android_note.c",) if self.target.is_android and not ndk else ()
@@ -93,8 +95,11 @@ class Toolchain:
             "--hash-style=gnu",
             "--build-id=sha1",
             "--strip-debug",
+            "-Bsymbolic-functions",
             "--version-script",
             str(self._version_script()),
+            *(f"--defsym={own_name(name, function)}={function}" for function in declarations()),
+            *(["-z", "nodelete"] if has_gpu else []),
         ]
         if ndk:
             libraries = ["-ldl"] * has_gpu
@@ -170,8 +175,8 @@ class Toolchain:
         return objects
 
     def _version_script(self) -> Path:
-        """What the library exports: the functions of pcc.h."""
-        functions = sorted(set(re.findall(r"\b(pcc_\w+)\(", (RUNTIME / "pcc.h").read_text())))
+        """What a library exports: the functions of pcc.h, and each as `own_name` has it."""
+        functions = [name for function in declarations() for name in (function, f"*_{function}")]
         text = f"{{\n  global: {'; '.join(functions)};\n  local: *;\n}};\n"
         path = cache_root() / "runtime" / f"exports-{hashlib.sha256(text.encode()).hexdigest()[:12]}.map"
         if not path.exists():

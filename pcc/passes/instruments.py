@@ -3,15 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
+from pcc.dtype import REALS
 from pcc.errors import PccError
 from pcc.ir.dump import dump_graph
+from pcc.ir.graph import layer_name
 from pcc.ir.left_alone import by_reason, left_alone
 from pcc.ir.printer import print_graph
-from pcc.ir.verify import TOLERANCE, relative_error, run_graph, verify_structure
+from pcc.ir.verify import TOLERANCE, as_taken, relative_error, run_graph, verify_structure
 from pcc.passes.manager import PassEvent
 
 
@@ -52,7 +57,11 @@ class VerifyEach:
     """``--verify-each``: the graph must stay well formed, and an exact pass may not change what it computes by more
     than 1e-4.
 
-    A lossy pass only has its error recorded; what it leaves is what later exact passes are measured against.
+    A lossy pass only has its error recorded, unless it makes infinities or NaN of finite numbers; what it leaves is
+    what later exact passes are measured against.
+
+    A model may have types that pcc does not compile: then `pcc.frontend.supported.refuse_unsupported` comes first,
+    after canonicalize.
     """
 
     graph_module: GraphModule
@@ -61,13 +70,15 @@ class VerifyEach:
     results: list[Verified] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        verify_structure(self.graph_module)
+        self._is_foreign = _has_other_types(self.graph_module)
+        self._verify_structure(self.graph_module)
         self._expected = run_graph(self.graph_module, self.inputs)
 
     def __call__(self, event: PassEvent) -> None:
         step = event.step
+        self._is_foreign &= step.name != "canonicalize"
         try:
-            verify_structure(event.graph_module)
+            self._verify_structure(event.graph_module)
         except PccError as error:
             raise PccError(f"pass {step.name} left a graph that is not well formed: {error}") from error
         actual = run_graph(event.graph_module, self.inputs)
@@ -79,8 +90,50 @@ class VerifyEach:
                 f"cause {TOLERANCE:g}"
                 " (--no-verify compiles it all the same)"
             )
+        if not step.exact and any(map(_overflowed, actual, self._expected)):
+            first = _first_overflow(event.graph_module, self.inputs)
+            raise PccError(
+                f"pass {step.name} makes infinities or NaN of finite numbers"
+                f"{f', first in {first}' if first else ''} (--no-verify compiles it all the same)"
+            )
         if not step.exact:
             self._expected = actual
+
+    def _verify_structure(self, graph_module: GraphModule) -> None:
+        if not self._is_foreign:
+            verify_structure(graph_module)
+
+
+def _has_other_types(graph_module: GraphModule) -> bool:
+    """Whether a graph computes in floating-point types that pcc does not compile."""
+    values = [value for node in graph_module.graph.nodes for value in pytree.tree_leaves(node.meta.get("val"))]
+    types = {value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()}
+    return not types <= {dtype.torch for dtype in REALS}
+
+
+def _overflowed(actual: Tensor, expected: Tensor) -> bool:
+    return actual.shape == expected.shape and bool((~actual.isfinite() & expected.isfinite()).any())
+
+
+class _FirstOverflow(Interpreter):
+    """Runs a graph and notes the first node that gives infinities or NaN although it reads and names none."""
+
+    found = ""
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_function" and not self.found and isinstance(result, Tensor) and not result.isfinite().all():
+            read = [self.env[operand] for operand in n.all_input_nodes]
+            if "inf" not in str(n.args) and all(value.isfinite().all() for value in read):
+                self.found = f"layer {layer_name(n)}"
+        return result
+
+
+def _first_overflow(graph_module: GraphModule, inputs: Sequence[Tensor]) -> str:
+    running = _FirstOverflow(graph_module)
+    with torch.no_grad():
+        running.run(*as_taken(graph_module, inputs))
+    return running.found
 
 
 @dataclass
@@ -93,4 +146,5 @@ class NotePruning:
         if not event.step.exact and not event.modified:
             layers = [layer for layer in left_alone(event.graph_module) if layer.pass_name == event.step.name]
             reasons = "; ".join(line.removeprefix(f"{event.step.name}: ") for line in by_reason(layers))
-            self.warnings.append(f"{event.step.name} changed nothing: {reasons or 'the network has no convolution'}")
+            missing = f"the network has no {getattr(event.step, 'works_on', 'convolution')}"
+            self.warnings.append(f"{event.step.name} changed nothing: {reasons or missing}")

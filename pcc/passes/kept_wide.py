@@ -4,15 +4,20 @@ from collections.abc import Iterable
 from math import prod
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from pcc.ir import ops
-from pcc.ir.expression import COMPARISONS, Call, Expr, parse, walk
-from pcc.ir.graph import arguments, shape_of
+from pcc.ir.expression import COMPARISONS, Call, Expr, Literal, Operand, parse, walk
+from pcc.ir.graph import arguments, constant, shape_of
 
 LAYERS = (ops.CONV2D, ops.LINEAR, ops.MATMUL)
 _MOVES = (ops.RESHAPE, ops.PERMUTE, ops.SLICE, ops.PAD)
 _OF_EACH = (ops.ELEMENTWISE, *_MOVES, ops.EXPAND, ops.CONCAT)
+
+_BOUNDING = ("add", "sub", "max", "min", "clip", "where")
+_PASSING = ("mul", "div", "sqrt", "rsqrt", "reciprocal", "pow", "abs", "neg")
+"""Functions through which a small number decides what comes out."""
 
 
 def computing_places(graph_module: GraphModule) -> set[Node]:
@@ -49,27 +54,33 @@ def comparing_whole_numbers(graph_module: GraphModule) -> set[Node]:
                 whole.add(node)
         elif computed and whole.issuperset(computed):
             whole.add(node)
-        elif not whole.isdisjoint(computed) and _calls(node, COMPARISONS):
+        elif not whole.isdisjoint(computed) and any(call.function in COMPARISONS for call in _calls(node)):
             comparing.add(node)
     return whole | comparing
 
 
 def statistics(graph_module: GraphModule) -> set[Node]:
-    """Squares that are summed, their sums, and what is computed of these: norms, variances, scales."""
+    """What goes beyond fp16 on the way to numbers that do not: powers that are summed and sums that are divided again
+    (norms, variances, scales), and what a small number keeps from zero lest somebody divides by it."""
     found: set[Node] = set()
-    for pool in graph_module.graph.nodes:
-        if pool.target is not ops.POOL2D or arguments(pool)["mode"] == "max":
-            continue
-        path, node = [pool], arguments(pool)["x"]
-        while node.target in _MOVES:
-            path.append(node)
-            node = node.all_input_nodes[0]
-        if _squares(node):
-            found |= {node, *path, *_no_larger(pool)}
+    for node in graph_module.graph.nodes:
+        if node.target is ops.POOL2D and arguments(node)["mode"] != "max":
+            path = [node, *_moved(arguments(node)["x"])]
+            smaller = _no_larger(node)
+            if _is_power(path[-1]):
+                found |= {*path, *smaller, *_operands_within([*path, *smaller], _size(node))}
+            elif any(map(_is_sum, smaller)) and any(map(_divides, {user for part in smaller for user in part.users})):
+                found |= smaller
+        elif _is_product_with_itself(node) or _keeps_from_zero(node):
+            found |= {node, *_no_larger(node)}
+    for node in graph_module.graph.nodes:
+        computed = [operand for operand in node.all_input_nodes if operand.op != "get_attr"]
+        if node.target in _OF_EACH and computed and found.issuperset(computed):
+            found.add(node)
     return found
 
 
-def _no_larger(node: Node) -> Iterable[Node]:
+def _no_larger(node: Node) -> set[Node]:
     """What is computed of a node, value by value, and has no more of them."""
     pending, found = [node], set[Node]()
     while pending:
@@ -84,18 +95,88 @@ def _size(node: Node) -> int:
     return prod(shape_of(node))
 
 
-def _squares(node: Node) -> bool:
+def _operands_within(nodes: Iterable[Node], size: int) -> set[Node]:
+    """What the nodes are computed of, value by value or as averages, where it has at most so many values: the means
+    that are taken off squares."""
+    pending, found = list(nodes), set[Node]()
+    while pending:
+        for operand in pending.pop().all_input_nodes:
+            averages = operand.target is ops.POOL2D and arguments(operand)["mode"] != "max"
+            if (averages or operand.target in _OF_EACH) and operand not in found and _size(operand) <= size:
+                found.add(operand)
+                pending.append(operand)
+    return found
+
+
+def _moved(node: Node) -> list[Node]:
+    """A value and what it was before it was moved, back to where it was computed."""
+    path = [node]
+    while path[-1].target in _MOVES:
+        path.append(path[-1].all_input_nodes[0])
+    return path
+
+
+def _is_product_with_itself(node: Node) -> bool:
+    return node.target is ops.MATMUL and len({_moved(operand)[-1] for operand in node.all_input_nodes}) == 1
+
+
+def _is_power(node: Node) -> bool:
     """Whether a node multiplies something by itself."""
-    return node.target is ops.ELEMENTWISE and any(
-        isinstance(part, Call) and part.function == "mul" and part.args[0] == part.args[1]
-        for part in walk(_expression(node))
+    return any(
+        call.args[0] == call.args[1]
+        if call.function == "mul"
+        else call.function == "pow" and not (isinstance(call.args[1], Literal) and call.args[1].value <= 1)
+        for call in _calls(node)
     )
 
 
-def _calls(node: Node, functions: Iterable[str]) -> bool:
-    return node.target is ops.ELEMENTWISE and any(
-        isinstance(part, Call) and part.function in functions for part in walk(_expression(node))
+def _is_sum(node: Node) -> bool:
+    """Whether a node makes averages sums."""
+    return any(call.function == "mul" and any(abs(value) > 1 for value in _numbers(call)) for call in _calls(node))
+
+
+def _divides(node: Node) -> bool:
+    return any(
+        call.function in ("div", "reciprocal", "rsqrt")
+        or (call.function == "mul" and any(abs(value) < 1 for value in _numbers(call)))
+        for call in _calls(node)
     )
+
+
+def _keeps_from_zero(node: Node) -> bool:
+    """Whether a number that is little in fp16, a literal or a constant, decides what a node gives at zero."""
+    if node.target is not ops.ELEMENTWISE:
+        return False
+    little = {
+        Operand(place)
+        for place, operand in enumerate(arguments(node)["xs"])
+        if operand.op == "get_attr" and all(map(_is_little, map(float, constant(operand).aminmax())))
+    }
+
+    def keeps(part: Expr) -> bool:
+        if not isinstance(part, Call) or part.function not in (*_BOUNDING, *_PASSING):
+            return False
+        if part.function in _BOUNDING and (any(map(_is_little, _numbers(part))) or not little.isdisjoint(part.args)):
+            return True
+        divided = part.function == "div" and not isinstance(part.args[0], Literal)
+        return any(map(keeps, part.args[:1] if divided else part.args))
+
+    return keeps(_expression(node))
+
+
+def _is_little(value: float) -> bool:
+    return 0 < abs(value) < torch.finfo(torch.float16).smallest_normal
+
+
+def _numbers(call: Call) -> list[float]:
+    return [arg.value for arg in call.args if isinstance(arg, Literal)]
+
+
+def _calls(node: Node) -> list[Call]:
+    """The functions that a node applies to each element."""
+    if node.target is not ops.ELEMENTWISE:
+        return []
+    return [part for part in walk(_expression(node)) if isinstance(part, Call)]
 
 
 def _expression(node: Node) -> Expr:

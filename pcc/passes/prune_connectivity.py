@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from torch.fx import Node
 
-from pcc.errors import PccError
 from pcc.ir.ops import CONV2D
 from pcc.passes.pruning import PruneLayers, groups_of, layer_weight
 from pcc.sparsity import connectivity
@@ -35,15 +34,7 @@ class PruneConnectivity(PruneLayers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scope not in connectivity.SCOPES:
-            raise PccError(
-                f"prune-connectivity: unknown scope '{self.scope}': choose one of {', '.join(connectivity.SCOPES)}"
-            )
-        if self.share not in connectivity.SHARES:
-            raise PccError(
-                f"prune-connectivity: filters share in groups of {', '.join(map(str, connectivity.SHARES))}, not "
-                f"{self.share}"
-            )
+        Kernels(None, 1, self.scope, self.share)  # refuses other scopes and shares
 
     def structure(self, layer: Node, rate: float) -> Kernels:
         per_group = len(layer_weight(layer)) // groups_of(layer)

@@ -13,7 +13,7 @@ from pcc.ir.channels import LAYERS, ChannelGraph, is_constant_layer
 from pcc.ir.graph import arguments, constant
 from pcc.passes.operands import set_constant
 from pcc.passes.pruning import Pruned, PruneSlices, layer_weight
-from pcc.sparsity.compose import Composition
+from pcc.sparsity.compose import parts_of
 from pcc.sparsity.filters import Filter
 from pcc.sparsity.structure import Structure
 
@@ -68,5 +68,4 @@ class PruneFilters(PruneSlices):
 
 
 def _takes_filters(structure: Structure) -> bool:
-    parts = structure.parts if isinstance(structure, Composition) else (structure,)
-    return any(isinstance(part, Filter) for part in parts)
+    return any(isinstance(part, Filter) for part in parts_of(structure))

@@ -22,9 +22,7 @@ from pcc.passes.pruning import (
     why_not,
 )
 from pcc.sparsity import pattern
-from pcc.sparsity.kernels import Kernels
-
-_FEWEST, _MOST = 4, 12
+from pcc.sparsity.kernels import MINED, Kernels
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,10 @@ class PrunePattern:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.patterns != "designed" and not (
-            str(self.patterns).isdecimal() and _FEWEST <= int(self.patterns) <= _MOST
-        ):
+        if self.patterns != "designed" and not (str(self.patterns).isdecimal() and int(self.patterns) in MINED):
             raise PccError(
-                f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {_FEWEST} to {_MOST}"
+                f"prune-pattern{{patterns={self.patterns}}}: choose designed, or how many to mine, {MINED[0]} to "
+                f"{MINED[-1]}"
             )
         if self.adjacent and self.patterns == "designed":
             raise PccError(

@@ -1,6 +1,6 @@
 """spell-out: pcc's operators become plain ATen operators again, for those who read the graph with other tools."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from pcc.errors import PccError
 from pcc.ir import expression as language
 from pcc.ir.graph import add_constant, arguments, finish, layer_name, rewrite, shape_of
 from pcc.ir.ops import (
+    CONVERT,
     ELEMENTWISE,
     GATHER,
     NMS,
@@ -23,9 +24,10 @@ from pcc.ir.ops import (
     TOP_K,
     UNPACK,
     packed_weight,
+    padded,
     window_output_size,
 )
-from pcc.ir.register import REFERENCES
+from pcc.ir.register import REFERENCES, rounded_once
 from pcc.passes.decompose import take_apart
 from pcc.sparsity.formats import format_named
 
@@ -79,11 +81,6 @@ def _resize(node: Node) -> None:
         rewrite(node, upsample.default, (args["x"], size, *options, *scales))
 
 
-def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
-    top, left, bottom, right = padding
-    return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
-
-
 def _pool2d(
     x: Tensor,
     mode: str,
@@ -106,7 +103,7 @@ def _pool2d(
     height, width = window_output_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
 
     def pooled(x: Tensor, fill: float = 0.0) -> Tensor:
-        x = _padded(x, padding, fill)
+        x = padded(x, padding, fill)
         if mode == "max":
             found = F.max_pool2d(x, kernel, stride, 0, dilation, ceil_mode)
         else:
@@ -153,11 +150,15 @@ def _scan(x: Tensor, mode: str) -> Tensor:
 
 
 _SPELLED: dict[Any, Callable[..., Any]] = {
-    **REFERENCES,
-    POOL2D: _pool2d,
-    GATHER: _gather,
-    TOP_K: _top_k,
-    SCAN: _scan,
-    ELEMENTWISE: _elementwise,
+    operator: function if operator is CONVERT else rounded_once(function)
+    for operator, function in {
+        **REFERENCES,
+        POOL2D: _pool2d,
+        GATHER: _gather,
+        TOP_K: _top_k,
+        SCAN: _scan,
+        ELEMENTWISE: _elementwise,
+    }.items()
 }
-"""Each of pcc's operators in PyTorch's words: as its reference has it, or as exporters know it."""
+"""Each of pcc's operators in PyTorch's words: as its reference has it, or as exporters know it. Narrower operands
+become fp32 before."""

@@ -7,6 +7,7 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.dtype import dtype_named
+from pcc.ir.annotations import Skipped, annotate
 from pcc.ir.graph import arguments, constant, finish
 from pcc.ir.ops import LINEAR
 from pcc.passes.operands import change_operand
@@ -25,12 +26,17 @@ class StoreWeights:
 
     name: ClassVar[str] = "store-weights"
     exact: ClassVar[bool] = False
+    works_on: ClassVar[str] = "linear layer"
 
     def __call__(self, graph_module: GraphModule) -> PassResult:
         narrow, modified = dtype_named(self.dtype), False
         for node in list(graph_module.graph.nodes):
             weight = arguments(node)["weight"] if node.op == "call_function" and node.target is LINEAR else None
-            if weight is not None and weight.op == "get_attr" and constant(weight).dtype != narrow.torch:
+            if weight is None or weight.op != "get_attr":
+                continue
+            if constant(weight).dtype == narrow.torch:
+                annotate(node, Skipped(self.name, f"its weights are {narrow} already"))
+            else:
                 change_operand(node, weight, narrowed_constant(node, weight, narrow))
                 modified = True
         finish(graph_module)

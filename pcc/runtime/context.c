@@ -5,7 +5,6 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,6 +14,7 @@
 #include "model.h"
 #include "pool.h"
 #include "prepared.h"
+#include "text.h"
 #include "wait.h"
 
 enum { MAX_THREADS = 256, CHUNKS_PER_THREAD = 2, MAX_PORTS = 256 /* of a model that runs on a device */ };
@@ -42,6 +42,7 @@ struct pcc_context {
   int32_t threads;
   void *device;             /* NULL where the processor computes */
   char device_text[600];    /* pcc_device() */
+  _Atomic bool runs;        /* a call is in it */
   char error[240];
 };
 
@@ -110,7 +111,7 @@ static void run_steps(void *argument, int32_t thread) {
 static pcc_status fail(pcc_context *context, pcc_status status, const char *format, ...) {
   va_list values;
   va_start(values, format);
-  vsnprintf(context->error, sizeof context->error, format, values);
+  pcc_text_of(context->error, sizeof context->error, format, values);
   va_end(values);
   return status;
 }
@@ -212,7 +213,7 @@ static bool run_on_device(pcc_context *context, int32_t batch, const void *const
     for (int32_t i = 0; i < model->input_count; i++) image_inputs[i] = (const char *)inputs[i] + (size_t)image * model->inputs[i].bytes;
     for (int32_t i = 0; i < model->output_count; i++) image_outputs[i] = (char *)outputs[i] + (size_t)image * model->outputs[i].bytes;
     if (pcc_device_backend->run(context->device, image_inputs, image_outputs, context->clock, why, sizeof why)) continue;
-    snprintf(context->device_text, sizeof context->device_text, "cpu: the GPU failed in a run: %s", why);
+    pcc_text(context->device_text, sizeof context->device_text, "cpu: the GPU failed in a run: %s", why);
     close_device(context);
     return false;
   }
@@ -239,19 +240,35 @@ static pcc_status run_images(pcc_context *context, int32_t batch, const void *co
   return run_on_cpu(context, batch, inputs, outputs);
 }
 
-pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
-  if (!context) return PCC_BAD_ARGUMENT;
-  context->error[0] = 0;
-  return run_images(context, context->model->max_batch ? context->model->max_batch : 1, inputs, outputs);
-}
-
-pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
-  if (!context) return PCC_BAD_ARGUMENT;
-  context->error[0] = 0;
+static pcc_status run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
   if (!context->model->max_batch) return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: %s was compiled for one batch: use pcc_run", context->model->name);
   if (batch < 1 || batch > context->model->max_batch)
     return fail(context, PCC_BAD_ARGUMENT, "pcc_run_batch: a batch of %d: %s takes 1 to %d", batch, context->model->name, context->model->max_batch);
   return run_images(context, batch, inputs, outputs);
+}
+
+/* Whether the caller has the context to itself: then it must release it. Where another thread's call is in it, nothing of that is touched. */
+static bool acquire(pcc_context *context) {
+  if (atomic_exchange(&context->runs, true)) return false;
+  context->error[0] = 0;
+  return true;
+}
+
+static pcc_status release(pcc_context *context, pcc_status status) {
+  atomic_store(&context->runs, false);
+  return status;
+}
+
+pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs) {
+  if (!context) return PCC_BAD_ARGUMENT;
+  if (!acquire(context)) return PCC_BUSY;
+  return release(context, run_images(context, context->model->max_batch ? context->model->max_batch : 1, inputs, outputs));
+}
+
+pcc_status pcc_run_batch(pcc_context *context, int32_t batch, const void *const *inputs, void *const *outputs) {
+  if (!context) return PCC_BAD_ARGUMENT;
+  if (!acquire(context)) return PCC_BUSY;
+  return release(context, run_batch(context, batch, inputs, outputs));
 }
 
 const char *pcc_error(const pcc_context *context) { return context ? context->error : "the context is NULL"; }
@@ -261,7 +278,7 @@ static pcc_status choose_device(pcc_context *context, const pcc_options *options
   if (options->device < PCC_AUTO || options->device > PCC_GPU)
     return fail(context, PCC_BAD_ARGUMENT, "options.device is %d: use PCC_AUTO, PCC_CPU or PCC_GPU", options->device);
   char why[200] = "the library has no code for a GPU";
-  snprintf(context->device_text, sizeof context->device_text, "cpu");
+  pcc_text(context->device_text, sizeof context->device_text, "cpu");
   if (pcc_device_backend && options->device != PCC_CPU) {
     const struct pcc_device_request request = {
         context->model,   context->weights, options->cache,  options->device == PCC_GPU,
@@ -269,15 +286,15 @@ static pcc_status choose_device(pcc_context *context, const pcc_options *options
         context,
     };
     if (context->model->input_count > MAX_PORTS || context->model->output_count > MAX_PORTS)
-      snprintf(why, sizeof why, "more than %d inputs or outputs", MAX_PORTS);
+      pcc_text(why, sizeof why, "more than %d inputs or outputs", MAX_PORTS);
     else
       context->device = pcc_device_backend->open(&request, why, sizeof why);
     if (context->device)
-      snprintf(context->device_text, sizeof context->device_text, "gpu: %s, code for %s%s", pcc_device_backend->name(context->device),
+      pcc_text(context->device_text, sizeof context->device_text, "gpu: %s, code for %s%s", pcc_device_backend->name(context->device),
                pcc_device_backend->program(context->device)->profile,
                pcc_device_backend->program(context->device)->test_inputs ? "" : "; self-test without recorded input: the package has none");
     else
-      snprintf(context->device_text, sizeof context->device_text, "cpu: %s", why);
+      pcc_text(context->device_text, sizeof context->device_text, "cpu: %s", why);
   }
   if (options->device == PCC_GPU && !context->device) return fail(context, PCC_NO_DEVICE, "no GPU: %s", why);
   return context->device ? PCC_OK : prepare_weights(context);
@@ -319,13 +336,15 @@ pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_si
   pcc_options known = {0};
   if (error && error_size) error[0] = 0;
   if (options && options->size < sizeof options->size) {
-    if (error && error_size) snprintf(error, error_size, "options.size is %zu: set it to sizeof(pcc_options)", options->size);
+    if (error && error_size) pcc_text(error, error_size, "options.size is %zu: set it to sizeof(pcc_options)", options->size);
     return NULL;
   }
   if (options) memcpy(&known, options, options->size < sizeof known ? options->size : sizeof known);
   pcc_context *context = calloc(1, sizeof *context);
-  if (context && set_up(context, &known) == PCC_OK) return context;
-  if (error && error_size) snprintf(error, error_size, "%s", context ? context->error : "no memory");
+  const pcc_status status = context ? set_up(context, &known) : PCC_NO_MEMORY;
+  if (known.status) *known.status = status;
+  if (status == PCC_OK) return context;
+  if (error && error_size) pcc_text(error, error_size, "%s", context ? context->error : "no memory");
   pcc_destroy(context);
   return NULL;
 }

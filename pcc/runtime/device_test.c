@@ -1,8 +1,8 @@
 /* Whether a device may be trusted: it computes one image whose outputs are known. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "device.h"
+#include "text.h"
 
 /* One tensor of an image for each port; NULL where there is no memory. */
 static void **tensors(const struct pcc_port *ports, int32_t count) {
@@ -51,7 +51,7 @@ static double difference(const void *found, const void *expected, const struct p
 static bool is_right(const void *found, const void *expected, const struct pcc_port *port, double tolerance, char *why, size_t why_size) {
   const double error = difference(found, expected, port);
   if (error <= tolerance) return true;
-  snprintf(why, why_size, "self-test: output '%s' is wrong by %.2g of its largest value", port->name, error);
+  pcc_text(why, why_size, "self-test: output '%s' is wrong by %.2g of its largest value", port->name, error);
   return false;
 }
 
@@ -62,7 +62,7 @@ static bool agrees_with_recorded(const struct pcc_device_request *request, const
   const struct pcc_device_program *program = backend->program(device);
   const void **inputs = calloc((size_t)model->input_count + 1, sizeof *inputs);
   bool agrees = inputs;
-  if (!agrees) snprintf(why, why_size, "no memory for the self-test");
+  if (!agrees) pcc_text(why, why_size, "no memory for the self-test");
   for (int32_t i = 0; agrees && i < model->input_count; i++) inputs[i] = request->weights + program->test_inputs[i].offset;
   agrees = agrees && backend->run(device, inputs, found, NULL, why, why_size);
   for (int32_t i = 0; agrees && i < model->output_count; i++)
@@ -77,12 +77,12 @@ static bool agrees_with_processor(const struct pcc_device_request *request, cons
   const struct pcc_model *model = request->model;
   void **inputs = tensors(model->inputs, model->input_count), **expected = tensors(model->outputs, model->output_count);
   bool agrees = complete(inputs, model->input_count) && complete(expected, model->output_count);
-  if (!agrees) snprintf(why, why_size, "no memory for the self-test");
+  if (!agrees) pcc_text(why, why_size, "no memory for the self-test");
   for (int32_t i = 0; agrees && i < model->input_count; i++) fill(inputs[i], &model->inputs[i]);
   const void *const *given = (const void *const *)inputs;
   agrees = agrees && backend->run(device, given, found, NULL, why, why_size);
   if (agrees && !request->on_cpu(request->context, given, expected)) {
-    snprintf(why, why_size, "no memory for the self-test");
+    pcc_text(why, why_size, "no memory for the self-test");
     agrees = false;
   }
   for (int32_t i = 0; agrees && i < model->output_count; i++)
@@ -96,7 +96,7 @@ bool pcc_device_agrees(const struct pcc_device_request *request, const struct pc
   const struct pcc_model *model = request->model;
   void **found = tensors(model->outputs, model->output_count);
   bool agrees = complete(found, model->output_count);
-  if (!agrees) snprintf(why, why_size, "no memory for the self-test");
+  if (!agrees) pcc_text(why, why_size, "no memory for the self-test");
   if (agrees)
     agrees = (backend->program(device)->test_inputs ? agrees_with_recorded : agrees_with_processor)(request, backend, device, found, why, why_size);
   free_tensors(found, model->output_count);

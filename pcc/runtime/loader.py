@@ -31,6 +31,7 @@ class _Options(ctypes.Structure):
         ("profile", ctypes.c_int32),
         ("device", ctypes.c_int32),
         ("cache", ctypes.c_char_p),
+        ("status", ctypes.POINTER(ctypes.c_int)),
     )
 
 
@@ -112,11 +113,11 @@ class Model:
         if device == "gpu" and not hasattr(self._library, "pcc_device"):
             raise PccError(f"{library}: no GPU: the library has no code for a GPU")
         folder = None if cache is None else os.fsencode(cache)
-        options = _Options(ctypes.sizeof(_Options), threads, 1, DEVICES[device], folder)
+        options = _Options(ctypes.sizeof(_Options), threads, 1, DEVICES[device], folder, None)
         error = ctypes.create_string_buffer(256)
         self._context = self._library.pcc_create(ctypes.byref(options), error, len(error))
         if not self._context:
-            raise PccError(f"{library}: {error.value.decode()}")
+            raise PccError(f"{library}: {_text(error.value)}")
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:  # copies, too, are made by it
         raise PccError(
@@ -136,7 +137,8 @@ class Model:
     def device(self) -> str:
         """What it runs on: ``gpu: NAME, driver VERSION, code for PROFILE``, ``cpu``, or ``cpu: REASON`` where a GPU was
         wanted and cannot be used."""
-        return self._library.pcc_device(self._opened()).decode() if hasattr(self._library, "pcc_device") else "cpu"
+        with self._lock:
+            return self._device()
 
     @property
     def arena_bytes(self) -> int:
@@ -178,7 +180,7 @@ class Model:
             else:
                 status = self._library.pcc_run_batch(self._opened(), batch, _pointers(arrays), _pointers(results))
             if status:
-                raise PccError(f"{self.name}: {self._library.pcc_error(self._context).decode()}")
+                raise PccError(f"{self.name}: {_text(self._library.pcc_error(self._context))}")
         return results[0] if len(results) == 1 else tuple(results)
 
     def profile(self) -> list[CallProfile]:
@@ -188,7 +190,7 @@ class Model:
             context = self._opened()
             counts = hasattr(self._library, "pcc_context_call_count")  # libraries of earlier packages lack it
             count = self._library.pcc_context_call_count(context) if counts else self._library.pcc_call_count()
-            one_device = self.device[:3]  # of all calls, where the library is an earlier package's
+            one_device = self._device()[:3]  # of all calls, where the library is an earlier package's
             for index in range(count):
                 call = _Call(ctypes.sizeof(_Call))
                 self._library.pcc_describe_call(context, index, ctypes.byref(call))
@@ -236,6 +238,10 @@ class Model:
         if not self._context:
             raise PccError(f"{self.name} is closed: load it again")
         return self._context
+
+    def _device(self) -> str:
+        context = self._opened()
+        return _text(self._library.pcc_device(context)) if hasattr(self._library, "pcc_device") else "cpu"
 
     def _describe(self, kind: str) -> tuple[TensorSpec, ...]:
         specs = []
@@ -299,6 +305,11 @@ def _declare(library: ctypes.CDLL) -> None:
     library.pcc_destroy.restype = None
 
 
+def _text(text: bytes) -> str:
+    """What a library says, in which a driver of any kind may be quoted."""
+    return text.decode("utf-8", "replace")
+
+
 def _max_batch(library: ctypes.CDLL) -> int | None:
     """``pcc_max_batch()``, which libraries of earlier packages lack."""
     return (library.pcc_max_batch() or None) if hasattr(library, "pcc_max_batch") else None
@@ -306,6 +317,8 @@ def _max_batch(library: ctypes.CDLL) -> int | None:
 
 def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
     """The value as a contiguous array that fits the port."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise PccError(f"input '{spec.name}' is a masked array: say what is behind the mask with .filled(VALUE)")
     if not isinstance(value, np.ndarray):
         if not hasattr(value, "__dlpack__"):
             raise PccError(
@@ -314,7 +327,8 @@ def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
         try:
             value = np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise PccError(f"input '{spec.name}' cannot be read by dlpack: {str(error).splitlines()[0]}") from None
+            said = str(error).strip() or type(error).__name__
+            raise PccError(f"input '{spec.name}' cannot be read by dlpack: {said.splitlines()[0]}") from None
     if value.dtype != spec.dtype.numpy:
         raise PccError(
             f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with "

@@ -8,11 +8,12 @@
 
 #include "device.h"
 #include "opencl.h"
+#include "text.h"
 #include "wait.h"
 #include "within.h"
 
 #ifndef PCC_OPENCL_RUN_SECONDS
-#define PCC_OPENCL_RUN_SECONDS 60 /* of one image; a network takes a fraction of one on a phone */
+#define PCC_OPENCL_RUN_SECONDS 60 /* of one image, and of opening the driver; a network takes a fraction of one on a phone */
 #endif
 
 enum { MAX_PLATFORMS = 8 };
@@ -25,16 +26,26 @@ struct shared {
   int32_t users;
 };
 
+/* The first bytes of a buffer, for the processor to read or write; memory that both share is not copied. */
+struct map {
+  const char *what;
+  int32_t buffer;
+  size_t bytes;
+  void *memory;
+};
+
 struct context {
   struct shared *shared;
   cl_handle queue, arena;
   cl_handle *buffers, *kernels, *events; /* a kernel for each call, so that arguments are set once; events for profiling, or NULL */
-  void **mapped;   /* the outputs */
+  struct map *maps; /* all inputs, all outputs, or a tensor */
+  int32_t map_count, mapped;
+  uint64_t map_flags;
+  int64_t idle;     /* when the queue had done what was before the maps */
   bool (*step)(void *argument, int32_t index); /* of the processor's, in its arena: pcc_device_request */
   void *step_argument;
   char *host_arena;
-  cl_int finished; /* what clFinish says */
-  bool hangs;      /* a thread waits for the queue: nothing may be freed */
+  bool hangs;       /* a thread waits for the driver: nothing may be freed */
 };
 
 static struct pcc_word busy; /* 1 while a thread looks at what follows */
@@ -57,11 +68,11 @@ static bool ask(const struct pcc_opencl_device *device, uint32_t what, const cha
   if (pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, what, 0, NULL, &bytes), called, why, why_size)) return false;
   char *whole = calloc(1, bytes + 1);
   if (!whole) {
-    snprintf(why, why_size, "no memory");
+    pcc_text(why, why_size, "no memory");
     return false;
   }
   const bool failed = pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, what, bytes, whole, NULL), called, why, why_size);
-  snprintf(text, room, "%s", whole);
+  pcc_text(text, room, "%s", whole);
   free(whole);
   return !failed;
 }
@@ -74,12 +85,12 @@ static bool describe(struct pcc_opencl_device *device, char *why, size_t why_siz
       !ask(device, CL_DRIVER_VERSION, "the driver's version", device->driver, sizeof device->driver, why, why_size) ||
       pcc_opencl_failed(device->cl.clGetDeviceInfo(device->id, CL_DEVICE_MEM_BASE_ADDR_ALIGN, sizeof align, &align, NULL), "the device's alignment", why, why_size))
     return false;
-  snprintf(device->described, sizeof device->described, "%s, driver %s", device->name, device->driver);
+  pcc_text(device->described, sizeof device->described, "%s, driver %s", device->name, device->driver);
   device->key = 0xcbf29ce484222325u; /* FNV-1a, with a zero between the two */
   for (const char *at = device->name; at <= device->name + strlen(device->name); at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
   for (const char *at = device->driver; *at; at++) device->key = (device->key ^ (unsigned char)*at) * 0x100000001b3u;
   if (align <= PCC_DEVICE_ALIGNMENT * 8) return true;
-  snprintf(why, why_size, "%s: buffers must start at multiples of %u bytes, pcc's do at %d", device->name, align / 8, PCC_DEVICE_ALIGNMENT);
+  pcc_text(why, why_size, "%s: buffers must start at multiples of %u bytes, pcc's do at %d", device->name, align / 8, PCC_DEVICE_ALIGNMENT);
   return false;
 }
 
@@ -96,32 +107,46 @@ static void free_shared(struct shared *common) {
   free(common);
 }
 
-/* Fills what contexts share; what was made so far is left to free_shared, unless the compiler or the device hangs. */
-static bool set_up_shared(struct shared *common, const struct pcc_device_request *request, bool *hangs, char *why, size_t why_size) {
+/* What is done first, within the time limit. */
+struct opening {
+  struct shared *common;
+  bool any; /* a device that is no GPU will do */
+};
+
+static bool open_driver(void *argument, char *why, size_t why_size) {
+  const struct opening *opening = argument;
+  struct shared *common = opening->common;
   struct pcc_opencl_device *device = &common->device;
   if (!pcc_opencl_load(&device->cl, why, why_size)) return false;
   device->id = find_device(&device->cl, CL_DEVICE_TYPE_GPU);
   common->is_gpu = device->id;
-  if (!device->id && request->any) device->id = find_device(&device->cl, CL_DEVICE_TYPE_ALL);
+  if (!device->id && opening->any) device->id = find_device(&device->cl, CL_DEVICE_TYPE_ALL);
   if (!device->id) {
-    snprintf(why, why_size, request->any ? "OpenCL has no device" : "OpenCL has no GPU");
+    pcc_text(why, why_size, opening->any ? "OpenCL has no device" : "OpenCL has no GPU");
     return false;
   }
   if (!describe(device, why, why_size)) return false;
   common->program = pcc_device_program_for(device->name, device->version);
-  if (request->cache && (size_t)snprintf(device->cache, sizeof device->cache, "%s", request->cache) >= sizeof device->cache) {
-    snprintf(why, why_size, "the path of the cache is longer than %zu bytes", sizeof device->cache - 1);
-    return false;
-  }
   common->programs = calloc((size_t)common->program->kernel_count + 1, sizeof *common->programs);
   common->weights = calloc((size_t)common->program->weight_count + (size_t)common->program->prepared_count + 1, sizeof *common->weights);
   if (!common->programs || !common->weights) {
-    snprintf(why, why_size, "no memory");
+    pcc_text(why, why_size, "no memory");
     return false;
   }
   cl_int error = 0;
   device->context = device->cl.clCreateContext(NULL, 1, &device->id, NULL, NULL, &error);
-  return !pcc_opencl_failed(error, device->name, why, why_size) &&
+  return !pcc_opencl_failed(error, device->name, why, why_size);
+}
+
+/* Fills what contexts share; what was made so far is left to free_shared, unless the driver or the device hangs. */
+static bool set_up_shared(struct shared *common, const struct pcc_device_request *request, bool *hangs, char *why, size_t why_size) {
+  struct pcc_opencl_device *device = &common->device;
+  const struct opening opening = {common, request->any};
+  if (request->cache && (size_t)snprintf(device->cache, sizeof device->cache, "%s", request->cache) >= sizeof device->cache) {
+    pcc_text(why, why_size, "the path of the cache is longer than %zu bytes", sizeof device->cache - 1);
+    return false;
+  }
+  return pcc_within(PCC_OPENCL_RUN_SECONDS, "opening the GPU's driver", open_driver, &opening, sizeof opening, hangs, why, why_size) &&
          pcc_opencl_build(device, common->program->kernels, common->program->kernel_count, common->programs, hangs, why, why_size) &&
          pcc_opencl_upload(device, common->program, common->programs, request->weights, common->weights, hangs, why, why_size);
 }
@@ -130,7 +155,7 @@ static bool set_up_shared(struct shared *common, const struct pcc_device_request
 static struct shared *join(const struct pcc_device_request *request, char *why, size_t why_size) {
   pcc_lock(&busy);
   if (*refusal) {
-    snprintf(why, why_size, "%s", refusal);
+    pcc_text(why, why_size, "%s", refusal);
     pcc_unlock(&busy);
     return NULL;
   }
@@ -138,7 +163,7 @@ static struct shared *join(const struct pcc_device_request *request, char *why, 
     bool hangs = false;
     if (!set_up_shared(shared, request, &hangs, why, why_size)) {
       if (hangs)
-        snprintf(refusal, sizeof refusal, "%s", why);
+        pcc_text(refusal, sizeof refusal, "%s", why);
       else
         free_shared(shared);
       shared = NULL;
@@ -146,7 +171,7 @@ static struct shared *join(const struct pcc_device_request *request, char *why, 
   }
   struct shared *joined = shared;
   if (joined && !joined->is_gpu && !request->any) {
-    snprintf(why, why_size, "OpenCL has no GPU");
+    pcc_text(why, why_size, "OpenCL has no GPU");
     joined = NULL;
   }
   if (joined) joined->users++;
@@ -163,45 +188,67 @@ static void leave(struct shared *joined) {
   pcc_unlock(&busy);
 }
 
-static void finish(void *argument) {
-  struct context *context = argument;
-  context->finished = context->shared->device.cl.clFinish(context->queue);
+static int64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Waits until all that is in the queue is done; false, and why, where the device is lost, or takes longer than
- * PCC_OPENCL_RUN_SECONDS: then this process does without it. */
-static bool wait_for_queue(struct context *context, const char *what, char *why, size_t why_size) {
-  const enum pcc_within ended = pcc_within(PCC_OPENCL_RUN_SECONDS, finish, context);
-  context->hangs = ended == PCC_WITHIN_HANGS;
-  if (ended == PCC_WITHIN_DONE) return !pcc_opencl_failed(context->finished, what, why, why_size);
-  if (ended == PCC_WITHIN_NO_THREAD) {
-    snprintf(why, why_size, "cannot start a thread to wait for %s", what);
-    return false;
+/* Has the driver work on a context, `work` of a pointer to it; false, and why, where that fails, or takes longer than PCC_OPENCL_RUN_SECONDS: then this process
+ * does without it. */
+static bool within(struct context *context, bool (*work)(void *argument, char *why, size_t why_size), char *why, size_t why_size) {
+  const bool done = pcc_within(PCC_OPENCL_RUN_SECONDS, context->shared->device.name, work, &context, sizeof context, &context->hangs, why, why_size);
+  if (context->hangs) {
+    pcc_lock(&busy);
+    pcc_text(refusal, sizeof refusal, "%s", why);
+    pcc_unlock(&busy);
   }
-  snprintf(why, why_size, "%s took more than %d s", context->shared->device.name, PCC_OPENCL_RUN_SECONDS);
-  pcc_lock(&busy);
-  snprintf(refusal, sizeof refusal, "%s", why);
-  pcc_unlock(&busy);
+  return done;
+}
+
+static bool finish_and_map(void *argument, char *why, size_t why_size) {
+  struct context *context = *(struct context **)argument;
+  const struct pcc_opencl_device *device = &context->shared->device;
+  if (pcc_opencl_failed(device->cl.clFinish(context->queue), device->name, why, why_size)) return false;
+  context->idle = now();
+  while (context->mapped < context->map_count) {
+    struct map *map = &context->maps[context->mapped];
+    cl_int error = 0;
+    map->memory = device->cl.clEnqueueMapBuffer(context->queue, context->buffers[map->buffer], CL_TRUE, context->map_flags, 0, map->bytes, 0, NULL, NULL, &error);
+    if (pcc_opencl_failed(error || map->memory ? error : CL_MAP_FAILURE, map->what, why, why_size)) return false;
+    context->mapped++;
+  }
+  return true;
+}
+
+/* Gives back what is mapped. */
+static bool unmap(struct context *context, char *why, size_t why_size) {
+  bool done = true;
+  while (context->mapped) {
+    const struct map *map = &context->maps[--context->mapped];
+    const cl_int error = context->shared->device.cl.clEnqueueUnmapMemObject(context->queue, context->buffers[map->buffer], map->memory, 0, NULL, NULL);
+    done = !pcc_opencl_failed(error, map->what, why, why_size) && done;
+  }
+  return done;
+}
+
+/* Waits until all that is in the queue is done, and maps so many of context->maps, or none where that fails. */
+static bool wait_and_map(struct context *context, int32_t count, uint64_t flags, char *why, size_t why_size) {
+  context->map_count = count;
+  context->map_flags = flags;
+  if (within(context, finish_and_map, why, why_size)) return true;
+  if (!context->hangs) unmap(context, NULL, 0); /* why is told already */
   return false;
 }
 
-static bool set_up(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
+/* Makes what the driver has of a context. */
+static bool make(void *argument, char *why, size_t why_size) {
+  struct context *context = *(struct context **)argument;
   const struct pcc_device_program *program = context->shared->program;
   const struct pcc_opencl_device *device = &context->shared->device;
   const struct pcc_opencl *cl = &device->cl;
-  context->step = request->step;
-  context->step_argument = request->context;
-  context->host_arena = request->arena;
-  context->buffers = calloc((size_t)program->buffer_count + 1, sizeof *context->buffers);
-  context->kernels = calloc((size_t)program->call_count + 1, sizeof *context->kernels);
-  context->mapped = calloc((size_t)request->model->output_count + 1, sizeof *context->mapped);
-  if (request->profile) context->events = calloc((size_t)program->call_count + 1, sizeof *context->events);
-  if (!context->buffers || !context->kernels || !context->mapped || (request->profile && !context->events)) {
-    snprintf(why, why_size, "no memory");
-    return false;
-  }
   cl_int error = 0;
-  context->queue = cl->clCreateCommandQueue(device->context, device->id, request->profile ? CL_QUEUE_PROFILING_ENABLE : 0, &error);
+  context->queue = cl->clCreateCommandQueue(device->context, device->id, context->events ? CL_QUEUE_PROFILING_ENABLE : 0, &error);
   if (pcc_opencl_failed(error, "no queue", why, why_size)) return false;
   context->arena = cl->clCreateBuffer(device->context, CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR, program->arena_bytes, NULL, &error);
   if (pcc_opencl_failed(error, "no memory for the arena", why, why_size)) return false;
@@ -222,7 +269,23 @@ static bool set_up(struct context *context, const struct pcc_device_request *req
         !pcc_opencl_set_arguments(cl, context->kernels[i], &program->calls[i], context->buffers, context->shared->weights, why, why_size))
       return false;
   }
-  return wait_for_queue(context, "the arena", why, why_size);
+  return !pcc_opencl_failed(cl->clFinish(context->queue), "the arena", why, why_size);
+}
+
+static bool set_up(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size) {
+  const struct pcc_device_program *program = context->shared->program;
+  context->step = request->step;
+  context->step_argument = request->context;
+  context->host_arena = request->arena;
+  context->buffers = calloc((size_t)program->buffer_count + 1, sizeof *context->buffers);
+  context->kernels = calloc((size_t)program->call_count + 1, sizeof *context->kernels);
+  context->maps = calloc((size_t)request->model->input_count + (size_t)request->model->output_count + 1, sizeof *context->maps);
+  if (request->profile) context->events = calloc((size_t)program->call_count + 1, sizeof *context->events);
+  if (!context->buffers || !context->kernels || !context->maps || (request->profile && !context->events)) {
+    pcc_text(why, why_size, "no memory");
+    return false;
+  }
+  return within(context, make, why, why_size);
 }
 
 static void opencl_close(void *opened) {
@@ -237,35 +300,11 @@ static void opencl_close(void *opened) {
   if (context->arena) cl->clReleaseMemObject(context->arena);
   if (context->queue) cl->clReleaseCommandQueue(context->queue);
   leave(context->shared);
-  free(context->mapped);
+  free(context->maps);
   free(context->events);
   free(context->kernels);
   free(context->buffers);
   free(context);
-}
-
-/* Maps a buffer's first bytes, waits for it; NULL, and why, where it fails. Memory that device and processor share is not copied. */
-static void *map(struct context *context, int32_t buffer, size_t bytes, uint64_t flags, const char *what, char *why, size_t why_size) {
-  cl_int error = 0;
-  void *mapped = context->shared->device.cl.clEnqueueMapBuffer(context->queue, context->buffers[buffer], CL_TRUE, flags, 0, bytes, 0, NULL, NULL,
-                                                               &error);
-  return pcc_opencl_failed(error || mapped ? error : CL_MAP_FAILURE, what, why, why_size) ? NULL : mapped;
-}
-
-static cl_int unmap(struct context *context, int32_t buffer, void *mapped) {
-  return context->shared->device.cl.clEnqueueUnmapMemObject(context->queue, context->buffers[buffer], mapped, 0, NULL, NULL);
-}
-
-/* Copies the outputs once all of them are there: where one fails, none is written, for an output may lie where an input does. */
-static bool copy_outputs(struct context *context, const struct pcc_model *model, void *const *outputs, char *why, size_t why_size) {
-  const int32_t *buffers = context->shared->program->outputs;
-  int32_t mapped = 0;
-  for (; mapped < model->output_count; mapped++)
-    if (!(context->mapped[mapped] = map(context, buffers[mapped], model->outputs[mapped].bytes, CL_MAP_READ, model->outputs[mapped].name, why, why_size))) break;
-  const bool complete = mapped == model->output_count;
-  for (int32_t i = 0; complete && i < mapped; i++) memcpy(outputs[i], context->mapped[i], model->outputs[i].bytes);
-  while (mapped--) unmap(context, buffers[mapped], context->mapped[mapped]); /* the next run notices where that fails */
-  return complete;
 }
 
 /* Adds the times of the device's calls, and lets their events go. */
@@ -283,43 +322,30 @@ static bool read_clock(struct context *context, int32_t count, int64_t *clock) {
   return read;
 }
 
+/* Names the inputs or outputs as what is mapped next. */
+static void choose_maps(struct context *context, const struct pcc_port *ports, const int32_t *buffers, int32_t count) {
+  for (int32_t i = 0; i < count; i++) context->maps[i] = (struct map){ports[i].name, buffers[i], ports[i].bytes, NULL};
+}
+
 static bool copy_inputs(struct context *context, const struct pcc_model *model, const void *const *inputs, char *why, size_t why_size) {
-  const int32_t *buffers = context->shared->program->inputs;
-  for (int32_t i = 0; i < model->input_count; i++) {
-    const struct pcc_port *port = &model->inputs[i];
-    void *mapped = map(context, buffers[i], port->bytes, CL_MAP_WRITE_INVALIDATE_REGION, port->name, why, why_size);
-    if (!mapped) return false;
-    memcpy(mapped, inputs[i], port->bytes);
-    if (pcc_opencl_failed(unmap(context, buffers[i], mapped), port->name, why, why_size)) return false;
-  }
-  return true;
-}
-
-/* Copies a tensor to the processor, or from it. */
-static bool copy_tensor(struct context *context, const struct pcc_device_call *call, char *why, size_t why_size) {
-  const struct pcc_device_copy *copy = call->host->copy;
-  const size_t bytes = context->shared->program->buffers[copy->buffer].bytes;
-  void *mapped = map(context, copy->buffer, bytes, copy->to_device ? CL_MAP_WRITE : CL_MAP_READ, call->layer, why, why_size);
-  if (!mapped) return false;
-  pcc_device_copy_tensor(copy, context->host_arena, mapped);
-  return !pcc_opencl_failed(unmap(context, copy->buffer, mapped), call->layer, why, why_size);
-}
-
-static int64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+  choose_maps(context, model->inputs, context->shared->program->inputs, model->input_count);
+  if (!wait_and_map(context, model->input_count, CL_MAP_WRITE_INVALIDATE_REGION, why, why_size)) return false;
+  for (int32_t i = 0; i < model->input_count; i++) memcpy(context->maps[i].memory, inputs[i], model->inputs[i].bytes);
+  return unmap(context, why, why_size);
 }
 
 /* A call that is the processor's, once the device has done all before it; its time is without that wait. */
 static bool run_on_host(struct context *context, const struct pcc_device_call *call, bool *device_works, int64_t *clock, char *why, size_t why_size) {
-  if (*device_works && !wait_for_queue(context, context->shared->device.name, why, why_size)) return false;
+  const struct pcc_device_copy *copy = call->host->copy;
+  if (copy) context->maps[0] = (struct map){call->layer, copy->buffer, context->shared->program->buffers[copy->buffer].bytes, NULL};
+  if ((*device_works || copy) && !wait_and_map(context, copy ? 1 : 0, copy && copy->to_device ? CL_MAP_WRITE : CL_MAP_READ, why, why_size)) return false;
   *device_works = false;
-  const int64_t start = now();
-  if (call->host->copy) {
-    if (!copy_tensor(context, call, why, why_size)) return false;
+  const int64_t start = copy ? context->idle : now();
+  if (copy) {
+    pcc_device_copy_tensor(copy, context->host_arena, context->maps[0].memory);
+    if (!unmap(context, why, why_size)) return false;
   } else if (!context->step(context->step_argument, call->host->step)) {
-    snprintf(why, why_size, "%s: no memory for weights on the processor", call->layer);
+    pcc_text(why, why_size, "%s: no memory for weights on the processor", call->layer);
     return false;
   }
   if (clock) *clock += now() - start;
@@ -353,22 +379,27 @@ static bool opencl_run(void *opened, const void *const *inputs, void *const *out
   const struct pcc_model *model = pcc_chosen_model();
   pcc_lock(&busy);
   context->hangs = *refusal; /* nothing that it uses may be freed, for what hangs may use it, too */
-  if (context->hangs) snprintf(why, why_size, "%s", refusal);
+  if (context->hangs) pcc_text(why, why_size, "%s", refusal);
   pcc_unlock(&busy);
   if (context->hangs || !copy_inputs(context, model, inputs, why, why_size)) return false;
   bool failed;
   const int32_t started = run_calls(context, clock, &failed, why, why_size);
   if (context->hangs) return false;
   char lost[200];
-  const bool is_done = wait_for_queue(context, context->shared->device.name, lost, sizeof lost);
-  const bool is_timed = context->hangs || !context->events || read_clock(context, started, clock) || !clock;
-  if (!failed && !is_done) snprintf(why, why_size, "%s", lost);
-  if (failed || !is_done) return false;
-  if (!is_timed) {
-    snprintf(why, why_size, "the driver does not tell the calls' times");
-    return false;
+  choose_maps(context, model->outputs, context->shared->program->outputs, model->output_count);
+  const bool is_done = wait_and_map(context, failed ? 0 : model->output_count, CL_MAP_READ, lost, sizeof lost);
+  if (!is_done) {
+    if (!failed) pcc_text(why, why_size, "%s", lost);
+    failed = true;
   }
-  return copy_outputs(context, model, outputs, why, why_size);
+  if (!context->hangs && context->events && !read_clock(context, started, clock) && clock && !failed) {
+    pcc_text(why, why_size, "the driver does not tell the calls' times");
+    failed = true;
+  }
+  /* Where one is not mapped, none is written, for an output may lie where an input does. */
+  for (int32_t i = 0; !failed && i < model->output_count; i++) memcpy(outputs[i], context->maps[i].memory, model->outputs[i].bytes);
+  if (!context->hangs) unmap(context, lost, sizeof lost); /* the next run notices where that fails */
+  return !failed;
 }
 
 static const char *opencl_name(const void *opened) { return ((const struct context *)opened)->shared->device.described; }
@@ -381,7 +412,7 @@ static const struct pcc_device_program *opencl_program(const void *opened) {
 static bool is_trusted(struct context *context, const struct pcc_device_request *request, char *why, size_t why_size);
 
 static void *opencl_open(const struct pcc_device_request *request, char *why, size_t why_size) {
-  snprintf(why, why_size, "no memory");
+  pcc_text(why, why_size, "no memory");
   struct context *context = calloc(1, sizeof *context);
   if (context && !(context->shared = join(request, why, why_size))) {
     free(context);

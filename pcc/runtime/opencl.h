@@ -95,7 +95,7 @@ struct pcc_model;
 /* Builds each kernel's program, from a binary in the cache where there is one. False, and why, where the compiler fails or
  * takes longer than PCC_OPENCL_BUILD_SECONDS; *hangs then says that it still runs: nothing that it uses may be freed.
  * Programs are zero before. */
-bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
+bool pcc_opencl_build(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
                       cl_handle *programs, bool *hangs, char *why, size_t why_size);
 
 /* Sets a call's arguments. Weights are those of the library and, behind them, those that are made of them. */

@@ -1,8 +1,8 @@
 /* Where OpenCL is. Nothing is linked against: a system without it runs on the processor. */
 #include <dlfcn.h>
-#include <stdio.h>
 
 #include "opencl.h"
+#include "text.h"
 
 /* Where Linux and Android's vendors keep it. Pixels hand their functions out by a function of their own. An app for Android 12 and later has to name the
  * library in its manifest, and likewise libOpenCL-pixel.so and libGLES_mali.so:
@@ -34,13 +34,13 @@ static const char *take_functions(struct pcc_opencl *cl, void *library) {
 }
 
 bool pcc_opencl_load(struct pcc_opencl *cl, char *why, size_t why_size) {
-  snprintf(why, why_size, "no OpenCL library is found");
+  pcc_text(why, why_size, "no OpenCL library is found");
   for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
     void *library = dlopen(places[i], RTLD_NOW | RTLD_LOCAL);
     if (!library) continue;
     const char *lacks = take_functions(cl, library);
     if (!lacks) return true;
-    snprintf(why, why_size, "%s has no %s", places[i], lacks);
+    pcc_text(why, why_size, "%s has no %s", places[i], lacks);
     dlclose(library);
   }
   return false;

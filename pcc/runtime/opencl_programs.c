@@ -10,6 +10,7 @@
 
 #include "device.h"
 #include "opencl.h"
+#include "text.h"
 #include "within.h"
 
 #ifndef PCC_OPENCL_BUILD_SECONDS
@@ -117,7 +118,7 @@ static cl_handle from_text(const struct pcc_opencl_device *device, const struct 
   cl_int error = 0;
   cl_handle program = device->cl.clCreateProgramWithSource(device->context, 1, &text, NULL, &error);
   if (!program || error) {
-    snprintf(why, why_size, "kernel %s: %s", kernel->name, pcc_opencl_error(error));
+    pcc_text(why, why_size, "kernel %s: %s", kernel->name, pcc_opencl_error(error));
     return NULL;
   }
   error = device->cl.clBuildProgram(program, 1, &device->id, "", NULL, NULL);
@@ -130,7 +131,7 @@ static cl_handle from_text(const struct pcc_opencl_device *device, const struct 
   while (*first == '\n') first++;
   int letters = 0;
   while (first[letters] && first[letters] != '\n') letters++;
-  snprintf(why, why_size, "the driver's compiler refuses %.60s: %s %.*s", kernel->name, pcc_opencl_error(error), letters, first);
+  pcc_text(why, why_size, "the driver's compiler refuses %.60s: %s %.*s", kernel->name, pcc_opencl_error(error), letters, first);
   free(log);
   device->cl.clReleaseProgram(program);
   return NULL;
@@ -138,44 +139,29 @@ static cl_handle from_text(const struct pcc_opencl_device *device, const struct 
 
 /* What is built within the time limit. */
 struct job {
-  struct pcc_opencl_device *device;
+  const struct pcc_opencl_device *device;
   const struct pcc_device_kernel *kernels;
   cl_handle *programs;
   int32_t count;
-  bool failed;
-  char why[200];
 };
 
-static void build_all(void *argument) {
-  struct job *job = argument;
-  for (int32_t i = 0; i < job->count && !job->failed; i++) {
+static bool build_all(void *argument, char *why, size_t why_size) {
+  const struct job *job = argument;
+  for (int32_t i = 0; i < job->count; i++) {
     char path[700];
     const bool is_kept = path_of(path, sizeof path, job->device, job->kernels[i].digest, "bin");
     if (is_kept && (job->programs[i] = from_binary(job->device, path))) continue;
-    job->programs[i] = from_text(job->device, &job->kernels[i], job->why, sizeof job->why);
-    job->failed = !job->programs[i];
-    if (!job->failed && is_kept) keep_binary(job->device, job->programs[i], path);
+    job->programs[i] = from_text(job->device, &job->kernels[i], why, why_size);
+    if (!job->programs[i]) return false;
+    if (is_kept) keep_binary(job->device, job->programs[i], path);
   }
+  return true;
 }
 
-bool pcc_opencl_build(struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
+bool pcc_opencl_build(const struct pcc_opencl_device *device, const struct pcc_device_kernel *kernels, int32_t count,
                       cl_handle *programs, bool *hangs, char *why, size_t why_size) {
-  struct job *job = calloc(1, sizeof *job); /* not on the stack: a compiler that hangs keeps it */
-  if (!job) {
-    snprintf(why, why_size, "no memory");
-    return false;
-  }
-  *job = (struct job){.device = device, .kernels = kernels, .programs = programs, .count = count};
-  const enum pcc_within ended = pcc_within(PCC_OPENCL_BUILD_SECONDS, build_all, job);
-  *hangs = ended == PCC_WITHIN_HANGS;
-  if (*hangs) {
-    snprintf(why, why_size, "the driver's compiler took more than %d s", PCC_OPENCL_BUILD_SECONDS);
-    return false;
-  }
-  const bool is_built = ended == PCC_WITHIN_DONE && !job->failed;
-  if (!is_built) snprintf(why, why_size, "%s", ended == PCC_WITHIN_DONE ? job->why : "cannot start a thread to build programs");
-  free(job);
-  return is_built;
+  const struct job job = {device, kernels, programs, count};
+  return pcc_within(PCC_OPENCL_BUILD_SECONDS, "the driver's compiler", build_all, &job, sizeof job, hangs, why, why_size);
 }
 
 /* Of a program and weights: others of the same network may leave fp16's range. */

@@ -1,9 +1,7 @@
 /* A device's weights: those of the library, and those that kernels make of them once, in the form that runs read. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "device.h"
 #include "opencl.h"
+#include "text.h"
 #include "within.h"
 
 #ifndef PCC_OPENCL_WEIGHTS_SECONDS
@@ -11,7 +9,7 @@
 #endif
 
 bool pcc_opencl_failed(cl_int error, const char *what, char *why, size_t why_size) {
-  if (error) snprintf(why, why_size, "%s: %s", what, pcc_opencl_error(error));
+  if (error) pcc_text(why, why_size, "%s: %s", what, pcc_opencl_error(error));
   return error;
 }
 
@@ -38,20 +36,18 @@ struct job {
   const cl_handle *programs;
   const char *values;
   cl_handle *weights;
-  bool done;
-  char why[200];
 };
 
-static bool upload(struct job *job, int32_t index) {
+static bool upload(const struct job *job, int32_t index, char *why, size_t why_size) {
   const struct pcc_device_part *part = &job->program->weights[index];
   cl_int error = 0;
   job->weights[index] = job->device->cl.clCreateBuffer(job->device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, part->bytes,
                                                        (void *)(uintptr_t)(job->values + part->offset), &error);
-  return !pcc_opencl_failed(error, "no memory for weights", job->why, sizeof job->why);
+  return !pcc_opencl_failed(error, "no memory for weights", why, why_size);
 }
 
 /* Lets go of what a call read that no run reads. */
-static void release_read(struct job *job, const struct pcc_device_call *call) {
+static void release_read(const struct job *job, const struct pcc_device_call *call) {
   for (int32_t i = 0; i < call->argument_count; i++) {
     const int32_t index = call->arguments[i].value;
     if (call->arguments[i].kind != PCC_DEVICE_WEIGHT || index < job->program->kept_count || index >= job->program->weight_count) continue;
@@ -61,7 +57,7 @@ static void release_read(struct job *job, const struct pcc_device_call *call) {
 }
 
 /* Has a call make its weight, from those that it reads. */
-static bool make(struct job *job, cl_handle queue, const struct pcc_device_call *call) {
+static bool make(const struct job *job, cl_handle queue, const struct pcc_device_call *call, char *why, size_t why_size) {
   const struct pcc_opencl *cl = &job->device->cl;
   const uint32_t zero = 0;
   cl_int error = 0;
@@ -69,58 +65,45 @@ static bool make(struct job *job, cl_handle queue, const struct pcc_device_call 
     const int32_t index = call->arguments[i].value;
     if (call->arguments[i].kind != PCC_DEVICE_WEIGHT || job->weights[index]) continue;
     if (index < job->program->weight_count) {
-      if (!upload(job, index)) return false;
+      if (!upload(job, index, why, why_size)) return false;
       continue;
     }
     const size_t bytes = job->program->prepared[index - job->program->weight_count];
     job->weights[index] = cl->clCreateBuffer(job->device->context, CL_MEM_READ_WRITE, bytes, NULL, &error);
-    if (pcc_opencl_failed(error, "no memory for prepared weights", job->why, sizeof job->why) ||
+    if (pcc_opencl_failed(error, "no memory for prepared weights", why, why_size) ||
         pcc_opencl_failed(cl->clEnqueueFillBuffer(queue, job->weights[index], &zero, bytes % sizeof zero ? 1 : sizeof zero, 0, bytes, 0, NULL, NULL),
-                          call->layer, job->why, sizeof job->why))
+                          call->layer, why, why_size))
       return false;
   }
   cl_handle kernel = cl->clCreateKernel(job->programs[call->kernel], job->program->kernels[call->kernel].name, &error);
-  if (pcc_opencl_failed(error, call->layer, job->why, sizeof job->why)) return false;
-  bool made = pcc_opencl_set_arguments(cl, kernel, call, NULL, job->weights, job->why, sizeof job->why);
+  if (pcc_opencl_failed(error, call->layer, why, why_size)) return false;
+  bool made = pcc_opencl_set_arguments(cl, kernel, call, NULL, job->weights, why, why_size);
   made = made && !pcc_opencl_failed(cl->clEnqueueNDRangeKernel(queue, kernel, 3, NULL, call->global_size, call->local_size, 0, NULL, NULL), call->layer,
-                                    job->why, sizeof job->why);
-  made = !pcc_opencl_failed(cl->clFinish(queue), call->layer, job->why, sizeof job->why) && made;
+                                    why, why_size);
+  made = !pcc_opencl_failed(cl->clFinish(queue), call->layer, why, why_size) && made;
   cl->clReleaseKernel(kernel);
   return made;
 }
 
-static void fill(void *argument) {
-  struct job *job = argument;
+static bool fill(void *argument, char *why, size_t why_size) {
+  const struct job *job = argument;
   const struct pcc_opencl *cl = &job->device->cl;
   cl_int error = 0;
-  job->done = true;
-  for (int32_t i = 0; i < job->program->kept_count && job->done; i++) job->done = upload(job, i);
-  if (!job->done || !job->program->preparation_count) return;
+  for (int32_t i = 0; i < job->program->kept_count; i++)
+    if (!upload(job, i, why, why_size)) return false;
+  if (!job->program->preparation_count) return true;
   cl_handle queue = cl->clCreateCommandQueue(job->device->context, job->device->id, 0, &error);
-  job->done = !pcc_opencl_failed(error, "no queue", job->why, sizeof job->why);
-  for (int32_t i = 0; i < job->program->preparation_count && job->done; i++) {
-    job->done = make(job, queue, &job->program->preparation[i]);
+  bool done = !pcc_opencl_failed(error, "no queue", why, why_size);
+  for (int32_t i = 0; i < job->program->preparation_count && done; i++) {
+    done = make(job, queue, &job->program->preparation[i], why, why_size);
     release_read(job, &job->program->preparation[i]);
   }
   if (queue) cl->clReleaseCommandQueue(queue);
+  return done;
 }
 
 bool pcc_opencl_upload(const struct pcc_opencl_device *device, const struct pcc_device_program *program, const cl_handle *programs,
                        const char *values, cl_handle *weights, bool *hangs, char *why, size_t why_size) {
-  struct job *job = calloc(1, sizeof *job); /* not on the stack: a device that hangs keeps it */
-  if (!job) {
-    snprintf(why, why_size, "no memory");
-    return false;
-  }
-  *job = (struct job){.device = device, .program = program, .programs = programs, .values = values, .weights = weights};
-  const enum pcc_within ended = pcc_within(PCC_OPENCL_WEIGHTS_SECONDS, fill, job);
-  *hangs = ended == PCC_WITHIN_HANGS;
-  if (*hangs) {
-    snprintf(why, why_size, "%s took more than %d s to prepare weights", device->name, PCC_OPENCL_WEIGHTS_SECONDS);
-    return false;
-  }
-  const bool done = ended == PCC_WITHIN_DONE && job->done;
-  if (!done) snprintf(why, why_size, "%s", ended == PCC_WITHIN_DONE ? job->why : "cannot start a thread to prepare weights");
-  free(job);
-  return done;
+  const struct job job = {device, program, programs, values, weights};
+  return pcc_within(PCC_OPENCL_WEIGHTS_SECONDS, "preparing weights", fill, &job, sizeof job, hangs, why, why_size);
 }

@@ -6,13 +6,17 @@
  * global but weights that kernels take in another form than they ship in: they are prepared for the first context and
  * freed with the last.
  *
- *     pcc_context *net = pcc_create(NULL, NULL, 0);
+ *     char error[256];
+ *     pcc_context *net = pcc_create(NULL, error, sizeof error);
+ *     if (!net) { puts(error); return 1; }
  *     const void *inputs[] = {image};
  *     void *outputs[] = {scores};
  *     if (pcc_run(net, inputs, outputs) != PCC_OK) puts(pcc_error(net));
  *     pcc_destroy(net);
  *
- * An application with several models opens each library with dlopen(path, RTLD_NOW | RTLD_LOCAL): all export these names.
+ * All libraries export these names, so an application with several models includes the models' own headers in place of this one: in a file
+ * that includes <name>.h alone, these names are that model's, and where several are included, <name>_pcc_create(...) says whose. Or it opens each
+ * library with dlopen(path, RTLD_NOW | RTLD_LOCAL).
  */
 #ifndef PCC_H
 #define PCC_H
@@ -36,7 +40,8 @@ typedef enum pcc_status {
   PCC_NO_MEMORY = 2,
   PCC_NO_THREADS = 3,
   PCC_WRONG_CPU = 4, /* the library uses instructions that this processor lacks */
-  PCC_NO_DEVICE = 5, /* a GPU is asked for, and cannot be used: pcc_error says why */
+  PCC_NO_DEVICE = 5, /* a GPU is asked for, and cannot be used */
+  PCC_BUSY = 6,      /* another thread's call is running on this context: nothing was done, and pcc_error stays that call's */
 } pcc_status;
 
 typedef enum pcc_dtype {
@@ -60,6 +65,7 @@ typedef struct pcc_options {
   int32_t profile;   /* non-zero: pcc_run notes the time of every kernel call */
   int32_t device;    /* a pcc_device_choice */
   const char *cache; /* a folder of the application's own for the GPU's programs, which are built anew each time without one; or NULL */
+  pcc_status *status; /* where pcc_create notes PCC_OK, or what kind of failure it is; or NULL */
 } pcc_options;
 
 typedef struct pcc_tensor {
@@ -100,7 +106,7 @@ pcc_status pcc_describe_output(int32_t index, pcc_tensor *tensor);
 pcc_context *pcc_create(const pcc_options *options, char *error, size_t error_size);
 
 /* Runs the model on the calling thread and the context's own: inputs[i] and outputs[i] are the tensors described above.
- * Inputs are copied before, outputs after the computation. One call at a time for each context. */
+ * Inputs are copied before, outputs after the computation. One call at a time for each context: PCC_BUSY for a second one. */
 pcc_status pcc_run(pcc_context *context, const void *const *inputs, void *const *outputs);
 
 /* The largest batch of a model that was compiled with a maximum (pcc compile --max-batch); 0 for a model that runs the batch it was compiled for. */

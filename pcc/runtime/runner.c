@@ -22,8 +22,6 @@
 #include "model.h"
 #include "pcc.h"
 
-enum { MAX_FILES = 64 };
-
 /* pool.c refers to these weakly, which does not bring them into a static program. */
 const void *const pcc_thread_functions[] = {(const void *)pthread_create, (const void *)pthread_join};
 
@@ -33,7 +31,7 @@ struct arguments {
   const char *command;
   const char *folder; /* of selftest */
   const char *library;
-  const char *inputs[MAX_FILES], *outputs[MAX_FILES];
+  const char **inputs, **outputs; /* files */
   int32_t input_count, output_count;
   int32_t threads, warmup, runs;
   int32_t batch; /* of bench; 0: the largest */
@@ -73,8 +71,10 @@ static int32_t device_choice(const char *text) {
 
 static struct arguments parse(int count, char **words) {
   static const char usage[] = "pcc-run run --input FILE... --output FILE... | bench | selftest DIR  [--threads N] [--warmup N] [--runs N] [--batch N] [--profile] [--json] [--library FILE] [--device auto|cpu|gpu] [--cache DIR]";
-  struct arguments known = {.threads = 1, .warmup = 3, .runs = 20};
   if (count < 2) stop("%s", usage);
+  struct arguments known = {.threads = 1, .warmup = 3, .runs = 20};
+  known.inputs = allocate((size_t)count * sizeof *known.inputs);
+  known.outputs = allocate((size_t)count * sizeof *known.outputs);
   known.command = words[1];
   for (int i = 2; i < count; i++) {
     const char *word = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
@@ -102,9 +102,9 @@ static struct arguments parse(int count, char **words) {
         known.device = device_choice(value);
       } else if (!strcmp(word, "--cache")) {
         known.cache = value;
-      } else if (!strcmp(word, "--input") && known.input_count < MAX_FILES) {
+      } else if (!strcmp(word, "--input")) {
         known.inputs[known.input_count++] = value;
-      } else if (!strcmp(word, "--output") && known.output_count < MAX_FILES) {
+      } else if (!strcmp(word, "--output")) {
         known.outputs[known.output_count++] = value;
       } else {
         stop("unknown option %s: %s", word, usage);
@@ -178,11 +178,14 @@ static pcc_context *create(const struct arguments *arguments) {
   return context;
 }
 
-static void run(pcc_context *context, const struct tensors *tensors) {
+static bool is_on_gpu(const pcc_context *context) { return !strncmp(pcc_device(context), "gpu", 3); }
+
+static void run(const struct arguments *arguments, pcc_context *context, const struct tensors *tensors) {
   const void *const *inputs = (const void *const *)tensors->inputs;
   const pcc_status status =
       model->max_batch ? pcc_run_batch(context, tensors->batch, inputs, tensors->outputs) : pcc_run(context, inputs, tensors->outputs);
   if (status != PCC_OK) stop("%s", pcc_error(context));
+  if (arguments->device == PCC_GPU && !is_on_gpu(context)) stop("%s", pcc_device(context) + strlen("cpu: ")); /* it failed */
 }
 
 static void print_json_text(const char *text) {
@@ -204,7 +207,7 @@ static int command_run(const struct arguments *arguments) {
   struct tensors tensors = allocate_tensors();
   read_inputs(&tensors, arguments->inputs);
   pcc_context *context = create(arguments);
-  run(context, &tensors);
+  run(arguments, context, &tensors);
   for (int32_t i = 0; i < model->output_count; i++)
     write_file(arguments->outputs[i], tensors.outputs[i], model->outputs[i].bytes * (size_t)tensors.batch);
   if (arguments->json) {
@@ -297,16 +300,16 @@ static int command_bench(const struct arguments *arguments) {
   }
   if (arguments->batch) tensors.batch = arguments->batch;
   pcc_context *context = create(arguments);
-  const bool has_device = !strncmp(pcc_device(context), "gpu", 3);
+  const bool has_device = is_on_gpu(context);
   const int32_t count = pcc_context_call_count(context);
   double *times = allocate((size_t)arguments->runs * sizeof *times);
   double *calls = arguments->profile ? allocate((size_t)count * sizeof *calls) : NULL;
-  for (int32_t i = 0; i < arguments->warmup; i++) run(context, &tensors);
+  for (int32_t i = 0; i < arguments->warmup; i++) run(arguments, context, &tensors);
   for (int32_t i = 0; i < arguments->runs; i++) {
     const double start = seconds();
-    run(context, &tensors);
+    run(arguments, context, &tensors);
     times[i] = seconds() - start;
-    if (has_device && strncmp(pcc_device(context), "gpu", 3)) stop("no times: %s", pcc_device(context));
+    if (has_device && !is_on_gpu(context)) stop("no times: %s", pcc_device(context));
     for (int32_t k = 0; calls && k < count; k++) calls[k] += describe(context, k).seconds;
   }
   qsort(times, (size_t)arguments->runs, sizeof *times, compare);
@@ -353,7 +356,7 @@ static int command_selftest(const struct arguments *arguments) {
   for (int32_t i = 0; i < model->input_count; i++)
     tensors.batch = read_file(file_in(arguments->folder, "input_%d.bin", i), tensors.inputs[i], &model->inputs[i]);
   pcc_context *context = create(arguments);
-  run(context, &tensors);
+  run(arguments, context, &tensors);
   double worst = 0;
   for (int32_t i = 0; i < model->output_count; i++) {
     const struct pcc_port *port = &model->outputs[i];

@@ -2,15 +2,13 @@
 #ifndef PCC_WITHIN_H
 #define PCC_WITHIN_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-enum pcc_within {
-  PCC_WITHIN_DONE,
-  PCC_WITHIN_HANGS, /* it still runs, and keeps what it uses: nothing of that may be freed */
-  PCC_WITHIN_NO_THREAD,
-};
-
-/* Runs work(argument) on a thread of its own, for no thread can be stopped from outside, and waits for so many seconds. */
-enum pcc_within pcc_within(int32_t seconds, void (*work)(void *argument), void *argument);
+/* Does work(job), which says whether it succeeds, else why not, on a thread of its own, for no thread can be stopped from outside; gives up after so many
+ * seconds ("WHO took more than 60 s"). *hangs says that it still works then, on a copy of the job: nothing that this points to may be freed. */
+bool pcc_within(int32_t seconds, const char *who, bool (*work)(void *job, char *why, size_t why_size), const void *job, size_t job_size, bool *hangs,
+                char *why, size_t why_size);
 
 #endif

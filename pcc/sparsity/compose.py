@@ -202,3 +202,8 @@ def _symmetric(values: Structure) -> bool:
 
 def _distance(weight: np.ndarray, other: np.ndarray) -> float:
     return float(np.square(weight.astype(np.float64) - other).sum())
+
+
+def parts_of(structure: Structure) -> tuple[Structure, ...]:
+    """The structures that a composition is made of; of another structure itself."""
+    return structure.parts if isinstance(structure, Composition) else (structure,)

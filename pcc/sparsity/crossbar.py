@@ -17,6 +17,7 @@ import numpy as np
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget, largest
 from pcc.sparsity.places import pack_places, unpack_places
+from pcc.sparsity.reorder import run_sums
 from pcc.sparsity.structure import Packed
 from pcc.sparsity.zeros import Zeros
 
@@ -91,7 +92,7 @@ class Crossbar(Zeros):
     def _totals(self, matrix: np.ndarray) -> np.ndarray:
         """Sums over lines: rows as (groups, crossbars across, rows of the matrix), columns as (groups, columns of the
         matrix, crossbars down)."""
-        return _runs(matrix, *self._run())
+        return run_sums(matrix, *self._run())
 
     def _occupied(self, weight: np.ndarray, groups: int) -> np.ndarray:
         """The lines with a weight that is not zero, as `_totals` has them."""
@@ -114,8 +115,3 @@ def _matrix(weight: np.ndarray, groups: int) -> np.ndarray:
     """A weight as (groups, filters of a group, inputs of a group): columns of the crossbars first, so that nothing is
     moved."""
     return weight.reshape(groups, len(weight) // groups, -1)
-
-
-def _runs(cells: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Sums over runs of ``size`` along an axis, float64."""
-    return np.add.reduceat(cells, np.arange(0, cells.shape[axis], size), axis=axis, dtype=np.float64)

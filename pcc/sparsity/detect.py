@@ -18,7 +18,7 @@ from pcc.errors import PccError
 from pcc.sparsity import codes, pattern
 from pcc.sparsity.centroids import Centroids
 from pcc.sparsity.columns import Column
-from pcc.sparsity.compose import Composition
+from pcc.sparsity.compose import parts_of
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.levels import Binary, PowerOfTwo, Ternary, UniformLevels
@@ -60,7 +60,7 @@ def share_patterns(found: Sequence[Structure]) -> list[Structure]:
     """The structures of a network's layers with one set of patterns for all that have some of the same size, where that
     is a few."""
     of_size: dict[tuple[tuple[int, int], int], set[tuple[int, ...]]] = {}
-    for kernels in (part for structure in found for part in _parts(structure)):
+    for kernels in (part for structure in found for part in parts_of(structure)):
         if isinstance(kernels, Kernels) and isinstance(kernels.patterns, tuple):
             of_size.setdefault((kernels.kernel, len(kernels.patterns[0])), set()).update(kernels.patterns)
 
@@ -70,11 +70,7 @@ def share_patterns(found: Sequence[Structure]) -> list[Structure]:
             return replace(part, patterns=tuple(sorted(together))) if len(together) <= pattern.MOST_PATTERNS else part
         return part
 
-    return [compose([shared(part) for part in _parts(structure)]) for structure in found]
-
-
-def _parts(structure: Structure) -> tuple[Structure, ...]:
-    return structure.parts if isinstance(structure, Composition) else (structure,)
+    return [compose([shared(part) for part in parts_of(structure)]) for structure in found]
 
 
 def _fine(weight: np.ndarray, groups: int) -> Structure | None:

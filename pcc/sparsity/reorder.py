@@ -47,7 +47,7 @@ class Orders:
 
 def block_sums(ordered: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     """Totals of the blocks of scores in slots: (groups, blocks down, blocks across)."""
-    return _sums(_sums(ordered, block[0], 1), block[1], 2)
+    return run_sums(run_sums(ordered, block[0], 1), block[1], 2)
 
 
 def search(
@@ -63,11 +63,11 @@ def search(
         gone = ~largest(block_sums(Orders(row_order, column_order).apply(scores), block), kept)
         for group, (score, pruned) in enumerate(zip(scores, gone.astype(np.float64), strict=True)):
             if rows:
-                losses = _sums(score[:, column_order[group]], block[1], 1) @ pruned.T
+                losses = run_sums(score[:, column_order[group]], block[1], 1) @ pruned.T
                 row_order[group], swapped = _swap(losses, row_order[group], block[0], least)
                 moved |= swapped
             if columns:
-                losses = _sums(score[row_order[group]], block[0], 0).T @ pruned
+                losses = run_sums(score[row_order[group]], block[0], 0).T @ pruned
                 column_order[group], swapped = _swap(losses, column_order[group], block[1], least)
                 moved |= swapped
     return Orders(row_order, column_order)
@@ -153,6 +153,6 @@ def _alike(profiles: np.ndarray, size: int) -> np.ndarray:
     return order[order < len(profiles)]
 
 
-def _sums(scores: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Sums over runs of ``size`` along an axis."""
-    return np.add.reduceat(scores, np.arange(0, scores.shape[axis], size), axis=axis)
+def run_sums(scores: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Sums over runs of ``size`` along an axis, float64; the last run may be shorter."""
+    return np.add.reduceat(scores, np.arange(0, scores.shape[axis], size), axis=axis, dtype=np.float64)

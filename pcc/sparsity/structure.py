@@ -58,17 +58,6 @@ class Count:
         """Weights of the dense layer for each that is kept."""
         return self.weights / max(1, self.kept)
 
-    @property
-    def data_rate(self) -> float:
-        """Bytes of dense fp32 weights for each byte of values, indices not counted: what the literature calls weight
-        data reduction."""
-        return 4 * self.weights / max(1, self.data_bytes)
-
-    @property
-    def data_and_index_rate(self) -> float:
-        """Bytes of dense fp32 weights for each byte of values and of indices."""
-        return 4 * self.weights / max(1, self.data_bytes + self.index_bytes)
-
 
 class Structure(ABC):
     """One kind of structure with its budget. Subclasses are frozen dataclasses."""

@@ -22,6 +22,11 @@ from pcc.sparsity.structure import Count, Structure
 Structures = Mapping[str, Structure | None]
 
 
+def groups_of(module: nn.Module) -> int:
+    """A convolution's groups; a linear layer is one."""
+    return module.groups if isinstance(module, nn.Conv2d) else 1
+
+
 @dataclass(frozen=True)
 class Layer:
     """A convolution or linear layer, and the structure it shall have."""
@@ -40,7 +45,7 @@ class Layer:
 
     @property
     def groups(self) -> int:
-        return self.module.groups if isinstance(self.module, nn.Conv2d) else 1
+        return groups_of(self.module)
 
     def project(self, weight: torch.Tensor) -> torch.Tensor:
         """The nearest weight that has the layer's structure, as a new tensor on the same device."""
@@ -107,9 +112,8 @@ def bind(model: nn.Module, structures: Structures) -> list[Layer]:
         settled = structure.settle([array(modules[name].weight) for name in names])
         for name in names:
             module = modules[name]
-            groups = module.groups if isinstance(module, nn.Conv2d) else 1
             try:
-                found[name] = Layer(name, module, settled.arranged(array(module.weight), groups))
+                found[name] = Layer(name, module, settled.arranged(array(module.weight), groups_of(module)))
             except PccError as error:
                 raise PccError(f"layer {name}: {error}") from None
     return [found[name] for name in modules if name in found]

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from pcc.errors import PccError
+from pcc.training.layers import groups_of
 
 BLOCK_VALUES = 1 << 24
 """Entries of X that exist at a time (64 MB)."""
@@ -92,7 +93,7 @@ class MomentSums:
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, *, intercept: bool) -> None:
         self.layer, self.intercept, self.count = layer, intercept, 0
-        self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        self.groups = groups_of(layer)
         width, outputs = layer.weight[0].numel(), len(layer.weight)
         zeros = layer.weight.new_zeros
         self.xx = zeros(self.groups, width, width, dtype=torch.float32)

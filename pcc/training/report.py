@@ -21,7 +21,7 @@ from pcc.sparsity.detect import detect
 from pcc.sparsity.filters import Channel, Filter
 from pcc.sparsity.structure import Count, Structure
 from pcc.training.evaluate import positions
-from pcc.training.layers import array, bind
+from pcc.training.layers import array, bind, groups_of
 from pcc.training.recipe import Stage, parse_structures
 
 
@@ -88,7 +88,7 @@ def layer_costs(model: nn.Module, stages: Sequence[Stage], input_shape: tuple[in
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
-        weight, groups = array(module.weight), module.groups if isinstance(module, nn.Conv2d) else 1
+        weight, groups = array(module.weight), groups_of(module)
         text, count = _counted(weight, groups, structures.get(name, ()))
         macs, kept_macs = (places.get(name, 0) * number for number in (count.weights, count.kept))
         costs.append(

@@ -1,7 +1,6 @@
 """Finds what a processor's costs are: measures schedules, fits the costs, measures what those choose, and fits
 again."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from pcc.codegen.machine import Work, machine_of
 from pcc.codegen.machine_profile import MachineProfile
-from pcc.errors import PccError
+from pcc.files import write_atomically, writing
 from pcc.target import Target, executes_here, host_processor
 from pcc.tune.fit import Ranking, fit, rank
 from pcc.tune.layers import LAYERS, Pruned
@@ -45,15 +44,9 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Writes the profile, as a whole or not at all."""
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(self.profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            raise PccError(
-                f"cannot write the profile {path}: {error.strerror or error}; -o names another file"
-            ) from None
+        text = self.profile.model_dump_json(indent=1) + "\n"
+        with writing(f"the profile {path}"):
+            write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def calibrate(

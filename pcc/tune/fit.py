@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, mean
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -77,4 +78,5 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two rows of numbers; 0 where all of a row are equal, which ranks nothing."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(spearmanr(first, second).statistic)
+    result: Any = spearmanr(first, second)
+    return float(result.statistic)

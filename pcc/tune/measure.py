@@ -8,7 +8,6 @@ interrupted goes on there.
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +27,9 @@ from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.program import Program, ProgramBuilder
 from pcc.deploy.counting_qemu import Counted, count_package, missing
 from pcc.errors import PccError
+from pcc.files import write_atomically
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
+from pcc.scratch import temporary_folder
 from pcc.target import Target, executes_here, target_named
 from pcc.tune.program_runner import ProgramRunner, program_runner
 from pcc.tune.trials import Trial
@@ -73,10 +74,7 @@ class Measurements:
 
     def save(self) -> None:
         with writing_cache():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(self.taken), encoding="utf-8")
-            unfinished.replace(self.path)
+            write_atomically(self.path, lambda path: path.write_text(json.dumps(self.taken), encoding="utf-8"))
 
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -203,6 +201,6 @@ def count_program(program: Program, target: Target, workers: int = 1) -> dict[st
     `PccError` where QEMU or plugins are missing."""
     planned = PlanMemory()(program)
     objects = [kernel.object for kernel in compile_kernels(planned.kernels, target, workers)]
-    with tempfile.TemporaryDirectory() as folder:
-        build_package(PackageSpec(planned.name, [TargetBuild(target, planned, objects)]), Path(folder) / "package")
-        return count_package(open_package(Path(folder) / "package"))
+    with temporary_folder() as folder:
+        build_package(PackageSpec(planned.name, [TargetBuild(target, planned, objects)]), folder / "package")
+        return count_package(open_package(folder / "package"))

@@ -1,7 +1,7 @@
 """What is measured: schedules of every family for every layer, and what each of them took."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -98,9 +98,6 @@ def offers(layer: Pruned, machine: Machine) -> Iterator[Offer]:
         )
         if not isinstance(candidates, str):
             yield Offer(layer, family.name, candidates)
-
-
-KINDS = tuple(kind.name for kind in fields(Work))
 
 
 def vector(work: Work) -> np.ndarray:

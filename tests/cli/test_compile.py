@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.fx import GraphModule
+from torch.fx.passes.infra.pass_base import PassResult
 
 from pcc.cli.options import InputShape
 from pcc.cli.source import open_source
+from pcc.ir.graph import constant
+from pcc.passes.fold_batchnorm import FoldBatchnorm
+from pcc.passes.registry import pass_names
 from tests.arm64 import arm64
 from tests.cli.conftest import SCRIPT, SHAPE
 
@@ -115,11 +120,76 @@ def test_pruned_and_dumped(pcc, factory: str, tmp_path: Path) -> None:
     ]
     outcome = pcc("compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net", *options)
     assert outcome.status == 0, outcome.err
-    assert "prune-pattern" in outcome.out
-    assert "conv2" in outcome.out
+    assert outcome.out.count("// after prune-pattern\n") == 1
+    printed = outcome.out.split("// after prune-pattern\n")[1]
+    assert "pruned(kernels{patterns=" in printed.split("// after")[0]
+    for step in ("import", "prune-pattern", "kernels", "package", "total"):
+        assert re.search(rf"^{step} +\d+\.\d\d +\d+%", outcome.out, re.M), step
     assert re.search(r"^prune-pattern +lossy +[1-9]", outcome.out, re.M), "what pruning costs"
     assert re.search(r"^fold-batchnorm +exact +(0|\d\.\de-0[5-9])", outcome.out, re.M)
-    assert any(path.name.endswith("_prune-pattern.txt") for path in (tmp_path / "ir").iterdir())
+    stages = [path.name for path in (tmp_path / "ir").glob("*.txt")]
+    assert any(name.endswith("_prune-pattern.txt") for name in stages)
+    assert "call" in next((tmp_path / "ir").rglob("program.txt")).read_text()
+    assert all(text.stat().st_size for text in (tmp_path / "ir").rglob("kernels/*"))
+
+
+def test_precision_on_the_command_line(pcc, factory: str, tmp_path: Path) -> None:
+    options = ["--input-shape", SHAPE, "--json", "--target", "aarch64-linux"]
+    half = ["--cpu", "cortex-a76", "--dtype", "fp16", "--port-dtype", "fp16"]
+    assert pcc("compile", factory, "-o", tmp_path / "half", *options, *half).status == 0
+    manifest = json.loads((tmp_path / "half" / "manifest.json").read_text())
+    assert [port["dtype"] for port in manifest["inputs"] + manifest["outputs"]] == ["float16", "float16"]
+    weights = {}
+    for dtype in ("fp32", "fp16"):
+        outcome = pcc("compile", factory, "-o", tmp_path / dtype, *options, "--weight-dtype", dtype)
+        layers = json.loads(outcome.out)["targets"][0]["layers"]
+        weights[dtype] = {layer["layer"]: layer["calls"][-1]["weight_bytes"] for layer in layers if layer["calls"]}
+    assert weights["fp16"]["fc"] < 0.6 * weights["fp32"]["fc"]
+    assert weights["fp16"]["conv2"] == weights["fp32"]["conv2"]
+
+
+def test_layers_left_to_the_processor_on_the_command_line(pcc, factory: str, tmp_path: Path) -> None:
+    options = ["--input-shape", SHAPE, "-o", tmp_path / "net", "--on-cpu", "fc,conv1"]
+    assert "add --gpu" in pcc("compile", factory, *options).error
+    outcome = pcc("compile", factory, *options, "--gpu", "opencl", "--json")
+    assert outcome.status == 0, outcome.err
+    layers = json.loads(outcome.out)["targets"][0]["gpu"]["programs"][0]["layers"]
+    asked = {layer["layer"] for layer in layers if layer["on_processor"] and layer["on_processor"]["asked"]}
+    assert asked == {"fc", "conv1"}
+
+
+def test_report_on_the_command_line(pcc, factory: str, tmp_path: Path) -> None:
+    options = ["--input-shape", SHAPE, "-o", tmp_path / "net"]
+    assert pcc("compile", factory, *options, "--report", tmp_path / "net.html").status == 0
+    page = (tmp_path / "net.html").read_text()
+    assert "<h2>Layers</h2>" in page
+    assert "conv2" in page
+
+
+def test_what_is_verified(pcc, factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass where nothing is pruned, unless that is not wished for."""
+    command = ["compile", factory, "--input-shape", SHAPE, "-o", tmp_path / "net"]
+    assert re.search(r"verified: after each of \d+ passes", pcc(*command).out)
+    for options in (["--no-verify"], ["--prune", "connectivity"]):
+        assert "verified:" not in pcc(*command, *options).out
+
+    def wrong(step: FoldBatchnorm, graph_module: GraphModule) -> PassResult:
+        result = fold(step, graph_module)
+        for node in result.graph_module.graph.find_nodes(op="get_attr"):
+            constant(node).mul_(1.5)
+        return result
+
+    fold = FoldBatchnorm.__call__
+    monkeypatch.setattr(FoldBatchnorm, "__call__", wrong)
+    assert "fold-batchnorm changed what the graph computes" in pcc(*command).error
+    assert pcc(*command, "--no-verify").status == 0
+
+
+def test_passes_and_targets_are_listed(pcc) -> None:
+    assert {step["pass"] for step in json.loads(pcc("passes", "--json").out)["passes"]} == set(pass_names())
+    assert {"x86_64-linux", "aarch64-linux", "aarch64-android"} == {
+        target["target"] for target in json.loads(pcc("targets", "--json").out)
+    }
 
 
 def test_pruning_that_prunes_nothing_says_so(pcc, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 from pcc import compile as pcc_compile
-from pcc.deploy import Qemu
+from pcc.deploy import Host, Qemu
+from pcc.errors import PccError
+from pcc.evaluate.network import of_package
 from pcc.frontend import load_factory
+from pcc.package.read import open_package
 from pcc.package.toolchain import RUNTIME
 from tests.cli.conftest import SHAPE, Outcome
 from tests.opencl import pocl_environment
@@ -137,6 +141,78 @@ def test_a_driver_that_fails(
     assert verified.status == 0
     assert verified.err.startswith(f"pcc: note: the GPU is not used: {reason}")
     assert pcc("verify", compiled / "net", "--use", "gpu").error.startswith(f"host: no GPU: {reason}")
+
+
+LOST_IN_A_RUN = """
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+typedef void *handle;
+handle clEnqueueMapBuffer(handle queue, handle buffer, uint32_t wait, uint64_t flags, size_t at, size_t bytes,
+                          uint32_t count, const handle *events, handle *event, int32_t *error) {
+  static _Atomic int maps;
+  *error = -5;
+  if (atomic_fetch_add(&maps, 1) > 1) return NULL; /* input and output of the self-test are fine */
+  handle (*map)(handle, handle, uint32_t, uint64_t, size_t, size_t, uint32_t, const handle *, handle *, int32_t *);
+  map = dlsym(dlopen(REAL, RTLD_NOW), "clEnqueueMapBuffer");
+  return map(queue, buffer, wait, flags, at, bytes, count, events, event, error);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="not run: gcc not found")
+def test_a_gpu_that_fails_in_the_run(
+    compiled: Path, factory: str, pcc: Pcc, pcc_process: Pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor repeats the run; where a GPU was asked for, that is no result."""
+    for name, value in pocl_environment(tmp_path / "opencl").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PCC_CACHE", str(tmp_path / "cache"))
+    real = (tmp_path / "opencl" / "libOpenCL.so").resolve()
+    (tmp_path / "lost.c").write_text(LOST_IN_A_RUN)
+    flags = ["-std=c11", "-shared", "-fPIC", f'-DREAL="{real}"', "-Wl,--no-as-needed", f"-Wl,-rpath,{real.parent}"]
+    files = [tmp_path / "lost.c", real, "-o", tmp_path / "libOpenCL.so"]
+    subprocess.run(["gcc", *flags, *map(str, files)], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    loader = tmp_path / "data.py"
+    loader.write_text("import torch\n\ndef loader():\n    samples = [(torch.zeros(3, 13, 11), 0)]\n"
+                      "    return samples, samples\n")  # fmt: skip
+    commands = {
+        "verify": (pcc, ("verify", compiled / "net")),
+        "run": (pcc, ("run", compiled / "net", "-i", compiled / "x.npy", "-o", tmp_path / "y.npy")),
+        "eval": (pcc_process, ("eval", compiled / "net", "--data", f"{loader}:loader", "--against", factory,
+                               "--input-shape", SHAPE)),
+    }  # fmt: skip
+    for command, (run, words) in commands.items():
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # what says that the self-test need not run
+        said = run(*words, "--use", "gpu")
+        assert (said.status, said.out) == (2, ""), command
+        assert re.fullmatch("host: .*the GPU failed in a run: .*CL_OUT_OF_RESOURCES", said.error), command
+    assert not (tmp_path / "y.npy").exists()
+
+
+class LosesItsGpu:
+    """What `pcc.load` gives, on a GPU that fails in the first run."""
+
+    device = "gpu: Fake GPU"
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.device = "cpu: the GPU failed in a run: lost"
+        return np.zeros((len(x), 4), np.float32)
+
+
+def test_what_is_evaluated_says_what_computed(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcc.runtime.loader.load", lambda *arguments: nullcontext(LosesItsGpu()))
+    device, package, x = Host(), open_package(compiled / "net"), np.zeros((2, 3, 13, 11), np.float32)
+    device.use = "auto"
+    with of_package(package, device, 1) as network:
+        assert network.where == "host, gpu: Fake GPU"
+        network(x)
+        assert network.where == "host, cpu: the GPU failed in a run: lost"
+    device.use = "gpu"
+    with of_package(package, device, 1) as network, pytest.raises(PccError, match="the GPU failed in a run: lost"):
+        network(x)
 
 
 def test_wrong_use(compiled: Path, factory: str, pcc: Pcc, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,9 @@ from pcc.codegen.interpret import interpret
 from pcc.codegen.isa import isa_named
 from pcc.codegen.kernel import READ_SLACK, Argument, Param
 from pcc.codegen.plan_memory import PlanMemory, buffer_lifetimes, memory_lower_bound
-from pcc.codegen.program import ALIGNMENT, Program, ProgramBuilder
+from pcc.codegen.program import Program, ProgramBuilder
+from pcc.errors import PccError
+from pcc.passes.pipeline import parse_pipeline
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,16 @@ def programs(draw: st.DrawFn) -> Program:
     return b.build()
 
 
-@given(programs())
+@pytest.mark.parametrize("alignment", [0, -64, 3, 48, 96])
+def test_alignments_that_kernels_cannot_have(alignment: int) -> None:
+    with pytest.raises(PccError, match=f"alignment={alignment}}}.* multiples of 64 bytes"):
+        parse_pipeline(f"plan-memory{{alignment={alignment}}}")
+
+
+@given(programs(), st.sampled_from((64, 128, 512)))
 @settings(max_examples=60)
-def test_values_survive_and_live_buffers_never_overlap(program: Program) -> None:
-    planned = PlanMemory()(program)
+def test_values_survive_and_live_buffers_never_overlap(program: Program, alignment: int) -> None:
+    planned = PlanMemory(alignment)(program)
     lifetimes = buffer_lifetimes(planned)
     for left, right in combinations([planned.buffers[name] for name in lifetimes], 2):
         assert left.offset is not None
@@ -61,7 +70,7 @@ def test_values_survive_and_live_buffers_never_overlap(program: Program) -> None
         )
         assert apart or not lifetimes[left.name].overlaps(lifetimes[right.name])
     assert all(
-        buffer.offset is not None and buffer.offset % ALIGNMENT == 0
+        buffer.offset is not None and buffer.offset % alignment == 0
         for buffer in planned.buffers.values()
         if buffer.name in lifetimes
     )

@@ -120,6 +120,38 @@ def test_runner_that_may_do_anything(copy: Path, script: str, message: str, monk
         assert len(str(caught.value)) < 1000
 
 
+def test_a_gpu_that_failed_in_the_run(copy: Path) -> None:
+    """With ``use`` gpu the processor's result is none, also of an earlier package, whose runner gives it."""
+    said = '{"device": "cpu: the GPU failed in a run: lost", "passed": true, "max_error": 0, "tolerance": 1}'
+    _with_runner(copy, f"echo '{said}'")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for record in manifest["targets"]:
+        record["gpu"] = {"interface": "opencl", "programs": [], "runner": record["runner"]}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    device, package = Host(), open_package(copy)
+    device.use = "gpu"
+    for use in (device.selftest, lambda package: device.run(package, INPUTS)):
+        with pytest.raises(PccError, match=r"^host: no GPU computed this: the GPU failed in a run: lost$"):
+            use(package)
+    device.use = "auto"
+    assert device.selftest(package).device == device.used == "cpu: the GPU failed in a run: lost"
+
+
+@pytest.mark.skipif(Qemu.missing() is not None, reason=f"not run: {Qemu.missing()}")
+def test_qemu_runs_a_package_that_is_for_android_alone(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["targets"] = [record for record in manifest["targets"] if record["name"] == "aarch64-android"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    device = device_named("qemu:cortex-a53")
+    assert device.named(open_package(copy)) == "qemu (cortex-a53), aarch64-android"
+    assert device.selftest(open_package(copy)).passed
+    assert device.named(open_package(toy_package())) == "qemu (cortex-a53)"
+    manifest["targets"] = []
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PccError, match="has no library for aarch64-linux, only for"):
+        device.selftest(open_package(copy))
+
+
 def test_runner_that_writes_no_outputs(copy: Path) -> None:
     with pytest.raises(PccError, match="its runner wrote no output 'first': compile it again"):
         Host().run(open_package(_with_runner(copy, "exit 0")), INPUTS)
@@ -227,6 +259,7 @@ def test_runner_is_used_wrongly(tmp_path: Path) -> None:
     out = str(tmp_path / "out.bin")
     outputs = ("--output", out, "--output", out)
     for arguments, message in (
+        (("run", *("--input", str(short)) * 70, *("--output", out) * 70), "'toy' has 2 inputs and 2 outputs"),
         ((), "pcc-run run --input"),
         (("fly",), "unknown command 'fly'"),
         (("bench", "--threads"), "--threads needs a value"),

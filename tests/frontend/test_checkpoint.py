@@ -106,6 +106,34 @@ def test_torchscript(tmp_path: Path) -> None:
         assert all(torch.equal(value, filled()[key]) for key, value in module.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_has_buffers_that_are_not_saved(tmp_path: Path) -> None:
+    def gridded() -> nn.Module:
+        module = loaded(filled()).eval()
+        module.register_buffer("grid", torch.ones(3), persistent=False)
+        return module
+
+    torch.jit.save(torch.jit.trace(gridded(), torch.ones(1, 3, 5, 5)), tmp_path / "w.pt")
+    load_weights(module := gridded(), tmp_path / "w.pt")
+    assert all(torch.equal(value, filled()[key]) for key, value in module.state_dict().items())
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    """Counters are integers in the model, too."""
+    for kind in (torch.int8, torch.bool):
+        state = filled()
+        state["conv.weight"] = state["conv.weight"].to(kind)
+        torch.save(state, tmp_path / "w.pt")
+        name = str(kind).removeprefix("torch.")
+        words = rf"1 of another type: conv.weight \({name}, the model has float32\)"
+        with pytest.raises(PccError, match=words):
+            load_weights(net(), tmp_path / "w.pt")
+    state = filled()
+    state["bn.num_batches_tracked"] = torch.tensor(3.0)
+    torch.save(state, tmp_path / "w.pt")
+    load_weights(net(), tmp_path / "w.pt")
+
+
 def test_of_several_the_average_is_taken_unless_a_key_says_otherwise(tmp_path: Path) -> None:
     torch.save({"model": other(), "ema": {"state_dict": filled()}}, path := tmp_path / "w.pt")
     with pytest.warns(PccWarning, match=r"'w.pt': took 'ema.state_dict'; 'model' would fit too: FILE:KEY chooses"):
@@ -153,6 +181,22 @@ def test_reparametrised_weights_become_plain(tmp_path: Path, change, conv: type[
     torch.save(saved.state_dict(), tmp_path / "w.pt")
     load_weights(module := network(), tmp_path / "w.pt")
     assert torch.allclose(module.get_parameter("conv.weight"), saved.conv.weight, atol=1e-6)  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("parts", [("weight_g", "weight_v"), ("weight_orig", "weight_u", "weight_v")])
+def test_reparametrised_weights_of_half_precision(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """A filter's norm is beyond fp16."""
+    torch.manual_seed(0)
+    saved = nn.Linear(64, 8)
+    saved.weight.data *= 1e4
+    (nn.utils.weight_norm if len(parts) == 2 else nn.utils.spectral_norm)(saved)  # pyright: ignore[reportDeprecated]
+    saved.eval()(torch.ones(1, 64))
+    state = {key: value.half() for key, value in saved.state_dict().items()}
+    assert set(parts) < set(state)
+    torch.save(state, tmp_path / "w.pt")
+    load_weights(module := nn.Linear(64, 8), tmp_path / "w.pt")
+    assert (module.weight - saved.weight).abs().max() < 2**-9 * saved.weight.abs().max()
 
 
 def test_safetensors_also_of_half_precision(tmp_path: Path) -> None:

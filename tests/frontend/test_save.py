@@ -20,7 +20,7 @@ from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline
 from pcc.passes.spell_out import SpellOut
 from tests.frontend.onnx.models import model, run_onnxruntime
-from tests.nets import NETS, make, settle
+from tests.nets import NETS, Residual, make, settle
 
 FUSED = "decompose,canonicalize,fold-constants,fold-batchnorm,drop-filters,fuse-epilogues,reorder-kernels"
 
@@ -38,6 +38,35 @@ def test_the_round_trip(name: str, pipeline: str, tmp_path: Path) -> None:
         assert relative_error(run_graph(back.graph, inputs), expected) < 1e-5
         assert (back.inputs, back.outputs) == (exported.inputs, exported.outputs)
     assert relative_error(run_onnxruntime(tmp_path / "net.onnx", inputs), expected) < 1e-5
+
+
+class Several(nn.Module):
+    """Operators of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.norm = settle(Residual()), nn.LayerNorm(11)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        resized = nn.functional.interpolate(self.norm(x), scale_factor=2, mode="bilinear")
+        unit = nn.functional.normalize(x, dim=1)
+        return self.layers(x), resized.softmax(-1), x.topk(3, -1)[0], x.flatten(1).argmax(1), x.cumsum(1), unit
+
+
+@pytest.mark.parametrize("step", ["store-weights", "reduce-precision"])
+def test_fp16_is_exported(step: str, tmp_path: Path) -> None:
+    """As what the graph computes: in fp32, of fp16 that is fp16 between operators."""
+    net, x = Several().eval(), torch.randn(2, 3, 13, 11, generator=torch.Generator().manual_seed(0))
+    pipeline = f"{FUSED},{step}"
+    with torch.no_grad():
+        expected = net(x)
+    graph = PassManager(parse_pipeline(pipeline))(import_model(net, x).graph).graph_module
+    computed = run_graph(graph, (x,))
+    assert 1e-5 < relative_error(computed, expected) < 2e-3
+    for file in (tmp_path / "net.onnx", tmp_path / "net.pt2"):
+        export_model(net, x, out=file, pipeline=pipeline)
+        found = run_onnxruntime(file, (x,)) if file.suffix == ".onnx" else torch.export.load(file).module()(x)
+        assert relative_error(found, computed) < (1e-5 if step == "store-weights" else 2e-3)
 
 
 def test_an_exported_file_is_exported_again(tmp_path: Path) -> None:

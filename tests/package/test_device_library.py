@@ -12,7 +12,8 @@ from pcc.target import TARGETS
 from tests.toy import toy_program
 
 HANDWRITTEN = Path(__file__).parents[1] / "runtime"
-LARGEST_RUNTIME = 48_000
+NODELETE = 8
+LARGEST_RUNTIME = 49_000
 """Bytes that the runtime of a GPU may add to a library, with the toy model's programs."""
 
 
@@ -45,6 +46,12 @@ def test_links(name: str, tmp_path: Path) -> None:
             symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())  # type: ignore[union-attr]
             exported = sorted(symbol.name for symbol in symbols if symbol["st_shndx"] != "SHN_UNDEF")
             found.append((needed, exported))
+            threads = [symbol for symbol in symbols if symbol.name.startswith("pthread_")]
+            assert threads
+            assert {symbol["st_info"]["bind"] for symbol in threads} == {"STB_WEAK"}  # glibc before 2.34 may have none
+            flags = [tag["d_val"] for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_FLAGS_1")]  # type: ignore[union-attr]
+            stays = bool(flags) and bool(flags[0] & NODELETE)
+            assert stays == (library is both), "a driver that hangs has a thread in it"
     (plain_needs, plain_exports), (needs, exports) = found
     libdl = "libdl.so" if TARGETS[name].is_android else "libdl.so.2"
     assert needs == [*plain_needs, libdl]

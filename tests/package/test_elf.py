@@ -14,6 +14,7 @@ from tests.toy import toy_package
 
 NAMES = list(TARGETS)
 API = sorted(set(re.findall(r"\b(pcc_\w+)\(", (RUNTIME / "pcc.h").read_text())))
+OWN = [f"toy_{function}" for function in API]
 
 
 @cache
@@ -51,8 +52,26 @@ def test_machine_and_needs(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_the_interface_and_nothing_else(name: str) -> None:
     symbols = list(_library(name).get_section_by_name(".dynsym").iter_symbols())  # type: ignore[union-attr]
-    assert sorted(symbol.name for symbol in symbols if symbol["st_shndx"] != "SHN_UNDEF") == API
+    exported = {symbol.name: symbol for symbol in symbols if symbol["st_shndx"] != "SHN_UNDEF"}
+    assert sorted(exported) == [*API, *OWN]
     assert len(API) == 21
+    for function, own in zip(API, OWN, strict=True):
+        assert exported[function]["st_value"] == exported[own]["st_value"]
+        assert exported[function]["st_info"] == exported[own]["st_info"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_its_own_functions(name: str) -> None:
+    """Not those of another model's library that was loaded before."""
+    library = _library(name)
+    symbols = library.get_section_by_name(".dynsym")
+    bound = {
+        symbols.get_symbol(entry["r_info_sym"]).name  # type: ignore[union-attr]
+        for section in library.iter_sections("SHT_RELA")
+        for entry in section.iter_relocations()  # type: ignore[attr-defined]
+    }
+    assert not {symbol for symbol in bound if "pcc_" in symbol}
+    assert "calloc" in bound
 
 
 @pytest.mark.parametrize("name", NAMES)

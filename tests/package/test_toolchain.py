@@ -20,9 +20,11 @@ STAND_IN = """#!{python}
 import os, sys
 words = sys.argv[1:]
 print(*words, file=open("{log}", "a"))
-if "-Wl,text" in words:  # which zig's driver does not know
+if "-Wl,text" in words:  # zig's driver does not know these
     at = words.index("-Wl,text")
     del words[at - 1 : at + 1]
+    words.remove("-Wl,-Bsymbolic-functions")
+    words = [word for word in words if not word.startswith("-Wl,--defsym")]
 libc = "gnu.2.17" if "-pie" in words else "musl"  # zig has no bionic
 os.execv(sys.executable, [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-" + libc, *words])
 """

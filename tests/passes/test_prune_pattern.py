@@ -73,15 +73,16 @@ def test_adjacent_patterns_are_in_single_pieces():
         for name in PATTERNED:  # the corners are largest, and no two of them touch
             weight = constant(convs(graph_module)[name].args[1])  # type: ignore[arg-type]
             weight[:, :, ::2, ::2] += 10
-    free, adjacent = ({}, {})
-    for found, options in ((free, "patterns=4"), (adjacent, "patterns=4,adjacent=true")):
-        module = copy.deepcopy(graph_module)
-        run(module, f"prune-pattern{{spare_first=false,{options}}}")
-        found |= {name: annotation(convs(module)[name], Pruned).structure.patterns for name in PATTERNED}
-    assert (0, 2, 6, 8) in free["left"]
-    everything = [weights(graph_module)[name].numpy() for name in PATTERNED]
-    assert adjacent["left"] == tuple(map(tuple, pattern.mine(everything, 4, adjacent=True).tolist()))
-    assert (0, 2, 6, 8) not in adjacent["left"]
+    dense = [weights(graph_module)[name].numpy() for name in PATTERNED]
+    for adjacent in (False, True):
+        pruned = copy.deepcopy(graph_module)
+        run(pruned, f"prune-pattern{{spare_first=false,patterns=4,adjacent={str(adjacent).lower()}}}")
+        mined = tuple(map(tuple, pattern.mine(dense, 4, adjacent).tolist()))
+        assert ((2, 4, 6, 8) in mined) != adjacent
+        for name in PATTERNED:
+            structure = annotation(convs(pruned)[name], Pruned).structure
+            assert isinstance(structure, Kernels)
+            assert structure.patterns == mined
 
 
 def test_only_the_layers_that_are_named():

@@ -11,19 +11,24 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import pcc
+from pcc.codegen.interpret import interpret
+from pcc.codegen.plan_memory import PlanMemory
 from pcc.errors import PccError
 from pcc.ir.graph import arguments, constant
 from pcc.ir.printer import print_graph
-from pcc.ir.verify import relative_error, run_graph, verify_structure
+from pcc.ir.verify import as_taken, relative_error, run_graph, verify_structure
 from pcc.passes.fold_batchnorm import FoldBatchnorm
 from pcc.passes.fold_constants import FoldConstants
 from pcc.passes.fuse_epilogues import FuseEpilogues
-from pcc.passes.manager import GraphPass
+from pcc.passes.instruments import NotePruning, VerifyEach
+from pcc.passes.manager import GraphPass, PassManager
 from pcc.passes.pipeline import chosen_pipeline
 from pcc.passes.reduce_precision import ReducePrecision
 from pcc.passes.store_weights import StoreWeights
+from pcc.target import target_named
 from tests.nets import Residual, settle
 from tests.passes.exact import canonical, nodes
+from tests.random_graphs.check import passed, program
 
 IMAGE = torch.randn(2, 3, 13, 11, generator=torch.Generator().manual_seed(0))
 HALF, FLOAT = torch.float16, torch.float32
@@ -111,6 +116,32 @@ class Masked(nn.Module):
         return F.softmax(x + torch.full((13, 11), -torch.inf).triu(1), -1)
 
 
+def test_biases_that_do_not_fit() -> None:
+    """A convolution's sums in fp16 start from them; a linear layer's are added in fp32."""
+    convolution, linear = nn.Conv2d(3, 4, 1), nn.Linear(11, 4)
+    for layer in (convolution, linear):
+        layer.get_parameter("bias").data[1] = 7e4
+    with pytest.raises(PccError, match=r"bias has values up to 7e\+04, and float16 ends at 65504"):
+        reduced(convolution, [IMAGE], ReducePrecision())
+    reduced(nn.Sequential(linear, nn.Sigmoid()), [IMAGE[0, 0]], ReducePrecision())
+
+
+@pytest.mark.parametrize("step", [ReducePrecision(), StoreWeights()], ids=lambda step: step.name)
+def test_weights_that_are_too_small(step: GraphPass) -> None:
+    module = nn.Linear(11, 4)
+    module.weight.data *= 1e-5
+    with pytest.raises(PccError, match=r"too small for float16: rounding would change them by 0\.0\d+ of their norm"):
+        reduced(module, [IMAGE[0, 0]], step)
+
+
+def test_a_filter_that_is_little_beside_the_others_is_rounded() -> None:
+    """As batch norms of filters that died leave some in ResNet-50."""
+    module = nn.Conv2d(3, 4, 3)
+    module.weight.data[1] *= 1e-6
+    _, error = reduced(module, [IMAGE], ReducePrecision())
+    assert error < 4 * 2.0**-11
+
+
 def test_masks_keep_their_infinities() -> None:
     graph, error = reduced(Masked(), [IMAGE], ReducePrecision())
     assert error < 4 * 2.0**-11
@@ -124,7 +155,41 @@ def test_only_weights_of_linear_layers() -> None:
     (linear,) = nodes(graph, "linear")
     assert constant(arguments(linear)["weight"]).dtype == HALF
     assert {constant(arguments(node)["weight"]).dtype for node in nodes(graph, "conv2d")} == {FLOAT}
-    assert not StoreWeights()(graph).modified
+    noted = NotePruning()
+    assert not PassManager([StoreWeights()], [noted])(graph).modified
+    assert noted.warnings == ["store-weights changed nothing: 1 layer (fc): its weights are float16 already"]
+
+
+def test_no_linear_layer() -> None:
+    noted = NotePruning()
+    PassManager([StoreWeights()], [noted])(canonical(nn.Conv2d(3, 4, 1), IMAGE))
+    assert noted.warnings == ["store-weights changed nothing: the network has no linear layer"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_types_are_refused_with_their_place(dtype: torch.dtype, tmp_path: Path) -> None:
+    with pytest.raises(PccError, match=r"pcc cannot compile 3 operators .*at test_reduce_precision\.py:\d+"):
+        pcc.compile(Applied(lambda x: (x.to(dtype) * 3).float()), IMAGE, tmp_path / "package", verify_each=True)
+
+
+class Overflows(nn.Module):
+    """In fp16; what hides values by an infinity is none of its errors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x.masked_fill(x < 0, -torch.inf), -1) + (x * 3e4 * x.exp()).flip(3) * 1e-9
+
+
+def test_numbers_beyond_fp16_are_an_error(tmp_path: Path) -> None:
+    graph = canonical(Overflows(), IMAGE)
+    with pytest.raises(
+        PccError,
+        match=r"^pass reduce-precision makes infinities or NaN of finite numbers, first in layer mul "
+        r"\(--no-verify compiles it all the same\)$",
+    ):
+        PassManager([ReducePrecision()], [VerifyEach(graph, [IMAGE])])(graph)
+    a76 = target_named("aarch64-linux", "cortex-a76")
+    with pytest.raises(PccError, match="makes infinities or NaN"):
+        pcc.compile(Overflows(), IMAGE, tmp_path / "package", target=a76, dtype="fp16")
 
 
 def test_pipelines() -> None:
@@ -175,6 +240,17 @@ def test_weights_in_fp16_on_this_machine(tmp_path: Path) -> None:
         np.testing.assert_allclose(model(x.numpy()), want, atol=1e-5 * np.abs(want).max(), rtol=0)
 
 
+class Masking(nn.Module):
+    """Attention that hides what comes later by a number of a constant."""
+
+    def __init__(self, constant: Callable[[], Tensor], function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.constant, self.function = constant, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(self.function(x, self.constant()), -1)
+
+
 class Applied(nn.Module):
     """A function as a module."""
 
@@ -188,6 +264,15 @@ class Applied(nn.Module):
 
 ROWS = torch.randn(1, 16, 32, generator=torch.Generator().manual_seed(1))
 CONSTANT_ROW = torch.cat([ROWS[:, :15], torch.full((1, 1, 32), 0.5)], dim=1)
+ROUNDED_ROW = torch.full((1, 16, 32), 0.3)
+"""A number that fp16 does not have."""
+FLAT = torch.full((1, 3, 8, 8), 0.5)
+LEAST = torch.finfo(torch.float32).min
+
+
+def by_moments(x: Tensor) -> Tensor:
+    mean = x.mean((2, 3), keepdim=True)
+    return (x - mean) / torch.sqrt((x * x).mean((2, 3), keepdim=True) - mean * mean + 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +283,23 @@ CONSTANT_ROW = torch.cat([ROWS[:, :15], torch.full((1, 1, 32), 0.5)], dim=1)
         (nn.GroupNorm(4, 16), [400 * ROWS]),
         (nn.RMSNorm(32, 1e-6), [2e-3 * ROWS]),
         (nn.LocalResponseNorm(3), [400 * ROWS[..., None]]),
+        (nn.LayerNorm(32, 1e-8), [torch.cat([ROWS, ROUNDED_ROW], 1)]),
         (Applied(lambda x: F.normalize(x, dim=1)), [1e-3 * ROWS]),
+        (Applied(lambda x: F.normalize(x, dim=1)), [ROWS * (torch.arange(32) > 0)]),
+        (Applied(lambda x: x / (x.abs().sum(1, keepdim=True) + 1e-8)), [ROWS * (torch.arange(32) > 0)]),
+        (Applied(lambda x: x * (x.abs().sum(1, keepdim=True) + torch.tensor([1e-8])).reciprocal()), [0 * ROWS]),
+        (Applied(lambda x: (x - x.mean()) / (x.std() + 1e-8)), [FLAT]),
+        (Applied(lambda x: (x - x.amin(1, True)) / (x.amax(1, True) - x.amin(1, True) + 1e-8)), [ROUNDED_ROW]),
+        (Applied(lambda x, m: (x * m).sum(1) / m.sum(1).clamp(min=1e-9)), [ROWS, torch.zeros(1, 16, 1)]),
+        (Applied(by_moments), [5 + ROWS[..., None]]),
+        (Applied(lambda x: F.avg_pool2d(x.clamp(min=1e-6).pow(3), 4).pow(1 / 3)), [60 * ROWS.abs()]),
+        (Applied(lambda x: x / torch.einsum("bcn,bcn->bn", x, x).sqrt()[:, None]), [100 * ROWS]),
+        (Applied(lambda x: x.sum(2) / 32), [4000 + ROWS]),
+        (Applied(lambda x: x / x.sum(2, keepdim=True)), [4000 + ROWS]),
+        (Masking(lambda: torch.full((32, 32), -1e9).triu(1), torch.add), [torch.cat([ROWS, ROWS], 1)]),
+        (Masking(lambda: torch.full([], LEAST), lambda x, least: torch.where(x < 9, least, x)), [ROWS]),
+        (Masking(lambda: torch.full((1, 16, 2), -1e9), lambda x, mask: torch.cat([x, mask], 2)), [ROWS]),
+        (Applied(lambda x: x * torch.full((32,), 1e-7) * 1e7), [ROWS]),
         (Applied(lambda x, ids: x.masked_fill(ids == 50256, 0)), [ROWS, torch.arange(50241, 50273).reshape(1, 1, 32)]),
         (Applied(lambda x, n: x.masked_fill(torch.arange(2040, 2072) >= n, 0)), [ROWS, torch.tensor([2049])]),
         (Applied(lambda x: F.softmax(x.masked_fill(x < 9, -1e9), dim=-1)), [ROWS]),
@@ -206,8 +307,20 @@ CONSTANT_ROW = torch.cat([ROWS[:, :15], torch.full((1, 1, 32), 0.5)], dim=1)
     ],
 )
 def test_fp16_loses_what_it_rounds_and_no_more(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    graph = canonical(module.eval(), *inputs)
+    graph = passed(module.eval(), inputs)
     (wanted,) = run_graph(graph, inputs)
-    (found,) = run_graph(ReducePrecision()(graph).graph_module, inputs)
-    assert bool(np.isfinite(found).all())
-    np.testing.assert_allclose(found, wanted, atol=2e-3 * float(np.abs(wanted).max()))
+    graph = ReducePrecision()(graph).graph_module
+    verify_structure(graph)
+    taken = [x.numpy() for x in as_taken(graph, inputs)]
+    computed = interpret(PlanMemory()(program(graph, target_named("aarch64-linux", "cortex-a76"))), taken)
+    for found in (run_graph(graph, inputs)[0].numpy(), computed[0]):
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * float(wanted.abs().max()))
+
+
+def test_statistics_are_read_as_they_are() -> None:
+    """No copy of an image is made of them, and none is converted."""
+    graph, _ = reduced(Applied(lambda x: F.normalize(x, dim=1)), [IMAGE], ReducePrecision())
+    assert not nodes(graph, "expand")
+    (divided,) = [node for node in nodes(graph, "elementwise") if "div" in str(node.args[1])]
+    assert [operand.meta["val"].dtype for operand in divided.all_input_nodes] == [HALF, FLOAT]

@@ -22,8 +22,12 @@ struct user {
 
 static void *use(void *argument) {
   struct user *user = argument;
+  pcc_status made = PCC_BUSY;
+  user->options.status = &made;
   pcc_context *context = pcc_create(&user->options, user->device, sizeof user->device);
   user->failed = !context;
+  const int32_t device = user->options.device;
+  assert(made == (context ? PCC_OK : device < PCC_AUTO || device > PCC_GPU ? PCC_BAD_ARGUMENT : PCC_NO_DEVICE));
   if (!context) return NULL;
   const int images = pcc_max_batch() ? pcc_max_batch() : 1;
   float *x = malloc((size_t)images * ITEMS * sizeof *x), right[ITEMS];
@@ -67,7 +71,7 @@ int main(int count, char **words) {
   static struct user users[MAX_CONTEXTS];
   const int contexts = atoi(words[3]);
   for (int i = 0; i < contexts; i++) {
-    users[i].options = (pcc_options){sizeof users[i].options, 1 + i % 2, 1, atoi(words[1]), strcmp(words[2], "-") ? words[2] : NULL};
+    users[i].options = (pcc_options){sizeof users[i].options, 1 + i % 2, 1, atoi(words[1]), strcmp(words[2], "-") ? words[2] : NULL, NULL};
     assert(!pthread_create(&users[i].thread, NULL, use, &users[i]));
   }
   for (int i = 0; i < contexts; i++) pthread_join(users[i].thread, NULL);

@@ -1,6 +1,5 @@
 /* An OpenCL library whose device computes the toy model's kernels on the processor, at once, and fails on demand, by environment:
- * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG (its compiler), FAKE_WRONG=NUMBER (its results are off by it),
- * FAKE_LOST=N (waits for ever from its N-th wait on), FAKE_TYPE, FAKE_NAME, FAKE_VERSION (of its device), FAKE_DRIVER, FAKE_LOG. */
+ * FAKE_FAIL=FUNCTION:N (from its N-th call on), FAKE_HANG=FUNCTION:N (never returns, likewise), FAKE_WRONG=NUMBER (its results are off by it), FAKE_TYPE, FAKE_NAME, FAKE_VERSION (of its device), FAKE_DRIVER, FAKE_LOG. */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,12 +26,17 @@ struct kernel {
   } arguments[MAX_ARGUMENTS];
 };
 
+static int is_meant(const char *variable, const char *function, int call) {
+  const char *wanted = getenv(variable);
+  const size_t length = strlen(function);
+  return wanted && !strncmp(wanted, function, length) && wanted[length] == ':' && call >= atoi(wanted + length + 1);
+}
+
 /* Whether this call of a function, counted by its caller, is one that fails. */
 static int fails(const char *function, _Atomic int *calls) {
-  const char *wanted = getenv("FAKE_FAIL");
-  const size_t length = strlen(function);
   const int call = atomic_fetch_add(calls, 1) + 1;
-  return wanted && !strncmp(wanted, function, length) && wanted[length] == ':' && call >= atoi(wanted + length + 1);
+  while (is_meant("FAKE_HANG", function, call)) pause();
+  return is_meant("FAKE_FAIL", function, call);
 }
 
 #define STATUS_UNLESS_FINE       \
@@ -148,7 +152,6 @@ EXPORT cl_handle clCreateProgramWithBinary(cl_handle context, uint32_t count, co
 }
 
 EXPORT cl_int clBuildProgram(cl_handle program, uint32_t count, const cl_handle *devices, const char *options, void *notify, void *data) {
-  if (getenv("FAKE_HANG")) pause();
   STATUS_UNLESS_FINE
   (void)program, (void)count, (void)devices, (void)options, (void)notify, (void)data;
   return 0;
@@ -238,9 +241,6 @@ EXPORT cl_int clEnqueueNDRangeKernel(cl_handle queue, cl_handle kernel, uint32_t
 }
 
 EXPORT cl_int clFinish(cl_handle queue) {
-  static _Atomic int waits;
-  const char *hangs = getenv("FAKE_LOST");
-  if (hangs && atomic_fetch_add(&waits, 1) + 1 >= atoi(hangs)) pause();
   STATUS_UNLESS_FINE
   (void)queue;
   return 0;

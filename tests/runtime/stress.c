@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,9 @@
 #include "toy_expected.h"
 
 #undef NDEBUG
+#ifndef TOY_MAX_BATCH
+#define TOY_MAX_BATCH 0
+#endif
 enum { RUNS = 150, CONTEXTS = 4 };
 
 static void *use(void *argument) {
@@ -41,13 +45,49 @@ static void *use(void *argument) {
   return NULL;
 }
 
+/* One context for all: a call runs, or is told that another does. */
+static pcc_context *shared_by_all;
+static _Atomic int refused, ran;
+
+static void *use_shared(void *argument) {
+  static const size_t bytes = (TOY_MAX_BATCH + 1) * ITEMS * sizeof(float);
+  float *x = calloc(1, bytes), *z = calloc(1, bytes), *right = calloc(1, bytes);
+  const void *inputs[] = {x};
+  void *outputs[] = {z};
+  for (int run = 0; run < RUNS; run++) {
+    for (int i = 0; i < ITEMS; i++) x[i] = (float)((i * 31 + run * 7 + *(const int32_t *)argument) % 97);
+    expected(x, right);
+    const pcc_status status = pcc_max_batch() && run % 2 ? pcc_run_batch(shared_by_all, 1, inputs, outputs) : pcc_run(shared_by_all, inputs, outputs);
+    assert(status == PCC_OK || status == PCC_BUSY);
+    atomic_fetch_add(status == PCC_OK ? &ran : &refused, 1);
+    for (int i = 0; status == PCC_OK && i < ITEMS; i++) assert(z[i] == right[i]);
+  }
+  free(x), free(z), free(right);
+  return NULL;
+}
+
+static void share(void) {
+  const pcc_options options = {.size = sizeof options, .threads = 2};
+  shared_by_all = pcc_create(&options, NULL, 0);
+  pthread_t users[CONTEXTS];
+  int32_t numbers[CONTEXTS];
+  for (int i = 0; i < CONTEXTS; i++) {
+    numbers[i] = i;
+    assert(!pthread_create(&users[i], NULL, use_shared, &numbers[i]));
+  }
+  for (int i = 0; i < CONTEXTS; i++) pthread_join(users[i], NULL);
+  assert(ran && refused && !*pcc_error(shared_by_all));
+  pcc_destroy(shared_by_all);
+}
+
 static void wrong_use(void) {
   char error[200];
+  pcc_status status = PCC_BUSY;
   for (int32_t threads = -1; threads < 100000; threads += 50000) {
-    const pcc_options options = {.size = sizeof options, .threads = threads};
+    const pcc_options options = {.size = sizeof options, .threads = threads, .status = &status};
     if (threads < 1 || threads > 256) {
       assert(!pcc_create(&options, error, sizeof error) && strstr(error, "options.threads"));
-      assert(!pcc_create(&options, NULL, 0));
+      assert(!pcc_create(&options, NULL, 0) && status == PCC_BAD_ARGUMENT);
     }
   }
   char tiny[8];
@@ -103,8 +143,10 @@ static void other_versions(void) {
     pcc_options known;
     char future[64];
   } newer = {{.size = sizeof newer, .threads = 2}, {1}};
+  pcc_status status = PCC_BUSY;
+  newer.known.status = &status;
   pcc_context *context = pcc_create(&newer.known, NULL, 0);
-  assert(context);
+  assert(context && status == PCC_OK);
   pcc_destroy(context);
   const pcc_options short_options = {.size = offsetof(pcc_options, profile), .threads = 3, .profile = 77};
   context = pcc_create(&short_options, NULL, 0);
@@ -122,6 +164,7 @@ int main(void) {
   assert(pcc_abi_version() == PCC_ABI_VERSION && !strcmp(pcc_model_name(), "toy") && pcc_arena_bytes() % 12288 == 0 && pcc_thread_bytes() == 64 && pcc_prepared_bytes() == 4000);
   wrong_use();
   other_versions();
+  share();
   pthread_t users[CONTEXTS];
   int32_t threads[CONTEXTS];
   for (int i = 0; i < CONTEXTS; i++) {

@@ -39,6 +39,9 @@ TAKEN = [
 ]
 """Functions without which there is no result."""
 
+LEAKS = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
+"""What hangs keeps what it uses."""
+
 WEIGHTS_ARE_LINKED = """
 int pcc_map_weights(const char *library, char *error, size_t error_size) {
   (void)library, (void)error, (void)error_size;
@@ -117,7 +120,7 @@ def test_times_fail(run_on_fake: Run, function: str) -> None:
 
 @pytest.mark.parametrize(
     "at",
-    ["clEnqueueNDRangeKernel:200", "clFinish:5", "clEnqueueMapBuffer:5", "clEnqueueMapBuffer:6",
+    ["clEnqueueNDRangeKernel:200", "clFinish:7", "clEnqueueMapBuffer:5", "clEnqueueMapBuffer:6",
      "clEnqueueUnmapMemObject:5", "clEnqueueUnmapMemObject:6"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["Fake GPU", "Mali-G57"])  # whose program leaves a call to the processor
@@ -131,18 +134,27 @@ def test_the_device_is_lost(run_on_fake: Run, at: str, name: str) -> None:
 
 
 def test_the_compiler_hangs(run_on_fake: Run) -> None:
-    said = run_on_fake(FAKE_HANG="1", contexts=2, ASAN_OPTIONS="detect_leaks=0", TSAN_OPTIONS="report_thread_leaks=0")
+    said = run_on_fake(FAKE_HANG="clBuildProgram:1", contexts=2, **LEAKS)
     assert said == "cpu: the driver's compiler took more than 1 s"
 
 
-@pytest.mark.parametrize("wait", [1, 2, 3, 5])  # while weights and a context are made, in the self-test, in a run
+@pytest.mark.parametrize("function", ["clGetPlatformIDs", "clGetDeviceIDs", "clGetDeviceInfo", "clCreateContext"])
+def test_the_driver_hangs(run_on_fake: Run, function: str) -> None:
+    said = run_on_fake(FAKE_HANG=f"{function}:1", contexts=2, **LEAKS)
+    assert said == "cpu: opening the GPU's driver took more than 1 s"
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["clFinish:1", "clFinish:2", "clFinish:3", "clFinish:4", "clFinish:6",  # weights, a context, the self-test, a run
+     "clCreateCommandQueue:2", "clEnqueueMapBuffer:1", "clEnqueueMapBuffer:2", "clEnqueueMapBuffer:5",
+     "clEnqueueMapBuffer:6"],
+)  # fmt: skip
 @pytest.mark.parametrize("name", ["Fake GPU", "Mali-G57"])
-def test_the_device_hangs(run_on_fake: Run, wait: int, name: str) -> None:
-    leaks = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "report_thread_leaks=0"}
-    said = run_on_fake(FAKE_LOST=str(wait), contexts=2, FAKE_NAME=name, **leaks)
-    where = " to prepare weights" if wait == 1 else ""
+def test_the_device_hangs(run_on_fake: Run, at: str, name: str) -> None:
+    said = run_on_fake(FAKE_HANG=at, contexts=2, FAKE_NAME=name, **LEAKS)
     reason = said.removeprefix("cpu: the GPU failed in a run: ").removeprefix("cpu: ")
-    assert reason == f"{name} took more than 1 s{where}"
+    assert reason == f"{'preparing weights' if at == 'clFinish:1' else name} took more than 1 s"
 
 
 def test_a_call_of_the_processor(run_on_fake: Run) -> None:
@@ -172,6 +184,22 @@ def test_a_driver_that_tells_much(run_on_fake: Run) -> None:
     assert run_on_fake(FAKE_DRIVER=driver) == ON_GPU.replace("1.0", driver)
     said = run_on_fake(FAKE_FAIL="clBuildProgram:2", FAKE_LOG="\n" + "not this " * 300)
     assert "refuses square: CL_OUT_OF_RESOURCES not this not this" in said
+
+
+def test_texts_are_cut_where_a_character_begins(run_on_fake: Run) -> None:
+    """Whatever a driver says, and wherever there is no more room: UTF-8."""
+    for length in range(92, 97):  # of the name there is room for 95 bytes
+        said = run_on_fake(FAKE_NAME="x" * length + "é" * 5)
+        assert said.startswith(f"gpu: {('x' * length)[:95]}{'é' * max(0, (95 - length) // 2)}, driver ")
+    odd = os.fsdecode(b"a\xffb\xc0\xafc\xed\xa0\x80d\xf5e\xe2\x82f g\xc3")
+    repaired = "a?b??c???d?e??f g"
+    said = run_on_fake(FAKE_NAME=odd, FAKE_DRIVER=odd)
+    assert said == ON_GPU.replace("Fake GPU", repaired).replace("1.0", repaired)
+    for length in range(4):
+        log = "x" * length + "\N{GRINNING FACE}" * 100
+        said = run_on_fake(FAKE_FAIL="clBuildProgram:2", FAKE_LOG=log)
+        assert said.endswith("\N{GRINNING FACE}")
+        assert len(said.encode()) > 195
 
 
 def test_a_verdict_is_of_the_weights_too(run_on_fake: Run, tmp_path: Path) -> None:
@@ -253,6 +281,18 @@ def test_the_runner_times_one_processor(tmp_path: Path) -> None:
     lost = bench(FAKE_FAIL="clFinish:5")
     assert lost.returncode == 2
     assert lost.stderr.startswith("pcc-run: no times: cpu: the GPU failed in a run: Fake GPU: CL_OUT_OF_RESOURCES")
+    (tmp_path / "tolerance").write_text("1")
+    for name in ("input_0.bin", "output_0.bin"):
+        (tmp_path / name).write_bytes(bytes(4000))
+    for words in (("selftest", tmp_path), ("run", "--input", tmp_path / "input_0.bin", "--output", tmp_path / "y.bin")):
+        known = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "FAKE_FAIL": "clFinish:5"}
+        known["ASAN_OPTIONS"] = "detect_leaks=0"
+        command = [program, *words, "--device", "gpu"]
+        failed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=known)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert failed.stderr == "pcc-run: the GPU failed in a run: Fake GPU: CL_OUT_OF_RESOURCES\n"
+        known["FAKE_FAIL"] = ""
+        assert subprocess.run(command, capture_output=True, timeout=60, check=False, env=known).returncode < 2
     assert bench("--device", "npu").stderr == "pcc-run: --device npu: auto, cpu or gpu\n"
 
 

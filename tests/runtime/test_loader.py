@@ -96,6 +96,16 @@ def test_profile_adds_up(threads: int) -> None:
     assert 0 < sum(call.seconds for call in calls) < elapsed
 
 
+class Silent:
+    """Raises an error without a text."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+    def __dlpack__(self, **options: object) -> object:
+        raise BufferError
+
+
 def test_wrong_inputs() -> None:
     image, other = INPUTS
     with load(toy_package()) as model:
@@ -106,6 +116,8 @@ def test_wrong_inputs() -> None:
             ((image.astype(np.float64), other), r"input 'image' is float64, the model takes float32"),
             ((image.tolist(), other), r"input 'image' is a list: give a numpy array or something with __dlpack__"),
             ((torch.ones(1, 37, 13, requires_grad=True), other), r"input 'image' cannot be read by dlpack"),
+            ((Silent(), other), r"input 'image' cannot be read by dlpack: BufferError$"),
+            ((np.ma.masked_less(image, 0), other), r"input 'image' is a masked array: say what is behind the mask"),
         ):
             with pytest.raises(PccError, match=message):
                 model(*inputs)
@@ -127,6 +139,38 @@ def test_structs_without_a_size() -> None:
         assert error.value == b"options.size is 0: set it to sizeof(pcc_options)"
         for describe in (library.pcc_describe_input, library.pcc_describe_output):
             assert describe(0, ctypes.create_string_buffer(256)) != 0
+
+
+def test_why_there_is_no_context() -> None:
+    with load(toy_package()) as model:
+        for threads, expected in ((1, 0), (-1, 1)):
+            status = ctypes.c_int(77)
+            options = _Options(ctypes.sizeof(_Options), threads, 0, 1, None, ctypes.pointer(status))
+            model._library.pcc_destroy(model._library.pcc_create(ctypes.byref(options), None, 0))
+            assert status.value == expected
+
+
+def test_what_a_library_says_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    with load(toy_package()) as model:
+        for function in ("pcc_device", "pcc_error"):
+            monkeypatch.setattr(model._library, function, lambda context: b"cpu: caf\xc3")
+        monkeypatch.setattr(model._library, "pcc_run", lambda *arguments: 1)
+        assert model.device == "cpu: caf\N{REPLACEMENT CHARACTER}"
+        with pytest.raises(PccError, match="toy: cpu: caf\N{REPLACEMENT CHARACTER}"):
+            model(*INPUTS)
+
+
+def test_what_a_model_runs_on_is_asked_between_its_runs() -> None:
+    """Not while one may change the text."""
+    with load(toy_package()) as model:
+        said: list[str] = []
+        asks = threading.Thread(target=lambda: said.append(model.device))
+        with model._lock:
+            asks.start()
+            asks.join(0.2)
+            assert not said
+        asks.join()
+        assert said == ["cpu"]
 
 
 def test_closed_and_impossible_models() -> None:

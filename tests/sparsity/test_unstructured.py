@@ -1,4 +1,3 @@
-import time
 from itertools import combinations
 
 import numpy as np
@@ -100,9 +99,7 @@ def test_wrong_use():
         Unstructured(2).pack(nonzero_weight(3, 2, 5))
 
 
-def test_a_large_layer_takes_a_moment():
+def test_a_large_layer():
     weight = np.random.default_rng(4).standard_normal((500, 860)).astype(np.float32)
-    start = time.process_time()
     cut = Unstructured(71.2).project(weight)
     assert np.array_equal(Unstructured.unpack(Unstructured(71.2).pack(cut)), cut)
-    assert time.process_time() - start < 1

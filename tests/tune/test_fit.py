@@ -1,5 +1,7 @@
 """Costs fitted to trials that nobody measured."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,14 +11,14 @@ from pcc.codegen.family import Candidate
 from pcc.codegen.machine import Work
 from pcc.tune.fit import fit, non_negative_least_squares, rank
 from pcc.tune.layers import Case, Pruned
-from pcc.tune.trials import KINDS, Trial, vector
+from pcc.tune.trials import Trial, vector
 
 LAYERS = tuple(Pruned(Case(8, size, 8)) for size in (7, 14, 28))
 
 
 def _trials(rng: np.random.Generator, count: int) -> list[Trial]:
     return [
-        Trial(layer, "family", Candidate(number, Work(*rng.uniform(0, 1e6, len(KINDS)))))
+        Trial(layer, "family", Candidate(number, Work(*rng.uniform(0, 1e6, len(fields(Work))))))
         for layer in LAYERS
         for number in range(count)
     ]
@@ -37,7 +39,7 @@ def test_the_solution_is_optimal(seed: int, columns: int) -> None:
 
 def test_costs_are_found_again() -> None:
     rng = np.random.default_rng(0)
-    costs, trials = Work(*rng.uniform(0.1, 10, len(KINDS))), _trials(rng, 8)
+    costs, trials = Work(*rng.uniform(0.1, 10, len(fields(Work)))), _trials(rng, 8)
     found = fit(trials, lambda trial: float(vector(trial.candidate.work) @ vector(costs)), Work())
     np.testing.assert_allclose(vector(found), vector(costs), rtol=1e-6)
     pulled = fit(trials, lambda trial: float(vector(trial.candidate.work) @ vector(costs)), costs * 1.5)

@@ -216,6 +216,13 @@ _NETWORKS = (
 NETWORKS: Mapping[str, Network] = {network.name: network for network in _NETWORKS}
 """By name, in the order of the table."""
 
+
+def table_place(network: str) -> tuple[int, str]:
+    """What results are sorted by: networks of the table in its order, then others by their names."""
+    names = list(NETWORKS)
+    return (names.index(network) if network in names else len(names)), network
+
+
 _VGG16_LAYERS = (
     *((64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)),
     *((256, 256, 56),) * 2,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tools.bench_peers.engines import ENGINES
-from tools.bench_peers.networks import NETWORKS
+from tools.bench_peers.networks import table_place
 from tools.bench_peers.onnx_file import attribute
 from tools.bench_peers.peak import geometric_mean
 from tools.bench_peers.result import AGREES, Duel, Result, Timing, by_processor
@@ -36,7 +36,7 @@ def page(results: Sequence[Result]) -> str:
     """A section for each processor: all networks in one table, then each by itself."""
     parts = [_HEAD]
     for processor, found in by_processor(results).items():
-        ordered = sorted(found, key=_place)
+        ordered = sorted(found, key=lambda result: table_place(result.network))
         parts += [
             f"## {processor}\n",
             f"One thread on {ordered[0].machine.placement}.\n",
@@ -155,11 +155,6 @@ def _verdict(result: Result) -> str:
 def _commands(results: Sequence[Result]) -> str:
     commands = dict.fromkeys(result.command for result in results)
     return "```\n" + "\n".join(commands) + "\n```\n"
-
-
-def _place(result: Result) -> tuple[int, str]:
-    names = list(NETWORKS)
-    return (names.index(result.network) if result.network in names else len(names)), result.network
 
 
 def _fewer(result: Result) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
-from tools.bench_peers.networks import GROUPS, NETWORKS
+from tools.bench_peers.networks import GROUPS, NETWORKS, table_place
 from tools.count_arm64.mca import CORES, Loop
 from tools.count_arm64.result import CountResult, Executed
 from tools.table import table
@@ -26,7 +26,7 @@ def arm64_section(results: Sequence[CountResult]) -> str:
     """All networks in one table, then each by itself; empty where there are none."""
     if not results:
         return ""
-    ordered = sorted(results, key=_place)
+    ordered = sorted(results, key=lambda result: table_place(result.network))
     return "\n".join([_HEAD, overview(ordered) + "\n", *(section(result) for result in ordered)])
 
 
@@ -126,8 +126,3 @@ def _cells(counted: Executed, present: Sequence[str], with_memory: bool) -> list
 
 def _millions(number: int) -> str:
     return f"{number / 1e6:.0f}" if number >= 1e9 else f"{number / 1e6:.2f}" if number >= 1e6 else f"{number / 1e6:.3f}"
-
-
-def _place(result: CountResult) -> tuple[int, str]:
-    names = list(NETWORKS)
-    return (names.index(result.network) if result.network in names else len(names)), result.network

@@ -14,7 +14,7 @@ import numpy as np
 from pcc.codegen.kernel import READ_SLACK, Argument, Param
 from pcc.codegen.kernels.runs import exact_run
 from pcc.codegen.layers import MatMul
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def emit_matmul(layer: MatMul, b: ProgramBuilder) -> None:
             "a": layer.a,
             "b": layer.b,
             "y": layer.y,
-            "a_batch": _batch_stride(layer.a),
+            "a_batch": layer.a.batch_stride,
             "a_row": layer.a.strides[1],
-            "b_batch": _batch_stride(layer.b),
+            "b_batch": layer.b.batch_stride,
             "b_row": layer.b.strides[1],
             "y_batch": layer.y.strides[0],
             "y_row": layer.y.strides[1],
@@ -57,10 +57,6 @@ def emit_matmul(layer: MatMul, b: ProgramBuilder) -> None:
         work=batch * blocks * -(-tiles // tiles_per_item),
         macs=batch * rows * columns * depth,
     )
-
-
-def _batch_stride(view: View) -> int:
-    return view.strides[0] if view.shape[0] > 1 else 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value, number, rank, shape
+from pcc.frontend.onnx.emitter import AlreadyRefused, Emitter, Refused, Value, number, rank, shape
+from pcc.frontend.onnx.rows import refusal
 
 if TYPE_CHECKING:
     from pcc.frontend.onnx.importer import ModelImport
@@ -25,26 +26,28 @@ _OPEN = (
 
 def run_if(model: "ModelImport", node: ir.Node) -> None:
     """The branch that it takes."""
+    _check_inputs(node, 1)
     condition = _value(model, node.inputs[0])
     if not isinstance(condition, Tensor):
         raise Refused(_OPEN)
     _check_attributes(node, "then_branch", "else_branch")
     taken = node.attributes["then_branch" if bool(condition) else "else_branch"].as_graph()
-    for outer, result in zip(node.outputs, _body(model, taken, []), strict=True):
+    for outer, result in zip(node.outputs, body(model, taken, []), strict=True):
         model.set(outer, result)
 
 
 def run_loop(model: "ModelImport", node: ir.Node) -> None:
     """A loop of known length: ``(trip count, condition, state...)`` gives the state, and what each step adds, stacked.
     Without a condition what the body says of it does not count."""
+    _check_inputs(node, 2)
     limit, condition, *state = (_value(model, value) for value in node.inputs)
     most = None if limit is None else int(number(limit, "its number of steps is"))
     _check_attributes(node, "body")
-    body = node.attributes["body"].as_graph()
+    steps = node.attributes["body"].as_graph()
     more, step, rows = condition, 0, []
     while (most is None or step < most) and (more is None or bool(_condition(more))):
         _check_steps(step)
-        said, *results = _body(model, body, [torch.tensor(step), torch.tensor(True), *state])
+        said, *results = body(model, steps, [torch.tensor(step), torch.tensor(True), *state])
         more = None if condition is None else said
         state, added = results[: len(state)], results[len(state) :]
         rows.append(added)
@@ -59,7 +62,7 @@ def run_loop(model: "ModelImport", node: ir.Node) -> None:
 def run_scan(model: "ModelImport", node: ir.Node) -> None:
     """Steps along an axis of its inputs: ``(state..., inputs...)`` gives the state, and what each step adds,
     stacked."""
-    if model.opset < 9:
+    if model.emit.opset < 9:
         raise Refused("Scan of opset 8; export the model with a newer one")
     _check_attributes(node, "num_scan_inputs", "body")
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -79,7 +82,7 @@ def run_scan(model: "ModelImport", node: ir.Node) -> None:
             model.emit.call(_aten.select.int, x, axis, steps - 1 - step if back else step)
             for x, axis, back in zip(inputs, axes, backwards, strict=True)
         ]
-        results = _body(model, node.attributes["body"].as_graph(), [*state, *parts])
+        results = body(model, node.attributes["body"].as_graph(), [*state, *parts])
         state, added = results[: len(state)], results[len(state) :]
         rows.append(added)
     added = [list(parts) for parts in zip(*rows, strict=True)]
@@ -102,6 +105,11 @@ def _value(model: "ModelImport", value: ir.Value | None) -> Any:
     return None if value is None else model.values[value]
 
 
+def _check_inputs(node: ir.Node, count: int) -> None:
+    if len(node.inputs) < count:
+        raise Refused(f"its input {len(node.inputs)} is missing")
+
+
 def _check_attributes(node: ir.Node, *names: str) -> None:
     missing = [name for name in names if name not in node.attributes]
     if missing:
@@ -119,19 +127,29 @@ def _check_steps(step: int) -> None:
         raise Refused(f"more than {MOST_STEPS} steps, each of which would be written out")
 
 
-def _body(model: "ModelImport", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
-    """What a part of the model gives for some inputs. `Refused` if it cannot be computed; nodes of it that are refused
-    themselves are noted by name."""
+def body(model: "ModelImport", graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
+    """What a part of the model gives for some inputs. Where it cannot be computed, `AlreadyRefused` if a node of it is
+    refused, which is noted by its own name."""
     for inner, value in zip(graph.inputs, values, strict=True):
         model.values[inner] = value
     model.graph(graph)
+    if any(inner in model.failed for inner in graph.outputs):
+        raise AlreadyRefused
     for inner in graph.outputs:
-        if inner not in model.values or inner in model.failed:
+        if not model.has(inner):
             raise Refused(f"nothing computes '{inner.name}' in the part of the model that it runs")
     return [model.values[inner] for inner in graph.outputs]
 
 
+def check_passed(emit: Emitter, values: Sequence[Value | None]) -> None:
+    """`Refused` for rows and their number, which a step might take apart."""
+    for value in values:
+        if mark := emit.marks.get(value):
+            raise refusal(mark)
+
+
 def _stacked(emit: Emitter, parts: list[Value], axis: int) -> Value:
+    check_passed(emit, parts)
     return emit.call(_aten.stack.default, parts, axis)
 
 

@@ -44,3 +44,7 @@ def torch_tensor(tensor: ir.TensorProtocol) -> Tensor:
     if kind == torch.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def onnx_type(kind: torch.dtype) -> int:
+    return next(number.value for number, known in _TYPES.items() if known == kind)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from pcc.frontend.onnx.marks import Rows, Sizes
 from pcc.ir.graph import assign_attribute, fake_mode, infer, shape_of
 
 Value = Tensor | Node
@@ -37,6 +38,10 @@ class Refused(Exception):
     """Why a node cannot be imported, as a phrase: ``its axes are computed from the model's input``."""
 
 
+class AlreadyRefused(Exception):
+    """Why a node cannot be imported: one that it is made of was refused, and noted."""
+
+
 class Emitter:
     """A graph in the making."""
 
@@ -49,8 +54,14 @@ class Emitter:
         """The version of the operators."""
         self.used: tuple[bool, ...] = ()
         """Which outputs of the operator somebody reads."""
+        self.named: tuple[bool, ...] = ()
+        """Which outputs it has."""
         self.more_outputs: dict[str, Value] = {}
         """What the model returns besides what its file says, by name."""
+        self.marks: dict[Value | None, Rows | Sizes] = {}
+        """Which values have rows that are none."""
+        self.numbered: dict[Value, tuple[int, ...]] = {}
+        """The places that a pooling gives, and the shape of what it numbered for them."""
         self._names: dict[int, tuple[Tensor, str]] = {}
         self._attributes: dict[int, Node] = {}
         self._taken: set[str] = set()
@@ -164,6 +175,15 @@ class Emitter:
         return free
 
     # ---- the end ----
+
+    def return_too(self, name: str, value: Value) -> str:
+        """Lets the model return a value besides what its file says; gives the value's name, which is its own."""
+        free, number = identifier(name), 1
+        while free in self.more_outputs:
+            number += 1
+            free = f"{identifier(name)}_{number}"
+        self.more_outputs[free] = value
+        return free
 
     def finish(self, results: Sequence[Value]) -> GraphModule:
         self.name = "output"

@@ -16,13 +16,15 @@ from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import quiet
 from pcc.frontend.imported import ImportedModel, imported
 from pcc.frontend.input_shapes import Declared, chosen_examples
-from pcc.frontend.onnx.control import RUN
+from pcc.frontend.onnx.control import RUN, body, check_passed
 from pcc.frontend.onnx.data_types import torch_tensor, torch_type
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value
+from pcc.frontend.onnx.defined import definition, is_defined
+from pcc.frontend.onnx.emitter import AlreadyRefused, Emitter, Refused, Value
+from pcc.frontend.onnx.marks import Sizes
 from pcc.frontend.onnx.names import has_weight, layer_of, node_name, unique
 from pcc.frontend.onnx.read import MOST_NODES, read_model
 from pcc.frontend.onnx.refused import REFUSED
-from pcc.frontend.onnx.rule import apply
+from pcc.frontend.onnx.rows import apply_to_rows, refusal
 from pcc.frontend.onnx.rules import TABLE
 from pcc.ir.graph import OUTPUT_NAMES, finish
 
@@ -31,6 +33,11 @@ DOMAINS = ("", "ai.onnx")
 
 OPSETS = range(7, 100)
 """Before 7 operators broadcast by rules of their own."""
+
+_UNKNOWN = (
+    "pcc does not know it: export the model with an older opset, which spells it with simpler operators, or end it "
+    "before"
+)
 
 _aten: Any = torch.ops.aten
 
@@ -50,7 +57,7 @@ def import_onnx(
 
     Raises `PccError` for what is damaged, open or not fp32, and one for all that pcc cannot import.
     """
-    parsed, name = read_model(model, without_rule)
+    parsed, name = read_model(model)
     inputs = [value for value in parsed.graph.inputs if not value.is_initializer()]
     try:
         declared = [
@@ -127,31 +134,30 @@ class ModelImport:
     def __init__(self, model: ir.Model, name: str) -> None:
         self.model, self.name = model, name
         self.emit = Emitter()
-        self.opset = opset_of(model)
         self.values: dict[ir.Value, Value] = {}
         self.problems: dict[str, list[tuple[str, str]]] = {}
         """The operators and layers that cannot be imported, by the reason."""
         self.failed: set[ir.Value] = set()
         """What could not be computed, or reads what could not."""
+        self.refused: set[ir.Node] = set()
+        """What has its reason among the problems."""
         self.layers: set[str] = set()
         self.nodes = 0
         """Imported so far, those of each step of a loop counted."""
 
     def run(self, inputs: Sequence[ir.Value], examples: Sequence[Tensor]) -> GraphModule:
-        if self.opset not in OPSETS:
+        self.emit.opset = opset_of(self.model)
+        if self.emit.opset not in OPSETS:
             raise PccError(
-                f"model {self.name} has opset {self.opset}: pcc reads opset {OPSETS[0]} and later; "
+                f"model {self.name} has opset {self.emit.opset}: pcc reads opset {OPSETS[0]} and later; "
                 "onnx.version_converter makes them newer"
             )
-        self.emit.opset = self.opset
         for value, name, example in zip(
             inputs, unique([value.name or "input" for value in inputs]), examples, strict=True
         ):
             self.values[value] = self.emit.input(name, example)
         self.graph(self.model.graph)
-        missing = [
-            value.name for value in self.model.graph.outputs if value not in self.values and value not in self.failed
-        ]
+        missing = [value.name for value in self.model.graph.outputs if not self.has(value) and value not in self.failed]
         if missing and not self.problems:
             raise PccError(f"model {self.name} is damaged: nothing computes its output '{missing[0]}'")
         if self.problems:
@@ -170,22 +176,26 @@ class ModelImport:
 
     def graph(self, graph: ir.Graph) -> None:
         """Computes a graph's values, or a branch's."""
-        for value in graph.initializers.values():
-            if value in self.values:  # the next step of a loop
-                continue
-            if value.const_value is None:
-                raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
-            try:
-                self.values[value] = self.emit.called(
-                    self.emit.read(torch_tensor(value.const_value)), value.name or "constant"
-                )
-                value.const_value = None  # holds the file's bytes, all of them
-            except Refused as error:
-                raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
-            except Exception as error:  # external data that is too short, raw data of another length
-                raise PccError(f"model {self.name} is damaged: the numbers of '{value.name}' cannot be read") from error
         for node in graph:
             self.node(node)
+
+    def has(self, value: ir.Value) -> bool:
+        """Whether a value is there; an initializer is read for that."""
+        if value not in self.values and value.is_initializer():
+            self.values[value] = self.initializer(value)
+        return value in self.values
+
+    def initializer(self, value: ir.Value) -> Value:
+        if value.const_value is None:
+            raise PccError(f"model {self.name} is damaged: the initializer '{value.name}' has no values")
+        try:
+            tensor = torch_tensor(value.const_value)
+        except Refused as error:
+            raise PccError(f"model {self.name}: '{value.name}' has {error}") from None
+        except Exception as error:  # external data that is too short, raw data of another length
+            raise PccError(f"model {self.name} is damaged: the numbers of '{value.name}' cannot be read") from error
+        value.const_value = None  # holds the file's bytes, all of them
+        return self.emit.called(self.emit.read(tensor), value.name or "constant")
 
     def node(self, node: ir.Node) -> None:
         self.nodes += 1
@@ -195,25 +205,16 @@ class ModelImport:
                 "networks"
             )
         layer = self.layer(node)
-        missing = [value for value in node.inputs if value is not None and value not in self.values]
+        missing = [value for value in node.inputs if value is not None and not self.has(value)]
         unknown = [value for value in missing if value not in self.failed]
         try:
-            if node.domain not in DOMAINS:
-                raise Refused(
-                    f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without "
-                    "another runtime's optimisations"
-                )
-            if node.op_type in REFUSED:
-                raise Refused(REFUSED[node.op_type])
-            if without_rule(node.op_type):
-                raise Refused(
-                    "pcc does not know it: export the model with an older opset, which spells it with simpler "
-                    "operators, or end it before"
-                )
+            self.check_operator(node)
             if unknown:
                 raise Refused(f"nothing computes its input '{unknown[0].name}'")
             if not missing:
                 return self.compute(node, layer)
+        except AlreadyRefused:
+            pass
         except (Refused, PccError) as error:
             self.refuse(node, layer, str(error))
         except (MemoryError, RecursionError, KeyboardInterrupt):
@@ -222,24 +223,59 @@ class ModelImport:
             self.refuse(node, layer, shortened((str(error).strip() or type(error).__name__).split(chr(10), 1)[0], 200))
         self.failed.update(node.outputs)
 
+    def check_operator(self, node: ir.Node) -> None:
+        """`Refused` for what pcc cannot import whatever its inputs are."""
+        if node.domain not in DOMAINS:
+            raise Refused(
+                f"it is of the domain '{node.domain}'; pcc knows ONNX's own operators: export the model without "
+                "another runtime's optimisations"
+            )
+        if node.op_type in REFUSED:
+            raise Refused(REFUSED[node.op_type])
+        if without_rule(node.op_type) and not is_defined(node.op_type, self.emit.opset):
+            raise Refused(_UNKNOWN)
+
     def refuse(self, node: ir.Node, layer: str, reason: str) -> None:
-        self.problems.setdefault(reason, []).append((node.op_type, layer))
+        """Notes why, once for all steps of a loop."""
+        if node not in self.refused:
+            self.refused.add(node)
+            self.problems.setdefault(reason, []).append((node.op_type, layer))
 
     def compute(self, node: ir.Node, layer: str) -> None:
+        inputs = [None if value is None else self.values[value] for value in node.inputs]
         if node.op_type in RUN:
+            check_passed(self.emit, inputs)
             return RUN[node.op_type](self, node)
+        if without_rule(node.op_type):
+            return self.define(node, inputs)
         emit = self.emit
         emit.layer, emit.kind, emit.name = layer, node.op_type, node_name(node, layer)
-        emit.used = tuple(bool(value.uses()) or value.is_graph_output() for value in node.outputs)
-        inputs = [None if value is None else self.values[value] for value in node.inputs]
+        emit.used = tuple(map(_is_read, node.outputs))
+        emit.named = tuple(bool(value.name) for value in node.outputs)
         attributes = {attribute.name: _attribute(attribute) for attribute in node.attributes.values()}
-        results = apply(TABLE[node.op_type], emit, inputs, attributes)
+        results = apply_to_rows(TABLE[node.op_type], emit, inputs, attributes)
         for place, value in enumerate(node.outputs):
             result = results[place] if place < len(results) else None
+            if result is not None and value.is_graph_output() and isinstance(mark := emit.marks.get(result), Sizes):
+                raise refusal(mark)
             if result is not None:
                 self.set(value, emit.called(result, value.name or emit.name) if isinstance(result, Tensor) else result)
             elif emit.used[place]:
                 raise Refused(f"its output {place} is used")
+
+    def define(self, node: ir.Node, inputs: Sequence[Value | None]) -> None:
+        """An operator without a rule, by those that ONNX defines it by."""
+        opset = self.emit.opset
+        if (found := definition(node, opset, inputs)) is None:
+            raise Refused(_UNKNOWN)
+        graph, self.emit.opset = found
+        try:
+            results = body(self, graph, [value for value in inputs if value is not None])
+        finally:
+            self.emit.opset = opset
+        outer = [value for value in node.outputs if _is_read(value)]
+        for value, result in zip(outer, results, strict=True):
+            self.set(value, result)
 
     def set(self, value: ir.Value, result: Value) -> None:
         self.values[value] = result
@@ -256,6 +292,10 @@ class ModelImport:
             free = f"{layer}_{number}"
         self.layers.add(free)
         return free
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def _described(reason: str, refused: Sequence[tuple[str, str]]) -> str:

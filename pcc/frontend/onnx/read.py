@@ -1,5 +1,5 @@
-"""An ONNX file as onnx-ir has it: parsed, its functions inlined, its nodes in an order they can run in, its external
-data in its own folder."""
+"""An ONNX file as onnx-ir has it: parsed, its functions inlined, without the nodes that no output needs, the others in
+an order they can run in, its external data in its own folder."""
 
 from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
@@ -9,12 +9,13 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx.inliner import inline_selected_functions
+from onnx import defs
 from onnx_ir.passes.common import InlinePass
 
 from pcc.errors import PccError, shortened
 from pcc.files import read_limited
 from pcc.frontend.export import quiet
+from pcc.frontend.onnx.sparse import with_dense_tensors
 
 LARGEST = 2**31
 """Bytes of a file: protobuf has no larger ones; the weights of larger models are external data."""
@@ -30,11 +31,10 @@ MOST_SHARING = 4
 
 
 def read_model(
-    model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] = lambda operator: False
+    model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] | None = None
 ) -> tuple[ir.Model, str]:
-    """The model and what to call it in errors. Operators for which ``without_rule`` is true are replaced by the nodes
-    that the specification defines them by, where it does (Attention, RotaryEmbedding, ...). `PccError` for a file that
-    is damaged, cyclic, or reads what lies outside of its folder."""
+    """The model and what to call it in errors. `PccError` for a file that is damaged, cyclic, or reads what lies
+    outside of its folder. ``without_rule`` is no longer read; ``tools/onnx_nodes.py`` gives it."""
     if isinstance(model, onnx.ModelProto):
         name, folder = "the ONNX model", None
         proto = model
@@ -53,7 +53,7 @@ def read_model(
         )
     try:
         with quiet():  # onnx-ir logs what it finds wrong
-            parsed = ir.from_proto(_spelled_out(proto, without_rule))
+            parsed = ir.from_proto(with_dense_tensors(proto))
         _check_names(parsed)
         external = _external(parsed)
         for tensor in external:
@@ -64,8 +64,11 @@ def read_model(
                 f"model {name} has more than {MOST_NODES:,} nodes, its functions written out: pcc compiles smaller "
                 "networks"
             )
+        _agree_on_opsets(parsed, name)
+        _name_after_operators(parsed)
         parsed = InlinePass()(parsed).model
         parsed.graph.sort()
+        _drop_unread(parsed.graph)
     except PccError:
         raise
     except Exception as error:  # onnx-ir checks little of what a damaged file may hold
@@ -91,27 +94,51 @@ def _check_names(model: ir.Model) -> None:
         raise ValueError("a name is no text")
 
 
-def _spelled_out(proto: onnx.ModelProto, without_rule: Callable[[str], bool]) -> onnx.ModelProto:
-    operators = {
-        node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx") and without_rule(node.op_type)
-    }
-    if not operators:
-        return proto
-    typed = onnx.ModelProto()  # onnx looks for the types of initializers beside them
-    typed.CopyFrom(proto)
-    known = {value.name for value in (*proto.graph.input, *proto.graph.value_info)}
-    typed.graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in proto.graph.initializer
-        if tensor.name not in known
-    )
+def _agree_on_opsets(model: ir.Model, name: str) -> None:
+    """Functions of another opset are read by the model's, where that has the same operators. `PccError` where it does
+    not."""
+    for function in model.functions.values():
+        for domain, version in function.opset_imports.items():
+            wanted = model.opset_imports.setdefault(domain, version)
+            for node in function.all_nodes():
+                if node.domain == domain and _since(node, version) != _since(node, wanted):
+                    raise PccError(
+                        f"model {name}: its function '{function.name}' is of opset {version}, and the model of opset "
+                        f"{wanted}, in which {node.op_type} is another operator: export it with one opset"
+                    )
+            function.opset_imports[domain] = wanted
+
+
+def _since(node: ir.Node, opset: int) -> int | None:
+    """The opset that a node's operator has been as it is since; None for what ONNX does not know."""
     try:
-        written = inline_selected_functions(
-            typed, [("", operator) for operator in sorted(operators)], inline_schema_functions=True
-        )
-    except Exception:  # onnx has to know the types of their inputs, and does not always
-        return proto
-    return written if len(written.graph.node) == len(proto.graph.node) else _spelled_out(written, without_rule)
+        return defs.get_schema(node.op_type, opset, node.domain).since_version
+    except defs.SchemaError:
+        return None
+
+
+def _name_after_operators(model: ir.Model) -> None:
+    """Nodes of functions have names, which become those of layers."""
+    for function in model.functions.values():
+        for node in function.all_nodes():
+            node.name = node.name or node.op_type.lower()
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    """Drops the nodes from which nothing leads to an output, in parts of the model, too."""
+    for node in reversed(graph):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            for part in _graphs_in(node):  # they read values, too
+                part.outputs.clear()
+                _drop_unread(part)
+            graph.remove(node, safe=True)
+            continue
+        for part in _graphs_in(node):
+            _drop_unread(part)
+
+
+def _graphs_in(node: ir.Node) -> list[ir.Graph]:
+    return [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
 
 
 def _external(model: ir.Model) -> list[ir.ExternalTensor]:

@@ -42,9 +42,9 @@ from torch.func import functional_call
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
 from pcc.training.data import Batch, Data
-from pcc.training.layers import Structures
+from pcc.training.layers import Structures, groups_of
 from pcc.training.method import Masks, Method, average
-from pcc.training.methods.wiring import Wiring, connection_norms, groups_of, per_channel, per_connection, per_weight
+from pcc.training.methods.wiring import Wiring, connection_norms, per_channel, per_connection, per_weight
 
 HEAD = "dcp_classifier"
 """Where a classifier lies in the convolution whose output it sees, while the stage runs."""

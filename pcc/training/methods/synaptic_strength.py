@@ -38,9 +38,9 @@ from torch.nn.utils import parametrize
 from pcc.errors import PccError
 from pcc.sparsity.budget import budget
 from pcc.training.data import Data
-from pcc.training.layers import Structures, prunable
+from pcc.training.layers import Structures, groups_of, prunable
 from pcc.training.method import Masks, Method
-from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, groups_of, is_sum, per_connection, per_weight
+from pcc.training.methods.wiring import NORMS, Wiring, connection_norms, is_sum, per_connection, per_weight
 
 _LOG = logging.getLogger(__name__)
 

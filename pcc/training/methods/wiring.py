@@ -21,7 +21,7 @@ from pcc.ir.graph import arguments, shape_of
 from pcc.ir.ops import BATCH_NORM, ELEMENTWISE, PAD, POOL2D, RESHAPE, RESIZE2D
 from pcc.passes.manager import PassManager
 from pcc.passes.pipeline import parse_pipeline
-from pcc.training.layers import prunable
+from pcc.training.layers import groups_of, prunable
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -161,10 +161,6 @@ class Wiring:
                 return None
             behind.add(node)
         return Source(name, layer, tuple(between), tuple(readers)) if readers else None
-
-
-def groups_of(module: nn.Conv2d | nn.Linear) -> int:
-    return module.groups if isinstance(module, nn.Conv2d) else 1
 
 
 def connection_norms(weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -169,9 +169,9 @@ def test_what_is_refused_for_the_same_reason_is_named_once() -> None:
     scale = {"s": np.ones(1, np.float32), "z": np.zeros(1, np.uint8)}
     nodes = [
         node("QuantizeLinear", ["x", "s", "z"], ["a"], name="first"),
-        node("DynamicQuantizeLinear", ["x"], ["b", "c", "d"], name="second"),
+        node("DynamicQuantizeLinear", ["a"], ["b", "c", "d"], name="second"),
     ]
-    text = refusal(built(*nodes, node("QuantizeLinear", ["x", "s", "z"], ["y"], name="third"), weights=scale))
+    text = refusal(built(*nodes, node("QuantizeLinear", ["b", "s", "z"], ["y"], name="third"), weights=scale))
     assert text.startswith(
         "pcc cannot compile 3 operators of this model: QuantizeLinear, DynamicQuantizeLinear (layer first and 2 more: "
         "it computes with"

@@ -22,7 +22,6 @@ from pcc.codegen.opencl.kernels.numbers import (
 )
 from pcc.codegen.opencl.kernels.weights import PreparedWeight, packed_weight
 from pcc.codegen.opencl.work_group import range_over
-from pcc.codegen.program import View
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType, dtype_of
 
@@ -139,7 +138,7 @@ def emit_matmul(layer: MatMul, b: "DeviceProgramBuilder") -> None:
     places = {
         f"{name}_{word}": value
         for name, view in tensors.items()
-        for word, value in (("offset", view.offset), ("batch", _batch_stride(view)), ("row", view.strides[1]))
+        for word, value in (("offset", view.offset), ("batch", view.batch_stride), ("row", view.strides[1]))
     }
     b.call(
         MatMulOf((layer.a.dtype, layer.b.dtype, layer.y.dtype)),
@@ -147,10 +146,6 @@ def emit_matmul(layer: MatMul, b: "DeviceProgramBuilder") -> None:
         range_over((columns, rows, batch)),
         macs=batch * rows * columns * depth,
     )
-
-
-def _batch_stride(view: View) -> int:
-    return view.strides[0] if view.shape[0] > 1 else 0
 
 
 @dataclass(frozen=True)

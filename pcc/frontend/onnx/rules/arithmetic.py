@@ -230,17 +230,27 @@ def _dequantize(
     block_size: int = 0,
     output_dtype: int = 0,
 ) -> Value:
-    """Of weights that are stored as integers: they come in as fp32."""
+    """Of weights that are stored as integers: they come in as fp32. There is one scale, or one for each place of the
+    axis, or for each ``block_size`` places."""
     if not isinstance(x, torch.Tensor):
         raise Refused(
             "the network computes with quantised values; pcc compiles fp32 models: export it before it is quantised"
         )
-    if block_size or output_dtype:
-        raise Refused(f"block_size={block_size}, output_dtype={output_dtype}")
+    if output_dtype:
+        raise Refused(f"output_dtype={output_dtype}")
     scale_value = known(scale, "its scale is")
     assert scale_value is not None
 
+    blocks = [
+        -(-size // block_size) if block_size and place == axis % rank(x) else size
+        for place, size in enumerate(shape(x))
+    ]
+
     def along(value: torch.Tensor) -> torch.Tensor:
+        if block_size:
+            if list(value.shape) != blocks:
+                raise Refused(f"scales of {shape(value)} for blocks of {block_size} of {shape(x)} along axis {axis}")
+            return value.repeat_interleave(block_size, axis).narrow(axis, 0, shape(x)[axis])
         return (
             value.reshape([-1 if place == axis % rank(x) else 1 for place in range(rank(x))])
             if value.numel() > 1
@@ -265,10 +275,11 @@ def _dropout(
     ratio: float = 0.5,
     seed: int = 0,
 ) -> tuple[Value, Value]:
-    """In inference, nothing; rate and seed belong to training. The rate is an attribute up to opset 11."""
+    """In inference, nothing; rate and seed belong to training. The rate is an attribute up to opset 11, the mask of the
+    input's type up to opset 9."""
     if training is not None and number(training, "its training mode is"):
         raise Refused("dropout in training mode: export the model in evaluation mode")
-    return x, torch.ones(shape(x), dtype=torch.bool)
+    return x, torch.ones(shape(x), dtype=torch.bool if emit.opset >= 10 else dtype(x))
 
 
 RULES: dict[str, Rule] = {

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, number, shape
+from pcc.frontend.onnx.marks import Rows
 from pcc.frontend.onnx.rule import Rule
 from pcc.frontend.onnx.rules.arithmetic import convert
 from pcc.frontend.onnx.rules.windows import kernel_of, window
@@ -26,8 +28,8 @@ def non_max_suppression(
     center_point_box: int = 0,
 ) -> Value:
     """Rows (image, class, box) of the boxes that stay. Where ONNX has as many rows as there are, the model gives all
-    that there could be: those that are none come last and hold -1; their number without these is an output more,
-    ``NAME.count``.
+    that there could be: those that are none come last and hold -1, by which the last element is gathered; their number
+    without these is an output more, ``NAME_count``.
 
     boxes (B, N, 4): two opposite corners (y, x), or centre (x, y) and size; scores (B, C, N).
     """
@@ -61,11 +63,13 @@ def non_max_suppression(
     moved = emit.call(
         SCATTER, torch.full((3, rows + 1), -1.0), emit.call(_aten.expand.default, place, [3, rows]), values, "set"
     )
-    emit.more_outputs[f"{emit.name}.count"] = emit.call(
-        _aten.reshape.default, emit.call(_aten.sum.dim_IntList, stays, [1]), [1]
-    )
+    number_of = emit.call(_aten.reshape.default, emit.call(_aten.sum.dim_IntList, stays, [1]), [1])
     found = emit.call(_aten.transpose.int, emit.call(_aten.slice.Tensor, moved, 1, 0, rows), 0, 1)
-    return convert(emit, found, torch.int64)
+    found = convert(emit, found, torch.int64)
+    if isinstance(found, Tensor):
+        return found[: int(number_of)]
+    emit.marks[found] = Rows(0, number_of, emit.return_too(f"{emit.name}_count", number_of))
+    return found
 
 
 def deform_conv(

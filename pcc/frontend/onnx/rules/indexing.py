@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value, known, number, rank, shape
+from pcc.frontend.onnx.emitter import Emitter, Refused, Value, integers, known, number, rank, shape
 from pcc.frontend.onnx.rule import Rule
 from pcc.frontend.onnx.rules.arithmetic import convert
 from pcc.frontend.onnx.rules.moves import axis_of, pick, reshaped
@@ -154,6 +154,10 @@ def grid_sample(
     return emit.call(_aten.grid_sampler.default, x, grid, modes[mode], edges[padding_mode], bool(align_corners))
 
 
+def affine_grid(emit: Emitter, theta: Value, size: Value, *, align_corners: int = 0) -> Value:
+    return emit.call(_aten.affine_grid_generator.default, theta, integers(size, "its size is"), bool(align_corners))
+
+
 RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherElements": gather_elements,
@@ -165,4 +169,5 @@ RULES: dict[str, Rule] = {
     "Compress": compress,
     "NonZero": nonzero,
     "GridSample": grid_sample,
+    "AffineGrid": affine_grid,
 }

@@ -1,6 +1,6 @@
 """Data movement: shapes, order, parts, copies, padding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -18,6 +18,14 @@ def axis_of(axis: int, dimensions: int) -> int:
     if not -dimensions <= axis < dimensions:
         raise Refused(f"axis {axis} of {dimensions} dimensions")
     return axis % dimensions
+
+
+def axes_of(axes: Iterable[int], dimensions: int) -> list[int]:
+    """Each another one."""
+    chosen = [axis_of(axis, dimensions) for axis in axes]
+    if len(set(chosen)) < len(chosen):
+        raise Refused(f"the axes {chosen}, of which one comes twice")
+    return chosen
 
 
 def reshaped(emit: Emitter, x: Value, sizes: Sequence[int]) -> Value:
@@ -53,11 +61,7 @@ def transpose(emit: Emitter, x: Value, *, perm: Sequence[int] | None = None) -> 
 
 def squeeze(emit: Emitter, x: Value, axes_input: Value | None = None, *, axes: Sequence[int] | None = None) -> Value:
     chosen = integers(axes_input if axes_input is not None else axes, "its axes are")
-    dims = (
-        {axis_of(axis, rank(x)) for axis in chosen}
-        if chosen is not None
-        else {dim for dim, size in enumerate(shape(x)) if size == 1}
-    )
+    dims = axes_of(chosen, rank(x)) if chosen is not None else [dim for dim, size in enumerate(shape(x)) if size == 1]
     if any(shape(x)[dim] != 1 for dim in dims):
         raise Refused(f"axes {sorted(dims)} of a value of {shape(x)} are not all 1")
     return reshaped(emit, x, [size for dim, size in enumerate(shape(x)) if dim not in dims])
@@ -67,7 +71,7 @@ def unsqueeze(emit: Emitter, x: Value, axes_input: Value | None = None, *, axes:
     chosen = integers(axes_input if axes_input is not None else axes, "its axes are")
     if chosen is None:
         raise Refused("its axes are missing")
-    dims = {axis_of(axis, rank(x) + len(chosen)) for axis in chosen}
+    dims = axes_of(chosen, rank(x) + len(chosen))
     old = iter(shape(x))
     return reshaped(emit, x, [1 if dim in dims else next(old) for dim in range(rank(x) + len(chosen))])
 
@@ -116,10 +120,9 @@ def slice_(
     stops = integers(last if last is not None else ends, "its ends are")
     if begins is None or stops is None:
         raise Refused("its starts or ends are missing")
-    dims = integers(along if along is not None else axes, "its axes are") or list(range(len(begins)))
+    dims = axes_of(integers(along if along is not None else axes, "its axes are") or range(len(begins)), rank(x))
     steps = integers(by, "its steps are") or [1] * len(begins)
     for dim, begin, stop, step in zip(dims, begins, stops, steps, strict=True):
-        dim = axis_of(dim, rank(x))
         have = shape(x)[dim]
         taken = range(*slice(begin, stop, step).indices(have))
         if step < 0:  # starts are clamped to an element, where Python's slices are empty
@@ -174,7 +177,7 @@ def pad(
     wanted = integers(amounts if amounts is not None else pads, "its pads are")
     if wanted is None:
         raise Refused("its pads are missing")
-    dims = [axis_of(axis, rank(x)) for axis in integers(along, "its axes are") or range(rank(x))]
+    dims = axes_of(integers(along, "its axes are") or range(rank(x)), rank(x))
     if len(wanted) != 2 * len(dims):
         raise Refused(f"pads={wanted} for {len(dims)} axes")
     pairs = [(0, 0)] * rank(x)
@@ -254,8 +257,8 @@ def center_crop_pad(emit: Emitter, x: Value, sizes: Value, *, axes: Sequence[int
     """Cut or padded with zeros to a size, alike on both sides; the odd one is at the end."""
     wanted = integers(sizes, "its shape is")
     assert wanted is not None
-    for dim, want in zip(axes if axes is not None else range(rank(x)), wanted, strict=True):
-        dim = axis_of(dim, rank(x))
+    dims = axes_of(axes if axes is not None else range(rank(x)), rank(x))
+    for dim, want in zip(dims, wanted, strict=True):
         have = shape(x)[dim]
         if want < have:
             begin = (have - want) // 2

@@ -28,8 +28,8 @@ def batch_norm(
     is_test: int = 1,
 ) -> Value:
     """``spatial`` and ``is_test`` are of old opsets. ONNX's momentum is what stays of the old statistics, PyTorch's
-    what comes in."""
-    if training_mode or any(emit.used[1:]):
+    what comes in. Before opset 14 a node is in training mode if it has outputs for statistics, read or not."""
+    if training_mode or (emit.opset < 14 and any(emit.named[1:])):
         raise Refused("batch norm in training mode: export the model in evaluation mode")
     if not spatial and rank(x) > 2:
         raise Refused("spatial=0")

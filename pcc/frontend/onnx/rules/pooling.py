@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, rank, shape
 from pcc.frontend.onnx.rule import Rule
@@ -62,7 +63,9 @@ def max_pool(
     """``storage_order`` is about the places of the maxima."""
     w = _pooling_window(x, kernel_shape, strides, dilations, auto_pad, pads)
     if len(emit.used) > 1 and emit.used[1]:
-        return _with_places(emit, x, w, bool(ceil_mode), bool(storage_order))
+        values, places = _with_places(emit, x, w, bool(ceil_mode), bool(storage_order))
+        emit.numbered[places] = shape(x)
+        return values, places
     if _is_plain(w):
         return emit.call(_MAXIMA[w.axes], x, w.kernel, w.stride, w.before, w.dilation, bool(ceil_mode))
     return _pool2d(emit, x, "max", w, bool(ceil_mode), True)
@@ -116,18 +119,25 @@ def max_unpool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    """Values at their places in the tensor that was pooled, zeros elsewhere; then room behind, where a larger output is
-    asked for."""
+    """Values at their places in the tensor that was pooled, zeros elsewhere. Its shape is the output's where a pooling
+    of the model says so; else what the window makes of the input's, with room behind where a larger output is asked
+    for."""
     w = window(x, kernel_shape, strides, None, pads=pads)
     pooled = [
         (have - 1) * step + taps - sum(sides)
         for have, step, taps, sides in zip(shape(x)[2:], w.stride, w.kernel, w.pads, strict=True)
     ]
     whole = [*shape(x)[:2], *pooled]
+    wanted = integers(sizes, "its output shape is") or whole
+    numbered = list(emit.numbered.get(places, whole))
+    if numbered not in (whole, wanted):
+        raise Refused(f"places in a tensor of {numbered} for an output of {wanted}")
+    whole = numbered
+    if isinstance(places, Tensor) and bool(((places < 0) | (places >= prod(whole))).any()):
+        raise Refused(f"places outside of a tensor of {whole}")
     flat, values = (emit.call(_aten.reshape.default, value, [-1]) for value in (places, x))
     result = emit.call(_aten.scatter.src, torch.zeros(prod(whole), dtype=dtype(x)), 0, flat, values)
     result = emit.call(_aten.reshape.default, result, whole)
-    wanted = integers(sizes, "its output shape is") or whole
     if any(want < have for want, have in zip(wanted, whole, strict=True)):
         raise Refused(f"output_shape={wanted} of places in {whole}")
     room = [(0, want - have) for want, have in zip(wanted, whole, strict=True)]

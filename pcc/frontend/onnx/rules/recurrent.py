@@ -145,7 +145,7 @@ def _known(value: Value) -> Tensor:
 
 def _check_activations(activations: Sequence[str] | None, usual: Sequence[str], direction: str) -> None:
     count = 2 if direction == "bidirectional" else 1
-    if activations is not None and [name.lower() for name in activations] != [name.lower() for name in usual] * count:
+    if activations and [name.lower() for name in activations] != [name.lower() for name in usual] * count:
         raise Refused(f"activations={list(activations)}")
 
 

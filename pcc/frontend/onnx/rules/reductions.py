@@ -9,6 +9,7 @@ import torch
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, number, rank, shape
 from pcc.frontend.onnx.rule import Rule
 from pcc.frontend.onnx.rules.arithmetic import convert
+from pcc.frontend.onnx.rules.moves import axes_of
 
 _aten: Any = torch.ops.aten
 
@@ -31,7 +32,7 @@ def _reduction(reduce: _Reduce) -> Rule:
         chosen = integers(axes_input if axes_input is not None else axes, "its axes are")
         if not chosen and noop_with_empty_axes:
             return _elementwise_part(emit, reduce, x)
-        dims = sorted({_axis(axis, x) for axis in chosen}) if chosen else list(range(rank(x)))
+        dims = sorted(axes_of(chosen, rank(x))) if chosen else list(range(rank(x)))
         return _elementwise_part(emit, reduce, x) if not dims else reduce(emit, x, dims, bool(keepdims))
 
     return rule
@@ -96,11 +97,11 @@ def _l2(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
 
 
 def _log_sum(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
-    return emit.call(_aten.log.default, _sum(emit, x, dims, keep))
+    return convert(emit, emit.call(_aten.log.default, _sum(emit, x, dims, keep)), dtype(x))
 
 
 def _log_sum_exp(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:
-    return emit.call(_aten.logsumexp.default, x, dims, keep)
+    return convert(emit, emit.call(_aten.logsumexp.default, x, dims, keep), dtype(x))
 
 
 def _sum_square(emit: Emitter, x: Value, dims: list[int], keep: bool) -> Value:

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from pcc.frontend.onnx.emitter import Emitter, Refused, Value, check_size, dtype, integers, known, rank, shape
 from pcc.frontend.onnx.rule import Rule
-from pcc.frontend.onnx.rules.moves import axis_of, pick
+from pcc.frontend.onnx.rules.moves import axes_of, pick
 
 _aten: Any = torch.ops.aten
+
+_OPSET_10 = "up where the scale is less than 1, else down"
+"""How Resize rounds places there, which has no ``nearest_mode`` yet."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ def resize(
 ) -> Value:
     if emit.opset < 11 and scales is None:  # opset 10 has the scales where the region is since
         roi, scales = None, roi
-        coordinate_transformation_mode, nearest_mode = "asymmetric", "floor"
+        coordinate_transformation_mode, nearest_mode = "asymmetric", _OPSET_10
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
-    dims = [axis_of(axis, rank(x)) for axis in (axes if axes is not None else range(rank(x)))]
+    dims = axes_of(axes if axes is not None else range(rank(x)), rank(x))
     method = _Method(
         mode,
         coordinate_transformation_mode or "half_pixel",
@@ -163,7 +166,7 @@ def _coordinates(axis: _Axis, mode: str, dtype: torch.dtype) -> Tensor:
         case "half_pixel" | "pytorch_half_pixel":
             return (place + 0.5) / axis.scale - 0.5
         case "align_corners":
-            if abs(axis.have * axis.scale - axis.want) > 1e-3:
+            if abs(axis.have * axis.scale - axis.want) > 1e-3:  # ONNX's tests and ONNX Runtime disagree
                 raise Refused(
                     f"align_corners with a scale of {axis.scale:g}, which makes no whole size of {axis.have}: give "
                     "sizes in place of scales"
@@ -191,10 +194,11 @@ def _nearest(emit: Emitter, x: Value, changed: dict[int, _Axis], method: _Method
     elements."""
     places: dict[int, list[int]] = {}
     for dim, axis in changed.items():
+        nearest = method.nearest if method.nearest != _OPSET_10 else "ceil" if axis.scale < 1 else "floor"
         at = _coordinates(axis, method.coordinates, torch.float32).tolist()
         if method.coordinates == "tf_crop_and_resize" and any(not 0 <= place <= axis.have - 1 for place in at):
             raise Refused("a region that leaves the image")
-        places[dim] = [min(max(_rounded(place, method.nearest), 0), axis.have - 1) for place in at]
+        places[dim] = [min(max(_rounded(place, nearest), 0), axis.have - 1) for place in at]
     if rank(x) == 4 and set(changed) <= {2, 3} and dtype(x).is_floating_point:
         size = [len(places.get(dim, range(shape(x)[dim]))) for dim in (2, 3)]
         sampled = {
