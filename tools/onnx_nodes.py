@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 from pcc.errors import PccError
-from pcc.frontend.onnx.importer import build_graph, without_rule
+from pcc.frontend.onnx.importer import build_graph
 from pcc.frontend.onnx.read import read_model
 from pcc.ir.verify import run_graph
 from tools.table import table
@@ -131,7 +131,7 @@ def _with_known(model: onnx.ModelProto, arrays: Sequence[np.ndarray], known: set
 
 def _interpreted(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The graph's outputs, by PyTorch."""
-    parsed, name = read_model(model, without_rule)
+    parsed, name = read_model(model)
     tensors = [torch.from_numpy(np.array(array)) for array in inputs]
     return [value.numpy() for value in run_graph(build_graph(parsed, name, tensors), tensors)]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcc.codegen.c_text import c_comment, c_string
-from pcc.codegen.emit_c import INT32_MAX, float_text
+from pcc.codegen.emit_c import INT32_MAX
 from pcc.codegen.gpu_backend import GpuArtefact, GpuKernel
 from pcc.codegen.program import Call, Program, View
 from pcc.errors import PccError
@@ -136,20 +136,18 @@ def _kernel(kernel: GpuKernel) -> str:
 
 
 def _arguments(call: Call[Any], places: Mapping[str, int], weights: Mapping[str, int]) -> list[str]:
-    return [_argument(call, param.name, param.dtype.is_float, places, weights) for param in call.kernel.params]
+    return [_argument(call, param.name, places, weights) for param in call.kernel.params]
 
 
-def _argument(call: Call, name: str, is_float: bool, places: Mapping[str, int], weights: Mapping[str, int]) -> str:
+def _argument(call: Call, name: str, places: Mapping[str, int], weights: Mapping[str, int]) -> str:
     value = call.args[name]
     if isinstance(value, View):
         if value.buffer in weights:
-            return f"{{PCC_DEVICE_WEIGHT, {weights[value.buffer]}, 0}}"
-        return f"{{PCC_DEVICE_BUFFER, {places[value.buffer]}, 0}}"
-    if is_float:
-        return f"{{PCC_DEVICE_FLOAT, 0, {float_text(float(value))}}}"
+            return f"{{PCC_DEVICE_WEIGHT, {weights[value.buffer]}}}"
+        return f"{{PCC_DEVICE_BUFFER, {places[value.buffer]}}}"
     if not -INT32_MAX <= int(value) <= INT32_MAX:
         raise PccError(f"layer '{call.layer}': {name}={value} of {call.kernel.name} does not fit 32 bits")
-    return f"{{PCC_DEVICE_INT, {int(value)}, 0}}"
+    return f"{{PCC_DEVICE_INT, {int(value)}}}"
 
 
 def _call(call: Call, kernels: Mapping[str, int], arguments: str) -> str:

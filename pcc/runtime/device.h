@@ -18,12 +18,11 @@ struct pcc_device_kernel {
   const char *digest; /* of the text, by which binaries are known again */
 };
 
-enum pcc_device_kind { PCC_DEVICE_BUFFER, PCC_DEVICE_WEIGHT, PCC_DEVICE_INT, PCC_DEVICE_FLOAT };
+enum pcc_device_kind { PCC_DEVICE_BUFFER, PCC_DEVICE_WEIGHT, PCC_DEVICE_INT };
 
 struct pcc_device_argument {
   int32_t kind;
   int32_t value; /* the buffer, the weight, or the whole number */
-  float number;
 };
 
 enum { PCC_DEVICE_DIMS = 6 };

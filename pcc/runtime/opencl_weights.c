@@ -19,7 +19,6 @@ bool pcc_opencl_set_arguments(const struct pcc_opencl *cl, cl_handle kernel, con
     const struct pcc_device_argument *argument = &call->arguments[i];
     const void *value = &argument->value;
     size_t bytes = sizeof argument->value;
-    if (argument->kind == PCC_DEVICE_FLOAT) value = &argument->number;
     if (argument->kind == PCC_DEVICE_BUFFER || argument->kind == PCC_DEVICE_WEIGHT) {
       value = argument->kind == PCC_DEVICE_BUFFER ? &buffers[argument->value] : &weights[argument->value];
       bytes = sizeof(cl_handle);

@@ -626,12 +626,14 @@ def outcome(operator: Any, args: dict[str, Any]) -> str | None:
     assert {
         part.target for part in graph_module.graph.nodes if part.op == "call_function" and not is_constant(part)
     } <= CANONICAL
-    actual = run_graph(graph_module, inputs)
-    actual = [
-        value.to(want.dtype) for value, want in zip(actual, expected, strict=True)
-    ]  # whole numbers and truth are fp32 values
+    actual = [value.double() for value in run_graph(graph_module, inputs)]  # whole numbers and truth are fp32 values
     torch.testing.assert_close(
-        actual, list(expected), rtol=3e-6, atol=3e-6, equal_nan=True, msg=f"{operator}({args}) computes something else"
+        actual,
+        [want.double() for want in expected],
+        rtol=3e-6,
+        atol=3e-6,
+        equal_nan=True,
+        msg=f"{operator}({args}) computes something else",
     )
     return None
 

@@ -1,6 +1,7 @@
 """reduce-precision and store-weights: what becomes fp16, what stays fp32, and what is refused."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from pcc.passes.manager import GraphPass, PassManager
 from pcc.passes.pipeline import chosen_pipeline
 from pcc.passes.reduce_precision import ReducePrecision
 from pcc.passes.store_weights import StoreWeights
-from pcc.target import target_named
+from pcc.target import Gpu, target_named
 from tests.nets import Residual, settle
 from tests.passes.exact import canonical, nodes
 from tests.random_graphs.check import passed, program
@@ -190,6 +191,12 @@ def test_numbers_beyond_fp16_are_an_error(tmp_path: Path) -> None:
     a76 = target_named("aarch64-linux", "cortex-a76")
     with pytest.raises(PccError, match="makes infinities or NaN"):
         pcc.compile(Overflows(), IMAGE, tmp_path / "package", target=a76, dtype="fp16")
+
+
+def test_what_is_narrower_for_the_gpu_alone_is_verified(tmp_path: Path) -> None:
+    target = replace(target_named("aarch64-linux", "cortex-a53"), gpu=Gpu("opencl", ("adreno-6xx",), None))
+    with pytest.raises(PccError, match="makes infinities or NaN"):
+        pcc.compile(Overflows(), IMAGE, tmp_path / "package", target=target, dtype="fp16")
 
 
 def test_pipelines() -> None:

@@ -119,7 +119,6 @@ def test_the_page_says_all_of_it(page: str) -> None:
 def test_without_a_run_the_page_has_costs(tmp_path: Path) -> None:
     page = compiled(tmp_path, target_named("aarch64-linux", "cortex-a76"))[1]
     assert "this computer did not run the network" in page
-    assert "multiply-accumulates per cost" in page or "Roofline" in page
     assert "<th>ms</th>" not in page
 
 

@@ -22,7 +22,6 @@ struct kernel {
   union {
     struct memory *memory;
     int32_t number;
-    float value;
   } arguments[MAX_ARGUMENTS];
 };
 
@@ -222,11 +221,11 @@ static void compute(const struct kernel *kernel) {
   const int at = kernel->name[0] == 's' && kernel->name[1] == 'c' ? 3 : 2; /* where the numbers begin */
   for (int i = 0; i < at; i++) tensors[i] = (float *)(void *)kernel->arguments[i].memory->data;
   const int items = kernel->arguments[at].number;
-  const float number = kernel->arguments[at + 1].value;
+  const int number = kernel->arguments[at + 1].number;
   for (int i = 0; i < items; i++) {
-    if (kernel->name[0] == 'b') tensors[1][i] = tensors[0][i] / number;
+    if (kernel->name[0] == 'b') tensors[1][i] = tensors[0][i] / (float)number;
     if (kernel->name[1] == 'q') tensors[1][i] = tensors[0][items - 1 - i] * tensors[0][items - 1 - i] + (getenv("FAKE_WRONG") ? (float)atof(getenv("FAKE_WRONG")) : 0);
-    if (kernel->name[1] == 'c') tensors[2][i] = number * tensors[0][i] + tensors[1][i & 1];
+    if (kernel->name[1] == 'c') tensors[2][i] = (float)number * tensors[0][i] + tensors[1][i & 1];
   }
 }
 

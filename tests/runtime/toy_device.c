@@ -4,21 +4,21 @@
 enum { BUFFERS = 3, ITEMS = 1000, RANGE = 1024, CALLS = 60 };
 
 static const struct pcc_device_kernel kernels[] = {
-    {"scale", "__kernel void scale(const __global float *x, const __global float *ones, __global float *y, int items, float two) {\n"
+    {"scale", "__kernel void scale(const __global float *x, const __global float *ones, __global float *y, int items, int two) {\n"
               "  const int i = get_global_id(0);\n  if (i < items) y[i] = two * x[i] + ones[i & 1];\n}\n", "5ca1e"},
     {"square", "__kernel void square(const __global float *y, __global float *z, int items) {\n"
                "  const int i = get_global_id(0);\n  if (i < items) z[i] = y[items - 1 - i] * y[items - 1 - i];\n}\n", "54ae0"},
-    {"back", "__kernel void back(const __global float *z, __global float *x, int items, float divisor) {\n"
+    {"back", "__kernel void back(const __global float *z, __global float *x, int items, int divisor) {\n"
              "  const int i = get_global_id(0);\n  if (i < items) x[i] = z[i] / divisor;\n}\n", "bac4"},
 };
 static const struct pcc_device_part buffers[BUFFERS] = {{0, 4000}, {4096, 4000}, {8192, 4000}};
 static const struct pcc_device_part weights[] = {{0, 8}};
-static const struct pcc_device_argument scale[] = {{PCC_DEVICE_BUFFER, 0, 0}, {PCC_DEVICE_WEIGHT, 1, 0}, {PCC_DEVICE_BUFFER, 1, 0}, {PCC_DEVICE_INT, ITEMS, 0}, {PCC_DEVICE_FLOAT, 0, 2}};
-static const struct pcc_device_argument square[] = {{PCC_DEVICE_BUFFER, 1, 0}, {PCC_DEVICE_BUFFER, 2, 0}, {PCC_DEVICE_INT, ITEMS, 0}};
-static const struct pcc_device_argument back[] = {{PCC_DEVICE_BUFFER, 2, 0}, {PCC_DEVICE_BUFFER, 0, 0}, {PCC_DEVICE_INT, ITEMS, 0}, {PCC_DEVICE_FLOAT, 0, 1e6f}};
+static const struct pcc_device_argument scale[] = {{PCC_DEVICE_BUFFER, 0}, {PCC_DEVICE_WEIGHT, 1}, {PCC_DEVICE_BUFFER, 1}, {PCC_DEVICE_INT, ITEMS}, {PCC_DEVICE_INT, 2}};
+static const struct pcc_device_argument square[] = {{PCC_DEVICE_BUFFER, 1}, {PCC_DEVICE_BUFFER, 2}, {PCC_DEVICE_INT, ITEMS}};
+static const struct pcc_device_argument back[] = {{PCC_DEVICE_BUFFER, 2}, {PCC_DEVICE_BUFFER, 0}, {PCC_DEVICE_INT, ITEMS}, {PCC_DEVICE_INT, 1000000}};
 
 /* The weight that runs read is made of the library's. */
-static const struct pcc_device_argument made[] = {{PCC_DEVICE_WEIGHT, 0, 0}, {PCC_DEVICE_WEIGHT, 1, 0}, {PCC_DEVICE_INT, 2, 0}, {PCC_DEVICE_FLOAT, 0, 1}};
+static const struct pcc_device_argument made[] = {{PCC_DEVICE_WEIGHT, 0}, {PCC_DEVICE_WEIGHT, 1}, {PCC_DEVICE_INT, 2}, {PCC_DEVICE_INT, 1}};
 static const struct pcc_device_call preparation[] = {{"scale", 2, {64, 1, 1}, {64, 1, 1}, made, 4, 0, 0, NULL}};
 static const size_t prepared[] = {8};
 

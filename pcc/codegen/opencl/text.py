@@ -62,16 +62,13 @@ _HALF_IN_FLOAT = """\
 #define STORE4_f16(v, p) vstore_half4((v), 0, (p))
 """
 """fp16 in memory only, which every device has. Where it has fp16 at all, four numbers that are aligned are one load;
-FP16_IN_MEMORY_ONLY is for drivers that say so and do not convert it."""
+FP16_IN_MEMORY_ONLY is for the tests' interpreter, which has it in memory only."""
 
 _FLOAT_IN_HALF = """\
 #define LOAD_f32(p) convert_half(*(p))
 #define LOAD4_f32(p) convert_half4(*(const __global float4*)(p))
-#define LOAD8_f32(p) convert_half8(*(const __global float8*)(p))
-#define LOAD4_ANYWHERE_f32(p) convert_half4(vload4(0, (p)))
-#define STORE_f32(v, p) (*(p) = convert_float(v))
-#define STORE4_f32(v, p) (*(__global float4*)(p) = convert_float4(v))
 """
+"""Of biases and parameters, which stay fp32; tensors are of the type that is computed in."""
 
 
 def macros(held: DType, arithmetic: DType) -> str:

@@ -1,7 +1,7 @@
 """An ONNX file as onnx-ir has it: parsed, its functions inlined, without the nodes that no output needs, the others in
 an order they can run in, its external data in its own folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,11 +30,9 @@ MOST_SHARING = 4
 """How many tensors may lie at the same place of an external file."""
 
 
-def read_model(
-    model: str | Path | onnx.ModelProto, without_rule: Callable[[str], bool] | None = None
-) -> tuple[ir.Model, str]:
+def read_model(model: str | Path | onnx.ModelProto) -> tuple[ir.Model, str]:
     """The model and what to call it in errors. `PccError` for a file that is damaged, cyclic, or reads what lies
-    outside of its folder. ``without_rule`` is no longer read; ``tools/onnx_nodes.py`` gives it."""
+    outside of its folder."""
     if isinstance(model, onnx.ModelProto):
         name, folder = "the ONNX model", None
         proto = model

@@ -199,6 +199,20 @@ def _multiplied(call: _Call, results: _Shapes) -> int:
     return len(results[0]) - behind
 
 
+def _of_each_image(call: _Call, results: _Shapes) -> int:
+    """Rows are images, each of which is computed by itself."""
+    if call.dim != 0:
+        raise refusal(call.first)
+    return 0
+
+
+def _regions(call: _Call, results: _Shapes) -> int:
+    """A row is a region, or says of which image it is."""
+    if 0 in call.rows or any(rows.dim != 0 for rows in call.rows.values()):
+        raise refusal(call.first)
+    return 0
+
+
 def _reduced(call: _Call, results: _Shapes) -> int | None:
     over, have = _axes(call), rank(call.given(0))
     if call.dim not in over:
@@ -227,6 +241,8 @@ def _axes(call: _Call) -> set[int]:
 
 _POINTWISE = {*arithmetic.RULES, "Identity", "Expand", "Tile"} - {"DequantizeLinear"}
 
+_OF_IMAGES = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Resize")
+
 _GOES: dict[str, _Goes] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
     **{name: _reduced for name in reductions.RULES if name.startswith(("Reduce", "Arg"))},
@@ -234,6 +250,8 @@ _GOES: dict[str, _Goes] = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(("Split", "GatherElements"), _along(0)),
     **dict.fromkeys(("MatMul", "Gemm"), _multiplied),
+    **dict.fromkeys(_OF_IMAGES, _of_each_image),
+    "RoiAlign": _regions,
     "Concat": _along(1),
     "Squeeze": _squeezed,
     "Unsqueeze": _unsqueezed,
@@ -245,7 +263,7 @@ _GOES: dict[str, _Goes] = {
 }
 """What may be done with rows; any other operator is refused."""
 
-_SEVERAL = {*_POINTWISE, "Concat", "Gather", "GatherElements", "GatherND"}
+_SEVERAL = {*_POINTWISE, "Concat", "Gather", "GatherElements", "GatherND", "RoiAlign"}
 """What may have rows in other inputs than the first."""
 
 _FILLS = {"ReduceMax": "min", "ArgMax": "min", "TopK": "min", "ReduceMin": "max", "ArgMin": "max"}
@@ -254,12 +272,14 @@ _FILLS = {"ReduceMax": "min", "ArgMax": "min", "TopK": "min", "ReduceMin": "max"
 
 def _prepared(emit: Emitter, call: _Call) -> list[Value | None]:
     """The inputs, where rows that are none hold what does no harm: the number that is never chosen; of indices -1, the
-    last element, whatever was computed with them."""
+    last element, whatever was computed with them; of images the first."""
     inputs = list(call.inputs)
     if call.kind in _FILLS and call.dim in _axes(call):
         inputs[0] = _filled(emit, call.given(0), call.first, _never_chosen(call))
     if call.kind.startswith("Gather") and 1 in call.rows and not isinstance(inputs[1], Tensor):
         inputs[1] = _filled(emit, call.given(1), call.rows[1], -1)
+    if call.kind == "RoiAlign" and 2 in call.rows and not isinstance(inputs[2], Tensor):
+        inputs[2] = _filled(emit, call.given(2), call.rows[2], 0)
     return inputs
 
 
@@ -284,10 +304,14 @@ def _filled(emit: Emitter, x: Value, rows: Rows, fill: float) -> Value:
 # ---- shapes ----
 
 _OF_SIZES = {
-    **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Slice", "Gather"), 1),
-    "Concat": 1 << 30,
+    **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Slice", "Gather", "ReduceMin"), 1),
+    **dict.fromkeys(("Concat", "Min"), 1 << 30),
 }
 """What may be done with shapes, and how many of its inputs are shapes. It is done with the places, too."""
+
+_WITH_PLACES = {"Min": arithmetic.RULES["Max"], "ReduceMin": reductions.RULES["ReduceMax"]}
+"""Where something else is done with the places: the number of rows, or less, is their number to those that take the
+first so many."""
 
 
 def _of_shape(rule: Rule, emit: Emitter, call: _Call) -> _Results:
@@ -308,7 +332,8 @@ def _of_sizes(
     results = apply(rule, emit, inputs, attributes)
     if max(sizes) < (shapes := _OF_SIZES.get(emit.kind, 0)):
         places = [sizes[at].places if at in sizes else _nowhere(value) for at, value in enumerate(inputs[:shapes])]
-        _mark_sizes(emit, results, apply(rule, emit, [*places, *inputs[shapes:]], attributes)[0], mark.rows)
+        of_places = _WITH_PLACES.get(emit.kind, rule)
+        _mark_sizes(emit, results, apply(of_places, emit, [*places, *inputs[shapes:]], attributes)[0], mark.rows)
     elif emit.kind in ("ConstantOfShape", "Expand") and int(mark.places.sum()) == 1:
         (value,) = results
         assert value is not None

@@ -42,6 +42,7 @@ CONSTANTS = {
     "matrix": np.arange(12, dtype=np.float32).reshape(4, 3),
     "three": np.array([3]),
     "bound": np.array(0.5, np.float32),
+    "window": np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2),
 }
 
 FLAT = "t = Transpose <perm = [0, 2, 1]> (scores) s2 = Squeeze (t, i0)"
@@ -114,6 +115,21 @@ ROW_BY_ROW = {
         y = Reshape (b, g)
     """,
     "where": f"{GATHERED} z = Greater (s, bound) y = Where (z, s, bound)",
+    "regions": f"""
+        {GATHERED} x = Unsqueeze (boxes, i0) image = Gather <axis = 1> (c, zero)
+        y = RoiAlign <output_height = 2, output_width = 2, sampling_ratio = 2> (x, b, image)
+    """,
+    "convolved regions": f"""
+        {GATHERED} x = Unsqueeze (boxes, i0) image = Gather <axis = 1> (c, zero)
+        r = RoiAlign <output_height = 3, output_width = 3, sampling_ratio = 1> (x, b, image)
+        z = Conv (r, window) g = GlobalAveragePool (z) y = Flatten (g)
+    """,
+    "at most so many": f"{GATHERED} z = Gather <axis = 1> (s, one) n = Shape (z) k = Min (n, three) u, v = TopK (z, k)"
+    " y = Gather (b, v)",
+    "at most so many, as Paddle writes it": f"""
+        {GATHERED} z = Gather <axis = 1> (s, one) n = Shape (z) m = Concat <axis = 0> (n, three)
+        k = ReduceMin <axes = [0]> (m) u, v = TopK (z, k) y = Gather (b, v)
+    """,
     "sorted": f"{GATHERED} z = Gather <axis = 1> (s, one) n = Shape (z) u, v = TopK (z, n) y = Gather (b, v)",
 }
 
