@@ -32,7 +32,7 @@ These bytes are counted, as papers count them, and no file has so few: the check
 a compiled package the fp32 weights and the tables that its kernels read. *Latency* is that of the compiled dense network over that of the compiled pruned
 one, on one AVX-512 core; a dash where no kernel uses the structure. Epochs and minutes are the row's own, minutes those of two busy cores;
 for VGG-16 those of the GPU that is named, with torch 2.11, which after the dense network trained six pruned ones at the same time.
-Rows called `public-...` start from weights that others publish, and take the folder where these lie, `--checkpoints FOLDER`; their minutes are of one core, those of ResNet-56 of two (two processes, with pauses for other jobs).
+Rows called `public-...` start from weights that others publish, and take the folder where these lie, `--checkpoints FOLDER`; their minutes are of one core beside other work, those of ResNet-56 with patterns, and the last third of DCP's, of two processes.
 """
 
 _IMAGENET = """## ImageNet networks without the ImageNet set
