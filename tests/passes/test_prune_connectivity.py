@@ -28,7 +28,7 @@ def cut_to(conv: Node) -> Kernels | None:
 
 
 def connections(weight: Tensor) -> int:
-    return np.count_nonzero(weight.numpy().any(axis=(2, 3)))
+    return int(np.count_nonzero(weight.numpy().any(axis=(2, 3))))
 
 
 @pytest.mark.parametrize("scope", connectivity.SCOPES)

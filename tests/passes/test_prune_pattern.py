@@ -80,9 +80,10 @@ def test_adjacent_patterns_are_in_single_pieces():
         mined = tuple(map(tuple, pattern.mine(dense, 4, adjacent).tolist()))
         assert ((2, 4, 6, 8) in mined) != adjacent
         for name in PATTERNED:
-            structure = annotation(convs(pruned)[name], Pruned).structure
-            assert isinstance(structure, Kernels)
-            assert structure.patterns == mined
+            found = annotation(convs(pruned)[name], Pruned)
+            assert found
+            assert isinstance(found.structure, Kernels)
+            assert found.structure.patterns == mined
 
 
 def test_only_the_layers_that_are_named():

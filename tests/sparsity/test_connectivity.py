@@ -103,7 +103,7 @@ def test_similar_order_finds_the_hidden_groups():
 def test_sharing_follows_the_order():
     weight = nonzero_weight(2, 4, 6, 3, 3)
     order = np.array([2, 0, 3, 1])
-    connections = cut_connections(weight, 2, share=2, order=order).any(axis=(2, 3))
+    connections: np.ndarray = (cut_connections(weight, 2, share=2, order=order) != 0).any(axis=(2, 3))
     assert (connections[2] == connections[0]).all()
     assert (connections[3] == connections[1]).all()
     assert connections.sum() == 12
