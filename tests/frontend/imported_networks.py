@@ -41,7 +41,9 @@ SMALL = 96
 
 EMULATED = "cortex-a76"
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-4
+"""fp32 rounds to 0.3e-4 in fifty layers of random weights, and Winograd's forms, which not every processor gets, to
+1.1e-4 (ResNet-50)."""
 
 EXPORTERS: dict[str, dict[str, Any]] = {
     "onnx-11": {"dynamo": False, "opset": 11},
