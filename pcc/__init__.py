@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcc.errors import PccError
 from pcc.passes.registry import contribute
+from pcc.progress import Watch, quiet
 from pcc.target import Target, host_target, target_named
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def compress(
     minutes: float | None = None,
     resume: bool = False,
     name: str | None = None,
-    watch: "Callable[[str, float], None] | None" = None,
+    watch: Watch | None = None,
 ) -> "CompressReport":
     """Prunes a trained network until a wish comes true, without labels, into a folder with its package, checkpoint,
     recipe and report.
@@ -123,9 +124,7 @@ def compress(
     chosen = host_target() if target is None else target_named(target) if isinstance(target, str) else target
     subject = open_subject(model, input_shape, preprocessing, name)
     inputs = split(open_photos(images, subject.input_shape, subject.preprocessing), photos)
-    return compress_network(
-        subject, inputs, wish, Path(out), chosen, minutes, resume, watch or (lambda what, done: None)
-    )
+    return compress_network(subject, inputs, wish, Path(out), chosen, minutes, resume, watch or quiet)
 
 
 def load(

@@ -5,12 +5,16 @@ import os
 import re
 from pathlib import Path
 
+from pcc.errors import PccError
 from pcc.target import Target, executes_here, host_processor
 
 
 def config_root() -> Path:
-    """The folder: ``$PCC_CONFIG``, else ``$XDG_CONFIG_HOME/pcc``, else ``~/.config/pcc``. It need not exist."""
+    """The folder: ``$PCC_CONFIG``, else ``$XDG_CONFIG_HOME/pcc``, else ``~/.config/pcc``. It need not exist, but
+    `PccError` for what is there under that name and no folder: its settings would be ignored."""
     if root := os.environ.get("PCC_CONFIG"):
+        if os.path.lexists(root) and not os.path.isdir(root):
+            raise PccError(f"PCC_CONFIG: {root} is no folder: name the folder of pcc's settings, or unset it")
         return Path(root)
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pcc"
 

@@ -84,10 +84,15 @@ def dtype_named(name: str) -> DType:
 
 def dtype_of(found: object) -> DType:
     """The element type of an array's or a tensor's ``dtype``; `PccError` for one that pcc does not have."""
-    return dtype_named(str(found).removeprefix("torch."))
+    return dtype_named(full_name(found))
+
+
+def full_name(found: object) -> str:
+    """A ``dtype`` of an array or a tensor as NumPy calls it (``float64``), whether pcc has it or not."""
+    return str(found).removeprefix("torch.")
 
 
 def short_name(found: object) -> str:
     """A ``dtype`` as dumps have it; the whole name of one that pcc does not have, which an imported graph may use."""
-    name = str(found).removeprefix("torch.")
+    name = full_name(found)
     return DTYPES[name].short if name in DTYPES else name

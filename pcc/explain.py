@@ -19,7 +19,6 @@ from pcc.frontend.supported import refuse_unsupported
 from pcc.package.layer_report import LayerReport, graph_reports
 from pcc.package.manifest import LevelRecord
 from pcc.package.read import Package
-from pcc.package.toolchain import Progress, quiet
 from pcc.passes.instruments import NotePruning
 from pcc.passes.pipeline import insert_pruning, parse_pipeline, print_pipeline, prunes, split_pipeline
 from pcc.planner import (
@@ -34,6 +33,7 @@ from pcc.planner import (
     run_passes,
     steps_for,
 )
+from pcc.progress import Progress, quiet
 from pcc.report.pruning_prices import LayerPrices, pruning_prices
 from pcc.target import Gpu, Target, host_target
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pcc.errors import PccError
-from pcc.files import write_atomically, writing
+from pcc.files import save_file
 from pcc.frontend.imported import ImportedModel, import_model
 from pcc.frontend.save import writer_for
 from pcc.frontend.supported import refuse_unsupported
@@ -38,6 +38,5 @@ def export_model(
     pruning = NotePruning()
     graph = PassManager([*steps.graph, SpellOut()], [refuse_unsupported, pruning])(imported.graph).graph_module
     exported = replace(imported, graph=graph)
-    with writing(f"'{out}'"):
-        write_atomically(out, lambda path: write(exported, path))
+    save_file(out, lambda path: write(exported, path), f"'{out}'")
     return exported, pruning.warnings

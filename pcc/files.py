@@ -94,6 +94,13 @@ def check_apart(results: Sequence[Path], *read: Path) -> None:
             raise PccError(f"{result} would be written twice: choose a place for each result")
 
 
+def check_own(results: Sequence[Path], is_own: bool, command: str) -> None:
+    """`PccError` for a file that a result would be written over, in a folder that is not of an earlier run of
+    ``command``."""
+    if not is_own and (taken := next((result for result in results if os.path.lexists(result)), None)):
+        raise PccError(f"{taken} is in the way, and not of a run of {command}: choose another folder")
+
+
 def named_files(*texts: str | None) -> list[Path]:
     """The files that words of a command line may mean: ``FILE`` or ``FILE:KEY``; None names none."""
     return [Path(part) for text in texts if text for part in (text, text.rpartition(":")[0]) if part]
@@ -107,3 +114,14 @@ def writing(what: object) -> Generator[None]:
         yield
     except OSError as error:
         raise PccError(f"cannot write {what}: {error.strerror or error}") from error
+
+
+def save_file(path: Path, write: Callable[[Path], object], what: object = None) -> None:
+    """What `write_atomically` does, with the errors of `writing`: ``what`` is the path, if None."""
+    with writing(path if what is None else what):
+        write_atomically(path, write)
+
+
+def save_text(path: Path, text: str, what: object = None) -> None:
+    """A file of text, as `save_file` writes it."""
+    save_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), what)

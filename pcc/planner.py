@@ -28,9 +28,9 @@ from pcc.frontend.imported import import_model
 from pcc.frontend.supported import refuse_unsupported
 from pcc.ir.annotations import annotate
 from pcc.ir.printer import print_graph
-from pcc.package.toolchain import Progress, quiet
 from pcc.passes.manager import Instrument, PassManager
 from pcc.passes.pipeline import parse_pipeline, split_pipeline
+from pcc.progress import Progress, quiet
 from pcc.target import ARM_CPUS, X86_CPUS, Target
 
 

@@ -7,13 +7,13 @@ from torch.fx import GraphModule
 
 from pcc.compile_report import CompileReport, TargetReport
 from pcc.deploy.host import Host
-from pcc.files import writing
+from pcc.files import save_text
 from pcc.ir.dump import read_dump, stage_files
 from pcc.package.layer_report import total_counts
 from pcc.package.manifest import TensorRecord
 from pcc.package.read import open_package
 from pcc.report.layer_times import layer_times
-from pcc.report.page import PageContent, write_page
+from pcc.report.page import PageContent, render
 from pcc.report.pictures import weights_of
 from pcc.target import Target, executes_here
 
@@ -49,8 +49,7 @@ def write_report(path: Path, report: CompileReport, graphs: Mapping[Target, Grap
         times=times,
         timed_on=f"mean of {RUNS} runs on this computer, 1 thread",
     )
-    with writing(f"the report '{path}'"):
-        write_page(path, content)
+    save_text(path, render(content), f"the report '{path}'")
 
 
 def _facts(report: CompileReport, target: TargetReport) -> dict[str, str]:

@@ -110,10 +110,12 @@ def host_cpu() -> str:
     """The best processor name we know for this x86-64 machine."""
     fields = host_fields()
     maker, family = fields.get("vendor_id"), fields.get("cpu family")
-    if {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= set(fields.get("flags", "").split()):
-        return "znver5" if (maker, family) == ("AuthenticAMD", "26") else "x86-64-v4"
-    # Zen 4 is of the same family as Zen 3, and has AVX-512.
-    return "znver3" if (maker, family) == ("AuthenticAMD", "25") else "x86-64-v3"
+    has_avx512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= set(fields.get("flags", "").split())
+    if maker == "AuthenticAMD" and family == "25":  # Zen 3 and Zen 4: only the latter has AVX-512
+        return "znver4" if has_avx512 else "znver3"
+    if maker == "AuthenticAMD" and family == "26" and has_avx512:
+        return "znver5"
+    return "x86-64-v4" if has_avx512 else "x86-64-v3"
 
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pcc.codegen.native import run_native
 from pcc.codegen.plan_memory import PlanMemory
 from pcc.codegen.print_program import print_program
 from pcc.codegen.program import ProgramBuilder
-from pcc.dtype import DTYPES, FLOAT16, FLOAT32, INT8, INT32, DType, dtype_named, dtype_of, short_name
+from pcc.dtype import DTYPES, FLOAT16, FLOAT32, INT8, INT32, DType, dtype_named, dtype_of, full_name, short_name
 from pcc.errors import PccError
 from pcc.package.toolchain import RUNTIME
 from pcc.target import target_named
@@ -47,6 +47,7 @@ def test_what_is_no_element_type() -> None:
     with pytest.raises(PccError, match="unknown element type 'float64'"):
         ProgramBuilder("constants", isa_named("neon")).constant("c", np.zeros(3))
     assert (short_name(torch.float32), short_name(torch.bool)) == ("f32", "bool")
+    assert (full_name(torch.float32), full_name(np.dtype("complex64"))) == ("float32", "complex64")
 
 
 def test_a_tensor_of_another_type_than_the_kernel_takes() -> None:

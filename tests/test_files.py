@@ -1,6 +1,7 @@
 """Files that users name."""
 
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcc.errors import PccError
-from pcc.files import read_limited, write_atomically
+from pcc.files import read_limited, save_text, write_atomically
 
 
 def test_a_file_of_the_largest_size(tmp_path: Path) -> None:
@@ -89,3 +90,12 @@ def test_permissions_and_links_stay(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert private.read_text() == "x"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (private, tmp_path / "new")] == [0o600, 0o640]
+
+
+def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    save_text(tmp_path / "folder" / "file", "é")
+    assert (tmp_path / "folder" / "file").read_bytes() == b"\xc3\xa9"
+    below = tmp_path / "folder" / "file" / "below"
+    for what, named in ((None, str(below)), ("the notes", "the notes")):
+        with pytest.raises(PccError, match=f"^cannot write {re.escape(named)}: File exists$"):
+            save_text(below, "x", what)

@@ -13,7 +13,7 @@ AVX512 = "fpu avx2 avx512f avx512vl avx512dq avx512bw"
     [
         ({"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": AVX512}, "znver5"),
         ({"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "fpu avx2"}, "x86-64-v3"),
-        ({"vendor_id": "AuthenticAMD", "cpu family": "25", "flags": AVX512}, "x86-64-v4"),
+        ({"vendor_id": "AuthenticAMD", "cpu family": "25", "flags": AVX512}, "znver4"),
         ({"vendor_id": "AuthenticAMD", "cpu family": "25", "flags": "fpu avx2"}, "znver3"),
         ({"vendor_id": "GenuineIntel", "cpu family": "6", "flags": AVX512}, "x86-64-v4"),
         ({}, "x86-64-v3"),

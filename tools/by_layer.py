@@ -8,6 +8,7 @@ from pcc.compression.network import Subject
 from pcc.compression.options import LayerOptions, Option
 from pcc.compression.plan import solve
 from pcc.compression.planner import structures_of
+from pcc.progress import quiet
 from pcc.sparsity.kernels import Kernels
 from pcc.target import host_target
 from pcc.training.layers import Structures, bind
@@ -21,7 +22,7 @@ def by_layer(model: nn.Module, alike: Structures, batches: list[torch.Tensor]) -
     channels, height, width = batches[0].shape[1:]
     subject = Subject("network", type(model).__name__, model, (channels, height, width))
     layers = {layer.name: layer for layer in bind(model, alike)}
-    database = make_database(subject, batches, host_target(), smaller=True, watch=lambda what, done: None)
+    database = make_database(subject, batches, host_target(), smaller=True, watch=quiet)
 
     def weights(layer: LayerOptions, option: Option, left: float) -> float:
         return left * layers[layer.name].weight.numel() * option.macs / layer.dense.macs

@@ -1,5 +1,5 @@
 """``python -m pcc.cli``: the ``pcc`` script as a module, for launchers such as torchrun."""
 
-from pcc.cli.app import main
+from pcc.cli import main
 
 main()

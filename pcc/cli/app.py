@@ -3,8 +3,10 @@
 import importlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -108,6 +110,8 @@ def run(args: Sequence[str]) -> int:
             return _fail(str(error), USAGE_STATUS)
         except (KeyboardInterrupt, click.Abort):
             return _fail("interrupted", INTERRUPTED_STATUS)
+        except SystemExit as error:  # pcc's own code returns its status: a network, or a loader, ended the process
+            return _fail(_ended(error), USAGE_STATUS)
         except streams.OutputFailed as error:
             return (
                 READER_GONE_STATUS
@@ -136,6 +140,18 @@ def _wrong_use(error: click.ClickException) -> int:
     if isinstance(error, click.UsageError):
         message = f"{_one_line(message).rstrip('.')} ({error.ctx.command_path if error.ctx else 'pcc'} --help)"
     return _fail(message, USAGE_STATUS)
+
+
+def _ended(error: SystemExit) -> str:
+    """What to say of a user's code that wants the process to end, and where it does."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(Path(__file__).parents[1])
+        and "_sitebuiltins" not in frame.filename  # exit() and quit() are functions there
+    ]
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"the model's or the data's code calls sys.exit({error.code!r}){place}: make it raise an error, or return"
 
 
 def _refused(error: Exception) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import chosen_device, device_options, json_option, say_why_no_gpu, threads_option
 from pcc.errors import PccError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pcc.report.layer_times import LayerTime
 
 
-@click.command("bench")
+@click.command("bench", cls=Command)
 @click.argument("package", type=click.Path(path_type=Path))
 @threads_option
 @click.option(
@@ -108,7 +109,7 @@ def _checked_batch(manifest: "Manifest", batch: int | None) -> int | None:
             "package for any up to N"
         )
     if batch is not None:
-        manifest.batch_of([(batch,)])
+        manifest.batches.of([(batch,)])
     return batch or manifest.max_batch
 
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import (
     ModelOptions,
-    chosen_shapes,
     chosen_targets,
+    folder_option,
     gpu_option,
     json_option,
     model_options,
     on_cpu_option,
     target_options,
 )
+from pcc.cli.shapes import chosen_shapes
 from pcc.errors import PccError, suggestion
 
 if TYPE_CHECKING:
@@ -31,11 +33,9 @@ if TYPE_CHECKING:
     from pcc.package.layer_report import TuningUseRecord
 
 
-@click.command("compile")
+@click.command("compile", cls=Command)
 @click.argument("model")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the package goes."
-)
+@folder_option("the package goes")
 @target_options("What to compile for, may be repeated")
 @gpu_option
 @on_cpu_option

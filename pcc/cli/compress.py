@@ -5,15 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import (
-    MOST_THREADS,
-    InputShape,
-    chosen_shapes,
-    chosen_targets,
-    input_shapes_option,
-    json_option,
-    weights_option,
-)
+from pcc.cli.command import Command
+from pcc.cli.numbers import Number, Part
+from pcc.cli.options import MOST_THREADS, chosen_targets, folder_option, json_option, weights_option
+from pcc.cli.shapes import InputShape, check_one_image, chosen_shapes, input_shapes_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -21,20 +16,7 @@ if TYPE_CHECKING:
     from pcc.compression.report import CompressReport
 
 
-class Part(click.ParamType[float]):
-    """``0.99`` or ``99%`` as 0.99."""
-
-    name = "SHARE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value)
-        try:
-            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"'{text[:40]}' is no share: give it as in 0.99 or 99%", param, ctx)
-
-
-@click.command("compress")
+@click.command("compress", cls=Command)
 @click.argument("model")
 @click.option(
     "--images",
@@ -42,18 +24,11 @@ class Part(click.ParamType[float]):
     metavar="FOLDER",
     help="Photos to fit on: a folder, or a list of them (FILE.txt). No labels are used.",
 )
-@click.option("--faster", type=float, metavar="TIMES", help="As fast as that many dense networks, on the target.")
+@click.option("--faster", type=Number(), metavar="TIMES", help="As fast as that many dense networks, on the target.")
 @click.option("--macs", type=Part(), help="The share of multiply-accumulates that is left, as in 0.5 or 50%.")
 @click.option("--size", type=Part(), help="The share of the weights' bytes that is left.")
 @click.option("--keep", type=Part(), help="As fast as it can be while it names the same class on that share of photos.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Where package, checkpoint, recipe and report go.",
-)
+@folder_option("package, checkpoint, recipe and report go")
 @click.option(
     "--photos",
     "most",
@@ -64,7 +39,7 @@ class Part(click.ParamType[float]):
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(above=0),
     help="Then learn the dense network's outputs on the photos for so long.",
 )
 @click.option("--target", metavar="NAME", help="What it shall be fast on. Default: this machine.")
@@ -123,6 +98,7 @@ def _subject(model: str, weights: str | None, input_shapes: tuple[InputShape, ..
     from pcc.cli.source import open_source
     from pcc.compression.network import Subject, one_image, open_subject
 
+    check_one_image(input_shapes, "pcc compress chooses the batch itself")
     source = open_source(model, weights, chosen_shapes(input_shapes))
     examples = source.examples.values() if isinstance(source.examples, dict) else source.examples or ()
     shapes = [tuple(example.shape) for example in examples]

@@ -1,27 +1,29 @@
 """What people see while something takes long, and the tables at its end."""
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 
 from pcc.cli import interrupts
+from pcc.progress import Progress, Watch
 
 
 @contextmanager
-def progress(enabled: bool = True) -> Generator[Callable[[str], None]]:
+def progress(enabled: bool = True) -> Generator[Progress]:
     """A line on standard error that says what is being done and for how long; nothing when that is not a terminal.
 
     Yields the function to call with each new step. It raises KeyboardInterrupt if an interrupt came before and was
     swallowed.
     """
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not enabled or not console.is_terminal:
         yield lambda step: interrupts.check()
         return
-    with Progress(
+    with Display(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
@@ -39,7 +41,7 @@ def progress(enabled: bool = True) -> Generator[Callable[[str], None]]:
 
 
 @contextmanager
-def progress_bar(enabled: bool = True) -> Generator[Callable[[str, float], None]]:
+def progress_bar(enabled: bool = True) -> Generator[Watch]:
     """A bar on standard error for a run with a known end, with the time it still takes; nothing when that is not a
     terminal.
 
@@ -47,7 +49,8 @@ def progress_bar(enabled: bool = True) -> Generator[Callable[[str, float], None]
     if an interrupt was swallowed.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Display
 
     console = Console(stderr=True)
     if not enabled or not console.is_terminal:
@@ -60,7 +63,7 @@ def progress_bar(enabled: bool = True) -> Generator[Callable[[str, float], None]
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=300) as bar:
+    with Display(*columns, console=console, transient=True, redirect_stdout=False, speed_estimate_period=300) as bar:
         task = bar.add_task("", total=None)
 
         def show(what: str, done: float) -> None:

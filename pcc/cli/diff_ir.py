@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
-from pcc.cli.options import InputShape, input_shapes_option, json_option, model_only, weights_option
+from pcc.cli.command import Command
+from pcc.cli.options import json_option, model_only, weights_option
+from pcc.cli.shapes import InputShape, input_shapes_option
 from pcc.errors import PccError
 
 DIFFERENT = 1
 """The exit status where they differ, as diff has it."""
 
 
-@click.command("diff-ir")
+@click.command("diff-ir", cls=Command)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
@@ -56,11 +58,14 @@ def command(
 def _text(side: str, after: str | None, input_shapes: tuple[InputShape, ...], weights: str | None) -> str:
     from pcc.cli.dump import dump_folder, planned
     from pcc.ir.dump import read_dump, stage_text
+    from pcc.report.ir_diff import is_dump
 
-    if (folder := dump_folder(side)) is not None:
-        return stage_text(folder, after)
-    if side.endswith(".txt"):
-        return read_dump(Path(side))
+    folder = dump_folder(side)
+    if folder is not None or side.endswith(".txt"):
+        text = stage_text(folder, after) if folder is not None else read_dump(Path(side))
+        if not is_dump(text):
+            raise PccError(f"{side} is no text of pcc dump: give one, a model, a package or a folder of --dump-ir")
+        return text
     from pcc.passes.pipeline import DEFAULT_PIPELINE
     from pcc.planner import print_stage
     from pcc.target import host_target

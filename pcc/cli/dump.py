@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import (
-    InputShape,
-    ModelOptions,
-    chosen_shapes,
-    chosen_targets,
-    model_only,
-    model_options,
-    target_options,
-)
+from pcc.cli.command import Command
+from pcc.cli.options import ModelOptions, chosen_targets, model_only, model_options, target_options
+from pcc.cli.shapes import InputShape, chosen_shapes
 from pcc.errors import PccError
-from pcc.files import check_apart, write_atomically, writing
+from pcc.files import check_apart, save_file
 
 if TYPE_CHECKING:
     from pcc.planner import Stage
@@ -23,7 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".txt", ".onnx")
 
 
-@click.command("dump")
+@click.command("dump", cls=Command)
 @click.argument("model", metavar="MODEL|PACKAGE|DIR")
 @click.option(
     "--after",
@@ -78,8 +72,7 @@ def command(
         click.echo(_text(result), nl=False)
         return
 
-    with writing(f"'{output}'"):
-        write_atomically(output, lambda path: _save(result, Path(model).stem, path, as_view))
+    save_file(output, lambda path: _save(result, Path(model).stem, path, as_view), f"'{output}'")
 
 
 def dump_folder(model: str) -> Path | None:

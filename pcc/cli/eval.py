@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import (
-    InputShape,
-    chosen_device,
-    chosen_shapes,
-    device_options,
-    input_shapes_option,
-    json_option,
-    model_only,
-    threads_option,
-    weights_option,
-)
+from pcc.cli.command import Command
+from pcc.cli.options import chosen_device, device_options, json_option, model_only, threads_option, weights_option
+from pcc.cli.shapes import InputShape, check_one_image, chosen_shapes, input_shapes_option
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -27,7 +19,7 @@ if TYPE_CHECKING:
     from pcc.evaluate.statistics import Share
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @click.argument("model", metavar="MODEL|PACKAGE")
 @click.option(
     "--data",
@@ -66,6 +58,7 @@ def command(
     from pcc.cli.console import progress_bar
     from pcc.cli.source import is_package
     from pcc.evaluate.evaluate import evaluate
+    from pcc.frontend.imported import is_model_file
 
     chosen = chosen_device(device, cpu, use)
     packages = [is_package(side) for side in (model, against) if side]
@@ -74,6 +67,9 @@ def command(
             raise PccError(f"{option} {value} is for packages; {model} is run by PyTorch")
     if all(packages):
         model_only(model, {"--input-shape": input_shapes})
+    sides = [model, *([_named(against)[0]] if against else [])]
+    if not any(map(is_model_file, sides)):  # a file may leave its batch open
+        check_one_image(input_shapes, "pcc eval chooses the batch of a module itself")
     torch.set_num_threads(threads)
     with ExitStack() as stack, progress_bar() as watch:
         watch(f"loading {model}", 0.0)
@@ -93,7 +89,11 @@ def _named(text: str) -> tuple[str, str | None]:
     from pcc.cli.source import is_package
 
     model, equals, weights = text.partition("=")
-    return (model, weights) if equals and not is_package(text) else (text, None)
+    if not equals or is_package(text):
+        return text, None
+    if not model or not weights:
+        raise PccError(f"--against {text}: give a model and its weights, for example resnet50=pruned/model.safetensors")
+    return model, weights
 
 
 def _network(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import (
     ModelOptions,
     chosen_gpu,
-    chosen_shapes,
     chosen_targets,
     json_option,
     model_only,
@@ -19,6 +19,7 @@ from pcc.cli.options import (
     on_cpu_option,
     target_options,
 )
+from pcc.cli.shapes import chosen_shapes
 from pcc.errors import PccError
 from pcc.target import GENERIC
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pcc.report.pruning_prices import LayerPrices
 
 
-@click.command("explain")
+@click.command("explain", cls=Command)
 @click.argument("model", metavar="MODEL|PACKAGE")
 @target_options("What to explain for")
 @click.option("--gpu", metavar="GPU", help="Explain for a GPU: opencl, or opencl:PROFILE (pcc targets).")

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option, prune_option, weights_option
+from pcc.cli.command import Command
+from pcc.cli.options import json_option, prune_option, weights_option
+from pcc.cli.shapes import InputShape, chosen_shapes, input_shapes_option
 from pcc.files import check_apart, named_files
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("model")
 @click.option(
     "-o",

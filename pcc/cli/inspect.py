@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import InputShape, chosen_shapes, input_shapes_option, json_option, model_only, weights_option
+from pcc.cli.command import Command
+from pcc.cli.options import json_option, model_only, weights_option
+from pcc.cli.shapes import InputShape, chosen_shapes, input_shapes_option
 
 if TYPE_CHECKING:
     from pcc.package.layer_report import LayerReport
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("model", metavar="MODEL|PACKAGE")
 @input_shapes_option
 @weights_option

@@ -1,103 +1,25 @@
-"""Option types that several commands share: shapes, counts, targets."""
+"""Options that several commands share, and what they choose: passes, targets, devices."""
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.errors import PccError, shortened
+from pcc.cli.shapes import InputShape, input_shapes_option
+from pcc.errors import PccError
 from pcc.target import ARM_CPUS, GENERIC, X86_CPUS, Gpu, Target, host_target, target_named
 
 if TYPE_CHECKING:
     from pcc.deploy import Device
 
 
-MOST_ELEMENTS = 2**28
-"""Of one input: 1 GiB as fp32."""
-MOST_AXES = 8
 MOST_THREADS = 256
 """As the runtime has it."""
 QEMU_CPUS = ("max", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1")
 """Processors that QEMU emulates and pcc compiles for, and ``max``, which has whatever QEMU can do."""
-
-
-class Shape(click.ParamType[tuple[int, ...]]):
-    """``1,3,224,224`` as a tuple of positive integers: at most `MOST_AXES` of them, with a product of at most
-    `MOST_ELEMENTS`."""
-
-    name = "N,C,H,W"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        sizes = str(value).replace("x", ",").split(",")
-        if len(sizes) > MOST_AXES or not all(re.fullmatch("0*[1-9][0-9]*", size) for size in sizes):
-            self.fail(
-                f"'{shortened(str(value), 80)}' is not a shape: give up to {MOST_AXES} positive sizes as in "
-                "1,3,224,224",
-                param,
-                ctx,
-            )
-        if max(map(len, sizes)) > 18 or prod(map(int, sizes)) > MOST_ELEMENTS:
-            self.fail(
-                f"'{shortened(str(value), 80)}' is too large: an input has at most {MOST_ELEMENTS:,} numbers (1 GiB)",
-                param,
-                ctx,
-            )
-        return tuple(map(int, sizes))
-
-
-INPUT_TYPES = ("float32", "uint8", "int8", "int32", "int64", "bool")
-"""As `pcc.frontend.inputs` has them."""
-
-
-@dataclass(frozen=True)
-class InputShape:
-    """An input of the command line: ``image=1,3,224,224``, ``1,77:int64``."""
-
-    name: str | None
-    shape: tuple[int, ...]
-    dtype: str | None = None
-    """fp32, or what a model's file says, unless it is written."""
-
-
-class NamedShape(Shape):
-    """A `Shape` as `InputShape`, with or without the input's name in front and its type behind."""
-
-    name = "[NAME=]N,C,H,W[:TYPE]"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> InputShape:  # type: ignore[override]
-        name, equals, rest = str(value).rpartition("=")
-        shape, colon, dtype = rest.partition(":")
-        if colon and dtype not in INPUT_TYPES:
-            self.fail(
-                f"'{shortened(dtype, 80)}' is no type of an input: choose one of {', '.join(INPUT_TYPES)}", param, ctx
-            )
-        return InputShape(name if equals else None, super().convert(shape, param, ctx), dtype or None)
-
-
-input_shapes_option = click.option(
-    "--input-shape",
-    "input_shapes",
-    type=NamedShape(),
-    multiple=True,
-    help="Shape of an input, and its type if not fp32; once for each, in order or by name. Zoo models know theirs.",
-)
-
-
-def chosen_shapes(shapes: Sequence[InputShape]) -> tuple[InputShape, ...] | dict[str, InputShape]:
-    """The shapes of a command line, all with names or all without; `PccError` for a mixture and for a name that comes
-    twice."""
-    names = [taken.name for taken in shapes if taken.name is not None]
-    if names and len(names) < len(shapes):
-        raise PccError("--input-shape: give all shapes by name, or all in order")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise PccError(f"--input-shape: {twice[0]} has two shapes")
-    return {str(taken.name): taken for taken in shapes} if names else tuple(shapes)
 
 
 DTYPE_OPTIONS = {
@@ -146,6 +68,18 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Threads the network runs on."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+
+def folder_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``-o`` for the folder that a command makes; ``what`` says what goes there."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="DIR",
+        help=f"Where {what}.",
+    )
 
 
 def written(options: Mapping[str, object]) -> list[str]:

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import json_option
 
 
-@click.command("passes")
+@click.command("passes", cls=Command)
 @json_option
 def command(as_json: bool) -> None:
     """List the passes, their options with defaults, and the default pipeline."""

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import MOST_THREADS, Shape, json_option
+from pcc.cli.command import Command
+from pcc.cli.options import MOST_THREADS, folder_option, json_option
+from pcc.cli.shapes import InputShape, Shape, check_one_image
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ EPILOG = (
 )
 
 
-@click.command("prune", epilog=EPILOG)
+@click.command("prune", cls=Command, epilog=EPILOG)
 @click.argument("model")
 @click.option(
     "--data",
@@ -33,14 +35,7 @@ EPILOG = (
     metavar="RECIPE",
     help="A .yaml file, or a recipe that ships with pcc, by name.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Where checkpoint, report and logs go.",
-)
+@folder_option("checkpoint, report and logs go")
 @click.option(
     "--weights",
     metavar="WHAT",
@@ -116,6 +111,7 @@ def _one_input(shape: tuple[int, ...] | None) -> tuple[int, int, int] | None:
         return None
     if len(shape) != 4:
         raise PccError(f"--input-shape {','.join(map(str, shape))}: give N,C,H,W, for example 1,3,224,224")
+    check_one_image([InputShape(None, shape)], "the recipe says the batch")
     return shape[1], shape[2], shape[3]
 
 

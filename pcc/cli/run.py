@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcc.cli.options import (
-    MOST_ELEMENTS,
-    chosen_device,
-    device_options,
-    json_option,
-    say_why_no_gpu,
-    threads_option,
-)
+from pcc.cli.command import Command
+from pcc.cli.options import chosen_device, device_options, json_option, say_why_no_gpu, threads_option
+from pcc.cli.shapes import MOST_ELEMENTS
 from pcc.dtype import dtype_named
 from pcc.errors import PccError
 from pcc.files import check_apart, read_limited
@@ -24,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pcc.models.preprocess import Preprocessing
+    from pcc.package.batches import Batches
     from pcc.package.manifest import TensorRecord
     from pcc.package.read import Package
 
@@ -31,7 +27,7 @@ MOST_BYTES = 8 * MOST_ELEMENTS + 2**16
 """Of a .npy file."""
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option(
     "-i",
@@ -121,7 +117,7 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
     if not any(path.suffix == ".npy" for path in paths):
         preprocessing = _preprocessing(package)
         batch = ports[0].shape[0]
-        if package.manifest.batch_of([(len(paths),)]) is None and len(paths) != batch:
+        if package.manifest.batches.of([(len(paths),)]) is None and len(paths) != batch:
             raise PccError(
                 f"{package.manifest.name} was compiled for {batch} image{'s' * (batch > 1)} at once, {len(paths)} were "
                 "given"
@@ -133,8 +129,8 @@ def read_inputs(package: "Package", paths: tuple[Path, ...]) -> list["np.ndarray
             f"{package.manifest.name} has {len(ports)} inputs ({', '.join(port.name for port in ports)}), {len(paths)} "
             "files were given"
         )
-    arrays = [read_array(path, port, package.manifest.max_batch) for path, port in zip(paths, ports, strict=True)]
-    package.manifest.batch_of([array.shape for array in arrays])
+    arrays = [read_array(path, port, package.manifest.batches) for path, port in zip(paths, ports, strict=True)]
+    package.manifest.batches.of([array.shape for array in arrays])
     return arrays
 
 
@@ -155,7 +151,7 @@ def _preprocessing(package: "Package") -> "Preprocessing":
     return preprocessing
 
 
-def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -> "np.ndarray":
+def read_array(path: Path, port: "TensorRecord", batches: "Batches") -> "np.ndarray":
     """A ``.npy`` file of numbers as the input's element type, of exactly its shape, or for any batch; NaN and infinity
     may be among them. Never unpickles."""
     import numpy as np
@@ -164,13 +160,8 @@ def read_array(path: Path, port: "TensorRecord", max_batch: int | None = None) -
     start, stored, fortran, dtype = _header(path, content)
     if dtype.kind not in "fiub":
         raise PccError(f"{path} does not hold one array of real numbers, but of {dtype}")
-    if stored != port.shape and (
-        max_batch is None or stored[1:] != port.shape[1:] or not stored or not 1 <= stored[0] <= max_batch
-    ):
-        sizes = (
-            str(port.shape) if max_batch is None else f"({', '.join([f'1 to {max_batch}', *map(str, port.shape[1:])])})"
-        )
-        raise PccError(f"{path} is {stored}, input '{port.name}' takes {sizes}")
+    if not batches.fits(stored, port.shape):
+        raise PccError(f"{path} is {stored}, input '{port.name}' takes {batches.text(port.shape)}")
     promised = prod(stored) * dtype.itemsize
     if len(content) - start != promised:
         raise PccError(

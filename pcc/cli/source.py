@@ -1,11 +1,12 @@
 """What a command line's MODEL and its weights mean: the module, its example input, and what belongs to it."""
 
+import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcc.cli.options import InputShape
+from pcc.cli.shapes import InputShape
 from pcc.errors import PccError
 
 if TYPE_CHECKING:
@@ -124,9 +125,28 @@ def _from_factory(model: str, weights: str | None, input_shapes: Shapes) -> Sour
     if not input_shapes:
         raise PccError(f"{model}: a module does not say what it takes; give --input-shape, for example 1,3,224,224")
     module = load_factory(model).eval()
+    _check_count(model, module, input_shapes)
     if weights and weights != "none":
         load_weights(module, weights)
     return Source(_short(library_name(model.rsplit(":", 1)[1])), module, _zeros(input_shapes))
+
+
+def _check_count(model: str, module: "torch.nn.Module", shapes: Shapes) -> None:
+    """`PccError` where a module takes fewer inputs, or needs more, than shapes are given in order."""
+    if isinstance(shapes, dict):
+        return  # who fits names to inputs says it with the names
+    try:
+        forward = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # code without a signature, as some of C++: running it tells
+    try:
+        forward.bind(*shapes)
+    except TypeError:
+        count = f"{len(shapes)} input{'s' * (len(shapes) > 1)}"
+        raise PccError(
+            f"--input-shape says {count}, but {model} has forward({', '.join(forward.parameters)}): give one "
+            "--input-shape for each input"
+        ) from None
 
 
 def _short(name: str) -> str:

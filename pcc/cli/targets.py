@@ -4,10 +4,11 @@ import json
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import json_option
 
 
-@click.command("targets")
+@click.command("targets", cls=Command)
 @json_option
 def command(as_json: bool) -> None:
     """List the targets, the processors of each, and the families of GPUs that --gpu knows."""

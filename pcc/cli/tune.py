@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pcc.cli.options import (
-    ModelOptions,
-    chosen_shapes,
-    chosen_targets,
-    json_option,
-    model_options,
-    target_options,
-    written,
-)
+from pcc.cli.command import Command
+from pcc.cli.options import ModelOptions, chosen_targets, json_option, model_options, target_options, written
+from pcc.cli.shapes import chosen_shapes
 from pcc.config import saved_profile
 from pcc.errors import PccError
 from pcc.target import GENERIC, Target, executes_here, target_named
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
 TRIALS = 32
 
 
-@click.command("tune")
+@click.command("tune", cls=Command)
 @click.argument("model", required=False)
 @click.option(
     "--calibrate", is_flag=True, help="Find what a processor's costs are, by which kernels are chosen; takes no model."

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from pcc.cli.command import Command
 from pcc.cli.options import chosen_device, device_options, json_option, say_why_no_gpu, threads_option
 
 FAILED_STATUS = 1
 """Of a package that is whole and computes something else."""
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("package", type=click.Path(path_type=Path))
 @device_options
 @threads_option

@@ -171,9 +171,9 @@ class Lowering:
         """Records a layer of a kind that one family computes."""
         _WRITERS[type(layer)](layer, self.builder)
 
-    def write_plain(self, node: Node, emit: Callable[..., None], y: View, args: dict[str, Any]) -> None:
-        """Records an operator of contiguous tensors."""
-        emit(self.builder, y, **args)
+    def write_plain(self, node: Node, y: View, args: dict[str, Any]) -> None:
+        """Records an operator of contiguous tensors, its arguments by the names of its schema, tensors as views."""
+        _OF_CONTIGUOUS[node.target](self.builder, y, **args)
 
     def _outputs(self, node: Node) -> None:
         for name, value in outputs(self.graph_module).items():
@@ -272,16 +272,11 @@ def _gather(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
     return layer.y
 
 
-def _plain(emit: Callable[..., None], *tensors: str) -> "_Rule":
-    """The rule of an operator of contiguous tensors: ``emit(builder, y, **arguments)``, the arguments by the names of
-    its schema, tensors as views."""
-
-    def lower(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
-        y = lowering.tensor(node)
-        lowering.write_plain(node, emit, y, {**args, **lowering.in_one_piece(node)})
-        return y
-
-    return _Rule(lower, tensors)
+def _plain(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
+    """An operator of contiguous tensors."""
+    y = lowering.tensor(node)
+    lowering.write_plain(node, y, {**args, **lowering.in_one_piece(node)})
+    return y
 
 
 def _convert(lowering: Lowering, node: Node, args: dict[str, Any]) -> View:
@@ -420,16 +415,24 @@ _WRITERS: dict[type, Callable[[Any, ProgramBuilder], None]] = {
 }
 """What records the calls of layers that one family computes."""
 
+_OF_CONTIGUOUS: dict[Any, Callable[..., None]] = {
+    ops.NMS: emit_nms,
+    ops.SCAN: emit_scan,
+    ops.SCATTER: emit_scatter,
+    ops.TOP_K: emit_top_k,
+}
+"""What records the calls of operators of contiguous tensors."""
+
 _RULES: dict[Any, _Rule] = {
     ops.CONV2D: _Rule(_conv2d),
     ops.LINEAR: _Rule(_linear, ("x", "residual")),
     ops.MATMUL: _Rule(_matmul, ("b",)),
     ops.CONVERT: _Rule(_convert, ("x",)),
     ops.GATHER: _Rule(_gather, ("x", "weight")),
-    ops.TOP_K: _plain(emit_top_k, "x"),
-    ops.SCAN: _plain(emit_scan, "x"),
-    ops.SCATTER: _plain(emit_scatter, "x", "index", "updates"),
-    ops.NMS: _plain(emit_nms, "boxes", "scores"),
+    ops.TOP_K: _Rule(_plain, ("x",)),
+    ops.SCAN: _Rule(_plain, ("x",)),
+    ops.SCATTER: _Rule(_plain, ("x", "index", "updates")),
+    ops.NMS: _Rule(_plain, ("boxes", "scores")),
     ops.POOL2D: _Rule(_pool2d),
     ops.RESIZE2D: _Rule(_resize2d),
     ops.SOFTMAX: _Rule(_softmax, ("x",)),

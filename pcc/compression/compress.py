@@ -5,9 +5,11 @@ anything is fitted, pruned in one shot, and corrected by what was measured; the 
 """
 
 import copy
-from collections.abc import Callable, Generator
+import shutil
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 
@@ -16,7 +18,7 @@ from torch import nn
 from pcc.codegen.kernel_cache import generation
 from pcc.codegen.machine_profile import MachineProfile, machine_named
 from pcc.compression.database import chooser_of, make_database
-from pcc.compression.memory import Memory
+from pcc.compression.memory import Memory, is_interrupted
 from pcc.compression.network import PACKAGE, Subject
 from pcc.compression.options import Database, Plan, filters_left
 from pcc.compression.photos import Photos
@@ -29,16 +31,19 @@ from pcc.deploy.host import Host
 from pcc.errors import PccError
 from pcc.evaluate.evaluate import Comparison, evaluate
 from pcc.evaluate.network import Network, of_package
-from pcc.files import write_atomically, writing
+from pcc.files import check_own, save_file, save_text, writing
 from pcc.frontend.checkpoint import read_safetensors
+from pcc.package.publish import check_new_package, new_package
 from pcc.package.read import open_package
+from pcc.package.write import package_files
+from pcc.progress import Watch, quiet
 from pcc.sparsity.kernels import Kernels
 from pcc.target import Target, executes_here
 from pcc.training.distill import distances, distill
 from pcc.training.evaluate import BATCH_VALUES
-from pcc.training.folder import REPORT
+from pcc.training.folder import CHECKPOINT, REPORT
 from pcc.training.layers import Structures
-from pcc.training.prune import check_results_apart, save_checkpoint
+from pcc.training.prune import check_results_apart, save_checkpoint, saved_name, saved_report
 from pcc.training.reconstruct import reconstruct
 from pcc.training.resume import sha256_of
 
@@ -49,7 +54,8 @@ NOISE = 0.03
 KEEP_TRIES = 4
 """Speed-ups that are tried for a share of photos to keep."""
 RECIPE = "recipe.yaml"
-Watch = Callable[[str, float], None]
+RESULTS = "results"
+"""The folder among what a run remembers where results lie until all are made."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def compress_network(
     target: Target,
     minutes: float | None = None,
     resume: bool = False,
-    watch: Watch = lambda what, done: None,
+    watch: Watch = quiet,
 ) -> CompressReport:
     """Compresses a network into the folder ``out``: package, checkpoint, recipe and report.
 
@@ -81,11 +87,22 @@ def compress_network(
     ``resume`` an interrupted run goes on, and another wish uses what is known of the layers. Raises `PccError` for a
     network that no structure makes faster, a wish that cannot come true, and a folder that cannot be written.
     """
+    if minutes is not None and not 0 < minutes < inf:
+        raise PccError(f"minutes {minutes}: give how long to learn, more than 0")
     check_results_apart(out, subject.called, subject.weights)
-    subject.network(subject.module)  # says so where it takes no images
+    _check_folder(out, subject, target)
+    subject.network(subject.module)  # says so where it takes no images, or has weights that are not finite
     run = _Run(subject, photos, wish, out, target, minutes, watch, resume)
     with run.memory:
         return run.run()
+
+
+def _check_folder(out: Path, subject: Subject, target: Target) -> None:
+    """`PccError` for a folder where a run would write over what is no run's, or whose package it may not replace."""
+    names = [CHECKPOINT, REPORT, RECIPE, *([saved_name(subject.called)] if subject.file else [])]
+    is_own = is_interrupted(out) or saved_report(out / REPORT, CompressReport) is not None
+    check_own([out / name for name in names], is_own, "pcc compress")
+    check_new_package(out / PACKAGE, package_files(subject.name, target.levels))
 
 
 class _Run:
@@ -197,18 +214,23 @@ class _Run:
         if not after < before:
             note = "; ".join(filter(None, [report.note, f"{what}: not kept"]))
             report = report.model_copy(update={"note": note, "stages": self.stages})
-            _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
+            save_text(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
             return report
         with self._timed("held out"):
             comparison = self._compared(self.subject.network(module))
         return self._publish(replace(fitted, module=module, comparison=comparison), what)
 
     def _publish(self, fitted: Fitted, note: str = "") -> CompressReport:
-        """Writes package, checkpoint, recipe and report of a state of the network."""
+        """Writes package, checkpoint, recipe and report of a state of the network: all are made, then they take their
+        places."""
         self.watch("compiling", 0.9)
-        chosen, package = fitted.chosen, self.out / PACKAGE
+        chosen, made = fitted.chosen, self.memory.folder / RESULTS
+        package = made / PACKAGE
+        shutil.rmtree(made, ignore_errors=True)  # those of an interrupted run
         with self._timed("package"):
-            command = self.subject.save(fitted.module, self.out, self.target)
+            with writing(made):
+                made.mkdir()
+            self.subject.save(fitted.module, made)
             self.subject.compile(fitted.module, package, self.target)
         timings: tuple[Timing, ...] = ()
         comparison, measured = fitted.comparison, None
@@ -240,13 +262,24 @@ class _Run:
             layers=layers,
             stages=self.stages,
             note="; ".join(filter(None, [self._missed(measured), note])),
-            compile=command,
+            compile=self.subject.command(self.out, self.target),
         )
         structures = {name: option.structure for name, option in chosen.plan.items() if option.structure}
         source = f"Chosen by pcc compress {self.subject.called} {self.wish}, for {self.target.name}, {self.target.cpu}"
-        _write(self.out / RECIPE, recipe_text(structures, source))
-        _write(self.out / REPORT, report.model_dump_json(indent=2) + "\n")
+        save_text(made / RECIPE, recipe_text(structures, source))
+        save_text(made / REPORT, report.model_dump_json(indent=2) + "\n")
+        self._take_place(made)
         return report
+
+    def _take_place(self, made: Path) -> None:
+        """Moves results into the run's folder. The package goes first: its place may be refused, and then all of the
+        results before stay."""
+        with new_package(self.out / PACKAGE, package_files(self.subject.name, self.target.levels)) as place:
+            for part in list((made / PACKAGE).iterdir()):
+                part.rename(place / part.name)
+        for result in sorted(path for path in made.iterdir() if path.is_file()):
+            save_file(self.out / result.name, result.replace)
+        shutil.rmtree(made, ignore_errors=True)
 
     def _missed(self, measured: float | None) -> str:
         """What is to be said where the wish did not come true."""
@@ -278,8 +311,3 @@ def _identity(subject: Subject, photos: Photos, target: Target) -> dict[str, str
         "machine profile": sha256_of(MachineProfile.of(machine_named(chooser.processor)).model_dump()),
         "set of tuning records": sha256_of(Path(chooser.records).read_bytes().hex()) if chooser.records else "",
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with writing(path):
-        write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))

@@ -22,6 +22,7 @@ from pcc.compression.recipe import structure_of
 from pcc.errors import PccError
 from pcc.passes.pipeline import DEFAULT_PIPELINE, parse_pipeline, split_pipeline
 from pcc.planner import Chooser, choosers, open_graph
+from pcc.progress import Watch
 from pcc.sparsity.kernels import Kernels
 from pcc.sparsity.zeros import Zeros
 from pcc.target import Target
@@ -33,7 +34,6 @@ PROBES = 32
 """Photos that sensitivities are measured on."""
 PROBED_ERROR = 0.1
 """Of the option that a sensitivity is measured with, about."""
-Watch = Callable[[str, float], None]
 
 
 def make_database(subject: Subject, batches: Sequence[Tensor], target: Target, smaller: bool, watch: Watch) -> Database:

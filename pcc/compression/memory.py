@@ -1,6 +1,7 @@
 """What a run has found so far, in its folder, so that an interrupted one goes on."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,11 +12,25 @@ from typing import Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pcc.errors import PccError
-from pcc.files import write_atomically, writing
+from pcc.files import read_limited, save_file, save_text, writing
 
 FOLDER = "work"
 IDENTITY = "run.json"
+MOST_BYTES = 1 << 20
 T = TypeVar("T")
+
+
+def is_interrupted(out: Path) -> bool:
+    """Whether a folder is of a run that was interrupted."""
+    return _identity_at(out / FOLDER / IDENTITY) is not None
+
+
+def _identity_at(place: Path) -> dict[str, str] | None:
+    """What a run left to be known by; None for a file that is missing or something else."""
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(read_limited(place, "run", MOST_BYTES))
+    except (PccError, ValidationError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -29,32 +44,40 @@ class Memory:
     @classmethod
     def open(cls, out: Path, identity: dict[str, str], resume: bool) -> "Memory":
         """A new one, or with ``resume`` that of an interrupted run: `PccError` where there is none, or it was another
-        run. ``identity`` is what has to be the same. `PccError` for what is there and no run's."""
+        run. ``identity`` is what has to be the same. Without ``resume``, `PccError` for what is there: an interrupted
+        run's is not thrown away, nor what is no run's."""
         folder = out / FOLDER
         place = folder / IDENTITY
         if resume:
             if not place.is_file():
                 raise PccError(f"nothing to resume: {place} does not exist; run without --resume")
-            try:
-                before = TypeAdapter(dict[str, str]).validate_json(place.read_bytes())
-            except ValidationError:
-                raise PccError(f"{place} is damaged: run without --resume") from None
+            before = _identity_at(place)
+            if before is None:
+                raise PccError(f"{place} is damaged: remove {folder}, and run without --resume")
             if changed := [what for what, value in identity.items() if before.get(what) != value]:
                 raise PccError(
-                    f"{folder} is of another {changed[0]}: resume with what the run was begun with, or run without "
-                    "--resume"
+                    f"{folder} is of another {changed[0]}: resume with what the run was begun with, or remove it and "
+                    "run without --resume"
                 )
-        else:
-            is_of_a_run = place.is_file() or (folder.is_dir() and not any(folder.iterdir()))
-            if folder.is_symlink() or (folder.exists() and not is_of_a_run):
-                raise PccError(f"{folder} is in the way, and not of a run of pcc compress: choose another folder")
-            shutil.rmtree(folder, ignore_errors=True)
-            of_this_run = not out.exists()
+            return cls(folder)
+        held = os.listdir(folder) if folder.is_dir() else []
+        is_no_runs = held and (_identity_at(place) or {}).keys() != identity.keys()
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or is_no_runs:
+            raise PccError(f"{folder} is in the way, and not of a run of pcc compress: choose another folder")
+        if held not in ([], [IDENTITY]):
+            raise PccError(
+                f"{folder} is of a run that was interrupted: add --resume to go on with it, or remove that folder to "
+                "begin anew"
+            )
+        memory = cls(folder, of_this_run=not out.exists())
+        try:
             with writing(folder):
-                folder.mkdir(parents=True)
-                write_atomically(place, lambda path: path.write_text(json.dumps(identity, indent=2), encoding="utf-8"))
-            return cls(folder, of_this_run)
-        return cls(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+            save_text(place, json.dumps(identity, indent=2), folder)
+        except PccError:
+            memory.forget()
+            raise
+        return memory
 
     def recall(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
         """What ``compute`` gives, or gave: something that pydantic knows as ``kind``."""
@@ -64,10 +87,9 @@ class Memory:
             try:
                 return adapter.validate_json(path.read_bytes())
             except ValidationError:
-                raise PccError(f"{path} is damaged: run without --resume") from None
+                raise PccError(f"{path} is damaged: remove {self.folder}, and run without --resume") from None
         found = compute()
-        with writing(path):
-            write_atomically(path, lambda place: place.write_bytes(adapter.dump_json(found)))
+        save_file(path, lambda place: place.write_bytes(adapter.dump_json(found)))
         return found
 
     def __enter__(self) -> Self:

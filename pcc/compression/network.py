@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pcc.compiler import compile_model
 from pcc.errors import PccError
 from pcc.evaluate.network import Network, of_module
-from pcc.files import write_atomically, writing
+from pcc.files import save_file
 from pcc.frontend.imported import import_model, is_model_file
 from pcc.frontend.inputs import library_name, model_name
 from pcc.models.preprocess import Preprocessing
@@ -82,15 +82,17 @@ class Subject:
             verify_each=False,
         )
 
-    def save(self, module: nn.Module, folder: Path, target: Target) -> str:
-        """Writes the checkpoint of a state of the network, and for a model from a file that file, too; gives the
-        command line that compiles it for a target."""
+    def save(self, module: nn.Module, folder: Path) -> None:
+        """Writes the checkpoint of a state of the network, and for a model from a file that file, too."""
         save_checkpoint(module, folder / CHECKPOINT)
         if file := self.file:
             saved = folder / saved_name(self.called)
-            with writing(saved):
-                write_atomically(saved, lambda path: file.save(module, path, saved.suffix))
-            source = [str(saved)]
+            save_file(saved, lambda path: file.save(module, path, saved.suffix))
+
+    def command(self, folder: Path, target: Target) -> str:
+        """The command line that compiles for a target what `save` wrote."""
+        if self.file:
+            source = [str(folder / saved_name(self.called))]
         else:
             shape = ",".join(map(str, (1, *self.input_shape)))
             source = [self.called, "--weights", str(folder / CHECKPOINT), "--input-shape", shape]

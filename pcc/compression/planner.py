@@ -2,7 +2,7 @@
 what was measured."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pcc.compression.recipe import structure_of
 from pcc.compression.report import Attempt
 from pcc.compression.times import Times, Timing, time_together
 from pcc.compression.wish import Wish, WishOutOfReach
+from pcc.progress import Watch
 from pcc.target import Target, executes_here
 from pcc.training.layers import Structures
 from pcc.training.methods.one_shot import OneShot
@@ -57,7 +58,7 @@ class Planner:
     target: Target
     folder: Path
     """Gets the packages that are timed."""
-    watch: Callable[[str, float], None]
+    watch: Watch
 
     def plan(self, value: float | None) -> Chosen:
         """The plan of least loss, corrected by what plans took where this computer executes the target's code."""

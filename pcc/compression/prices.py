@@ -19,6 +19,7 @@ from pcc.compression.recipe import written
 from pcc.ir.graph import arguments, layer_name, max_batch, shape_of
 from pcc.ir.ops import CONV2D
 from pcc.passes.pruning import layer_weight
+from pcc.progress import Watch
 from pcc.report.pruning_prices import alike
 from pcc.sparsity.formats import DENSE, format_named
 from pcc.sparsity.kernels import Kernels
@@ -32,7 +33,7 @@ def priced_layers(
     choose: Callable[[OpenLayer], tuple[str, float]],
     candidates: Callable[[str, np.ndarray, int], Sequence[Kernels]],
     smaller: bool,
-    watch: Callable[[str, float], None],
+    watch: Watch,
 ) -> dict[str, LayerOptions]:
     """The options of each layer by its name, without their errors.
 

@@ -116,12 +116,13 @@ class Device(ABC):
                 f"{package.manifest.name} takes {len(ports)} inputs ({', '.join(port.name for port in ports)}), "
                 f"{len(inputs)} were given"
             )
-        batch = package.manifest.batch_of([values.shape for values in inputs])
+        batches = package.manifest.batches
+        batch = batches.of([values.shape for values in inputs])
         with temporary_folder() as folder:
             arguments = ["run", "--json", "--threads", str(threads)]
             for port, values in zip(ports, inputs, strict=True):
                 dtype = dtype_named(port.dtype).numpy
-                if values.shape != (wanted := package.manifest.shape(port, batch)) or values.dtype != dtype:
+                if values.shape != (wanted := batches.shape(port.shape, batch)) or values.dtype != dtype:
                     raise PccError(
                         f"input '{port.name}' is {values.dtype} {values.shape}, the model takes {port.dtype} {wanted}"
                     )
@@ -231,7 +232,7 @@ def _read_output(package: Package, path: Path, port: TensorRecord, batch: int | 
     if not path.is_file():
         raise PccError(f"{package.path}: its runner wrote no output '{port.name}': compile it again")
     dtype = dtype_named(port.dtype)
-    size, shape = path.stat().st_size, package.manifest.shape(port, batch)
+    size, shape = path.stat().st_size, package.manifest.batches.shape(port.shape, batch)
     if size != prod(shape) * dtype.bytes:
         count = size // dtype.bytes
         raise PccError(

@@ -1,6 +1,5 @@
 """Evaluates a network on samples, alone or against another: top-1, top-5, loss, agreement, and the error of outputs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,10 +10,9 @@ from pcc.errors import PccError
 from pcc.evaluate.network import Network
 from pcc.evaluate.samples import Samples
 from pcc.evaluate.statistics import Share, chance_of_difference, share_of
+from pcc.progress import Watch, quiet
 
 TINY = float(np.finfo(np.float32).tiny)
-Watch = Callable[[str, float], None]
-"""Called with what is done, and the part of it that is over, 0..1."""
 
 
 class Accuracy(BaseModel):
@@ -71,7 +69,7 @@ def evaluate(
     samples: Samples,
     against: Network | None = None,
     samples_against: Samples | None = None,
-    watch: Watch = lambda what, done: None,
+    watch: Watch = quiet,
 ) -> Evaluation:
     """Runs ``network`` on all samples, and ``against`` on the same, or on ``samples_against``, the same as that network
     sees them. `PccError` where nothing can be said: no class scores, or no labels, and no other network."""

@@ -69,8 +69,10 @@ def of_module(
     dtype: "torch.dtype | None" = None,
 ) -> Network:
     """A module, in eval mode, whose inputs have ``shapes``: one, (N, C, H, W) for any N, and a type: fp32 if None.
-    `PccError` where it does not take that, two at once included."""
+    `PccError` where it does not take that, two at once included, and for weights that are not finite."""
     import torch
+
+    from pcc.frontend.checkpoint import check_finite
 
     taken = _numpy_type(dtype or torch.float32)
 
@@ -79,6 +81,7 @@ def of_module(
             return [tensor.numpy() for tensor in _tensors(name, module(torch.from_numpy(_of_type(name, x, taken))))]
 
     module.eval()
+    check_finite(module)
     chw = _chw(name, shapes)
     for count in (1, 2):
         try:

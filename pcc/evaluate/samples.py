@@ -141,7 +141,7 @@ def _list_in(path: Path) -> Path | None:
     """The list that a path is, or has; None for a folder without any."""
     if not path.is_dir():
         return path
-    lists = [file for file in sorted(path.glob("*.txt")) if _is_list(file)]
+    lists = [file for file in sorted(path.glob("*.txt")) if not file.name.startswith(".") and _is_list(file)]
     if len(lists) > 1:
         raise PccError(f"{path} has more than one list of photos: give {', or '.join(map(str, lists))}")
     return lists[0] if lists else None
@@ -149,9 +149,10 @@ def _list_in(path: Path) -> Path | None:
 
 def _class_folders(folder: Path) -> list[Path]:
     """Folders of photos; none where photos lie beside them, which are of no class."""
-    if any(path.suffix.lower() in PHOTOS for path in folder.glob("*")):
+    shown = [path for path in folder.glob("*") if not path.name.startswith(".")]
+    if any(path.suffix.lower() in PHOTOS for path in shown):
         return []
-    return sorted(path for path in folder.glob("*") if path.is_dir() and photos_below(path))
+    return sorted(path for path in shown if path.is_dir() and photos_below(path))
 
 
 def _numbered(path: Path, folders: Sequence[str], trained: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pcc.dtype import full_name
 from pcc.errors import PccError, PccWarning
+from pcc.frontend.choose_state import choose
 from pcc.frontend.pickled import Inert
-from pcc.frontend.state_dicts import Found, State, choose, plain_weights, state_dicts
+from pcc.frontend.reparametrised import plain_weights
+from pcc.frontend.state_dicts import Found, State, state_dicts
 from pcc.frontend.stored import Stored
 from pcc.frontend.torch_file import open_torch_file
 
@@ -24,9 +27,10 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
     """Loads a checkpoint into a module, which must have exactly its keys and shapes. A `PccWarning` says what else
     would have fitted.
 
-    ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``). What a
-    file is, its content says: safetensors, or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie
-    anywhere in it and its names may have a prefix (`pcc.frontend.state_dicts`); reparametrised weights become plain.
+    ``source`` is a file, or ``FILE:KEY`` for the state dict at a place in it (``last.ckpt:ema.state_dict``), or for
+    those of its names that have a prefix (``last.ckpt:state_dict.teacher``). What a file is, its content says:
+    safetensors, or what ``torch.save`` or ``torch.jit.save`` wrote. The state dict may lie anywhere in it and its names
+    may have a prefix (`pcc.frontend.choose_state`); weights in parts become plain (`pcc.frontend.reparametrised`).
     Floats are converted to the module's type. Raises `PccError` if the file cannot be read, does not fit, or its
     weights are not finite (`check_finite`).
     """
@@ -36,7 +40,7 @@ def load_weights(module: nn.Module, source: str | Path) -> None:
             chosen = choose(found, place, module)
             unsaved = _unsaved(module)
             state = {key: value for key, value in _read(chosen.state).items() if key not in unsaved}
-            state = plain_weights(state, module)
+            state = plain_weights(state, module, chosen.modules)
     except (PccError, ValueError) as error:
         raise PccError(f"weights '{path.name}': {error}") from error
     except RuntimeError as error:
@@ -128,7 +132,7 @@ def _unsaved(module: nn.Module) -> set[str]:
 
 
 def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    odd = [f"{key} ({_type(value)})" for key, value in state.items() if value.is_complex()]
+    odd = [f"{key} ({full_name(value.dtype)})" for key, value in state.items() if value.is_complex()]
     if odd:
         raise PccError(f"weights '{name}': tensors are not plain real numbers: {_some(odd)}")
     expected = module.state_dict()
@@ -141,7 +145,7 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
         if key in state and state[key].shape != expected[key].shape
     ]
     whole = [
-        f"{key} ({_type(state[key])}, the model has {_type(expected[key])})"
+        f"{key} ({full_name(state[key].dtype)}, the model has {full_name(expected[key].dtype)})"
         for key in expected
         if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
     ]
@@ -167,10 +171,6 @@ def _some(items: list[str]) -> str:
 
 def _shape(x: Tensor) -> str:
     return "x".join(map(str, x.shape)) or "scalar"
-
-
-def _type(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcc.dtype import full_name
 from pcc.errors import PccError
 from pcc.frontend.inputs import check_input, example_of_batch, example_tensor
 
@@ -119,7 +120,7 @@ def _checked(entry: Declared, position: int, value: Any, what: str, batch: int |
     if example.is_meta:  # a shape alone; the type is the file's
         example = torch.zeros(example.shape, dtype=entry.dtype)
     if example.dtype != entry.dtype:
-        raise PccError(f"{what} takes {entry.name} as {_type_name(entry.dtype)}, not {_type_name(example.dtype)}")
+        raise PccError(f"{what} takes {entry.name} as {full_name(entry.dtype)}, not {full_name(example.dtype)}")
     check_input(entry.name, example)
     return example
 
@@ -133,7 +134,3 @@ def _fits(shape: tuple[int, ...], sizes: tuple[int | str, ...] | None) -> bool:
         size == have if isinstance(size, int) else size == "?" or bound.setdefault(size, have) == have
         for have, size in zip(shape, sizes, strict=True)
     )
-
-
-def _type_name(kind: torch.dtype) -> str:
-    return str(kind).removeprefix("torch.")

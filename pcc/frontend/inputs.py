@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
+from pcc.dtype import full_name
 from pcc.errors import PccError
 
 INPUT_TYPES = (torch.float32, torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool)
@@ -24,11 +25,8 @@ INPUT_TYPES = (torch.float32, torch.uint8, torch.int8, torch.int32, torch.int64,
 def check_input(name: str | int, example: Tensor) -> None:
     """`PccError` for an example of a type that pcc does not take, or of no elements."""
     if example.dtype not in INPUT_TYPES:
-        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in INPUT_TYPES)
-        raise PccError(
-            f"input {name} is {str(example.dtype).removeprefix('torch.')}: pcc compiles fp32 models with inputs of "
-            f"{kinds}"
-        )
+        kinds = ", ".join(map(full_name, INPUT_TYPES))
+        raise PccError(f"input {name} is {full_name(example.dtype)}: pcc compiles fp32 models with inputs of {kinds}")
     if not example.numel():
         raise PccError(f"input {name} is empty: {'x'.join(map(str, example.shape))}")
 

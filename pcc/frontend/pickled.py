@@ -7,7 +7,7 @@ plain containers (dicts, tuples, sizes) and tensors, which become `pcc.frontend.
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -45,6 +45,9 @@ class Name:
     name: str
 
 
+_TENSORS = (Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"))
+
+
 @dataclass(eq=False)
 class Inert:
     """What a pickle would have made by a call."""
@@ -61,6 +64,13 @@ class Inert:
 
     def extend(self, items: list[Any]) -> None:
         self.items.extend(items)
+
+
+class SavedDict(dict[Any, Any]):
+    """A dict of a class that has attributes, as ``OrderedDict`` has."""
+
+    attributes: Any = None
+    """What its ``__setstate__`` would have got: PyTorch keeps the names of the modules there."""
 
 
 class DataUnpickler(pickle._Unpickler):
@@ -114,6 +124,8 @@ class DataUnpickler(pickle._Unpickler):
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
+        elif isinstance(target, SavedDict):
+            target.attributes = state
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -183,7 +195,7 @@ def _call(function: Any, arguments: Any) -> Any:
         return Inert(None, ())
     if (function.module, function.name) in _DICTS:
         items = arguments[0] if arguments and isinstance(arguments[0], list) else []
-        return {_key(key): value for key, value in items}
+        return SavedDict((_key(key), value) for key, value in items)
     if function.name in ("set", "frozenset") and arguments and isinstance(arguments[0], list):
         return Inert(function, items=arguments[0])  # as protocols before 4 write it
     if (function.module, function.name) == ("torch", "Size"):
@@ -191,8 +203,14 @@ def _call(function: Any, arguments: Any) -> Any:
     if function.module == "torch._utils":
         if function.name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
             storage, offset, size, stride = arguments[:4]
-            dtype = arguments[6] if function.name == "_rebuild_tensor_v3" else storage.dtype
-            return Stored(storage, dtype, offset, tuple(size), tuple(stride))
+            typed = function.name == "_rebuild_tensor_v3"
+            bits = arguments[7 if typed else 6 :]
+            negative = bool(bits) and isinstance(bits[0], Mapping) and bool(bits[0].get("neg"))
+            return Stored(
+                storage, arguments[6] if typed else storage.dtype, offset, tuple(size), tuple(stride), negative
+            )
         if function.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return arguments[0]
+    if (function.module, function.name) == ("torch._tensor", "_rebuild_from_type_v2") and arguments[1] in _TENSORS:
+        return _call(arguments[0], arguments[2])  # a tensor that has attributes, which are the last argument
     return Inert(function, arguments)

@@ -37,10 +37,14 @@ class Stored:
     """Numbers before its first."""
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    negative: bool = False
+    """PyTorch's negative bit: the numbers are those of the storage times -1. (The conjugate bit is one of complex
+    numbers, which no weight is.)"""
 
     def tensor(self) -> Tensor:
         """Its numbers, read now. `ValueError` where they are not all there."""
-        return strided(self.storage.content, self.dtype, self.shape, self.stride, self.offset)
+        values = strided(self.storage.content, self.dtype, self.shape, self.stride, self.offset)
+        return values.neg() if self.negative else values
 
 
 def strided(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.fx import GraphModule, Node
 
-from pcc.dtype import DTYPES
+from pcc.dtype import DTYPES, full_name
 from pcc.errors import PccError
 from pcc.frontend.advice import advice
 from pcc.frontend.source_lines import line_of_node
@@ -49,7 +49,7 @@ def _check_constant_outputs(graph_module: GraphModule) -> None:
     numbers that pcc does not have."""
     for name, node in outputs(graph_module).items():
         value = node.meta["val"]
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = full_name(value.dtype)
         if is_constant(node) and (dtype not in (*DTYPES, "bool") or not value.numel()):
             kind = f"{dtype}[{','.join(map(str, value.shape))}]"
             raise PccError(

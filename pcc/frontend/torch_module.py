@@ -13,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from pcc.dtype import full_name
 from pcc.errors import PccError
 from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import export, refuse_branches
@@ -90,7 +91,7 @@ def _check_fp32(module: nn.Module) -> None:
     """`PccError` for parameters or buffers of another floating point type (integers may stay: counters, indices)."""
     for name, values in (*module.named_parameters(), *module.named_buffers()):
         if (values.is_floating_point() or values.is_complex()) and values.dtype != torch.float32:
-            raise PccError(f"'{name}' is {_dtype(values)}: pcc compiles fp32 models; call model.float() first")
+            raise PccError(f"'{name}' is {full_name(values.dtype)}: pcc compiles fp32 models; call model.float() first")
 
 
 def _plain_graph(exported: ExportedProgram) -> GraphModule:
@@ -151,7 +152,7 @@ def _stored(exported: ExportedProgram, target: str) -> Tensor:
     value: Any = exported.state_dict.get(target, exported.constants.get(target))
     value = value.detach().contiguous()
     if value.is_floating_point() and value.dtype != torch.float32:
-        raise PccError(f"'{target}' is {_dtype(value)}: pcc compiles fp32 models; call model.float() first")
+        raise PccError(f"'{target}' is {full_name(value.dtype)}: pcc compiles fp32 models; call model.float() first")
     return value
 
 
@@ -185,7 +186,3 @@ def _output_name(path: tuple[Any, ...]) -> str:
     """``output`` for a single result, ``output_1`` in a tuple, ``logits`` or ``boxes_0`` in a dict."""
     parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
     return "_".join(parts if parts and not parts[0].isdigit() else ["output", *parts])
-
-
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")

@@ -33,8 +33,7 @@ class FilterOrder:
     order: tuple[int, ...]
 
     def __str__(self) -> str:
-        moved = sum(1 for new, old in enumerate(self.order) if new != old)
-        return f"order(moved={moved}/{len(self.order)})"
+        return f"order({_moved(self.order)})"
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,12 @@ class StoredOrder:
     reason: str
 
     def __str__(self) -> str:
-        moved = sum(1 for new, old in enumerate(self.order) if new != old)
-        return f"stored-order(moved={moved}/{len(self.order)}: {self.reason})"
+        return f"stored-order({_moved(self.order)}: {self.reason})"
+
+
+def _moved(order: tuple[int, ...]) -> str:
+    """How many places an order changes, of how many."""
+    return f"moved={sum(new != old for new, old in enumerate(order))}/{len(order)}"
 
 
 @dataclass(frozen=True)

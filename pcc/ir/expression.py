@@ -14,7 +14,7 @@ Operands broadcast by NumPy's rules. `parse` and ``str`` are inverse; chains are
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -74,6 +74,11 @@ def walk(expr: Expr) -> Iterator[Expr]:
     yield expr
     for arg in expr.args if isinstance(expr, Call) else ():
         yield from walk(arg)
+
+
+def numbers(parts: Iterable[Expr]) -> list[float]:
+    """The numbers of those that are literals."""
+    return [part.value for part in parts if isinstance(part, Literal)]
 
 
 def _truth(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -177,9 +182,7 @@ def as_activation(expr: Expr) -> tuple[Activation, Expr] | None:
     """What `apply` was called with, when the outermost function is an activation; else None."""
     if not isinstance(expr, Call) or expr.function in _ARITHMETIC:
         return None
-    return Activation(expr.function, tuple(arg.value for arg in expr.args[1:] if isinstance(arg, Literal))), expr.args[
-        0
-    ]
+    return Activation(expr.function, tuple(numbers(expr.args[1:]))), expr.args[0]
 
 
 def _signature(function: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from pcc.dtype import REALS
+from pcc.dtype import REALS, full_name
 from pcc.errors import PccError
 from pcc.ir.graph import OUTPUT_NAMES, constant, infer, is_constant
 
@@ -94,4 +94,4 @@ def _parts(value: object) -> list[Tensor]:
 
 
 def _describe(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return f"{full_name(value.dtype)}{list(value.shape)}"

@@ -39,7 +39,17 @@ TEST_FOLDERS = ("test", "val", "valid")
 
 def photos_below(folder: Path) -> list[Path]:
     """The photos in a folder and its folders, by name: the order in which a file system lists files is its own."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS and not path.is_dir())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTOS and not is_hidden(path.relative_to(folder)) and not path.is_dir()
+    )
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder that it lies in, has a name that begins with a dot: what systems and programs put
+    beside photos (``._1.jpg``, ``.thumbnails``), which is none of the user's."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 class Preprocessing(PreprocessingData):

@@ -3,7 +3,8 @@
 from pcc.package.manifest import Manifest
 from pcc.package.publish import new_package
 from pcc.package.read import Package, open_package
-from pcc.package.write import PackageSpec, SelfTest, TargetBuild, build_package, package_files
+from pcc.package.spec import PackageSpec, SelfTest, TargetBuild
+from pcc.package.write import build_package, package_files
 
 __all__ = [
     "Manifest",

@@ -8,11 +8,11 @@ that is not among them is an undefined symbol when a runner is linked.
 
 import hashlib
 import os
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from pcc.cache import cache_root, writing_cache
+from pcc.progress import Progress
 from pcc.zig import run_tool, zig, zig_folder
 
 MUSL_FILES = {
@@ -69,7 +69,7 @@ ZIG_FLAGS = (
 )
 
 
-def libc_archive(arch: str, progress: Callable[[str], None]) -> Path:
+def libc_archive(arch: str, progress: Progress) -> Path:
     """The archive, start of the program included, for ``x86_64`` or ``aarch64``; built once, for any Linux or Android
     kernel."""
     key = hashlib.sha256(repr((version("ziglang"), MUSL_FILES, MUSL_FLAGS, ZIG_FLAGS)).encode()).hexdigest()[:12]

@@ -1,7 +1,6 @@
 """``manifest.json``: what a package says about itself. The schema version grows when an old reader would misread a new
 package."""
 
-from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from pcc.dtype import DTYPES, FLOAT32
 from pcc.errors import PccError
+from pcc.package.batches import Batches
 from pcc.package.layer_report import CallRecord, LayerReport
 from pcc.preprocessing import PreprocessingData
 
@@ -169,21 +169,7 @@ class Manifest(_Record):
     files: dict[Inside, FileRecord]
     """Every file but the manifest."""
 
-    def shape(self, port: TensorRecord, batch: int | None) -> tuple[int, ...]:
-        """The shape of an input or output for a batch; None where the package has one of its own."""
-        return port.shape if batch is None else (port.shape[0] // (self.max_batch or 1) * batch, *port.shape[1:])
-
-    def batch_of(self, shapes: Sequence[tuple[int, ...]]) -> int | None:
-        """The batch of inputs of these shapes, for `shape`. `PccError` if it is more than the package runs, or not the
-        same for all."""
-        if self.max_batch is None:
-            return None
-        batches = {shape[0] if shape else 0 for shape in shapes}
-        if len(batches) > 1:
-            raise PccError(
-                f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each"
-            )
-        (batch,) = batches
-        if not 1 <= batch <= self.max_batch:
-            raise PccError(f"{self.name} was compiled for batches of 1 to {self.max_batch}, {batch} images were given")
-        return batch
+    @property
+    def batches(self) -> Batches:
+        """What batches the libraries run."""
+        return Batches(self.name, self.max_batch)

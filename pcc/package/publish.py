@@ -67,6 +67,17 @@ def new_package(out: Path, files: Sequence[str] = (MANIFEST,)) -> Generator[Path
             raise _cannot_write(out, error) from error
 
 
+def check_new_package(out: Path, files: Sequence[str] = (MANIFEST,)) -> None:
+    """`PccError` where `new_package` would refuse a place for what lies there: said before the work whose result it
+    is. Makes nothing."""
+    try:
+        out = Path(os.path.abspath(out))
+        if contents := _survey(out):
+            _refuse_conflicts(contents, files)
+    except (OSError, ValueError) as error:
+        raise _cannot_write(out, error) from None
+
+
 @dataclass(frozen=True)
 class _Contents:
     """What a folder with a package holds beside the package, as relative paths with forward slashes."""

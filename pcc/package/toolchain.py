@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from pcc.cache import cache_root
 from pcc.errors import PccError
 from pcc.package.header import declarations, own_name
 from pcc.package.libc import libc_archive
+from pcc.progress import Progress, quiet
 from pcc.target import Target
 from pcc.zig import run_tool, zig
 
@@ -49,12 +50,6 @@ DL_SYMBOLS = ("dlclose", "dlopen", "dlsym")
 """What code for a GPU needs besides, to open a driver: of libdl, which is a name for the C library where it is new."""
 C_FLAGS = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-Wall", "-Wextra")
 ANDROID_API = 24
-
-Progress = Callable[[str], None]
-
-
-def quiet(text: str) -> None:
-    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True)

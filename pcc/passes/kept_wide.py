@@ -8,7 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pcc.ir import ops
-from pcc.ir.expression import COMPARISONS, Call, Expr, Literal, Operand, parse, walk
+from pcc.ir.expression import COMPARISONS, Call, Expr, Literal, Operand, numbers, parse, walk
 from pcc.ir.graph import arguments, constant, shape_of
 
 LAYERS = (ops.CONV2D, ops.LINEAR, ops.MATMUL)
@@ -132,13 +132,13 @@ def _is_power(node: Node) -> bool:
 
 def _is_sum(node: Node) -> bool:
     """Whether a node makes averages sums."""
-    return any(call.function == "mul" and any(abs(value) > 1 for value in _numbers(call)) for call in _calls(node))
+    return any(call.function == "mul" and any(abs(value) > 1 for value in numbers(call.args)) for call in _calls(node))
 
 
 def _divides(node: Node) -> bool:
     return any(
         call.function in ("div", "reciprocal", "rsqrt")
-        or (call.function == "mul" and any(abs(value) < 1 for value in _numbers(call)))
+        or (call.function == "mul" and any(abs(value) < 1 for value in numbers(call.args)))
         for call in _calls(node)
     )
 
@@ -156,7 +156,9 @@ def _keeps_from_zero(node: Node) -> bool:
     def keeps(part: Expr) -> bool:
         if not isinstance(part, Call) or part.function not in (*_BOUNDING, *_PASSING):
             return False
-        if part.function in _BOUNDING and (any(map(_is_little, _numbers(part))) or not little.isdisjoint(part.args)):
+        if part.function in _BOUNDING and (
+            any(map(_is_little, numbers(part.args))) or not little.isdisjoint(part.args)
+        ):
             return True
         divided = part.function == "div" and not isinstance(part.args[0], Literal)
         return any(map(keeps, part.args[:1] if divided else part.args))
@@ -166,10 +168,6 @@ def _keeps_from_zero(node: Node) -> bool:
 
 def _is_little(value: float) -> bool:
     return 0 < abs(value) < torch.finfo(torch.float16).smallest_normal
-
-
-def _numbers(call: Call) -> list[float]:
-    return [arg.value for arg in call.args if isinstance(arg, Literal)]
 
 
 def _calls(node: Node) -> list[Call]:

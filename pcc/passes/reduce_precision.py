@@ -13,7 +13,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from pcc.dtype import DType, dtype_named
 from pcc.errors import PccError
 from pcc.ir import ops
-from pcc.ir.expression import Call, Operand, parse, substitute, walk
+from pcc.ir.expression import Call, Operand, numbers, parse, substitute, walk
 from pcc.ir.expression import Literal as Number
 from pcc.ir.graph import arguments, constant, finish, infer, insert, layer_name, shape_of
 from pcc.passes.kept_wide import LAYERS, comparing_whole_numbers, computing_places, statistics
@@ -178,7 +178,7 @@ def _fit_numbers(node: Node, narrow: DType) -> None:
     if node.target is ops.ELEMENTWISE:
         text = args["expression"]
         constants = [_largest(constant(operand)) for operand in args["xs"] if operand.op == "get_attr"]
-        if any(end < abs(value) < inf for value in (*_numbers(text), *constants)):
+        if any(end < abs(value) < inf for value in (*numbers(walk(parse(text))), *constants)):
             node.args = (node.args[0], _clipped(text, narrow))
     elif node.target is ops.PAD and end < abs(args["value"]) < inf:
         node.args = (*node.args[:2], narrow.nearest(args["value"]), *node.args[3:])
@@ -191,10 +191,6 @@ def _put_narrow_first(node: Node, narrow: DType) -> None:
     if place:
         swapped = substitute(parse(text), {0: Operand(place), place: Operand(0)})
         node.args = ([xs[place], *xs[1:place], xs[0], *xs[place + 1 :]], str(swapped))
-
-
-def _numbers(text: str) -> list[float]:
-    return [part.value for part in walk(parse(text)) if isinstance(part, Number)]
 
 
 def _clipped(text: str, narrow: DType) -> str:

@@ -9,6 +9,7 @@ from difflib import SequenceMatcher, unified_diff
 TOTALS = "(whole)"
 """What lines belong to that are about no layer: sums, inputs, memory."""
 
+_BEGIN = re.compile(r"# \d+ calls, |program \S+\n# \d+ calls, ")
 _CONSTANT = re.compile(r"%(\w+): \S+ = (?:constant |pcc\.unpack\()")
 _NODE = re.compile(r"%(\w+): .* = ")
 _CALL = re.compile(r"\d{3} (.*?)  # (.*?)(, \d+ of \d+ MACs)?$")
@@ -41,6 +42,11 @@ class IrDiff:
             f"{count['both']} layers differ, {self.equal} are equal, {count['first']} are only in the first, "
             f"{count['second']} only in the second"
         )
+
+
+def is_dump(text: str) -> bool:
+    """Whether a text begins as a dump does: with the sums of a graph, or with a kernel program's name and its sums."""
+    return _BEGIN.match(text) is not None
 
 
 def diff_ir(first: str, second: str) -> IrDiff:

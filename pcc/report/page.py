@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcc.codegen.machine_profile import MachineProfile
-from pcc.files import write_atomically
 from pcc.ir.left_alone import by_reason
 from pcc.package.layer_report import LayerReport, all_left_alone
 from pcc.report.charts import memory_chart, placed_buffers, roofline_chart
@@ -87,12 +86,6 @@ def render(content: PageContent) -> str:
         roofline=roofline_chart(content.profile, content.layers, measured),
         stages=_stages(content),
     )
-
-
-def write_page(path: Path, content: PageContent) -> None:
-    """Writes the page, all of it or nothing; OSError where that is refused."""
-    text = render(content)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _bars(content: PageContent) -> list[tuple[str, float, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from pcc.cache import gpu_cache
 from pcc.dtype import DTYPES, DType
 from pcc.errors import PccError
+from pcc.package.batches import Batches
 from pcc.package.read import open_package
 from pcc.scratch import temporary_folder
 from pcc.target import host_target
@@ -104,7 +105,8 @@ class Model:
                 f"{library} has runtime interface {abi}, this pcc speaks {ABI_VERSION}: compile the model again"
             )
         _declare(self._library)
-        self.max_batch: int | None = _max_batch(self._library)
+        self._batches = Batches(self.name, _max_batch(self._library))
+        self.max_batch: int | None = self._batches.most
         """Any batch up to it can be run; None where the model runs the one that it was compiled for."""
         self._lock = threading.Lock()
         self._context: int | None = None
@@ -171,9 +173,9 @@ class Model:
         if len(inputs) != len(self.inputs):
             names = ", ".join(f"{spec.name} {spec.shape}" for spec in self.inputs)
             raise PccError(f"{self.name} takes {len(self.inputs)} inputs ({names}), {len(inputs)} were given")
-        arrays = [_checked(spec, value, self.max_batch) for spec, value in zip(self.inputs, inputs, strict=True)]
-        batch = self._batch(arrays)
-        results = [np.empty(self._of_batch(spec, batch), spec.dtype.numpy) for spec in self.outputs]
+        arrays = [_checked(spec, value, self._batches) for spec, value in zip(self.inputs, inputs, strict=True)]
+        batch = self._batches.of([array.shape for array in arrays])
+        results = [np.empty(self._batches.shape(spec.shape, batch), spec.dtype.numpy) for spec in self.outputs]
         with self._lock:
             if batch is None:
                 status = self._library.pcc_run(self._opened(), _pointers(arrays), _pointers(results))
@@ -217,22 +219,6 @@ class Model:
     def __del__(self) -> None:
         if getattr(self, "_context", None):
             self.close()
-
-    def _batch(self, arrays: list[np.ndarray]) -> int | None:
-        """How many images the inputs have; None where there is no choice."""
-        if self.max_batch is None:
-            return None
-        batches = {len(array) for array in arrays}
-        if len(batches) > 1:
-            raise PccError(
-                f"{self.name}: the inputs have {' and '.join(map(str, sorted(batches)))} images: give as many of each"
-            )
-        return batches.pop()
-
-    def _of_batch(self, spec: TensorSpec, batch: int | None) -> tuple[int, ...]:
-        if batch is None or self.max_batch is None:
-            return spec.shape
-        return (spec.shape[0] // self.max_batch * batch, *spec.shape[1:])
 
     def _opened(self) -> int:
         if not self._context:
@@ -315,7 +301,7 @@ def _max_batch(library: ctypes.CDLL) -> int | None:
     return (library.pcc_max_batch() or None) if hasattr(library, "pcc_max_batch") else None
 
 
-def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
+def _checked(spec: TensorSpec, value: Any, batches: Batches) -> np.ndarray:
     """The value as a contiguous array that fits the port."""
     if isinstance(value, np.ma.MaskedArray):
         raise PccError(f"input '{spec.name}' is a masked array: say what is behind the mask with .filled(VALUE)")
@@ -334,13 +320,8 @@ def _checked(spec: TensorSpec, value: Any, max_batch: int | None) -> np.ndarray:
             f"input '{spec.name}' is {value.dtype}, the model takes {spec.dtype}: convert it with "
             f".astype('{spec.dtype}')"
         )
-    if max_batch is None and value.shape != spec.shape:
-        raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {spec.shape}")
-    if max_batch is not None and (
-        value.shape[1:] != spec.shape[1:] or not value.ndim or not 1 <= len(value) <= max_batch
-    ):
-        sizes = ", ".join([f"1 to {max_batch}", *map(str, spec.shape[1:])])
-        raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for ({sizes})")
+    if not batches.fits(value.shape, spec.shape):
+        raise PccError(f"input '{spec.name}' is {value.shape}, the model was compiled for {batches.text(spec.shape)}")
     return np.ascontiguousarray(value)
 
 

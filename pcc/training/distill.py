@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from pcc.progress import Watch, quiet
 from pcc.training.hints import Hints, error
 from pcc.training.memory_format import lay_out, memory_format
 from pcc.training.methods.train import Train
@@ -52,7 +53,7 @@ def distill(
     teacher: nn.Module,
     samples: Tensor,
     seconds: float,
-    watch: Callable[[str, float], None] = lambda what, done: None,
+    watch: Watch = quiet,
     seed: int = 0,
 ) -> int:
     """Trains ``student`` in place for ``seconds``, frozen parameters too, and gives the number of steps. Zeros of its

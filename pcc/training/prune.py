@@ -1,31 +1,36 @@
 """What ``pcc prune`` does: opens model, data and recipe, runs the stages, writes the checkpoint that ``pcc compile``
 takes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import check_apart, named_files, write_atomically, writing
+from pcc.files import check_apart, check_own, named_files, read_limited, save_file, save_text
 from pcc.frontend.imported import is_model_file
 from pcc.models.preprocess import Preprocessing
+from pcc.progress import Watch, quiet
 from pcc.tensor_file import save_tensors
 from pcc.training.data import Data, open_data
 from pcc.training.evaluate import check_scores
-from pcc.training.folder import CHECKPOINT, REPORT
+from pcc.training.folder import BOARD, CHECKPOINT, EVENTS, LOG, REPORT, RESUME
 from pcc.training.from_file import FromFile, open_file
+from pcc.training.log import logged_seconds
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe
 from pcc.training.report import Cost, LayerCost, layer_costs, total
-from pcc.training.steps import Watcher
 from pcc.training.trainer import train
 
 Shape = tuple[int, int, int]
 """C, H, W."""
+MOST_REPORT_BYTES = 64 << 20
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Report(BaseModel):
@@ -78,13 +83,14 @@ def prune(
     teachers: Sequence[tuple[str, str]] = (),
     input_shape: Shape | None = None,
     resume: bool = False,
-    watch: Watcher | None = None,
+    watch: Watch = quiet,
 ) -> Report:
     """Runs a recipe and, in the first process, writes checkpoint, report and log to a folder.
 
     ``teachers`` are models and their weights, as `open_model` takes them.
     """
     check_results_apart(folder, model, weights, *(files for _, files in teachers))
+    check_folder(folder, model, resume)
     with process.first_ahead():
         if is_model_file(model):
             data = open_data(data_name, input_shape=input_shape, preprocessing=None, augment=recipe.augment)
@@ -118,12 +124,9 @@ def prune(
     if process.first:
         save_checkpoint(module, folder / CHECKPOINT)
         if file := opened.file:
-            with writing(saved := folder / saved_name(model)):
-                write_atomically(saved, lambda path: file.save(module, path, saved.suffix))
-        with writing(folder / REPORT):
-            write_atomically(
-                folder / REPORT, lambda path: path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            )
+            saved = folder / saved_name(model)
+            save_file(saved, lambda path: file.save(module, path, saved.suffix))
+        save_text(folder / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
@@ -171,6 +174,31 @@ def check_results_apart(folder: Path, model: str, *read: str | None) -> None:
     check_apart(results, *named_files(model, *read))
 
 
+def check_folder(folder: Path, model: str, resume: bool) -> None:
+    """`PccError` for a folder where a run would write over what is no run's, or over an interrupted run that has come
+    past the network as it came in, unless it is to ``resume``."""
+    seconds, report = logged_seconds(folder / LOG), saved_report(folder / REPORT, Report)
+    known = [found is not None for file, found in ((LOG, seconds), (REPORT, report)) if os.path.lexists(folder / file)]
+    is_own = bool(known) and all(known)
+    results = [LOG, REPORT, RESUME, CHECKPOINT, *([saved_name(model)] if is_model_file(model) else [])]
+    check_own([*(folder / name for name in results), *(folder / BOARD).glob(f"{EVENTS}*")], is_own, "pcc prune")
+    if resume or not (folder / RESUME).exists() or seconds is None or len(seconds) < 2:
+        return
+    if report is None or report.seconds != sum(seconds):  # a run writes its report last, about what the log has
+        raise PccError(
+            f"{folder / RESUME} is of a run that was interrupted: add --resume to go on with it, or remove that file "
+            "to begin anew"
+        )
+
+
+def saved_report(path: Path, kind: type[Kind]) -> Kind | None:
+    """The report that an earlier run wrote; None for what is none."""
+    try:
+        return kind.model_validate_json(read_limited(path, "report", MOST_REPORT_BYTES))
+    except (PccError, ValidationError):
+        return None
+
+
 def _teacher(model: str, weights: str, seed: int, input_shape: Shape | None, data: Data, classes: int) -> nn.Module:
     module = open_model(model, weights, seed, input_shape if ".py" in model else None).module
     try:
@@ -201,8 +229,7 @@ def check_outputs(module: nn.Module, data: Data) -> int:
 def save_checkpoint(module: nn.Module, path: Path) -> None:
     """The module's state as safetensors, under its plain names."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    with writing(path):
-        write_atomically(path, lambda temporary: save_tensors(state, temporary))
+    save_file(path, lambda temporary: save_tensors(state, temporary))
 
 
 def _compile_command(model: str, input_shape: Shape, folder: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
-from pcc.files import write_atomically, writing
+from pcc.files import save_file
 from pcc.training.data import Data
 from pcc.training.folder import RESUME
 from pcc.training.method import Method
@@ -100,8 +100,7 @@ def _sealed(run: Identity, progress: Progress) -> dict[str, Any]:
 def save_progress(folder: Path, run: Identity, progress: Progress) -> None:
     path = folder / RESUME
     try:
-        with writing(path):
-            write_atomically(path, lambda temporary: torch.save(_sealed(run, progress), temporary))
+        save_file(path, lambda temporary: torch.save(_sealed(run, progress), temporary))
     except RuntimeError as error:  # torch's own, as where the disk is full
         raise PccError(f"cannot write {path}: is the disk full? ({str(error).splitlines()[0]})") from None
 
@@ -118,11 +117,14 @@ def load_progress(folder: Path, run: Identity, device: torch.device) -> Progress
         whole = _sealed(was, progress)["seal"] == seal
         changed = [what for what in run if was[what] != run[what]]
     except Exception as error:  # whatever a damaged file makes torch raise
-        raise PccError(f"{path} cannot be read ({type(error).__name__}): run without --resume") from None
+        raise PccError(f"{path} cannot be read ({type(error).__name__}): remove it, and run without --resume") from None
     if not whole:
-        raise PccError(f"{path} is damaged: it is not what a run of this pcc wrote; run without --resume")
+        raise PccError(
+            f"{path} is damaged: it is not what a run of this pcc wrote; remove it, and run without --resume"
+        )
     if changed:
         raise PccError(
-            f"{path} is of another {changed[0]}: resume with what the run was begun with, or run without --resume"
+            f"{path} is of another {changed[0]}: resume with what the run was begun with, or remove it and run "
+            "without --resume"
         )
     return progress

@@ -1,7 +1,6 @@
 """The training steps of one epoch, of any stage: batches, loss, gradients, optimizer."""
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,15 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.progress import Watch
 from pcc.training.data import Data
 from pcc.training.hints import Hints
 from pcc.training.memory_format import memory_format
 from pcc.training.method import Method, average
 from pcc.training.processes import Processes
 from pcc.training.recipe import Stage, Training
-
-Watcher = Callable[[str, float], None]
-"""Is told what runs ("admm, epoch 3 of 12, loss 0.123") and the part of it that is over, 0..1, after each step."""
 
 EPOCHS = 1000
 """Data epochs set aside for a stage, so that stages see different orders."""
@@ -89,7 +86,8 @@ class Steps:
     data: Data
     process: Processes
     teacher: nn.Module | None
-    watch: Watcher | None
+    watch: Watch
+    """Is told after each step: ``admm, epoch 3 of 12, loss 0.123``, and the part of the epoch that is over."""
 
     def epoch(self) -> float:
         """Trains one epoch and gives its mean loss, over all processes. Raises `PccError` where the loss or the weights
@@ -117,8 +115,7 @@ class Steps:
                 self.optimizer.step()
                 self.method.after_step()
                 total += loss
-                if self.watch:
-                    self.watch(f"{what}, loss {loss:.3f}", (step + 1) / steps)
+                self.watch(f"{what}, loss {loss:.3f}", (step + 1) / steps)
         self._average_statistics()
         if not _finite(self.model):
             raise self._diverged("weights are not finite", what, f"step {steps}")

@@ -5,7 +5,8 @@ computes what an uninterrupted one would have. It is the same in all processes, 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 
 from pcc.errors import PccError
+from pcc.frontend.checkpoint import check_finite
+from pcc.progress import Watch, quiet
 from pcc.training import folder as files
 from pcc.training.data import Data
 from pcc.training.evaluate import accuracy, check_scores, sparsity
@@ -25,7 +28,7 @@ from pcc.training.method import Method
 from pcc.training.processes import Processes
 from pcc.training.recipe import Recipe, Stage
 from pcc.training.resume import Identity, Progress, identity, load_progress, save_progress
-from pcc.training.steps import Steps, Watcher, make_optimizer
+from pcc.training.steps import Steps, make_optimizer
 from pcc.training.teacher import teacher_of
 
 BEFORE = "as it came in"
@@ -62,7 +65,7 @@ def train(
     *,
     teachers: Sequence[nn.Module] = (),
     resume: bool = False,
-    watch: Watcher | None = None,
+    watch: Watch = quiet,
 ) -> Outcome:
     """Runs the recipe's stages on the model, in place.
 
@@ -77,22 +80,33 @@ def train(
     epochs = check(model, data, recipe, process)
     teacher = teacher_of(model, recipe, teachers)
     if teacher:
+        _check_teacher(teacher)
         lay_out(teacher.to(process.device), memory_format(teacher))
     run_identity = identity(recipe, data, model, teacher)
     progress = load_progress(folder, run_identity, process.device) if resume else Progress()
-    if process.first and not resume:
-        files.begin(folder)
-    log = Log(folder, progress.rows) if process.first else None
     if not process.multiplies_bf16:
         recipe = recipe.in_fp32()
-    run = _Run(model, data, recipe, process, teacher, folder, run_identity, log, progress, watch, epochs)
-    run.begin()
-    for number in range(progress.stage, len(recipe.stages)):
-        run.stage(number)
-    if log:
-        log.close()
+    with ExitStack() as stack:
+        with _begun(folder) if process.first and not resume else nullcontext():
+            log = stack.enter_context(closing(Log(folder, progress.rows))) if process.first else None
+            run = _Run(model, data, recipe, process, teacher, folder, run_identity, log, progress, watch, epochs)
+            run.begin()
+        for number in range(progress.stage, len(recipe.stages)):
+            run.stage(number)
     rows = run.progress.rows
     return Outcome(rows[-1]["accuracy"], _dense_accuracy(rows), sum(row["seconds"] for row in rows), rows)
+
+
+@contextmanager
+def _begun(folder: Path) -> Generator[None]:
+    """The folder of a new run. What fails in the block comes before there is anything to go on from, and leaves
+    nothing."""
+    made = files.begin(folder)
+    try:
+        yield
+    except BaseException:
+        files.withdraw(folder, made)
+        raise
 
 
 @dataclass
@@ -108,7 +122,7 @@ class _Run:
     identity: Identity
     log: Log | None
     progress: Progress
-    watch: Watcher | None
+    watch: Watch
     epochs: list[int]
     """Of each stage."""
     layers: tuple[nn.Conv2d | nn.Linear, ...] = field(init=False)
@@ -193,12 +207,10 @@ class _Run:
         if self.process.first:
             save_progress(self.folder, self.identity, progress)
 
-    def _watch(self, number: int, method: Method) -> Watcher | None:
+    def _watch(self, number: int, method: Method) -> Watch:
         """Turns the part of an epoch into the part of the run."""
-        if self.watch is None:
-            return None
-        watch, before, total = self.watch, sum(self.epochs[:number]), sum(self.epochs)
-        return lambda what, done: watch(what, (before + method.epoch + done) / total)
+        before, total = sum(self.epochs[:number]), sum(self.epochs)
+        return lambda what, done: self.watch(what, (before + method.epoch + done) / total)
 
     def _seed(self, number: int, epoch: int) -> None:
         """Of everything random that is no batch: drop-out, masks."""
@@ -211,6 +223,7 @@ def check(model: nn.Module, data: Data, recipe: Recipe, process: Processes) -> l
     if not prunable(model):
         raise PccError("the model has no convolution or linear layer")
     check_weights(model)
+    check_finite(model)
     epochs = []
     for number, stage in enumerate(recipe.stages, start=1):
         try:
@@ -222,6 +235,13 @@ def check(model: nn.Module, data: Data, recipe: Recipe, process: Processes) -> l
     ):
         _check_training(copy.deepcopy(model), data, batch, process)
     return epochs
+
+
+def _check_teacher(teacher: nn.Module) -> None:
+    try:
+        check_finite(teacher)
+    except PccError as error:
+        raise PccError(f"teacher: {error}") from None
 
 
 def _check_training(model: nn.Module, data: Data, batch: int, process: Processes) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pcc.codegen.machine import Work, machine_of
 from pcc.codegen.machine_profile import MachineProfile
-from pcc.files import write_atomically, writing
+from pcc.files import save_text
+from pcc.progress import Progress
 from pcc.target import Target, executes_here, host_processor
 from pcc.tune.fit import Ranking, fit, rank
 from pcc.tune.layers import LAYERS, Pruned
-from pcc.tune.measure import ROUNDS, Measurements, Progress, count_trials, measurable, time_trials
+from pcc.tune.measure import ROUNDS, Measurements, count_trials, measurable, time_trials
 from pcc.tune.trials import Offer, offers
 
 MOST_COUNTED_MACS = 120_000_000
@@ -44,9 +45,7 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Writes the profile, as a whole or not at all."""
-        text = self.profile.model_dump_json(indent=1) + "\n"
-        with writing(f"the profile {path}"):
-            write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+        save_text(path, self.profile.model_dump_json(indent=1) + "\n", f"the profile {path}")
 
 
 def calibrate(

@@ -35,7 +35,7 @@ from pcc.dtype import FLOAT32
 from pcc.errors import PccError
 from pcc.ir.graph import arguments, constant
 from pcc.package import PackageSpec, SelfTest, TargetBuild, build_package, open_package
-from pcc.package.write import GpuBuild
+from pcc.package.spec import GpuBuild
 from pcc.scratch import temporary_folder
 from pcc.sparsity.formats import DENSE
 from pcc.target import Target

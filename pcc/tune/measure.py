@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,11 @@ from pcc.deploy.counting_qemu import Counted, count_package, missing
 from pcc.errors import PccError
 from pcc.files import write_atomically
 from pcc.package import PackageSpec, TargetBuild, build_package, open_package
+from pcc.progress import Progress
 from pcc.scratch import temporary_folder
 from pcc.target import Target, executes_here, target_named
 from pcc.tune.program_runner import ProgramRunner, program_runner
 from pcc.tune.trials import Trial
-
-Progress = Callable[[str], None]
 
 CYCLES_PER_SECOND = 3e9
 """Of the clock in which times are told: only ratios matter."""

@@ -1,6 +1,6 @@
 """Finds the best schedule of each layer of a network, and keeps what it finds as it goes on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
@@ -16,14 +16,12 @@ from pcc.codegen.select_kernels import Priced
 from pcc.codegen.tuning_records import NO_RECORDS, TuningRecord, TuningRecords, saved_records
 from pcc.config import processor_words
 from pcc.errors import PccError
+from pcc.progress import Watch
 from pcc.target import Target, executes_here
 from pcc.tune.measure import measurable, time_ratios, weighted_counts
 from pcc.tune.network import NetworkLayer, network_layers
 from pcc.tune.search import Search
 from pcc.tune.trials import Trial
-
-Show = Callable[[str, float], None]
-"""Takes what is being done, and the part of all that is over, 0..1."""
 
 MOST_TIMES = 2.0
 """Schedules are searched that are modelled to take at most so many times the cheapest one."""
@@ -126,7 +124,7 @@ def records_file(wanted: str | None) -> Path:
 
 
 def tune(
-    graph_module: GraphModule, judge: Judge, machine: Processor, path: Path, trials: int, show: Show
+    graph_module: GraphModule, judge: Judge, machine: Processor, path: Path, trials: int, watch: Watch
 ) -> list[TunedLayer]:
     """Measures up to ``trials`` schedules of each layer of a graph whose kernels are not chosen, those of earlier calls
     included, and records the best. ``machine`` is what costs are of.
@@ -140,16 +138,16 @@ def tune(
         for place, layer in enumerate(layers):
 
             def show_layer(text: str, done: float, place: int = place) -> None:
-                show(f"layer {place + 1} of {len(layers)}, {text}", (place + done) / len(layers))
+                watch(f"layer {place + 1} of {len(layers)}, {text}", (place + done) / len(layers))
 
             tuned.append(_tune_layer(layer, judge, machine, records, trials, show_layer))
     return tuned
 
 
 def _tune_layer(
-    layer: NetworkLayer, judge: Judge, machine: Processor, records: TuningRecords, trials: int, show: Show
+    layer: NetworkLayer, judge: Judge, machine: Processor, records: TuningRecords, trials: int, watch: Watch
 ) -> TunedLayer:
-    show(str(layer), 0.0)
+    watch(str(layer), 0.0)
     by_family, _ = layer.open.priced(machine)
     base, limit = by_family[0], MOST_TIMES * by_family[0].cost
     schedules = {each.text: each for each in layer.open.schedules(machine) if each.cost <= limit} | {base.text: base}
@@ -160,7 +158,7 @@ def _tune_layer(
         search = Search(list(schedules.values()), [each for each in by_family if each.cost <= limit], measured)
         at_once = max(1, min(AT_ONCE, MOST_BYTES // layer.weight_bytes))
         while len(measured) < most:
-            show(
+            watch(
                 f"{layer}: {len(measured)} of {most} schedules, best so far {1 / min(measured.values()):.2f}x",
                 len(measured) / most,
             )
@@ -172,7 +170,7 @@ def _tune_layer(
             others = records.ratios(layer.key, base.text)  # of other processes, too
             measured |= others
             search.tell(others)
-        show(f"{layer}: comparing the best", 1.0)
+        watch(f"{layer}: comparing the best", 1.0)
         best, speedup = _best(
             layer,
             judge,

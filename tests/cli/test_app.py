@@ -55,6 +55,36 @@ def test_missing_argument_is_one_line(pcc) -> None:
     assert "MODEL" in pcc("compile", "-o", "x").error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["compile", "lenet5", "-o", ""], "'-o' / '--output'"),
+        (["export", "lenet5", "-o", ""], "'-o' / '--output'"),
+        (["run", "package", "-o", "a.npy", "-o", ""], "'-o' / '--output'"),
+        (["tune", "lenet5", "-o", ""], "'-o' / '--output'"),
+        (["dump", "lenet5", "-o", ""], "'-o' / '--output'"),
+        (["prune", "lenet5", "--data", "mnist", "--recipe", "r.yaml", "-o", ""], "'-o' / '--output'"),
+        (["compress", "lenet5", "--images", "photos", "--macs", "0.5", "-o", ""], "'-o' / '--output'"),
+        (["compile", "lenet5", "-o", "net", "--weights", ""], "'--weights'"),
+        (["inspect", "lenet5", "--weights="], "'--weights'"),
+        (["dump", "lenet5", "--after", ""], "'--after'"),
+        (["diff-ir", "a.txt", "b.txt", "--after", ""], "'--after'"),
+        (["compile", "lenet5", "-o", "net", "--target", "x86_64-linux", "--target", ""], "'--target'"),
+    ],
+)
+def test_empty_values_are_refused(
+    pcc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = pcc(*arguments).error
+    assert error.startswith(f"Invalid value for {option}: it is empty: give a value, or leave the option out (pcc ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_model_is_refused(pcc) -> None:
+    assert "it is empty: give a value (pcc inspect --help)" in pcc("inspect", "").error
+
+
 def test_no_arguments_print_the_help(pcc) -> None:
     outcome = pcc()
     assert outcome.status == 2
@@ -77,6 +107,25 @@ def test_interrupt_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch, p
     outcome = pcc("targets")
     assert outcome.status == 130
     assert outcome.err == "pcc: error: interrupted\n"
+
+
+@pytest.mark.usefixtures("heeded_interrupts")
+def test_interrupted_while_it_begins() -> None:
+    """Ctrl-C while the first modules are imported, before anything could note it."""
+    script = (
+        "import builtins, signal, sys\nreal = builtins.__import__\n"
+        "def slow(name, *rest):\n"
+        "    if name == 'click': signal.raise_signal(signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = slow\nfrom pcc.cli import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "pcc: error: interrupted\n")
+
+
+def test_code_that_ends_the_process(monkeypatch: pytest.MonkeyPatch, pcc) -> None:
+    monkeypatch.setattr("pcc.cli.targets.command.callback", lambda **_: sys.exit("bye"))
+    assert pcc("targets").error.startswith("the model's or the data's code calls sys.exit('bye') at test_app.py:")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

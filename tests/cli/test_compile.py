@@ -16,7 +16,7 @@ from PIL import Image
 from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassResult
 
-from pcc.cli.options import InputShape
+from pcc.cli.shapes import InputShape
 from pcc.cli.source import open_source
 from pcc.ir.graph import constant
 from pcc.passes.fold_batchnorm import FoldBatchnorm
@@ -255,7 +255,7 @@ def test_zoo_package_reads_a_photo(pcc, tmp_path: Path) -> None:
         (["-p", "decompose,canonicalize,fold-batchnorm"], "no plan-memory"),
         (["-p", "canonicalise"], "did you mean canonicalize?"),
         (["--prune", "pattern{patern=8}"], "no option 'patern'"),
-        (["--prune", ""], "--prune is empty: it takes pattern, connectivity"),
+        (["--prune", ""], "Invalid value for '--prune': it is empty: give a value, or leave the option out"),
         (
             ["--prune", "drop-filters"],
             "--prune takes pattern, connectivity, unstructured, filters, channels, columns, blocks, not 'drop-filters'",

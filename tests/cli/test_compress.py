@@ -1,6 +1,7 @@
 """`pcc compress`: a network and photos in; package, checkpoint, recipe, report and a table out."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pcc.cli.app import run as run_command
+from pcc.errors import PccError
 from tests.cli.conftest import Outcome
 
 FACTORY = """
@@ -152,6 +154,7 @@ def test_an_interrupted_run_goes_on(
         patch.setattr(compress, "reconstruct", interrupted)
         assert pcc(*args).status == 130
     assert not (tmp_path / "out" / "package").exists()
+    assert "work is of a run that was interrupted: add --resume to go on with it, or remove" in pcc(*args).error
 
     def again(*_: object) -> None:
         raise AssertionError("the database is made again")
@@ -170,6 +173,12 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     assert "two wishes: give one of" in pcc(*args, "--faster", "2", "--macs", "0.5").error
     assert "more than 1, which the dense network is" in pcc(*args, "--faster", "1").error
     assert "no share" in pcc(*args, "--keep", "most").error
+    for minutes in ("nan", "inf", "0"):
+        assert "for '--minutes'" in pcc(*args, "--macs", "0.5", "--minutes", minutes).error
+    batch = [*args[:5], "4,3,24,24", *args[6:]]
+    assert (
+        "--input-shape 4,3,24,24: pcc compress chooses the batch itself, give 1" in pcc(*batch, "--macs", "0.5").error
+    )
     assert "images 'cifar10': give a folder" in pcc(*args[:3], "cifar10", *args[4:], "--faster", "2").error
     one = [*args[:1], net.replace(":make", ":one_at_a_time"), *args[2:]]
     assert "cannot take 2 images of" in pcc(*one, "--faster", "2").error
@@ -184,3 +193,52 @@ def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], net: str, photos: Pa
     (tmp_path / "out" / "work" / "mine").touch()
     assert "is in the way, and not of a run of pcc compress" in pcc(*args, "--faster", "2").error
     assert (tmp_path / "out" / "work" / "mine").exists()
+    for file in ("report.json", "recipe.yaml", "model.safetensors", "package/thesis.txt"):
+        place = tmp_path / file.replace("/", "-")
+        (place / file).parent.mkdir(parents=True)
+        (place / file).write_text("mine")
+        error = pcc(*args[:-1], place, "--faster", "2").error
+        assert ("is not a pcc package" if "/" in file else f"{file} is in the way, and not of a run of") in error
+        assert [path for path in place.rglob("*") if path.is_file()] == [place / file]
+        assert (place / file).read_text() == "mine"
+
+
+def test_another_run_replaces_the_results(
+    pcc: Callable[..., Outcome],
+    net: str,
+    photos: Path,
+    compressed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is in the folder before stays until all of the new is made."""
+    from pcc.compression import compress
+
+    out = tmp_path / "out"
+    shutil.copytree(compressed, out)
+    (out / "notes.txt").write_text("mine")
+    args = ["compress", net, "--images", photos, "--input-shape", SHAPE, "--macs", "60%", "-o", out]
+
+    def files() -> dict[Path, bytes]:
+        found = (path for path in out.rglob("*") if path.is_file() and "work" not in path.parts)
+        return {path: path.read_bytes() for path in found}
+
+    def full(*_: object) -> None:
+        raise PccError("the disk is full")
+
+    before = files()
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "recipe_text", full)
+        assert pcc(*args).error == "the disk is full"
+    assert files() == before
+    done = pcc(*args, "--resume")
+    assert done.status == 0, done.err
+    after = files()
+    assert after.keys() - before.keys() == before.keys() - after.keys() == set()
+    assert {path.name for path in before if path.parent == out and before[path] != after[path]} == {
+        "model.safetensors",
+        "recipe.yaml",
+        "report.json",
+    }
+    assert after[out / "package" / "manifest.json"] != before[out / "package" / "manifest.json"]
+    assert not (out / "work").exists()

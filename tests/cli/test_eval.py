@@ -12,6 +12,7 @@ from tests.arm64 import arm64
 from tests.cli.conftest import Outcome
 
 SHAPE = "3,3,12,12"
+ONE = "1,3,12,12"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def package(factory: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_package_against_its_module(pcc: Callable[..., Outcome], factory: str, package: Path, photos: Path) -> None:
-    args = ["eval", package, "--data", photos, "--against", factory, "--input-shape", SHAPE, "--threads", "2"]
+    args = ["eval", package, "--data", photos, "--against", factory, "--input-shape", ONE, "--threads", "2"]
     result = json.loads(pcc(*args, "--json").out)
     assert (result["samples"], result["labelled"], result["where"]) == (8, True, "host")
     assert result["accuracy"]["top1"] == result["against"]["accuracy"]["top1"]
@@ -69,12 +70,25 @@ def test_an_onnx_file_on_photos_without_labels(
 
 
 def test_wrong_use_is_one_line(pcc: Callable[..., Outcome], factory: str, package: Path, photos: Path) -> None:
-    model = ["eval", factory, "--input-shape", SHAPE, "--data", photos]
+    model = ["eval", factory, "--input-shape", ONE, "--data", photos]
     assert "is for packages" in pcc(*model, "--device", "qemu").error
     assert "--use cpu is for packages" in pcc(*model, "--use", "cpu").error
     assert "goes with a model" in pcc("eval", package, "--data", photos, "--input-shape", SHAPE).error
     assert "no data 'nothing'" in pcc("eval", package, "--data", "nothing").error
     assert "goes with a model" in pcc("eval", package, "--data", photos, "--weights", "none").error
     assert "no model 'resnet51'" in pcc(*model, "--against", "resnet51").error
+    assert "--against net.py:make=: give a model and its weights" in pcc(*model, "--against", "net.py:make=").error
+    batch = pcc("eval", factory, "--input-shape", SHAPE, "--data", photos).error
+    assert "--input-shape 3,3,12,12: pcc eval chooses the batch of a module itself, give 1" in batch
     wrong = pcc("eval", factory, "--input-shape", "1,1,12,12", "--data", photos).error
     assert "cannot take 1 image of 1x12x12: RuntimeError: " in wrong
+
+
+def test_a_network_that_ends_the_process(pcc: Callable[..., Outcome], photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "gone.py").write_text(
+        "import sys, torch\nclass Gone(torch.nn.Module):\n    def forward(self, x):\n        sys.exit(0)\n"
+    )
+    for command in (["eval", "--data", photos], ["compile", "-o", tmp_path / "net"]):
+        error = pcc(command[0], f"{tmp_path}/gone.py:Gone", "--input-shape", ONE, *command[1:]).error
+        assert error.startswith("the model's or the data's code calls sys.exit(0) at gone.py:4: ")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["gone.py"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcc.cli.options import InputShape
+from pcc.cli.shapes import InputShape
 from pcc.cli.source import open_source
 from tests.cli.conftest import FACTORY, SHAPE
 from tests.frontend.onnx.models import run_onnxruntime

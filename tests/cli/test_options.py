@@ -3,7 +3,9 @@
 import click
 import pytest
 
-from pcc.cli.options import INPUT_TYPES, InputShape, NamedShape, Shape, chosen_device, chosen_targets
+from pcc.cli.numbers import Number, Part
+from pcc.cli.options import chosen_device, chosen_targets
+from pcc.cli.shapes import INPUT_TYPES, InputShape, NamedShape, Shape
 from pcc.errors import PccError
 from pcc.target import host_target
 
@@ -114,3 +116,28 @@ def test_the_types_are_those_of_the_frontend() -> None:
     from pcc.frontend.inputs import INPUT_TYPES as OF_FRONTEND
 
     assert [f"torch.{name}" for name in INPUT_TYPES] == [str(dtype) for dtype in OF_FRONTEND]
+
+
+def test_an_input_without_a_name_before_the_sign() -> None:
+    with pytest.raises(click.BadParameter, match="'=1,3,9,9' has no name before '=': give NAME=1,3,9,9"):
+        NamedShape().convert("=1,3,9,9", None, None)
+
+
+def test_numbers() -> None:
+    assert Number().convert("-2.5", None, None) == -2.5
+    assert Number(above=0).convert("1e-3", None, None) == 0.001
+    assert (Part().convert("99%", None, None), Part().convert("0.5", None, None)) == (0.99, 0.5)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "one", ""])
+def test_what_is_no_number(text: str) -> None:
+    for kind, message in ((Number(), "is no number"), (Part(), "is no share")):
+        with pytest.raises(click.BadParameter, match=message):
+            kind.convert(text, None, None)
+    with pytest.raises(click.BadParameter, match="is no share"):
+        Part().convert(f"{text}%", None, None)
+
+
+def test_a_number_that_is_too_little() -> None:
+    with pytest.raises(click.BadParameter, match="0 is too little: give more than 0"):
+        Number(above=0).convert("0", None, None)

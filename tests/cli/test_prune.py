@@ -40,6 +40,15 @@ def make():
 def three_classes():
     return Net(3)
 
+def broken():
+    net = Net()
+    net.conv1.weight.data[0, 0, 0, 0] = float("nan")
+    return net
+
+class Gone(Net):
+    def forward(self, x):
+        raise SystemExit(0)
+
 class Samples(list):
     classes = 4
 
@@ -215,6 +224,9 @@ def test_progress_on_a_terminal(pcc, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"--weights": "imagenet"}, "--weights imagenet is for zoo models"),
         ({"--input-shape": "1,3,9,9"}, "net.py:loader has inputs of 3x8x8, the network takes 3x9x9"),
         ({"--input-shape": "3,8,8"}, "--input-shape 3,8,8: give N,C,H,W"),
+        ({"--input-shape": "4,3,8,8"}, "--input-shape 4,3,8,8: the recipe says the batch, give 1 for the first size"),
+        ({"model": "net.py:broken"}, "weights are not finite: conv1.weight (1 NaN, 0 Inf of 432)"),
+        ({"model": "net.py:Gone"}, "the model's or the data's code calls sys.exit(0) at net.py:"),
         (
             {"--teacher": "vgg8"},
             "--teacher vgg8: give a model and its weights, for example resnet20=dense/model.safetensors",
@@ -249,6 +261,22 @@ def test_output_that_cannot_be_written(pcc, job: Path) -> None:
     assert (job / "file").read_text() == "mine"
 
 
+def test_a_finished_run_is_replaced_and_a_users_files_are_not(pcc, job: Path) -> None:
+    (job / "out").mkdir()
+    (job / "out" / "notes.txt").write_text("mine")
+    assert pcc("prune", "net.py:make", *ARGS).status == 0
+    before = (job / "out" / "report.json").read_text()
+    assert pcc("prune", "net.py:make", *ARGS, "--resume").status == 0
+    assert (job / "out" / "report.json").read_text() == before
+    assert pcc("prune", "net.py:make", *ARGS).status == 0
+    assert (job / "out" / "report.json").read_text() != before  # other times
+    (job / "out" / "report.json").write_text("mine")
+    files = {path: path.read_bytes() for path in (job / "out").rglob("*") if path.is_file()}
+    error = pcc("prune", "net.py:make", *ARGS).error
+    assert error == "out/log.csv is in the way, and not of a run of pcc prune: choose another folder"
+    assert {path: path.read_bytes() for path in (job / "out").rglob("*") if path.is_file()} == files
+
+
 @pytest.mark.usefixtures("heeded_interrupts")
 def test_interrupted_and_resumed(pcc, job: Path) -> None:
     args = ["--data", "net.py:slow_loader", *ARGS[2:], "--threads", "1"]
@@ -266,6 +294,8 @@ def test_interrupted_and_resumed(pcc, job: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "pcc: error: interrupted\n")
     assert sorted(path.name for path in (job / "out").iterdir()) == ["log.csv", "resume.pt", "tensorboard"]
+    again = pcc("prune", "net.py:make", *args)
+    assert "out/resume.pt is of a run that was interrupted: add --resume to go on with it, or remove" in again.error
     resumed = pcc("prune", "net.py:make", *args, "--resume")
     assert resumed.status == 0, resumed.err
     with log.open() as file:

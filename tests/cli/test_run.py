@@ -10,9 +10,11 @@ from PIL import Image
 
 from pcc.cli.run import best_classes, read_array, save
 from pcc.errors import PccError
+from pcc.package.batches import Batches
 from pcc.package.manifest import TensorRecord
 
 SHAPE = (1, 1, 28, 28)
+FIXED = Batches("net", None)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def port(shape: tuple[int, ...], dtype: str = "float32") -> TensorRecord:
 
 def refused(path: Path, shape: tuple[int, ...] = (2, 3)) -> str:
     with pytest.raises(PccError) as error:
-        read_array(path, port(shape))
+        read_array(path, port(shape), FIXED)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     return str(error.value)
@@ -48,26 +50,26 @@ def refused(path: Path, shape: tuple[int, ...] = (2, 3)) -> str:
 def test_numbers_of_every_kind(dtype: str, order: str, tmp_path: Path) -> None:
     expected = np.arange(6).reshape(2, 3)
     np.save(tmp_path / "x.npy", np.asarray(expected.astype(dtype), order="F" if order == "F" else "C"))
-    actual = read_array(tmp_path / "x.npy", port((2, 3)))
+    actual = read_array(tmp_path / "x.npy", port((2, 3)), FIXED)
     np.testing.assert_array_equal(actual, expected)
     assert (actual.dtype, actual.flags.c_contiguous) == (np.float32, True)
 
 
 def test_numbers_that_are_no_finite_float32(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([np.nan, np.inf, -np.inf]))
-    np.testing.assert_array_equal(read_array(tmp_path / "x.npy", port((3,))), [np.nan, np.inf, -np.inf])
+    np.testing.assert_array_equal(read_array(tmp_path / "x.npy", port((3,)), FIXED), [np.nan, np.inf, -np.inf])
     np.save(tmp_path / "x.npy", np.array([1, 1e300, 2]))
     assert refused(tmp_path / "x.npy", (3,)).endswith("holds 1e+300, which is no float32")
 
 
 def test_numbers_for_an_input_of_integers(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([1.0, -128.0, 127.0]))
-    actual = read_array(tmp_path / "x.npy", port((3,), "int8"))
+    actual = read_array(tmp_path / "x.npy", port((3,), "int8"), FIXED)
     assert (actual.dtype, actual.tolist()) == (np.int8, [1, -128, 127])
     for value in (0.5, 128, np.nan):
         np.save(tmp_path / "x.npy", np.array([1, value, 2]))
         with pytest.raises(PccError, match=f"holds {value:g}, which is no int8"):
-            read_array(tmp_path / "x.npy", port((3,), "int8"))
+            read_array(tmp_path / "x.npy", port((3,), "int8"), FIXED)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_arrays_with_other_bytes(tmp_path: Path) -> None:
         content[random.integers(0, 100, 1 + number % 3)] = random.integers(0, 256)
         (tmp_path / "x.npy").write_bytes(content.tobytes())
         try:
-            read_array(tmp_path / "x.npy", port((2, 3)))
+            read_array(tmp_path / "x.npy", port((2, 3)), FIXED)
         except PccError as error:
             line = str(error)
         else:

@@ -141,6 +141,8 @@ def test_diff_ir_by_layer(pcc, factory: str, package: Path, tmp_path: Path) -> N
         (["dump", "{package}", "-o", "net.onnx"], "holds stages as text: a view is made of the model"),
         (["dump", "{empty}"], "has no dumps"),
         (["diff-ir", "{package}", "gone.txt"], "gone.txt: no such file"),
+        (["diff-ir", "{empty}/hello.txt", "{empty}/hello.txt"], "hello.txt is no text of pcc dump"),
+        (["diff-ir", "{empty}/nothing.txt", "{empty}/nothing.txt"], "nothing.txt is no text of pcc dump"),
         (["diff-ir", "{package}", "{empty}"], "has no dumps"),
     ],
 )
@@ -149,6 +151,8 @@ def test_wrong_use_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "hello.txt").write_text("hello world\n")
+    (tmp_path / "empty" / "nothing.txt").touch()
     assert message in pcc(*(argument.format(package=package, empty=tmp_path / "empty") for argument in arguments)).error
     assert not [path for path in tmp_path.iterdir() if path.name != "empty"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pcc.cli.options import InputShape
+from pcc.cli.shapes import InputShape
 from pcc.cli.source import open_source
 from pcc.errors import PccError
 
@@ -153,3 +153,10 @@ def test_what_holds_no_network_is_said_to_hold_none(tmp_path: Path, monkeypatch:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
     with pytest.raises(PccError, match=r"'.*net.pth' is no model file: a checkpoint is for --weights"):
         open_source(str(tmp_path / "net.pth"), None, ())
+
+
+def test_more_shapes_than_inputs(factory: str) -> None:
+    with pytest.raises(
+        PccError, match=r"--input-shape says 2 inputs, but .*net.py:make has forward\(input\): give one"
+    ):
+        open_source(factory, None, SHAPE * 2)

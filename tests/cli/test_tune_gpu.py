@@ -17,6 +17,7 @@ from pcc.deploy import Host
 from pcc.errors import PccError
 from pcc.passes.pipeline import DEFAULT_PIPELINE
 from pcc.planner import open_graph
+from pcc.progress import quiet
 from pcc.target import Gpu, host_target
 from pcc.tune import tuner
 from pcc.tune.gpu import GpuJudge
@@ -114,7 +115,7 @@ def test_schedules_that_a_device_refuses(tmp_path: Path) -> None:
     judge.refuses = frozenset({others[0].text})
     assert judge.ratios(layer, base, others[:2], 3) == {others[1].text: 2.0}
     assert judge.refused == {others[0].text: "CL_OUT_OF_RESOURCES"}
-    (tuned,) = tune(graph, judge, profile, tmp_path / "records", 5, lambda text, done: None)
+    (tuned,) = tune(graph, judge, profile, tmp_path / "records", 5, quiet)
     assert tuned.record.processor == "opencl-generic-a-gpu-driver-1"
     assert (tuned.record.speedup, tuned.record.schedules) == (1.0, 5), "others take the refused one's place"
     judge.refuses = frozenset({base.text})

@@ -8,6 +8,7 @@ from pcc.compression.options import Database, LayerOptions, Option, Plan
 from pcc.compression.planner import CORRECTIONS, MOST_AIM, Chosen, Planner
 from pcc.compression.times import Times, Timing
 from pcc.compression.wish import Kind, Wish
+from pcc.progress import quiet
 from pcc.target import host_target
 
 DENSE = Option(cost=10, family="f", macs=10, bytes=40)
@@ -56,7 +57,7 @@ def planned(
     monkeypatch.setattr("pcc.compression.planner.time_together", time_together)
     monkeypatch.setattr("pcc.compression.planner.executes_here", lambda target: True)
     database: Database = {"a": LayerOptions(name="a", options=(DENSE,), sensitivity=1.0)}
-    planner = Timed(None, database, Asked(kind, 2.0), host_target(), Path(), lambda what, done: None)  # type: ignore[arg-type]
+    planner = Timed(None, database, Asked(kind, 2.0), host_target(), Path(), quiet)  # type: ignore[arg-type]
     return planner.plan(value)
 
 

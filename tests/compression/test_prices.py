@@ -9,6 +9,7 @@ from pcc.codegen.select_kernels import OpenLayer
 from pcc.compression.options import LayerOptions
 from pcc.compression.prices import LEAST_GAIN, priced_layers
 from pcc.frontend.torch_module import import_module
+from pcc.progress import quiet
 from pcc.sparsity.formats import DENSE
 from pcc.sparsity.kernels import Kernels
 from tests.passes.prunable import FRONT, graph_of, run
@@ -37,7 +38,7 @@ def priced(module: nn.Module, gain: float, *, smaller: bool) -> LayerOptions:
     def candidates(name: str, weight: np.ndarray, groups: int) -> list[Kernels]:
         return [Kernels(None, rate) for rate in RATES]
 
-    (found,) = priced_layers(graph, choose, candidates, smaller, lambda what, done: None).values()
+    (found,) = priced_layers(graph, choose, candidates, smaller, quiet).values()
     return found
 
 
@@ -79,7 +80,7 @@ def test_layers_alike_that_may_not_take_the_same() -> None:
     def candidates(name: str, weight: np.ndarray, groups: int) -> list[Kernels]:
         return [Kernels(None, 4)] if name in ("first", "last") else []
 
-    found = priced_layers(graph, lambda layer: ("conv-dense", 1.0), candidates, True, lambda what, done: None)
+    found = priced_layers(graph, lambda layer: ("conv-dense", 1.0), candidates, True, quiet)
     options = {name: [option.macs for option in layer.options] for name, layer in found.items()}
     macs = 8 * 8 * 9 * 144
     assert (options.pop("first"), options.pop("last")) == ([macs, macs // 4], [macs // 2, macs // 4])

@@ -17,6 +17,7 @@ from pcc.compression.photos import Photos
 from pcc.compression.wish import Wish, WishOutOfReach
 from pcc.errors import PccError
 from pcc.evaluate.samples import Samples
+from pcc.progress import quiet
 from pcc.sparsity.kernels import Kernels
 from pcc.target import target_named
 
@@ -75,7 +76,7 @@ def test_distillation_is_kept_where_it_comes_nearer(
     module: Any = nn.Linear(2, 2)
     run = run_of(
         stages={},
-        watch=lambda what, done: None,
+        watch=quiet,
         out=tmp_path,
         batch=1,
         subject=SimpleNamespace(module=module, network=lambda module: module),

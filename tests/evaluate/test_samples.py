@@ -53,6 +53,23 @@ def test_photos_without_labels(tmp_path: Path) -> None:
     assert reds(tmp_path) == ([10, 20, 30], None)
 
 
+def test_hidden_files_are_no_photos(tmp_path: Path) -> None:
+    """What systems leave beside photos: forks of files, folders of thumbnails, lists of their own."""
+    folder = tmp_path / ".cache" / "photos"  # where the folder itself lies is the user's affair
+    for number, name in enumerate(("ant", "bee")):
+        photo(folder / "test" / name / "1.png", 10 * number)
+        photo(folder / "train" / name / "1.png", 10 * number)
+        (folder / "test" / name / "._1.png").write_bytes(b"no photo")
+        (folder / "train" / name / "._1.png").write_bytes(b"no photo")
+    photo(folder / "test" / ".thumbnails" / "1.png", 200)
+    photo(folder / "train" / ".thumbnails" / "1.png", 200)
+    (folder / "test" / "._1.png").write_bytes(b"no photo")
+    (folder / "._list.txt").write_text("1.png 0\n")
+    assert reds(folder) == ([0, 10], [0, 1])
+    assert open_photos(str(folder), SHAPE, SEEN).count == 2
+    assert FolderData(folder, SEEN).class_names == ["ant", "bee"]
+
+
 @pytest.mark.parametrize("half", ["", "test", "val"])
 def test_class_folders(tmp_path: Path, half: str) -> None:
     for number, name in enumerate(("owl", "ant", "bee")):

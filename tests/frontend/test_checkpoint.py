@@ -1,6 +1,7 @@
 """Checkpoints: every layout that people have, and each way to be wrong in one line."""
 
 import re
+import warnings
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict, defaultdict
@@ -136,13 +137,170 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
 
 def test_of_several_the_average_is_taken_unless_a_key_says_otherwise(tmp_path: Path) -> None:
     torch.save({"model": other(), "ema": {"state_dict": filled()}}, path := tmp_path / "w.pt")
-    with pytest.warns(PccWarning, match=r"'w.pt': took 'ema.state_dict'; 'model' would fit too: FILE:KEY chooses"):
+    with pytest.warns(PccWarning, match=r"'w.pt': took 'ema.state_dict'; 'model' would fit too: averages come"):
         load_weights(module := net(), path)
     assert torch.equal(module.state_dict()["bn.bias"], filled()["bn.bias"])
     load_weights(module, f"{path}:model")
     assert torch.equal(module.state_dict()["bn.bias"], other()["bn.bias"])
     with pytest.raises(PccError, match="it has no state dict 'modle': did you mean model"):
         load_weights(module, f"{path}:modle")
+
+
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def takes(module: nn.Module, source: object, state: dict[str, Tensor]) -> None:
+    load_weights(module, str(source))
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+
+
+RULE = "averages come first, teachers last; FILE:KEY chooses"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ("ema_model", "model"),
+        ("ema_model.module", "model"),
+        ("student", "teacher"),
+        ("model", "teacher"),
+        ("teacher_ema", "student"),
+        ("netG_ema", "netG"),
+        ("modelEMA", "model"),
+        ("averaged_model", "model"),
+        ("swa", "net"),
+    ],
+)
+def test_averages_come_first_and_teachers_last_whatever_the_order(
+    tmp_path: Path, taken: str, left: str, turned: bool
+) -> None:
+    """Under prefixes and at places."""
+    parts = {f"{taken}.": filled(), f"{left}.": other()}
+    order = list(reversed(parts)) if turned else list(parts)
+    torch.save({"state_dict": {k: v for name in order for k, v in under(name, parts[name]).items()}}, tmp_path / "a.pt")
+    torch.save({name[:-1].split(".")[0]: parts[name] for name in order}, tmp_path / "b.pt")
+    with pytest.warns(PccWarning, match=rf"took 'state_dict.{taken}'; 'state_dict.{left}' would fit too: {RULE}$"):
+        takes(net(), tmp_path / "a.pt", filled())
+    with pytest.warns(PccWarning, match=rf"took '{taken.split('.')[0]}'; '{left}' would fit too: {RULE}$"):
+        takes(net(), tmp_path / "b.pt", filled())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_key_chooses_a_prefix(tmp_path: Path) -> None:
+    state = {**under("model.", other()), **under("ema.module.", filled())}
+    torch.save({"state_dict": state}, tmp_path / "nested.pt")
+    torch.save(state, tmp_path / "flat.pt")
+    save_file(state, tmp_path / "flat.safetensors")
+    for source in ("nested.pt:state_dict.", "flat.pt:", "flat.safetensors:"):
+        takes(net(), tmp_path / f"{source}model", other())
+        takes(net(), tmp_path / f"{source}ema", filled())
+        takes(net(), tmp_path / f"{source}ema.module", filled())
+    with pytest.raises(PccError, match=r"it has no state dict 'state_dict.modle': did you mean state_dict.model\?"):
+        load_weights(net(), f"{tmp_path / 'nested.pt'}:state_dict.modle")
+
+
+def test_an_average_beside_names_without_a_prefix(tmp_path: Path) -> None:
+    torch.save({**other(), **under("ema.", filled()), "loss.weight": torch.ones(2)}, path := tmp_path / "w.pt")
+    with pytest.warns(
+        PccWarning,
+        match=rf"took 'ema'; 'the file itself' would fit too: {RULE}$",
+    ):
+        takes(net(), path, filled())
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_file_itself_can_be_chosen(tmp_path: Path) -> None:
+    torch.save({**other(), **under("ema.", filled())}, tmp_path / "w.pt")
+    takes(net(), f"{tmp_path / 'w.pt'}:", other())
+
+
+@pytest.mark.parametrize("name", ["old_schema_generator", "cinema", "exp_avg"])
+def test_words_that_are_no_averages(tmp_path: Path, name: str) -> None:
+    torch.save({"model": filled(), name: other()}, tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match=rf"took 'model'; '{name}' would fit too"):
+        takes(net(), tmp_path / "w.pt", filled())
+
+
+def test_mmengine_saves_the_average_as_the_state_dict(tmp_path: Path) -> None:
+    """So that it is deployed by those who know no averages; the last weights are kept to go on with."""
+    last = {**under("module.", other()), "steps": torch.tensor(3)}
+    torch.save({"meta": {"mmengine_version": "0.10.4"}, "state_dict": filled(), "ema_state_dict": last}, tmp_path / "w")
+    with pytest.warns(
+        PccWarning, match=r"took 'state_dict'; 'ema_state_dict.module' would .*; mmengine saves the aver"
+    ):
+        takes(net(), tmp_path / "w", filled())
+
+
+def test_what_an_optimiser_keeps_comes_last(tmp_path: Path) -> None:
+    torch.save({"optimizer": {"ema": other()}, "model": filled()}, tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match=r"took 'model'; 'optimizer.ema' would fit too"):
+        takes(net(), tmp_path / "w.pt", filled())
+
+
+@pytest.mark.filterwarnings("ignore::pcc.errors.PccWarning")
+def test_an_average_without_counters(tmp_path: Path) -> None:
+    """Averaging loops leave integers out."""
+    average = {key: value for key, value in filled().items() if value.is_floating_point()}
+    torch.save({"model": other(), "ema": average}, tmp_path / "w.pt")
+    load_weights(module := net(), tmp_path / "w.pt")
+    assert torch.equal(module.get_parameter("conv.weight"), filled()["conv.weight"])
+
+
+def test_shapes_decide_before_names(tmp_path: Path) -> None:
+    wide = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 8, 3), bn=nn.BatchNorm2d(8))).state_dict()
+    torch.save({"ema": wide, "model": filled()}, tmp_path / "w.pt")
+    takes(net(), tmp_path / "w.pt", filled())
+
+
+def shadows(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name] for name, _ in net().named_parameters()}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_averages_of_the_parameters_alone_are_completed(tmp_path: Path, named: bool) -> None:
+    """torch_ema writes a list without names; the buffers are those of the network itself."""
+    kept = shadows(filled()) if named else list(shadows(filled()).values())
+    saved = shadows(other()) if named else list(shadows(other()).values())  # what is put back after an evaluation
+    torch.save(
+        {"ema": {"decay": 0.9, "collected_params": saved, "shadow_params": kept}, "model": under("module.", other())},
+        path := tmp_path / "w.pt",
+    )
+    how = "" if named else r" \(a list without names: in order\)"
+    words = f"took 'ema.shadow_params'{how}, with the other tensors of 'model.module'"
+    with pytest.warns(PccWarning, match=rf"{words}; 'model.module' would fit too: {RULE}$"):
+        takes(net(), path, other() | shadows(filled()))
+    with pytest.warns(PccWarning, match=words):
+        takes(net(), f"{path}:ema.shadow_params", other() | shadows(filled()))
+    takes(net(), f"{path}:model", other())
+
+
+def test_a_list_may_have_the_buffers_too(tmp_path: Path) -> None:
+    torch.save({"model": other(), "ema": list(filled().values())}, tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match=r"took 'ema' \(a list without names: in order\); 'model' would"):
+        takes(net(), tmp_path / "w.pt", filled())
+
+
+def test_averages_that_do_not_fit_are_left_and_named(tmp_path: Path) -> None:
+    kept = list(shadows(filled()).values())
+    for wrong in (kept[:-1], [kept[1], kept[0], *kept[2:]], [*kept, torch.ones(1)]):
+        torch.save({"model": other(), "ema": {"shadow_params": wrong}}, tmp_path / "w.pt")
+        with pytest.warns(PccWarning, match=r"'w.pt': left 'ema.shadow_params', an average that does not fit$"):
+            takes(net(), tmp_path / "w.pt", other())
+
+
+@pytest.mark.filterwarnings("ignore::pcc.errors.PccWarning")
+def test_a_parameter_at_two_places_is_averaged_once(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.BatchNorm1d(2))
+        module[1].weight = module[0].weight
+        return module
+
+    average = [torch.full_like(value, 3) for value in tied().parameters()]
+    torch.save({"model": tied().state_dict(), "ema": {"shadow_params": average}}, tmp_path / "w.pt")
+    load_weights(module := tied(), tmp_path / "w.pt")
+    assert all(bool((value == 3).all()) for value in module.parameters())
 
 
 def test_weights_of_a_part_are_taken_and_the_rest_is_said(tmp_path: Path) -> None:
@@ -168,6 +326,116 @@ REPARAMETRISATIONS = {
 }
 
 
+# A part of a weight names it: conv.weight_orig, and no tensor of this network has the weight's own name.
+@pytest.mark.parametrize("name", ["masks", "weight norm, parametrised", "spectral norm, parametrised"])
+def test_a_prefix_of_parts(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    saved = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3, bias=False)))
+    REPARAMETRISATIONS[name](saved.eval())
+    torch.save({"module." + key: value for key, value in saved.state_dict().items()}, tmp_path / "w.pt")
+    load_weights(module := nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3, bias=False))), tmp_path / "w.pt")
+    saved(torch.ones(1, 3, 5, 5))
+    weight = saved.conv.weight  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.allclose(module.get_parameter("conv.weight"), weight, atol=1e-6)  # pyright: ignore[reportArgumentType]
+
+
+class Half(nn.Module):
+    """A parametrisation without tensors."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * 0.5
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight * 2
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize(
+    ("norm", "words"), [(parametrizations.weight_norm, "a weight"), (parametrizations.spectral_norm, "a spectral")]
+)
+def test_parametrisations_that_only_the_names_of_modules_tell(tmp_path: Path, norm, words: str, prefix: str) -> None:
+    """PyTorch keeps the names in an attribute of the state dict."""
+    saved = nn.Sequential(OrderedDict(model=net())) if prefix else net()
+    conv = saved.get_submodule(f"{prefix}conv")
+    norm(conv)
+    torch.save({"state_dict": saved.eval().state_dict()}, tmp_path / "one.pt")
+    nn.utils.parametrize.register_parametrization(conv, "weight", Half(), unsafe=True)
+    torch.save({"state_dict": saved.eval().state_dict()}, tmp_path / "two.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_weights(net(), tmp_path / "one.pt")
+    with pytest.warns(PccWarning, match=f"'conv.weight' is taken as {words} norm makes it: what the parametrization"):
+        load_weights(net(), tmp_path / "two.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_parametrisations_of_a_traced_module(tmp_path: Path) -> None:
+    saved = net().eval()
+    parametrizations.weight_norm(saved.conv)  # pyright: ignore[reportArgumentType]
+    nn.utils.parametrize.register_parametrization(saved.conv, "weight", Half(), unsafe=True)  # pyright: ignore[reportArgumentType]
+    torch.jit.save(torch.jit.trace(saved, torch.ones(1, 3, 5, 5)), tmp_path / "w.pt")
+    with pytest.warns(PccWarning, match="'conv.weight' is taken as a weight norm makes it: what the parametrization"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d, nn.Linear])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_dimension_of_a_spectral_norm_is_found_out(tmp_path: Path, norm, kind, dim: int, size: int) -> None:
+    """A layer with as many inputs as outputs: the sizes of its vectors do not tell."""
+
+    def layer() -> nn.Module:
+        return kind(size, size) if kind is nn.Linear else kind(size, size, 3)
+
+    torch.manual_seed(0)
+    x = torch.randn(2, size) if kind is nn.Linear else torch.randn(2, size, 5, 5)
+    saved = norm(layer(), dim=dim)
+    optimizer = torch.optim.SGD(saved.parameters(), lr=1e-2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        saved(x).square().mean().backward()
+        optimizer.step()
+    expected = saved.eval()(x)
+    torch.save(saved.state_dict(), tmp_path / "w.pt")
+    load_weights(module := layer(), tmp_path / "w.pt")
+    assert torch.allclose(module(x), expected, atol=1e-5)
+
+
+def test_vectors_of_another_weight_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = parametrizations.spectral_norm(nn.Linear(16, 16))
+    state = saved.state_dict()
+    state["parametrizations.weight.original"] = torch.randn(16, 16)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(PccError, match="the spectral norm of 'weight' are singular vectors of it along no dimension"):
+        load_weights(nn.Linear(16, 16), tmp_path / "w.pt")
+    state["parametrizations.weight.0._v"] = torch.ones(15)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(PccError, match="parts of 'weight' do not fit one another: a spectral norm's vectors of 16 and"):
+        load_weights(nn.Linear(16, 16), tmp_path / "w.pt")
+
+
+def test_two_parts_that_are_no_weight_norm(tmp_path: Path) -> None:
+    """Of rank one: numbers that broadcast all the same."""
+    parts = {"original0": torch.ones(4, 1), "original1": torch.ones(1, 4)}
+    torch.save({**under("parametrizations.weight.", parts), "bias": torch.ones(4)}, tmp_path / "w.pt")
+    with pytest.raises(PccError, match="two parts of 'weight' are not those of a weight norm"):
+        load_weights(nn.Linear(4, 4), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_negative_bit_and_attributes_of_tensors(tmp_path: Path, zipped: bool) -> None:
+    state = filled()
+    # What it is the negative of is stored.
+    state["conv.bias"] = torch.complex(state["conv.bias"], -state["conv.bias"]).conj().imag
+    assert state["conv.bias"].is_neg()
+    state["bn.bias"].note = "mine"  # pyright: ignore[reportAttributeAccessIssue]
+    torch.save(state, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    takes(net(), tmp_path / "w.pt", filled())
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("change", REPARAMETRISATIONS.values(), ids=REPARAMETRISATIONS)
 @pytest.mark.parametrize("conv", [nn.Conv2d, nn.ConvTranspose2d])
@@ -177,7 +445,8 @@ def test_reparametrised_weights_become_plain(tmp_path: Path, change, conv: type[
 
     torch.manual_seed(0)
     change(saved := network())
-    saved.eval()(torch.ones(1, 4, 5, 5))  # an old spectral norm computes its weight when it is called
+    saved(torch.ones(1, 4, 5, 5))  # an old spectral norm finds its vectors when it is called
+    saved.eval()(torch.ones(1, 4, 5, 5))
     torch.save(saved.state_dict(), tmp_path / "w.pt")
     load_weights(module := network(), tmp_path / "w.pt")
     assert torch.allclose(module.get_parameter("conv.weight"), saved.conv.weight, atol=1e-6)  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]

@@ -272,7 +272,7 @@ def _open_package(path: Path) -> None:
         target = opened.target("x86_64-linux")
         assert opened.file(target.library).is_relative_to(_package())
         target.level("x86_64-linux, x86-64-v4")
-        opened.manifest.batch_of([(2, 1, 13, 13)])
+        opened.manifest.batches.of([(2, 1, 13, 13)])
         _preprocessing(opened)
 
 
@@ -367,10 +367,12 @@ def _array_seeds() -> list[bytes]:
 
 def _read_array(path: Path) -> None:
     from pcc.cli.run import read_array
+    from pcc.package.batches import Batches
     from pcc.package.manifest import TensorRecord
 
     for dtype in ("float32", "uint8"):
-        assert read_array(path, TensorRecord(name="x", shape=(1, 2, 3), dtype=dtype)).shape == (1, 2, 3)
+        port = TensorRecord(name="x", shape=(1, 2, 3), dtype=dtype)
+        assert read_array(path, port, Batches("net", None)).shape == (1, 2, 3)
 
 
 # ---- settings ----
@@ -411,7 +413,7 @@ def _shape_seeds() -> list[bytes]:
 def _read_shape(path: Path) -> None:
     import click
 
-    from pcc.cli.options import NamedShape
+    from pcc.cli.shapes import NamedShape
 
     try:
         NamedShape().convert(path.read_bytes().decode("utf-8", "replace"), None, None)

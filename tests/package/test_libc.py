@@ -10,6 +10,7 @@ from elftools.elf.elffile import ELFFile
 from pcc.cache import cache_root
 from pcc.errors import PccError
 from pcc.package import libc
+from pcc.progress import quiet
 from pcc.target import TARGETS, host_target
 from pcc.zig import zig_folder
 from tests.toy import toy_package
@@ -64,7 +65,7 @@ def test_without_zig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     zig_folder.cache_clear()
     try:
         with pytest.raises(PccError, match="ziglang is not installed"):
-            libc.libc_archive("x86_64", lambda text: None)
+            libc.libc_archive("x86_64", quiet)
     finally:
         zig_folder.cache_clear()
     assert not list(tmp_path.rglob("*.a"))

@@ -12,7 +12,7 @@ from pcc.models.cifar import vgg8
 from pcc.sparsity.unstructured import Unstructured
 from pcc.training.methods.one_shot import OneShot
 from pcc.training.methods.unused_paths import UnusedPaths
-from pcc.training.prune import check_outputs, open_model, save_checkpoint
+from pcc.training.prune import check_folder, check_outputs, open_model, save_checkpoint
 from pcc.training.recipe import Stage, parse_recipe, parse_structures
 from pcc.training.report import layer_costs, total
 from tests.training.methods.loop import data, net
@@ -155,3 +155,26 @@ def test_checkpoints_load_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PccError, match="cannot write"):
         save_checkpoint(model, tmp_path / "file" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log.csv",
+        "report.json",
+        "resume.pt",
+        "model.safetensors",
+        "model.onnx",
+        "tensorboard/events.out.tfevents.mine",
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_no_runs(name: str, resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "tensorboard").mkdir()
+    check_folder(tmp_path, "net.onnx", resume)  # nothing is in the way
+    (tmp_path / name).write_text("stage,mine\n1,2\n")
+    with pytest.raises(PccError, match=f"{name} is in the way, and not of a run of pcc prune: choose another folder"):
+        check_folder(tmp_path, "net.onnx", resume)
+    if name == "model.onnx":
+        check_folder(tmp_path, "net.pt2", resume)

@@ -157,7 +157,7 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(PccError, match="is of another data set"):
         train(net(), data(train=244), parse_recipe(recipe), tmp_path, Processes(0, 1, CPU), resume=True)
     (tmp_path / "resume.pt").write_bytes(b"PK")
-    with pytest.raises(PccError, match=r"resume.pt cannot be read \(\w+\): run without --resume"):
+    with pytest.raises(PccError, match=r"resume.pt cannot be read \(\w+\): remove it, and run without --resume"):
         run(net(), recipe, tmp_path, resume=True)
 
 

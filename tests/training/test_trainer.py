@@ -334,3 +334,29 @@ def test_every_epoch_of_every_stage_has_an_order_of_its_own(tmp_path: Path, monk
         stages = f"seed: {seed}\ntrain: {{batch: 240}}\nstages: [{{train: {{epochs: 2}}}}, {{train: {{epochs: 2}}}}]"
         run(net(), stages, tmp_path / str(seed))
     assert len(set(orders)) == len(orders) == 8
+
+
+@pytest.mark.parametrize("failing", ["pcc.training.log.Board", "pcc.training.trainer.save_progress"])
+def test_what_fails_before_the_first_epoch_leaves_nothing(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise PccError("cannot write it: No space left on device")
+
+    monkeypatch.setattr(failing, full)
+    recipe = parse_recipe("train: {batch: 240}\nstages: [{train: {epochs: 1}}]")
+    with pytest.raises(PccError, match="No space left"):
+        train(net(), data(), recipe, tmp_path / "a" / "b", Processes(0, 1, torch.device("cpu")))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
+    recipe = parse_recipe("train: {batch: 240, distill: {weight: 1}}\nstages: [{train: {epochs: 1}}]")
+    bad = net()
+    bad.fc1.weight.data[0, 0] = value
+    with pytest.raises(PccError, match=r"^weights are not finite: fc1.weight"):
+        train(bad, data(), recipe, tmp_path / "out", Processes(0, 1, torch.device("cpu")))
+    with pytest.raises(PccError, match=r"^teacher: weights are not finite: members.0.fc1.weight"):
+        train(net(), data(), recipe, tmp_path / "out", Processes(0, 1, torch.device("cpu")), teachers=[bad])
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from pcc.codegen.machine import machine_of
 from pcc.codegen.machine_profile import read_profile
 from pcc.deploy.counting_qemu import missing
 from pcc.errors import PccError
+from pcc.progress import quiet
 from pcc.target import Target, executes_here, target_named
 from pcc.tune import measure
 from pcc.tune.calibrate import calibrate
@@ -19,10 +20,6 @@ from tests.arm64 import arm64
 SMALL = (Pruned(Case(8, 8, 8)), Pruned(Case(16, 7, 16, 1)))
 HERE = target_named("x86_64-linux")
 on_this_computer = pytest.mark.skipif(not executes_here(HERE), reason="this computer does not execute x86-64-v3 code")
-
-
-def quiet(text: str) -> None:
-    """Shows nothing."""
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from pcc.deploy.host import Host
 from pcc.package import open_package
 from pcc.passes.pipeline import DEFAULT_PIPELINE
 from pcc.planner import open_graph
+from pcc.progress import Watch, quiet
 from pcc.target import Target, executes_here, target_named
 from pcc.tune import tuner
 from pcc.tune.search import Search
@@ -44,16 +45,12 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10)).eval()
 
 
-def quiet(text: str, done: float) -> None:
-    """Shows nothing."""
-
-
 def tuned(
-    path: Path, target: Target = HERE, trials: int = 4, show: tuner.Show = quiet, machine: Machine | None = None
+    path: Path, target: Target = HERE, trials: int = 4, watch: Watch = quiet, machine: Machine | None = None
 ) -> list[TunedLayer]:
     machine = machine or machine_of(target)
     graph = open_graph(network(), EXAMPLES, DEFAULT_PIPELINE, target)
-    return tune(graph, ProcessorJudge(target, machine), machine, path, trials, show)
+    return tune(graph, ProcessorJudge(target, machine), machine, path, trials, watch)
 
 
 def compiled(path: Path, folder: Path, target: Target = HERE) -> CompileReport:
@@ -87,7 +84,7 @@ def test_timed_and_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(tuner, "ROUNDS", 3)
     monkeypatch.setattr(tuner, "LAST_ROUNDS", 5)
     shown: list[str] = []
-    layers = tuned(tmp_path / "folder" / "records", show=lambda text, done: shown.append(text))
+    layers = tuned(tmp_path / "folder" / "records", watch=lambda text, done: shown.append(text))
     assert [layer.names for layer in layers] == [("0",), ("3.0", "4.0", "5.0"), ("7",)], "equal layers are tuned once"
     assert any("layer 2 of 3, 3.0 and 2 more: " in text and "best so far" in text for text in shown)
     assert all(layer.record.speedup >= 1 and layer.record.schedules == 4 for layer in layers)
@@ -152,7 +149,7 @@ def test_an_interrupted_one_goes_on(asked: list[str], tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tuned(tmp_path / "records", show=interrupt)
+        tuned(tmp_path / "records", watch=interrupt)
     before = len(asked)
     layers = tuned(tmp_path / "records")
     assert 0 < before < len(asked)

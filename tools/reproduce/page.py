@@ -44,7 +44,7 @@ reconstructed on all of those and distilled for N minutes, as `pcc compress --mi
 each layer, as `pcc compress` chooses them, with as many weights in all as layers that are cut alike keep. *Top-1* is on 650 images of ImageNet's validation set,
 beside the dense network's (95 % intervals are of 3 to 4 points to either side, and narrower for differences). *Agree*: how often the network names the class
 that its dense self names, on images of the package and of CIFAR-10 that were held out; there the error of the logits is squared, over the variance of the
-dense network's. Seconds are those of one busy core; the 24 minutes of the choice by layer are not counted.
+dense network's. Seconds are those of one busy core, of two for the 57 minutes; the 24 minutes of the choice by layer are not counted.
 """
 
 

@@ -88,9 +88,6 @@ class LinearFamily:
         )
         blocks, row_tiles = -(-outputs // kernel.run), -(-batch // schedule.rows)
         of_outputs = channel_arrays(layer, lambda values: pack_channels(values, 1, kernel.run))
-        residual: dict[str, View | int] = (
-            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
-        )
         strides = {"x_row": "x", "y_row": "y", **({} if layer.residual is None else {"r_row": "residual"})}
         b.call(
             kernel,
@@ -107,7 +104,7 @@ class LinearFamily:
                 "outputs": outputs,
                 "depth": depth,
                 "row_tiles": row_tiles,
-                **residual,
+                **residual_rows(layer),
             },
             work=blocks * row_tiles,
             macs=batch * weight.size,
@@ -222,7 +219,7 @@ class LinearTile:
                 k.store(acc, place, k.load(acc, place, self.lanes) + of_block, self.lanes)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, w, bias, y = (np.asarray(args[name]) for name in ("x", "w", "bias", "y"))
+        x, w, bias = (np.asarray(args[name]) for name in ("x", "w", "bias"))
         batch, outputs, depth, row_tiles = (int(args[name]) for name in ("batch", "outputs", "depth", "row_tiles"))
         for item in range(begin, end):
             block, row_tile = divmod(item, row_tiles)
@@ -230,12 +227,27 @@ class LinearTile:
             output = np.arange(block * self.run, min((block + 1) * self.run, outputs))
             panel = w[block * depth * self.run : (block + 1) * depth * self.run].reshape(depth, self.run)
             value = x[row * int(args["x_row"]) + np.arange(depth)] @ panel[:, : output.size] + bias[output]
-            residual = (
-                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
-            )
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(
-                value, residual, self.epilogue.reference_parameter(args, output)
-            )
+            store_reference(args, self.epilogue, value, row, output, output)
+
+
+def residual_rows(layer: Linear) -> dict[str, View | int]:
+    """The arguments that say where the residual lies, if there is one."""
+    return {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
+
+
+def store_reference(
+    args: Mapping[str, Argument],
+    epilogue: Epilogue,
+    value: np.ndarray,
+    row: np.ndarray,
+    output: np.ndarray,
+    place: np.ndarray,
+) -> None:
+    """Sums (rows, outputs) through the epilogue to ``y``, on NumPy: of these rows, (rows, 1), and outputs, whose
+    parameters lie at ``place``."""
+    residual = np.asarray(args["residual"])[row * int(args["r_row"]) + output] if epilogue.residual else None
+    parameter = epilogue.reference_parameter(args, place)
+    np.asarray(args["y"])[row * int(args["y_row"]) + output] = epilogue.reference(value, residual, parameter)
 
 
 def store_tile(

@@ -16,11 +16,11 @@ from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.dense_work import pack_channels
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
-from pcc.codegen.kernels.linear import store_tile
+from pcc.codegen.kernels.linear import residual_rows, store_reference, store_tile
 from pcc.codegen.kernels.linear_sparse import AHEAD, csr_of, memory_work
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32, INT32, DType
 from pcc.sparsity.csr import Csr
 
@@ -71,9 +71,6 @@ class LinearSparseExpandFamily:
     def emit(self, layer: Linear, schedule: LinearExpandSchedule, b: ProgramBuilder) -> None:
         csr, batch = csr_of(layer), layer.x.shape[0]
         outputs, row_tiles, tables = csr.shape[0], -(-batch // schedule.rows), masks_of(csr)
-        residual: dict[str, View | int] = (
-            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
-        )
         b.call(
             LinearSparseExpand(schedule.rows, Epilogue(layer.residual is not None, layer.activation)),
             {
@@ -89,7 +86,7 @@ class LinearSparseExpandFamily:
                 "outputs": outputs,
                 "depth": csr.columns,
                 "row_tiles": row_tiles,
-                **residual,
+                **residual_rows(layer),
             },
             work=len(tables.masks) * row_tiles,
             macs=batch * len(csr.weight),
@@ -206,7 +203,7 @@ class LinearSparseExpand:
         return sums
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, starts, masks, w, bias, y = (np.asarray(args[name]) for name in ("x", "starts", "masks", "w", "bias", "y"))
+        x, starts, masks, w, bias = (np.asarray(args[name]) for name in ("x", "starts", "masks", "w", "bias"))
         batch, outputs, depth, row_tiles = (int(args[name]) for name in ("batch", "outputs", "depth", "row_tiles"))
         pairs = -(-depth // 2)
         for item in range(begin, end):
@@ -218,9 +215,4 @@ class LinearSparseExpand:
             weight = np.zeros((depth, LANES), np.float32)
             weight[kept] = w[starts[block] : starts[block] + kept.sum()]
             value = x[row * int(args["x_row"]) + np.arange(depth)] @ weight[:, : output.size] + bias[output]
-            residual = (
-                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
-            )
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(
-                value, residual, self.epilogue.reference_parameter(args, output)
-            )
+            store_reference(args, self.epilogue, value, row, output, output)

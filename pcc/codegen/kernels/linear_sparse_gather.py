@@ -16,10 +16,11 @@ import numpy as np
 from pcc.codegen.family import Candidate, WeightFormat
 from pcc.codegen.kernel import Argument, Param
 from pcc.codegen.kernels.epilogue import Epilogue, channel_arrays
+from pcc.codegen.kernels.linear import residual_rows, store_reference
 from pcc.codegen.kernels.linear_sparse import AHEAD, csr_of, memory_work
 from pcc.codegen.layers import Linear
 from pcc.codegen.machine import Machine, Work
-from pcc.codegen.program import ProgramBuilder, View
+from pcc.codegen.program import ProgramBuilder
 from pcc.dtype import FLOAT32, INT32, INT64, REALS, UINT8, DType
 from pcc.sparsity.csr import Csr
 
@@ -81,9 +82,6 @@ class LinearSparseGatherFamily:
         of_places = channel_arrays(
             layer, lambda values: np.pad(values[tables.outputs], (0, slices * lanes - outputs)).astype(np.float32)
         )
-        residual: dict[str, View | int] = (
-            {} if layer.residual is None else {"residual": layer.residual, "r_row": layer.residual.strides[0]}
-        )
         b.call(
             LinearSparseGather(schedule.rows, lanes, Epilogue(layer.residual is not None, layer.activation)),
             {
@@ -99,7 +97,7 @@ class LinearSparseGatherFamily:
                 "batch": batch,
                 "outputs": outputs,
                 "row_tiles": row_tiles,
-                **residual,
+                **residual_rows(layer),
             },
             work=slices * row_tiles,
             macs=batch * len(csr.weight),
@@ -265,8 +263,8 @@ class LinearSparseGather:
             k.store(k["y"], row * k["y_row"] + output, value)
 
     def reference(self, args: Mapping[str, Argument], begin: int, end: int) -> None:
-        x, starts, steps, w, bias, places, y = (
-            np.asarray(args[name]) for name in ("x", "starts", "steps", "w", "bias", "places", "y")
+        x, starts, steps, w, bias, places = (
+            np.asarray(args[name]) for name in ("x", "starts", "steps", "w", "bias", "places")
         )
         batch, outputs, row_tiles = (int(args[name]) for name in ("batch", "outputs", "row_tiles"))
         for item in range(begin, end):
@@ -277,9 +275,4 @@ class LinearSparseGather:
             index = steps[entries].reshape(-1, self.lanes).astype(np.int64).cumsum(axis=0)
             products = x[row[:, :, None] * int(args["x_row"]) + index] * w[entries].reshape(-1, self.lanes)
             value = (products.sum(axis=1) + bias[part * self.lanes : (part + 1) * self.lanes])[:, : last - first]
-            output = places[first:last]
-            residual = (
-                np.asarray(args["residual"])[row * int(args["r_row"]) + output] if self.epilogue.residual else None
-            )
-            parameter = self.epilogue.reference_parameter(args, part * self.lanes + np.arange(last - first))
-            y[row * int(args["y_row"]) + output] = self.epilogue.reference(value, residual, parameter)
+            store_reference(args, self.epilogue, value, row, places[first:last], np.arange(first, last))

@@ -165,14 +165,18 @@ class ConvSparsePointwise:
             for v in range(0, self.size + self.last, k.lanes):
                 k.prefetch(lines, v, write=False, soon=False)
 
+    def _outputs(
+        self, k: "KernelBuilder", filter: "Expr", image: "Expr", start: "Expr"
+    ) -> "tuple[Buffer, Buffer | None]":
+        """Where a tile's outputs of a filter begin, and their residual, if there is one."""
+        y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
+        if not self.epilogue.residual:
+            return y, None
+        return y, k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
+
     def _ask_for_outputs(self, k: "KernelBuilder", filters: list["Expr"], image: "Expr", start: "Expr") -> None:
         for filter in filters:
-            y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
-            residual = (
-                k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
-                if self.epilogue.residual
-                else None
-            )
+            y, residual = self._outputs(k, filter, image, start)
             for v in range(0, self.size + self.last, k.lanes):
                 k.prefetch(y, v, write=True)
                 if residual is not None:
@@ -246,13 +250,7 @@ class ConvSparsePointwise:
         from tvm import tirx
 
         size = self.size
-        y = k.pointer(k["y"], image * k["y_image"] + filter * k["y_plane"] + start)
-        residual = (
-            k.pointer(k["residual"], image * k["r_image"] + filter * k["r_plane"] + start)
-            if self.epilogue.residual
-            else None
-        )
-
+        y, residual = self._outputs(k, filter, image, start)
         parameter = self.epilogue.parameter(k, filter)
 
         def store(place: "Expr", value: "Expr", lanes: int) -> None:

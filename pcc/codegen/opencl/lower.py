@@ -104,7 +104,7 @@ class DeviceLowering(Lowering):
     def write(self, layer: Any) -> None:
         _WRITERS[type(layer)](layer, self.builder)
 
-    def write_plain(self, node: Node, emit: Callable[..., None], y: View, args: dict[str, Any]) -> None:
+    def write_plain(self, node: Node, y: View, args: dict[str, Any]) -> None:
         _OF_CONTIGUOUS[node.target](self.builder, y, **args)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcc.frontend.onnx.emitter import AlreadyRefused, Emitter, Refused, Value, number, rank, shape
-from pcc.frontend.onnx.rows import refusal
+from pcc.frontend.onnx.refused import refusal
 
 if TYPE_CHECKING:
     from pcc.frontend.onnx.importer import ModelImport

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pcc.dtype import full_name
 from pcc.errors import PccError, shortened
 from pcc.frontend.checkpoint import check_finite
 from pcc.frontend.export import quiet
@@ -23,8 +24,8 @@ from pcc.frontend.onnx.emitter import AlreadyRefused, Emitter, Refused, Value
 from pcc.frontend.onnx.marks import Sizes
 from pcc.frontend.onnx.names import has_weight, layer_of, node_name, unique
 from pcc.frontend.onnx.read import MOST_NODES, read_model
-from pcc.frontend.onnx.refused import REFUSED
-from pcc.frontend.onnx.rows import apply_to_rows, refusal
+from pcc.frontend.onnx.refused import REFUSED, refusal
+from pcc.frontend.onnx.rows import apply_to_rows
 from pcc.frontend.onnx.rules import TABLE
 from pcc.ir.graph import OUTPUT_NAMES, finish
 
@@ -69,8 +70,7 @@ def import_onnx(
     for key, value in (*graph_module.named_buffers(),):
         if value.is_floating_point() and value.dtype != torch.float32:
             raise PccError(
-                f"'{key}' is {str(value.dtype).removeprefix('torch.')}: pcc compiles fp32 models; convert the file to "
-                "fp32 first"
+                f"'{key}' is {full_name(value.dtype)}: pcc compiles fp32 models; convert the file to fp32 first"
             )
     check_finite(graph_module, _weights(graph_module))
     producer = (

@@ -1,6 +1,8 @@
-"""ONNX operators that pcc cannot import, and what could be done instead."""
+"""What pcc cannot import of ONNX, and what could be done instead: operators, and what mixes or counts marked rows."""
 
 from pcc.frontend.advice import BY_VALUE, DECOMPOSITION, QUANTISED, RANDOM, SPECTRUM
+from pcc.frontend.onnx.emitter import Refused
+from pcc.frontend.onnx.marks import Rows, Sizes
 
 _LOOP = "it runs a part of the model by itself; pcc compiles plain operators: export the model with its loops unrolled"
 _SEQUENCE = "it handles lists of tensors; pcc compiles tensors: return or concatenate them"
@@ -31,3 +33,11 @@ REFUSED = {
     "Det": DECOMPOSITION,
     "MaxRoiPool": _REGIONS,
 }
+
+
+def refusal(mark: Rows | Sizes) -> Refused:
+    name = mark.output if isinstance(mark, Rows) else mark.rows.output
+    return Refused(
+        "it mixes or counts the rows of a NonMaxSuppression, which gives as many as there could be: end the model "
+        f"before; its output '{name}' says how many of them count"
+    )

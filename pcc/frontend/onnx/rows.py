@@ -1,8 +1,5 @@
 """Where the rows of a NonMaxSuppression go. What is made of them row by row is right for those that count; what mixes
 or counts them would be wrong, and is refused.
-
-A shape may have their number as an element. It may say the shape of other values (exporters write
-``boxes[image, place]`` so), and nothing else may be computed from it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcc.frontend.onnx.emitter import Emitter, Refused, Value, dtype, integers, rank, shape
+from pcc.frontend.onnx.emitter import Emitter, Value, dtype, integers, rank, shape
 from pcc.frontend.onnx.marks import Rows, Sizes
+from pcc.frontend.onnx.refused import refusal
 from pcc.frontend.onnx.rule import Rule, apply
 from pcc.frontend.onnx.rules import arithmetic, reductions
 from pcc.frontend.onnx.rules.arithmetic import convert
+from pcc.frontend.onnx.sizes import of_shape, of_sizes
 
 _aten: Any = torch.ops.aten
 
@@ -33,16 +32,10 @@ def apply_to_rows(rule: Rule, emit: Emitter, inputs: Sequence[Value | None], att
     sizes = {place: mark for place, mark in marks.items() if isinstance(mark, Sizes)}
     if rows:
         call = _Call(emit.kind, emit.opset, inputs, attributes, rows)
-        return _of_shape(rule, emit, call) if emit.kind == "Shape" else _of_rows(rule, emit, call, bool(sizes))
-    return _of_sizes(rule, emit, inputs, attributes, sizes) if sizes else apply(rule, emit, inputs, attributes)
-
-
-def refusal(mark: Rows | Sizes) -> Refused:
-    name = mark.output if isinstance(mark, Rows) else mark.rows.output
-    return Refused(
-        "it mixes or counts the rows of a NonMaxSuppression, which gives as many as there could be: end the model "
-        f"before; its output '{name}' says how many of them count"
-    )
+        if emit.kind == "Shape":
+            return of_shape(rule, emit, inputs, attributes, call.first)
+        return _of_rows(rule, emit, call, bool(sizes))
+    return of_sizes(rule, emit, inputs, attributes, sizes) if sizes else apply(rule, emit, inputs, attributes)
 
 
 @dataclass(frozen=True)
@@ -299,55 +292,3 @@ def _filled(emit: Emitter, x: Value, rows: Rows, fill: float) -> Value:
     numbers = numbers.reshape([-1 if dim == rows.dim else 1 for dim in range(rank(x))])
     counts = emit.call(_aten.lt.Tensor, numbers, convert(emit, rows.count, torch.float32))
     return emit.call(_aten.where.self, counts, x, torch.tensor(fill, dtype=dtype(x)))
-
-
-# ---- shapes ----
-
-_OF_SIZES = {
-    **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Slice", "Gather", "ReduceMin"), 1),
-    **dict.fromkeys(("Concat", "Min"), 1 << 30),
-}
-"""What may be done with shapes, and how many of its inputs are shapes. It is done with the places, too."""
-
-_WITH_PLACES = {"Min": arithmetic.RULES["Max"], "ReduceMin": reductions.RULES["ReduceMax"]}
-"""Where something else is done with the places: the number of rows, or less, is their number to those that take the
-first so many."""
-
-
-def _of_shape(rule: Rule, emit: Emitter, call: _Call) -> _Results:
-    results = apply(rule, emit, call.inputs, call.attributes)
-    places = (torch.arange(rank(call.given(0))) == call.dim).to(torch.int64)
-    _mark_sizes(emit, results, places[call.attributes.get("start", 0) : call.attributes.get("end")], call.first)
-    return results
-
-
-def _of_sizes(
-    rule: Rule,
-    emit: Emitter,
-    inputs: Sequence[Value | None],
-    attributes: Mapping[str, Any],
-    sizes: Mapping[int, Sizes],
-) -> _Results:
-    mark = next(iter(sizes.values()))
-    results = apply(rule, emit, inputs, attributes)
-    if max(sizes) < (shapes := _OF_SIZES.get(emit.kind, 0)):
-        places = [sizes[at].places if at in sizes else _nowhere(value) for at, value in enumerate(inputs[:shapes])]
-        of_places = _WITH_PLACES.get(emit.kind, rule)
-        _mark_sizes(emit, results, apply(of_places, emit, [*places, *inputs[shapes:]], attributes)[0], mark.rows)
-    elif emit.kind in ("ConstantOfShape", "Expand") and int(mark.places.sum()) == 1:
-        (value,) = results
-        assert value is not None
-        dim = rank(value) - mark.places.numel() + int(mark.places.argmax())
-        emit.marks[value] = replace(mark.rows, dim=dim)
-    else:
-        raise refusal(mark)
-    return results
-
-
-def _nowhere(value: Value | None) -> Value | None:
-    return torch.zeros_like(value, dtype=torch.int64) if isinstance(value, Tensor) else value
-
-
-def _mark_sizes(emit: Emitter, results: _Results, places: Value | None, rows: Rows) -> None:
-    if isinstance(places, Tensor) and bool(places.any()):
-        emit.marks[results[0]] = Sizes(places, rows)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from pcc.dtype import full_name
 from pcc.ir.graph import arguments, is_constant
 
 Rule = Callable[..., None]
@@ -84,15 +85,10 @@ def require_fp32(node: Node, **_: Any) -> None:
         value = part.meta["val"]
         for tensor in value if isinstance(value, list | tuple) else (value,):
             if tensor is not None and tensor.dtype not in (_KNOWN if part is node or is_constant(part) else _FP32):
-                raise CannotCompile(f"computes with {dtype_name(tensor)}; pcc compiles fp32")
+                raise CannotCompile(f"computes with {full_name(tensor.dtype)}; pcc compiles fp32")
 
 
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Types of whole numbers."""
 _FP32 = (torch.float32,)
 _KNOWN = (torch.float32, torch.bool, *WHOLE)
-
-
-def dtype_name(value: torch.Tensor) -> str:
-    """``float64``, ``int32``."""
-    return str(value.dtype).removeprefix("torch.")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from pcc.dtype import full_name
 from pcc.ir.graph import add_constant, insert, replace, rewrite, shape_of
 from pcc.ir.ops import CONCAT, EXPAND, PAD, PERMUTE, RESHAPE, SLICE
-from pcc.passes.canonical import WHOLE, CannotCompile, Rule, dtype_name
+from pcc.passes.canonical import WHOLE, CannotCompile, Rule
 
 _aten: Any = torch.ops.aten
 
@@ -87,7 +88,7 @@ def identity(node: Node, self: Node, **_: Any) -> None:
     computed are fp32 by now."""
     before, after = self.meta["val"].dtype, node.meta["val"].dtype
     if before != after and not (before == torch.float32 and after in (torch.bool, *WHOLE)):
-        raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
+        raise CannotCompile(f"converts {full_name(self.meta['val'].dtype)} to {full_name(node.meta['val'].dtype)}")
     replace(node, self)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from pcc.dtype import full_name
 from pcc.ir.activation import LARGEST
 from pcc.ir.expression import COMPARISONS, Call, Expr, Literal, Operand, is_truth
 from pcc.ir.graph import constant, is_constant, replace, rewrite, shape_of
 from pcc.ir.ops import ELEMENTWISE
-from pcc.passes.canonical import WHOLE, CannotCompile, Rule, dtype_name, require_fp32
+from pcc.passes.canonical import WHOLE, CannotCompile, Rule, require_fp32
 from pcc.passes.canonical.moves import make_reshape
 
 _aten: Any = torch.ops.aten
@@ -194,7 +195,7 @@ def _of_truth(formula: Callable[..., Expr]) -> Rule:
     @wraps(formula)
     def checked(node: Node, **values: Any) -> None:
         if node.meta["val"].dtype != torch.bool:
-            raise CannotCompile(f"works on the bits of {dtype_name(node.meta['val'])}")
+            raise CannotCompile(f"works on the bits of {full_name(node.meta['val'].dtype)}")
         rule(node, **values)
 
     return checked
@@ -338,7 +339,7 @@ def convert(node: Node, self: Node, **_: Any) -> None:
     elif after in WHOLE:
         elementwise(lambda self: _call("trunc", self))(node, self=self)
     else:
-        raise CannotCompile(f"converts {dtype_name(self.meta['val'])} to {dtype_name(node.meta['val'])}")
+        raise CannotCompile(f"converts {full_name(self.meta['val'].dtype)} to {full_name(node.meta['val'].dtype)}")
 
 
 def prelu(node: Node, self: Node, weight: Node) -> None:

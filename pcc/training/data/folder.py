@@ -87,7 +87,7 @@ def random_box(width: int, height: int, numbers: list[float]) -> tuple[float, fl
 def _half(folder: Path, *names: str) -> dict[str, list[Path]]:
     """The photos of each class, below the first of the folders ``names`` that has class folders."""
     for name in names:
-        classes = sorted(path for path in (folder / name).glob("*") if path.is_dir())
+        classes = sorted(path for path in (folder / name).glob("*") if path.is_dir() and not path.name.startswith("."))
         half = {path.name: photos_below(path) for path in classes}
         if empty := [kind for kind, photos in half.items() if not photos]:
             raise PccError(f"{folder / name / empty[0]} holds no photos ({', '.join(PHOTOS)})")

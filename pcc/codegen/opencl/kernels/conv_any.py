@@ -20,7 +20,13 @@ from pcc.codegen.opencl.kernels.numbers import (
     tensor,
     whole_numbers,
 )
-from pcc.codegen.opencl.kernels.pool import WINDOW_NUMBERS
+from pcc.codegen.opencl.kernels.window import (
+    WINDOW_NUMBERS,
+    over_window,
+    reference_windows,
+    window_begin,
+    window_numbers,
+)
 from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_numbers
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
@@ -35,8 +41,7 @@ def emit_conv(layer: Conv2d, b: "DeviceProgramBuilder") -> None:
     """Any convolution, of tensors of any strides."""
     assert isinstance(layer.weight, np.ndarray)
     (images, filters, out_height, out_width), (height, width) = layer.y.shape, layer.x.shape[2:]
-    g, inputs = layer.geometry, layer.weight.shape[1]
-    window = dict(zip(WINDOW_NUMBERS, (*g.window, *g.stride, *g.dilation, *g.padding[:2]), strict=True))
+    inputs = layer.weight.shape[1]
     tensors, places = {"x": layer.x, "y": layer.y}, plane_numbers(layer.x, layer.y)
     if layer.residual is not None:
         tensors["residual"] = layer.residual
@@ -59,7 +64,7 @@ def emit_conv(layer: Conv2d, b: "DeviceProgramBuilder") -> None:
             "out_width": out_width,
             "inputs": inputs,
             "group": filters // layer.groups,
-            **window,
+            **window_numbers(layer.geometry),
         },
         range_over((out_width, out_height, images * filters)),
         macs=images * int(np.count_nonzero(layer.weight)) * out_height * out_width,
@@ -102,18 +107,14 @@ class ConvNumbers:
         x = k.let(k["x_offset"] + image * k["x_image"] + group * (k["inputs"] * k["x_plane"]))
         size = k.let(k["rows"] * k["columns"])
         weight = k.let(filter_place * (k["inputs"] * size))
-        first_row, first_column = k.let(row * k["down"] - k["top"]), k.let(column * k["across"] - k["left"])
+        begin = window_begin(k, row, column)
         total = k.variable(k.load(k["bias"], filter_place))
-        with k.loop(k["rows"]) as window_row:
-            at_row = k.let(first_row + window_row * k["row_step"])
-            with k.when_all(at_row >= 0, at_row < k["height"]), k.loop(k["columns"]) as window_column:
-                at_column = k.let(first_column + window_column * k["column_step"])
-                with k.when_all(at_column >= 0, at_column < k["width"]):
-                    inside = k.let(x + at_row * k["x_pitch"] + at_column)
-                    tap = k.let(weight + window_row * k["columns"] + window_column)
-                    with k.loop(k["inputs"]) as channel:
-                        value = k.load(k["x"], inside + channel * k["x_plane"])
-                        total.value = k.mad(value, k.load(k["weight"], tap + channel * size), total.value)
+        with over_window(k, *begin) as (window_row, window_column, at_row, at_column):
+            inside = k.let(x + at_row * k["x_pitch"] + at_column)
+            tap = k.let(weight + window_row * k["columns"] + window_column)
+            with k.loop(k["inputs"]) as channel:
+                value = k.load(k["x"], inside + channel * k["x_plane"])
+                total.value = k.mad(value, k.load(k["weight"], tap + channel * size), total.value)
         added = None
         if self.epilogue.residual:
             at = k["residual_offset"] + image * k["residual_image"] + filter_place * k["residual_plane"]
@@ -126,11 +127,7 @@ class ConvNumbers:
         n, x, y = whole_numbers(args), np.asarray(args["x"]), np.asarray(args["y"])
         shape = n["inputs"], n["rows"], n["columns"]
         size = n["out_height"], n["out_width"]
-        rows = np.arange(size[0])[:, None] * n["down"] - n["top"] + np.arange(shape[1]) * n["row_step"]
-        columns = np.arange(size[1])[:, None] * n["across"] - n["left"] + np.arange(shape[2]) * n["column_step"]
-        inside = ((rows >= 0) & (rows < n["height"]))[:, None, :, None]
-        inside = inside & ((columns >= 0) & (columns < n["width"]))[None, :, None, :]
-        places = rows[:, None, :, None] * n["x_pitch"] + columns[None, :, None, :]
+        places, inside = reference_windows(n)
         for plane in np.arange(range.global_size[2]):
             image, filter_place = divmod(int(plane), n["channels"])
             first = n["x_offset"] + image * n["x_image"] + filter_place // n["group"] * n["inputs"] * n["x_plane"]

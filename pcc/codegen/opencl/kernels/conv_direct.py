@@ -123,8 +123,7 @@ class ConvDirect:
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         share, x = self.tile.filters, np.asarray(args["x"]).astype(np.float32)
-        weight = np.asarray(args["weight"]).astype(np.float32).reshape(-1, self._weights)
-        weight = weight[:, : self._taps * share].reshape(-1, self._taps, share)
+        weight = reference_weights(args, self._taps, share)
         connections = np.asarray(args["connections"])
         heads = np.asarray(args["heads"]).reshape(-1, head_size(len(self.patterns)))
         height, width = int(args["height"]), int(args["width"])
@@ -224,6 +223,12 @@ def stored_weights_of(tables: GatherTables, share: int, dtype: DType) -> np.ndar
     taps = tables.weight.shape[1]
     weight = tables.weight.reshape(len(tables.channels), taps * share)
     return np.pad(weight, ((0, 0), (0, stored_weights(taps, share) - taps * share))).astype(dtype.numpy)
+
+
+def reference_weights(args: Mapping[str, Argument], taps: int, share: int) -> np.ndarray:
+    """The weights of a call's connections, (K, taps, share), without what fills them up."""
+    stored = np.asarray(args["weight"]).astype(np.float32).reshape(-1, stored_weights(taps, share))
+    return stored[:, : taps * share].reshape(-1, taps, share)
 
 
 def direct_call(

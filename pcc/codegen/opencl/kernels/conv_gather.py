@@ -23,6 +23,7 @@ from pcc.codegen.opencl.kernels.conv_direct import (
     begin_sums,
     layer_numbers,
     listed_tables,
+    reference_weights,
     stored_weights,
     stored_weights_of,
     sunk_symbol,
@@ -107,8 +108,7 @@ class ConvGather:
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         share = self.tile.filters
         x, taps_at = np.asarray(args["x"]).astype(np.float32), np.asarray(args["taps_at"]).reshape(-1, self.taps)
-        weight = np.asarray(args["weight"]).astype(np.float32).reshape(-1, stored_weights(self.taps, share))
-        weight = weight[:, : self.taps * share].reshape(-1, self.taps, share)
+        weight = reference_weights(args, self.taps, share)
         segments, size = np.asarray(args["segments"]), (int(args["height"]), int(args["width"]))
         for group in np.arange(len(segments) - 1):
             sums = np.zeros((share, *size), np.float32)

@@ -18,6 +18,7 @@ from pcc.codegen.layers import Linear
 from pcc.codegen.opencl.kernel import LANES
 from pcc.codegen.opencl.kernels.epilogue import apply, parameter_at
 from pcc.codegen.opencl.kernels.numbers import elements, numbers, of_numbers, place, symbol_of, tensor, whole_numbers
+from pcc.codegen.opencl.kernels.reference import store_rows_reference
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
 from pcc.dtype import FLOAT32, DType, dtype_of
@@ -174,7 +175,7 @@ class LinearSparse:
             k.store(k["y"], k["y_offset"] + row * k["y_row"] + output, value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
-        n, y = whole_numbers(args), np.asarray(args["y"])
+        n = whole_numbers(args)
         arrays = {name: np.asarray(args[name]) for name in ("starts", "index", "weight", "places", "bias")}
         index = arrays["index"].reshape(-1, SLICE)
         weight = arrays["weight"].astype(np.float32).reshape(*index.shape, self.share)
@@ -186,10 +187,4 @@ class LinearSparse:
         places = arrays["places"].ravel()
         there = places < n["outputs"]
         found = np.concatenate(sums, axis=1).reshape(n["rows"], -1) + arrays["bias"].ravel()
-        shape, residual = (n["rows"],), None
-        if self.epilogue.residual:
-            at = elements(n["residual_offset"], shape, (n["residual_row"],))[:, None] + places[there]
-            residual = np.asarray(args["residual"])[at].astype(np.float32)
-        parameter = self.epilogue.reference_parameter(args, np.flatnonzero(there))
-        at = elements(n["y_offset"], shape, (n["y_row"],))[:, None] + places[there]
-        y[at] = self.epilogue.reference(found[:, there], residual, parameter).astype(y.dtype)
+        store_rows_reference(args, self.epilogue, found[:, there], places[there], np.flatnonzero(there))

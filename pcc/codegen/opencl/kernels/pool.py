@@ -17,6 +17,13 @@ from pcc.codegen.opencl.kernels.numbers import (
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.kernels.window import (
+    WINDOW_NUMBERS,
+    over_window,
+    reference_windows,
+    window_begin,
+    window_numbers,
+)
 from pcc.codegen.opencl.places import PLANE_NUMBERS, plane_at, plane_numbers
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
@@ -26,15 +33,11 @@ if TYPE_CHECKING:
     from pcc.codegen.opencl.builder import DeviceKernelBuilder
     from pcc.codegen.opencl.program import DeviceProgramBuilder
 
-WINDOW_NUMBERS = ("rows", "columns", "down", "across", "row_step", "column_step", "top", "left")
-"""Size of a window, its stride, its dilation, padding before the map."""
-
 
 def emit_pool(layer: Pool2d, b: "DeviceProgramBuilder") -> None:
     """``y = pool(x)``."""
     (images, channels, height, width), (out_height, out_width) = layer.x.shape, layer.y.shape[2:]
-    g = layer.geometry
-    window = dict(zip(WINDOW_NUMBERS, (*g.window, *g.stride, *g.dilation, *g.padding[:2]), strict=True))
+    window = window_numbers(layer.geometry)
     counts = {
         f"inverse_{name}": b.constant(f"{layer.name}.inverse_{name}", inverse_counts(layer, axis))
         for axis, name in enumerate(("rows", "columns"))
@@ -74,16 +77,11 @@ class Pool:
         k = of_numbers(k)
         column, row, plane = place(k, k["out_width"], k["out_height"])
         x, y = plane_at(k, plane)
-        first_row = k.let(row * k["down"] - k["top"])
-        first_column = k.let(column * k["across"] - k["left"])
+        begin = window_begin(k, row, column)
         total = k.variable(k.splat(IDENTITY[self.mode]))
-        with k.loop(k["rows"]) as window_row:
-            at_row = k.let(first_row + window_row * k["row_step"])
-            with k.when_all(at_row >= 0, at_row < k["height"]), k.loop(k["columns"]) as window_column:
-                at_column = k.let(first_column + window_column * k["column_step"])
-                with k.when_all(at_column >= 0, at_column < k["width"]):
-                    value = k.load(k["x"], x + at_row * k["x_pitch"] + at_column)
-                    total.value = k.larger(total.value, value) if self.mode == "max" else total.value + value
+        with over_window(k, *begin) as (_, _, at_row, at_column):
+            value = k.load(k["x"], x + at_row * k["x_pitch"] + at_column)
+            total.value = k.larger(total.value, value) if self.mode == "max" else total.value + value
         value = total.value
         if self.mode == "avg":
             value = value * (k.load(k["inverse_rows"], row) * k.load(k["inverse_columns"], column))
@@ -92,11 +90,7 @@ class Pool:
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
         n, x, y = whole_numbers(args), np.asarray(args["x"]), np.asarray(args["y"])
         size = n["out_height"], n["out_width"]
-        rows = np.arange(size[0])[:, None] * n["down"] - n["top"] + np.arange(n["rows"]) * n["row_step"]
-        columns = np.arange(size[1])[:, None] * n["across"] - n["left"] + np.arange(n["columns"]) * n["column_step"]
-        inside = ((rows >= 0) & (rows < n["height"]))[:, None, :, None]
-        inside = inside & ((columns >= 0) & (columns < n["width"]))[None, :, None, :]
-        places = rows[:, None, :, None] * n["x_pitch"] + columns[None, :, None, :]
+        places, inside = reference_windows(n)
         scale = np.multiply.outer(
             np.asarray(args["inverse_rows"])[: size[0]], np.asarray(args["inverse_columns"])[: size[1]]
         )

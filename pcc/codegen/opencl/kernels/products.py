@@ -20,6 +20,7 @@ from pcc.codegen.opencl.kernels.numbers import (
     tensor,
     whole_numbers,
 )
+from pcc.codegen.opencl.kernels.reference import store_rows_reference
 from pcc.codegen.opencl.kernels.weights import PreparedWeight, packed_weight
 from pcc.codegen.opencl.work_group import range_over
 from pcc.codegen.range import Range
@@ -117,18 +118,13 @@ class LinearColumns:
                 k.store(k["y"], y + lane, value)
 
     def reference(self, args: Mapping[str, Argument], range: Range) -> None:
-        n, y = whole_numbers(args), np.asarray(args["y"])
+        n = whole_numbers(args)
         pitch = -(-n["outputs"] // LANES) * LANES
         x = np.asarray(args["x"])[elements(n["x_offset"], (n["rows"], n["depth"]), (n["x_row"], 1))]
         weight = np.asarray(args["weight"])[: n["depth"] * pitch].reshape(n["depth"], pitch)[:, : n["outputs"]]
         sums = x.astype(np.float32) @ weight.astype(np.float32) + np.asarray(args["bias"])[: n["outputs"]]
-        shape, residual = (n["rows"], n["outputs"]), None
-        if self.epilogue.residual:
-            at = elements(n["residual_offset"], shape, (n["residual_row"], 1))
-            residual = np.asarray(args["residual"])[at].astype(np.float32)
-        at = elements(n["y_offset"], shape, (n["y_row"], 1))
-        parameter = self.epilogue.reference_parameter(args, slice(n["outputs"]))
-        y[at] = self.epilogue.reference(sums, residual, parameter).astype(y.dtype)
+        outputs = np.arange(n["outputs"])
+        store_rows_reference(args, self.epilogue, sums, outputs, outputs)
 
 
 def emit_matmul(layer: MatMul, b: "DeviceProgramBuilder") -> None:
