@@ -23,6 +23,8 @@ from tests.cli.conftest import SHAPE, Outcome
 from tests.opencl import pocl_environment
 
 Pcc = Callable[..., Outcome]
+ONE_IMAGE = "1,3,13,11"
+"""What pcc eval takes: it chooses the batch."""
 NO_GPU = "pcc: note: the GPU is not used: OpenCL has no GPU\n"
 
 
@@ -109,7 +111,7 @@ def test_evaluates(compiled: Path, factory: str, has_pocl: bool, pcc_process: Pc
         "    samples = [(torch.randn(3, 13, 11), label % 4) for label in range(8)]\n    return samples, samples\n"
     )
     said = pcc_process(
-        "eval", compiled / "net", "--data", f"{loader}:loader", "--against", factory, "--input-shape", SHAPE,
+        "eval", compiled / "net", "--data", f"{loader}:loader", "--against", factory, "--input-shape", ONE_IMAGE,
         "--use", "gpu" if has_pocl else "auto", "--json",
     )  # fmt: skip
     assert said.status == 0, said.err
@@ -182,7 +184,7 @@ def test_a_gpu_that_fails_in_the_run(
         "verify": (pcc, ("verify", compiled / "net")),
         "run": (pcc, ("run", compiled / "net", "-i", compiled / "x.npy", "-o", tmp_path / "y.npy")),
         "eval": (pcc_process, ("eval", compiled / "net", "--data", f"{loader}:loader", "--against", factory,
-                               "--input-shape", SHAPE)),
+                               "--input-shape", ONE_IMAGE)),
     }  # fmt: skip
     for command, (run, words) in commands.items():
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # what says that the self-test need not run

@@ -279,7 +279,7 @@ def _strip_work(
         tile += Work(far=once / machine.isa.vector_bytes) + machine.foreseen(weight_bytes)
         again = Work(loads=sums, stores=sums, branches=2 * len(patterns), unforeseen=SHORT_LISTS * len(patterns))
         tile += again * ((blocks - 1) * groups)
-    tile += (
+    tile += machine.loop(
         Work(loads=loads, scattered=distance * lines)
         + Work(fma=multiplies, scalars=weights + 1, branches=1) * connections
     )

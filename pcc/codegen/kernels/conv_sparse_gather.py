@@ -117,7 +117,11 @@ def _tile_work(layer: Conv2d, fkw: FKW, schedule: GatherSchedule, machine: Machi
     connection = inputs + Work(fma=taps * max(sums, machine.fma_in_flight), far=far, scalars=weights + 1, branches=1)
     segment = Work(scalars=2 + taps, branches=2)
     stored = Work(stores=sums, scalars=2 * fkw.share, branches=1)
-    return connection * (len(fkw.index) * parts) + segment * (groups * len(fkw.patterns) * parts) + stored * groups
+    return (
+        machine.loop(connection) * (len(fkw.index) * parts)
+        + segment * (groups * len(fkw.patterns) * parts)
+        + stored * groups
+    )
 
 
 @dataclass(frozen=True)

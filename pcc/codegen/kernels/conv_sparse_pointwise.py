@@ -237,4 +237,4 @@ def _tile_work(layer: Conv2d, lengths: np.ndarray, schedule: PointwiseSchedule, 
     )
     sums = stored + Work(updates=waiting, loads=from_far, far=from_far)
     read = machine.foreseen(entries * INT32.bytes + weights * layer.x.dtype.bytes)
-    return listed + (lists + sums) * groups + read
+    return machine.loop(listed) + (lists + sums) * groups + read
